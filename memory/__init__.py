@@ -1,0 +1,1 @@
+"""What is remembered: candidates in SQLite, two verbs."""

@@ -1,0 +1,1 @@
+"""What the brain reads: one folder a prompt set."""

@@ -1,0 +1,1 @@
+"""Evaluation: dense targets, fitness and the population walk."""

@@ -1,0 +1,1 @@
+"""Export: a smaller checkpoint, its card and its verification."""

@@ -1,0 +1,1 @@
+"""Latency: paired timings of a candidate against the dense model."""

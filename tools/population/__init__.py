@@ -1,0 +1,1 @@
+"""Populations: selection and the end of a generation."""

@@ -1,0 +1,1 @@
+"""Pruning: calibration, importance, the elastic model, the budget and compensation."""

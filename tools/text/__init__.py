@@ -1,0 +1,1 @@
+"""Where text comes from: named sources with disjoint parts for calibration, fitness and reporting."""
