@@ -1,0 +1,1 @@
+"""Brains: what chooses the next tool call."""

@@ -1,0 +1,196 @@
+"""The subset of JSON schema that legal calls are written in, and three things one can do with it.
+
+A legal call is a schema and nothing else: the target model obeys it through a grammar (grammar.py), the scripted
+controls draw from it (`sample_call`, `first_call`), and tests check replies against it with `violations`, which shares
+no code with the grammar and so is an independent witness.
+
+Supported: const, enum, anyOf, oneOf (alternatives), integer with minimum and maximum, boolean, null, string with
+minLength and maxLength, array with prefixItems, items, minItems and maxItems, object with properties, required and
+additionalProperties: false, and `$ref` into `$defs`. Anything else is refused by name: a keyword that is silently
+ignored would make an illegal call look legal.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Mapping
+from typing import Any
+
+from agent.brain.errors import SchemaError
+
+Schema = Mapping[str, Any]
+
+ANNOTATIONS = {"title", "description", "default", "examples", "$defs", "definitions", "$schema", "deprecated"}
+KEYWORDS = ANNOTATIONS | {
+    "const", "enum", "anyOf", "oneOf", "$ref", "type", "minimum", "maximum", "minLength", "maxLength",
+    "prefixItems", "items", "minItems", "maxItems", "properties", "required", "additionalProperties", "discriminator",
+}  # fmt: skip
+OPEN_RANGE = 100  # an integer without an end is drawn from this many values: the controls need some end
+OPEN_TEXT = 12  # characters drawn where no maxLength is given
+OPEN_ITEMS = 3  # elements drawn beyond minItems where no maxItems is given
+LETTERS = "abcdefghijklmnopqrstuvwxyz "
+
+
+def resolve(schema: Schema, root: Schema) -> Schema:
+    """Follows `$ref` into the definitions of `root` and refuses keywords that we do not obey."""
+    unknown = sorted(set(schema) - KEYWORDS)
+    if unknown:
+        raise SchemaError(f"the schema of a call uses {unknown[0]!r}, which is not supported")
+    if "$ref" not in schema:
+        return schema
+    node: Any = root
+    for name in str(schema["$ref"]).removeprefix("#/").split("/"):
+        if not isinstance(node, Mapping) or name not in node:
+            raise SchemaError(f"the schema of a call refers to {schema['$ref']!r}, which is not in it")
+        node = node[name]
+    return resolve(node, root)
+
+
+def alternatives(schema: Schema) -> list[Schema] | None:
+    """The branches of anyOf or oneOf, or of a list of types; None where there is no choice of this kind."""
+    if isinstance(schema.get("type"), list):
+        return [{**schema, "type": kind} for kind in schema["type"]]
+    branches = schema.get("anyOf", schema.get("oneOf"))
+    return None if branches is None else list(branches)
+
+
+def integer_range(schema: Schema) -> tuple[int, int]:
+    """Least and greatest integer; an open end is closed OPEN_RANGE away from the other, or from 0."""
+    low, high = schema.get("minimum"), schema.get("maximum")
+    if low is None:
+        low = 0 if high is None or high >= 0 else high - OPEN_RANGE
+    if high is None:
+        high = low + OPEN_RANGE
+    if low > high:
+        raise SchemaError(f"no integer lies between {low} and {high}")
+    return int(low), int(high)
+
+
+def item_schema(schema: Schema, index: int) -> Schema | None:
+    """The schema of element `index`; None where no such element may be."""
+    prefix = schema.get("prefixItems", ())
+    items = prefix[index] if index < len(prefix) else schema.get("items", True)
+    if items is False:
+        return None
+    return {} if items is True else items
+
+
+def array_lengths(schema: Schema) -> tuple[int, int]:
+    """Least and greatest number of elements; an open end is closed OPEN_ITEMS beyond the least."""
+    low = schema.get("minItems", 0)
+    prefix = len(schema.get("prefixItems", ()))
+    closed = prefix if schema.get("items", True) is False else None
+    open_end = closed if closed is not None else max(low, prefix) + OPEN_ITEMS
+    high = min(schema.get("maxItems", open_end), open_end if closed is not None else schema.get("maxItems", open_end))
+    if low > high:
+        raise SchemaError(f"no array has between {low} and {high} elements")
+    return low, high
+
+
+def first_call(schema: Schema, root: Schema | None = None) -> Any:
+    """The first value of a schema: first alternative, least integer, shortest array and text, required fields only."""
+    root = schema if root is None else root
+    return draw(schema, root, None)
+
+
+def sample_call(schema: Schema, rng: random.Random, root: Schema | None = None) -> Any:
+    """A value of a schema, every choice uniform among what is legal there. Raises SchemaError where nothing is."""
+    root = schema if root is None else root
+    return draw(schema, root, rng)
+
+
+def draw(schema: Schema, root: Schema, rng: random.Random | None) -> Any:
+    """A value of `schema`: random, or the first one where there is no generator."""
+    schema = resolve(schema, root)
+    if "const" in schema:
+        return schema["const"]
+    choices = schema.get("enum")
+    branches = alternatives(schema)
+    if choices is not None or branches is not None:
+        options = list(choices) if choices is not None else list(branches or ())
+        if not options:
+            raise SchemaError("the schema of a call offers a choice among nothing")
+        option = options[0] if rng is None else rng.choice(options)
+        return option if choices is not None else draw(option, root, rng)
+    kind = schema.get("type", "object" if "properties" in schema else None)
+    if kind == "integer":
+        low, high = integer_range(schema)
+        return low if rng is None else rng.randint(low, high)
+    if kind == "boolean":
+        return False if rng is None else rng.random() < 0.5
+    if kind == "null":
+        return None
+    if kind == "string":
+        low = schema.get("minLength", 0)
+        high = min(schema.get("maxLength", low + OPEN_TEXT), low + OPEN_TEXT)
+        size = low if rng is None else rng.randint(low, high)
+        return "".join(LETTERS[0] if rng is None else rng.choice(LETTERS) for _ in range(size))
+    if kind == "array":
+        low, high = array_lengths(schema)
+        size = low if rng is None else rng.randint(low, high)
+        return [draw(item_schema(schema, index) or {}, root, rng) for index in range(size)]
+    if kind == "object":
+        required = set(schema.get("required", ()))
+        fields = {}
+        for name, field in schema.get("properties", {}).items():
+            if name in required or (rng is not None and rng.random() < 0.5):
+                fields[name] = draw(field, root, rng)
+        return fields
+    raise SchemaError(f"cannot draw a value of type {kind!r}; the types of a call are integer, string, array, object")
+
+
+def violations(schema: Schema, value: Any, root: Schema | None = None, where: str = "call") -> list[str]:
+    """Every way in which `value` breaks `schema`, one sentence each; empty for a legal value."""
+    root = schema if root is None else root
+    schema = resolve(schema, root)
+    if "const" in schema:
+        return [] if same(value, schema["const"]) else [f"{where} is {value!r}, not {schema['const']!r}"]
+    if "enum" in schema:
+        return [] if any(same(value, option) for option in schema["enum"]) else [f"{where} is {value!r}"]
+    branches = alternatives(schema)
+    if branches is not None:
+        found = [violations(branch, value, root, where) for branch in branches]
+        return [] if any(not faults for faults in found) else [f"{where} fits no alternative: {found}"]
+    kind = schema.get("type", "object" if "properties" in schema else None)
+    if kind is None:
+        return []
+    if not of_type(value, kind):
+        return [f"{where} is {value!r}, not of type {kind}"]
+    if kind == "integer":
+        low, high = schema.get("minimum"), schema.get("maximum")
+        outside = (low is not None and value < low) or (high is not None and value > high)
+        return [f"{where} is {value}, outside {low} to {high}"] if outside else []
+    if kind == "string":
+        fits = schema.get("minLength", 0) <= len(value) <= schema.get("maxLength", len(value))
+        return [] if fits else [f"{where} has {len(value)} characters"]
+    if kind == "array":
+        fits = schema.get("minItems", 0) <= len(value) <= schema.get("maxItems", len(value))
+        faults = [] if fits else [f"{where} has {len(value)} elements"]
+        for index, element in enumerate(value):
+            item = item_schema(schema, index)
+            place = f"{where}[{index}]"
+            faults += [f"{place} is one too many"] if item is None else violations(item, element, root, place)
+        return faults
+    if kind == "object":
+        fields = schema.get("properties", {})
+        faults = [f"{where} lacks {name!r}" for name in schema.get("required", ()) if name not in value]
+        for name, element in value.items():
+            if name in fields:
+                faults += violations(fields[name], element, root, f"{where}.{name}")
+            elif schema.get("additionalProperties", True) is False:
+                faults.append(f"{where} has an unknown field {name!r}")
+        return faults
+    return []
+
+
+def same(value: Any, other: Any) -> bool:
+    """Equality of JSON values: true is not 1."""
+    return type(value) is type(other) and bool(value == other)
+
+
+def of_type(value: Any, kind: str) -> bool:
+    """Whether a value parsed from JSON is of a JSON schema type."""
+    python = {"integer": int, "string": str, "array": list, "object": dict, "boolean": bool, "null": type(None)}
+    if kind not in python:
+        raise SchemaError(f"cannot check a value of type {kind!r}")
+    return isinstance(value, python[kind]) and not (kind == "integer" and isinstance(value, bool))
