@@ -1,0 +1,110 @@
+"""What can be remembered: one frozen record a fact, and the natural key by which the same fact is the same row.
+
+Facts are of two sorts. What a run decided (`Candidate`, `Generation`) belongs to that run: told again, by a step that
+was run again after a kill, it replaces itself. What was measured (`Score`, `Latency`) belongs to the profile and serves
+every run with the same context: the first measurement stands, and only a failed one gives way to one that worked.
+`Fitness` is never recorded; it is what the scores add up to.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+from memory.profile import Profile
+
+Operator = Literal["initialise", "crossover", "mutation"]
+Proposer = Literal["brain", "draw", "seed", "fallback", "memory"]
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """A profile proposed in a run: where it came from and what repair did to it."""
+
+    key: ClassVar[tuple[str, ...]] = ("run", "id")
+
+    run: str
+    id: str  # unique within the run
+    profile: Profile  # after repair to the budget
+    parents: tuple[str, ...]  # ids of candidates of the same run
+    operator: Operator
+    proposed_by: Proposer
+    generation: int
+    step: int  # the step of the run that made it
+    call: int  # which tool call of that step
+    repaired: int  # units that repair changed
+    params: int  # parameters of the whole pruned model
+    detail: str  # what the operator did, in words: edits, layer range, mask
+
+
+@dataclass(frozen=True, slots=True)
+class Score:
+    """What one profile scored on one sequence of one text; a failure is a row with `error` set and no values."""
+
+    key: ClassVar[tuple[str, ...]] = ("profile", "text", "sequence")
+
+    profile: Profile
+    text: str  # names the text, its part and the sequence length
+    sequence: int  # index of the sequence in that text, from 0
+    kl: float | None  # nats a token
+    nll: float | None  # nats a token
+    run: str  # who measured it first
+    step: int
+    error: str | None = None
+
+    def __post_init__(self) -> None:
+        """Raises ValueError where a failure would pass for a measurement."""
+        values = [value for value in (self.kl, self.nll) if value is not None]
+        if not all(map(math.isfinite, values)):
+            raise ValueError(
+                f"a score must be finite, got kl={self.kl!r} nll={self.nll!r}: record the failure as `error`"
+            )
+        if (self.error is None) == (not values):
+            raise ValueError(f"a score has values or an error, got {values} and {self.error!r}")
+
+
+@dataclass(frozen=True, slots=True)
+class Latency:
+    """How fast one profile ran in one setting, which names the device, the token counts and the batch."""
+
+    key: ClassVar[tuple[str, ...]] = ("profile", "setting")
+
+    profile: Profile
+    setting: str
+    values: dict[str, float]  # milliseconds, tokens a second, ratios: as named by the tool
+    run: str
+    step: int
+
+
+@dataclass(frozen=True, slots=True)
+class Generation:
+    """A closed generation: who survived, who is best, and the brain's note for its future self."""
+
+    key: ClassVar[tuple[str, ...]] = ("run", "number")
+
+    run: str
+    number: int
+    survivors: tuple[str, ...]  # candidate ids, best first
+    best: str
+    note: str
+    step: int
+
+
+@dataclass(frozen=True, slots=True)
+class Fitness:
+    """Mean of a profile's scores over the first `sequences` sequences of a text; exists only where none is missing.
+
+    Derived from `Score` rows: it can be recalled, not recorded.
+    """
+
+    key: ClassVar[tuple[str, ...]] = ("profile", "text", "sequences")
+
+    profile: Profile
+    text: str
+    sequences: int
+    kl: float | None  # nats a token; None where a sequence has no KL
+    nll: float | None
+
+
+Fact = Candidate | Score | Latency | Generation
