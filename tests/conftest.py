@@ -1,0 +1,30 @@
+"""Fixtures shared by all tests. Models here are shared too: a test that changes one makes its own copy."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _one_thread() -> None:
+    """Tiny tensors gain nothing from threads, and results do not depend on how many cores there are."""
+    torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session")
+def bundled_folder() -> Path:
+    """The bundled model as a folder of safetensors, fetched by the product's own code."""
+    from tools.models.bundled import bundled_model
+
+    return bundled_model()
+
+
+@pytest.fixture(scope="session")
+def bundled():
+    """The bundled model, loaded once; nobody may change it."""
+    from tools.models.source import load, resolve
+
+    return load(resolve("smollm2-135m"), device="cpu", dtype="float32")
