@@ -1,0 +1,179 @@
+"""Calibration: one pass of the dense model over text, layer by layer, that keeps second moments of activations.
+
+All sequences go through layer l before any goes through layer l + 1, so only one hidden state a token is held and
+every layer is needed once. For each layer it keeps X^T X and the column sums of the inputs X of `o_proj` and
+`down_proj`; importance (Wanda-sp, FLAP), the least-squares refit and the bias all follow from these two.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+
+from memory.errors import SelfPrunerError
+from memory.profile import PARTS, Part
+from tools.pruning.store import ResidentLayers, embed, output_projection
+
+FORMAT = "self-pruner calibration 1"
+
+
+class CalibrationError(SelfPrunerError):
+    """The dense model could not be calibrated on this text."""
+
+
+class CalibrationFileError(SelfPrunerError):
+    """A calibration file is missing, damaged, or not ours."""
+
+
+@dataclass(frozen=True, slots=True)
+class Features:
+    """Moments of the inputs of one output projection over all calibration tokens."""
+
+    gram: Tensor  # X^T X, [channels, channels], float32 on the CPU
+    sums: Tensor  # column sums of X, [channels], float32 on the CPU
+    tokens: int  # rows of X
+
+    def permuted(self, order: Tensor) -> Features:
+        """The moments of the same channels in another order; `order` is a permutation [channels]."""
+        return Features(self.gram[order][:, order], self.sums[order], self.tokens)
+
+
+@dataclass(frozen=True, slots=True)
+class Calibration:
+    """The moments of every layer, in the channel order of the model that was calibrated."""
+
+    attention: tuple[Features, ...]  # inputs of o_proj, one a layer
+    mlp: tuple[Features, ...]  # inputs of down_proj, one a layer
+    tokens: int
+
+    def features(self, layer: int, part: Part) -> Features:
+        """The moments of one layer and part."""
+        return self.attention[layer] if part == "attention" else self.mlp[layer]
+
+    def save(self, path: Path) -> None:
+        """Writes a safetensors file, aside first and then renamed, so a killed run leaves no half-written file."""
+        tensors: dict[str, Tensor] = {}
+        for part in PARTS:
+            for layer in range(len(self.mlp)):
+                features = self.features(layer, part)
+                tensors[f"{part}.{layer}.gram"] = features.gram.contiguous()
+                tensors[f"{part}.{layer}.sums"] = features.sums.contiguous()
+        metadata = {"format": FORMAT, "layers": str(len(self.mlp)), "tokens": str(self.tokens)}
+        path.parent.mkdir(parents=True, exist_ok=True)
+        aside = path.with_name(f".{path.name}.{os.getpid()}.partial")
+        try:
+            save_file(tensors, aside, metadata)
+            os.replace(aside, path)
+        finally:
+            aside.unlink(missing_ok=True)
+
+    @classmethod
+    def load(cls, path: Path) -> Calibration:
+        """Reads what `save` wrote; the tensors are mapped from the file and read as they are used.
+
+        Raises CalibrationFileError for a file that is missing, damaged, or not a calibration of this format.
+        """
+        try:
+            with safe_open(path, framework="pt") as file:
+                metadata = file.metadata() or {}
+                if metadata.get("format") != FORMAT:
+                    raise CalibrationFileError(f"{str(path)!r} is not a calibration file of this version; delete it")
+                tokens = int(metadata["tokens"])
+                layers = range(int(metadata["layers"]))
+                attention, mlp = (
+                    tuple(
+                        Features(
+                            file.get_tensor(f"{part}.{layer}.gram"), file.get_tensor(f"{part}.{layer}.sums"), tokens
+                        )
+                        for layer in layers
+                    )
+                    for part in PARTS
+                )
+        except FileNotFoundError as error:
+            raise CalibrationFileError(f"there is no calibration file {str(path)!r}") from error
+        except (SafetensorError, KeyError, ValueError) as error:
+            raise CalibrationFileError(f"calibration file {str(path)!r} is damaged ({error}); delete it") from error
+        return cls(attention, mlp, tokens)
+
+
+class _Moments:
+    """A forward pre-hook that adds the inputs of a projection to its moments.
+
+    Products are float32 matrix products of one batch, sums over batches are float64: the speed of the one, and no
+    loss of the small terms of a long sum.
+    """
+
+    def __init__(self, channels: int, device: torch.device) -> None:
+        self.gram = torch.zeros(channels, channels, dtype=torch.float64, device=device)
+        self.sums = torch.zeros(channels, dtype=torch.float64, device=device)
+        self.tokens = 0
+
+    def __call__(self, module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+        rows = inputs[0].flatten(0, -2).float()
+        self.gram += rows.T @ rows
+        self.sums += rows.sum(0)
+        self.tokens += len(rows)
+
+    def features(self) -> Features:
+        return Features(self.gram.float().cpu(), self.sums.float().cpu(), self.tokens)
+
+
+@torch.no_grad()
+def calibrate(
+    model: PreTrainedModel,
+    input_ids: Tensor,
+    *,
+    batch: int = 8,
+    progress: Callable[[int, int], None] | None = None,
+) -> Calibration:
+    """Runs the dense model over `input_ids` [sequences, length] and keeps the moments of every layer.
+
+    Args:
+        model: The dense model, not yet reordered; it is left as it was.
+        input_ids: Rows of tokens without padding.
+        batch: Sequences in one forward pass.
+        progress: Called as progress(done, total), in batches times layers.
+
+    Raises:
+        CalibrationError: The text is empty or an activation is not finite.
+    """
+    if input_ids.ndim != 2 or input_ids.numel() == 0:
+        raise CalibrationError(
+            f"calibration needs rows of tokens [sequences, length], got shape {tuple(input_ids.shape)}"
+        )
+    store = ResidentLayers(model)
+    device = model.device
+    embedded = [embed(model, rows) for rows in input_ids.to(device).split(batch)]
+    hidden = [each.hidden for each in embedded]
+    _, position_embeddings, masks = embedded[0]  # the same for all rows, for they are equally long
+    del embedded
+    total = len(store) * len(hidden)
+    kept: dict[Part, list[Features]] = {part: [] for part in PARTS}
+    for index in range(len(store)):
+        with store.layer(index) as layer:
+            moments = {part: _Moments(output_projection(layer, part).in_features, device) for part in PARTS}
+            hooks = [output_projection(layer, part).register_forward_pre_hook(moments[part]) for part in PARTS]
+            try:
+                for position, state in enumerate(hidden):
+                    hidden[position] = layer(
+                        state, attention_mask=masks[index], position_embeddings=position_embeddings
+                    )
+                    if progress is not None:
+                        progress(index * len(hidden) + position + 1, total)
+            finally:
+                for hook in hooks:
+                    hook.remove()
+        for part in PARTS:
+            features = moments[part].features()
+            if not torch.isfinite(features.gram).all():
+                raise CalibrationError(f"the dense model gives non-finite activations in the {part} of layer {index}")
+            kept[part].append(features)
+    return Calibration(tuple(kept["attention"]), tuple(kept["mlp"]), input_ids.numel())

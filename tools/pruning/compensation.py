@@ -1,0 +1,224 @@
+"""Compensation: what an output projection (`o_proj`, `down_proj`) becomes when some of its input channels are removed.
+
+- none: the columns that are left, as they are.
+- bias: adds W[:, k:] times the mean of the removed channels (An et al., FLAP, arXiv 2312.11983).
+- lstsq: the k columns left are refitted so that the output is closest to the dense one over the calibration text.
+
+The refit minimises ||(W - V) X^T||^2 + d ||V - W[:, :k]||^2 over V [out, k]. With the damped Gram matrix
+H + d I = L L^T and P = W L the solution is V = P[:, :k] L[:k, :k]^-1: one Cholesky factor of the reordered Gram
+serves every k, each for one triangular solve. Damping pulls towards the original weights, so the error on the
+calibration text is never above that of no compensation, and at full width V = W.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable, Hashable, Sequence
+from dataclasses import dataclass
+from typing import Literal, Protocol, TypeVar, cast, get_args
+
+import torch
+from torch import Tensor
+
+from memory.errors import SelfPrunerError
+from memory.profile import Part
+from tools.pruning.calibration import Features
+
+Compensation = Literal["none", "bias", "lstsq"]
+COMPENSATIONS: tuple[Compensation, ...] = get_args(Compensation)
+
+MAX_DAMPING = 1e4  # of the mean diagonal; above this the refit is the plain slice anyway
+
+
+class SingularGramError(SelfPrunerError):
+    """A Gram matrix could not be factored, however much it was damped."""
+
+
+@dataclass(frozen=True, slots=True)
+class Factor:
+    """The damped Gram matrix of one output projection, factored once for all widths."""
+
+    lower: Tensor  # L, [channels, channels] lower triangular, float32
+    projected: Tensor  # P = W L, [out, channels], float32
+    damping: float  # share of the mean diagonal that it took
+    ridge: float  # d itself
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the two matrices."""
+        return self.lower.nbytes + self.projected.nbytes
+
+    def refit(self, k: int) -> Tensor:
+        """The refitted columns V [out, k], float32."""
+        return torch.linalg.solve_triangular(self.lower[:k, :k], self.projected[:, :k], upper=False, left=False)
+
+
+def factorise(weight: Tensor, gram: Tensor, damping: float = 0.01) -> Factor:
+    """Factors the damped Gram of `weight` [out, channels] with `gram` [channels, channels], in float64.
+
+    Damping is a share of the mean diagonal, 1% by default; while the matrix is not positive definite it grows
+    tenfold, and `Factor.damping` says where it ended. Raises SingularGramError if that does not help.
+    """
+    matrix = gram.to(weight.device, torch.float64)
+    mean = float(matrix.diagonal().mean())
+    scale = mean if mean > 0 else 1.0  # all-zero inputs: any damping gives back the original weights
+    identity = torch.eye(len(matrix), dtype=matrix.dtype, device=matrix.device)
+    used = damping
+    while used <= MAX_DAMPING:
+        lower, failed = torch.linalg.cholesky_ex(matrix + used * scale * identity)
+        if not failed and torch.isfinite(lower).all():
+            projected = weight.to(torch.float64) @ lower
+            return Factor(lower.float(), projected.float(), used, used * scale)
+        used = max(10 * used, 1e-6)
+    raise SingularGramError(
+        f"a Gram matrix of {len(matrix)} channels is not positive definite even damped by {MAX_DAMPING:g} times "
+        "its mean diagonal; calibrate again on other text"
+    )
+
+
+def refit(weight: Tensor, gram: Tensor, k: int, damping: float = 0.01) -> Tensor:
+    """The first `k` columns [out, k] of `weight` [out, channels], refitted; float32. See the module's formula."""
+    return factorise(weight, gram, damping).refit(k)
+
+
+def removed_mean(weight: Tensor, sums: Tensor, tokens: int, k: int) -> Tensor:
+    """The mean output [out] of the channels from `k` on, which a bias gives back; float32."""
+    mean = (sums[k:] / tokens).to(weight.device)
+    return weight[:, k:].float() @ mean.float()
+
+
+def slice_residuals(weight: Tensor, gram: Tensor, cuts: Sequence[int]) -> Tensor:
+    """||W[:, k:] X[:, k:]^T||^2 for every k in `cuts`: the squared error of plain slices; float64 [len(cuts)].
+
+    With a centred Gram (H - s s^T / n) it is the error that is left after the bias.
+    """
+    wide = weight.to(torch.float64)
+    energy = (wide.T @ wide) * gram.to(weight.device, torch.float64)
+    return torch.stack([energy[k:, k:].sum() for k in cuts]).clamp(min=0).cpu()
+
+
+def refit_residuals(weight: Tensor, factor: Factor, cuts: Sequence[int]) -> Tensor:
+    """||(W - V_k) X^T||^2 of the refit for every k in `cuts` (ascending); float64 [len(cuts)].
+
+    In the damped metric the error is the energy of the columns of P from k on; what damping adds is taken off again.
+    V_k is V of the next wider cut folded back by one triangular solve of the columns between, so the whole curve
+    costs about as much as two refits at full width.
+    """
+    lower, projected = factor.lower, factor.projected
+    energy = projected.double().square().sum(0).flip(0).cumsum(0).flip(0)
+    dense = weight.float()
+    kept, width = dense, dense.shape[1]
+    residuals = []
+    for k in reversed(cuts):
+        if k < width:
+            between = torch.linalg.solve_triangular(lower[:k, :k], lower[k:width, :k], upper=False, left=False)
+            kept, width = kept[:, :k] + kept[:, k:] @ between, k
+        moved = (dense[:, :k] - kept).double().square().sum() + dense[:, k:].double().square().sum()
+        damped = energy[k] if k < len(energy) else energy.new_zeros(())
+        residuals.append(damped - factor.ridge * moved)
+    return torch.stack(residuals[::-1]).clamp(min=0).cpu()
+
+
+class Sized(Protocol):
+    """Anything that knows its size in bytes: a tensor, a factor."""
+
+    @property
+    def nbytes(self) -> int:
+        """Size in bytes."""
+
+
+Item = TypeVar("Item", bound=Sized)
+
+
+class MemoryBound:
+    """A memo that drops what was used longest ago once its items outgrow a bound in bytes."""
+
+    def __init__(self, limit: int) -> None:
+        """`limit` in bytes; an item above it is made each time and never kept."""
+        self.limit = limit
+        self.used = 0
+        self._items: OrderedDict[Hashable, Sized] = OrderedDict()
+
+    def __len__(self) -> int:
+        """Number of items kept."""
+        return len(self._items)
+
+    def get(self, key: Hashable, make: Callable[[], Item]) -> Item:
+        """The item of `key`, made by `make` if it is not kept."""
+        if key in self._items:
+            self._items.move_to_end(key)
+            return cast(Item, self._items[key])
+        item = make()
+        if item.nbytes <= self.limit:
+            self._items[key] = item
+            self.used += item.nbytes
+            while self.used > self.limit:
+                self.used -= self._items.popitem(last=False)[1].nbytes
+        return item
+
+
+class Compensator:
+    """Makes, and within a memory bound remembers, the output projections of every layer, part and width."""
+
+    def __init__(self, kind: Compensation, memory: int, damping: float = 0.01) -> None:
+        """`memory` bounds the bytes of the remembered tensors; `damping` is a share of the mean Gram diagonal."""
+        self.kind = kind
+        self.damping = damping
+        self.warnings: list[str] = []
+        self.memo = MemoryBound(memory)
+
+    def projection(
+        self, place: tuple[int, Part], weight: Tensor, bias: Tensor | None, k: int, features: Callable[[], Features]
+    ) -> tuple[Tensor, Tensor | None]:
+        """Weight [out, k] and bias [out] of one output projection that keeps its first `k` channels.
+
+        Args:
+            place: Layer and part, for the memo and for warnings.
+            weight: The reordered dense weight [out, channels].
+            bias: The dense bias [out], if there is one.
+            k: Channels kept, below the dense width.
+            features: Gives the moments in the reordered channel order; called only when they are needed.
+        """
+        if self.kind == "lstsq":
+            refitted = self.memo.get(
+                (place, k), lambda: self._factor(place, weight, features).refit(k).to(weight.dtype)
+            )
+            return refitted, bias
+        if self.kind == "bias":
+            return weight[:, :k], self.memo.get((place, k), lambda: self._bias(weight, bias, k, features()))
+        return weight[:, :k], bias
+
+    def residuals(
+        self, place: tuple[int, Part], weight: Tensor, cuts: Sequence[int], features: Callable[[], Features]
+    ) -> Tensor:
+        """Mean squared output error a token for every number of kept channels in `cuts` (ascending), float64."""
+        moments = features()
+        if self.kind == "lstsq":
+            errors = refit_residuals(weight, self._factor(place, weight, features), cuts)
+        else:
+            gram = moments.gram.double()
+            if self.kind == "bias":
+                sums = moments.sums.double()
+                gram = gram - sums[:, None] * sums[None, :] / moments.tokens
+            errors = slice_residuals(weight, gram, cuts)
+        return errors / moments.tokens
+
+    def _factor(self, place: tuple[int, Part], weight: Tensor, features: Callable[[], Features]) -> Factor:
+        return self.memo.get(place, lambda: self._factorise(place, weight, features()))
+
+    def _factorise(self, place: tuple[int, Part], weight: Tensor, features: Features) -> Factor:
+        factor = factorise(weight, features.gram, self.damping)
+        if factor.damping > self.damping:
+            layer, part = place
+            warning = (
+                f"the Gram matrix of the {part} of layer {layer} is singular: "
+                f"damped by {factor.damping:g} of its mean diagonal instead of {self.damping:g}"
+            )
+            if warning not in self.warnings:
+                self.warnings.append(warning)
+        return factor
+
+    @staticmethod
+    def _bias(weight: Tensor, bias: Tensor | None, k: int, features: Features) -> Tensor:
+        removed = removed_mean(weight, features.sums, features.tokens, k)
+        return (removed if bias is None else bias.float() + removed).to(weight.dtype)

@@ -1,0 +1,279 @@
+"""The elastic model: the target model with its units reordered by importance, so that every profile is prefix slices.
+
+KV groups and MLP channels are permuted once, in place. The dense function does not change, so one set of weights serves
+the brain, calibration and every candidate: a candidate is views of the first units of each layer, and only the output
+projections that are compensated own memory (remembered within a bound).
+
+The attention unit is a whole KV group because `repeat_kv` is positional: query heads i * r to (i + 1) * r read
+key/value head i. Stock attention modules take their head counts from shapes, so they run on the slices unchanged.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call
+from transformers import PreTrainedModel
+
+from memory.errors import SelfPrunerError
+from memory.profile import PARTS, Part, Profile
+from tools.models.families import geometry, space_of
+from tools.pruning.calibration import Calibration, Features
+from tools.pruning.compensation import Compensation, Compensator
+from tools.pruning.importance import Importance, importance_orders
+from tools.pruning.store import BLOCKS, OUTPUTS, Embedded, ResidentLayers, block, embed, linear, output_projection
+
+_REORDERED = "_self_pruner_reordered"
+
+
+class ElasticModelError(SelfPrunerError):
+    """A model cannot become an elastic model, or was asked for a profile it does not have."""
+
+
+class ElasticModel:
+    """A causal language model that runs at any profile without a copy of its weights."""
+
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        calibration: Calibration,
+        *,
+        importance: Importance = "wanda-sp",
+        compensation: Compensation = "lstsq",
+        mlp_unit: int | None = None,
+        refit_memory: int = 2 << 30,
+        damping: float = 0.01,
+    ) -> None:
+        """Reorders the weights of `model` in place; they must not be reordered already.
+
+        Args:
+            model: A model of a supported family, attention implementation `sdpa`.
+            calibration: Moments of this very model, before reordering.
+            importance: The score that orders the units.
+            compensation: What makes up for removed units.
+            mlp_unit: Channels in an MLP unit; None takes the default of the model's size.
+            refit_memory: Bytes that remembered refits and factors may take.
+            damping: Of the least-squares refit, as a share of the mean Gram diagonal.
+
+        Raises:
+            ElasticModelError: The model is an elastic model already or the calibration is of another model.
+        """
+        if getattr(model, _REORDERED, False):
+            raise ElasticModelError("this model is reordered already; load it again to make another elastic model")
+        self.model = model
+        self.space = space_of(model, mlp_unit, compensation == "bias")
+        self.importance: Importance = importance
+        self.compensation: Compensation = compensation
+        self.store = ResidentLayers(model)
+        self._calibration = calibration
+        self._compensator = Compensator(compensation, refit_memory, damping)
+        shape = geometry(model.config)
+        self._head_dim, self._heads_per_group = shape.head_dim, shape.heads_per_group
+        self._check_calibration()
+        layers = [self._layer(index) for index in range(len(self.store))]
+        self.orders = importance_orders(layers, calibration, self.space.n_groups, importance)
+        for index, layer in enumerate(layers):
+            self._reorder(layer, index)
+        setattr(model, _REORDERED, True)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the embeddings, and so the inputs, are."""
+        return self.model.device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Data type of the weights."""
+        return self.model.dtype
+
+    @property
+    def warnings(self) -> list[str]:
+        """Sentences about numerical trouble so far, such as a singular Gram matrix that was damped more."""
+        return self._compensator.warnings
+
+    # --- slices -------------------------------------------------------------------------------------------------
+
+    def block_weights(self, layer: int, part: Part, width: int) -> dict[str, Tensor]:
+        """Parameters that make `part` of `layer` keep its first `width` units; {} when that is all of them.
+
+        Keys are as `torch.func.functional_call` on `layer.self_attn` or `layer.mlp` wants them. All are views of the
+        model's own weights but a refitted output projection, or its bias, which is remembered.
+        """
+        return self._overrides(self._layer(layer), layer, part, width)
+
+    def _overrides(self, layer: nn.Module, index: int, part: Part, width: int) -> dict[str, Tensor]:
+        units = self.space.units(part)
+        if not 1 <= width <= units:
+            raise ElasticModelError(f"the {part} of layer {index} keeps 1 to {units} units, not {width}")
+        if width == units:
+            return {}
+        overrides: dict[str, Tensor] = {}
+        for name, rows in self._rows(part, width).items():
+            module = linear(layer, part, name)
+            overrides[f"{name}.weight"] = module.weight[:rows]
+            if module.bias is not None:
+                overrides[f"{name}.bias"] = module.bias[:rows]
+        output = output_projection(layer, part)
+        weight, bias = self._compensator.projection(
+            (index, part), output.weight, output.bias, self._channels(part, width), lambda: self._features(index, part)
+        )
+        overrides[f"{OUTPUTS[part]}.weight"] = weight
+        if bias is not None:
+            overrides[f"{OUTPUTS[part]}.bias"] = bias
+        return overrides
+
+    def _channels(self, part: Part, width: int) -> int:
+        """Input channels of the output projection that `width` units are."""
+        unit = self._heads_per_group * self._head_dim if part == "attention" else self.space.mlp_unit
+        return width * unit
+
+    def _rows(self, part: Part, width: int) -> dict[str, int]:
+        """Rows that `width` units have in the other projections."""
+        channels = self._channels(part, width)
+        if part == "mlp":
+            return {"gate_proj": channels, "up_proj": channels}
+        return {"q_proj": channels, "k_proj": width * self._head_dim, "v_proj": width * self._head_dim}
+
+    # --- running ------------------------------------------------------------------------------------------------
+
+    @torch.no_grad()
+    def embed(self, input_ids: Tensor) -> Embedded:
+        """What goes into the first layer for `input_ids` [batch, length]; `masks[l]` is for layer l."""
+        return embed(self.model, input_ids.to(self.device))
+
+    @torch.no_grad()
+    def attention_block(
+        self,
+        layer: nn.Module,
+        index: int,
+        width: int,
+        hidden: Tensor,
+        position_embeddings: tuple[Tensor, Tensor],
+        attention_mask: Tensor | None = None,
+    ) -> Tensor:
+        """Norm, attention with `width` KV groups, residual: [batch, length, hidden] to the same shape."""
+        inputs = {
+            "hidden_states": layer.get_submodule("input_layernorm")(hidden),
+            "position_embeddings": position_embeddings,
+            "attention_mask": attention_mask,
+        }
+        overrides = self._overrides(layer, index, "attention", width)
+        output = functional_call(block(layer, "attention"), overrides, (), inputs, tie_weights=False)
+        return hidden + output[0]
+
+    @torch.no_grad()
+    def mlp_block(self, layer: nn.Module, index: int, width: int, hidden: Tensor) -> Tensor:
+        """Norm, MLP with `width` units, residual: [batch, length, hidden] to the same shape."""
+        normed = layer.get_submodule("post_attention_layernorm")(hidden)
+        overrides = self._overrides(layer, index, "mlp", width)
+        return hidden + functional_call(block(layer, "mlp"), overrides, (normed,), tie_weights=False)
+
+    @torch.no_grad()
+    def head_input(self, hidden: Tensor) -> Tensor:
+        """The final norm: [..., hidden] to the same shape."""
+        return self.model.get_decoder().norm(hidden)
+
+    @torch.no_grad()
+    def lm_head(self, normed: Tensor) -> Tensor:
+        """Logits [..., vocab] of normed hidden states [..., hidden]."""
+        return self.model.get_output_embeddings()(normed)
+
+    @torch.no_grad()
+    def logits(self, input_ids: Tensor, profile: Profile) -> Tensor:
+        """Logits [batch, length, vocab] of `input_ids` [batch, length] at `profile`: the plain reference."""
+        self._check(profile)
+        hidden, position_embeddings, masks = self.embed(input_ids)
+        for index in range(len(self.store)):
+            with self.store.layer(index) as layer:
+                hidden = self.attention_block(
+                    layer, index, profile.attention[index], hidden, position_embeddings, masks[index]
+                )
+                hidden = self.mlp_block(layer, index, profile.mlp[index], hidden)
+        return self.lm_head(self.head_input(hidden))
+
+    # --- results ------------------------------------------------------------------------------------------------
+
+    @torch.no_grad()
+    def smaller_state_dict(self, profile: Profile) -> dict[str, Tensor]:
+        """The weights at `profile` as contiguous tensors of their own, keyed as in the Hugging Face model.
+
+        A head tied to the embedding is left out, as Hugging Face does. With bias compensation every output projection
+        has a bias, zero where nothing was removed, so that all layers are of one kind.
+        """
+        self._check(profile)
+        tensors = dict(self.model.state_dict())
+        if self.model.get_output_embeddings().weight is self.model.get_input_embeddings().weight:
+            tensors.pop("lm_head.weight", None)
+        for index in range(self.space.n_layers):
+            for part in PARTS:
+                name = f"model.layers.{index}.{BLOCKS[part]}"
+                if self.compensation == "bias":
+                    output = output_projection(self._layer(index), part)
+                    tensors.setdefault(f"{name}.{OUTPUTS[part]}.bias", output.weight.new_zeros(output.out_features))
+                for key, tensor in self.block_weights(index, part, profile.widths(part)[index]).items():
+                    tensors[f"{name}.{key}"] = tensor
+        return {key: tensor.detach().clone(memory_format=torch.contiguous_format) for key, tensor in tensors.items()}
+
+    @torch.no_grad()
+    def residual(self, layer: int, part: Part) -> Tensor:
+        """Squared error a token of the output of `part` of `layer` keeping its first w units, [units + 1], float64.
+
+        Entry w has this model's compensation; entry 0 removes the part, the last entry is zero. It comes from the
+        Gram matrix alone, so it is exact on the calibration text for the dense inputs of the layer.
+        """
+        units = self.space.units(part)
+        cuts = [self._channels(part, width) for width in range(units)]
+        weight = output_projection(self._layer(layer), part).weight
+        errors = self._compensator.residuals((layer, part), weight, cuts, lambda: self._features(layer, part))
+        return torch.cat([errors, errors.new_zeros(1)])
+
+    # --- making -------------------------------------------------------------------------------------------------
+
+    def _layer(self, index: int) -> nn.Module:
+        with self.store.layer(index) as layer:
+            return layer
+
+    def _check(self, profile: Profile) -> None:
+        if not self.space.contains(profile):
+            raise ElasticModelError(
+                f"profile {profile.key()!r} does not fit a model of {self.space.n_layers} layers with 1 to "
+                f"{self.space.n_groups} attention and 1 to {self.space.n_blocks} MLP units each"
+            )
+
+    def _check_calibration(self) -> None:
+        layers = len(self._calibration.mlp)
+        if layers != len(self.store):
+            raise ElasticModelError(f"the calibration has {layers} layers, the model {len(self.store)}")
+        for part in PARTS:
+            found = len(self._calibration.features(0, part).sums)
+            expected = self._channels(part, self.space.units(part))
+            if found != expected:
+                raise ElasticModelError(f"the calibration has {found} {part} channels, the model {expected}")
+
+    def _channel_order(self, index: int, part: Part) -> Tensor:
+        if part == "mlp":
+            return self.orders.mlp[index]
+        return _spread(self.orders.attention[index], self._heads_per_group * self._head_dim)
+
+    def _features(self, index: int, part: Part) -> Features:
+        """The moments in the reordered channel order."""
+        return self._calibration.features(index, part).permuted(self._channel_order(index, part).cpu())
+
+    @torch.no_grad()
+    def _reorder(self, layer: nn.Module, index: int) -> None:
+        for part in PARTS:
+            channels = self._channel_order(index, part)
+            keys = _spread(self.orders.attention[index], self._head_dim)
+            for name in self._rows(part, 1):
+                rows = keys if name in ("k_proj", "v_proj") else channels
+                projection = linear(layer, part, name)
+                projection.weight.copy_(projection.weight[rows])
+                if projection.bias is not None:
+                    projection.bias.copy_(projection.bias[rows])
+            weight = output_projection(layer, part).weight
+            weight.copy_(weight[:, channels])
+
+
+def _spread(order: Tensor, size: int) -> Tensor:
+    """The permutation of rows that permutes groups of `size` neighbouring rows by `order`."""
+    return (order[:, None] * size + torch.arange(size, device=order.device)).flatten()

@@ -1,0 +1,109 @@
+"""The decoder as a walk over it sees it: the embedding, a store of layers, and the causal mask each layer wants.
+
+Calibration and evaluation go layer by layer and take each layer from a `LayerStore`. Here the layers are resident in
+memory; a store that streams them from safetensors can take its place, and nothing above it will know.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
+from typing import NamedTuple, Protocol
+
+import torch
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+
+from memory.errors import SelfPrunerError
+from memory.profile import Part
+
+BLOCKS: dict[Part, str] = {"attention": "self_attn", "mlp": "mlp"}
+OUTPUTS: dict[Part, str] = {"attention": "o_proj", "mlp": "down_proj"}
+
+
+class UnsupportedAttentionError(SelfPrunerError):
+    """The model was loaded with an attention that applies no causal mask of its own."""
+
+
+def block(layer: nn.Module, part: Part) -> nn.Module:
+    """The attention or the MLP of a decoder layer."""
+    return layer.get_submodule(BLOCKS[part])
+
+
+def linear(layer: nn.Module, part: Part, name: str) -> nn.Linear:
+    """One projection of a decoder layer, by its name in the block: `q_proj`, `up_proj`, ..."""
+    module = block(layer, part).get_submodule(name)
+    assert isinstance(module, nn.Linear)
+    return module
+
+
+def output_projection(layer: nn.Module, part: Part) -> nn.Linear:
+    """The linear map whose input channels are the ones a pruned `part` loses: o_proj or down_proj."""
+    return linear(layer, part, OUTPUTS[part])
+
+
+class LayerStore(Protocol):
+    """The decoder layers of one model, in order."""
+
+    def __len__(self) -> int:
+        """Number of decoder layers."""
+
+    def layer(self, index: int) -> AbstractContextManager[nn.Module]:
+        """Layer `index`, usable inside the `with` block."""
+
+
+class ResidentLayers:
+    """All layers stay in memory: the model's own modules, no copies."""
+
+    def __init__(self, model: PreTrainedModel) -> None:
+        """Takes the layers of a causal language model."""
+        self._layers: list[nn.Module] = list(model.get_decoder().layers)
+
+    def __len__(self) -> int:
+        """Number of decoder layers."""
+        return len(self._layers)
+
+    @contextmanager
+    def layer(self, index: int) -> Iterator[nn.Module]:
+        """Layer `index` of the model."""
+        yield self._layers[index]
+
+
+class Embedded(NamedTuple):
+    """What goes into the first decoder layer, and what every layer needs beside it."""
+
+    hidden: Tensor  # [batch, length, hidden]
+    position_embeddings: tuple[Tensor, Tensor]  # cosine and sine, [1, length, head_dim] each
+    masks: tuple[Tensor | None, ...]  # one a layer, boolean [1, 1, length, length]; None: plain causal
+
+
+def embed(model: PreTrainedModel, input_ids: Tensor) -> Embedded:
+    """Embeds `input_ids` [batch, length]: full rows without padding, positions from 0.
+
+    Raises UnsupportedAttentionError unless the model runs `sdpa`, which is causal by itself when given no mask.
+    """
+    implementation = model.config._attn_implementation
+    if implementation != "sdpa":
+        raise UnsupportedAttentionError(
+            f"attention implementation {implementation!r} is not supported here; load the model with 'sdpa'"
+        )
+    decoder = model.get_decoder()
+    hidden = decoder.embed_tokens(input_ids)
+    length = input_ids.shape[1]
+    position_ids = torch.arange(length, device=hidden.device).unsqueeze(0)
+    return Embedded(hidden, decoder.rotary_emb(hidden, position_ids), _masks(model, length, hidden.device))
+
+
+def _masks(model: PreTrainedModel, length: int, device: torch.device) -> tuple[Tensor | None, ...]:
+    """One mask a layer; layers with the same sliding window share a tensor."""
+    config = model.config
+    n_layers: int = config.num_hidden_layers
+    window: int | None = getattr(config, "sliding_window", None)
+    if window is None or length <= window:
+        return (None,) * n_layers
+    position = torch.arange(length, device=device)
+    distance = position[:, None] - position[None, :]
+    sliding = ((distance >= 0) & (distance < window))[None, None]
+    # Qwen names the kind of every layer; Mistral has one window for all.
+    kinds = getattr(config, "layer_types", None) or ["sliding_attention"] * n_layers
+    return tuple(sliding if kind == "sliding_attention" else None for kind in kinds)
