@@ -1,0 +1,144 @@
+"""Many samples of one prompt as one sequence: the prompt's keys and values exist once.
+
+The samples are branches of a tree. Their tokens lie behind the prompt in one cache of batch size 1, in the order in
+which they were fed, and a mask lets a token see the prompt and its own branch only (tree attention, as in Miao et al.,
+"SpecInfer", arXiv 2305.09781). Against a padded batch this copies no prompt for each sample, needs no padding where
+branches are fed unequal numbers of tokens, and costs one forward pass of exactly the tokens that are new.
+
+Between turns the prompt stays in the cache: of the next prompt only what follows the longest common prefix is computed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import PreTrainedModel
+from transformers.cache_utils import Cache, DynamicLayer
+
+PROMPT = -1  # the owner of prompt tokens; branches are numbered from 0
+CHUNK = 512  # prompt tokens a forward pass, which bounds the activations
+
+
+class GrowingLayer(DynamicLayer):
+    """Keys and values of one layer in a buffer that doubles: a new token costs no copy of the old ones."""
+
+    def update(self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:
+        """Appends [1, heads, new, head_dim] and returns all of it."""
+        if not self.is_initialized:
+            self.lazy_initialization(key_states, value_states)
+            self._key_buffer = key_states[:, :, :0]
+            self._value_buffer = value_states[:, :, :0]
+        old, new = self.get_seq_length(), self.get_seq_length() + key_states.shape[-2]
+        if new > self._key_buffer.shape[-2]:
+            self._key_buffer = grown(self._key_buffer, old, 2 * new)
+            self._value_buffer = grown(self._value_buffer, old, 2 * new)
+        self._key_buffer[:, :, old:new] = key_states
+        self._value_buffer[:, :, old:new] = value_states
+        keys, values = self._key_buffer[:, :, :new], self._value_buffer[:, :, :new]
+        self.keys, self.values = keys, values
+        return keys, values
+
+    def truncate(self, length: int) -> None:
+        """Keeps the first `length` tokens; the buffer stays."""
+        self.keys, self.values = self._key_buffer[:, :, :length], self._value_buffer[:, :, :length]
+
+
+def grown(buffer: Tensor, used: int, size: int) -> Tensor:
+    """A buffer of `size` tokens that begins with the `used` ones of the old."""
+    shape = (*buffer.shape[:2], size, buffer.shape[-1])
+    bigger = torch.empty(shape, dtype=buffer.dtype, device=buffer.device)
+    bigger[:, :, :used] = buffer[:, :, :used]
+    return bigger
+
+
+class Branches:
+    """A model, the prompt it has read, and any number of continuations of that prompt."""
+
+    def __init__(self, model: PreTrainedModel) -> None:
+        """Holds the model itself, no copy of any weight."""
+        self.model = model
+        self.forget()
+
+    def forget(self) -> None:
+        """Drops the cache, as after a change of the model's weights."""
+        self.layers = [GrowingLayer() for _ in range(self.model.config.num_hidden_layers)]
+        self.cache = Cache(layers=list(self.layers))
+        self.tokens: list[int] = []  # the prompt in the cache
+        self.owners: list[int] = []  # the owner of every token in the cache, PROMPT or a branch
+        self.lengths: dict[int, int] = {}  # tokens of every branch
+        self.intact = True  # False from the start of a pass to its end: an interrupted one leaves half its keys
+
+    def read(self, prompt: Sequence[int]) -> tuple[Tensor, int]:
+        """Makes `prompt` (at least one token) the cache's prompt and drops all branches.
+
+        Returns:
+            The logits [vocab] that follow the prompt, and how many of its tokens were in the cache already.
+        """
+        if not self.intact:
+            self.forget()
+        kept = 0
+        for old, new in zip(self.tokens, prompt[:-1], strict=False):  # the last one is computed anew for its logits
+            if old != new:
+                break
+            kept += 1
+        self.rewind(kept)
+        logits = torch.empty(0)
+        for start in range(kept, len(prompt), CHUNK):
+            chunk = list(prompt[start : start + CHUNK])
+            positions = list(range(start, start + len(chunk)))
+            logits = self.forward(chunk, [PROMPT] * len(chunk), positions, [len(chunk) - 1])
+            self.tokens += chunk
+        return logits[0], kept
+
+    def extend(self, tokens: Mapping[int, Sequence[int]]) -> dict[int, Tensor]:
+        """Feeds every named branch its new tokens (at least one each) in one forward pass.
+
+        Returns:
+            For every named branch the logits [vocab] that follow its last token.
+        """
+        flat: list[int] = []
+        owners: list[int] = []
+        positions: list[int] = []
+        last = []
+        for branch, new in tokens.items():
+            start = len(self.tokens) + self.lengths.get(branch, 0)
+            flat += new
+            owners += [branch] * len(new)
+            positions += range(start, start + len(new))
+            last.append(len(flat) - 1)
+            self.lengths[branch] = self.lengths.get(branch, 0) + len(new)
+        logits = self.forward(flat, owners, positions, last)
+        return {branch: logits[row] for row, branch in enumerate(tokens)}
+
+    def rewind(self, length: int | None = None) -> None:
+        """Drops all branches and keeps the first `length` prompt tokens (all of them by default)."""
+        length = len(self.tokens) if length is None else length
+        for layer in self.layers:
+            if layer.is_initialized:
+                layer.truncate(length)
+        self.tokens, self.owners, self.lengths = self.tokens[:length], [PROMPT] * length, {}
+
+    @torch.inference_mode()
+    def forward(self, tokens: list[int], owners: list[int], positions: list[int], keep: list[int]) -> Tensor:
+        """One pass over new tokens; returns float32 logits [len(keep), vocab] on the CPU at the places in `keep`."""
+        device = self.model.device
+        seen = len(self.owners)
+        self.intact = False
+        self.owners += owners
+        owner = torch.tensor(self.owners, device=device)
+        slot = torch.arange(len(self.owners), device=device)
+        visible = ((owner == PROMPT) | (owner == owner[seen:, None])) & (slot <= slot[seen:, None])
+        mask = torch.zeros(visible.shape, dtype=self.model.dtype, device=device).masked_fill_(~visible, -torch.inf)
+        output = self.model(
+            input_ids=torch.tensor([tokens], device=device),
+            position_ids=torch.tensor([positions], device=device),
+            attention_mask=mask[None, None],
+            past_key_values=self.cache,
+            use_cache=True,
+            logits_to_keep=torch.tensor(keep, device=device),
+        )
+        self.intact = True
+        return output.logits[0].float().cpu()

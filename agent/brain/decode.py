@@ -1,0 +1,170 @@
+"""Constrained decoding of n samples of one prompt, paying for decisions only.
+
+Every step asks each live sample's constraint which tokens are legal, draws one from the model's distribution over
+them, and appends at once all tokens that the constraint then forces: one forward pass a decision, however many braces
+and field names lie between two decisions.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from agent.brain.branches import Branches
+from agent.brain.errors import BrainError, BrainTimeoutError
+from agent.brain.grammar import Constraint
+
+Forced = Literal["together", "singly", "sampled"]
+"""How forced tokens are said: appended in one pass (the way to use), one a pass (the same decisions, a reference for
+tests), or sampled under the mask like any other token (what decoding costs without them)."""
+
+NUCLEUS = 1024  # tokens looked at first for top-p; the full vocabulary is sorted only where these fall short
+
+
+@dataclass(frozen=True, slots=True)
+class Sampling:
+    """How a token is drawn among the legal ones."""
+
+    temperature: float = 0.8  # 0 takes the likeliest
+    top_p: float = 0.95  # of the probability that the legal tokens have among themselves
+    max_tokens: int = 1024  # tokens of one reply, forced ones included
+    forced: Forced = "together"
+    time_limit: float | None = None  # seconds for all samples together
+
+
+@dataclass(slots=True)
+class Sample:
+    """One reply in the making."""
+
+    constraint: Constraint
+    generator: torch.Generator
+    tokens: list[int] = field(default_factory=list)  # without the end-of-text token
+    pending: list[int] = field(default_factory=list)  # said, but not yet fed to the model
+    sampled: int = 0
+    forced: int = 0
+    complete: bool = False  # ended by its constraint, not by max_tokens
+
+
+@dataclass(frozen=True, slots=True)
+class Decoded:
+    """Samples of one prompt and what they cost."""
+
+    samples: list[Sample]
+    steps: int  # forward passes after the prompt
+    prompt_tokens: int
+    cached_tokens: int  # prompt tokens that were in the cache
+    seconds: float
+
+
+def decode(
+    branches: Branches,
+    prompt: Sequence[int],
+    constraint: Callable[[], Constraint],
+    *,
+    n: int,
+    seed: int,
+    sampling: Sampling,
+    end: Sequence[int],
+) -> Decoded:
+    """Draws `n` samples of what follows `prompt`, each under a fresh `constraint()`.
+
+    Deterministic: sample i depends on (seed, i) and the prompt alone. Token ids in `end` end a sample and are no part
+    of it.
+
+    Raises:
+        BrainError: the constraint fails.
+        BrainTimeoutError: `sampling.time_limit` is over.
+    """
+    started = time.monotonic()
+    samples = [Sample(constraint(), generator(seed, index)) for index in range(n)]
+    opening: list[int] = []
+    if sampling.forced != "sampled":
+        for sample in samples:
+            opening = force(sample)
+            sample.pending = opening[:] if sampling.forced == "singly" else []
+    # What every reply begins with is as good as part of the prompt.
+    prefix = [*prompt, *opening] if sampling.forced == "together" else list(prompt)
+    live = {index: sample for index, sample in enumerate(samples) if not finished(sample, sampling)}
+    steps = cached = 0
+    if live:
+        first, cached = branches.read(prefix)
+        logits = dict.fromkeys(live, first)
+    while live:
+        if sampling.time_limit is not None and time.monotonic() - started > sampling.time_limit:
+            raise BrainTimeoutError(f"the brain took longer than the {sampling.time_limit:g} s it was given")
+        for index, sample in live.items():
+            if not sample.pending:
+                say(sample, logits[index], sampling, end)
+        live = {index: sample for index, sample in live.items() if not finished(sample, sampling)}
+        if live:
+            logits = branches.extend({index: feed(sample, sampling.forced) for index, sample in live.items()})
+            steps += 1
+    branches.rewind()
+    return Decoded(samples, steps, len(prompt), min(cached, len(prompt)), time.monotonic() - started)
+
+
+def force(sample: Sample) -> list[int]:
+    """Says what the constraint forces, and returns it."""
+    tokens = sample.constraint.forced()
+    if tokens:
+        sample.constraint.accept(tokens)
+        sample.tokens += tokens
+        sample.forced += len(tokens)
+    return tokens
+
+
+def say(sample: Sample, logits: Tensor, sampling: Sampling, end: Sequence[int]) -> None:
+    """Decides one token and says it with all that it forces."""
+    token = draw(logits, sample.constraint.legal(), sampling, sample.generator)
+    sample.constraint.accept([token])
+    if token in end:
+        return
+    sample.tokens.append(token)
+    sample.sampled += 1
+    sample.pending = [token] if sampling.forced == "sampled" else [token, *force(sample)]
+
+
+def finished(sample: Sample, sampling: Sampling) -> bool:
+    """Whether a sample has come to its end, or to the end of what it may use."""
+    sample.complete = sample.constraint.done
+    return sample.complete or len(sample.tokens) >= sampling.max_tokens
+
+
+def feed(sample: Sample, forced: Forced) -> list[int]:
+    """Takes the tokens to feed next from those that are pending."""
+    size = 1 if forced == "singly" else len(sample.pending)
+    tokens, sample.pending = sample.pending[:size], sample.pending[size:]
+    return tokens
+
+
+def generator(seed: int, index: int) -> torch.Generator:
+    """The random numbers of sample `index`: on the CPU, so that they are the same on every device."""
+    digest = hashlib.sha256(f"{seed}/{index}".encode()).digest()
+    return torch.Generator().manual_seed(int.from_bytes(digest[:8], "big") >> 1)
+
+
+def draw(logits: Tensor, legal: NDArray[np.int64], sampling: Sampling, rng: torch.Generator) -> int:
+    """One of the `legal` ids, from logits [vocab] on the CPU: temperature, then the smallest set that holds top_p."""
+    ids = torch.from_numpy(legal)
+    if len(ids) == 1:
+        return int(ids[0])
+    scores = logits[ids]
+    if not torch.isfinite(scores).any():
+        raise BrainError("the model gives no legal token a finite score")
+    if sampling.temperature == 0:
+        return int(ids[scores.argmax()])
+    chances = (scores / sampling.temperature).softmax(0)
+    top, places = chances.topk(min(NUCLEUS, len(ids)))
+    if len(top) < len(ids) and top.sum() < sampling.top_p:
+        top, places = chances.sort(descending=True)
+    before = top.cumsum(0) - top  # a token belongs to the nucleus while those before it fall short of top_p
+    top = top.masked_fill(before >= sampling.top_p, 0.0)
+    return int(ids[places[torch.multinomial(top, 1, generator=rng)]])

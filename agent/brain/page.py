@@ -1,0 +1,74 @@
+"""Messages as the tokens that the target model reads, whatever its tokenizer knows of chats."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from typing import Any
+
+from jinja2 import TemplateError
+from langchain_core.messages import AIMessage, BaseMessage, SystemMessage, ToolMessage
+
+
+def render(tokenizer: Any, messages: Sequence[BaseMessage]) -> list[int]:
+    """Token ids of a prompt that ends where the reply begins.
+
+    With a chat template if there is one; a template that refuses the system role gets it as the beginning of the first
+    user message. Base models get plain text, paragraph by paragraph. Tool results become user text, since many
+    templates have no tool role, and neighbours of one role become one, since many alternate strictly.
+    """
+    turns = alternating(messages, tokenizer.all_special_tokens)
+    if not tokenizer.chat_template:
+        text = "\n\n".join(turn["content"] for turn in turns) + "\n\n"
+        return tokenizer(text)["input_ids"]
+    try:
+        text = templated(tokenizer, turns)
+    except TemplateError:
+        text = templated(tokenizer, alternating(messages, tokenizer.all_special_tokens, system="user"))
+    return tokenizer(text, add_special_tokens=False)["input_ids"]
+
+
+def templated(tokenizer: Any, turns: list[dict[str, str]]) -> str:
+    """The chat template's text. Models that think by themselves are asked not to: the grammar has its own thought."""
+    return tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True, enable_thinking=False)
+
+
+def alternating(
+    messages: Sequence[BaseMessage], special: Sequence[str], system: str = "system"
+) -> list[dict[str, str]]:
+    """Messages as turns {"role", "content"}, no two neighbours of one role."""
+    turns: list[dict[str, str]] = []
+    for message in messages:
+        text = defused(message.text, special)
+        if isinstance(message, SystemMessage):
+            role = system
+        elif isinstance(message, AIMessage):
+            role = "assistant"
+            said = [json.dumps({"name": call["name"], "arguments": call["args"]}) for call in message.tool_calls]
+            text = "\n".join(part for part in [text, *said] if part)
+        else:
+            role = "user"
+            if isinstance(message, ToolMessage):
+                text = f"Result of {message.name or 'the call'}: {text}"
+        if turns and turns[-1]["role"] == role:
+            turns[-1]["content"] += "\n\n" + text
+        else:
+            turns.append({"role": role, "content": text})
+    return turns
+
+
+def defused(text: str, special: Sequence[str]) -> str:
+    """The text with special tokens spelled out apart: a note that says `<|im_end|>` must not end a message."""
+    for token in special:
+        text = text.replace(token, f"{token[0]} {token[1:]}")
+    return text
+
+
+def context_length(config: Any) -> int | None:
+    """Tokens the model can attend to: its positions, or its window where some layers slide; None without a limit."""
+    limits = [getattr(config, "max_position_embeddings", None)]
+    window = getattr(config, "sliding_window", None)
+    kinds = getattr(config, "layer_types", None)
+    slides = "sliding_attention" in kinds if kinds else getattr(config, "use_sliding_window", True)
+    limits.append(window if slides else None)
+    return min((limit for limit in limits if limit), default=None)

@@ -1,0 +1,54 @@
+"""A tokenizer of 380 tokens for the tiny models of 512 logits: byte-level, with merges as they occur in tool calls."""
+
+from __future__ import annotations
+
+import functools
+import json
+import random
+
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+from transformers import PreTrainedTokenizerFast
+
+from agent.brain.chat import TargetBrain
+from agent.brain.schema import sample_call
+from tests.brain_schemas import ALL, parameters
+from tests.tiny import tiny_model
+
+CHAT = (
+    "{% for m in messages %}<|im_start|>{{ m['role'] }}\n{{ m['content'] }}<|im_end|>\n{% endfor %}"
+    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
+
+
+@functools.cache
+def tiny_tokenizer() -> PreTrainedTokenizerFast:
+    """Byte-level BPE trained on sampled calls, with SmolLM2's special tokens."""
+    backend = Tokenizer(models.BPE())
+    backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    backend.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=380,
+        special_tokens=["<|endoftext|>", "<|im_start|>", "<|im_end|>"],
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    rng = random.Random(0)
+    lines = []
+    for _ in range(60):
+        tool = rng.choice(ALL)
+        call = {"name": tool["function"]["name"], "arguments": sample_call(parameters(tool), rng)}
+        lines.append("cut the middle layers first\n" + json.dumps(call, separators=(",", ":")))
+    backend.train_from_iterator(lines, trainer)
+    tokenizer = PreTrainedTokenizerFast(
+        tokenizer_object=backend,
+        eos_token="<|im_end|>",
+        bos_token="<|endoftext|>",
+        additional_special_tokens=["<|im_start|>"],
+    )
+    tokenizer.chat_template = CHAT
+    return tokenizer
+
+
+def tiny_brain(family: str = "llama", **settings) -> TargetBrain:
+    """The target model's brain on a tiny random model."""
+    return TargetBrain(model=tiny_model(family), tokenizer=tiny_tokenizer(), **settings)
