@@ -1,7 +1,7 @@
 """The file behind the memory: its schema, how it is opened without harm, and what can go wrong with it in words.
 
-A file is identified through a read-only connection before anything may write to it, so a file that is not ours, is
-damaged or comes from a newer version is left as it was. A new file is built aside and linked into place, so two
+A file is identified by its header before anything may write to it, so a file that is not ours, is damaged or comes from
+a newer version is left as it was. A new file is built aside and linked into place, so two
 processes that start at once agree on one file and nobody ever sees half of it.
 """
 
@@ -79,12 +79,10 @@ class MemoryBusyError(MemoryFileError):
     """Another process kept the file locked for too long."""
 
 
+_CORRUPT = "the memory file {path} is corrupt; move it away or name another with --memory"
 _FAULTS: dict[int, tuple[type[MemoryFileError], str]] = {
     sqlite3.SQLITE_NOTADB: (NotAMemoryError, "the memory file {path} is not a database; name another with --memory"),
-    sqlite3.SQLITE_CORRUPT: (
-        CorruptMemoryError,
-        "the memory file {path} is corrupt; move it away or name another with --memory",
-    ),
+    sqlite3.SQLITE_CORRUPT: (CorruptMemoryError, _CORRUPT),
     sqlite3.SQLITE_CANTOPEN: (MemoryAccessError, "no permission to open the memory file {path} or to write beside it"),
     sqlite3.SQLITE_READONLY: (MemoryAccessError, "no permission to write the memory file {path}"),
     sqlite3.SQLITE_PERM: (MemoryAccessError, "no permission to use the memory file {path}"),
@@ -128,10 +126,13 @@ def connect(path: Path) -> sqlite3.Connection:
         _identify(path)
         connection = sqlite3.connect(path, timeout=BUSY_SECONDS, isolation_level=None, check_same_thread=False)
         try:
+            (verdict,) = connection.execute("PRAGMA quick_check(1)").fetchone()
+            if verdict != "ok":
+                raise CorruptMemoryError(_CORRUPT.format(path=path))
             connection.execute("PRAGMA foreign_keys = ON")
             # a run's checkpoint may already rely on what was recorded, so a record survives a power cut too
             connection.execute("PRAGMA synchronous = FULL")
-        except sqlite3.Error:
+        except BaseException:
             connection.close()
             raise
         return connection
@@ -139,7 +140,10 @@ def connect(path: Path) -> sqlite3.Connection:
 
 def _create(path: Path) -> None:
     """Builds an empty memory aside and links it into place; loses without harm against another process."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except FileExistsError as error:
+        raise MemoryAccessError(f"cannot make the memory file {path}: {path.parent} is not a folder") from error
     partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
     partial.unlink(missing_ok=True)  # a process with our number may have died here
     try:
@@ -156,21 +160,19 @@ def _create(path: Path) -> None:
 
 
 def _identify(path: Path) -> None:
-    """Raises unless the file is a sound memory of this version; writes nothing."""
+    """Raises unless the file is a memory of this version; touches neither the file nor its folder."""
     if not path.is_file():
         raise NotAMemoryError(f"the memory {path} is not a file; name a file with --memory")
-    uri = f"{path.absolute().as_uri()}?mode=ro"
-    with closing(sqlite3.connect(uri, uri=True, timeout=BUSY_SECONDS, isolation_level=None)) as connection:
+    if not os.access(path, os.R_OK | os.W_OK, effective_ids=os.access in os.supports_effective_ids):
+        raise MemoryAccessError(f"no permission to read and write the memory file {path}")
+    # immutable: no locks, no log beside the file. Good for the header, which nobody changes, and for nothing more.
+    uri = f"{path.absolute().as_uri()}?immutable=1"
+    with closing(sqlite3.connect(uri, uri=True, isolation_level=None)) as connection:
         (application,) = connection.execute("PRAGMA application_id").fetchone()
         (version,) = connection.execute("PRAGMA user_version").fetchone()
-        if application != APPLICATION_ID:
-            raise NotAMemoryError(
-                f"{path} is not a memory of Self-Pruner but another program's; name another with --memory"
-            )
-        if version > SCHEMA_VERSION:
-            raise NewerMemoryError(
-                f"the memory file {path} has format {version}, this version reads {SCHEMA_VERSION}: update Self-Pruner"
-            )
-        (verdict,) = connection.execute("PRAGMA quick_check(1)").fetchone()
-        if verdict != "ok":
-            raise CorruptMemoryError(f"the memory file {path} is corrupt; move it away or name another with --memory")
+    if application != APPLICATION_ID:
+        raise NotAMemoryError(f"{path} is not a memory of Self-Pruner; name another file with --memory")
+    if version > SCHEMA_VERSION:
+        raise NewerMemoryError(
+            f"the memory file {path} has format {version}, this version reads {SCHEMA_VERSION}: update Self-Pruner"
+        )

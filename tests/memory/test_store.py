@@ -1,0 +1,259 @@
+"""Two verbs: what is recorded is recalled, once, in its context, by any number of processes."""
+
+import os
+import random
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from memory.database import MemoryFullError
+from memory.profile import Profile
+from memory.records import Candidate, Fitness, Generation, Latency, Score
+from memory.store import Memory
+
+WIDE = Profile((3, 2), (12, 9))
+NARROW = Profile((1, 2), (4, 12))
+ROOT = Path(__file__).parents[2]
+
+
+def candidate(run="r", id="c1", profile=WIDE, **changes):
+    fields = {
+        "parents": ("a", "b"),
+        "operator": "crossover",
+        "proposed_by": "brain",
+        "generation": 1,
+        "step": 7,
+        "call": 0,
+        "repaired": 2,
+        "params": 123,
+        "detail": "layers 0-1",
+    }
+    return Candidate(run=run, id=id, profile=profile, **(fields | changes))
+
+
+def score(profile=WIDE, sequence=0, kl=0.5, nll=2.0, text="passages", run="r", step=1, error=None):
+    return Score(profile, text, sequence, kl, nll, run, step, error)
+
+
+@pytest.fixture
+def memory(tmp_path):
+    with Memory(tmp_path / "memory.sqlite", "context", {"model": "tiny"}) as memory:
+        yield memory
+
+
+def test_every_kind_of_fact_is_recalled_as_it_was_recorded(memory):
+    facts = [
+        candidate(),
+        score(),
+        score(NARROW, kl=None, nll=None, error="out of memory"),
+        Latency(WIDE, "cpu 64+8", {"prefill_ms": 1.5, "decode_ms": 0.25}, "r", 3),
+        Generation("r", 1, ("c1", "c2"), "c1", "cut late layers", 9),
+    ]
+    memory.record(*facts)
+    for fact in facts:
+        assert fact in memory.recall(type(fact))
+    assert sum(len(memory.recall(kind)) for kind in (Candidate, Score, Latency, Generation)) == len(facts)
+
+
+def test_recording_again_changes_nothing(memory, tmp_path):
+    facts = [candidate(), score(), Latency(WIDE, "s", {"a": 1.0}, "r", 1), Generation("r", 1, ("c1",), "c1", "", 2)]
+    memory.record(*facts)
+    before = [memory.recall(type(fact)) for fact in facts]
+    memory.record(*facts)
+    assert [memory.recall(type(fact)) for fact in facts] == before
+
+
+def test_a_decision_told_again_replaces_itself_and_keeps_its_place(memory):
+    memory.record(candidate(id="c1"), candidate(id="c2"), Generation("r", 1, ("c1",), "c1", "first", 2))
+    memory.record(candidate(id="c1", profile=NARROW), Generation("r", 1, ("c2",), "c2", "second", 2))
+    assert [(found.id, found.profile) for found in memory.recall(Candidate)] == [("c1", NARROW), ("c2", WIDE)]
+    assert [found.note for found in memory.recall(Generation)] == ["second"]
+
+
+def test_the_first_measurement_stands(memory):
+    memory.record(score(kl=0.5), Latency(WIDE, "s", {"a": 1.0}, "r", 1))
+    memory.record(score(kl=0.9, run="other"), Latency(WIDE, "s", {"a": 2.0}, "other", 1))
+    assert memory.recall(Score) == [score(kl=0.5)]
+    assert memory.recall(Latency)[0].values == {"a": 1.0}
+
+
+def test_a_failed_score_gives_way_to_one_that_worked_and_never_the_other_way(memory):
+    failed = score(kl=None, nll=None, error="out of memory")
+    memory.record(failed)
+    assert memory.recall(Score) == [failed]
+    memory.record(score(kl=0.5))
+    memory.record(failed)
+    assert memory.recall(Score) == [score(kl=0.5)]
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [{"kl": float("nan")}, {"nll": float("inf")}, {"kl": None, "nll": None}, {"error": "failed"}],
+)
+def test_a_failure_cannot_pass_for_a_measurement(wrong):
+    with pytest.raises(ValueError, match="error"):
+        score(**wrong)
+
+
+def test_contexts_do_not_see_each_other(tmp_path):
+    path = tmp_path / "memory.sqlite"
+    with Memory(path, "one", {}) as one, Memory(path, "two", {}) as two:
+        one.record(score(kl=0.1), candidate())
+        two.record(score(kl=0.2))
+        assert [found.kl for found in one.recall(Score)] == [0.1]
+        assert [found.kl for found in two.recall(Score)] == [0.2]
+        assert two.recall(Candidate) == two.recall(Fitness, text="none") == []
+
+
+def test_recall_filters_by_value_by_any_of_several_and_by_missing(memory):
+    rows = [score(profile, sequence) for profile in (WIDE, NARROW) for sequence in range(4)]
+    rows.append(score(WIDE, 4, nll=None))
+    memory.record(*rows)
+    assert memory.recall(Score, profile=NARROW) == rows[4:8]
+    assert memory.recall(Score, profile=[WIDE, NARROW], sequence=range(1, 3)) == [rows[1], rows[2], rows[5], rows[6]]
+    assert memory.recall(Score, nll=None) == rows[8:]
+    assert memory.recall(Score, profile=[]) == []
+
+
+def test_recall_sorts_as_asked_with_ties_in_the_order_of_recording(memory):
+    rows = [score(sequence=0, kl=0.3), score(sequence=1, kl=None), score(sequence=2, kl=0.1), score(sequence=3, kl=0.3)]
+    memory.record(*rows)
+    assert [found.sequence for found in memory.recall(Score)] == [0, 1, 2, 3]
+    assert [found.sequence for found in memory.recall(Score, order="kl")] == [2, 0, 3, 1]
+    assert [found.sequence for found in memory.recall(Score, order=("-kl", "-sequence"))] == [3, 0, 2, 1]
+    assert [found.sequence for found in memory.recall(Score, order="kl", limit=2)] == [2, 0]
+
+
+def test_an_unknown_field_is_named(memory):
+    with pytest.raises(ValueError, match="Score has no field .*'fitness'"):
+        memory.recall(Score, fitness=1)
+    with pytest.raises(ValueError, match="Score has no field .*'rank'"):
+        memory.recall(Score, order="-rank")
+
+
+def test_fitness_is_the_mean_of_the_first_sequences(memory):
+    generator = random.Random(0)
+    kl = {profile: [generator.random() for _ in range(6)] for profile in (WIDE, NARROW)}
+    rows = [score(profile, i, kl=kl[profile][i], nll=float(i)) for profile in kl for i in range(6)]
+    generator.shuffle(rows)
+    memory.record(*rows)
+    for sequences in range(1, 7):
+        best = sorted(kl, key=lambda profile: sum(kl[profile][:sequences]))
+        found = memory.recall(Fitness, text="passages", sequences=sequences, order="kl")
+        assert [row.profile for row in found] == best
+        assert [row.kl for row in found] == pytest.approx(
+            [sum(kl[profile][:sequences]) / sequences for profile in best]
+        )
+        assert [row.nll for row in found] == pytest.approx([(sequences - 1) / 2] * 2)
+
+
+def test_fitness_needs_every_sequence_without_a_failure(memory):
+    memory.record(score(WIDE, 0), score(WIDE, 2))  # sequence 1 is missing
+    memory.record(score(NARROW, 0), score(NARROW, 1, kl=None, nll=None, error="NaN"), score(NARROW, 2))
+    assert [(row.profile, row.sequences) for row in memory.recall(Fitness)] == [(NARROW, 1), (WIDE, 1)]
+
+
+def test_fitness_of_texts_is_kept_apart_and_a_missing_kl_is_no_zero(memory):
+    memory.record(score(text="a", kl=0.2), score(text="b", kl=None, nll=3.0))
+    assert [(row.text, row.kl, row.nll) for row in memory.recall(Fitness)] == [("a", 0.2, 2.0), ("b", None, 3.0)]
+
+
+def test_facts_are_written_all_or_none(memory):
+    memory.record(score())
+    connection = memory._connection
+    (pages,) = connection.execute("PRAGMA page_count").fetchone()
+    connection.execute(f"PRAGMA max_page_count = {pages + 2}")  # what a full disk looks like to SQLite
+    with pytest.raises(MemoryFullError, match=f"disk is full.*{memory.path}"):
+        memory.record(*(score(sequence=i) for i in range(1, 2000)))
+    connection.execute("PRAGMA max_page_count = 1000000")
+    assert memory.recall(Score) == [score()]
+    memory.record(score(sequence=1))
+    assert len(memory.recall(Score)) == 2
+
+
+def test_half_a_surrogate_pair_in_a_note_is_stored_as_a_question_mark(memory):
+    memory.record(Generation("r", 1, ("c1",), "c1", "cut \ud83d late", 2))
+    assert memory.recall(Generation)[0].note == "cut ? late"
+
+
+def test_the_memory_serves_several_threads(memory):
+    from concurrent.futures import ThreadPoolExecutor
+
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(lambda i: memory.record(score(sequence=i)), range(64)))
+    assert sorted(found.sequence for found in memory.recall(Score)) == list(range(64))
+
+
+WRITER = """
+import sys
+from pathlib import Path
+from memory.profile import Profile
+from memory.records import Candidate, Score
+from memory.store import Memory
+
+path, run = Path(sys.argv[1]), sys.argv[2]
+print("ready", flush=True)
+sys.stdin.readline()
+with Memory(path, "context", {"model": "tiny"}) as memory:
+    for i in range(60):
+        profile = Profile((1,), (i + 1,))
+        memory.record(
+            Candidate(run, f"c{i}", profile, (), "mutation", "draw", 0, i, 0, 0, 1, ""),
+            Score(profile, "t", 0, float(run), 1.0, run, i),
+        )
+        first = memory.recall(Score, profile=profile)
+        print(i, first[0].run, first[0].kl, flush=True)
+"""
+
+
+def test_two_processes_at_once_lose_nothing_and_agree_on_who_was_first(tmp_path):
+    path = tmp_path / "fresh" / "memory.sqlite"  # both also race to make the file
+    writers = [
+        subprocess.Popen(
+            [sys.executable, "-c", WRITER, str(path), run],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            env=os.environ | {"PYTHONPATH": str(ROOT)},
+        )
+        for run in ("1", "2")
+    ]
+    for writer in writers:
+        assert writer.stdout.readline() == "ready\n"
+    for writer in writers:
+        writer.stdin.write("go\n")
+        writer.stdin.flush()
+    outputs = [writer.communicate(timeout=120) for writer in writers]
+    assert [writer.returncode for writer in writers] == [0, 0], outputs
+    assert outputs[0][0] == outputs[1][0]  # what either saw as the first measurement
+    with Memory(path, "context", {}) as memory:
+        assert len(memory.recall(Candidate, run="1")) == len(memory.recall(Candidate, run="2")) == 60
+        assert all(found.kl == float(found.run) for found in memory.recall(Score))
+        assert len(memory.recall(Score)) == 60
+    assert sorted(file.name for file in path.parent.iterdir()) == ["memory.sqlite"]
+
+
+def test_what_was_recorded_survives_a_kill(tmp_path):
+    path = tmp_path / "memory.sqlite"
+    code = WRITER.replace("for i in range(60)", "for i in range(10**6)")
+    writer = subprocess.Popen(
+        [sys.executable, "-c", code, str(path), "1"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+    )
+    writer.stdout.readline()
+    writer.stdin.write("go\n")
+    writer.stdin.flush()
+    for _ in range(20):
+        last = writer.stdout.readline()
+    writer.kill()
+    rest = writer.communicate(timeout=60)[0].splitlines()
+    told = int((rest[-1] if rest and rest[-1].count(" ") == 2 else last).split()[0])
+    with Memory(path, "context", {}) as memory:
+        found = {score.profile for score in memory.recall(Score)}
+    assert {Profile((1,), (i + 1,)) for i in range(told + 1)} <= found
