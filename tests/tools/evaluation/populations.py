@@ -1,0 +1,43 @@
+"""Tiny elastic models and random populations that share prefixes, as offspring do."""
+
+from __future__ import annotations
+
+import random
+
+import torch
+
+from memory.profile import PARTS, Profile
+from tests.tiny import MLP_UNIT, tiny_model
+from tools.pruning.calibration import calibrate
+from tools.pruning.compensation import Compensation
+from tools.pruning.elastic import ElasticModel
+from tools.pruning.space import Space
+
+
+def text(n: int, length: int, vocab: int = 512, seed: int = 1) -> torch.Tensor:
+    """Random tokens [n, length]."""
+    return torch.randint(vocab, (n, length), generator=torch.Generator().manual_seed(seed))
+
+
+def tiny_elastic(family: str = "llama", compensation: Compensation = "lstsq", **overrides: object) -> ElasticModel:
+    """A calibrated elastic model of 3 layers with 4 KV groups and 12 MLP units each."""
+    model = tiny_model(family, **overrides)
+    calibration = calibrate(model, text(4, 64, model.config.vocab_size, seed=7))
+    return ElasticModel(model, calibration, compensation=compensation, mlp_unit=MLP_UNIT)
+
+
+def random_profile(space: Space, rng: random.Random) -> Profile:
+    """Any profile of the space."""
+    return Profile(
+        tuple(rng.randint(1, space.n_groups) for _ in range(space.n_layers)),
+        tuple(rng.randint(1, space.n_blocks) for _ in range(space.n_layers)),
+    )
+
+
+def population(space: Space, size: int, rng: random.Random) -> list[Profile]:
+    """Random profiles, copies of them with one width changed in either part, and one of them twice."""
+    profiles = [random_profile(space, rng), space.dense()]
+    while len(profiles) < size - 1:
+        part, layer = rng.choice(PARTS), rng.randrange(space.n_layers)
+        profiles.append(rng.choice(profiles).with_width(layer, part, rng.randint(1, space.units(part))))
+    return [*profiles, profiles[0]]

@@ -1,0 +1,293 @@
+from __future__ import annotations
+
+import gc
+import math
+import random
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from memory.errors import SelfPrunerError
+from memory.profile import Profile
+from tests.tiny import FAMILY_NAMES
+from tests.tools.evaluation.populations import population, text, tiny_elastic
+from tools.evaluation.targets import BATCH_TOKENS, DenseTargets
+from tools.evaluation.walk import Measurement, PopulationWalk, WalkError
+from tools.pruning.elastic import ElasticModel
+from tools.pruning.store import ResidentLayers
+
+TOP = 48  # so that a tiny vocabulary has a rest bucket
+
+
+def walk_of(elastic: ElasticModel, input_ids: Tensor, **settings: int) -> PopulationWalk:
+    store = ResidentLayers(elastic.model)
+    targets = DenseTargets.build(elastic, store, input_ids, k=TOP)
+    return PopulationWalk(elastic, store, targets, input_ids, **settings)
+
+
+@pytest.fixture(scope="module")
+def elastic() -> ElasticModel:
+    return tiny_elastic("llama")
+
+
+@pytest.fixture
+def walk(elastic: ElasticModel) -> PopulationWalk:
+    return walk_of(elastic, text(4, 24))
+
+
+def reference(elastic: ElasticModel, walk: PopulationWalk, profile: Profile, row: int) -> tuple[float, float]:
+    """KL and negative log-likelihood of one sequence from whole logits, in float64 and by the definitions."""
+    input_ids = walk.input_ids[row : row + 1]
+    q = elastic.logits(input_ids, profile)[0].double().log_softmax(-1)
+    p = elastic.logits(input_ids, elastic.space.dense())[0].double().log_softmax(-1)
+    top = p.topk(TOP, dim=-1).indices
+    p_top, q_top = p.gather(1, top), q.gather(1, top)
+    p_rest, q_rest = 1 - p_top.exp().sum(1), 1 - q_top.exp().sum(1)
+    kl = (p_top.exp() * (p_top - q_top)).sum(1) + p_rest * (p_rest / q_rest).log()
+    return float(kl.mean()), -float(q[:-1].gather(1, input_ids[0, 1:, None]).mean())
+
+
+def assert_same(found: Measurement, expected: Measurement) -> None:
+    assert (found.profile, found.sequences, found.error) == (expected.profile, expected.sequences, expected.error)
+    assert found.kl == pytest.approx(expected.kl, rel=1e-4, abs=1e-6)
+    assert found.nll == pytest.approx(expected.nll, rel=1e-5)
+
+
+# --- the walk returns what evaluating alone returns ---------------------------------------------------------------
+
+
+@pytest.mark.parametrize("compensation", ["none", "bias", "lstsq"])
+@pytest.mark.parametrize("family", FAMILY_NAMES)
+def test_a_population_scores_as_each_candidate_does_from_its_own_whole_logits(family: str, compensation: str) -> None:
+    elastic = tiny_elastic(family, compensation)
+    walk = walk_of(elastic, text(3, 24))
+    profiles = population(elastic.space, 9, random.Random(0))
+    for profile, found in zip(profiles, walk.measure(profiles, range(3)), strict=True):
+        assert found.profile == profile
+        for row in range(3):
+            kl, nll = reference(elastic, walk, profile, row)
+            assert found.kl[row] == pytest.approx(kl, rel=1e-3, abs=1e-5)
+            assert found.nll[row] == pytest.approx(nll, rel=1e-4)
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_a_population_scores_as_each_candidate_does_in_a_walk_of_its_own(walk: PopulationWalk, seed: int) -> None:
+    rng = random.Random(seed)
+    profiles = population(walk.elastic.space, rng.randint(3, 16), rng)
+    first = rng.randrange(3)
+    rows = range(first, rng.randint(first + 1, 4))
+    for profile, found in zip(profiles, walk.measure(profiles, rows), strict=True):
+        assert_same(found, walk.measure([profile], rows)[0])
+
+
+def test_a_sliding_window_is_kept_to() -> None:
+    elastic = tiny_elastic("mistral", sliding_window=8)
+    walk = walk_of(elastic, text(2, 24))
+    profile = elastic.space.dense().with_width(1, "mlp", 6)
+    (found,) = walk.measure([profile], range(1))
+    assert found.kl[0] == pytest.approx(reference(elastic, walk, profile, 0)[0], rel=1e-3)
+
+
+def test_the_dense_profile_is_no_distance_from_the_dense_model(walk: PopulationWalk) -> None:
+    (found,) = walk.measure([walk.elastic.space.dense()], range(4))
+    assert found.fitness == pytest.approx(0.0, abs=1e-6)
+    assert found.nll == pytest.approx(walk.targets.nll)
+    assert found.perplexity == pytest.approx(math.exp(sum(walk.targets.nll) / 4))
+    assert found.tokens == 4 * 24
+
+
+# --- sharing ------------------------------------------------------------------------------------------------------
+
+
+def test_candidates_share_every_block_up_to_where_they_part(walk: PopulationWalk) -> None:
+    parent = Profile((2, 2, 2), (6, 6, 6))
+    child = parent.with_width(1, "mlp", 5)  # parts after three of six blocks
+    walk.measure([parent, child, parent], range(1))
+    assert walk.counters.computed == (3 + 2 * 3) * 24
+    assert walk.counters.alone == 2 * 6 * 24  # the parent was asked for twice, and is one candidate
+    assert walk.counters.sharing == pytest.approx(12 / 9)
+
+
+def test_every_layer_is_asked_for_once_a_population(elastic: ElasticModel) -> None:
+    class Counting(ResidentLayers):
+        asked: list[int] = []
+
+        @contextmanager
+        def layer(self, index: int) -> Iterator[nn.Module]:
+            self.asked.append(index)
+            with super().layer(index) as layer:
+                yield layer
+
+    store = Counting(elastic.model)
+    input_ids = text(4, 24)
+    walk = PopulationWalk(elastic, store, DenseTargets.build(elastic, store, input_ids), input_ids)
+    Counting.asked.clear()
+    walk.measure(population(elastic.space, 8, random.Random(1)), range(4))
+    assert Counting.asked == [0, 1, 2]
+
+
+def test_one_state_a_distinct_prefix_is_alive_and_no_more(
+    elastic: ElasticModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    walk = walk_of(elastic, text(3, BATCH_TOKENS // 2))  # so that a batch is smaller than a state
+    parent = elastic.space.dense()
+    profiles = [parent.with_width(0, "mlp", 5), parent.with_width(1, "mlp", 5), parent.with_width(2, "mlp", 5), parent]
+    most = 0
+    real = elastic.mlp_block
+
+    def counting(layer: nn.Module, index: int, width: int, hidden: Tensor) -> Tensor:
+        nonlocal most
+        size = 3 * (BATCH_TOKENS // 2) * 64 * 4
+        storages = [each.untyped_storage() for each in gc.get_objects() if type(each) is Tensor]
+        most = max(most, len({each.data_ptr() for each in storages if each.nbytes() == size}))
+        return real(layer, index, width, hidden)
+
+    monkeypatch.setattr(elastic, "mlp_block", counting)
+    walk.measure(profiles, range(3))
+    assert most == 4
+
+
+def test_a_memory_bound_changes_the_turns_and_not_the_result(elastic: ElasticModel) -> None:
+    profiles = population(elastic.space, 7, random.Random(2))
+    free, bound = walk_of(elastic, text(4, 24)), walk_of(elastic, text(4, 24), state_memory=1)
+    turns: list[range] = []
+    real = elastic.embed
+    bound.elastic.embed = lambda ids: turns.append(ids.shape) or real(ids)  # type: ignore[method-assign]
+    try:
+        measured = bound.measure(profiles, range(4))
+    finally:
+        del elastic.embed
+    assert turns == [(1, 24)] * 4
+    for found, expected in zip(measured, free.measure(profiles, range(4)), strict=True):
+        assert_same(found, expected)
+
+
+def test_progress_rises_to_its_total(walk: PopulationWalk) -> None:
+    steps: list[tuple[int, int]] = []
+    walk.measure(population(walk.elastic.space, 6, random.Random(3)), range(4), lambda *step: steps.append(step))
+    assert [done for done, _ in steps] == sorted({done for done, _ in steps})
+    assert steps[-1][0] == steps[-1][1]
+
+
+# --- a candidate that fails is a row, and the others do not notice ------------------------------------------------
+
+
+def test_a_candidate_that_is_not_finite_fails_alone(walk: PopulationWalk, monkeypatch: pytest.MonkeyPatch) -> None:
+    parent = Profile((2, 3, 2), (6, 6, 6))
+    profiles = [parent, parent.with_width(1, "mlp", 4), parent.with_width(1, "mlp", 5), parent.with_width(2, "mlp", 4)]
+    expected = [walk.measure([profile], range(4))[0] for profile in profiles]
+    real = walk.elastic.mlp_block
+
+    def broken(layer: nn.Module, index: int, width: int, hidden: Tensor) -> Tensor:
+        state = real(layer, index, width, hidden)
+        return state * math.nan if (index, width) == (1, 4) else state
+
+    monkeypatch.setattr(walk.elastic, "mlp_block", broken)
+    measured = walk.measure(profiles, range(4))
+    for number in (0, 2, 3):
+        assert_same(measured[number], expected[number])
+    failed = measured[1]
+    assert failed.error == "the logits are not finite (NaN or infinite) on sequence 0."
+    assert (failed.kl, failed.nll, failed.tokens) == ((), (), 0)
+    assert failed.fitness == failed.perplexity == math.inf
+
+
+@pytest.mark.parametrize("kind", [SelfPrunerError, torch.linalg.LinAlgError])
+def test_a_compensation_that_cannot_be_computed_fails_all_who_need_it_and_no_other(
+    walk: PopulationWalk, monkeypatch: pytest.MonkeyPatch, kind: type[Exception]
+) -> None:
+    parent = Profile((2, 3, 2), (6, 6, 6))
+    bad = parent.with_width(0, "attention", 1)
+    profiles = [bad, parent, bad.with_width(2, "mlp", 4)]
+    expected = walk.measure([parent], range(2))[0]
+    real = walk.elastic.attention_block
+
+    def broken(layer: nn.Module, index: int, width: int, *rest: object) -> Tensor:
+        if (index, width) == (0, 1):
+            raise kind("the Gram matrix is singular")
+        return real(layer, index, width, *rest)
+
+    monkeypatch.setattr(walk.elastic, "attention_block", broken)
+    measured = walk.measure(profiles, range(2))
+    assert [found.error for found in measured] == ["the Gram matrix is singular", None, "the Gram matrix is singular"]
+    assert_same(measured[1], expected)
+
+
+def test_memory_that_holds_one_sequence_only_still_gives_the_result(
+    walk: PopulationWalk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    profiles = population(walk.elastic.space, 6, random.Random(4))
+    expected = walk.measure(profiles, range(4))
+    real = walk.elastic.mlp_block
+
+    def small(layer: nn.Module, index: int, width: int, hidden: Tensor) -> Tensor:
+        if hidden.shape[0] > 1:
+            raise torch.OutOfMemoryError("tried to allocate 1 TiB")
+        return real(layer, index, width, hidden)
+
+    monkeypatch.setattr(walk.elastic, "mlp_block", small)
+    for found, each in zip(walk.measure(profiles, range(4)), expected, strict=True):
+        assert_same(found, each)
+
+
+@pytest.mark.parametrize(
+    "error", [torch.OutOfMemoryError("no room"), MemoryError("no room"), RuntimeError("x: can't allocate memory")]
+)
+def test_a_candidate_that_never_fits_fails_alone(
+    walk: PopulationWalk, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    profiles = population(walk.elastic.space, 8, random.Random(5))
+    big = profiles[3]
+    rest = [profile for profile in profiles if profile.mlp[2] != big.mlp[2]]
+    expected = {profile: walk.measure([profile], range(4))[0] for profile in rest}
+    real = walk.elastic.mlp_block
+
+    def full(layer: nn.Module, index: int, width: int, hidden: Tensor) -> Tensor:
+        if (index, width) == (2, big.mlp[2]):
+            raise error
+        return real(layer, index, width, hidden)
+
+    monkeypatch.setattr(walk.elastic, "mlp_block", full)
+    assert rest
+    for found in walk.measure(profiles, range(4)):
+        if found.profile in expected:
+            assert_same(found, expected[found.profile])
+        else:
+            assert found.error and found.error.startswith("out of memory even alone on one sequence: ")
+
+
+def test_a_fault_that_is_no_candidates_own_is_not_swallowed(
+    walk: PopulationWalk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*arguments: object) -> Tensor:
+        raise RuntimeError("shapes do not match")
+
+    monkeypatch.setattr(walk.elastic, "mlp_block", broken)
+    with pytest.raises(RuntimeError, match="shapes do not match"):
+        walk.measure([walk.elastic.space.dense()], range(1))
+
+
+# --- the door -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("sequences", [range(0), range(5), range(-1, 2), range(0, 4, 2)])
+def test_sequences_the_text_does_not_have_are_refused(walk: PopulationWalk, sequences: range) -> None:
+    with pytest.raises(WalkError, match="sequences 0 to 3"):
+        walk.measure([walk.elastic.space.dense()], sequences)
+
+
+def test_a_profile_of_another_model_is_refused(walk: PopulationWalk) -> None:
+    with pytest.raises(WalkError, match=r"not a profile of this model: 4,4\|12,12"):
+        walk.measure([Profile((4, 4), (12, 12))], range(1))
+
+
+def test_targets_of_another_text_are_refused(walk: PopulationWalk) -> None:
+    with pytest.raises(WalkError, match="another text"):
+        PopulationWalk(walk.elastic, walk.store, walk.targets, walk.input_ids + 1)
+
+
+def test_nobody_is_measured_at_once(walk: PopulationWalk) -> None:
+    assert walk.measure([], range(2)) == []

@@ -1,0 +1,201 @@
+"""Latency: what a candidate gains in milliseconds, with really smaller tensors, beside the dense model.
+
+Sliced views of full-size weights would hide what a smaller model costs to read, so the candidate is built first: the
+model's own class on the meta device, its blocks filled with contiguous tensors, all else (embedding, norms, head)
+shared with the dense model. Both run through the same forward pass and KV cache, in turn, the order swapped at every
+repeat: on a busy machine a ratio of neighbours in time is worth more than two averages.
+"""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from operator import attrgetter
+
+import torch
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+
+from memory.errors import SelfPrunerError
+from memory.profile import PARTS, Profile
+from tools.pruning.elastic import ElasticModel
+from tools.pruning.store import BLOCKS
+
+
+class LatencyError(SelfPrunerError):
+    """A latency measurement that makes no sense for this model."""
+
+
+@dataclass(frozen=True)
+class LatencyReport:
+    """A candidate's latency and the dense model's: medians over repeats of the same request."""
+
+    prefill_ms: float  # to read the whole prompt and give the first token
+    decode_ms: float  # to give one more token for every sequence of the batch
+    tokens_per_second: float  # generated tokens over the time of the whole request, prompt included
+    dense_prefill_ms: float
+    dense_decode_ms: float
+    dense_tokens_per_second: float
+    prefill_spread: float  # (slowest - fastest) / median over the repeats
+    decode_spread: float
+    dense_prefill_spread: float
+    dense_decode_spread: float
+    speedup_prefill: float  # median over repeats of dense / candidate, above 1 where the candidate is faster
+    speedup_decode: float
+    speedup: float  # the same of the whole request
+    prompt_tokens: int
+    decode_tokens: int
+    batch: int
+    repeats: int
+
+
+@dataclass(frozen=True, slots=True)
+class _Timing:
+    """Seconds of one request."""
+
+    prefill: float
+    decode: float
+
+    @property
+    def total(self) -> float:
+        return self.prefill + self.decode
+
+
+@torch.no_grad()
+def smaller_model(elastic: ElasticModel, profile: Profile) -> PreTrainedModel:
+    """A model of the same class whose blocks really have the widths of `profile`.
+
+    Output projections get contiguous memory of their own; everything else is a prefix of the dense weights, which is
+    contiguous as it is, or shared with them whole. The result is for running only: its config still has the dense
+    sizes, so it cannot be saved.
+
+    Raises:
+        ElasticModelError: the profile is not one of this model.
+    """
+    dense = elastic.model
+    with torch.device("meta"):
+        smaller: PreTrainedModel = type(dense)(dense.config).eval()
+    decoder, dense_decoder = smaller.get_decoder(), dense.get_decoder()
+    for name in ("embed_tokens", "norm", "rotary_emb"):
+        setattr(decoder, name, getattr(dense_decoder, name))
+    smaller.set_output_embeddings(dense.get_output_embeddings())
+    for index in range(elastic.space.n_layers):
+        with elastic.store.layer(index) as layer:
+            empty = decoder.layers[index]
+            for name, parameter in layer.named_parameters():
+                _put(empty, name, parameter)
+            for part in PARTS:
+                for name, tensor in elastic.block_weights(index, part, profile.widths(part)[index]).items():
+                    _put(empty, f"{BLOCKS[part]}.{name}", tensor.contiguous())
+    return smaller
+
+
+def _put(layer: nn.Module, name: str, tensor: Tensor) -> None:
+    """Set one parameter of a decoder layer, whatever the size of the one it had."""
+    owner, _, leaf = name.rpartition(".")
+    module = layer.get_submodule(owner)
+    setattr(module, leaf, nn.Parameter(tensor, requires_grad=False))
+    if isinstance(module, nn.Linear) and leaf == "weight":
+        module.out_features, module.in_features = tensor.shape
+
+
+def measure(
+    elastic: ElasticModel,
+    profile: Profile,
+    *,
+    prompt_tokens: int,
+    decode_tokens: int,
+    batch: int,
+    repeats: int,
+) -> LatencyReport:
+    """Time one request on `profile` and on the dense model, in turn, `repeats` times after a warm-up.
+
+    Args:
+        elastic: the elastic model; its compensation applies.
+        profile: the candidate.
+        prompt_tokens: tokens of every prompt.
+        decode_tokens: tokens generated greedily after the one the prompt gives.
+        batch: prompts side by side.
+        repeats: timed pairs.
+
+    Raises:
+        LatencyError: a number below one, or a request longer than the model's context.
+        ElasticModelError: the profile is not one of this model.
+    """
+    for name, value in (("prompt", prompt_tokens), ("decode", decode_tokens), ("batch", batch), ("repeats", repeats)):
+        if value < 1:
+            raise LatencyError(f"a latency measurement needs at least 1 for {name!r}, got {value}.")
+    context = elastic.model.config.max_position_embeddings
+    if prompt_tokens + decode_tokens > context:
+        raise LatencyError(
+            f"a request of {prompt_tokens} + {decode_tokens} tokens is longer than the model's context of {context}."
+        )
+    generator = torch.Generator().manual_seed(0)
+    prompt = torch.randint(elastic.model.config.vocab_size, (batch, prompt_tokens), generator=generator)
+    prompt = prompt.to(elastic.device)
+    models = (elastic.model, smaller_model(elastic, profile))
+    for model in models:
+        _request(model, prompt, min(2, decode_tokens))
+    dense: list[_Timing] = []
+    candidate: list[_Timing] = []
+    for repeat in range(repeats):
+        sides = [(models[0], dense), (models[1], candidate)]
+        for model, timings in sides if repeat % 2 == 0 else reversed(sides):
+            timings.append(_request(model, prompt, decode_tokens))
+    return _report(dense, candidate, prompt_tokens, decode_tokens, batch)
+
+
+@torch.no_grad()
+def _request(model: PreTrainedModel, prompt: Tensor, decode_tokens: int) -> _Timing:
+    """Seconds to read `prompt` [batch, length] and then to generate `decode_tokens` more tokens greedily."""
+    start = _now(prompt.device)
+    output = model(prompt, use_cache=True, logits_to_keep=1)
+    read = _now(prompt.device)
+    for _ in range(decode_tokens):
+        token = output.logits[:, -1:].argmax(-1)
+        output = model(token, past_key_values=output.past_key_values, use_cache=True)
+    return _Timing(read - start, _now(prompt.device) - read)
+
+
+def _now(device: torch.device) -> float:
+    """Seconds on a clock, once the device has done all it was asked to."""
+    if device.type != "cpu":
+        torch.accelerator.synchronize(device)
+    return time.perf_counter()
+
+
+def _report(
+    dense: Sequence[_Timing], candidate: Sequence[_Timing], prompt_tokens: int, decode_tokens: int, batch: int
+) -> LatencyReport:
+    def median_ms(timings: Sequence[_Timing], read: Callable[[_Timing], float]) -> float:
+        return 1e3 * statistics.median(map(read, timings))
+
+    def spread(timings: Sequence[_Timing], read: Callable[[_Timing], float]) -> float:
+        seconds = [read(timing) for timing in timings]
+        return (max(seconds) - min(seconds)) / statistics.median(seconds)
+
+    def speedup(read: Callable[[_Timing], float]) -> float:
+        return statistics.median(read(slow) / read(fast) for slow, fast in zip(dense, candidate, strict=True))
+
+    prefill, decode, total = attrgetter("prefill"), attrgetter("decode"), attrgetter("total")
+    return LatencyReport(
+        prefill_ms=median_ms(candidate, prefill),
+        decode_ms=median_ms(candidate, decode) / decode_tokens,
+        tokens_per_second=batch * (1 + decode_tokens) * 1e3 / median_ms(candidate, total),
+        dense_prefill_ms=median_ms(dense, prefill),
+        dense_decode_ms=median_ms(dense, decode) / decode_tokens,
+        dense_tokens_per_second=batch * (1 + decode_tokens) * 1e3 / median_ms(dense, total),
+        prefill_spread=spread(candidate, prefill),
+        decode_spread=spread(candidate, decode),
+        dense_prefill_spread=spread(dense, prefill),
+        dense_decode_spread=spread(dense, decode),
+        speedup_prefill=speedup(prefill),
+        speedup_decode=speedup(decode),
+        speedup=speedup(total),
+        prompt_tokens=prompt_tokens,
+        decode_tokens=decode_tokens,
+        batch=batch,
+        repeats=len(dense),
+    )
