@@ -1,0 +1,96 @@
+"""The model card: dense, uniform and found side by side, how to load the checkpoint and how to make it again."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+from huggingface_hub import ModelCard, ModelCardData
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+from memory.profile import Profile
+from tools.pruning.space import Space
+
+TEMPLATE = Path(__file__).with_name("card.md.j2")
+_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
+
+
+@dataclass(frozen=True, slots=True)
+class CardRow:
+    """One model of the comparison; None is shown as not measured."""
+
+    name: Literal["dense", "uniform", "found"]
+    parameters: int
+    kl: float | None = None  # from the dense model, nats a token
+    perplexity: float | None = None
+    prefill_ms: float | None = None  # the whole prompt
+    decode_ms: float | None = None  # a token
+    tokens_per_second: float | None = None  # while decoding
+
+
+@dataclass(frozen=True, slots=True)
+class CardFacts:
+    """Everything the card states that the tensors do not."""
+
+    base_model: str  # hub id or the name the user gave
+    family: str  # llama, mistral, qwen2, qwen3
+    sparsity: float  # asked for, share of decoder-block parameters
+    rows: tuple[CardRow, ...]
+    measured_on: str  # text, tokens and sequence length of KL and perplexity
+    command: str  # the exact command line
+    brain: str = "the target model"  # what made the decisions
+    license: str | None = None  # hub identifier of the base model's licence, None if unknown
+    latency_setting: str | None = None  # device, batch, prompt and decoded tokens
+    calibration: str = ""  # text, tokens, digest
+    compensation: str = "none"
+    settings: Mapping[str, object] = field(default_factory=dict)  # resolved, seeds among them
+    versions: Mapping[str, str] = field(default_factory=dict)
+    fingerprint: str = ""  # of the base model's weights
+    limitations: tuple[str, ...] = ()  # sentences beside the general ones
+
+
+def model_card(facts: CardFacts, profile: Profile, space: Space) -> ModelCard:
+    """The card of the checkpoint that `profile` makes; its header is what the hub reads."""
+    environment = Environment(
+        loader=FileSystemLoader(TEMPLATE.parent), undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    environment.filters |= {"number": _number, "cell": _cell, "fence": _fence}
+    page = environment.get_template(TEMPLATE.name).render(
+        facts=facts,
+        rows=facts.rows,
+        profile=profile,
+        space=space,
+        channels=[width * space.mlp_unit for width in profile.mlp],
+        dense_channels=space.n_blocks * space.mlp_unit,
+        parameters=space.params(profile),
+        dense_parameters=space.params(space.dense()),
+        reached=space.sparsity(profile),
+    )
+    # The header is written by the hub's own class, so a name with a colon or a quote cannot break the YAML.
+    data = ModelCardData(
+        license=facts.license,
+        base_model=facts.base_model if _HUB_ID.fullmatch(facts.base_model) else None,
+        library_name="transformers",
+        pipeline_tag="text-generation",
+        tags=["self-pruner", "structured-pruning", "custom_code", facts.family],
+    )
+    return ModelCard(f"---\n{data.to_yaml()}\n---\n\n{page}")
+
+
+def _number(value: float | None, digits: int) -> str:
+    return "not measured" if value is None else f"{value:,.{digits}f}"
+
+
+def _cell(text: str) -> str:
+    """Text inside a table row or a sentence: one line, no column of its own."""
+    return " ".join(text.split()).replace("|", "\\|")
+
+
+def _fence(text: str, language: str = "text") -> str:
+    """A code block whose fence is longer than any run of backticks in it."""
+    longest = max((len(run) for run in re.findall(r"`+", text)), default=0)
+    fence = "`" * max(3, longest + 1)
+    return f"{fence}{language}\n{text}\n{fence}"

@@ -1,0 +1,215 @@
+"""The pruned model as a Hugging Face folder: really smaller tensors, one width a layer in its config, and its own code.
+
+Everything is written to `<folder>.partial` and renamed at the end, so `folder` either is complete or does not exist.
+`config.json` keeps the dense widths as global values and states every layer's own in `per_layer_config`, which
+transformers and vLLM both read; `modeling_self_pruner.py` beside it builds the layers from there.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from huggingface_hub import split_torch_state_dict_into_shards
+from safetensors import SafetensorError
+from safetensors.torch import save_file
+
+from memory.errors import SelfPrunerError
+from memory.profile import Profile
+from tools.export.card import CardFacts, model_card
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedConfig
+
+    from tools.pruning.elastic import ElasticModel
+
+SHARD_BYTES = 5_000_000_000
+MODELING_FILE = Path(__file__).with_name("modeling_self_pruner.py")
+UNFINISHED = ".unfinished-export"  # marks a folder as ours to delete after a crash
+
+_CLASS_STEMS = {
+    "llama": "SelfPrunedLlama",
+    "mistral": "SelfPrunedMistral",
+    "qwen2": "SelfPrunedQwen2",
+    "qwen3": "SelfPrunedQwen3",
+}
+
+
+class ExportError(SelfPrunerError):
+    """The checkpoint could not be written; nothing was left behind under its name."""
+
+
+@dataclass(frozen=True, slots=True)
+class Exported:
+    """A finished checkpoint."""
+
+    folder: Path
+    parameters: int  # counted from the tensors written, a tied head once
+    bytes: int  # of all files
+    shards: int
+
+
+def export(
+    elastic: ElasticModel,
+    profile: Profile,
+    tokenizer: Any,
+    folder: Path,
+    card: CardFacts,
+    *,
+    generation_config: Any = None,
+    replace: bool = False,
+    shard_bytes: int = SHARD_BYTES,
+    progress: Callable[[int, int], None] | None = None,
+) -> Exported:
+    """Write the model that `profile` cuts from `elastic`, with its compensation, as a folder that loads on its own.
+
+    Args:
+        elastic: The target model, reordered; read only.
+        profile: Units kept in every layer.
+        tokenizer: Its tokenizer, or None to leave it out.
+        folder: Where to; must not exist yet unless `replace`.
+        card: What the model card states.
+        generation_config: Defaults to the target model's own.
+        replace: Put the new folder in the place of an existing one, once it is complete.
+        shard_bytes: Largest size of one safetensors file, in bytes.
+        progress: Called with (bytes of weights written, bytes of weights in all).
+
+    Raises:
+        ExportError: The folder exists already, or there is no room or no permission to write it.
+        ElasticModelError: The profile is not one of the model's.
+    """
+    folder = Path(os.path.abspath(folder))
+    if os.path.lexists(folder) and not replace:
+        raise ExportError(f"{str(folder)!r} exists already; name a folder that does not.")
+    partial = _begin(folder)
+    try:
+        tensors = elastic.smaller_state_dict(profile)
+        _check_room(folder, tensors)
+        shards = _write_weights(tensors, partial, shard_bytes, progress)
+        pruned_config(elastic, profile).save_pretrained(partial)
+        shutil.copyfile(MODELING_FILE, partial / MODELING_FILE.name)
+        if tokenizer is not None:
+            tokenizer.save_pretrained(partial)
+        # to_json_file and not save_pretrained: published configs exist that the latter refuses to write
+        (generation_config or elastic.model.generation_config).to_json_file(partial / "generation_config.json")
+        (partial / "README.md").write_text(str(model_card(card, profile, elastic.space)), encoding="utf-8")
+        parameters = sum(tensor.numel() for tensor in tensors.values())
+        size = sum(path.stat().st_size for path in partial.rglob("*") if path.is_file())
+        _finish(partial, folder, replace)
+    except (OSError, SafetensorError) as error:
+        raise ExportError(f"The checkpoint could not be written to {str(folder)!r}: {_reason(error)}.") from error
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+    return Exported(folder, parameters, size, shards)
+
+
+def pruned_config(elastic: ElasticModel, profile: Profile) -> PreTrainedConfig:
+    """The config of the smaller model: dense widths globally, each layer's own in `per_layer_config`."""
+    from tools.export import modeling_self_pruner
+
+    dense = elastic.model.config
+    stem = _CLASS_STEMS[dense.model_type]
+    heads_per_group = dense.num_attention_heads // dense.num_key_value_heads
+    head_dim = getattr(dense, "head_dim", None) or dense.hidden_size // dense.num_attention_heads
+    settings = dense.to_dict()
+    for key in ("model_type", "architectures", "auto_map", "transformers_version", "quantization_config"):
+        settings.pop(key, None)
+    settings |= {
+        "head_dim": head_dim,
+        "dtype": str(elastic.dtype).removeprefix("torch."),
+        "architectures": [f"{stem}ForCausalLM"],
+        "auto_map": {  # the config first: vLLM resolves them in this order
+            "AutoConfig": f"{MODELING_FILE.stem}.{stem}Config",
+            "AutoModel": f"{MODELING_FILE.stem}.{stem}Model",
+            "AutoModelForCausalLM": f"{MODELING_FILE.stem}.{stem}ForCausalLM",
+        },
+        "per_layer_config": {
+            layer: {
+                "num_attention_heads": groups * heads_per_group,
+                "num_key_value_heads": groups,
+                "intermediate_size": blocks * elastic.space.mlp_unit,
+            }
+            for layer, (groups, blocks) in enumerate(zip(profile.attention, profile.mlp, strict=True))
+        },
+        "allow_global_per_layer_attribute_access": True,  # engines look at the global widths before the layers'
+        "serialize_explicit_per_layer_config": True,
+        "compensation_bias": elastic.compensation == "bias",  # o_proj and down_proj then have biases in any family
+    }
+    config = getattr(modeling_self_pruner, f"{stem}Config")(**settings)
+    config.name_or_path = ""  # a path on this machine is nobody else's business
+    return config
+
+
+def _begin(folder: Path) -> Path:
+    """Make the empty `<folder>.partial`, over the remains of an export that was killed but over nothing else."""
+    partial = folder.with_name(f"{folder.name}.partial")
+    if os.path.lexists(partial) and not (partial / UNFINISHED).is_file():
+        raise ExportError(f"{str(partial)!r} is in the way and was not left by an export; move it elsewhere.")
+    try:
+        if partial.exists():
+            shutil.rmtree(partial)
+        partial.mkdir(parents=True)
+        (partial / UNFINISHED).touch()
+    except OSError as error:
+        raise ExportError(f"The checkpoint cannot be written beside {str(folder)!r}: {_reason(error)}.") from error
+    return partial
+
+
+def _finish(partial: Path, folder: Path, replace: bool) -> None:
+    """Flush every file to disk, where a late 'disk full' shows, and rename the folder to its name."""
+    for path in partial.rglob("*"):
+        if path.is_file():
+            with path.open("rb") as file:
+                os.fsync(file.fileno())
+    (partial / UNFINISHED).unlink()
+    if replace and os.path.lexists(folder):
+        old = folder.with_name(f"{folder.name}.replaced")
+        os.rename(folder, old)
+        os.rename(partial, folder)
+        shutil.rmtree(old)
+    else:
+        os.rename(partial, folder)
+
+
+def _check_room(folder: Path, tensors: dict[str, torch.Tensor]) -> None:
+    """Refuse before the long write what cannot fit."""
+    needed = sum(tensor.nbytes for tensor in tensors.values())
+    free = shutil.disk_usage(folder.parent).free
+    if needed > free:
+        raise ExportError(
+            f"The checkpoint needs {needed / 1e9:.2f} GB, and the disk of {str(folder.parent)!r} "
+            f"has {free / 1e9:.2f} GB left."
+        )
+
+
+def _write_weights(
+    tensors: dict[str, torch.Tensor],
+    folder: Path,
+    shard_bytes: int,
+    progress: Callable[[int, int], None] | None,
+) -> int:
+    """Write safetensors of at most `shard_bytes` each, with an index if there are several; returns how many."""
+    total = sum(tensor.nbytes for tensor in tensors.values())
+    split = split_torch_state_dict_into_shards(tensors, max_shard_size=shard_bytes)
+    done = 0
+    for filename, names in split.filename_to_tensors.items():
+        shard = {name: tensors[name].detach().to("cpu").contiguous() for name in names}
+        save_file(shard, folder / filename, metadata={"format": "pt"})
+        done += sum(tensor.nbytes for tensor in shard.values())
+        if progress is not None:
+            progress(done, total)
+    if split.is_sharded:
+        index = {"metadata": split.metadata, "weight_map": split.tensor_to_filename}
+        (folder / "model.safetensors.index.json").write_text(json.dumps(index, indent=2) + "\n", encoding="utf-8")
+    return len(split.filename_to_tensors)
+
+
+def _reason(error: Exception) -> str:
+    """What the system said, without paths and numbers that say nothing to a person."""
+    return (getattr(error, "strerror", None) or str(error)).rstrip(".")

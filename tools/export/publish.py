@@ -1,0 +1,66 @@
+"""Export, reload in a new process, compare: only a folder that passes keeps its name."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from memory.profile import Profile
+from tools.export.card import CardFacts
+from tools.export.checkpoint import Exported, ExportError, export
+from tools.export.verify import Verification, VerificationError, record_expected, verify
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from tools.pruning.elastic import ElasticModel
+
+
+def publish(
+    elastic: ElasticModel,
+    profile: Profile,
+    tokenizer: Any,
+    folder: Path,
+    card: CardFacts,
+    input_ids: Tensor,
+    *,
+    replace: bool = False,
+    device: str = "cpu",
+    progress: Callable[[int, int], None] | None = None,
+) -> tuple[Exported, Verification]:
+    """Export `profile` to `folder` and verify it on `input_ids` [batch, length >= 2].
+
+    A folder that fails is renamed to `<folder>.failed`, so nobody takes it for the result.
+
+    Args:
+        elastic: The target model, reordered; read only.
+        profile: Units kept in every layer.
+        tokenizer: Its tokenizer.
+        folder: Where to; must not exist yet unless `replace`.
+        card: What the model card states.
+        input_ids: Token ids of a few sequences; their logits are held in memory, [batch, length, vocab].
+        replace: Put the new folder in the place of an existing one.
+        device: Where the new process runs the model; the elastic model's weights are still in memory beside it.
+        progress: Called with (bytes of weights written, bytes of weights in all).
+
+    Raises:
+        ExportError: The folder could not be written.
+        VerificationError: The folder does not load or computes something else.
+    """
+    exported = export(elastic, profile, tokenizer, folder, card, replace=replace, progress=progress)
+    try:
+        with tempfile.TemporaryDirectory(prefix="self-pruner-expected-") as temporary:
+            expected = record_expected(elastic, profile, input_ids, Path(temporary) / "expected.safetensors")
+            return exported, verify(exported.folder, expected, device=device)
+    except VerificationError as error:
+        failed = exported.folder.with_name(f"{exported.folder.name}.failed")
+        if failed.exists():
+            shutil.rmtree(failed)
+        os.rename(exported.folder, failed)
+        raise VerificationError(f"{error} It was renamed to {str(failed)!r}.") from error
+    except OSError as error:
+        raise ExportError(f"The checkpoint could not be verified: {error.strerror}.") from error

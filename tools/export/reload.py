@@ -1,0 +1,48 @@
+"""Load an exported folder as a stranger would, with transformers alone, and print how far its logits are.
+
+Run as a script of its own, `python -I reload.py FOLDER EXPECTED DEVICE`: isolated, so this project cannot be imported.
+EXPECTED is a safetensors file with `input_ids` [batch, length] and `logits` [batch, length, vocab]. The last line of
+standard output is one JSON object.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from typing import Any
+
+import torch
+from safetensors.torch import load_file
+from transformers import AutoModelForCausalLM
+
+
+@torch.no_grad()
+def compare(folder: str, expected: str, device: str) -> dict[str, object]:
+    """The differences of all logits, and of the last token's when it is decoded with the KV cache."""
+    reference = load_file(expected)
+    loaded: Any = AutoModelForCausalLM.from_pretrained(
+        folder, trust_remote_code=True, dtype="auto", output_loading_info=True
+    )
+    model, info = loaded
+    model = model.to(device).eval()
+    distances, cached = [], []
+    for row, logits in zip(reference["input_ids"].to(device), reference["logits"], strict=True):
+        distances.append((model(row[None]).logits[0].float().cpu() - logits).abs())
+        prompt = model(row[None, :-1], use_cache=True)
+        last = model(row[None, -1:], past_key_values=prompt.past_key_values).logits[0, -1]
+        cached.append((last.float().cpu() - logits[-1]).abs())
+    difference = torch.stack(distances)
+    wrong = [*info["missing_keys"], *info["unexpected_keys"], *info["mismatched_keys"]]
+    return {
+        "max_abs": difference.max().item(),
+        "mean_abs": difference.mean().item(),
+        "cached_max_abs": torch.stack(cached).max().item(),
+        "scale": reference["logits"].abs().max().item(),
+        "dtype": str(model.dtype).removeprefix("torch."),
+        "parameters": model.num_parameters(),
+        "wrong_keys": sorted(map(str, wrong)),
+    }
+
+
+if __name__ == "__main__":
+    print(json.dumps(compare(*sys.argv[1:4])))

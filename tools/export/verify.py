@@ -1,0 +1,99 @@
+"""A checkpoint is done when a new process that knows only transformers computes the elastic model's logits from it."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from memory.errors import SelfPrunerError
+from memory.profile import Profile
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from tools.pruning.elastic import ElasticModel
+
+RELOAD_SCRIPT = Path(__file__).with_name("reload.py")
+
+# Largest difference allowed, as a share of the largest logit where that is above 1. Slices and contiguous copies run
+# through different matrix kernels, so the last digits of the data type differ; a wrong weight is far outside.
+TOLERANCES = {"float64": 1e-4, "float32": 1e-4, "float16": 1e-2, "bfloat16": 5e-2}
+
+
+class VerificationError(SelfPrunerError):
+    """The exported folder does not load, or is not the model that was searched."""
+
+
+@dataclass(frozen=True, slots=True)
+class Verification:
+    """How far the reloaded checkpoint's logits are from the elastic model's."""
+
+    max_abs: float
+    mean_abs: float
+    cached_max_abs: float  # of a token decoded with the KV cache
+    tolerance: float  # that max_abs and cached_max_abs must not exceed
+    dtype: str
+    parameters: int  # of the model as loaded
+    ok: bool
+
+
+def record_expected(elastic: ElasticModel, profile: Profile, input_ids: Tensor, path: Path) -> Path:
+    """Save the elastic model's logits of `input_ids` [batch, length >= 2] at `profile` for `verify`."""
+    import torch
+    from safetensors.torch import save_file
+
+    logits = torch.cat([elastic.logits(row[None], profile).float().cpu() for row in input_ids])
+    save_file({"input_ids": input_ids.cpu().contiguous(), "logits": logits.contiguous()}, path)
+    return path
+
+
+def verify(folder: Path, expected: Path, *, device: str = "cpu", timeout: float | None = None) -> Verification:
+    """Load `folder` in a new, isolated process and compare its logits with the `expected` ones.
+
+    Args:
+        folder: An exported checkpoint.
+        expected: A file that `record_expected` wrote.
+        device: Where the new process runs the model.
+        timeout: Seconds after which loading counts as failed; None waits.
+
+    Raises:
+        VerificationError: The folder does not load, its tensors and its config disagree, or the logits differ.
+    """
+    with tempfile.TemporaryDirectory(prefix="self-pruner-verify-") as modules:
+        # An empty module cache: the folder's own code is read, not that of an earlier load.
+        environment = os.environ | {"HF_MODULES_CACHE": modules, "HF_HUB_OFFLINE": "1"}
+        command = [sys.executable, "-I", str(RELOAD_SCRIPT), os.path.abspath(folder), os.path.abspath(expected), device]
+        try:
+            child = subprocess.run(
+                command, env=environment, cwd=modules, capture_output=True, text=True, timeout=timeout, check=False
+            )
+        except subprocess.TimeoutExpired as error:
+            raise VerificationError(f"{str(folder)!r} did not load within {timeout:.0f} s.") from error
+    if child.returncode != 0:
+        last = (child.stderr.strip().splitlines() or [f"exit status {child.returncode}"])[-1]
+        raise VerificationError(f"{str(folder)!r} does not load in a new process: {last}")
+    found = json.loads(child.stdout.strip().splitlines()[-1])
+    if found["wrong_keys"]:
+        raise VerificationError(f"{str(folder)!r} has tensors that do not fit its config: {found['wrong_keys'][:3]}.")
+    tolerance = TOLERANCES[found["dtype"]] * max(1.0, found["scale"])
+    result = Verification(
+        max_abs=found["max_abs"],
+        mean_abs=found["mean_abs"],
+        cached_max_abs=found["cached_max_abs"],
+        tolerance=tolerance,
+        dtype=found["dtype"],
+        parameters=found["parameters"],
+        ok=found["max_abs"] <= tolerance and found["cached_max_abs"] <= tolerance,  # False for NaN
+    )
+    if not result.ok:
+        raise VerificationError(
+            f"{str(folder)!r} is not the model that was searched: its logits differ by up to {result.max_abs:.3g}, "
+            f"with the KV cache by up to {result.cached_max_abs:.3g}, and {tolerance:.3g} is allowed."
+        )
+    return result
