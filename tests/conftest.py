@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 import torch
+
+if TYPE_CHECKING:
+    from tools.models.source import LoadedModel
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -23,7 +27,7 @@ def bundled_folder() -> Path:
 
 
 @pytest.fixture(scope="session")
-def bundled():
+def bundled() -> LoadedModel:
     """The bundled model, loaded once; nobody may change it."""
     from tools.models.source import load, resolve
 

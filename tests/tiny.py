@@ -62,23 +62,18 @@ def tiny_model(
 
 def tiny_folder(path: Path, family: str = "llama", tokenizer: bool = True, mha: bool = False, seed: int = 0) -> Path:
     """Saves a tiny model to `path`; with `tokenizer`, the bundled model's own, and a vocabulary to match."""
-    path = Path(path)
-    if not tokenizer:
-        tiny_model(family, mha, seed).save_pretrained(path)
-        return path
-    from tools.models.bundled import bundled_model
     from transformers import AutoTokenizer
 
-    real = AutoTokenizer.from_pretrained(bundled_model())
-    model = tiny_model(
-        family,
-        mha,
-        seed,
-        tied=True,
-        vocab_size=len(real),
-        bos_token_id=real.bos_token_id,
-        eos_token_id=real.eos_token_id,
-    )
-    model.save_pretrained(path)
-    real.save_pretrained(path)
+    from tools.models.bundled import bundled_model
+    from tools.models.quiet import quiet
+
+    path = Path(path)
+    with quiet():
+        if not tokenizer:
+            tiny_model(family, mha, seed).save_pretrained(path)
+            return path
+        real = AutoTokenizer.from_pretrained(bundled_model())
+        ends = dict(bos_token_id=real.bos_token_id, eos_token_id=real.eos_token_id)
+        tiny_model(family, mha, seed, tied=True, vocab_size=len(real), **ends).save_pretrained(path)
+        real.save_pretrained(path)
     return path

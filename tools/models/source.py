@@ -1,23 +1,175 @@
 """Where a target model comes from, and how it is loaded.
 
 A name is one of four things: the bundled model, an alias, an existing folder, or a hub id. `resolve` decides which and
-checks everything that can be checked before weights are read; `load` reads them.
+checks a folder as far as that needs no weights; `load` fetches, checks the rest and reads the weights.
 """
 
 from __future__ import annotations
 
+import difflib
+import re
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from pathlib import Path
+from typing import Any, Literal
 
+from memory.errors import SelfPrunerError
+from tools.models import checkpoint
+from tools.models.aliases import ALIASES, BUNDLED, names
+from tools.models.bundled import bundled_model
 from tools.models.families import Family
+from tools.models.hub import fetch_model
+from tools.models.quiet import quiet
+
+DTYPES = ("auto", "float32", "bfloat16", "float16")
+HUB_ID = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*")
+
+
+class UnknownModelError(SelfPrunerError):
+    """A name that is no alias, no folder and no hub id."""
+
+
+class RevisionError(SelfPrunerError):
+    """A revision was asked of a model that has none."""
+
+
+class UnknownDtypeError(SelfPrunerError):
+    """A number type that no weights can be loaded in."""
+
+
+class TokenizerError(SelfPrunerError):
+    """The checkpoint has no tokenizer that can be loaded."""
+
+
+@dataclass(frozen=True, slots=True)
+class ModelSource:
+    """A resolved name: where the model is, not yet its weights."""
+
+    name: str  # as in file names and reports
+    kind: Literal["bundled", "folder", "hub"]
+    location: str  # the folder, or the hub id; empty for the bundled model
+    revision: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class LoadedModel:
     """A dense target model in eval mode, without gradients, with its tokenizer."""
 
-    model: Any  # a transformers causal LM
+    model: Any  # a transformers causal LM of the family's own class
     tokenizer: Any  # its transformers tokenizer
     name: str  # as in file names and reports
     family: Family
     fingerprint: str  # hex digest of config and weights, equal for equal checkpoints
+
+
+def resolve(name: str, revision: str | None = None) -> ModelSource:
+    """What `name` stands for; a folder is checked at once, the hub is not asked yet.
+
+    Raises:
+        UnknownModelError: for a name that is neither alias, folder nor hub id; names close aliases.
+        RevisionError: when a revision is given for a model that is not on the hub.
+        SelfPrunerError: what `checkpoint.inspect` raises for a folder.
+    """
+    alias = name.lower()
+    folder = Path(name).expanduser()
+    if alias == BUNDLED:
+        source = ModelSource(BUNDLED, "bundled", "")
+    elif alias in ALIASES:
+        source = ModelSource(alias, "hub", ALIASES[alias], revision)
+    elif folder.is_dir():
+        checkpoint.inspect(folder)
+        source = ModelSource(folder.resolve().name or "model", "folder", str(folder.resolve()))
+    elif HUB_ID.fullmatch(name) and not folder.exists():
+        source = ModelSource(name.split("/")[1], "hub", name, revision)
+    else:
+        raise _unknown(name, folder)
+    if revision is not None and source.kind != "hub":
+        raise RevisionError(f"revision {revision!r} has no meaning for {name!r}: only models on the hub have revisions")
+    return source
+
+
+def load(
+    source: ModelSource,
+    *,
+    device: str,
+    dtype: str,
+    trust_remote_code: bool = False,
+    cache: Path | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> LoadedModel:
+    """Fetches the model if need be and loads it, in eval mode and without gradients.
+
+    The model is always of transformers' own class, since the units of another one would be unknown; code from the
+    checkpoint runs for its tokenizer only, and only when trusted.
+
+    Args:
+        source: what `resolve` returned.
+        device: a torch device, "cpu" or "cuda:0".
+        dtype: "float32", "bfloat16", "float16", or "auto" for that of the checkpoint.
+        trust_remote_code: allow a tokenizer that brings its own Python code.
+        cache: where the bundled model is kept; None for the default.
+        progress: called with (bytes fetched, bytes in all) while something is fetched.
+
+    Raises:
+        SelfPrunerError: everything `checkpoint.inspect`, `fetch_model` and `bundled_model` raise, and
+            TokenizerError, UnknownDtypeError.
+    """
+    if dtype not in DTYPES:
+        raise UnknownDtypeError(f"unknown dtype {dtype!r}; it must be one of {', '.join(DTYPES)}")
+    if source.kind == "bundled":
+        folder = bundled_model(cache, progress)
+    elif source.kind == "hub":
+        folder = fetch_model(source.location, source.revision, progress, code=trust_remote_code)
+    else:
+        folder = Path(source.location)
+    checked = checkpoint.inspect(folder)
+    tokenizer = _tokenizer(folder, trust_remote_code)
+    model = _model(checked, device, dtype)
+    return LoadedModel(model, tokenizer, source.name, checked.family, checkpoint.fingerprint(checked))
+
+
+def _model(checked: checkpoint.Checkpoint, device: str, dtype: str) -> Any:
+    """The model on `device`, every one of its weights from the checkpoint."""
+    import transformers
+
+    with quiet():
+        model, report = getattr(transformers, checked.family.architecture).from_pretrained(
+            checked.folder,
+            dtype=dtype,
+            device_map={"": device},
+            attn_implementation="sdpa",
+            use_safetensors=True,
+            local_files_only=True,
+            output_loading_info=True,
+        )
+    missing, mismatched = sorted(report["missing_keys"]), sorted(report["mismatched_keys"])
+    if missing or mismatched:  # transformers fills these with random numbers
+        what = f"lacks the tensor {missing[0]!r}" if missing else f"has the wrong shape for {mismatched[0][0]!r}"
+        raise checkpoint.CorruptWeightsError(f"the checkpoint in {str(checked.folder)!r} {what}")
+    return model.eval().requires_grad_(False)
+
+
+def _tokenizer(folder: Path, trust_remote_code: bool) -> Any:
+    """The tokenizer of a checkpoint folder; TokenizerError when there is none."""
+    from transformers import AutoTokenizer
+
+    try:
+        with quiet():
+            return AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=trust_remote_code)
+    except (OSError, ValueError, KeyError, TypeError, ImportError) as error:
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise TokenizerError(f"{str(folder)!r} has no tokenizer that can be loaded: {reason}") from error
+
+
+def _unknown(name: str, folder: Path) -> UnknownModelError:
+    """The error for a name that stands for nothing, with what was probably meant."""
+    allowed = "give an alias, a folder or a hub id (org/name)"
+    if folder.is_file():
+        return UnknownModelError(
+            f"{name!r} is a file; {allowed}: a folder holds config.json, safetensors and a tokenizer"
+        )
+    if name.startswith((".", "/", "~")):
+        return UnknownModelError(f"the folder {name!r} does not exist; {allowed}")
+    close = difflib.get_close_matches(name.lower(), names(), n=4, cutoff=0.5)
+    guess = f"did you mean {' or '.join(map(repr, close))}?" if close else f"known aliases: {', '.join(names())}"
+    return UnknownModelError(f"unknown model {name!r}; {allowed}; {guess}")

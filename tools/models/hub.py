@@ -1,0 +1,145 @@
+"""Files from the Hugging Face hub: only what is needed, and one sentence when they cannot be had."""
+
+from __future__ import annotations
+
+import errno
+import io
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from fnmatch import fnmatch
+from pathlib import Path
+
+import huggingface_hub
+from huggingface_hub import errors as hub_errors
+from tqdm.auto import tqdm
+
+from memory.errors import SelfPrunerError
+from tools.models import checkpoint
+from tools.models.quiet import quiet
+
+Progress = Callable[[int, int], None]
+WANTED: tuple[str, ...] = (
+    "config.json",
+    "generation_config.json",
+    "tokenizer*",
+    "vocab*",
+    "merges.txt",
+    "special_tokens_map.json",
+)
+WANTED += ("added_tokens.json", "*.model", "*.jinja", checkpoint.INDEX, checkpoint.WEIGHTS, "model-*.safetensors")
+
+
+class HubError(SelfPrunerError):
+    """The hub cannot be reached, does not know the name, or wants a licence accepted."""
+
+
+def fetch_model(repo: str, revision: str | None = None, progress: Progress | None = None, code: bool = False) -> Path:
+    """The folder of a hub model in the hub's own cache, fetched as far as it is not there yet.
+
+    Config and file names are checked before weights are fetched. When the hub cannot be reached, the copy fetched
+    before is used.
+
+    Args:
+        repo: hub id, `org/name`.
+        revision: branch, tag or commit; None for the main branch.
+        progress: called with (bytes fetched, bytes in all).
+        code: also fetch Python files (tokenizers with code of their own).
+
+    Raises:
+        HubError: unknown id or revision, gated model, no network and no earlier copy, or a full disk.
+        SelfPrunerError: what `checkpoint.check_names` and `checkpoint.check_config` raise.
+    """
+    patterns = [*WANTED, *(["*.py"] if code else [])]
+    with quiet(), _explained(repo, revision):
+        try:
+            info = huggingface_hub.HfApi().model_info(repo, revision=revision, files_metadata=True)
+        except hub_errors.HfHubHTTPError:
+            raise  # the hub answered
+        except (hub_errors.HTTPError, ConnectionError):
+            return Path(huggingface_hub.snapshot_download(repo, revision=revision, local_files_only=True))
+        files = {file.rfilename: file.size or 0 for file in info.siblings or [] if "/" not in file.rfilename}
+        checkpoint.check_names(files, f"the hub model {repo!r}")
+        wanted = [name for name in files if any(fnmatch(name, pattern) for pattern in patterns)]
+        if checkpoint.WEIGHTS in wanted:  # a repository may hold the same weights whole and sharded
+            wanted = [name for name in wanted if name != checkpoint.INDEX and not fnmatch(name, "model-*.safetensors")]
+        config = huggingface_hub.hf_hub_download(repo, "config.json", revision=info.sha)
+        checkpoint.check_config(checkpoint.read_config(Path(config)))
+        total = sum(files[name] for name in wanted)
+        return Path(
+            huggingface_hub.snapshot_download(
+                repo, revision=info.sha, allow_patterns=wanted, tqdm_class=_reporting(progress, total)
+            )
+        )
+
+
+def fetch_dataset_file(repo: str, filename: str, revision: str, progress: Progress | None = None) -> Path:
+    """One file of a hub dataset at a fixed revision; the copy in the hub's cache if there is one.
+
+    Raises:
+        HubError: as in `fetch_model`.
+    """
+    with quiet(), _explained(repo, revision):
+        try:
+            cached = huggingface_hub.hf_hub_download(
+                repo, filename, repo_type="dataset", revision=revision, local_files_only=True
+            )
+            return Path(cached)
+        except hub_errors.LocalEntryNotFoundError:
+            pass  # not fetched before
+        info = huggingface_hub.HfApi().dataset_info(repo, revision=revision, files_metadata=True)
+        total = next((file.size or 0 for file in info.siblings or [] if file.rfilename == filename), 0)
+        fetched = huggingface_hub.snapshot_download(
+            repo,
+            repo_type="dataset",
+            revision=revision,
+            allow_patterns=[filename],
+            tqdm_class=_reporting(progress, total),
+        )
+    path = Path(fetched) / filename
+    if not path.is_file():
+        raise HubError(f"the hub dataset {repo!r} has no file {filename!r}")
+    return path
+
+
+@contextmanager
+def _explained(repo: str, revision: str | None) -> Iterator[None]:
+    """Turns the hub client's exceptions into one sentence each."""
+    try:
+        yield
+    except hub_errors.GatedRepoError as error:
+        raise HubError(
+            f"the hub model {repo!r} is gated: accept its licence on its hub page, then log in with `hf auth login`"
+        ) from error
+    except hub_errors.RepositoryNotFoundError as error:
+        raise HubError(f"the hub has no public {repo!r}; if it is private, log in with `hf auth login`") from error
+    except hub_errors.RevisionNotFoundError as error:
+        raise HubError(f"the hub's {repo!r} has no revision {revision!r}") from error
+    except hub_errors.HFValidationError as error:
+        raise HubError(f"{repo!r} is no valid hub id: it must be 'org/name'") from error
+    except hub_errors.HfHubHTTPError as error:
+        raise HubError(f"the hub refused {repo!r}: {str(error).splitlines()[0]}") from error
+    except (hub_errors.LocalEntryNotFoundError, hub_errors.HTTPError, ConnectionError) as error:
+        raise HubError(f"the hub cannot be reached and {repo!r} has not been fetched before") from error
+    except OSError as error:
+        what = "the disk is full" if error.errno == errno.ENOSPC else str(error)
+        raise HubError(f"{repo!r} could not be stored: {what}") from error
+
+
+def _reporting(progress: Progress | None, total: int) -> type[tqdm]:
+    """A progress bar class that draws nothing and tells `progress` about bytes."""
+    most = 0
+
+    class Reporting(tqdm):
+        def __init__(self, *args: object, **kwargs: object) -> None:
+            kwargs.pop("name", None)
+            super().__init__(*args, **(kwargs | {"file": io.StringIO(), "disable": False}))
+
+        def update(self, n: float | None = 1) -> bool | None:
+            nonlocal most
+            shown = super().update(n)
+            if progress and self.unit == "B" and self.n > most:  # several bars count the same bytes
+                most = int(self.n)
+                progress(min(most, total) if total else most, total or int(self.total or most))
+            return shown
+
+    return Reporting
