@@ -1,0 +1,138 @@
+"""What the rules of legal calls look at, read from the state and the memory."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from agent.legal import Facts, Place
+from agent.settings import Settings
+from agent.state import SearchState
+from memory.records import Candidate, Latency
+from tools.latency.tool import latency_setting
+from tools.population.selection import better_half, rank
+from tools.pruning.sensitivity import Marginal, rank_places
+from tools.workbench import Workbench
+
+SHORTLIST = 8  # places shown to the brain to cut, and as many to grow
+ATTEMPTS = 3  # candidates asked for, per offspring wanted, before the tool's random operator fills up
+
+
+def facts(bench: Workbench, settings: Settings, state: SearchState) -> Facts:
+    """The facts of the next turn, whose step is one more than the state's."""
+    missing = missing_offspring(bench, settings, state)
+    pending, fidelity = pending_candidates(bench, state)
+    ranked = eligible(bench, [*state["population"], *state["offspring"]])
+    cut, grow = shortlist(bench, settings, state) if missing and state["generation"] else ([], [])
+    return Facts(
+        space=bench.budget.space,
+        generation=state["generation"],
+        population=tuple(state["population"]),
+        missing=missing,
+        draws_left=max(0, settings.draws - state["drawn"]),
+        pending=tuple(pending),
+        fidelity=fidelity,
+        ranked=tuple(ranked),
+        survivors=settings.population,
+        timeable=tuple(timeable(bench, settings, state, ranked)),
+        cut=tuple(cut),
+        grow=tuple(grow),
+        step=settings.mutation_step,
+        samples=settings.samples,
+    )
+
+
+def missing_offspring(bench: Workbench, settings: Settings, state: SearchState) -> int:
+    """Candidates that this generation still has to make: none once the tool has filled it up."""
+    if state["filled"]:
+        return 0
+    wanted = settings.offspring
+    if state["generation"] == 0:
+        wanted = settings.initial + len(founders(bench))
+    wanted = min(wanted, settings.evaluations - state["evaluations"])
+    return max(0, wanted - len(state["offspring"]))
+
+
+def attempts_used_up(settings: Settings, state: SearchState) -> bool:
+    """Whether the brain has asked for so many candidates that the tool fills up the generation."""
+    wanted = settings.initial if state["generation"] == 0 else settings.offspring
+    return state["attempts"] >= ATTEMPTS * wanted
+
+
+def founders(bench: Workbench) -> list[Candidate]:
+    """The candidates that a run starts with: closed forms and remembered profiles."""
+    return bench.memory.recall(Candidate, run=bench.run, step=0)
+
+
+def pending_candidates(bench: Workbench, state: SearchState) -> tuple[list[str], int]:
+    """Offspring to measure next and on how many tokens: all on the fewest, then the better half, stage by stage.
+
+    The closed forms are measured at every stage, so that every result stands beside them.
+    """
+    names = state["offspring"]
+    always = {row.id for row in founders(bench) if row.proposed_by == "seed"}
+    for tokens in bench.fidelity:
+        profiles = {name: bench.candidate(name).profile for name in names}
+        waiting = [
+            name
+            for name, profile in profiles.items()
+            if bench.fitness(profile, tokens) is None and bench.failure(profile) is None
+        ]
+        if waiting:
+            return waiting, tokens
+        scores = {name: bench.fitness(profile, tokens) for name, profile in profiles.items()}
+        ranked = rank({name: found.kl for name, found in scores.items() if found and found.kl is not None})
+        half = set(better_half(ranked))
+        names = [name for name in ranked if name in half or name in always]
+    return [], bench.fidelity[-1]
+
+
+def eligible(bench: Workbench, names: Sequence[str]) -> list[str]:
+    """Those measured at the last fidelity, best first."""
+    scores = {name: bench.fitness(bench.candidate(name).profile, bench.fidelity[-1]) for name in names}
+    return rank({name: found.kl for name, found in scores.items() if found and found.kl is not None})
+
+
+def timeable(bench: Workbench, settings: Settings, state: SearchState, ranked: Sequence[str]) -> list[str]:
+    """The best candidates not timed yet, while the run may still time any."""
+    if state["benchmarked"] >= settings.benchmarks:
+        return []
+    setting = latency_setting(bench)
+    best = {name: bench.candidate(name).profile for name in ranked[:2]}
+    return [
+        name for name, profile in best.items() if not bench.memory.recall(Latency, profile=profile, setting=setting)
+    ]
+
+
+def shortlist(bench: Workbench, settings: Settings, state: SearchState) -> tuple[list[Place], list[Place]]:
+    """Places worth cutting and worth growing by the measured costs, where every parent has room, in random order.
+
+    Twice as many as are shown are drawn from: the costs are a guess, and always the same places would be a dead end.
+    The order is random because small brains prefer what is read first.
+    """
+    rng = bench.rng("shortlist", state["step"])
+    parents = [bench.candidate(name).profile for name in state["population"]]
+    cheap, dear = rank_places(bench.budget, bench.costs, parents[0], settings.mutation_step)
+    chosen: list[list[Place]] = []
+    taken: set[tuple[int, str]] = set()
+    for marginals, grows in ((cheap, False), (dear, True)):
+        places = []
+        for marginal in marginals:
+            widths = [parent.widths(marginal.part)[marginal.layer] for parent in parents]
+            dense = bench.budget.space.units(marginal.part)
+            room = dense - max(widths) if grows else min(widths) - 1
+            if room > 0 and (marginal.layer, marginal.part) not in taken:
+                places.append(Place(marginal.layer, marginal.part, room))
+        drawn = rng.sample(places[: 2 * SHORTLIST], min(SHORTLIST, len(places)))
+        taken.update((place.layer, place.part) for place in drawn)
+        chosen.append(drawn)
+    return chosen[0], chosen[1]
+
+
+def marginals(bench: Workbench, settings: Settings, parent: str) -> dict[tuple[int, str, bool], Marginal]:
+    """The cost of each place at a parent's widths, by (layer, part, whether it grows)."""
+    cheap, dear = rank_places(bench.budget, bench.costs, bench.candidate(parent).profile, settings.mutation_step)
+    return {
+        (marginal.layer, marginal.part, grows): marginal
+        for ranked, grows in ((cheap, False), (dear, True))
+        for marginal in ranked
+    }

@@ -1,0 +1,150 @@
+"""Every knob of a run, in one place: checked once at the door, frozen afterwards, written to `settings.toml`.
+
+The command line is made from this model (`agent/arguments.py`), so a field's description is also its help text.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from memory.errors import SelfPrunerError
+
+Count = Annotated[int, Field(ge=1)]
+BrainName = Literal["self", "uniform", "first"]
+
+
+class SettingsError(SelfPrunerError):
+    """A setting that is out of its range or contradicts another one."""
+
+
+class Settings(BaseModel):
+    """The settings of one run."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    # The target model
+    model: str = Field("smollm2-135m", description="alias, hub id or local folder of the target model")
+    revision: str | None = Field(None, description="revision of a hub model")
+    trust_remote_code: bool = Field(False, description="run the code a model repository ships (off unless asked for)")
+    device: str = Field("auto", pattern=r"^(auto|cpu|cuda(:\d+)?|mps)$", description="auto, cpu, cuda or cuda:N")
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = Field(
+        "auto", description="weights: auto is float32 on a CPU, bfloat16 elsewhere"
+    )
+
+    # The budget
+    sparsity: float | None = Field(
+        None, gt=0, lt=1, description="share of decoder-block parameters to remove (default 0.2)"
+    )
+    params: str | None = Field(None, description="total parameters to keep instead, such as 49B or 110M")
+    mlp_unit: int | None = Field(None, ge=8, multiple_of=8, description="channels in an MLP unit (default 128 or 32)")
+
+    # How the model is cut
+    importance: Literal["wanda-sp", "flap", "magnitude"] = Field("wanda-sp", description="order of units in a layer")
+    compensation: Literal["none", "bias", "lstsq"] = Field("lstsq", description="what makes up for removed units")
+
+    # Text
+    calibration: str = Field("passages", description="calibration text: passages, wikitext2, c4 or a .txt/.jsonl file")
+    fitness_text: str = Field("passages", description="text the search is measured on, named as for --calibration")
+    reporting_text: str = Field("passages", description="text of the reported figures, named as for --calibration")
+    calibration_sequences: Count | None = Field(None, description="sequences (default 128 on a GPU, 16 on a CPU)")
+    calibration_length: int = Field(2048, ge=16, description="tokens in a calibration sequence")
+    sequence_length: int = Field(512, ge=16, description="tokens in a fitness or reporting sequence")
+    fidelity: tuple[int, ...] = Field(
+        (1024, 4096), min_length=1, description="tokens of each evaluation stage; half the offspring reach the next"
+    )
+    probe_tokens: Count = Field(512, description="tokens of each sensitivity probe")
+    final_tokens: Count = Field(4096, description="unseen tokens on which the best few are compared at the end")
+    final_candidates: Count = Field(3, description="how many of the best are compared there")
+    reporting_tokens: Count = Field(8192, description="tokens of the reported figures")
+
+    # The brain
+    brain: BrainName = Field("self", description="who decides: the target model itself, or a scripted control")
+    prompt_set: str = Field("default", description="prompt set: default or paper")
+    prompts: Path | None = Field(None, description="folder whose files replace those of the prompt set")
+    samples: Count = Field(8, description="replies sampled for one prompt in one batch")
+    temperature: float = Field(0.8, ge=0, le=5, description="sampling temperature of the brain; 0 is greedy")
+    top_p: float = Field(0.95, gt=0, le=1, description="nucleus of the brain's sampling")
+    thought_tokens: int = Field(32, ge=0, le=4096, description="tokens of thought before each call; 0 turns it off")
+    brain_failures: Count = Field(3, description="failed turns in a row before the tool's random operator steps in")
+    brain_seconds: float = Field(300.0, gt=0, description="a turn that takes longer counts as failed")
+
+    # The search
+    seed: int = Field(0, ge=0, lt=2**63, description="seed of every random choice")
+    population: int = Field(4, ge=1, description="survivors of a generation")
+    offspring: Count = Field(12, description="candidates made in a generation")
+    initial: Count = Field(8, description="candidates the brain initialises, besides the closed forms")
+    draws: int = Field(4, ge=0, description="offspring of a generation that the brain may have drawn at random")
+    remembered: int = Field(2, ge=0, description="best known profiles of earlier runs to start from")
+    mutation_step: Count = Field(4, description="largest change of one edit, in MLP units of a 48-unit layer")
+    benchmarks: int = Field(2, ge=0, description="latency measurements the brain may ask for; 0 measures none at all")
+    latency_prompt: Count = Field(256, description="prompt tokens of a latency measurement")
+    latency_decode: Count = Field(16, description="decoded tokens of a latency measurement")
+    latency_repeats: Count = Field(3, description="timed repeats of a latency measurement")
+
+    # When it ends
+    evaluations: Count = Field(72, description="distinct candidates to evaluate")
+    tokens: Count | None = Field(None, description="evaluated tokens to spend at the most")
+    minutes: float | None = Field(None, gt=0, description="minutes of search at the most")
+    patience: Count = Field(6, description="generations without a better candidate before the run ends")
+
+    # Where things are
+    runs: Path = Field(Path("runs"), description="folder of the run directories")
+    memory: Path | None = Field(None, description="memory file shared by runs (default memory.sqlite beside the runs)")
+    cache: Path | None = Field(None, description="folder for downloaded and derived files (default ~/.cache)")
+
+    @model_validator(mode="after")
+    def _agree(self) -> Settings:
+        if self.sparsity is not None and self.params is not None:
+            raise ValueError("--sparsity and --params state the same target: give only one of them")
+        if list(self.fidelity) != sorted(set(self.fidelity)):
+            raise ValueError(f"--fidelity must grow from stage to stage, got {','.join(map(str, self.fidelity))}")
+        for name, tokens in [
+            *[("fidelity", stage) for stage in self.fidelity],
+            ("probe-tokens", self.probe_tokens),
+            ("final-tokens", self.final_tokens),
+            ("reporting-tokens", self.reporting_tokens),
+        ]:
+            if tokens % self.sequence_length:
+                raise ValueError(
+                    f"--{name} must be a multiple of --sequence-length ({self.sequence_length}), got {tokens}"
+                )
+        if self.probe_tokens > self.fidelity[-1]:
+            raise ValueError(f"--probe-tokens must be at most the last --fidelity ({self.fidelity[-1]})")
+        if self.population > self.offspring:
+            raise ValueError(f"--population must be at most --offspring, got {self.population} and {self.offspring}")
+        return self
+
+    @property
+    def memory_path(self) -> Path:
+        """The memory file: as given, or beside the runs."""
+        return self.memory or self.runs / "memory.sqlite"
+
+    def sequences(self, tokens: int) -> int:
+        """Number of fitness sequences in `tokens` tokens."""
+        return tokens // self.sequence_length
+
+    def to_toml(self) -> dict[str, Any]:
+        """The settings as plain values, without those that are None."""
+        return self.model_dump(mode="json", exclude_none=True)
+
+
+def make_settings(values: dict[str, Any]) -> Settings:
+    """Settings from plain values.
+
+    Raises:
+        SettingsError: one sentence for the first fault, naming the option, the value and what is allowed.
+    """
+    try:
+        return Settings(**values)
+    except ValidationError as error:
+        fault = error.errors()[0]
+        message = fault["msg"].removeprefix("Value error, ")
+        if not fault["loc"]:
+            raise SettingsError(message) from None
+        option = "--" + str(fault["loc"][0]).replace("_", "-")
+        if fault["type"] == "extra_forbidden":
+            raise SettingsError(f"unknown setting {fault['loc'][0]!r}") from None
+        raise SettingsError(f"{option}: {message}, got {fault['input']!r}") from None

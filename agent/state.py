@@ -1,0 +1,162 @@
+"""The state of a search: ids and numbers only, since LangGraph writes all of it at every step.
+
+Profiles, scores and texts live in the memory and in the trace; the state says which candidates are meant. `fold` is the
+only place where a turn's answers become state.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import Annotated, Any, TypedDict, cast
+
+from langchain_core.messages import AIMessage, AnyMessage, ToolMessage
+
+
+def latest_turn(old: list[AnyMessage], new: list[AnyMessage]) -> list[AnyMessage]:
+    """Keep one turn: a reply of the brain starts it anew, the answers of the tools are added to it."""
+    if not new or isinstance(new[0], AIMessage):
+        return new
+    return old + new
+
+
+class SearchState(TypedDict):
+    """What the graph carries from node to node."""
+
+    step: int  # turns taken, the seed of everything random in the turn
+    generation: int  # 0 is the initial population
+    population: list[str]  # parents, best first
+    offspring: list[str]  # candidates made in this generation
+    next_id: int  # number of the next candidate
+    attempts: int  # candidates asked for in this generation, known ones included
+    drawn: int  # of those, random ones that the brain asked for
+    filled: bool  # the tool's random operator has filled up this generation
+    benchmarked: int  # latency measurements in this generation
+    best: str  # id of the best candidate so far
+    stale: int  # generations since it was found
+    evaluations: int  # distinct candidates evaluated
+    tokens: int  # tokens evaluated, probes included
+    prompt_tokens: int  # tokens the brain read (cached ones included)
+    reply_tokens: int  # tokens the brain wrote
+    brain_seconds: float
+    seconds: float  # of search, over all sessions
+    failures: int  # failed turns of the brain in a row
+    failed_turns: int  # in all
+    fallbacks: int  # turns that the tool decided because the brain kept failing
+    illegal: int  # replies that no rule allowed, refused before any tool saw them
+    surplus: int  # replies that were legal but more than were asked for
+    proposed_by: str  # who wrote the calls of the current turn: brain, fallback
+    stop: str  # why the run ended, empty while it goes on
+    messages: Annotated[list[AnyMessage], latest_turn]  # the current turn
+
+
+def first_state(seeds: list[str], tokens: int) -> SearchState:
+    """The state before the first turn.
+
+    Args:
+        seeds: ids of the closed forms and remembered profiles.
+        tokens: evaluated tokens that the probes cost.
+    """
+    return SearchState(
+        step=0,
+        generation=0,
+        population=[],
+        offspring=seeds,
+        next_id=len(seeds) + 1,
+        attempts=0,
+        drawn=0,
+        filled=False,
+        benchmarked=0,
+        best="",
+        stale=0,
+        evaluations=0,
+        tokens=tokens,
+        prompt_tokens=0,
+        reply_tokens=0,
+        brain_seconds=0.0,
+        seconds=0.0,
+        failures=0,
+        failed_turns=0,
+        fallbacks=0,
+        illegal=0,
+        surplus=0,
+        proposed_by="brain",
+        stop="",
+        messages=[],
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """One tool's answer to one call."""
+
+    tool: str
+    arguments: dict[str, Any]
+    result: dict[str, Any]
+    error: str | None
+
+
+def answers(state: SearchState) -> list[Answer]:
+    """The calls of the current turn with their answers, in order."""
+    if not state["messages"]:
+        return []
+    calls = {call["id"]: call for call in cast(AIMessage, state["messages"][0]).tool_calls}
+    found = []
+    for message in state["messages"][1:]:
+        if not isinstance(message, ToolMessage):
+            continue
+        call = calls[message.tool_call_id]
+        failed = message.status == "error"
+        result = {} if failed else json.loads(str(message.content))
+        found.append(Answer(call["name"], call["args"], result, str(message.content) if failed else None))
+    return found
+
+
+def fold(state: SearchState, first_fidelity: int) -> dict[str, Any]:
+    """The update of the state that the answers of the current turn call for; pure, so it can be tested alone."""
+    update: dict[str, Any] = {"messages": []}
+    turn = answers(state)
+    made = [answer for answer in turn if answer.tool == "prune_model"]
+    if made:
+        update |= _fold_made(state, made)
+    for answer in turn:
+        if answer.error is not None:
+            update["failures"] = state["failures"] + 1
+            update["failed_turns"] = state["failed_turns"] + 1
+        elif answer.tool == "evaluate":
+            update["tokens"] = state["tokens"] + answer.result["charged_tokens"]
+            if answer.result["fidelity"] == first_fidelity:
+                update["evaluations"] = state["evaluations"] + len(answer.result["results"])
+        elif answer.tool == "benchmark_latency":
+            update["benchmarked"] = state["benchmarked"] + 1
+        elif answer.tool == "record_population":
+            improved = answer.result["best"] != state["best"]
+            update |= {
+                "generation": state["generation"] + 1,
+                "population": answer.result["survivors"],
+                "best": answer.result["best"],
+                "stale": 0 if improved else state["stale"] + 1,
+                "offspring": [],
+                "attempts": 0,
+                "drawn": 0,
+                "filled": False,
+                "benchmarked": 0,
+            }
+    return update
+
+
+def _fold_made(state: SearchState, made: list[Answer]) -> dict[str, Any]:
+    asked = [int(answer.arguments.get("draw") or 1) for answer in made]
+    new = [row["id"] for answer in made for row in answer.result.get("candidates", []) if not row["known"]]
+    by_brain = state["proposed_by"] == "brain"
+    drawn = sum(int(answer.arguments.get("draw") or 0) for answer in made)
+    return {
+        "offspring": state["offspring"] + new,
+        "next_id": state["next_id"] + sum(asked),
+        "attempts": state["attempts"] + sum(asked),
+        "drawn": state["drawn"] + (drawn if by_brain else 0),
+        "filled": state["filled"] or not by_brain,
+        # a turn that made nothing new is a failed turn: the brain repeats itself
+        "failures": 0 if new else state["failures"] + by_brain,
+        "failed_turns": state["failed_turns"] + (by_brain and not new),
+    }

@@ -1,0 +1,124 @@
+"""`evaluate`: measures candidates on the first tokens of the fitness text, all of them on the same tokens.
+
+What the memory knows is not measured again; what is measured is written sequence by sequence, so a call that was killed
+goes on where it stopped and is charged the same.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from typing import Any
+
+from langchain_core.tools import BaseTool, tool
+from langgraph.prebuilt import ToolRuntime
+from pydantic import BaseModel, Field
+
+from memory.profile import Profile
+from memory.records import Candidate, Score
+from tools.evaluation.fitness import perplexity
+from tools.evaluation.staged import walks
+from tools.evaluation.walk import Measurement
+from tools.population.selection import paired
+from tools.workbench import FITNESS, ToolError, Turn, Workbench
+
+
+class EvaluateArguments(BaseModel):
+    """Arguments of `evaluate`."""
+
+    candidates: list[str] = Field(min_length=1, description="ids of the candidates to measure")
+    fidelity: int = Field(description="tokens to measure on")
+    runtime: ToolRuntime
+
+
+def evaluate_tool(bench: Workbench) -> BaseTool:
+    """The LangChain tool `evaluate` on `bench`."""
+
+    @tool("evaluate", args_schema=EvaluateArguments)
+    def evaluate(candidates: list[str], fidelity: int, runtime: ToolRuntime) -> str:
+        """Measure candidates: fitness (KL to the dense model, lower is better), perplexity, rank, change."""
+        turn = Turn.of(runtime.state, runtime.tool_call_id or "")
+        if fidelity not in bench.fidelity:
+            raise ToolError(f"fidelity must be one of {', '.join(map(str, bench.fidelity))}, got {fidelity}")
+        rows = [bench.candidate(name) for name in candidates]
+        measure(bench, [row.profile for row in rows], range(fidelity // bench.sequence_length), turn.step)
+        charged = charge(bench, [row.profile for row in rows], turn.step)
+        results = [_result(bench, row, fidelity) for row in rows]
+        for rank, result in enumerate(sorted(results, key=_by_fitness), start=1):
+            result["rank"] = rank
+        return json.dumps({"fidelity": fidelity, "results": results, "charged_tokens": charged})
+
+    return evaluate
+
+
+def measure(bench: Workbench, profiles: Sequence[Profile], sequences: range, step: int, text: str = FITNESS) -> None:
+    """Measure what is not known yet of `profiles` on `sequences` and record it, one row a sequence.
+
+    What failed in this run would fail again and is left alone; what failed in another one is tried anew.
+    """
+    known: dict[Profile, list[int]] = {}
+    for profile in profiles:
+        scores = bench.scores(profile, text)
+        if not any(score.error and score.run == bench.run for score in scores.values()):
+            known[profile] = [index for index, score in scores.items() if not score.error]
+    todo = walks(known, sequences)
+    total = sum(len(block) * len(group) for block, group in todo)
+    done = 0
+    for block, group in todo:
+        for index in block:  # one sequence at a time: a kill loses one sequence of the population
+            found = bench.walks[text].measure(group, range(index, index + 1))
+            bench.memory.record(*(_score(bench, one, text, index, step) for one in found))
+            done += len(group)
+            if bench.progress is not None:
+                bench.progress(done, total)
+
+
+def _score(bench: Workbench, found: Measurement, text: str, index: int, step: int) -> Score:
+    kl, nll = (found.kl[0], found.nll[0]) if found.error is None else (None, None)
+    return Score(found.profile, text, index, kl, nll, bench.run, step, found.error)
+
+
+def charge(bench: Workbench, profiles: Sequence[Profile], step: int, text: str = FITNESS) -> int:
+    """Tokens that `step` of this run measured itself; what the memory already knew costs nothing."""
+    own = (
+        score
+        for profile in dict.fromkeys(profiles)
+        for score in bench.scores(profile, text).values()
+        if score.run == bench.run and score.step == step
+    )
+    return sum(1 for _ in own) * bench.sequence_length
+
+
+def _result(bench: Workbench, row: Candidate, fidelity: int) -> dict[str, Any]:
+    found = bench.fitness(row.profile, fidelity)
+    if found is None or found.nll is None:
+        return {"id": row.id, "status": "failed", "error": bench.failure(row.profile) or "it was not measured"}
+    result: dict[str, Any] = {
+        "id": row.id,
+        "status": "ok",
+        "fitness": found.kl,
+        "perplexity": perplexity([found.nll]),
+    }
+    changes = [change for parent in row.parents if (change := _change(bench, row, parent, fidelity)) is not None]
+    if changes:
+        result["change"] = changes
+    return result
+
+
+def _change(bench: Workbench, row: Candidate, parent_id: str, fidelity: int) -> dict[str, Any] | None:
+    """The paired difference to a parent on the same sequences, where the parent was measured on all of them."""
+    child, parent = bench.scores(row.profile), bench.scores(bench.candidate(parent_id).profile)
+    indices = range(fidelity // bench.sequence_length)
+    pairs = [
+        (child[index].kl, parent[index].kl)
+        for index in indices
+        if index in parent and child[index].kl is not None and parent[index].kl is not None
+    ]
+    if len(pairs) < len(indices):
+        return None
+    difference = paired([pair[0] or 0.0 for pair in pairs], [pair[1] or 0.0 for pair in pairs])
+    return {"parent": parent_id, "mean": difference.mean, "standard_error": difference.standard_error}
+
+
+def _by_fitness(result: dict[str, Any]) -> tuple[bool, float, str]:
+    return (result["status"] != "ok", result.get("fitness", 0.0), result["id"])

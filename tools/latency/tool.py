@@ -1,0 +1,51 @@
+"""`benchmark_latency`: what a candidate gains in milliseconds, measured against the dense model in the same minute."""
+
+from __future__ import annotations
+
+import json
+
+from langchain_core.tools import BaseTool, tool
+from langgraph.prebuilt import ToolRuntime
+from pydantic import BaseModel, Field
+
+from memory.profile import Profile
+from memory.records import Latency
+from tools.latency.measure import measure
+from tools.workbench import Turn, Workbench
+
+
+class LatencyArguments(BaseModel):
+    """Arguments of `benchmark_latency`."""
+
+    candidate: str = Field(description="id of the candidate to time")
+    runtime: ToolRuntime
+
+
+def benchmark_latency_tool(bench: Workbench) -> BaseTool:
+    """The LangChain tool `benchmark_latency` on `bench`."""
+
+    @tool("benchmark_latency", args_schema=LatencyArguments)
+    def benchmark_latency(candidate: str, runtime: ToolRuntime) -> str:
+        """Time a candidate against the dense model: prefill and decode milliseconds, tokens a second."""
+        turn = Turn.of(runtime.state, runtime.tool_call_id or "")
+        latency = timed(bench, bench.candidate(candidate).profile, turn.step)
+        return json.dumps({"id": candidate, **{name: round(value, 4) for name, value in latency.values.items()}})
+
+    return benchmark_latency
+
+
+def timed(bench: Workbench, profile: Profile, step: int) -> Latency:
+    """The latency of `profile`, from the memory where it is known in this setting, else measured now and recorded."""
+    known = bench.memory.recall(Latency, profile=profile, setting=latency_setting(bench))
+    if known:
+        return known[0]
+    report = measure(bench.elastic, profile, **bench.latency)
+    values = {name: value for name, value in vars(report).items() if isinstance(value, float)}
+    latency = Latency(profile, latency_setting(bench), values, bench.run, step)
+    bench.memory.record(latency)
+    return latency
+
+
+def latency_setting(bench: Workbench) -> str:
+    """What a latency depends on besides the profile, as text."""
+    return " ".join([bench.device_name, *(f"{name}={value}" for name, value in sorted(bench.latency.items()))])

@@ -1,0 +1,110 @@
+"""What the four tools work on: one elastic model, one budget, one measuring instrument, one memory.
+
+A workbench is made once a run and never changes; everything that changes lives in the memory or in the graph's state.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import random
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from memory.errors import SelfPrunerError
+from memory.profile import Profile
+from memory.records import Candidate, Fitness, Proposer, Score
+from memory.store import Memory
+from tools.evaluation.walk import PopulationWalk
+from tools.pruning.budget import Budget
+from tools.pruning.elastic import ElasticModel
+from tools.pruning.sensitivity import Costs, Probe
+
+Progress = Callable[[int, int], None]
+FITNESS = "fitness"  # name of the text that the search is measured on
+
+
+class ToolError(SelfPrunerError):
+    """A call that a tool can't carry out; the brain reads the same sentence as a person."""
+
+
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """Which call of which turn is being carried out; makes every tool call repeatable."""
+
+    step: int
+    generation: int
+    call: int  # index of the call within the turn
+    first_id: int  # number of the first candidate this call makes
+    proposed_by: Proposer
+    population: tuple[str, ...]
+
+    @classmethod
+    def of(cls, state: dict[str, Any], tool_call_id: str) -> Turn:
+        """The turn of the call `tool_call_id` in the last message of `state`."""
+        calls = state["messages"][-1].tool_calls
+        index = next(i for i, call in enumerate(calls) if call["id"] == tool_call_id)
+        before = sum(int(call["args"].get("draw") or 1) for call in calls[:index])
+        return cls(
+            step=state["step"],
+            generation=state["generation"],
+            call=index,
+            first_id=state["next_id"] + before,
+            proposed_by=state["proposed_by"],
+            population=tuple(state["population"]),
+        )
+
+
+@dataclass(frozen=True)
+class Workbench:
+    """Everything a tool needs, and nothing about who decides."""
+
+    elastic: ElasticModel
+    budget: Budget
+    walks: Mapping[str, PopulationWalk]  # by name of the text
+    memory: Memory
+    probes: tuple[Probe, ...]
+    costs: Costs  # predicted from the probes, the start of a search and the source of hints
+    run: str
+    seed: int
+    sequence_length: int
+    fidelity: tuple[int, ...]
+    mutation_step: int
+    latency: dict[str, int] = field(default_factory=dict)
+    device_name: str = "cpu"
+    progress: Progress | None = None
+
+    def rng(self, *names: object) -> random.Random:
+        """A generator that depends on the run's seed and on `names` alone, so that a repeated call draws the same."""
+        text = "/".join(map(str, (self.seed, *names)))
+        return random.Random(hashlib.sha256(text.encode()).digest())
+
+    def candidate(self, candidate_id: str) -> Candidate:
+        """The candidate of this run with that id.
+
+        Raises:
+            ToolError: there is none.
+        """
+        found = self.memory.recall(Candidate, run=self.run, id=candidate_id)
+        if not found:
+            raise ToolError(f"there is no candidate {candidate_id!r} in this run")
+        return found[0]
+
+    def scores(self, profile: Profile, text: str = FITNESS) -> dict[int, Score]:
+        """What is known of `profile` on `text`: a score for each sequence measured so far."""
+        return {score.sequence: score for score in self.memory.recall(Score, profile=profile, text=text)}
+
+    def fitness(self, profile: Profile, tokens: int, text: str = FITNESS) -> Fitness | None:
+        """Mean scores over the first `tokens` tokens, in nats a token, or None where they are not known or failed."""
+        sequences = tokens // self.sequence_length
+        found = self.memory.recall(Fitness, profile=profile, text=text, sequences=sequences)
+        return found[0] if found and found[0].kl is not None else None
+
+    def known_fitness(self, profile: Profile) -> Fitness | None:
+        """The same at the highest fidelity that `profile` was measured on."""
+        found = (self.fitness(profile, tokens) for tokens in reversed(self.fidelity))
+        return next((fitness for fitness in found if fitness is not None), None)
+
+    def failure(self, profile: Profile) -> str | None:
+        """Why measuring `profile` failed, or None."""
+        return next((score.error for score in self.scores(profile).values() if score.error), None)
