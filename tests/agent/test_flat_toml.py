@@ -3,7 +3,7 @@
 import tomllib
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from agent.flat_toml import NotUnicodeError, dumps
@@ -13,6 +13,7 @@ SCALAR = st.booleans() | st.integers() | st.floats(allow_nan=False) | TEXT
 TABLE = st.dictionaries(TEXT, SCALAR | st.lists(SCALAR | st.lists(SCALAR)))
 
 
+@settings(deadline=None, derandomize=True)
 @given(TABLE)
 def test_a_table_is_read_back_as_it_was(table):
     back = tomllib.loads(dumps(table))
