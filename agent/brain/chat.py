@@ -18,7 +18,7 @@ from pydantic import ConfigDict, Field
 
 from agent.brain.branches import Branches
 from agent.brain.calls import Brain, call_id, legal_calls, reply, usage
-from agent.brain.decode import Constraint, Decoded, Forced, Sample, Sampling, decode
+from agent.brain.decode import Constraint, Decoded, Sample, Sampling, decode
 from agent.brain.errors import ContextOverflowError
 from agent.brain.grammar import FreeText, GrammarConstraint, call_grammar, check_grammar
 from agent.brain.page import context_length, render
@@ -36,7 +36,7 @@ class TargetBrain(Brain):
     thought_tokens: int = Field(default=32, ge=0)  # of the line before a call; 0 for none
     max_call_tokens: int = Field(default=1024, gt=0)  # of a call, or of a plain reply
     time_limit: float | None = None  # seconds a turn
-    forced: Forced = "together"
+    forced: bool = True  # append forced tokens in one pass
 
     @property
     def _llm_type(self) -> str:
@@ -131,13 +131,14 @@ class TargetBrain(Brain):
         raw = self.alphabet.decode_str(sample.tokens)
         facts = self.facts(decoded, sample, raw)
         thought, _, text = raw.partition("\n") if self.thought_tokens else ("", "", raw)
+        thought = thought.rstrip("\ufffd").strip()  # the token limit of a thought may cut its last character in two
         if sample.complete:
             call = json.loads(text)
-            return reply(thought.strip(), call["name"], call["arguments"], seed=seed, index=index, **facts)
+            return reply(thought, call["name"], call["arguments"], seed=seed, index=index, **facts)
         fault = f"the reply was cut at its limit of {self.thought_tokens + self.max_call_tokens} tokens"
         broken = {"name": None, "args": text, "id": call_id(seed, index), "error": fault, "type": "invalid_tool_call"}
         return AIMessage(
-            content=thought.strip(),
+            content=thought,
             invalid_tool_calls=[broken],
             usage_metadata=usage(decoded.prompt_tokens, len(sample.tokens)),
             response_metadata=facts,

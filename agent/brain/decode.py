@@ -11,7 +11,6 @@ import hashlib
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Literal
 
 import numpy as np
 import torch
@@ -21,10 +20,6 @@ from torch import Tensor
 from agent.brain.branches import Branches
 from agent.brain.errors import BrainError, BrainTimeoutError
 from agent.brain.grammar import Constraint
-
-Forced = Literal["together", "singly", "sampled"]
-"""How forced tokens are said: appended in one pass (the way to use), one a pass (the same decisions, a reference for
-tests), or sampled under the mask like any other token (what decoding costs without them)."""
 
 NUCLEUS = 1024  # tokens looked at first for top-p; the full vocabulary is sorted only where these fall short
 
@@ -36,7 +31,7 @@ class Sampling:
     temperature: float = 0.8  # 0 takes the likeliest
     top_p: float = 0.95  # of the probability that the legal tokens have among themselves
     max_tokens: int = 1024  # tokens of one reply, forced ones included
-    forced: Forced = "together"
+    forced: bool = True  # append forced tokens in one pass; False feeds each alone: the same decisions, more steps
     time_limit: float | None = None  # seconds for all samples together
 
 
@@ -85,64 +80,52 @@ def decode(
     """
     started = time.monotonic()
     samples = [Sample(constraint(), generator(seed, index)) for index in range(n)]
-    opening: list[int] = []
-    if sampling.forced != "sampled":
-        for sample in samples:
-            opening = force(sample)
-            sample.pending = opening[:] if sampling.forced == "singly" else []
     # What every reply begins with is as good as part of the prompt.
-    prefix = [*prompt, *opening] if sampling.forced == "together" else list(prompt)
+    opening = [force(sample) for sample in samples][0] if sampling.forced else []
     live = {index: sample for index, sample in enumerate(samples) if not finished(sample, sampling)}
     steps = cached = 0
     if live:
-        first, cached = branches.read(prefix)
+        first, cached = branches.read([*prompt, *opening])
         logits = dict.fromkeys(live, first)
     while live:
         if sampling.time_limit is not None and time.monotonic() - started > sampling.time_limit:
             raise BrainTimeoutError(f"the brain took longer than the {sampling.time_limit:g} s it was given")
         for index, sample in live.items():
-            if not sample.pending:
-                say(sample, logits[index], sampling, end)
+            sample.pending = say(sample, logits[index], sampling, end)
         live = {index: sample for index, sample in live.items() if not finished(sample, sampling)}
         if live:
-            logits = branches.extend({index: feed(sample, sampling.forced) for index, sample in live.items()})
+            logits = branches.extend({index: sample.pending for index, sample in live.items()})
             steps += 1
     branches.rewind()
     return Decoded(samples, steps, len(prompt), min(cached, len(prompt)), time.monotonic() - started)
 
 
 def force(sample: Sample) -> list[int]:
-    """Says what the constraint forces, and returns it."""
-    tokens = sample.constraint.forced()
-    if tokens:
+    """Says all that the constraint forces, and returns it."""
+    said: list[int] = []
+    while tokens := sample.constraint.forced():
         sample.constraint.accept(tokens)
-        sample.tokens += tokens
-        sample.forced += len(tokens)
-    return tokens
+        said += tokens
+    sample.tokens += said
+    sample.forced += len(said)
+    return said
 
 
-def say(sample: Sample, logits: Tensor, sampling: Sampling, end: Sequence[int]) -> None:
-    """Decides one token and says it with all that it forces."""
+def say(sample: Sample, logits: Tensor, sampling: Sampling, end: Sequence[int]) -> list[int]:
+    """Decides one token, says it with all that it forces, and returns what was said."""
     token = draw(logits, sample.constraint.legal(), sampling, sample.generator)
     sample.constraint.accept([token])
     if token in end:
-        return
+        return []
     sample.tokens.append(token)
     sample.sampled += 1
-    sample.pending = [token] if sampling.forced == "sampled" else [token, *force(sample)]
+    return [token, *force(sample)] if sampling.forced else [token]
 
 
 def finished(sample: Sample, sampling: Sampling) -> bool:
     """Whether a sample has come to its end, or to the end of what it may use."""
     sample.complete = sample.constraint.done
     return sample.complete or len(sample.tokens) >= sampling.max_tokens
-
-
-def feed(sample: Sample, forced: Forced) -> list[int]:
-    """Takes the tokens to feed next from those that are pending."""
-    size = 1 if forced == "singly" else len(sample.pending)
-    tokens, sample.pending = sample.pending[:size], sample.pending[size:]
-    return tokens
 
 
 def generator(seed: int, index: int) -> torch.Generator:

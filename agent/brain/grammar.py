@@ -117,17 +117,35 @@ class GrammarConstraint:
             raise BrainError(f"the grammar of the legal calls failed: {self.matcher.get_error().splitlines()[0]}")
         self.done = self.matcher.is_stopped()
 
-    def legal(self) -> NDArray[np.int64]:
-        """Allowed ids; a vocabulary padded beyond the tokenizer, or cut short of it, is never reached."""
+    def allowed(self) -> NDArray[np.int64]:
+        """Ids under the grammar's mask; a vocabulary padded beyond the tokenizer, or cut short of it, is left out."""
         bits = np.unpackbits(np.frombuffer(self.matcher.compute_bitmask(), dtype=np.uint8), bitorder="little")
         ids = np.flatnonzero(bits[: min(self.vocab, self.tokenizer.vocab_size)])
         if not len(ids):
             raise BrainError("no token of the model continues the legal calls")
         return ids
 
+    def legal(self) -> NDArray[np.int64]:
+        """The first forced token, or else all that are allowed: how a forced text is split is not a decision."""
+        forced = self.forced()
+        return np.array(forced[:1]) if forced else self.allowed()
+
     def forced(self) -> list[int]:
-        """The tokens between here and the next decision."""
-        return [] if self.done else self.matcher.compute_ff_tokens()
+        """The tokens between here and the next decision, or some of them: ask again after accepting them.
+
+        llguidance holds back the last token of a forced text, as it might merge with what follows. Where no allowed
+        token reaches beyond that text it cannot, and its longest token is forced as well.
+        """
+        if self.done:
+            return []
+        if tokens := self.matcher.compute_ff_tokens():
+            return tokens
+        text = self.matcher.compute_ff_bytes()
+        if not text:
+            return []
+        pieces = {int(token): len(self.tokenizer.decode_bytes([int(token)])) for token in self.allowed()}
+        longest = max(pieces, key=pieces.__getitem__)
+        return [longest] if pieces[longest] <= len(text) else []
 
     def accept(self, tokens: Sequence[int]) -> None:
         """Advances; an end-of-text token is taken where the grammar may end, and says so by `done`."""
