@@ -18,15 +18,9 @@ from tools.models import checkpoint
 from tools.models.quiet import quiet
 
 Progress = Callable[[int, int], None]
-WANTED: tuple[str, ...] = (
-    "config.json",
-    "generation_config.json",
-    "tokenizer*",
-    "vocab*",
-    "merges.txt",
-    "special_tokens_map.json",
-)
-WANTED += ("added_tokens.json", "*.model", "*.jinja", checkpoint.INDEX, checkpoint.WEIGHTS, "model-*.safetensors")
+TOKENIZER = ("tokenizer*", "vocab*", "merges.txt", "special_tokens_map.json", "added_tokens.json", "*.model", "*.jinja")
+WEIGHTS = (checkpoint.INDEX, checkpoint.WEIGHTS, "model-*.safetensors")
+WANTED = ("config.json", "generation_config.json", *TOKENIZER, *WEIGHTS)
 
 
 class HubError(SelfPrunerError):

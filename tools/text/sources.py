@@ -1,0 +1,148 @@
+"""The texts a model is calibrated, judged and reported on, each by name or from a file.
+
+`passages` are the Wikipedia passages of the BoolQ validation set (Clark et al., arXiv 1905.10044), which need no hub;
+`wikitext2` is WikiText-2 raw (Merity et al., arXiv 1609.07843) with its own three splits; `c4` is three shards of the
+validation set of C4 (Raffel et al., arXiv 1910.10683), the first of which published figures report on.
+"""
+
+from __future__ import annotations
+
+import difflib
+import gzip
+import json
+import re
+import zipfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import get_args
+
+from memory.errors import SelfPrunerError
+from tools.models.bundled import bundled_passages
+from tools.models.hub import HubError, fetch_dataset_file
+from tools.text import split
+from tools.text.local import SUFFIXES, parse_lines, read_documents
+from tools.text.split import Part
+
+Progress = Callable[[int, int], None]
+
+NAMES = ("passages", "wikitext2", "c4")
+WIKITEXT = ("ggml-org/ci", "wikitext-2-raw-v1.zip", "main")  # the raw files; the data set proper has parquet only
+WIKITEXT_MEMBERS: dict[Part, str] = {
+    "calibration": "wikitext-2-raw/wiki.train.raw",
+    "fitness": "wikitext-2-raw/wiki.valid.raw",
+    "reporting": "wikitext-2-raw/wiki.test.raw",
+}
+C4 = ("allenai/c4", "1588ec454efa1a09f29cd18ddd04fe05fc8653a2")
+C4_SHARDS: dict[Part, str] = {
+    "calibration": "en/c4-validation.00002-of-00008.json.gz",
+    "fitness": "en/c4-validation.00001-of-00008.json.gz",
+    "reporting": "en/c4-validation.00000-of-00008.json.gz",
+}
+C4_DOCUMENTS = 4000  # of the 45,000 in a shard: two million tokens
+ARTICLE = re.compile(r"^(?= = [^=\n]+ = \n)", re.MULTILINE)  # before every title
+
+
+class UnknownTextError(SelfPrunerError):
+    """A name that is neither a known text nor a text file."""
+
+
+class TextUnavailableError(SelfPrunerError):
+    """A named text could not be had; a file of one's own always can."""
+
+
+@dataclass(frozen=True, slots=True)
+class TextPart:
+    """One part of a text, disjoint from its other parts."""
+
+    name: str  # "passages", or the file's name
+    part: Part
+    documents: tuple[str, ...]
+    digest: str  # hex, of the documents in their order
+
+
+def text_source(
+    name_or_path: str, part: Part, *, cache: Path | None = None, progress: Progress | None = None
+) -> TextPart:
+    """One part of a named text or of a `.txt` or `.jsonl` file; the three parts never share a document.
+
+    Args:
+        name_or_path: one of `NAMES`, or a path; a file is cut in the shares of `split.SHARES`, in its order.
+        part: which of the three.
+        cache: where the bundled passages are kept; None for the default.
+        progress: called with (bytes fetched, bytes in all) while something is fetched.
+
+    Raises:
+        UnknownTextError: for a name that is no known text and no file; names close ones.
+        TextFileError: for a file that is empty, undecodable or malformed.
+        TextUnavailableError: when the text must be fetched and cannot be.
+        BundleUnavailableError: when the bundled passages cannot be had.
+    """
+    if part not in get_args(Part):
+        raise ValueError(f"unknown part {part!r}; it must be one of {get_args(Part)}")
+    path = Path(name_or_path).expanduser()
+    name = name_or_path.lower()
+    if name == "passages":
+        documents = split.by_key(_passages(bundled_passages(cache, progress)), part)
+    elif name == "wikitext2":
+        documents = _wikitext2(part, progress)
+    elif name == "c4":
+        documents = _c4(part, progress)
+    elif path.suffix.lower() in SUFFIXES or path.exists():
+        name, documents = path.name, split.by_position(read_documents(path), part)
+    else:
+        close = difflib.get_close_matches(name, NAMES, n=1)
+        guess = f"; did you mean {close[0]!r}?" if close else ""
+        raise UnknownTextError(
+            f"unknown text {name_or_path!r}: give {', '.join(NAMES)} or a {' or '.join(SUFFIXES)} file{guess}"
+        )
+    return TextPart(name, part, documents, split.digest(documents))
+
+
+def _passages(lines: bytes) -> list[tuple[str, str]]:
+    """(article, passage) of every question in BoolQ's requests; a query is article, passage, then the question."""
+    pairs = []
+    for line in gzip.decompress(lines).splitlines():
+        passage = json.loads(line)["doc"]["query"].rpartition("\nQuestion: ")[0]
+        article, _, text = passage.partition(" -- ")
+        pairs.append((article, text))
+    return pairs
+
+
+def _wikitext2(part: Part, progress: Progress | None) -> tuple[str, ...]:
+    """The articles of one split of WikiText-2 raw, as they stand in the official file."""
+    repo, filename, revision = WIKITEXT
+    path = _fetch("wikitext2", repo, filename, revision, progress)
+    try:
+        with zipfile.ZipFile(path) as opened:
+            text = opened.read(WIKITEXT_MEMBERS[part]).decode()
+    except (zipfile.BadZipFile, KeyError, UnicodeDecodeError) as error:
+        raise _unavailable("wikitext2", f"{filename} in {repo} is not what it was ({error})") from error
+    return tuple(article for article in ARTICLE.split(text) if article.strip())
+
+
+def _c4(part: Part, progress: Progress | None) -> tuple[str, ...]:
+    """The first documents of one validation shard of C4."""
+    repo, revision = C4
+    path = _fetch("c4", repo, C4_SHARDS[part], revision, progress)
+    try:
+        with gzip.open(path, "rt", encoding="utf-8") as opened:
+            lines = [line for line, _ in zip(opened, range(C4_DOCUMENTS), strict=False)]
+    except (OSError, EOFError, UnicodeDecodeError) as error:
+        raise _unavailable("c4", f"{C4_SHARDS[part]} in {repo} cannot be read ({error})") from error
+    return tuple(dict.fromkeys(parse_lines("".join(lines), C4_SHARDS[part])))
+
+
+def _fetch(name: str, repo: str, filename: str, revision: str, progress: Progress | None) -> Path:
+    """The file from the hub, or an error that says what to do without it."""
+    try:
+        return fetch_dataset_file(repo, filename, revision, progress)
+    except HubError as error:
+        raise _unavailable(name, str(error)) from error
+
+
+def _unavailable(name: str, reason: str) -> TextUnavailableError:
+    return TextUnavailableError(
+        f"the text {name!r} cannot be had: {reason}; give the default 'passages', or a file of your own with"
+        " --calibration FILE (.txt, or .jsonl with a 'text' field)"
+    )

@@ -1,0 +1,59 @@
+"""From documents to the token matrix that calibration and evaluation read."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+
+from memory.errors import SelfPrunerError
+
+BATCH = 64  # documents tokenised at a time
+
+
+class TooLittleTextError(SelfPrunerError):
+    """The text has fewer tokens than were asked for."""
+
+
+def sequences(documents: Sequence[str], tokenizer: Any, n: int, length: int, name: str = "the text") -> torch.Tensor:
+    """The first `n * length` tokens of the documents, each document followed by EOS, cut into consecutive rows.
+
+    No other special token is added; a tokenizer without EOS separates documents by a blank line. Only as many
+    documents are tokenised as are needed.
+
+    Args:
+        documents: the text, in the order it is to be read.
+        tokenizer: a transformers tokenizer.
+        n: sequences wanted.
+        length: tokens a sequence.
+        name: what the error calls the text.
+
+    Returns:
+        int64 tensor of shape [n, length].
+
+    Raises:
+        TooLittleTextError: when the documents have fewer than `n * length` tokens; says how many there are.
+    """
+    if n < 1 or length < 1:
+        raise ValueError(f"n and length must be positive, got {n} and {length}")
+    needed = n * length
+    end = _separator(tokenizer)
+    tokens: list[int] = []
+    for start in range(0, len(documents), BATCH):
+        batch = list(documents[start : start + BATCH])
+        for ids in tokenizer(batch, add_special_tokens=False, verbose=False)["input_ids"]:
+            tokens += ids
+            tokens += end
+        if len(tokens) >= needed:
+            return torch.tensor(tokens[:needed], dtype=torch.int64).view(n, length)
+    raise TooLittleTextError(
+        f"{name} is too short: it has {len(tokens):,} tokens, and {n:,} sequences of {length:,} need {needed:,}"
+    )
+
+
+def _separator(tokenizer: Any) -> list[int]:
+    """The tokens between documents."""
+    if tokenizer.eos_token_id is not None:
+        return [tokenizer.eos_token_id]
+    return list(tokenizer("\n\n", add_special_tokens=False)["input_ids"])
