@@ -1,0 +1,192 @@
+"""What a template may use: frozen records, filled by the agent, in units and numbers only.
+
+Two scopes. `RunFacts` does not change during a run, so `system.j2` is rendered to the same text every turn and stays in
+the KV cache; `turn.j2` sees everything. `History` is the part that may be shortened when a prompt outgrows the context
+(see `prompts.fit`). The table in README.md lists every name here; a test keeps the two equal.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+from typing import Any, Literal, get_args
+
+from memory.profile import Part
+
+Kind = Literal["initialise", "vary", "latency", "survive"]
+KINDS: tuple[Kind, ...] = get_args(Kind)
+
+Action = Literal["initialise", "mutation-edits", "mutation-vectors", "crossover-range", "crossover-mask", "draw"]
+ACTIONS: tuple[Action, ...] = get_args(Action)
+
+
+@dataclass(frozen=True, slots=True)
+class ModelFacts:
+    """The target model, dense."""
+
+    name: str
+    family: str
+    n_layers: int
+    n_groups: int  # attention units (KV groups) a layer
+    n_blocks: int  # MLP units (blocks of channels) a layer
+    hidden_size: int
+    params_text: str  # "135M"
+
+
+@dataclass(frozen=True, slots=True)
+class BudgetFacts:
+    """What every candidate must weigh."""
+
+    sparsity: float  # share of decoder-block parameters removed, 0 to 1
+    params: int  # all parameters of the pruned model
+    params_text: str  # "103M"
+    group_in_blocks: float  # what one attention unit weighs, in MLP units
+
+
+@dataclass(frozen=True, slots=True)
+class SensitivityRow:
+    """The fitness measured when one part of one layer was cut and all else was dense."""
+
+    layer: int
+    part: Part
+    probe_width: int  # units kept in the probe
+    fitness: float
+
+
+@dataclass(frozen=True, slots=True)
+class DenseFacts:
+    """The dense model's score; its fitness is 0 by definition."""
+
+    perplexity: float
+
+
+@dataclass(frozen=True, slots=True)
+class UniformFacts:
+    """The scores of equal widths in every layer at the same budget: what the search has to beat."""
+
+    fitness: float
+    perplexity: float
+
+
+@dataclass(frozen=True, slots=True)
+class CandidateRow:
+    """A candidate and its scores; a failed one has an error and no scores."""
+
+    id: str
+    fitness: float | None
+    perplexity: float | None
+    change: float | None  # fitness minus that of its better parent: negative is better
+    parents: tuple[str, ...]
+    operator: str
+    attention: tuple[int, ...]  # attention units kept, one a layer
+    mlp: tuple[int, ...]  # MLP units kept, one a layer
+    error: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Move:
+    """What one of the brain's own moves did to the fitness."""
+
+    child: str
+    parent: str
+    edits: str  # "layer 3 mlp -4, layer 9 mlp +4"
+    change: float  # negative is better
+
+
+@dataclass(frozen=True, slots=True)
+class Spent:
+    """How much of the run's limits is used."""
+
+    evaluations: int
+    max_evaluations: int
+    tokens: int
+    minutes: float
+    share: float  # of the limit that is nearest, 0 to 1
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """One part of one layer of the better parent, and what a unit there is worth."""
+
+    layer: int
+    part: Part
+    width: int  # units the better parent keeps here
+    cost: float  # fitness lost by cutting one more MLP unit's worth of parameters here
+
+
+@dataclass(frozen=True, slots=True)
+class Hints:
+    """Shortlists, in the order they are to be read; both empty where the set wants no hints."""
+
+    cut: tuple[Place, ...] = ()
+    grow: tuple[Place, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Ask:
+    """What is asked now. `kind` chooses the file `ask_<kind>.j2`."""
+
+    kind: Kind
+    count: int = 1  # calls sampled this turn, one candidate each
+    actions: tuple[Action, ...] = ()  # what prune_model may be asked for now, at "initialise" and "vary"
+    parents: tuple[str, ...] = ()  # ids that may be parents at "vary", better first
+    candidates: tuple[str, ...] = ()  # ids that may be timed at "latency", better first
+    # At "latency" and "survive": one bracket a survivor's place, the ids it may hold, better first.
+    brackets: tuple[tuple[str, ...], ...] = ()
+    thought: bool = True  # whether the reply starts with a line of thought
+
+
+@dataclass(frozen=True, slots=True)
+class RunFacts:
+    """The variables of `system.j2`, fixed within a run."""
+
+    model: ModelFacts
+    budget: BudgetFacts
+    dense: DenseFacts
+    uniform: UniformFacts
+    sensitivities: tuple[SensitivityRow, ...] = ()  # a shortlist, in the order it is to be read
+
+
+@dataclass(frozen=True, slots=True)
+class History:
+    """What happened so far. In every list what matters most comes first, so a list is shortened from its end."""
+
+    population: tuple[CandidateRow, ...] = ()  # what may be chosen from now, better first
+    best: tuple[CandidateRow, ...] = ()  # of all candidates so far, better first
+    recent: tuple[CandidateRow, ...] = ()  # newest first
+    failed: tuple[CandidateRow, ...] = ()  # newest first
+    moves: tuple[Move, ...] = ()  # newest first
+    notes: tuple[str, ...] = ()  # the brain's own, newest first
+
+
+@dataclass(frozen=True, slots=True)
+class Variables:
+    """Everything one turn's prompt is made of."""
+
+    run: RunFacts
+    generation: int
+    spent: Spent
+    ask: Ask
+    history: History = History()
+    hints: Hints = Hints()
+
+    def for_system(self) -> dict[str, Any]:
+        """The names `system.j2` may use."""
+        return _named(self.run)
+
+    def for_turn(self) -> dict[str, Any]:
+        """The names `turn.j2` and all it includes may use."""
+        own = {name: getattr(self, name) for name in _names(Variables) if name not in ("run", "history")}
+        return _named(self.run) | _named(self.history) | own
+
+
+def _names(record: type) -> tuple[str, ...]:
+    return tuple(field.name for field in fields(record))
+
+
+def _named(record: RunFacts | History) -> dict[str, Any]:
+    """A record as a dictionary, one level deep (its values stay records)."""
+    return {name: getattr(record, name) for name in _names(type(record))}
+
+
+SYSTEM_NAMES: frozenset[str] = frozenset(_names(RunFacts))
+TURN_NAMES: frozenset[str] = SYSTEM_NAMES | (frozenset(_names(History) + _names(Variables)) - {"run", "history"})
