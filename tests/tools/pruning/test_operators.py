@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from memory.profile import PARTS, Profile
+from memory.profile import PARTS, Part, Profile
 from tools.pruning.budget import Budget
 from tools.pruning.operators import (
     Edit,
@@ -29,7 +29,7 @@ EQUAL_UNITS = Space(3, 4, 12, 9, 9, 0, 8)
 SPACES = [SMOLLM2, LLAMA_70B, SMALL, LIGHT_GROUPS, EQUAL_UNITS]
 
 
-def changes(before: Profile, after: Profile) -> dict[tuple[int, str], int]:
+def changes(before: Profile, after: Profile) -> dict[tuple[int, Part], int]:
     return {
         (layer, part): new - old
         for part in PARTS
@@ -163,10 +163,10 @@ def test_an_edit_of_a_missing_layer_is_refused() -> None:
     part=st.sampled_from(PARTS),
     change=st.sampled_from([-8, -4, -2, -1, 1, 2, 4, 8]),
 )
-def test_one_edit_survives_its_repair(seed: int, layer: int, part: str, change: int) -> None:
+def test_one_edit_survives_its_repair(seed: int, layer: int, part: Part, change: int) -> None:
     budget = Budget.from_sparsity(SMOLLM2, 0.3)
     parent = random_profile(budget, random.Random(seed))
-    proposal = apply_edits(SMOLLM2, parent, [Edit(layer, part, change)])  # type: ignore[arg-type]
-    child = budget.project(proposal.attention, proposal.mlp, {(layer, part)}).profile  # type: ignore[arg-type]
-    wanted = min(max(parent.widths(part)[layer] + change, 1), SMOLLM2.units(part))  # type: ignore[arg-type]
-    assert child.widths(part)[layer] == wanted  # type: ignore[arg-type]
+    proposal = apply_edits(SMOLLM2, parent, [Edit(layer, part, change)])
+    child = budget.project(proposal.attention, proposal.mlp, {(layer, part)}).profile
+    wanted = min(max(parent.widths(part)[layer] + change, 1), SMOLLM2.units(part))
+    assert child.widths(part)[layer] == wanted

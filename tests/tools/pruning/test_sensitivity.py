@@ -3,6 +3,7 @@
 import itertools
 import random
 import time
+from collections.abc import Callable
 
 import pytest
 import torch
@@ -128,7 +129,7 @@ def test_places_with_a_single_unit_need_no_probe() -> None:
         (lambda probes, curves: curves.__setitem__((0, "mlp"), [1.0, 0.0]), "a curve of 13 widths and got 2"),
     ],
 )
-def test_probes_and_curves_that_do_not_fit_are_refused(change, sentence: str) -> None:
+def test_probes_and_curves_that_do_not_fit_are_refused(change: Callable, sentence: str) -> None:
     probes, curves = probed(SMALL)
     change(probes, curves)
     with pytest.raises(SensitivityError, match=sentence):
