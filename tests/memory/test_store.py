@@ -2,8 +2,10 @@
 
 import os
 import random
+import sqlite3
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -173,14 +175,20 @@ def test_facts_are_written_all_or_none(memory):
     assert len(memory.recall(Score)) == 2
 
 
+def test_a_fact_that_cannot_be_stored_takes_the_others_back_with_it(memory):
+    with pytest.raises(sqlite3.IntegrityError):
+        memory.record(score(), candidate(detail=None))
+    assert memory.recall(Score) == []
+    memory.record(score())
+    assert memory.recall(Score) == [score()]
+
+
 def test_half_a_surrogate_pair_in_a_note_is_stored_as_a_question_mark(memory):
     memory.record(Generation("r", 1, ("c1",), "c1", "cut \ud83d late", 2))
     assert memory.recall(Generation)[0].note == "cut ? late"
 
 
 def test_the_memory_serves_several_threads(memory):
-    from concurrent.futures import ThreadPoolExecutor
-
     with ThreadPoolExecutor(8) as pool:
         list(pool.map(lambda i: memory.record(score(sequence=i)), range(64)))
     assert sorted(found.sequence for found in memory.recall(Score)) == list(range(64))
@@ -188,6 +196,7 @@ def test_the_memory_serves_several_threads(memory):
 
 WRITER = """
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from memory.profile import Profile
 from memory.records import Candidate, Score
