@@ -231,6 +231,23 @@ def test_every_target_of_a_small_space_is_hit_whatever_an_attention_unit_weighs(
     assert (gaps > 0) == (group_params > 9 * (2 * 4 + 1))
 
 
+@property_test
+@given(budgets())
+def test_the_totals_are_exactly_those_of_the_profiles_that_hold_the_budget(budget: Budget) -> None:
+    space, profiles = budget.space, every_profile(budget.space)
+    holding = profiles[2 * (params(space, profiles) - budget.target_params).abs() <= space.block_params]
+    groups, blocks = holding[:, : space.n_layers].sum(1), holding[:, space.n_layers :].sum(1)
+    assert set(budget.totals) == set(zip(groups.tolist(), blocks.tolist(), strict=True))
+
+
+def test_a_held_part_leaves_the_change_to_the_other() -> None:
+    budget = Budget.from_sparsity(SMOLLM2, 0.3)
+    start = Profile((3,) * 30, (38,) * 30)
+    assert sum(budget.project(start.attention, start.mlp).profile.attention) < 90
+    held = budget.project(start.attention, start.mlp, {(layer, "attention") for layer in range(30)})
+    assert held.profile.attention == start.attention and budget.holds(held.profile)
+
+
 def test_the_last_unit_of_a_repair_does_not_always_fall_on_the_same_layer() -> None:
     budget = Budget.from_sparsity(SMOLLM2, 0.3)
     base = budget.project((3,) * 30, (48,) * 30).profile

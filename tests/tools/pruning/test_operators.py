@@ -118,6 +118,12 @@ def test_random_profiles_hold_the_budget_and_are_uneven_at_several_scales(space:
     assert profiles == [random_profile(budget, again) for _ in range(60)]
 
 
+def test_random_profiles_cut_attention_and_mlp_alike_on_average() -> None:
+    budget, rng = Budget.from_sparsity(SMOLLM2, 0.3), random.Random(0)
+    profiles = [random_profile(budget, rng) for _ in range(100)]
+    assert sum(sum(profile.attention) for profile in profiles) / (100 * 30 * 3) == pytest.approx(0.7, abs=0.05)
+
+
 @pytest.mark.parametrize("space", SPACES)
 @pytest.mark.parametrize("sparsity", [0.0, 0.2, 0.5])
 def test_the_uniform_profile_keeps_the_same_share_everywhere(space: Space, sparsity: float) -> None:
