@@ -103,7 +103,7 @@ def export(
         size = sum(path.stat().st_size for path in partial.rglob("*") if path.is_file())
         _finish(partial, folder, replace)
     except (OSError, SafetensorError) as error:
-        raise ExportError(f"The checkpoint could not be written to {str(folder)!r}: {_reason(error)}.") from error
+        raise ExportError(f"The checkpoint could not be written to {str(folder)!r}: {system_reason(error)}.") from error
     finally:
         shutil.rmtree(partial, ignore_errors=True)
     return Exported(folder, parameters, size, shards)
@@ -157,7 +157,7 @@ def _begin(folder: Path) -> Path:
         partial.mkdir(parents=True)
         (partial / UNFINISHED).touch()
     except OSError as error:
-        raise ExportError(f"The checkpoint cannot be written beside {str(folder)!r}: {_reason(error)}.") from error
+        raise ExportError(f"Nothing can be written beside {str(folder)!r}: {system_reason(error)}.") from error
     return partial
 
 
@@ -201,6 +201,7 @@ def _write_weights(
     for filename, names in split.filename_to_tensors.items():
         shard = {name: tensors[name].detach().to("cpu").contiguous() for name in names}
         save_file(shard, folder / filename, metadata={"format": "pt"})
+        shutil.copymode(folder / UNFINISHED, folder / filename)  # safetensors lets nobody else read its files
         done += sum(tensor.nbytes for tensor in shard.values())
         if progress is not None:
             progress(done, total)
@@ -210,6 +211,6 @@ def _write_weights(
     return len(split.filename_to_tensors)
 
 
-def _reason(error: Exception) -> str:
+def system_reason(error: Exception) -> str:
     """What the system said, without paths and numbers that say nothing to a person."""
     return (getattr(error, "strerror", None) or str(error)).rstrip(".")

@@ -74,8 +74,6 @@ class PrunedLayers:
 class SelfPrunedLlamaConfig(PrunedConfig, LlamaConfig):
     """A Llama config with `per_layer_config`."""
 
-    model_type = "self_pruned_llama"
-
 
 class SelfPrunedLlamaModel(PrunedLayers, LlamaModel):
     """Llama without its head."""
@@ -94,8 +92,6 @@ class SelfPrunedLlamaForCausalLM(PrunedLayers, LlamaForCausalLM):
 @strict
 class SelfPrunedMistralConfig(PrunedConfig, MistralConfig):
     """A Mistral config with `per_layer_config`."""
-
-    model_type = "self_pruned_mistral"
 
 
 class SelfPrunedMistralModel(PrunedLayers, MistralModel):
@@ -116,8 +112,6 @@ class SelfPrunedMistralForCausalLM(PrunedLayers, MistralForCausalLM):
 class SelfPrunedQwen2Config(PrunedConfig, Qwen2Config):
     """A Qwen2 config with `per_layer_config`."""
 
-    model_type = "self_pruned_qwen2"
-
 
 class SelfPrunedQwen2Model(PrunedLayers, Qwen2Model):
     """Qwen2 without its head."""
@@ -136,8 +130,6 @@ class SelfPrunedQwen2ForCausalLM(PrunedLayers, Qwen2ForCausalLM):
 @strict
 class SelfPrunedQwen3Config(PrunedConfig, Qwen3Config):
     """A Qwen3 config with `per_layer_config`."""
-
-    model_type = "self_pruned_qwen3"
 
 
 class SelfPrunedQwen3Model(PrunedLayers, Qwen3Model):

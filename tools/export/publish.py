@@ -9,9 +9,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from safetensors import SafetensorError
+
 from memory.profile import Profile
 from tools.export.card import CardFacts
-from tools.export.checkpoint import Exported, ExportError, export
+from tools.export.checkpoint import Exported, ExportError, export, system_reason
 from tools.export.verify import Verification, VerificationError, record_expected, verify
 
 if TYPE_CHECKING:
@@ -62,5 +64,7 @@ def publish(
             shutil.rmtree(failed)
         os.rename(exported.folder, failed)
         raise VerificationError(f"{error} It was renamed to {str(failed)!r}.") from error
-    except OSError as error:
-        raise ExportError(f"The checkpoint could not be verified: {error.strerror}.") from error
+    except (OSError, SafetensorError) as error:
+        raise ExportError(
+            f"{str(exported.folder)!r} was written but could not be verified: {system_reason(error)}."
+        ) from error

@@ -1,0 +1,98 @@
+"""The model card: its header is valid for any name, its table says what was measured, and it can be reproduced from."""
+
+from __future__ import annotations
+
+from huggingface_hub import ModelCard
+
+from memory.profile import Profile
+from tools.export.card import CardFacts, CardRow, model_card
+from tools.pruning.space import Space
+
+SPACE = Space(n_layers=3, n_groups=4, n_blocks=12, group_params=1000, block_params=500, fixed_params=7000, mlp_unit=8)
+PROFILE = Profile((1, 2, 3), (4, 5, 12))
+ROWS = (
+    CardRow("dense", 37000, 0.0, 28.5, 10.0, 2.5, 400.0),
+    CardRow("uniform", 23500, 0.81234, 73.9),
+    CardRow("found", 23500, 0.7654321, 66.666, 8.0, 2.0, 500.0),
+)
+
+
+def card(**changes) -> ModelCard:
+    facts = {
+        "base_model": "HuggingFaceTB/SmolLM2-135M-Instruct",
+        "family": "llama",
+        "sparsity": 0.3,
+        "rows": ROWS,
+        "measured_on": "passages, 8,192 tokens in sequences of 512",
+        "command": "python main.py --seed 0",
+        "license": "apache-2.0",
+        "calibration": "passages, 32,768 tokens, digest 0123abcd",
+        "settings": {"seed": 0, "sparsity": 0.3},
+        "versions": {"torch": "2.13.0", "transformers": "5.19.0"},
+    }
+    return model_card(CardFacts(**(facts | changes)), PROFILE, SPACE)
+
+
+def test_the_header_is_what_the_hub_reads():
+    data = ModelCard(str(card())).data.to_dict()
+
+    assert data["license"] == "apache-2.0"
+    assert data["base_model"] == "HuggingFaceTB/SmolLM2-135M-Instruct"
+    assert data["library_name"] == "transformers"
+    assert data["pipeline_tag"] == "text-generation"
+    assert {"self-pruner", "structured-pruning", "llama"} <= set(data["tags"])
+
+
+def test_the_table_sets_dense_uniform_and_found_side_by_side():
+    lines = str(card()).splitlines()
+
+    assert "| dense | 37,000 | 0.0000 | 28.50 | 10.00 | 2.50 | 400.0 |" in lines
+    assert "| uniform | 23,500 | 0.8123 | 73.90 | not measured | not measured | not measured |" in lines
+    assert "| found | 23,500 | 0.7654 | 66.67 | 8.00 | 2.00 | 500.0 |" in lines
+
+
+def test_the_parameters_and_the_sparsity_are_those_of_the_profile():
+    text = " ".join(str(card()).split())
+
+    assert "23,500 of 37,000 parameters remain; 45.00% of the decoder blocks' parameters were removed" in text
+    assert "(asked for: 30.00%" in text
+
+
+def test_command_settings_versions_text_and_widths_are_there_to_make_it_again():
+    text = str(card())
+
+    for needed in (
+        "python main.py --seed 0",
+        "seed = 0",
+        "sparsity = 0.3",
+        "torch 2.13.0",
+        "transformers 5.19.0",
+        "digest 0123abcd",
+        "`1 2 3`",
+        "`32 40 96`",
+    ):
+        assert needed in text
+
+
+def test_it_says_how_to_load_it_and_that_vllm_needs_its_code_trusted():
+    text = str(card())
+
+    assert "AutoModelForCausalLM.from_pretrained(folder, trust_remote_code=True" in text
+    assert "vllm serve . --trust-remote-code --model-impl transformers" in text
+
+
+def test_a_name_that_is_no_hub_id_stays_out_of_the_header_and_cannot_break_the_page():
+    broken = card(base_model='my: "model" | x\n---\n# y', license=None)
+    data = ModelCard(str(broken)).data.to_dict()
+
+    assert "base_model" not in data and "license" not in data
+    assert "\n# y" not in str(broken)
+    assert "licence could not be read" in str(broken)
+
+
+def test_backticks_in_a_command_do_not_end_its_code_block():
+    assert "````sh\npython main.py --model '```'\n````" in str(card(command="python main.py --model '```'"))
+
+
+def test_further_limitations_are_listed():
+    assert "\n- The brain fell back 3 times.\n" in str(card(limitations=("The brain fell back 3 times.",))) + "\n"
