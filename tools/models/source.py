@@ -76,7 +76,7 @@ def resolve(name: str, revision: str | None = None) -> ModelSource:
         source = ModelSource(BUNDLED, "bundled", "")
     elif alias in ALIASES:
         source = ModelSource(alias, "hub", ALIASES[alias], revision)
-    elif folder.is_dir():
+    elif name and folder.is_dir():
         checkpoint.inspect(folder)
         source = ModelSource(folder.resolve().name or "model", "folder", str(folder.resolve()))
     elif HUB_ID.fullmatch(name) and not folder.exists():
@@ -141,6 +141,7 @@ def _model(checked: checkpoint.Checkpoint, device: str, dtype: str) -> Any:
             use_safetensors=True,
             local_files_only=True,
             output_loading_info=True,
+            ignore_mismatched_sizes=True,  # reported below, in a sentence
         )
     missing, mismatched = sorted(report["missing_keys"]), sorted(report["mismatched_keys"])
     if missing or mismatched:  # transformers fills these with random numbers

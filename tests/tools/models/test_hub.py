@@ -1,0 +1,184 @@
+"""The hub itself is not reached: only the client's download functions are stubbed."""
+
+import shutil
+from fnmatch import fnmatch
+from types import SimpleNamespace
+
+import huggingface_hub
+import pytest
+from huggingface_hub import errors
+
+from tests.tiny import tiny_folder, tiny_model
+from tools.models.checkpoint import PickleRefusedError, QuantisedModelError
+from tools.models.families import UnsupportedFamilyError
+from tools.models.hub import HubError, _reporting, fetch_dataset_file, fetch_model
+from tools.models.source import load, resolve
+
+
+class Hub:
+    """A hub with one repository in a folder; remembers what was fetched."""
+
+    def __init__(self, folder, monkeypatch):
+        self.folder, self.fetched = folder, []
+        monkeypatch.setattr(huggingface_hub.HfApi, "model_info", self.info)
+        monkeypatch.setattr(huggingface_hub.HfApi, "dataset_info", self.info)
+        monkeypatch.setattr(huggingface_hub, "hf_hub_download", self.download)
+        monkeypatch.setattr(huggingface_hub, "snapshot_download", self.snapshot)
+
+    def info(self, repo, revision=None, files_metadata=False):
+        assert files_metadata
+        files = [path for path in self.folder.rglob("*") if path.is_file()]
+        siblings = [SimpleNamespace(rfilename=str(f.relative_to(self.folder)), size=f.stat().st_size) for f in files]
+        return SimpleNamespace(sha="c0ffee", siblings=siblings)
+
+    def download(self, repo, filename, *, revision=None, repo_type=None, local_files_only=False):
+        if local_files_only and filename not in self.fetched:
+            raise errors.LocalEntryNotFoundError("not here")
+        self.fetched.append(filename)
+        return str(self.folder / filename)
+
+    def snapshot(self, repo, *, revision, allow_patterns, tqdm_class, repo_type=None):
+        names = sorted(str(path.relative_to(self.folder)) for path in self.folder.rglob("*"))
+        names = [name for name in names if any(fnmatch(name, pattern) for pattern in allow_patterns)]
+        bar = tqdm_class(total=0, unit="B", name="bytes")
+        for name in names:
+            self.fetched.append(name)
+            bar.update((self.folder / name).stat().st_size)
+        return str(self.folder)
+
+
+@pytest.fixture
+def repository(tmp_path):
+    folder = tiny_folder(tmp_path / "repository")
+    for name in (
+        "pytorch_model.bin",
+        "consolidated.safetensors",
+        "original/params.json",
+        "README.md",
+        "tokenization_x.py",
+    ):
+        (folder / name).parent.mkdir(exist_ok=True)
+        (folder / name).write_bytes(b"not wanted")
+    return folder
+
+
+def failing(monkeypatch, error):
+    def fail(*args, **kwargs):
+        raise error
+
+    monkeypatch.setattr(huggingface_hub.HfApi, "model_info", fail)
+    return fail
+
+
+def http_error(kind):
+    response = SimpleNamespace(status_code=403, headers={}, request=None, url="", text="")
+    return kind("refused\nby the hub", response=response)
+
+
+def test_only_the_files_that_are_needed_are_fetched(repository, monkeypatch):
+    hub, seen = Hub(repository, monkeypatch), []
+    assert fetch_model("org/name", progress=lambda done, total: seen.append((done, total))) == repository
+    wanted = {"config.json", "generation_config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json"}
+    assert wanted | {"chat_template.jinja"} == set(hub.fetched)
+    assert seen[-1][0] == seen[-1][1] == sum((repository / name).stat().st_size for name in set(hub.fetched))
+    fetch_model("org/name", code=True)
+    assert "tokenization_x.py" in hub.fetched
+
+
+def test_shards_are_fetched_with_their_index(tmp_path, monkeypatch):
+    tiny_model("qwen2").save_pretrained(tmp_path / "repository", max_shard_size="100KB")
+    hub = Hub(tmp_path / "repository", monkeypatch)
+    fetch_model("org/name")
+    assert "model.safetensors.index.json" in hub.fetched
+    assert sum(fnmatch(name, "model-*.safetensors") for name in hub.fetched) > 2
+
+
+def test_an_alias_is_loaded_from_the_hub(repository, monkeypatch):
+    Hub(repository, monkeypatch)
+    assert load(resolve("llama-2-7b"), device="cpu", dtype="auto").name == "llama-2-7b"
+
+
+def test_pickles_are_refused_before_any_download(repository, monkeypatch):
+    (repository / "model.safetensors").unlink()
+    hub = Hub(repository, monkeypatch)
+    with pytest.raises(PickleRefusedError, match="org/name"):
+        fetch_model("org/name")
+    assert hub.fetched == []
+
+
+@pytest.mark.parametrize(
+    ("config", "error"),
+    [
+        ('{"model_type": "gpt2"}', UnsupportedFamilyError),
+        ('{"model_type": "llama", "quantization_config": {"quant_method": "awq"}}', QuantisedModelError),
+    ],
+)
+def test_a_config_that_cannot_be_pruned_is_refused_before_the_weights(repository, monkeypatch, config, error):
+    (repository / "config.json").write_text(config)
+    hub = Hub(repository, monkeypatch)
+    with pytest.raises(error):
+        fetch_model("org/name")
+    assert hub.fetched == ["config.json"]
+
+
+@pytest.mark.parametrize(
+    ("error", "sentence"),
+    [
+        (http_error(errors.GatedRepoError), "accept its licence"),
+        (http_error(errors.RepositoryNotFoundError), "has no public 'org/name'"),
+        (http_error(errors.RevisionNotFoundError), "no revision 'v9'"),
+        (http_error(errors.HfHubHTTPError), "the hub refused 'org/name': refused"),
+        (OSError(28, "No space left on device"), "the disk is full"),
+    ],
+)
+def test_what_the_hub_says_becomes_one_sentence(monkeypatch, error, sentence):
+    failing(monkeypatch, error)
+    with pytest.raises(HubError, match=sentence) as caught:
+        fetch_model("org/name", "v9")
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("error", [errors.OfflineModeIsEnabled("off"), errors.HTTPError("no route")])
+def test_without_network_an_earlier_copy_is_used_or_its_lack_explained(repository, monkeypatch, error):
+    hub = Hub(repository, monkeypatch)
+    failing(monkeypatch, error)
+
+    def earlier(repo, *, revision, local_files_only):
+        assert local_files_only
+        return str(repository)
+
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", earlier)
+    assert fetch_model("org/name") == repository
+    monkeypatch.setattr(
+        huggingface_hub, "snapshot_download", failing(monkeypatch, errors.LocalEntryNotFoundError("no"))
+    )
+    failing(monkeypatch, error)
+    with pytest.raises(HubError, match="cannot be reached and 'org/name' has not been fetched"):
+        fetch_model("org/name")
+    assert hub.fetched == []
+
+
+def test_a_dataset_file_is_fetched_once(tmp_path, monkeypatch):
+    (tmp_path / "en").mkdir()
+    (tmp_path / "en" / "a.json.gz").write_bytes(b"x" * 10)
+    hub, seen = Hub(tmp_path, monkeypatch), []
+    for _ in range(2):
+        path = fetch_dataset_file("org/data", "en/a.json.gz", "main", lambda done, total: seen.append((done, total)))
+        assert path == tmp_path / "en" / "a.json.gz"
+    assert seen == [(10, 10)]
+    with pytest.raises(HubError, match="no file 'en/b.json.gz'"):
+        fetch_dataset_file("org/data", "en/b.json.gz", "main")
+    shutil.rmtree(tmp_path / "en")
+    assert hub.fetched.count("en/a.json.gz") == 2  # the download, then the copy
+
+
+def test_bars_draw_nothing_and_never_run_backwards(capfd):
+    seen = []
+    bar = _reporting(lambda done, total: seen.append((done, total)), 100)
+    first, second, files = bar(total=0, unit="B"), bar(total=0, unit="B"), bar(total=3)
+    for n in (10, 30):
+        first.update(n)
+        second.update(n)
+        files.update(1)
+    assert seen == [(10, 100), (40, 100)]
+    assert capfd.readouterr() == ("", "")

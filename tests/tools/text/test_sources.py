@@ -1,0 +1,104 @@
+import gzip
+import json
+import zipfile
+
+import pytest
+
+from tools.models.hub import HubError
+from tools.text import sources
+from tools.text.local import TextFileError
+from tools.text.sources import C4_SHARDS, TextUnavailableError, UnknownTextError, text_source
+from tools.text.split import PARTS
+
+
+def boolq(rows):
+    lines = [json.dumps({"doc": {"query": f"{passage}\nQuestion: is it?\nAnswer:"}}) for passage in rows]
+    return gzip.compress("\n".join(lines).encode())
+
+
+def test_passages_are_split_by_article_and_lose_title_and_question(monkeypatch):
+    rows = [f"Article {i // 2} -- Passage {i}." for i in range(400)]
+    monkeypatch.setattr(sources, "bundled_passages", lambda cache, progress: boolq([row for row in rows for _ in "ab"]))
+    parts = {part: text_source("passages", part) for part in PARTS}
+    together = [document for part in parts.values() for document in part.documents]
+    assert sorted(together) == sorted(f"Passage {i}." for i in range(400))
+    articles = [{int(document[8:-1]) // 2 for document in part.documents} for part in parts.values()]
+    assert not articles[0] & articles[1] and not articles[1] & articles[2] and not articles[0] & articles[2]
+    assert len({part.digest for part in parts.values()}) == 3
+    assert text_source("passages", "fitness") == parts["fitness"]
+
+
+def test_the_bundled_passages_suffice_for_calibration_fitness_and_reporting():
+    words = {part: sum(len(d.split()) for d in text_source("passages", part).documents) for part in PARTS}
+    assert words["calibration"] > 200_000 and words["fitness"] > 15_000 and words["reporting"] > 25_000
+
+
+def test_a_file_is_cut_in_parts_named_after_it(tmp_path):
+    path = tmp_path / "My.txt"
+    path.write_text(" ".join(f"word{i}" for i in range(5000)))
+    parts = [text_source(str(path), part) for part in PARTS]
+    assert {part.name for part in parts} == {"My.txt"}
+    assert sum(len(document.split()) for part in parts for document in part.documents) == 5000
+
+
+def test_a_missing_or_wrong_file_is_an_error_of_the_file(tmp_path):
+    (tmp_path / "a.pdf").write_text("x")
+    for name in ("missing.txt", "a.pdf"):
+        with pytest.raises(TextFileError):
+            text_source(str(tmp_path / name), "fitness")
+
+
+@pytest.mark.parametrize(("name", "guess"), [("wikitext", "'wikitext2'"), ("passage", "'passages'")])
+def test_an_unknown_name_gets_a_close_one(name, guess):
+    with pytest.raises(
+        UnknownTextError, match=f"passages, wikitext2, c4 or a .txt or .jsonl file; did you mean {guess}"
+    ):
+        text_source(name, "calibration")
+
+
+def test_an_unknown_part_is_a_programming_error():
+    with pytest.raises(ValueError, match="unknown part 'train'"):
+        text_source("passages", "train")
+
+
+def test_wikitext2_comes_in_articles_of_its_own_splits(tmp_path, monkeypatch):
+    archive = tmp_path / "wikitext-2-raw-v1.zip"
+    with zipfile.ZipFile(archive, "w") as opened:
+        for split in ("train", "valid", "test"):
+            text = (
+                f" \n = Title {split} = \n \n Some text . \n \n = = Section = = \n \n More . \n = Second = \n Text . \n"
+            )
+            opened.writestr(f"wikitext-2-raw/wiki.{split}.raw", text)
+    monkeypatch.setattr(sources, "fetch_dataset_file", lambda repo, filename, revision, progress: archive)
+    documents = text_source("wikitext2", "reporting").documents
+    assert [document.split("\n")[0] for document in documents] == [" = Title test = ", " = Second = "]
+    assert "Title train" in text_source("wikitext2", "calibration").documents[0]
+    assert "Title valid" in text_source("WikiText2", "fitness").documents[0]
+
+
+def test_c4_parts_are_different_shards(tmp_path, monkeypatch):
+    def fetch(repo, filename, revision, progress):
+        assert repo == "allenai/c4"
+        with gzip.open(tmp_path / "shard.json.gz", "wt") as opened:
+            opened.writelines(json.dumps({"text": f"{filename} {i}", "url": ""}) + "\n" for i in range(5000))
+        return tmp_path / "shard.json.gz"
+
+    monkeypatch.setattr(sources, "fetch_dataset_file", fetch)
+    assert len(set(C4_SHARDS.values())) == 3
+    documents = text_source("c4", "reporting").documents
+    assert len(documents) == sources.C4_DOCUMENTS
+    assert documents[0] == "en/c4-validation.00000-of-00008.json.gz 0"
+
+
+@pytest.mark.parametrize("name", ["wikitext2", "c4"])
+def test_a_text_that_cannot_be_had_says_what_to_do_instead(tmp_path, monkeypatch, name):
+    def unreachable(*args):
+        raise HubError("the hub cannot be reached")
+
+    monkeypatch.setattr(sources, "fetch_dataset_file", unreachable)
+    with pytest.raises(TextUnavailableError, match="the hub cannot be reached; .*'passages'.*--calibration FILE"):
+        text_source(name, "fitness")
+    (tmp_path / "damaged").write_bytes(b"neither zip nor gzip")
+    monkeypatch.setattr(sources, "fetch_dataset_file", lambda *args: tmp_path / "damaged")
+    with pytest.raises(TextUnavailableError, match="--calibration FILE"):
+        text_source(name, "fitness")
