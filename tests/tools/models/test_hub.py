@@ -47,27 +47,28 @@ class Hub:
         return str(self.folder)
 
 
+@pytest.fixture(scope="module")
+def original(tmp_path_factory):
+    return tiny_folder(tmp_path_factory.mktemp("hub") / "repository")
+
+
 @pytest.fixture
-def repository(tmp_path):
-    folder = tiny_folder(tmp_path / "repository")
-    for name in (
-        "pytorch_model.bin",
-        "consolidated.safetensors",
-        "original/params.json",
-        "README.md",
-        "tokenization_x.py",
-    ):
+def repository(original, tmp_path):
+    folder = shutil.copytree(original, tmp_path / "repository")
+    unwanted = ("pytorch_model.bin", "consolidated.safetensors", "original/params.json", "README.md")
+    for name in (*unwanted, "tokenization_x.py"):
         (folder / name).parent.mkdir(exist_ok=True)
         (folder / name).write_bytes(b"not wanted")
     return folder
 
 
 def failing(monkeypatch, error):
+    """Makes the hub answer with `error`."""
+
     def fail(*args, **kwargs):
         raise error
 
     monkeypatch.setattr(huggingface_hub.HfApi, "model_info", fail)
-    return fail
 
 
 def http_error(kind):
@@ -142,20 +143,11 @@ def test_what_the_hub_says_becomes_one_sentence(monkeypatch, error, sentence):
 def test_without_network_an_earlier_copy_is_used_or_its_lack_explained(repository, monkeypatch, error):
     hub = Hub(repository, monkeypatch)
     failing(monkeypatch, error)
-
-    def earlier(repo, *, revision, local_files_only):
-        assert local_files_only
-        return str(repository)
-
-    monkeypatch.setattr(huggingface_hub, "snapshot_download", earlier)
-    assert fetch_model("org/name") == repository
-    monkeypatch.setattr(
-        huggingface_hub, "snapshot_download", failing(monkeypatch, errors.LocalEntryNotFoundError("no"))
-    )
-    failing(monkeypatch, error)
     with pytest.raises(HubError, match="cannot be reached and 'org/name' has not been fetched"):
         fetch_model("org/name")
-    assert hub.fetched == []
+    hub.fetched.append("config.json")
+    assert fetch_model("org/name") == repository
+    assert hub.fetched == ["config.json", "config.json"]  # the copy, and that it was looked up
 
 
 def test_a_dataset_file_is_fetched_once(tmp_path, monkeypatch):
