@@ -5,8 +5,9 @@ from __future__ import annotations
 import functools
 import json
 import random
+from typing import Any
 
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast
 
 from agent.brain.chat import TargetBrain
@@ -49,6 +50,22 @@ def tiny_tokenizer() -> PreTrainedTokenizerFast:
     return tokenizer
 
 
-def tiny_brain(family: str = "llama", **settings) -> TargetBrain:
+@functools.cache
+def llama2_like_tokenizer() -> PreTrainedTokenizerFast:
+    """BPE in Llama 2's manner: spaces as \u2581, one put before the text, unknown characters as bytes; no template."""
+    letters = [chr(code) for code in range(33, 127)]
+    pieces = ["<unk>", "<s>", "</s>", *[f"<0x{byte:02X}>" for byte in range(256)], "\u2581", *letters]
+    merges = [("n", "a"), ("na", "m"), ("nam", "e"), ('"', ":"), ('":', '"'), ("\u2581", "c"), ("}", "}")]
+    pieces += [left + right for left, right in merges]
+    vocab = {piece: index for index, piece in enumerate(pieces)}
+    backend = Tokenizer(models.BPE(vocab, merges, unk_token="<unk>", fuse_unk=True, byte_fallback=True))
+    backend.normalizer = normalizers.Sequence([normalizers.Prepend("\u2581"), normalizers.Replace(" ", "\u2581")])
+    backend.decoder = decoders.Sequence(
+        [decoders.Replace("\u2581", " "), decoders.ByteFallback(), decoders.Fuse(), decoders.Strip(" ", 1, 0)]
+    )
+    return PreTrainedTokenizerFast(tokenizer_object=backend, unk_token="<unk>", bos_token="<s>", eos_token="</s>")
+
+
+def tiny_brain(family: str = "llama", tokenizer: PreTrainedTokenizerFast | None = None, **settings: Any) -> TargetBrain:
     """The target model's brain on a tiny random model."""
-    return TargetBrain(model=tiny_model(family), tokenizer=tiny_tokenizer(), **settings)
+    return TargetBrain(model=tiny_model(family), tokenizer=tokenizer or tiny_tokenizer(), **settings)
