@@ -143,6 +143,7 @@ class PopulationWalk:
             some = [profile for profile in some if profile not in run.failed]
             if some:
                 pending += run.turn(some, rows)
+        run.finish()
         seconds = (time.perf_counter() - start) / max(1, len(profiles))
         tokens = len(sequences) * self.targets.length
         return [
@@ -181,6 +182,11 @@ class _Run:
         self.done = min(self.done + count, self.total)  # turns repeated for lack of memory are not counted twice
         if self.progress:
             self.progress(self.done, self.total)
+
+    def finish(self) -> None:
+        """Count what failed candidates did not need as done."""
+        if self.done < self.total:
+            self._step(self.total - self.done)
 
     def turn(self, profiles: list[Profile], rows: range) -> list[tuple[list[Profile], range]]:
         """Walk `profiles` over `rows`; where memory does not suffice, return the halves to walk instead, last first."""

@@ -211,7 +211,9 @@ def test_a_compensation_that_cannot_be_computed_fails_all_who_need_it_and_no_oth
         return real(layer, index, width, *rest)
 
     monkeypatch.setattr(walk.elastic, "attention_block", broken)
-    measured = walk.measure(profiles, range(2))
+    steps: list[tuple[int, int]] = []
+    measured = walk.measure(profiles, range(2), lambda *step: steps.append(step))
+    assert steps[-1][0] == steps[-1][1]
     assert [found.error for found in measured] == ["the Gram matrix is singular", None, "the Gram matrix is singular"]
     assert_same(measured[1], expected)
 
