@@ -42,8 +42,9 @@ class Features:
     tokens: int  # rows of X
 
     def permuted(self, order: Tensor) -> Features:
-        """The moments of the same channels in another order; `order` is a permutation [channels]."""
-        return Features(self.gram[order][:, order], self.sums[order], self.tokens)
+        """The moments of the same channels in another order, on the device of `order`, a permutation [channels]."""
+        gram, sums = self.gram.to(order.device), self.sums.to(order.device)
+        return Features(gram[order][:, order], sums[order], self.tokens)
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,9 +5,10 @@
 - lstsq: the k columns left are refitted so that the output is closest to the dense one over the calibration text.
 
 The refit minimises ||(W - V) X^T||^2 + d ||V - W[:, :k]||^2 over V [out, k]. With the damped Gram matrix
-H + d I = L L^T and P = W L the solution is V = P[:, :k] L[:k, :k]^-1: one Cholesky factor of the reordered Gram
-serves every k, each for one triangular solve. Damping pulls towards the original weights, so the error on the
-calibration text is never above that of no compensation, and at full width V = W.
+H + d I = L L^T and P = W L the solution is V = P[:, :k] L[:k, :k]^-1, and the leading block of L^-1 is the inverse of
+that of L: one Cholesky factor of the reordered Gram serves every k, each for one matrix product. Damping pulls towards
+the original weights, not towards zero, so the error on the calibration text is never above that of no compensation,
+and at full width V = W.
 """
 
 from __future__ import annotations
@@ -38,7 +39,7 @@ class SingularGramError(SelfPrunerError):
 class Factor:
     """The damped Gram matrix of one output projection, factored once for all widths."""
 
-    lower: Tensor  # L, [channels, channels] lower triangular, float32
+    inverse: Tensor  # L^-1, [channels, channels] lower triangular, float32
     projected: Tensor  # P = W L, [out, channels], float32
     damping: float  # share of the mean diagonal that it took
     ridge: float  # d itself
@@ -46,29 +47,31 @@ class Factor:
     @property
     def nbytes(self) -> int:
         """Bytes of the two matrices."""
-        return self.lower.nbytes + self.projected.nbytes
+        return self.inverse.nbytes + self.projected.nbytes
 
     def refit(self, k: int) -> Tensor:
         """The refitted columns V [out, k], float32."""
-        return torch.linalg.solve_triangular(self.lower[:k, :k], self.projected[:, :k], upper=False, left=False)
+        return self.projected[:, :k] @ self.inverse[:k, :k]
 
 
 def factorise(weight: Tensor, gram: Tensor, damping: float = 0.01) -> Factor:
-    """Factors the damped Gram of `weight` [out, channels] with `gram` [channels, channels], in float64.
+    """Factors the damped `gram` [channels, channels] of `weight` [out, channels], in float64.
 
     Damping is a share of the mean diagonal, 1% by default; while the matrix is not positive definite it grows
     tenfold, and `Factor.damping` says where it ended. Raises SingularGramError if that does not help.
     """
-    matrix = gram.to(weight.device, torch.float64)
+    matrix = gram.to(weight.device, torch.float64, copy=True)
     mean = float(matrix.diagonal().mean())
     scale = mean if mean > 0 else 1.0  # all-zero inputs: any damping gives back the original weights
-    identity = torch.eye(len(matrix), dtype=matrix.dtype, device=matrix.device)
-    used = damping
+    used, ridge = damping, 0.0
     while used <= MAX_DAMPING:
-        lower, failed = torch.linalg.cholesky_ex(matrix + used * scale * identity)
+        matrix.diagonal().add_(used * scale - ridge)  # in place: a Gram can be gigabytes
+        ridge = used * scale
+        lower, failed = torch.linalg.cholesky_ex(matrix)
         if not failed and torch.isfinite(lower).all():
-            projected = weight.to(torch.float64) @ lower
-            return Factor(lower.float(), projected.float(), used, used * scale)
+            lower = lower.float()  # its condition is the root of the Gram's, so float32 is enough from here on
+            inverse = torch.linalg.solve_triangular(lower, torch.eye(len(lower), device=lower.device), upper=False)
+            return Factor(inverse, weight.float() @ lower, used, ridge)
         used = max(10 * used, 1e-6)
     raise SingularGramError(
         f"a Gram matrix of {len(matrix)} channels is not positive definite even damped by {MAX_DAMPING:g} times "
@@ -100,23 +103,26 @@ def slice_residuals(weight: Tensor, gram: Tensor, cuts: Sequence[int]) -> Tensor
 def refit_residuals(weight: Tensor, factor: Factor, cuts: Sequence[int]) -> Tensor:
     """||(W - V_k) X^T||^2 of the refit for every k in `cuts` (ascending); float64 [len(cuts)].
 
-    In the damped metric the error is the energy of the columns of P from k on; what damping adds is taken off again.
-    V_k is V of the next wider cut folded back by one triangular solve of the columns between, so the whole curve
-    costs about as much as two refits at full width.
+    In the damped metric the error is the energy of the columns of P from k on; the two terms that damping adds,
+    d ||V_k - W[:, :k]||^2 and d ||W[:, k:]||^2, are taken off again. V_k - W[:, :k] follows from the next wider cut,
+    by one thin product, so the whole curve costs less than one refit at full width.
     """
-    lower, projected = factor.lower, factor.projected
-    energy = projected.double().square().sum(0).flip(0).cumsum(0).flip(0)
-    dense = weight.float()
-    kept, width = dense, dense.shape[1]
+    dense, projected = weight.float(), factor.projected
+    change, width = torch.zeros_like(dense), dense.shape[1]
+    outside, dropped = _energy_from(projected), _energy_from(dense)
     residuals = []
     for k in reversed(cuts):
-        if k < width:
-            between = torch.linalg.solve_triangular(lower[:k, :k], lower[k:width, :k], upper=False, left=False)
-            kept, width = kept[:, :k] + kept[:, k:] @ between, k
-        moved = (dense[:, :k] - kept).double().square().sum() + dense[:, k:].double().square().sum()
-        damped = energy[k] if k < len(energy) else energy.new_zeros(())
-        residuals.append(damped - factor.ridge * moved)
+        change[:, :k].addmm_(projected[:, k:width], factor.inverse[k:width, :k], alpha=-1)
+        width = k
+        damping = change[:, :k].square().sum().double() + dropped[k]
+        residuals.append(outside[k] - factor.ridge * damping)
     return torch.stack(residuals[::-1]).clamp(min=0).cpu()
+
+
+def _energy_from(matrix: Tensor) -> Tensor:
+    """Sum of squares of the columns from k on, for every k from 0 to their number; float64."""
+    energy = matrix.square().sum(0).double()
+    return torch.cat([energy.flip(0).cumsum(0).flip(0), energy.new_zeros(1)])
 
 
 class Sized(Protocol):
@@ -191,17 +197,15 @@ class Compensator:
     def residuals(
         self, place: tuple[int, Part], weight: Tensor, cuts: Sequence[int], features: Callable[[], Features]
     ) -> Tensor:
-        """Mean squared output error a token for every number of kept channels in `cuts` (ascending), float64."""
-        moments = features()
+        """Squared output error over all calibration tokens, for every number of kept channels in `cuts` (ascending)."""
         if self.kind == "lstsq":
-            errors = refit_residuals(weight, self._factor(place, weight, features), cuts)
-        else:
-            gram = moments.gram.double()
-            if self.kind == "bias":
-                sums = moments.sums.double()
-                gram = gram - sums[:, None] * sums[None, :] / moments.tokens
-            errors = slice_residuals(weight, gram, cuts)
-        return errors / moments.tokens
+            return refit_residuals(weight, self._factor(place, weight, features), cuts)
+        moments = features()
+        gram = moments.gram.double()
+        if self.kind == "bias":  # the mean is given back, so only what varies about it is lost
+            sums = moments.sums.double()
+            gram = gram - sums[:, None] * sums[None, :] / moments.tokens
+        return slice_residuals(weight, gram, cuts)
 
     def _factor(self, place: tuple[int, Part], weight: Tensor, features: Callable[[], Features]) -> Factor:
         return self.memo.get(place, lambda: self._factorise(place, weight, features()))

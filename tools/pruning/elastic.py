@@ -225,7 +225,7 @@ class ElasticModel:
         cuts = [self._channels(part, width) for width in range(units)]
         weight = output_projection(self._layer(layer), part).weight
         errors = self._compensator.residuals((layer, part), weight, cuts, lambda: self._features(layer, part))
-        return torch.cat([errors, errors.new_zeros(1)])
+        return torch.cat([errors, errors.new_zeros(1)]) / self._calibration.tokens
 
     # --- making -------------------------------------------------------------------------------------------------
 
@@ -257,7 +257,7 @@ class ElasticModel:
 
     def _features(self, index: int, part: Part) -> Features:
         """The moments in the reordered channel order."""
-        return self._calibration.features(index, part).permuted(self._channel_order(index, part).cpu())
+        return self._calibration.features(index, part).permuted(self._channel_order(index, part))
 
     @torch.no_grad()
     def _reorder(self, layer: nn.Module, index: int) -> None:

@@ -1,4 +1,4 @@
-"""Compensation: the refit solves its least-squares problem for every width, the bias keeps the mean, damping is said."""
+"""Compensation: the refit solves its least-squares problem for every width, the bias keeps the mean."""
 
 from __future__ import annotations
 
