@@ -34,8 +34,6 @@ from tools.workbench import ToolError, Workbench
 
 STEP_LIMIT = 1_000_000  # LangGraph's own limit is out of the way: the judge ends runs
 
-Watch = Callable[[SearchState], None]
-
 
 def build_graph(bench: Workbench, thinker: Thinker, judge: Judgement, saver: BaseCheckpointSaver) -> CompiledStateGraph:
     """The search as a graph."""
@@ -111,7 +109,6 @@ class Judgement:
     bench: Workbench
     settings: Settings
     trace: Callable[[TraceRecord], None]
-    watch: Watch
     mark: float = field(default_factory=time.perf_counter)  # when the time not yet accounted for began
 
     def __call__(self, state: SearchState) -> dict[str, Any]:
@@ -139,7 +136,6 @@ class Judgement:
                 stop=after["stop"] or None,
             )
         )
-        self.watch({**after, "messages": state["messages"]})  # the screen still shows the turn's calls
         return update
 
 

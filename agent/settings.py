@@ -68,6 +68,7 @@ class Settings(BaseModel):
     temperature: float = Field(0.8, ge=0, le=5, description="sampling temperature of the brain; 0 is greedy")
     top_p: float = Field(0.95, gt=0, le=1, description="nucleus of the brain's sampling")
     thought_tokens: int = Field(32, ge=0, le=4096, description="tokens of thought before each call; 0 turns it off")
+    call_tokens: int = Field(1024, ge=64, description="tokens a call may have at the most")
     brain_failures: Count = Field(3, description="failed turns in a row before the tool's random operator steps in")
     brain_seconds: float = Field(300.0, gt=0, description="a turn that takes longer counts as failed")
 

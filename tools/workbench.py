@@ -63,8 +63,6 @@ class Workbench:
     budget: Budget
     walks: Mapping[str, PopulationWalk]  # by name of the text
     memory: Memory
-    probes: tuple[Probe, ...]
-    costs: Costs  # predicted from the probes, the start of a search and the source of hints
     run: str
     seed: int
     sequence_length: int
@@ -73,6 +71,8 @@ class Workbench:
     latency: dict[str, int] = field(default_factory=dict)
     device_name: str = "cpu"
     progress: Progress | None = None
+    probes: tuple[Probe, ...] = ()
+    costs: Costs = Costs((), ())  # predicted from the probes: the start of a search and the source of hints
 
     def rng(self, *names: object) -> random.Random:
         """A generator that depends on the run's seed and on `names` alone, so that a repeated call draws the same."""

@@ -28,7 +28,6 @@ class EvaluateArguments(BaseModel):
 
     candidates: list[str] = Field(min_length=1, description="ids of the candidates to measure")
     fidelity: int = Field(description="tokens to measure on")
-    runtime: ToolRuntime
 
 
 def evaluate_tool(bench: Workbench) -> BaseTool:

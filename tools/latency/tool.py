@@ -18,7 +18,6 @@ class LatencyArguments(BaseModel):
     """Arguments of `benchmark_latency`."""
 
     candidate: str = Field(description="id of the candidate to time")
-    runtime: ToolRuntime
 
 
 def benchmark_latency_tool(bench: Workbench) -> BaseTool:

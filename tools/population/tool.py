@@ -18,7 +18,6 @@ class PopulationArguments(BaseModel):
 
     survivors: list[str] = Field(min_length=1, description="ids of the parents of the next generation, best first")
     note: str = Field("", description="a note to your future self")
-    runtime: ToolRuntime
 
 
 def record_population_tool(bench: Workbench) -> BaseTool:

@@ -43,7 +43,6 @@ class PruneArguments(BaseModel):
     layers: list[int] | None = Field(None, description="first and last layer taken from the second parent")
     mask: list[int] | None = Field(None, description="one number a layer: 0 from the first parent, 1 from the second")
     draw: int | None = Field(None, ge=1, description="have this many random offspring drawn instead")
-    runtime: ToolRuntime
 
 
 def prune_model_tool(bench: Workbench) -> BaseTool:
@@ -53,7 +52,7 @@ def prune_model_tool(bench: Workbench) -> BaseTool:
     def prune_model(runtime: ToolRuntime, **arguments: Any) -> str:
         """Make a candidate of exactly the budget: initialise, cross two parents, or mutate one."""
         turn = Turn.of(runtime.state, runtime.tool_call_id or "")
-        request = PruneArguments(runtime=runtime, **arguments)
+        request = PruneArguments(**arguments)
         if request.draw:
             made = [_draw(bench, request, turn, turn.first_id + index) for index in range(request.draw)]
         else:
@@ -196,6 +195,8 @@ def _answer(bench: Workbench, candidate: Candidate, *, known: bool) -> dict[str,
         "mlp": list(candidate.profile.mlp),
         "repaired_units": candidate.repaired,
         "params": candidate.params,
+        "operator": candidate.operator,
+        "proposed_by": candidate.proposed_by,
     }
     if known:
         fitness = bench.known_fitness(candidate.profile)

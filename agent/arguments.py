@@ -1,0 +1,112 @@
+"""The command line, made from the settings: one option a field, its description as its help."""
+
+from __future__ import annotations
+
+import argparse
+import types
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal, NoReturn, Union, get_args, get_origin
+
+from agent.settings import Settings, SettingsError
+
+COMMANDS = ("run", "resume", "report", "trace", "export")
+
+
+class Parser(argparse.ArgumentParser):
+    """Raises a sentence instead of printing a page of usage."""
+
+    def error(self, message: str) -> NoReturn:
+        """Raise SettingsError; see `python main.py --help`."""
+        raise SettingsError(f"{message} (python main.py --help shows what is allowed)")
+
+
+def parse(arguments: Sequence[str]) -> argparse.Namespace:
+    """The command and its options; `run` where no command is named.
+
+    Raises:
+        SettingsError: an unknown option or a value of the wrong kind.
+    """
+    words = list(arguments)
+    if not words or (words[0] not in COMMANDS and words[0] not in ("-h", "--help", "--version")):
+        words.insert(0, "run")
+    return _parser().parse_args(words)
+
+
+def given(namespace: argparse.Namespace) -> dict[str, Any]:
+    """The settings that the command line names."""
+    return {name: value for name, value in vars(namespace).items() if name in Settings.model_fields}
+
+
+def _parser() -> Parser:
+    parser = Parser(
+        prog="main.py",
+        description="A large language model that prunes itself. Without a command: run.",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+        epilog="Examples:\n  python main.py --sparsity 0.3\n  python main.py --model llama-2-70b --params 49B\n"
+        "  python main.py resume runs/smollm2-135m-20260101-120000",
+    )
+    parser.add_argument("--version", action="version", version=_version())
+    commands = parser.add_subparsers(dest="command", metavar="command", parser_class=Parser)
+    run = commands.add_parser("run", help="prune a model (the default)", allow_abbrev=False)
+    _add_settings(run)
+    for name, text in (
+        ("resume", "go on with a run that was stopped or killed"),
+        ("report", "write report.html anew and show the result"),
+        ("trace", "show what was said and done, step by step"),
+        ("export", "write the best profile of a run as a checkpoint"),
+    ):
+        command = commands.add_parser(name, help=text, allow_abbrev=False)
+        command.add_argument("run", type=Path, help="run directory")
+        if name == "trace":
+            command.add_argument("--step", type=int, help="show this step in full, with its prompt")
+        if name == "export":
+            command.add_argument("--candidate", help="id of the candidate (default: the one that was found)")
+            command.add_argument("--output", type=Path, required=True, help="folder to write, must not exist")
+    return parser
+
+
+def _add_settings(parser: argparse.ArgumentParser) -> None:
+    for name, field in Settings.model_fields.items():
+        option = "--" + name.replace("_", "-")
+        text = str(field.description).replace("%", "%%")
+        kind = _plain(field.annotation)
+        if field.default is not None and kind is not bool:
+            shown = ",".join(map(str, field.default)) if isinstance(field.default, tuple) else field.default
+            text += f" (default {shown})"
+        if kind is bool:
+            parser.add_argument(
+                option, action=argparse.BooleanOptionalAction, default=argparse.SUPPRESS, help=text, dest=name
+            )
+        elif get_origin(kind) is tuple:
+            parser.add_argument(option, type=_numbers, default=argparse.SUPPRESS, help=text, metavar="N,N", dest=name)
+        elif get_origin(kind) is Literal:
+            choices = ", ".join(map(str, get_args(kind)))
+            parser.add_argument(option, default=argparse.SUPPRESS, help=f"{text}: {choices}", metavar="X", dest=name)
+        else:
+            caster = kind if kind in (int, float, Path) else str
+            parser.add_argument(option, type=caster, default=argparse.SUPPRESS, help=text, metavar="X", dest=name)
+
+
+def _plain(annotation: Any) -> Any:
+    """The type behind Optional and Annotated."""
+    if get_origin(annotation) in (Union, types.UnionType):
+        annotation = next(kind for kind in get_args(annotation) if kind is not type(None))
+    return get_args(annotation)[0] if hasattr(annotation, "__metadata__") else annotation
+
+
+def _numbers(text: str) -> tuple[int, ...]:
+    try:
+        return tuple(int(number) for number in text.split(","))
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a list of whole numbers such as 1024,4096") from None
+
+
+def _version() -> str:
+    from importlib.metadata import PackageNotFoundError, version
+
+    try:
+        return version("self-pruner")
+    except PackageNotFoundError:
+        return "not installed"

@@ -1,0 +1,112 @@
+"""What a run starts with: sensitivity probes, the closed forms that follow from them, and the best of earlier runs.
+
+So no run starts worse than a closed form, whoever the brain is.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+
+from memory.profile import PARTS, Part, Profile
+from memory.records import Candidate, Proposer
+from tools.evaluation.tool import charge, measure
+from tools.pruning.operators import uniform
+from tools.pruning.sensitivity import Probe, SensitivityError, closed_form, cost_table
+from tools.workbench import Progress, Workbench
+
+PROBE_STEP = -1  # probes belong to no turn: a run that finds them in the memory is not charged for them
+UNIFORM, CLOSED_FORM = "uniform", "closed form of the probes"
+
+
+def probe_width(units: int) -> int:
+    """Units a probe keeps of a place that has `units`: two thirds, so that it costs enough to be measured."""
+    return min(units - 1, math.ceil(2 * units / 3))
+
+
+def with_costs(bench: Workbench, tokens: int, progress: Progress | None = None) -> Workbench:
+    """The workbench with every place probed on `tokens` tokens, and the cost table that follows."""
+    space = bench.budget.space
+    places: list[tuple[int, Part]] = [
+        (layer, part) for part in PARTS if space.units(part) > 1 for layer in range(space.n_layers)
+    ]
+    profiles = [space.dense().with_width(layer, part, probe_width(space.units(part))) for layer, part in places]
+    measure(replace(bench, progress=progress), profiles, range(tokens // bench.sequence_length), PROBE_STEP)
+    probes = []
+    for (layer, part), profile in zip(places, profiles, strict=True):
+        found = bench.fitness(profile, tokens)
+        if found is None or found.kl is None:
+            raise SensitivityError(
+                f"the probe of layer {layer} {part} failed: {bench.failure(profile)}; try --dtype float32"
+            )
+        probes.append(Probe(layer, part, profile.widths(part)[layer], found.kl))
+    curves = {
+        (layer, part): bench.elastic.residual(layer, part).tolist() for part in PARTS for layer in range(space.n_layers)
+    }
+    return replace(bench, probes=tuple(probes), costs=cost_table(space, probes, curves))
+
+
+def probe_uniform(bench: Workbench) -> None:
+    """Measure the uniform profile at the first fidelity: the prompts quote it from the first turn on."""
+    measure(bench, [uniform(bench.budget)], range(bench.fidelity[0] // bench.sequence_length), PROBE_STEP)
+
+
+def spent_on_probes(bench: Workbench) -> int:
+    """Tokens that this run has measured before its first turn."""
+    dense = bench.budget.space.dense()
+    profiles = [dense.with_width(probe.layer, probe.part, probe.width) for probe in bench.probes]
+    return charge(bench, [*profiles, uniform(bench.budget)], PROBE_STEP)
+
+
+def make_founders(bench: Workbench, remembered: int) -> list[str]:
+    """Record the first candidates of this run and return their ids: closed forms, then the best of earlier runs."""
+    made: list[tuple[Profile, Proposer, str]] = [
+        (uniform(bench.budget), "seed", UNIFORM),
+        (closed_form(bench.budget, bench.costs), "seed", CLOSED_FORM),
+        *((profile, "memory", detail) for profile, detail in best_known(bench, remembered)),
+    ]
+    distinct: dict[Profile, tuple[Proposer, str]] = {}
+    for profile, proposed_by, detail in made:
+        distinct.setdefault(profile, (proposed_by, detail))
+    rows = [
+        Candidate(
+            run=bench.run,
+            id=f"c{number}",
+            profile=profile,
+            parents=(),
+            operator="initialise",
+            proposed_by=proposed_by,
+            generation=0,
+            step=0,
+            call=0,
+            repaired=0,
+            params=bench.budget.space.params(profile),
+            detail=detail,
+        )
+        for number, (profile, (proposed_by, detail)) in enumerate(distinct.items(), start=1)
+    ]
+    bench.memory.record(*rows)  # all or none: a run that was killed has either its founders or has not begun
+    return [row.id for row in rows]
+
+
+def best_known(bench: Workbench, limit: int) -> list[tuple[Profile, str]]:
+    """The best profiles of earlier runs, repaired to this budget, those nearest to it first.
+
+    Fitness compares only within a budget, so runs are taken by how near theirs was, and each gives its best.
+    """
+    runs: dict[str, list[Candidate]] = {}
+    for row in bench.memory.recall(Candidate):
+        if row.run != bench.run:
+            runs.setdefault(row.run, []).append(row)
+    best: list[tuple[int, float, Candidate]] = []
+    for rows in runs.values():
+        scored = [(found.kl, row) for row in rows if (found := bench.fitness(row.profile, bench.fidelity[-1]))]
+        known = [(fitness, row) for fitness, row in scored if fitness is not None]
+        for fitness, row in sorted(known, key=lambda pair: pair[0])[:limit]:
+            best.append((abs(row.params - bench.budget.target_params) // bench.budget.space.block_params, fitness, row))
+    best.sort(key=lambda entry: (entry[0], entry[1], entry[2].run, entry[2].id))
+    repaired: dict[Profile, str] = {}
+    for _, _, row in best:
+        profile = bench.budget.project(row.profile.attention, row.profile.mlp).profile
+        repaired.setdefault(profile, f"{row.id} of {row.run}")
+    return list(repaired.items())[:limit]

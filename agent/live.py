@@ -1,0 +1,121 @@
+"""The search as it goes on: what is spent, what is best, what the brain thought last.
+
+It is fed with the records of the trace and knows nothing else, so what is on the screen is also in the file.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+
+from rich.console import Group
+from rich.live import Live
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+from rich.text import Text
+
+from agent.settings import Settings
+from agent.trace import Act, Judge, Think, TraceRecord
+from agent.view import View
+from memory.records import Fitness
+
+WIDTH = 100  # characters of a thought or a call that are shown
+
+
+class SearchScreen:
+    """Shows the records of a search as they are written."""
+
+    def __init__(self, view: View, settings: Settings, uniform: Callable[[], Fitness | None]) -> None:
+        """Show on `view`; `uniform` looks up the scores of the uniform profile at the last fidelity."""
+        self.view = view
+        self.settings = settings
+        self.uniform = uniform
+        self.thought = self.call = self.doing = ""
+        self.judge: Judge | None = None
+        self.fallbacks = self.failures = 0
+        self.done = self.total = 0
+        self._live: Live | None = None
+
+    @contextmanager
+    def shown(self) -> Iterator[None]:
+        """Keep the screen live inside the block, where there is a terminal."""
+        if not self.view.console.is_terminal:
+            yield
+            return
+        with Live(console=self.view.console, get_renderable=self.render, refresh_per_second=4, transient=True) as live:
+            self._live = live
+            yield
+        self._live = None
+
+    def progress(self, done: int, total: int) -> None:
+        """How far the evaluation in hand is."""
+        self.done, self.total = done, total
+
+    def see(self, record: TraceRecord) -> None:
+        """Take in one record of the trace."""
+        if isinstance(record, Think):
+            self._think(record)
+        elif isinstance(record, Act):
+            self._act(record)
+        else:
+            self.judge = record
+            self.doing = "the brain thinks"
+
+    def _think(self, record: Think) -> None:
+        if record.fallback:
+            self.fallbacks += 1
+            self.view.line(f"step {record.step}: the tool's random operator stands in for the brain", "yellow")
+        if record.error:
+            self.failures += 1
+            self.view.line(f"step {record.step}: the brain failed: {record.error}"[:300], "yellow")
+        if record.replies:
+            reply = record.replies[0]
+            self.thought = reply.thought or "(none)"
+            self.call = json.dumps(reply.call)
+        self.done = self.total = 0
+
+    def _act(self, record: Act) -> None:
+        self.doing = record.tool
+        if record.error:
+            self.view.line(f"step {record.step}: {record.tool}: {record.error}", "yellow")
+        elif record.tool == "record_population" and isinstance(record.result, dict):
+            self._generation(record.result)
+
+    def _generation(self, result: Mapping[str, object]) -> None:
+        spent = self.judge.spent if self.judge else {}
+        thought = f' | "{self.thought[:WIDTH]}"' if self.thought else ""
+        self.view.line(
+            f"generation {result['generation']}: {spent.get('evaluations', 0):.0f}/{self.settings.evaluations} "
+            f"evaluated, {spent.get('minutes', 0):.1f} min. {self.best()}{thought}"
+        )
+
+    def render(self) -> Group:
+        """The screen as rich renderables."""
+        spent = self.judge.spent if self.judge else {}
+        evaluated = int(spent.get("evaluations", 0))
+        table = Table.grid(padding=(0, 1))
+        table.add_row(
+            "Search",
+            ProgressBar(total=self.settings.evaluations, completed=evaluated, width=30),
+            Text(
+                f"{evaluated}/{self.settings.evaluations} evaluated, {spent.get('tokens', 0):,.0f} tokens, "
+                f"{spent.get('minutes', 0):.1f} min, generation {self.judge.generation if self.judge else 0}"
+            ),
+        )
+        if self.total:
+            table.add_row(self.doing, ProgressBar(total=self.total, completed=self.done, width=30), Text(""))
+        lines = [Text(self.best()), Text(f"Thought: {self.thought[:WIDTH]}"), Text(f"Call: {self.call[:WIDTH]}")]
+        if self.failures or self.fallbacks:
+            lines.append(Text(f"Brain: {self.failures} failed turns, {self.fallbacks} stood in for", style="yellow"))
+        return Group(table, *lines)
+
+    def best(self) -> str:
+        """The best candidate beside the uniform profile."""
+        if self.judge is None or self.judge.fitness is None:
+            return "Best: none yet"
+        best = f"Best: {self.judge.best}, fitness {self.judge.fitness:.4f} (dense 0)"
+        uniform = self.uniform()
+        if uniform is None or not uniform.kl:
+            return best
+        return f"{best}; uniform {uniform.kl:.4f} ({100 * (self.judge.fitness / uniform.kl - 1):+.1f}%)"

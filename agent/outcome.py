@@ -1,0 +1,181 @@
+"""What a run found, in figures: written to `result.json`, shown at the end, in the report and on the model card."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+from pydantic import BaseModel, ConfigDict
+
+from agent.trace import Act, Think, TraceRecord
+from memory.profile import Profile
+from memory.records import Candidate
+from tools.evaluation.fitness import mean, perplexity
+from tools.population.selection import Paired, paired
+from tools.workbench import Workbench
+
+SIGNIFICANT = 0.05
+
+
+class Row(BaseModel):
+    """One model of the final table."""
+
+    model_config = ConfigDict(frozen=True)
+
+    name: str  # dense, uniform, closed form, found
+    params: int
+    kl: float | None = None  # nats a token on the reporting text; 0 for the dense model by definition
+    perplexity: float | None = None
+    prefill_ms: float | None = None
+    decode_ms: float | None = None
+    tokens_per_second: float | None = None
+    speedup: float | None = None
+
+
+class Difference(BaseModel):
+    """Found less another one on the reporting text, sequence by sequence; below zero found is better."""
+
+    model_config = ConfigDict(frozen=True)
+
+    against: str
+    mean: float
+    standard_error: float | None
+    sequences: int
+
+
+class Yield(BaseModel):
+    """How many offspring of one proposer beat the better of their parents on the first fidelity."""
+
+    model_config = ConfigDict(frozen=True)
+
+    proposed_by: str
+    made: int  # distinct candidates, whether measured or not
+    compared: int  # measured beside all their parents
+    improved: int
+
+
+class Outcome(BaseModel):
+    """The result of a run."""
+
+    model_config = ConfigDict(frozen=True)
+
+    candidate: str
+    attention: list[int]
+    mlp: list[int]
+    dense: dict[str, int]  # units of a dense layer, by part
+    sparsity: float
+    stop: str
+    rows: list[Row]
+    differences: list[Difference]
+    unseen: dict[str, float]  # fitness on unseen tokens of the candidates compared at the end, by id
+    measured_on: str
+    latency_setting: str | None
+    spent: dict[str, float]
+    yields: list[Yield]
+    warnings: list[str]
+    verified: float | None = None  # largest difference of a logit between the exported folder and the elastic model
+
+    def row(self, name: str) -> Row:
+        """The row of that name."""
+        return next(row for row in self.rows if row.name == name)
+
+
+def reporting_scores(bench: Workbench, profile: Profile, text: str) -> tuple[list[float], list[float]]:
+    """KL and negative log-likelihood of every sequence of `text`, in nats a token."""
+    scores = [score for _, score in sorted(bench.scores(profile, text).items()) if score.error is None]
+    return [score.kl or 0.0 for score in scores], [score.nll or 0.0 for score in scores]
+
+
+def row_of(bench: Workbench, name: str, profile: Profile, text: str) -> Row:
+    """The table row of `profile` from its scores on `text`."""
+    kl, nll = reporting_scores(bench, profile, text)
+    return Row(name=name, params=bench.budget.space.params(profile), kl=mean(kl), perplexity=perplexity(nll))
+
+
+def difference(bench: Workbench, found: Profile, other: Profile, against: str, text: str) -> Difference:
+    """The paired difference of two profiles on `text`."""
+    result: Paired = paired(reporting_scores(bench, found, text)[0], reporting_scores(bench, other, text)[0])
+    return Difference(against=against, mean=result.mean, standard_error=result.standard_error, sequences=result.n)
+
+
+def yields(records: Sequence[TraceRecord], candidates: Sequence[Candidate], first_fidelity: int) -> list[Yield]:
+    """Who proposed how many candidates and how many improved, from the trace."""
+    proposer = {row.id: row.proposed_by for row in candidates}
+    changes: dict[str, float] = {}
+    for record in records:
+        if isinstance(record, Act) and record.tool == "evaluate" and isinstance(record.result, dict):
+            if record.result["fidelity"] != first_fidelity:
+                continue
+            for result in record.result["results"]:  # type: ignore[union-attr]
+                if isinstance(result, dict) and result.get("change"):
+                    # against the better parent: the one that leaves the least improvement
+                    changes[str(result["id"])] = max(change["mean"] for change in result["change"])  # type: ignore
+    found = []
+    for name in ("brain", "draw", "fallback", "seed", "memory"):
+        own = [row_id for row_id, by in proposer.items() if by == name]
+        compared = [changes[row_id] for row_id in own if row_id in changes]
+        if own:
+            improved = sum(change < 0 for change in compared)
+            found.append(Yield(proposed_by=name, made=len(own), compared=len(compared), improved=improved))
+    return found
+
+
+def brain_sentence(found: Sequence[Yield]) -> str:
+    """Whether the brain proposes better than chance, computed from the yields."""
+    by = {one.proposed_by: one for one in found}
+    brain = by.get("brain")
+    chance = [one for one in (by.get("draw"), by.get("fallback")) if one]
+    drawn, lucky = sum(one.compared for one in chance), sum(one.improved for one in chance)
+    if brain is None or not brain.compared:
+        return "The brain varied no candidate, so nothing can be said of its choices."
+    own = f"{brain.improved} of the brain's {brain.compared} variations beat their parents"
+    if not drawn:
+        return f"{own}; no random ones were drawn to compare with."
+    p = fisher(brain.improved, brain.compared, lucky, drawn)
+    against = f"and {lucky} of {drawn} random ones (Fisher's exact test, p = {p:.2g})"
+    if p >= SIGNIFICANT:
+        return f"{own}, {against}: this run does not show the brain to be better or worse than chance."
+    better = brain.improved * drawn > lucky * brain.compared
+    return f"{own}, {against}: the brain was {'better' if better else 'worse'} than chance."
+
+
+def fisher(a: int, n: int, b: int, m: int) -> float:
+    """Two-sided p-value of Fisher's exact test that `a` of `n` and `b` of `m` have one probability."""
+    hits = a + b
+
+    def weight(k: int) -> int:
+        return math.comb(n, k) * math.comb(m, hits - k)
+
+    possible = [weight(k) for k in range(max(0, hits - m), min(n, hits) + 1)]
+    return min(1.0, sum(each for each in possible if each <= weight(a)) / sum(possible))
+
+
+def summary(outcome: Outcome) -> str:
+    """The run in one sentence, computed from the figures."""
+    found, uniform = outcome.row("found"), outcome.row("uniform")
+    change = next(one for one in outcome.differences if one.against == "uniform")
+    if found.kl is None or not uniform.kl or found.perplexity is None or uniform.perplexity is None:
+        return "The found profile could not be measured."
+    if not change.mean:
+        return "The search found nothing better than the uniform profile."
+    word = "below" if change.mean < 0 else "above"
+    error = change.standard_error
+    clear = error is not None and abs(change.mean) > 2 * error
+    return (
+        f"At {outcome.sparsity:.0%} sparsity the found profile's KL is {abs(100 * (found.kl / uniform.kl - 1)):.1f}% "
+        f"{word} uniform ({found.kl:.4f} and {uniform.kl:.4f} nats a token), its perplexity {found.perplexity:.2f} "
+        f"beside {uniform.perplexity:.2f}; the paired difference is "
+        f"{'more' if clear else 'less'} than two standard errors."
+    )
+
+
+def brain_totals(records: Sequence[TraceRecord]) -> dict[str, float]:
+    """What the brain cost: turns, tokens read and written, decode steps, seconds."""
+    thinks = [record for record in records if isinstance(record, Think) and record.replies]
+    return {
+        "turns": len(thinks),
+        "input_tokens": sum(record.input_tokens for record in thinks),
+        "output_tokens": sum(record.output_tokens for record in thinks),
+        "decode_steps": sum(record.decode_steps for record in thinks),
+        "seconds": round(sum(record.seconds for record in thinks), 1),
+    }

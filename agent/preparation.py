@@ -1,0 +1,211 @@
+"""From settings to a workbench: model, text, calibration, elastic model, dense targets, probes, memory.
+
+Everything that is expensive is kept: what follows from model and text alone in the cache, named by a digest of all that
+it depends on; measurements in the memory. So a run that is resumed, or another run of the same model, is ready at once.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+import torch
+from safetensors import SafetensorError
+from torch import Tensor
+
+from agent.settings import Settings, SettingsError
+from agent.view import View
+from memory.store import Memory
+from tools.evaluation.targets import DenseTargets, TargetsError
+from tools.evaluation.walk import PopulationWalk
+from tools.models.bundled import cache_dir
+from tools.models.families import space_of
+from tools.models.source import LoadedModel, load, resolve
+from tools.pruning.budget import Budget, parse_params
+from tools.pruning.calibration import Calibration, CalibrationFileError, calibrate
+from tools.pruning.elastic import ElasticModel
+from tools.pruning.space import Space
+from tools.text.sources import text_source
+from tools.text.tokens import sequences
+from tools.workbench import FITNESS, Workbench
+
+REPORTING = "reporting"
+FORMAT = 1  # part of every digest: raised when what is kept changes its meaning
+CPU_CALIBRATION, GPU_CALIBRATION = 16, 128  # sequences
+
+TextPartName = Literal["calibration", "fitness", "reporting"]
+Kept = TypeVar("Kept", Calibration, DenseTargets)
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A workbench and what it was made from."""
+
+    bench: Workbench
+    loaded: LoadedModel
+    texts: dict[str, str]  # digests of the texts, by what they are for
+
+
+def device_of(settings: Settings) -> str:
+    """The device a run computes on.
+
+    Raises:
+        SettingsError: a device that this machine does not have.
+    """
+    if settings.device == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    if settings.device.startswith("cuda"):
+        if not torch.cuda.is_available():
+            raise SettingsError(f"--device {settings.device}: no GPU can be used here, only cpu")
+        index = int(settings.device.partition(":")[2] or 0)
+        if index >= torch.cuda.device_count():
+            raise SettingsError(f"--device {settings.device}: there are only {torch.cuda.device_count()} GPUs")
+    if settings.device == "mps" and not torch.backends.mps.is_available():
+        raise SettingsError("--device mps: no Apple GPU can be used here, only cpu")
+    return settings.device
+
+
+def budget_of(settings: Settings, space: Space) -> Budget:
+    """The budget that the settings ask for."""
+    if settings.params is not None:
+        return Budget.from_params(space, parse_params(settings.params))
+    return Budget.from_sparsity(space, 0.2 if settings.sparsity is None else settings.sparsity)
+
+
+def prepare(settings: Settings, run: str, view: View) -> Prepared:
+    """Make the workbench of the run named `run`."""
+    device = device_of(settings)
+    dtype = settings.dtype if settings.dtype != "auto" else ("float32" if device == "cpu" else "bfloat16")
+    cache = settings.cache or cache_dir()
+    source = resolve(settings.model, settings.revision)
+    with view.phase(f"Loading {source.name}", unit="bytes") as progress:
+        loaded = load(
+            source,
+            device=device,
+            dtype=dtype,
+            trust_remote_code=settings.trust_remote_code,
+            cache=cache,
+            progress=progress,
+        )
+    # The target is checked before anything expensive is done.
+    budget_of(settings, space_of(loaded.model, settings.mlp_unit, settings.compensation == "bias"))
+    texts = read_texts(settings, loaded, device, view)
+    key = {"format": FORMAT, "model": loaded.fingerprint, "dtype": dtype, "text": digest(texts["calibration"])}
+    with view.phase("Calibration") as progress:
+        calibration = keep(
+            cache / "calibration" / f"{named(key)}.safetensors",
+            Calibration,
+            lambda: calibrate(loaded.model, texts["calibration"], batch=2 if device == "cpu" else 8, progress=progress),
+            view,
+        )
+    with view.phase("Elastic model"):
+        elastic = ElasticModel(
+            loaded.model,
+            calibration,
+            importance=settings.importance,
+            compensation=settings.compensation,
+            mlp_unit=settings.mlp_unit,
+        )
+        budget = budget_of(settings, elastic.space)
+    walks = {
+        name: make_walk(elastic, texts[name], cache, {**key, "text": digest(texts[name])}, view)
+        for name in (FITNESS, REPORTING)
+    }
+    context = {
+        **key,
+        "importance": settings.importance,
+        "compensation": settings.compensation,
+        "mlp_unit": elastic.space.mlp_unit,
+        "fitness": digest(texts[FITNESS]),
+        "reporting": digest(texts[REPORTING]),
+        "length": settings.sequence_length,
+    }
+    memory = Memory(settings.memory_path, named(context), {"model": loaded.name, **context})
+    bench = Workbench(
+        elastic=elastic,
+        budget=budget,
+        walks=walks,
+        memory=memory,
+        run=run,
+        seed=settings.seed,
+        sequence_length=settings.sequence_length,
+        fidelity=settings.fidelity,
+        mutation_step=settings.mutation_step,
+        latency={
+            "prompt_tokens": settings.latency_prompt,
+            "decode_tokens": settings.latency_decode,
+            "repeats": settings.latency_repeats,
+            "batch": 1,
+        },
+        device_name=device,
+    )
+    for sentence in elastic.warnings:
+        view.warn(sentence)
+    return Prepared(bench, loaded, {name: digest(ids) for name, ids in texts.items()})
+
+
+def read_texts(settings: Settings, loaded: LoadedModel, device: str, view: View) -> dict[str, Tensor]:
+    """The token ids [sequences, length] of the three texts, which share no passage."""
+    longest = loaded.model.config.max_position_embeddings
+    length = min(settings.calibration_length, longest)
+    if settings.sequence_length > longest:
+        raise SettingsError(f"--sequence-length must be at most the model's context, {longest}")
+    count = settings.calibration_sequences or (CPU_CALIBRATION if device == "cpu" else GPU_CALIBRATION)
+    measured = settings.sequences(settings.fidelity[-1] + settings.final_tokens)
+    reported = settings.sequences(settings.reporting_tokens)
+    wanted: list[tuple[str, TextPartName, str, int, int]] = [
+        ("calibration", "calibration", settings.calibration, count, length),
+        (FITNESS, "fitness", settings.fitness_text, measured, settings.sequence_length),
+        (REPORTING, "reporting", settings.reporting_text, reported, settings.sequence_length),
+    ]
+    texts = {}
+    with view.phase("Reading text", unit="bytes") as progress:
+        for name, part, source, n, tokens in wanted:
+            text = text_source(source, part, cache=settings.cache, progress=progress)
+            texts[name] = sequences(text.documents, loaded.tokenizer, n, tokens)
+    return texts
+
+
+def make_walk(elastic: ElasticModel, ids: Tensor, cache: Path, key: dict[str, Any], view: View) -> PopulationWalk:
+    """The walk over one text, with the dense targets from the cache or made now."""
+    with view.phase("Dense targets") as progress:
+        targets = keep(
+            cache / "targets" / f"{named(key)}.safetensors",
+            DenseTargets,
+            lambda: DenseTargets.build(elastic, elastic.store, ids, progress=progress),
+            view,
+        )
+    return PopulationWalk(elastic, elastic.store, targets, ids)
+
+
+def keep(path: Path, kind: type[Kept], make: Callable[[], Kept], view: View) -> Kept:
+    """What the cache holds at `path`, or what `make` makes, kept there for the next time.
+
+    A damaged file is made anew, and a cache that can't be written costs only time; both are said.
+    """
+    if path.exists():
+        try:
+            return kind.load(path)
+        except (CalibrationFileError, TargetsError) as error:
+            view.warn(f"{error}; it is made anew")
+    made = make()
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        made.save(path)
+    except (OSError, SafetensorError) as error:
+        view.warn(f"cannot keep {path.name} in {path.parent} for the next run: {error}")
+    return made
+
+
+def digest(ids: Tensor) -> str:
+    """A digest of token ids and their shape."""
+    return hashlib.sha256(str(tuple(ids.shape)).encode() + ids.cpu().numpy().tobytes()).hexdigest()[:16]
+
+
+def named(key: dict[str, Any]) -> str:
+    """A file name that stands for everything in `key`."""
+    return hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:24]

@@ -1,0 +1,210 @@
+"""One run from its settings to its checkpoint, and on again after it was stopped.
+
+Ctrl-C asks the graph to end after the node in hand; a second one ends the process at once. Either way, and after a
+kill, `resume` goes on with what is on the disk.
+"""
+
+from __future__ import annotations
+
+import signal
+import sqlite3
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from langchain_core.language_models import BaseChatModel
+from langchain_core.messages import HumanMessage, SystemMessage
+from langgraph.checkpoint.sqlite import SqliteSaver
+from langgraph.runtime import RunControl
+
+from agent.brain.chat import TargetBrain
+from agent.brain.scripted import FirstBrain, UniformBrain
+from agent.finish import NotFinishedError, export_candidate, finish
+from agent.founders import UNIFORM, make_founders, probe_uniform, spent_on_probes, with_costs
+from agent.graph import Judgement, build_graph, search
+from agent.live import SearchScreen
+from agent.observe import Observer, run_facts
+from agent.outcome import Outcome
+from agent.preparation import Prepared, device_of, prepare
+from agent.report import write_report
+from agent.run_directory import RunDirectory
+from agent.settings import Settings, make_settings
+from agent.state import SearchState
+from agent.think import Thinker
+from agent.trace import TraceRecord, TraceWriter
+from agent.view import View
+from memory.records import Candidate
+from prompts.templates import Messages, PromptSet
+from tools.evaluation.fitness import perplexity
+from tools.models.source import resolve
+from tools.workbench import FITNESS, Workbench
+
+DRAIN = "stopped by the user"
+
+
+class Stopped(Exception):
+    """The run was stopped and can be resumed; not an error."""
+
+    def __init__(self, run: Path) -> None:
+        """The run directory is part of what the user is told."""
+        super().__init__(f"stopped: {run}")
+        self.run = run
+
+
+def start(settings: Settings, view: View) -> tuple[Path, Outcome]:
+    """Make a new run and carry it out; returns the run directory and the result."""
+    resolve(settings.model, settings.revision)  # a wrong name leaves no run directory behind
+    prompts = PromptSet(settings.prompt_set, settings.prompts)
+    prompts.check()
+    device = device_of(settings)
+    with RunDirectory.create(
+        settings.runs, settings.model, settings.to_toml(), device=device, seed=settings.seed
+    ) as run:
+        prompts.copy_to(run.prompts)
+        view.line(f"Run {run.path}")
+        return run.path, carry_out(settings, run, view)
+
+
+def resume(path: Path, view: View) -> tuple[Path, Outcome]:
+    """Go on with the run at `path`."""
+    with RunDirectory.resume(path) as run:
+        settings = make_settings(run.settings)
+        view.line(f"Resuming {run.path}")
+        return run.path, carry_out(settings, run, view)
+
+
+def carry_out(settings: Settings, run: RunDirectory, view: View) -> Outcome:
+    """Prepare, search, finish. The run's status says how it ended."""
+    try:
+        prepared = with_founders(prepare(settings, run.name, view), settings, view)
+        with closing(prepared.bench.memory), TraceWriter(run.trace) as trace:
+            state = run_search(prepared, settings, run, view, trace)
+            if state is None:
+                raise Stopped(run.path)
+            outcome = finish(prepared, settings, state, run, view)
+        write_report(run, settings, outcome)
+    except (Stopped, KeyboardInterrupt):
+        run.set_status("stopped", DRAIN)
+        raise Stopped(run.path) from None
+    except Exception as error:
+        run.set_status("stopped", f"{type(error).__name__}: {error}")
+        raise
+    run.set_status("finished", outcome.stop)
+    return outcome
+
+
+def export(path: Path, candidate: str | None, folder: Path, view: View) -> float:
+    """Write one candidate of a finished run as a checkpoint; returns the largest logit difference after reloading."""
+    run = RunDirectory.open(path)
+    if not run.status == "finished":
+        raise NotFinishedError(f"the run {path} has no result yet: python main.py resume {path}")
+    settings = make_settings(run.settings)
+    prepared = prepare(settings, run.name, view)
+    with closing(prepared.bench.memory):
+        return export_candidate(prepared, settings, run, candidate, folder, view).verified or 0.0
+
+
+def with_founders(prepared: Prepared, settings: Settings, view: View) -> Prepared:
+    """Probe every place and measure the uniform profile, which the prompts quote."""
+    with view.phase("Sensitivity probes") as progress:
+        bench = with_costs(prepared.bench, settings.probe_tokens, progress)
+    probe_uniform(bench)
+    return replace(prepared, bench=bench)
+
+
+def run_search(
+    prepared: Prepared, settings: Settings, run: RunDirectory, view: View, trace: TraceWriter
+) -> SearchState | None:
+    """The agent's search; None where the user stopped it."""
+    bench = prepared.bench
+    uniform = next(iter(bench.memory.recall(Candidate, run=bench.run, detail=UNIFORM)), None)
+    seeds = make_founders(bench, settings.remembered) if uniform is None else _founder_ids(bench)
+    uniform = bench.memory.recall(Candidate, run=bench.run, detail=UNIFORM)[0]
+    screen = SearchScreen(view, settings, lambda: bench.fitness(uniform.profile, bench.fidelity[-1]))
+    bench = replace(bench, progress=screen.progress)
+
+    def record(line: TraceRecord) -> None:
+        trace.write(line)
+        screen.see(line)
+
+    prompts = PromptSet(settings.prompt_set, run.prompts)
+    brain = make_brain(prepared, settings)
+    config = prepared.loaded.model.config
+    sequences = settings.sequences(settings.fidelity[-1])
+    dense = perplexity(bench.walks[FITNESS].targets.nll[:sequences])
+    facts = run_facts(
+        bench, prepared.loaded.name, prepared.loaded.family.model_type, config.hidden_size, dense, uniform.profile
+    )
+    thinker = Thinker(
+        bench=bench,
+        settings=settings,
+        brain=brain,
+        prompts=prompts,
+        observer=Observer(bench, settings, facts, prompts.actions, prompts.hints),
+        count_tokens=_counter(brain),
+        context=_room(brain, config.max_position_embeddings),
+        trace=record,
+    )
+    control = RunControl()
+    judge = Judgement(bench, settings, record)
+    with _checkpoints(run.checkpoint) as saver, _drain_on_interrupt(control, view), screen.shown():
+        graph = build_graph(bench, thinker, judge, saver)
+        return search(graph, seeds, spent_on_probes(bench), control, run.name)
+
+
+def make_brain(prepared: Prepared, settings: Settings) -> BaseChatModel:
+    """The brain that the settings name, on the same weights as the elastic model."""
+    if settings.brain == "uniform":
+        return UniformBrain(seed=settings.seed)
+    if settings.brain == "first":
+        return FirstBrain(seed=settings.seed)
+    return TargetBrain(
+        model=prepared.loaded.model,
+        tokenizer=prepared.loaded.tokenizer,
+        temperature=settings.temperature,
+        top_p=settings.top_p,
+        thought_tokens=settings.thought_tokens,
+        max_call_tokens=settings.call_tokens,
+        time_limit=settings.brain_seconds,
+        seed=settings.seed,
+    )
+
+
+def _founder_ids(bench: Workbench) -> list[str]:
+    return [row.id for row in bench.memory.recall(Candidate, run=bench.run, step=0)]
+
+
+def _counter(brain: BaseChatModel) -> Any:
+    def count(messages: Messages) -> int:
+        return brain.get_num_tokens_from_messages([SystemMessage(messages.system), HumanMessage(messages.turn)])
+
+    return count if isinstance(brain, TargetBrain) else lambda messages: 0  # controls read nothing
+
+
+def _room(brain: BaseChatModel, context: int) -> int:
+    limit = brain.prompt_limit if isinstance(brain, TargetBrain) else None
+    return context if limit is None else limit
+
+
+@contextmanager
+def _checkpoints(path: Path) -> Iterator[SqliteSaver]:
+    with closing(sqlite3.connect(path, check_same_thread=False)) as connection:
+        yield SqliteSaver(connection)
+
+
+@contextmanager
+def _drain_on_interrupt(control: RunControl, view: View) -> Iterator[None]:
+    """The first Ctrl-C drains, the second one is a KeyboardInterrupt again."""
+
+    def drain(signum: int, frame: object) -> None:
+        control.request_drain(DRAIN)
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        view.line("Stopping after the step in hand; press Ctrl-C again to stop at once.", "yellow")
+
+    before = signal.signal(signal.SIGINT, drain)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)

@@ -1,0 +1,85 @@
+"""What a person sees while a run goes on: bars in a terminal, plain lines where there is none.
+
+Everything that comes from a model or a file goes to rich as `Text`, never as markup.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
+from rich.table import Table
+from rich.text import Text
+
+from tools.workbench import Progress as Report
+
+PLAIN_SECONDS = 20.0  # between two plain lines of one phase
+
+
+class View:
+    """The screen of a run."""
+
+    def __init__(self, console: Console | None = None) -> None:
+        """Show on `console`, by default standard output."""
+        self.console = console or Console(highlight=False, soft_wrap=True)
+
+    def line(self, text: str, style: str = "") -> None:
+        """One line, as it is."""
+        self.console.print(Text(text, style=style))
+
+    def warn(self, sentence: str) -> None:
+        """A fallback or a difficulty that the user should know of."""
+        self.line(f"warning: {sentence}", "yellow")
+
+    def table(self, title: str, header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+        """A small table, the first column being names."""
+        table = Table(title=title, title_justify="left", title_style="bold")
+        for index, name in enumerate(header):
+            table.add_column(name, justify="left" if index == 0 else "right", overflow="fold")
+        for row in rows:
+            table.add_row(*(Text(cell) for cell in row))
+        self.console.print(table)
+
+    @contextmanager
+    def phase(self, name: str, unit: str = "") -> Iterator[Report]:
+        """A phase with a bar; yields a function to report (done, total) with. Says how long it took, if long."""
+        start = time.perf_counter()
+        if self.console.is_terminal:
+            with self._bar() as bar:
+                task = bar.add_task(name, total=None)
+
+                def report(done: int, total: int) -> None:
+                    bar.update(task, completed=done, total=total or None)
+
+                yield report
+        else:
+            yield _plain(self, name)
+        seconds = time.perf_counter() - start
+        if seconds >= 1.0:
+            self.line(f"{name}: {seconds:.0f} s", "dim")
+
+    def _bar(self) -> Progress:
+        return Progress(
+            TextColumn("{task.description}", markup=False),
+            BarColumn(),
+            TaskProgressColumn(),
+            TimeRemainingColumn(),
+            console=self.console,
+            transient=True,
+        )
+
+
+def _plain(view: View, name: str) -> Report:
+    last = time.perf_counter()
+
+    def report(done: int, total: int) -> None:
+        nonlocal last
+        now = time.perf_counter()
+        if now - last >= PLAIN_SECONDS and total:
+            last = now
+            view.line(f"{name}: {100 * done // total}%")
+
+    return report

@@ -1,0 +1,32 @@
+"""Self-Pruner's command line: run (the default), resume, report, trace, export."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+
+from memory.errors import SelfPrunerError
+
+INTERRUPTED = 130  # the shell's code for a process that Ctrl-C ended
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Carry out one command; returns the exit status."""
+    try:
+        # Imported here so that Ctrl-C during the seconds that torch takes to load is no traceback either.
+        from agent.commands import command
+
+        return command(sys.argv[1:] if arguments is None else arguments)
+    except SelfPrunerError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return error.exit_code
+    except KeyboardInterrupt:
+        print("Interrupted.", file=sys.stderr)
+        return INTERRUPTED
+    except BrokenPipeError:  # the reader of a pipe, such as head, has seen enough
+        sys.stderr.close()
+        return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

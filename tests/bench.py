@@ -1,0 +1,82 @@
+"""A workbench on a tiny random model and random tokens: everything real but the size."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from agent.founders import make_founders, probe_uniform, with_costs
+from agent.settings import Settings
+from memory.store import Memory
+from tests.tiny import MLP_UNIT, tiny_model
+from tools.evaluation.targets import DenseTargets
+from tools.evaluation.walk import PopulationWalk
+from tools.pruning.budget import Budget
+from tools.pruning.calibration import calibrate
+from tools.pruning.elastic import ElasticModel
+from tools.workbench import FITNESS, Workbench
+
+LENGTH = 16  # tokens of a sequence
+
+
+def tiny_settings(**values: Any) -> Settings:
+    """Settings that fit the tiny model: two fidelities of 2 and 4 sequences, small generations."""
+    defaults: dict[str, Any] = dict(
+        sparsity=0.3,
+        sequence_length=LENGTH,
+        fidelity=(2 * LENGTH, 4 * LENGTH),
+        probe_tokens=LENGTH,
+        final_tokens=2 * LENGTH,
+        reporting_tokens=2 * LENGTH,
+        evaluations=24,
+        offspring=6,
+        population=3,
+        initial=4,
+        draws=2,
+        benchmarks=1,
+        latency_prompt=8,
+        latency_decode=2,
+        latency_repeats=1,
+        brain="uniform",
+    )
+    return Settings(**(defaults | values))
+
+
+def tiny_bench(path: Path, settings: Settings, run: str = "run", family: str = "llama", **model: Any) -> Workbench:
+    """A probed workbench of run `run` whose memory is `path/memory.sqlite`."""
+    tiny = tiny_model(family, **model)
+    generator = torch.Generator().manual_seed(1)
+    calibration = calibrate(tiny, torch.randint(0, 512, (4, 32), generator=generator))
+    elastic = ElasticModel(tiny, calibration, mlp_unit=MLP_UNIT)
+    walks = {}
+    for name in (FITNESS, "reporting"):
+        ids = torch.randint(0, 512, (6, LENGTH), generator=generator)
+        walks[name] = PopulationWalk(elastic, elastic.store, DenseTargets.build(elastic, elastic.store, ids, k=64), ids)
+    bench = Workbench(
+        elastic=elastic,
+        budget=Budget.from_sparsity(elastic.space, settings.sparsity or 0.2),
+        walks=walks,
+        memory=Memory(path / "memory.sqlite", "tiny", {}),
+        run=run,
+        seed=settings.seed,
+        sequence_length=LENGTH,
+        fidelity=settings.fidelity,
+        mutation_step=settings.mutation_step,
+        latency={
+            "prompt_tokens": settings.latency_prompt,
+            "decode_tokens": settings.latency_decode,
+            "repeats": settings.latency_repeats,
+            "batch": 1,
+        },
+    )
+    bench = with_costs(bench, settings.probe_tokens)
+    probe_uniform(bench)
+    return bench
+
+
+def founded_bench(path: Path, settings: Settings, run: str = "run", **model: Any) -> tuple[Workbench, list[str]]:
+    """A workbench and the ids of its founders."""
+    bench = tiny_bench(path, settings, run, **model)
+    return bench, make_founders(bench, settings.remembered)
