@@ -13,7 +13,7 @@ candidate twice or loses the best.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from memory.profile import Part
@@ -66,8 +66,9 @@ class LegalTurn:
     """What may be said in this turn."""
 
     kind: Kind
-    tools: tuple[Schema, ...]  # functions in OpenAI's format
+    tools: tuple[Schema, ...]  # functions in OpenAI's format, for any reply
     replies: int = 1  # replies to sample
+    variants: tuple[tuple[Schema, ...], ...] = ()  # the same narrowed for each reply, where replies differ
     brackets: tuple[tuple[str, ...], ...] = ()
     decided: dict[str, Any] | None = None  # the only legal call, where there is nothing to decide
 
@@ -75,10 +76,14 @@ class LegalTurn:
 def legal_turn(facts: Facts, actions: Sequence[str]) -> LegalTurn:
     """The legal calls in the state described by `facts`, for a prompt set that offers `actions`."""
     if facts.missing > 0:
-        kind: Kind = "initialise" if facts.generation == 0 else "vary"
-        variants = _initialise(facts.space) if kind == "initialise" else _variations(facts, actions)
+        replies = min(facts.samples, facts.missing)
+        if facts.generation == 0:
+            return LegalTurn("initialise", (_making(_initialise(facts.space)),), replies)
         return LegalTurn(
-            kind, (function("prune_model", {"anyOf": variants}),), replies=min(facts.samples, facts.missing)
+            "vary",
+            (_making(_variations(facts, actions)),),
+            replies,
+            variants=tuple((_making(_variations(share, actions)),) for share in shares(facts, replies)),
         )
     if facts.pending:
         arguments = {"candidates": list(facts.pending), "fidelity": facts.fidelity}
@@ -100,6 +105,24 @@ def legal_turn(facts: Facts, actions: Sequence[str]) -> LegalTurn:
         timing = function("benchmark_latency", closed({"candidate": {"enum": list(facts.timeable)}}))
         return LegalTurn("latency", (timing, survive), brackets=slots)
     return LegalTurn("survive", (survive,), brackets=slots)
+
+
+def shares(facts: Facts, replies: int) -> list[Facts]:
+    """The facts as each reply of one turn sees them: a different part of the shortlists, half of it at most.
+
+    Replies to one prompt tend to be one reply: a small brain has its favourites. With a share of its own each of them
+    decides among other places, so a turn makes different candidates, and every choice is still the brain's.
+    """
+
+    def part(places: tuple[Place, ...], reply: int) -> tuple[Place, ...]:
+        size = (len(places) + 1) // 2
+        return tuple(places[(reply + offset) % len(places)] for offset in range(size)) if places else ()
+
+    return [replace(facts, cut=part(facts.cut, reply), grow=part(facts.grow, reply)) for reply in range(replies)]
+
+
+def _making(variants: list[Schema]) -> Schema:
+    return function("prune_model", {"anyOf": variants})
 
 
 def function(name: str, parameters: Schema) -> Schema:

@@ -29,7 +29,7 @@ from tools.pruning.budget import Budget, parse_params
 from tools.pruning.calibration import Calibration, CalibrationFileError, calibrate
 from tools.pruning.elastic import ElasticModel
 from tools.pruning.space import Space
-from tools.text.sources import text_source
+from tools.text.sources import NAMES, text_source
 from tools.text.tokens import sequences
 from tools.workbench import FITNESS, Workbench
 
@@ -148,6 +148,13 @@ def prepare(settings: Settings, run: str, view: View) -> Prepared:
     return Prepared(bench, loaded, {name: digest(ids) for name, ids in texts.items()})
 
 
+def check_text(settings: Settings) -> None:
+    """Find a text that is unknown, missing or damaged before a model is loaded; texts to be fetched come later."""
+    for name in (settings.calibration, settings.fitness_text, settings.reporting_text):
+        if name.lower() not in NAMES:
+            text_source(name, "fitness")
+
+
 def read_texts(settings: Settings, loaded: LoadedModel, device: str, view: View) -> dict[str, Tensor]:
     """The token ids [sequences, length] of the three texts, which share no passage."""
     longest = loaded.model.config.max_position_embeddings
@@ -166,7 +173,7 @@ def read_texts(settings: Settings, loaded: LoadedModel, device: str, view: View)
     with view.phase("Reading text", unit="bytes") as progress:
         for name, part, source, n, tokens in wanted:
             text = text_source(source, part, cache=settings.cache, progress=progress)
-            texts[name] = sequences(text.documents, loaded.tokenizer, n, tokens)
+            texts[name] = sequences(text.documents, loaded.tokenizer, n, tokens, name=f"{source} ({part} part)")
     return texts
 
 

@@ -6,6 +6,7 @@ kill, `resume` goes on with what is on the disk.
 
 from __future__ import annotations
 
+import shutil
 import signal
 import sqlite3
 from collections.abc import Iterator
@@ -27,14 +28,16 @@ from agent.graph import Judgement, build_graph, search
 from agent.live import SearchScreen
 from agent.observe import Observer, run_facts
 from agent.outcome import Outcome
-from agent.preparation import Prepared, device_of, prepare
+from agent.preparation import Prepared, check_text, device_of, prepare
 from agent.report import write_report
 from agent.run_directory import RunDirectory
-from agent.settings import Settings, make_settings
+from agent.settings import Settings, SettingsError, make_settings
 from agent.state import SearchState
 from agent.think import Thinker
 from agent.trace import TraceRecord, TraceWriter
 from agent.view import View
+from memory.database import connect
+from memory.errors import SelfPrunerError
 from memory.records import Candidate
 from prompts.templates import Messages, PromptSet
 from tools.evaluation.fitness import perplexity
@@ -59,12 +62,28 @@ def start(settings: Settings, view: View) -> tuple[Path, Outcome]:
     prompts = PromptSet(settings.prompt_set, settings.prompts)
     prompts.check()
     device = device_of(settings)
+    check_text(settings)
+    check_memory(settings.memory_path)
     with RunDirectory.create(
         settings.runs, settings.model, settings.to_toml(), device=device, seed=settings.seed
     ) as run:
-        prompts.copy_to(run.prompts)
-        view.line(f"Run {run.path}")
-        return run.path, carry_out(settings, run, view)
+        try:
+            prompts.copy_to(run.prompts)
+            view.line(f"Run {run.path}")
+            return run.path, carry_out(settings, run, view)
+        except SelfPrunerError:
+            if not run.checkpoint.exists():  # nothing was searched yet: a mistake leaves no empty run behind
+                shutil.rmtree(run.path)
+            raise
+
+
+def check_memory(path: Path) -> None:
+    """Find a file that is no memory now, not after the calibration."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise SettingsError(f"--memory {path}: its folder cannot be made: {error.strerror}") from error
+    connect(path).close()
 
 
 def resume(path: Path, view: View) -> tuple[Path, Outcome]:

@@ -15,6 +15,7 @@ from typing import Any
 from langchain_core.language_models import BaseChatModel
 from langchain_core.messages import AIMessage, BaseMessage, HumanMessage, SystemMessage
 
+from agent.brain.calls import Brain
 from agent.brain.schema import violations
 from agent.facts import attempts_used_up, facts
 from agent.legal import Facts, LegalTurn, legal_turn
@@ -100,7 +101,10 @@ class Thinker:
             prompt = f"{messages.system}\n\n{messages.turn}"
             spoken: list[BaseMessage] = [SystemMessage(messages.system), HumanMessage(messages.turn)]
             seed = int.from_bytes(hashlib.sha256(f"{self.settings.seed}/{step}".encode()).digest()[:4])
-            result = self.brain.generate([spoken], tools=list(turn.tools), n=turn.replies, seed=seed)
+            extra: dict[str, Any] = {}
+            if turn.variants and isinstance(self.brain, Brain):  # any other chat model knows one offer for all replies
+                extra["variants"] = [list(offer) for offer in turn.variants]
+            result = self.brain.generate([spoken], tools=list(turn.tools), n=turn.replies, seed=seed, **extra)
             replies = [generation.message for generation in result.generations[0]]  # type: ignore[union-attr]
         except Exception as fault:  # whatever a brain does, the run goes on: the failure is counted and shown
             error = f"{type(fault).__name__}: {fault}"
@@ -137,10 +141,11 @@ class Thinker:
 
     def _legal(self, replies: Sequence[BaseMessage], turn: LegalTurn) -> tuple[list[Call], list[str]]:
         """The legal calls among the replies, and a sentence for each reply that holds none."""
-        schemas = {tool["function"]["name"]: tool["function"]["parameters"] for tool in turn.tools}
         legal: list[Call] = []
         faults: list[str] = []
-        for reply in replies:
+        for index, reply in enumerate(replies):
+            tools = turn.variants[index] if turn.variants and isinstance(self.brain, Brain) else turn.tools
+            schemas = {tool["function"]["name"]: tool["function"]["parameters"] for tool in tools}
             spoken = reply.tool_calls[0] if isinstance(reply, AIMessage) and reply.tool_calls else None
             if spoken is None:
                 faults.append("the reply holds no call")

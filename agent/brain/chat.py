@@ -7,6 +7,7 @@ chat model accepts it; without tools it is a plain chat model.
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from functools import cached_property
 from typing import Any
 
@@ -81,11 +82,15 @@ class TargetBrain(Brain):
         *,
         tools: Any = None,
         tool_choice: Any = None,
+        variants: Sequence[Sequence[Any]] | None = None,
         n: int = 1,
         seed: int | None = None,
         **kwargs: Any,
     ) -> ChatResult:
         """`n` replies to `messages`: with tools a thought and a legal call each, without tools plain text.
+
+        `variants` gives each of the `n` replies tools of its own, in place of `tools`: one prompt, read once, and
+        another choice for every reply.
 
         Raises:
             ContextOverflowError: the prompt leaves no room for the longest reply.
@@ -93,7 +98,8 @@ class TargetBrain(Brain):
             BrainError: decoding failed, BrainTimeoutError: it took longer than `time_limit`.
         """
         seed = self.seed if seed is None else seed
-        calls = legal_calls(tools or (), tool_choice)
+        offers = [legal_calls(offer, tool_choice) for offer in variants or [tools or ()] * n]
+        calls = offers[0]
         prompt = render(self.tokenizer, messages)
         if self.prompt_limit is not None and len(prompt) > self.prompt_limit:
             raise ContextOverflowError(
@@ -101,13 +107,13 @@ class TargetBrain(Brain):
                 f"leaves {self.prompt_limit} beside a reply of up to {self.thought_tokens + self.max_call_tokens}"
             )
         vocab = self.model.get_output_embeddings().weight.shape[0]
-        grammar = call_grammar(calls, self.thought_tokens) if calls else ""
-        if calls:
+        grammars = [call_grammar(offer, self.thought_tokens) if offer else "" for offer in offers]
+        for grammar in dict.fromkeys(filter(None, grammars)):
             check_grammar(grammar, self.alphabet)
 
-        def constraint() -> Constraint:
-            if calls:
-                return GrammarConstraint(grammar, self.alphabet, vocab)
+        def constraint(index: int) -> Constraint:
+            if grammars[index]:
+                return GrammarConstraint(grammars[index], self.alphabet, vocab)
             return FreeText(self.alphabet, vocab, self.end, self.tokenizer.all_special_ids, stop or ())
 
         sampling = Sampling(

@@ -8,6 +8,7 @@ and field names lie between two decisions.
 from __future__ import annotations
 
 import hashlib
+import os
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -62,14 +63,14 @@ class Decoded:
 def decode(
     branches: Branches,
     prompt: Sequence[int],
-    constraint: Callable[[], Constraint],
+    constraint: Callable[[int], Constraint],
     *,
     n: int,
     seed: int,
     sampling: Sampling,
     end: Sequence[int],
 ) -> Decoded:
-    """Draws `n` samples of what follows `prompt`, each under a fresh `constraint()`.
+    """Draws `n` samples of what follows `prompt`, sample i under `constraint(i)`, fresh and perhaps its own.
 
     Deterministic: sample i depends on (seed, i) and the prompt alone. Token ids in `end` end a sample and are no part
     of it.
@@ -79,14 +80,19 @@ def decode(
         BrainTimeoutError: `sampling.time_limit` is over.
     """
     started = time.monotonic()
-    samples = [Sample(constraint(), generator(seed, index)) for index in range(n)]
-    # What every reply begins with is as good as part of the prompt.
-    opening = [force(sample) for sample in samples][0] if sampling.forced else []
+    samples = [Sample(constraint(index), generator(seed, index)) for index in range(n)]
+    openings = [force(sample) if sampling.forced else [] for sample in samples]
     live = {index: sample for index, sample in enumerate(samples) if not finished(sample, sampling)}
     steps = cached = 0
     if live:
-        first, cached = branches.read([*prompt, *opening])
+        # What every reply begins with is as good as part of the prompt.
+        shared = os.path.commonprefix([openings[index] for index in live])
+        first, cached = branches.read([*prompt, *shared])
         logits = dict.fromkeys(live, first)
+        own = {index: rest for index in live if (rest := openings[index][len(shared) :])}
+        if own:
+            logits |= branches.extend(own)
+            steps += 1
     while live:
         if sampling.time_limit is not None and time.monotonic() - started > sampling.time_limit:
             raise BrainTimeoutError(f"the brain took longer than the {sampling.time_limit:g} s it was given")

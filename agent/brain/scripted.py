@@ -7,6 +7,7 @@ the target model's arm in nothing but who decides.
 from __future__ import annotations
 
 import random
+from collections.abc import Sequence
 from typing import Any, Literal
 
 from langchain_core.callbacks import CallbackManagerForLLMRun
@@ -35,13 +36,14 @@ class ScriptedBrain(Brain):
         *,
         tools: Any = None,
         tool_choice: Any = None,
+        variants: Sequence[Sequence[Any]] | None = None,
         n: int = 1,
         seed: int | None = None,
         **kwargs: Any,
     ) -> ChatResult:
         seed = self.seed if seed is None else seed
-        calls = legal_calls(tools or (), tool_choice)
-        answers = [self.answer(calls, seed, index) for index in range(n)]
+        offers = [legal_calls(offer, tool_choice) for offer in variants or [tools or ()] * n]
+        answers = [self.answer(offers[index], seed, index) for index in range(n)]
         return ChatResult(generations=[ChatGeneration(message=answer) for answer in answers])
 
     def answer(self, calls: list[LegalCall], seed: int, index: int) -> AIMessage:

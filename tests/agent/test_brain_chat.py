@@ -215,3 +215,23 @@ def test_the_context_is_the_window_where_layers_slide():
     assert context_length(Config) == 32768
     Config.layer_types = ["full_attention", "sliding_attention"]
     assert context_length(Config) == 4096
+
+
+def test_replies_with_tools_of_their_own_each_obey_theirs():
+    def tool(name, value):
+        parameters = {
+            "type": "object",
+            "properties": {"value": {"enum": [value, value + 1]}},
+            "required": ["value"],
+            "additionalProperties": False,
+        }
+        return {"type": "function", "function": {"name": name, "description": "", "parameters": parameters}}
+
+    variants = [[tool("one", 10)], [tool("two", 20)], [tool("two", 30)]]
+    for thought_tokens in (0, 4):
+        brain = tiny_brain(thought_tokens=thought_tokens)
+        together = replies(brain, tools=[], variants=variants, n=3, seed=1)
+        calls = [message.tool_calls[0] for message in together]
+        assert [call["name"] for call in calls] == ["one", "two", "two"]
+        assert [call["args"]["value"] // 10 for call in calls] == [1, 2, 3]
+        assert said(replies(brain, tools=[], variants=variants[:1], n=1, seed=1)) == said(together[:1])

@@ -102,3 +102,19 @@ def test_levels_of_whole_vectors_hold_the_dense_width_and_stay_few(units):
     assert found[-1] == units
     assert 1 <= found[0] <= max(1, units // 3)
     assert len(found) <= 13
+
+
+def test_every_reply_of_a_turn_decides_among_other_places():
+    cut = tuple(Place(layer, "mlp", 3) for layer in range(8))
+    grow = tuple(Place(layer, "attention", 3) for layer in range(8))
+    turn = legal_turn(replace(FACTS, missing=8, cut=cut, grow=grow), ("mutation-edits",))
+    assert len(turn.variants) == turn.replies == 8
+    (whole,) = (tool["function"]["parameters"] for tool in turn.tools)
+    offered = []
+    for (tool,) in turn.variants:
+        schema = tool["function"]["parameters"]
+        calls = [sample_call(schema, random.Random(seed)) for seed in range(80)]
+        assert all(violations(whole, call) == [] for call in calls)
+        offered.append(frozenset(edit["layer"] for call in calls for edit in call["edits"] if edit["part"] == "mlp"))
+    assert {len(layers) for layers in offered} == {4}
+    assert len(set(offered)) == 8

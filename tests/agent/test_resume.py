@@ -17,7 +17,7 @@ SETTINGS = (
     "--sequence-length 64 --fidelity 128,256 --probe-tokens 64 --final-tokens 128 --reporting-tokens 128 "
     "--calibration-length 64 --calibration-sequences 4 --evaluations 16 --offspring 6 --initial 4 --population 3 "
     "--draws 2 --samples 4 --thought-tokens 4 --benchmarks 0 --sparsity 0.3 --remembered 0"
-).split()
+)
 
 
 def command(*words):
@@ -45,7 +45,7 @@ def model(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def options(model, tmp_path_factory):
-    return ["--model", model, "--cache", tmp_path_factory.mktemp("cache"), *SETTINGS]
+    return ["--model", model, "--cache", tmp_path_factory.mktemp("cache"), *SETTINGS.split()]
 
 
 @pytest.fixture(scope="module")

@@ -29,9 +29,7 @@ class Search:
         prompts = PromptSet(prompt_set)
         facts = run_facts(self.bench, "tiny", "llama", 64, 10.0, uniform(self.bench.budget))
         observer = Observer(self.bench, self.settings, facts, prompts.actions, prompts.hints)
-        thinker = Thinker(
-            self.bench, self.settings, brain, prompts, observer, lambda messages: 0, 10_000, self.trace
-        )
+        thinker = Thinker(self.bench, self.settings, brain, prompts, observer, lambda messages: 0, 10_000, self.trace)
         self.checkpoint = path / f"{run}.sqlite"
         self.connection = sqlite3.connect(self.checkpoint, check_same_thread=False)
         judge = Judgement(self.bench, self.settings, self.trace)
