@@ -22,6 +22,7 @@ from tools.pruning.space import Space
 
 Kind = Literal["initialise", "vary", "evaluate", "latency", "survive"]
 Schema = dict[str, Any]
+FREE_REPLIES = 4  # one reply in so many chooses among all actions
 NOTE_LENGTH = 120  # characters of the note to the future self
 
 DESCRIPTIONS = {
@@ -83,7 +84,10 @@ def legal_turn(facts: Facts, actions: Sequence[str]) -> LegalTurn:
             "vary",
             (_making(_variations(facts, actions)),),
             replies,
-            variants=tuple((_making(_variations(share, actions)),) for share in shares(facts, replies)),
+            variants=tuple(
+                (_making(_variations(share, share_of_actions(facts, actions, reply))),)
+                for reply, share in enumerate(shares(facts, replies))
+            ),
         )
     if facts.pending:
         arguments = {"candidates": list(facts.pending), "fidelity": facts.fidelity}
@@ -119,6 +123,15 @@ def shares(facts: Facts, replies: int) -> list[Facts]:
         return tuple(places[(reply + offset) % len(places)] for offset in range(size)) if places else ()
 
     return [replace(facts, cut=part(facts.cut, reply), grow=part(facts.grow, reply)) for reply in range(replies)]
+
+
+def share_of_actions(facts: Facts, actions: Sequence[str], reply: int) -> Sequence[str]:
+    """The actions that one reply of a turn chooses from: all of them for every fourth, edits alone for the others.
+
+    Where a set offers edits they are what it is about, and a brain that prefers one action would make nothing else.
+    """
+    edits_only = "mutation-edits" in actions and facts.cut and facts.grow and reply % FREE_REPLIES
+    return ("mutation-edits",) if edits_only else actions
 
 
 def _making(variants: list[Schema]) -> Schema:

@@ -6,7 +6,7 @@ It is fed with the records of the trace and knows nothing else, so what is on th
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from rich.console import Group
@@ -59,8 +59,11 @@ class SearchScreen:
         elif isinstance(record, Act):
             self._act(record)
         else:
+            ended = self.judge is not None and record.generation > self.judge.generation
             self.judge = record
             self.doing = "the brain thinks"
+            if ended:
+                self._generation(record)
 
     def _think(self, record: Think) -> None:
         if record.fallback:
@@ -79,15 +82,13 @@ class SearchScreen:
         self.doing = record.tool
         if record.error:
             self.view.line(f"step {record.step}: {record.tool}: {record.error}", "yellow")
-        elif record.tool == "record_population" and isinstance(record.result, dict):
-            self._generation(record.result)
 
-    def _generation(self, result: Mapping[str, object]) -> None:
-        spent = self.judge.spent if self.judge else {}
+    def _generation(self, judge: Judge) -> None:
+        """One line for a generation that ended, in a terminal and elsewhere."""
         thought = f' | "{self.thought[:WIDTH]}"' if self.thought else ""
         self.view.line(
-            f"generation {result['generation']}: {spent.get('evaluations', 0):.0f}/{self.settings.evaluations} "
-            f"evaluated, {spent.get('minutes', 0):.1f} min. {self.best()}{thought}"
+            f"generation {judge.generation - 1}: {judge.spent.get('evaluations', 0):.0f}/{self.settings.evaluations} "
+            f"evaluated, {judge.spent.get('minutes', 0):.1f} min. {self.best()}{thought}"
         )
 
     def render(self) -> Group:

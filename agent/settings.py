@@ -58,7 +58,7 @@ class Settings(BaseModel):
     probe_tokens: Count = Field(512, description="tokens of each sensitivity probe")
     final_tokens: Count = Field(4096, description="unseen tokens on which the best few are compared at the end")
     final_candidates: Count = Field(3, description="how many of the best are compared there")
-    reporting_tokens: Count = Field(8192, description="tokens of the reported figures")
+    reporting_tokens: Count = Field(6144, description="tokens of the reported figures")
 
     # The brain
     brain: BrainName = Field("self", description="who decides: the target model itself, or a scripted control")
@@ -83,10 +83,10 @@ class Settings(BaseModel):
     benchmarks: int = Field(2, ge=0, description="latency measurements the brain may ask for; 0 measures none at all")
     latency_prompt: Count = Field(256, description="prompt tokens of a latency measurement")
     latency_decode: Count = Field(16, description="decoded tokens of a latency measurement")
-    latency_repeats: Count = Field(3, description="timed repeats of a latency measurement")
+    latency_repeats: Count = Field(5, description="timed repeats of a latency measurement")
 
     # When it ends
-    evaluations: Count = Field(72, description="distinct candidates to evaluate")
+    evaluations: Count = Field(64, description="distinct candidates to evaluate")
     tokens: Count | None = Field(None, description="evaluated tokens to spend at the most")
     minutes: float | None = Field(None, gt=0, description="minutes of search at the most")
     patience: Count = Field(6, description="generations without a better candidate before the run ends")
