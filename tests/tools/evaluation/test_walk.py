@@ -25,7 +25,7 @@ TOP = 48  # so that a tiny vocabulary has a rest bucket
 def walk_of(elastic: ElasticModel, input_ids: Tensor, **settings: int) -> PopulationWalk:
     store = ResidentLayers(elastic.model)
     targets = DenseTargets.build(elastic, store, input_ids, k=TOP)
-    return PopulationWalk(elastic, store, targets, input_ids, **settings)
+    return PopulationWalk(elastic, store, targets, input_ids, **{"prefix_memory": 0, **settings})
 
 
 @pytest.fixture(scope="module")
