@@ -30,6 +30,7 @@ from tools.evaluation.tool import measure
 from tools.export.card import CardFacts, CardRow
 from tools.export.publish import publish
 from tools.latency.tool import latency_setting, timed
+from tools.models.aliases import ALIASES, BUNDLED
 from tools.workbench import FITNESS, Progress, Workbench
 
 
@@ -38,6 +39,7 @@ class NotFinishedError(SelfPrunerError):
 
 
 FINISH_STEP = -2  # measurements made after the last turn
+HUB_IDS = {**ALIASES, BUNDLED: "HuggingFaceTB/SmolLM2-135M-Instruct"}
 VERIFIED_SEQUENCES, VERIFIED_TOKENS = 2, 64  # text on which the exported logits are compared
 RESULT = "result.json"
 
@@ -188,7 +190,7 @@ def card_facts(prepared: Prepared, settings: Settings, outcome: Outcome, run: Ru
     rows = [row for row in outcome.rows if row.name in ("dense", "uniform", "found")]
     environment = run.environment
     return CardFacts(
-        base_model=prepared.loaded.name,
+        base_model=HUB_IDS.get(prepared.loaded.name, settings.model),
         family=prepared.loaded.family.model_type,
         sparsity=outcome.sparsity,
         rows=tuple(

@@ -16,6 +16,7 @@ from rich.text import Text
 
 from tools.workbench import Progress as Report
 
+PLAIN_WIDTH = 110  # characters of a table that goes to a file
 PLAIN_SECONDS = 20.0  # between two plain lines of one phase
 
 
@@ -25,6 +26,8 @@ class View:
     def __init__(self, console: Console | None = None) -> None:
         """Show on `console`, by default standard output."""
         self.console = console or Console(highlight=False, soft_wrap=True)
+        if not self.console.is_terminal:
+            self.console.width = PLAIN_WIDTH
 
     def line(self, text: str, style: str = "") -> None:
         """One line, as it is."""

@@ -13,11 +13,12 @@ from agent.settings import Settings, make_settings
 from main import INTERRUPTED, main
 from tests.tiny import tiny_folder
 
-SMALL = (
-    "--sequence-length 64 --fidelity 128,256 --probe-tokens 64 --final-tokens 128 --reporting-tokens 128 "
-    "--calibration-length 64 --calibration-sequences 4 --evaluations 4 --offspring 3 --initial 2 --population 2 "
-    "--benchmarks 0 --sparsity 0.3 --brain first"
-).split()
+SMALL = [
+    *("--sequence-length", "64", "--fidelity", "128,256", "--probe-tokens", "64", "--final-tokens", "128"),
+    *("--reporting-tokens", "128", "--calibration-length", "64", "--calibration-sequences", "4"),
+    *("--evaluations", "4", "--offspring", "3", "--initial", "2", "--population", "2", "--benchmarks", "0"),
+    *("--sparsity", "0.3", "--brain", "first"),
+]
 
 
 @pytest.fixture(scope="module")

@@ -1,5 +1,6 @@
 """kill -9 at any moment, then resume: the same candidates as a run that was never killed."""
 
+import os
 import signal
 import subprocess
 import sys
@@ -22,6 +23,14 @@ SETTINGS = (
 
 def command(*words):
     return [sys.executable, str(ROOT / "main.py"), *map(str, words)]
+
+
+ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1"}  # tiny tensors: threads would only get in each other's way
+
+
+def do(*words, check=True):
+    """One command line in a process of its own."""
+    return subprocess.run(command(*words), capture_output=True, text=True, check=check, timeout=600, env=ENVIRONMENT)
 
 
 def candidates(run):
@@ -52,13 +61,15 @@ def options(model, tmp_path_factory):
 def whole(options, tmp_path_factory):
     """The run that nobody disturbs."""
     runs = tmp_path_factory.mktemp("whole")
-    subprocess.run(command("--runs", runs, *options), check=True, capture_output=True, timeout=600)
+    do("--runs", runs, *options)
     return RunDirectory.latest(runs)
 
 
 def killed(runs, options, ready, sent=signal.SIGKILL):
     """A run killed as soon as `ready` says so; returns its directory and exit status."""
-    process = subprocess.Popen(command("--runs", runs, *options), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+    process = subprocess.Popen(
+        command("--runs", runs, *options), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, env=ENVIRONMENT
+    )
     deadline = time.monotonic() + 300
     while process.poll() is None and time.monotonic() < deadline:
         found = list(runs.glob("tiny-*"))
@@ -83,11 +94,11 @@ def exported(run):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("ready", [*map(lines_in_trace, (1, 4, 9, 17)), exported], ids=["1", "4", "9", "17", "export"])
+@pytest.mark.parametrize("ready", [*map(lines_in_trace, (1, 9, 17)), exported], ids=["1", "9", "17", "export"])
 def test_a_killed_run_resumes_to_the_same_candidates(tmp_path, options, whole, ready):
     run, status, _ = killed(tmp_path, options, ready)
     assert status == -signal.SIGKILL
-    subprocess.run(command("resume", run), check=True, capture_output=True, timeout=600)
+    do("resume", run)
     assert candidates(run) == candidates(whole)
     assert (run / "model" / "config.json").exists()
     assert (run / "result.json").exists()
@@ -99,26 +110,23 @@ def test_ctrl_c_drains_says_how_to_go_on_and_loses_nothing(tmp_path, options, wh
     assert status == 130
     assert "Traceback" not in errors
     assert RunDirectory.open(run).status == "stopped"
-    subprocess.run(command("resume", run), check=True, capture_output=True, timeout=600)
+    do("resume", run)
     assert candidates(run) == candidates(whole)
 
 
 @pytest.mark.slow
 def test_a_finished_run_is_not_resumed_but_can_be_reported_traced_and_exported(whole, tmp_path):
-    again = subprocess.run(command("resume", whole), capture_output=True, text=True, timeout=300)
+    again = do("resume", whole, check=False)
     assert again.returncode == 2
     assert "is finished" in again.stderr and "Traceback" not in again.stderr
-    shown = subprocess.run(command("trace", whole), capture_output=True, text=True, check=True, timeout=300)
-    assert "prune_model" in shown.stdout and "end: 16 evaluations are used up" in shown.stdout
-    step = subprocess.run(
-        command("trace", whole, "--step", 1), capture_output=True, text=True, check=True, timeout=300
-    ).stdout
+    shown = do("trace", whole).stdout
+    assert "prune_model" in shown and "end: 16 evaluations are used up" in shown
+    step = do("trace", whole, "--step", 1).stdout
     assert "--- prompt" in step and "You are tiny" in step and "prune_model" in step
-    report = subprocess.run(command("report", whole), capture_output=True, text=True, check=True, timeout=300)
-    assert "found" in report.stdout
+    assert "found" in do("report", whole).stdout
     assert "<svg" in (whole / "report.html").read_text()
     folder = tmp_path / "other"
-    subprocess.run(
-        command("export", whole, "--candidate", "c1", "--output", folder), capture_output=True, check=True, timeout=300
-    )
+    do("export", whole, "--candidate", "c1", "--output", folder)
     assert (folder / "model.safetensors").exists()
+    refused = do("export", whole, "--candidate", "c1", "--output", folder, check=False)
+    assert refused.returncode == 2 and str(folder) in refused.stderr and "Traceback" not in refused.stderr
