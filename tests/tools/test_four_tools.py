@@ -1,0 +1,125 @@
+"""What the four tools refuse, and in which words; what they accept is tested with the whole search."""
+
+import pytest
+from langchain_core.messages import AIMessage
+from langgraph.prebuilt import ToolNode
+
+from agent.graph import tool_error
+from agent.state import first_state
+from memory.records import Candidate, Score
+from tests.bench import founded_bench, tiny_settings
+from tools.evaluation.tool import evaluate_tool
+from tools.latency.tool import benchmark_latency_tool
+from tools.population.tool import record_population_tool
+from tools.pruning.tool import prune_model_tool
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    return founded_bench(tmp_path_factory.mktemp("bench"), tiny_settings())
+
+
+@pytest.fixture
+def call(made):
+    """Calls a tool as the graph does; returns its answer's text."""
+    bench, founders = made
+    tools = [
+        prune_model_tool(bench),
+        evaluate_tool(bench),
+        benchmark_latency_tool(bench),
+        record_population_tool(bench),
+    ]
+
+    def call(name, **arguments):
+        from langgraph.graph import END, START, StateGraph
+
+        from agent.state import SearchState
+
+        graph = StateGraph(SearchState)
+        graph.add_node("act", ToolNode(tools, handle_tool_errors=tool_error))
+        graph.add_edge(START, "act")
+        graph.add_edge("act", END)
+        spoken = AIMessage(
+            content="", tool_calls=[{"name": name, "args": arguments, "id": "s1.0", "type": "tool_call"}]
+        )
+        state = {**first_state(founders, 0), "step": 1, "messages": [spoken]}
+        return str(graph.compile().invoke(state)["messages"][-1].content)
+
+    return call
+
+
+REFUSED = {
+    "a parent that does not exist": (
+        "prune_model",
+        {"operator": "mutation", "parents": ["c99"], "edits": [{"layer": 0, "part": "mlp", "change": 1}]},
+        "there is no candidate 'c99'",
+    ),
+    "a mutation of nobody": ("prune_model", {"operator": "mutation"}, "mutation needs one parent, got 0"),
+    "a crossover of one": (
+        "prune_model",
+        {"operator": "crossover", "parents": ["c1"], "layers": [0, 1]},
+        "two parents",
+    ),
+    "a crossover without a cut": (
+        "prune_model",
+        {"operator": "crossover", "parents": ["c1", "c2"]},
+        "layers or a mask",
+    ),
+    "a vector of the wrong length": (
+        "prune_model",
+        {"operator": "initialise", "attention": [1], "mlp": [1, 1, 1]},
+        "each of the 3 layers, got 1",
+    ),
+    "a layer that does not exist": (
+        "prune_model",
+        {"operator": "mutation", "parents": ["c1"], "edits": [{"layer": 7, "part": "mlp", "change": 1}]},
+        "between 0 and 2",
+    ),
+    "a fidelity that is none": ("evaluate", {"candidates": ["c1"], "fidelity": 7}, "fidelity must be one of 32, 64"),
+    "a stranger to evaluate": ("evaluate", {"candidates": ["c9"], "fidelity": 32}, "there is no candidate 'c9'"),
+    "a stranger to time": ("benchmark_latency", {"candidate": "c9"}, "there is no candidate 'c9'"),
+    "a survivor named twice": ("record_population", {"survivors": ["c1", "c1"], "note": ""}, "named once"),
+    "a survivor of nowhere": ("record_population", {"survivors": ["c9"], "note": ""}, "of this generation"),
+}
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_a_call_that_makes_no_sense_is_refused_in_one_sentence(call, case):
+    name, arguments, said = REFUSED[case]
+    answer = call(name, **arguments)
+    assert said in answer
+    assert "Traceback" not in answer and "\n" not in answer
+
+
+def test_the_best_cannot_be_left_out_of_the_survivors(call, made):
+    call("evaluate", candidates=["c1", "c2"], fidelity=64)
+    bench, _ = made
+    fitness = {name: bench.fitness(bench.candidate(name).profile, 64).kl for name in ("c1", "c2")}
+    best, other = sorted(fitness, key=fitness.get)
+    assert f"the best candidate, {best}, must survive" in call("record_population", survivors=[other], note="")
+    assert best in call("record_population", survivors=[best], note="a\nnote")
+
+
+def test_a_call_that_is_carried_out_again_makes_the_same_candidate(call, made):
+    arguments = {"operator": "mutation", "parents": ["c1"], "draw": 2}
+    assert call("prune_model", **arguments) == call("prune_model", **arguments)
+    bench, _ = made
+    assert len([row for row in bench.memory.recall(Candidate, run="run") if row.step == 1]) == 2
+
+
+def test_a_failed_measurement_is_a_row_with_its_reason(call, made):
+    bench, _ = made
+    profile = bench.candidate("c2").profile
+    weight = bench.elastic.model.model.layers[2].mlp.gate_proj.weight
+    kept = weight[0].clone()
+    try:
+        weight[0] = float("nan")
+        bench.memory.record(
+            Candidate("run", "c50", profile.with_width(0, "mlp", 1), (), "initialise", "seed", 0, 0, 0, 0, 0, "")
+        )
+        answer = call("evaluate", candidates=["c50"], fidelity=32)
+    finally:
+        weight[0] = kept
+    assert '"failed"' in answer and "finite" in answer
+    (row,) = [row for row in bench.memory.recall(Score, profile=profile.with_width(0, "mlp", 1)) if row.error][:1]
+    assert row.kl is None
