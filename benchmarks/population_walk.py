@@ -1,11 +1,13 @@
-"""What the population walk saves: three ways to evaluate the same offspring, side by side in one run.
+"""What the population walk saves: four ways to evaluate the same offspring, side by side in one run.
 
 (a) each candidate alone, with sliced weights; (b) each candidate alone as a full-size model whose removed channels are
-masked, as pruning studies commonly simulate it; (c) the population walk. All three share kernels, batches, the head and
-the refits, which are made before the clock starts; they take turns on every sequence, so that a busy machine slows all
-of them, and must agree on every score. The ratios are set against what the arithmetic of this very population allows:
-(a) over (c) is sharing alone, (b) over (c) is sharing and smaller matrices. Ratios of processor time are printed beside
-those of the clock: where other programs run, they are the ones to trust (with `--threads 1`, as waiting threads spin).
+masked, as pruning studies commonly simulate it; (c) the population walk as in a search, where the generation that the
+parents come from was measured before and left its states; (c') the same walk without kept states. All share kernels,
+batches, the head and the refits, which are made before the clock starts; they take turns on every sequence, so that a
+busy machine slows all of them, and must agree on every score. The ratios are set against what the arithmetic of this
+very population allows: (a) over (c) is sharing alone, (b) over (c) is sharing and smaller matrices; for (c) it is that
+of a store that has room for every state. Ratios of processor time are printed beside those of the clock: where other
+programs run, they are the ones to trust (with `--threads 1`, as waiting threads spin).
 
     python -m benchmarks.population_walk
 """
@@ -17,17 +19,18 @@ import platform
 import random
 import statistics
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
-from torch.func import functional_call
+from torch import Tensor
 
+from benchmarks.masked_model import MaskedModel
 from memory.profile import Part, Profile
-from tools.evaluation.sharing import trie
+from tools.evaluation.prefixes import PrefixStates
+from tools.evaluation.sharing import WalkCounters, path, trie
 from tools.evaluation.targets import DenseTargets
 from tools.evaluation.walk import PopulationWalk
 from tools.models.families import geometry
@@ -36,63 +39,11 @@ from tools.pruning.budget import Budget
 from tools.pruning.calibration import calibrate
 from tools.pruning.elastic import ElasticModel
 from tools.pruning.operators import mutate, random_profile
-from tools.pruning.store import OUTPUTS, ResidentLayers, block, output_projection
+from tools.pruning.store import ResidentLayers
 from tools.text.sources import text_source
 from tools.text.tokens import sequences
 
-TOLERANCE = 1e-3  # nats a token that the three may differ by: float32 sums in another order
-
-
-class MaskedModel:
-    """The elastic model at full size: removed channels are computed and then meet zeros in the output projection."""
-
-    def __init__(self, elastic: ElasticModel) -> None:
-        """Everything but the blocks is the elastic model's own."""
-        self._elastic = elastic
-        self._masked: dict[Part, Tensor] = {}
-
-    def __getattr__(self, name: str) -> Any:
-        """Whatever is not said here, the elastic model says."""
-        return getattr(self._elastic, name)
-
-    def _weights(self, layer: nn.Module, index: int, part: Part, width: int) -> dict[str, Tensor]:
-        """Full-size overrides, written over the same memory every time."""
-        name = OUTPUTS[part]
-        kept = self._elastic.block_weights(index, part, width)
-        if not kept:
-            return {}
-        masked = self._masked.setdefault(part, torch.empty_like(output_projection(layer, part).weight))
-        channels = kept[f"{name}.weight"].shape[1]
-        masked[:, :channels].copy_(kept[f"{name}.weight"])
-        masked[:, channels:].zero_()
-        overrides = {f"{name}.weight": masked}
-        if f"{name}.bias" in kept:
-            overrides[f"{name}.bias"] = kept[f"{name}.bias"]
-        return overrides
-
-    def attention_block(
-        self,
-        layer: nn.Module,
-        index: int,
-        width: int,
-        hidden: Tensor,
-        position_embeddings: tuple[Tensor, Tensor],
-        attention_mask: Tensor | None = None,
-    ) -> Tensor:
-        """As `ElasticModel.attention_block`, with every head computed."""
-        inputs = {
-            "hidden_states": layer.get_submodule("input_layernorm")(hidden),
-            "position_embeddings": position_embeddings,
-            "attention_mask": attention_mask,
-        }
-        overrides = self._weights(layer, index, "attention", width)
-        return hidden + functional_call(block(layer, "attention"), overrides, (), inputs, tie_weights=False)[0]
-
-    def mlp_block(self, layer: nn.Module, index: int, width: int, hidden: Tensor) -> Tensor:
-        """As `ElasticModel.mlp_block`, with every channel computed."""
-        normed = layer.get_submodule("post_attention_layernorm")(hidden)
-        overrides = self._weights(layer, index, "mlp", width)
-        return hidden + functional_call(block(layer, "mlp"), overrides, (normed,), tie_weights=False)
+TOLERANCE = 1e-3  # nats a token that the four may differ by: float32 sums in another order
 
 
 @dataclass
@@ -103,11 +54,12 @@ class Way:
     evaluate: Callable[[range], list[tuple[float, float]]]  # KL and NLL of every candidate on one sequence
     seconds: list[float] = field(default_factory=list)  # by the clock, one a turn
     processor: list[float] = field(default_factory=list)  # of all threads of this process, one a turn
-    peak: int = 0  # most bytes over what was held when a turn began
+    kept: PrefixStates | None = None  # what it holds between turns
+    peak: int = 0  # most bytes over what everybody holds between turns
 
     def turn(self, rows: range, device: torch.device) -> list[tuple[float, float]]:
         """Evaluate on `rows`, with the clock and the memory watched."""
-        before = _watch_memory(device)
+        before = _watch_memory(device) - (self.kept.held_bytes if self.kept else 0)
         start, processor = time.perf_counter(), time.process_time()
         scores = self.evaluate(rows)
         self.seconds.append(time.perf_counter() - start)
@@ -116,8 +68,10 @@ class Way:
         return scores
 
 
-def flops(elastic: ElasticModel, profiles: Sequence[Profile], length: int) -> tuple[float, float, float]:
-    """Multiply-adds a token that the population costs alone and sliced, masked, and walked; heads included."""
+def flops(
+    elastic: ElasticModel, profiles: Sequence[Profile], length: int, starts: Mapping[Profile, int]
+) -> tuple[float, float, float, float]:
+    """Multiply-adds a token of the population: alone and sliced, masked, walked, walked from `starts`; with heads."""
     space, shape = elastic.space, geometry(elastic.model.config)
 
     def cost(part: Part, width: int) -> float:
@@ -126,18 +80,28 @@ def flops(elastic: ElasticModel, profiles: Sequence[Profile], length: int) -> tu
 
     head = len(profiles) * shape.hidden * shape.vocab
     nodes = [node for sublayer in trie(profiles) for node in sublayer]
+    needed = [node for sublayer in trie(profiles, starts) for node in sublayer]
     alone = head + sum(node.users * cost(node.part, node.width) for node in nodes)
     masked = head + sum(node.users * cost(node.part, space.units(node.part)) for node in nodes)
-    walked = head + sum(cost(node.part, node.width) for node in nodes)
-    return alone, masked, walked
+    walked, continued = (head + sum(cost(node.part, node.width) for node in some) for some in (nodes, needed))
+    return alone, masked, walked, continued
 
 
-def offspring_of(budget: Budget, parents: int, offspring: int, rng: random.Random) -> list[Profile]:
-    """Distinct offspring, one level switch from unrelated parents on the budget, the parents taken in turn."""
-    stock = [random_profile(budget, rng) for _ in range(parents)]
+def agreement(profiles: Sequence[Profile], earlier: Sequence[Profile]) -> dict[Profile, int]:
+    """Sublayers that each profile has in common with the one of `earlier` that it follows longest."""
+    paths = [path(profile) for profile in earlier]
+
+    def common(own: tuple[int, ...], other: tuple[int, ...]) -> int:
+        return next((at for at, (a, b) in enumerate(zip(own, other, strict=True)) if a != b), len(own))
+
+    return {profile: max(common(path(profile), other) for other in paths) for profile in profiles}
+
+
+def generation(budget: Budget, parents: Sequence[Profile], size: int, rng: random.Random) -> list[Profile]:
+    """Distinct offspring, one level switch from parents on the budget, the parents taken in turn."""
     children: dict[Profile, None] = {}
-    while len(children) < offspring:
-        children[mutate(budget, stock[len(children) % parents], rng)] = None
+    while len(children) < size:
+        children[mutate(budget, parents[len(children) % len(parents)], rng)] = None
     return list(children)
 
 
@@ -179,6 +143,9 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--sparsity", type=float, default=0.3)
     parser.add_argument("--tokens", type=int, default=2048, help="fitness tokens, a multiple of --length")
     parser.add_argument("--length", type=int, default=512, help="tokens a sequence")
+    parser.add_argument(
+        "--prefix-memory", type=int, default=512, help="MiB of kept states; a search has 1024 for twice the tokens"
+    )
     parser.add_argument("--calibration-tokens", type=int, default=8192)
     parser.add_argument("--threads", type=int, default=torch.get_num_threads(), help="of torch, on the processor")
     parser.add_argument("--seed", type=int, default=0)
@@ -201,7 +168,9 @@ def main() -> None:
     input_ids = text("fitness", args.tokens)
     targets = DenseTargets.build(elastic, store, input_ids)
     budget = Budget.from_sparsity(elastic.space, args.sparsity)
-    profiles = offspring_of(budget, args.parents, args.offspring, random.Random(args.seed))
+    rng = random.Random(args.seed)
+    earlier = generation(budget, [random_profile(budget, rng) for _ in range(args.parents)], args.offspring, rng)
+    profiles = generation(budget, earlier[: args.parents], args.offspring, rng)  # of unrelated parents
 
     start = time.perf_counter()
     places = {(node.layer, node.part, node.width) for sublayer in trie(profiles) for node in sublayer}
@@ -209,14 +178,20 @@ def main() -> None:
         elastic.block_weights(layer, part, width)
     refit_seconds = time.perf_counter() - start
 
-    walk = PopulationWalk(elastic, store, targets, input_ids)
-    sliced = PopulationWalk(elastic, store, targets, input_ids)
-    masked = PopulationWalk(MaskedModel(elastic), store, targets, input_ids)  # type: ignore[arg-type]
+    def walk_of(model: Any, prefix_memory: int = 0) -> PopulationWalk:
+        return PopulationWalk(model, store, targets, input_ids, prefix_memory=prefix_memory)
+
+    walk, plain, sliced = walk_of(elastic, args.prefix_memory << 20), walk_of(elastic), walk_of(elastic)
+    masked = walk_of(MaskedModel(elastic))
     ways = [
         Way("(a) each alone, sliced weights", lambda rows: [_alone(sliced, profile, rows) for profile in profiles]),
         Way("(b) each alone, masked full size", lambda rows: [_alone(masked, profile, rows) for profile in profiles]),
-        Way("(c) population walk", lambda rows: _scores(walk, profiles, rows)),
+        Way("(c) population walk", lambda rows: _scores(walk, profiles, rows), kept=walk.prefixes),
+        Way("(c') walk without kept states", lambda rows: _scores(plain, profiles, rows)),
     ]
+    for row in range(len(input_ids)):
+        _scores(walk, earlier, range(row, row + 1))
+    walk.counters = WalkCounters()
     for way in ways:  # warm-up, on one candidate's worth
         _alone(masked if way.name.startswith("(b)") else sliced, profiles[0], range(1))
     worst = 0.0
@@ -225,12 +200,21 @@ def main() -> None:
         found = {way.name: way.turn(range(row, row + 1), elastic.device) for way in ways[shift:] + ways[:shift]}
         for scores in zip(*found.values(), strict=True):
             worst = max(worst, *(max(values) - min(values) for values in zip(*scores, strict=True)))
-        took = ", ".join(f"{way.name[:3]} {way.seconds[-1]:.1f} s" for way in ways)
+        took = ", ".join(f"{_label(way)} {way.seconds[-1]:.1f} s" for way in ways)
         print(f"turn {row + 1} of {len(input_ids)}: {took}", flush=True)
 
-    _print(args, elastic, profiles, ways, refit_seconds, len(places), walk.counters.sharing, worst)
+    theory = flops(elastic, profiles, args.length, agreement(profiles, earlier))
+    print(f"{args.model}, {args.dtype}, on {_machine(elastic.device)}, torch {torch.__version__}")
+    print(
+        f"{len(profiles)} offspring, one level switch from {args.parents} parents at {args.sparsity:.0%} sparsity, "
+        f"{args.tokens} tokens each in sequences of {args.length}"
+    )
+    print(
+        f"{len(places)} blocks made beforehand in {refit_seconds:.1f} s; largest disagreement {worst:.1e} nats a token"
+    )
+    _print(ways, len(profiles) * args.length, theory, walk.counters, elastic.device)
     if worst > TOLERANCE:
-        raise SystemExit(f"the three ways disagree by {worst:.2e} nats a token, more than {TOLERANCE}")
+        raise SystemExit(f"the ways disagree by {worst:.2e} nats a token, more than {TOLERANCE}")
 
 
 def _alone(walk: PopulationWalk, profile: Profile, rows: range) -> tuple[float, float]:
@@ -245,41 +229,38 @@ def _scores(walk: PopulationWalk, profiles: Sequence[Profile], rows: range) -> l
     return [(found.kl[0], found.nll[0]) for found in measured]
 
 
+def _label(way: Way) -> str:
+    return way.name.partition(" ")[0]
+
+
 def _print(
-    args: argparse.Namespace,
-    elastic: ElasticModel,
-    profiles: Sequence[Profile],
     ways: Sequence[Way],
-    refit_seconds: float,
-    refits: int,
-    sharing: float,
-    worst: float,
+    tokens: int,
+    theory: tuple[float, float, float, float],
+    counters: WalkCounters,
+    device: torch.device,
 ) -> None:
-    alone, masked, walked = flops(elastic, profiles, args.length)
-    tokens = len(profiles) * args.length
-    print(f"{args.model}, {args.dtype}, on {_machine(elastic.device)}, torch {torch.__version__}")
-    print(
-        f"{len(profiles)} offspring, one level switch from {args.parents} parents at {args.sparsity:.0%} sparsity, "
-        f"{args.tokens} tokens each in sequences of {args.length}"
-    )
-    print(f"{refits} blocks made beforehand in {refit_seconds:.1f} s; largest disagreement {worst:.1e} nats a token")
-    print(f"{'':34}{'tokens/s':>10}{'seconds':>10}{'peak memory':>14}")
+    print(f"{'':36}{'tokens/s':>10}{'seconds':>10}{'peak memory':>14}")
     for way in ways:
         rate = statistics.median(tokens / seconds for seconds in way.seconds)
-        print(f"{way.name:34}{rate:10.0f}{sum(way.seconds):10.1f}{way.peak / 2**20:+10.0f} MiB")
-    print(f"block evaluations shared: {sharing:.2f} candidates a block on average")
-    print(f"{'':34}{'median':>10}{'lowest':>10}{'highest':>10}{'theory':>10}{'of theory':>11}")
-    clocks = [("clock", [way.seconds for way in ways])]
-    if elastic.device.type == "cpu":
-        clocks.append(("processor time", [way.processor for way in ways]))
-    for clock, seconds in clocks:
-        for way, cost, its in ((ways[0], alone, seconds[0]), (ways[1], masked, seconds[1])):
-            paired = [other / own for other, own in zip(its, seconds[2], strict=True)]
-            ratio, theory = statistics.median(paired), cost / walked
-            print(
-                f"{f'(c) against {way.name[:3]}, {clock}':34}{ratio:9.2f}x{min(paired):9.2f}x{max(paired):9.2f}x"
-                f"{theory:9.2f}x{ratio / theory:11.0%}"
-            )
+        print(f"{way.name:36}{rate:10.0f}{sum(way.seconds):10.1f}{way.peak / 2**20:+10.0f} MiB")
+    within, kept = (share / counters.alone for share in (counters.within, counters.kept))
+    print(f"(c) saved of the blocks: {within:.1%} within the walk, {kept:.1%} more by kept states")
+    print(f"{'':36}{'median':>10}{'lowest':>10}{'highest':>10}{'theory':>10}{'of theory':>11}")
+    a, b, c, plain = ways
+    alone, masked, walked, continued = theory
+    pairs = [
+        (c, a, alone / continued),
+        (c, b, masked / continued),
+        (plain, a, alone / walked),
+        (plain, b, masked / walked),
+    ]
+    for clock in ("clock", "processor time") if device.type == "cpu" else ("clock",):
+        for own, other, allowed in pairs:
+            taken = [way.seconds if clock == "clock" else way.processor for way in (other, own)]
+            paired = [theirs / ours for theirs, ours in zip(*taken, strict=True)]
+            ratio, name = statistics.median(paired), f"{_label(own)} against {_label(other)}, {clock}"
+            print(f"{name:36}{ratio:9.2f}x{min(paired):9.2f}x{max(paired):9.2f}x{allowed:9.2f}x{ratio / allowed:11.0%}")
 
 
 if __name__ == "__main__":
