@@ -60,6 +60,7 @@ class Facts:
     grow: tuple[Place, ...]  # shortlist of places to give to
     step: int  # largest change of one edit, in units of a 48-unit layer
     samples: int  # replies of one turn at the most
+    fine: bool = True  # whether an edit may move a single unit
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,14 +116,18 @@ def shares(facts: Facts, replies: int) -> list[Facts]:
     """The facts as each reply of one turn sees them: a different part of the shortlists, half of it at most.
 
     Replies to one prompt tend to be one reply: a small brain has its favourites. With a share of its own each of them
-    decides among other places, so a turn makes different candidates, and every choice is still the brain's.
+    decides among other places, so a turn makes different candidates, and every choice is still the brain's. Single units
+    are offered to every fourth reply only: offered always, they are always taken, and move nothing.
     """
 
     def part(places: tuple[Place, ...], reply: int) -> tuple[Place, ...]:
         size = (len(places) + 1) // 2
         return tuple(places[(reply + offset) % len(places)] for offset in range(size)) if places else ()
 
-    return [replace(facts, cut=part(facts.cut, reply), grow=part(facts.grow, reply)) for reply in range(replies)]
+    return [
+        replace(facts, cut=part(facts.cut, reply), grow=part(facts.grow, reply), fine=reply % FREE_REPLIES == 0)
+        for reply in range(replies)
+    ]
 
 
 def share_of_actions(facts: Facts, actions: Sequence[str], reply: int) -> Sequence[str]:
@@ -221,7 +226,7 @@ def _variations(facts: Facts, actions: Sequence[str]) -> list[Schema]:
 def _edit(place: Place, sign: int, facts: Facts) -> Schema:
     units = facts.space.units(place.part)
     largest = min(place.room, max(1, round(facts.step * units / 48)))
-    sizes = sorted({1, max(1, largest // 2), largest})
+    sizes = sorted({1, max(1, largest // 2), largest} if facts.fine else {max(1, largest // 2), largest})
     return closed(
         {
             "layer": {"const": place.layer},

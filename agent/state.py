@@ -31,7 +31,7 @@ class SearchState(TypedDict):
     attempts: int  # candidates asked for in this generation, known ones included
     drawn: int  # of those, random ones that the brain asked for
     filled: bool  # the tool's random operator has filled up this generation
-    benchmarked: int  # latency measurements in this generation
+    benchmarked: int  # latency measurements the brain asked for
     best: str  # id of the best candidate so far
     stale: int  # generations since it was found
     evaluations: int  # distinct candidates evaluated
@@ -140,7 +140,6 @@ def fold(state: SearchState, first_fidelity: int) -> dict[str, Any]:
                 "attempts": 0,
                 "drawn": 0,
                 "filled": False,
-                "benchmarked": 0,
             }
     return update
 
