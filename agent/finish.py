@@ -8,9 +8,13 @@ search fits the ones it sees.
 from __future__ import annotations
 
 import json
+import resource
+import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+
+import torch
 
 from agent.atomic import atomic_write
 from agent.facts import eligible
@@ -74,6 +78,7 @@ def finish(prepared: Prepared, settings: Settings, state: SearchState, run: RunD
                 for name in ("evaluations", "tokens", "generation", "failed_turns", "fallbacks", "illegal", "surplus")
             },
             "search_minutes": round(state["seconds"] / 60, 2),
+            **memory_use(bench),
             **{f"brain_{name}": value for name, value in brain_totals(records).items()},
         },
         yields=yields(records, bench.memory.recall(Candidate, run=bench.run), bench.fidelity[0]),
@@ -82,6 +87,20 @@ def finish(prepared: Prepared, settings: Settings, state: SearchState, run: RunD
     outcome = export_and_verify(prepared, settings, outcome, run, run.model, view)
     atomic_write(run.path / RESULT, outcome.model_dump_json(indent=2) + "\n")
     return outcome
+
+
+def memory_use(bench: Workbench) -> dict[str, float]:
+    """Bytes of the weights, and the most memory this process has used: resident, and on the GPU where there is one."""
+    scale = 1 if sys.platform == "darwin" else 1024  # getrusage counts bytes there, kilobytes elsewhere
+    used = {
+        "weight_bytes": float(
+            sum(weight.numel() * weight.element_size() for weight in bench.elastic.model.parameters())
+        ),
+        "peak_resident_bytes": float(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * scale),
+    }
+    if bench.elastic.device.type == "cuda":
+        used["peak_gpu_bytes"] = float(torch.cuda.max_memory_allocated(bench.elastic.device))
+    return used
 
 
 def compare_unseen(bench: Workbench, settings: Settings, progress: Progress | None = None) -> dict[str, float]:

@@ -116,8 +116,8 @@ def shares(facts: Facts, replies: int) -> list[Facts]:
     """The facts as each reply of one turn sees them: a different part of the shortlists, half of it at most.
 
     Replies to one prompt tend to be one reply: a small brain has its favourites. With a share of its own each of them
-    decides among other places, so a turn makes different candidates, and every choice is still the brain's. Single units
-    are offered to every fourth reply only: offered always, they are always taken, and move nothing.
+    decides among other places, so a turn makes different candidates, and every choice is still the brain's. Single
+    units are offered to every fourth reply only: offered always, they are always taken, and move nothing.
     """
 
     def part(places: tuple[Place, ...], reply: int) -> tuple[Place, ...]:

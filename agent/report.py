@@ -145,6 +145,9 @@ def account(outcome: Outcome) -> list[str]:
         f"written in {spent['brain_decode_steps']:,.0f} decode steps, {spent['brain_seconds']:.0f} s.",
         f"Failed turns {spent['failed_turns']:.0f}, illegal replies {spent['illegal']:.0f}, turns the random operator "
         f"stood in for {spent['fallbacks']:.0f}.",
+        f"Memory: weights {spent['weight_bytes'] / 1e6:,.0f} MB, one copy for brain and candidates; peak "
+        f"{(spent.get('peak_gpu_bytes') or spent['peak_resident_bytes']) / 1e6:,.0f} MB"
+        f"{' on the GPU' if 'peak_gpu_bytes' in spent else ' resident'}.",
     ]
 
 
