@@ -43,6 +43,7 @@ class NotFinishedError(SelfPrunerError):
 
 
 FINISH_STEP = -2  # measurements made after the last turn
+PLACES = ("runs", "memory", "cache")  # settings that say where things are kept: of no interest to anybody else
 HUB_IDS = {**ALIASES, BUNDLED: "HuggingFaceTB/SmolLM2-135M-Instruct"}
 VERIFIED_SEQUENCES, VERIFIED_TOKENS = 2, 64  # text on which the exported logits are compared
 RESULT = "result.json"
@@ -211,7 +212,7 @@ def card_facts(prepared: Prepared, settings: Settings, outcome: Outcome, run: Ru
     return CardFacts(
         base_model=HUB_IDS.get(prepared.loaded.name, settings.model),
         family=prepared.loaded.family.model_type,
-        sparsity=outcome.sparsity,
+        sparsity=prepared.bench.budget.sparsity,
         rows=tuple(
             CardRow(
                 name=row.name,  # type: ignore[arg-type]
@@ -230,7 +231,7 @@ def card_facts(prepared: Prepared, settings: Settings, outcome: Outcome, run: Ru
         latency_setting=outcome.latency_setting,
         calibration=f"{settings.calibration}, tokens {prepared.texts['calibration']}",
         compensation=settings.compensation,
-        settings=settings.to_toml(),
+        settings={name: value for name, value in settings.to_toml().items() if name not in PLACES},
         versions={name: str(version) for name, version in environment.get("versions", {}).items() if version},
         fingerprint=prepared.loaded.fingerprint,
         license="apache-2.0" if prepared.loaded.name == "smollm2-135m" else None,
@@ -242,7 +243,7 @@ def command_line(settings: Settings) -> str:
     default = Settings()
     words = ["python main.py"]
     for name, value in settings.to_toml().items():
-        if name in ("runs", "memory", "cache") or value == default.to_toml().get(name):
+        if name in PLACES or value == default.to_toml().get(name):
             continue
         option = "--" + name.replace("_", "-")
         if isinstance(value, bool):
