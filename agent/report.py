@@ -157,4 +157,4 @@ def _figure(value: float | None, digits: int) -> str:
 
 def _span(values: Sequence[float]) -> tuple[float, float]:
     low, high = min(values), max(values)
-    return (low, high) if high > low else (low - 0.5, high + 0.5)
+    return (low, high) if high > low else (0.95 * low, 1.05 * high)
