@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from agent.legal import Facts, Place
 from agent.settings import Settings
 from agent.state import SearchState
-from memory.records import Candidate, Latency
-from tools.latency.tool import latency_setting
+from memory.records import Candidate
+from tools.latency.tool import timed_already
 from tools.population.selection import better_half, rank
 from tools.pruning.sensitivity import Marginal, rank_places
 from tools.workbench import Workbench
@@ -96,11 +96,8 @@ def timeable(bench: Workbench, settings: Settings, state: SearchState, ranked: S
     """The best candidates not timed yet, while the run may still time any."""
     if state["benchmarked"] >= settings.benchmarks:
         return []
-    setting = latency_setting(bench)
-    best = {name: bench.candidate(name).profile for name in ranked[:2]}
-    return [
-        name for name, profile in best.items() if not bench.memory.recall(Latency, profile=profile, setting=setting)
-    ]
+    timed = timed_already(bench)
+    return [name for name in ranked[:2] if bench.candidate(name).profile not in timed]
 
 
 def shortlist(bench: Workbench, settings: Settings, state: SearchState) -> tuple[list[Place], list[Place]]:

@@ -20,8 +20,8 @@ from agent.atomic import atomic_write
 from agent.facts import eligible
 from agent.founders import CLOSED_FORM, UNIFORM
 from agent.outcome import Difference, Outcome, Row, brain_totals, difference, row_of, yields
-from agent.preparation import REPORTING, Prepared
-from agent.run_directory import RunDirectory
+from agent.preparation import Prepared
+from agent.run_directory import RunDirectory, RunDirectoryError
 from agent.settings import Settings
 from agent.state import SearchState
 from agent.trace import read_trace
@@ -54,7 +54,9 @@ def finish(prepared: Prepared, settings: Settings, state: SearchState, run: RunD
     bench = prepared.bench
     with view.phase("Final choice on unseen text") as progress:
         unseen = compare_unseen(bench, settings, progress)
-    best = min(unseen, key=lambda name: (unseen[name], name))
+    if not unseen:
+        view.warn("no candidate could be measured on unseen text; the best of the search is taken")
+    best = min(unseen, key=lambda name: (unseen[name], name)) if unseen else state["best"]
     found = bench.candidate(best).profile
     rows, differences = table(bench, settings, found, view)
     records = read_trace(run.trace)
@@ -105,9 +107,11 @@ def memory_use(bench: Workbench) -> dict[str, float]:
 
 
 def compare_unseen(bench: Workbench, settings: Settings, progress: Progress | None = None) -> dict[str, float]:
-    """Fitness of the best few candidates on tokens that the search never saw, by id."""
+    """Fitness of the best few candidates and the closed forms on tokens that the search never saw, by id."""
     rows = {row.id: row for row in bench.memory.recall(Candidate, run=bench.run)}
-    few = eligible(bench, list(rows))[: settings.final_candidates]
+    ranked = eligible(bench, list(rows))
+    few = ranked[: settings.final_candidates]
+    few += [name for name in ranked[settings.final_candidates :] if rows[name].proposed_by == "seed"]
     first = settings.sequences(settings.fidelity[-1])
     sequences = range(first, first + settings.sequences(settings.final_tokens))
     profiles = {name: rows[name].profile for name in few}
@@ -129,17 +133,18 @@ def table(bench: Workbench, settings: Settings, found: Profile, view: View) -> t
     with view.phase("Reporting text") as progress:
         profiles = [found, rivals[UNIFORM], rivals[CLOSED_FORM]]
         sequences = range(settings.sequences(settings.reporting_tokens))
-        measure(replace(bench, progress=progress), profiles, sequences, FINISH_STEP, REPORTING)
+        measure(replace(bench, progress=progress), profiles, sequences, FINISH_STEP, bench.reporting)
     rows = [
         _dense_row(bench),
-        row_of(bench, "uniform", rivals[UNIFORM], REPORTING),
-        row_of(bench, "closed form", rivals[CLOSED_FORM], REPORTING),
-        row_of(bench, "found", found, REPORTING),
+        row_of(bench, "uniform", rivals[UNIFORM], bench.reporting),
+        row_of(bench, "closed form", rivals[CLOSED_FORM], bench.reporting),
+        row_of(bench, "found", found, bench.reporting),
     ]
     if settings.benchmarks:
         with view.phase("Latency"):
             rows = with_latency(bench, rows, {"uniform": rivals[UNIFORM], "found": found})
-    return rows, [difference(bench, found, rivals[name], name, REPORTING) for name in (UNIFORM, CLOSED_FORM)]
+    compared = [difference(bench, found, rivals[name], name, bench.reporting) for name in (UNIFORM, CLOSED_FORM)]
+    return rows, [one for one in compared if one is not None]
 
 
 def with_latency(bench: Workbench, rows: Sequence[Row], profiles: dict[str, Profile]) -> list[Row]:
@@ -175,7 +180,7 @@ def export_and_verify(
             loaded.tokenizer,
             folder,
             card_facts(prepared, settings, outcome, run),
-            bench.walks[REPORTING].input_ids[:VERIFIED_SEQUENCES, :VERIFIED_TOKENS],
+            bench.walks[bench.reporting].input_ids[:VERIFIED_SEQUENCES, :VERIFIED_TOKENS],
             replace=overwrite,
             progress=progress,
         )
@@ -255,7 +260,7 @@ def command_line(settings: Settings) -> str:
 
 
 def _dense_row(bench: Workbench) -> Row:
-    nll = bench.walks[REPORTING].targets.nll
+    nll = bench.walks[bench.reporting].targets.nll
     space = bench.budget.space
     return Row(name="dense", params=space.params(space.dense()), kl=0.0, perplexity=perplexity(nll))
 
@@ -263,4 +268,9 @@ def _dense_row(bench: Workbench) -> Row:
 def read_outcome(run: Path) -> Outcome | None:
     """The result of a finished run, or None."""
     path = run / RESULT
-    return Outcome.model_validate_json(path.read_text(encoding="utf-8")) if path.is_file() else None
+    if not path.is_file():
+        return None
+    try:
+        return Outcome.model_validate_json(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise RunDirectoryError(f"{path} is damaged: {str(error).splitlines()[0]}") from error

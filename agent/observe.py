@@ -30,6 +30,7 @@ from prompts.variables import (
     Variables,
 )
 from tools.evaluation.fitness import perplexity
+from tools.latency.tool import timed_already
 from tools.pruning.tool import candidate_number
 from tools.workbench import Workbench
 
@@ -84,8 +85,6 @@ class Observer:
         shares = [state["evaluations"] / limits.evaluations]
         if limits.tokens:
             shares.append(state["tokens"] / limits.tokens)
-        if limits.minutes:
-            shares.append(minutes / limits.minutes)
         return Spent(
             state["evaluations"], limits.evaluations, state["tokens"], round(minutes, 1), min(1.0, max(shares))
         )
@@ -122,6 +121,7 @@ class Observer:
 
     def _row(self, row: Candidate) -> CandidateRow:
         found = self.bench.known_fitness(row.profile)
+        timed = timed_already(self.bench).get(row.profile)
         return CandidateRow(
             id=row.id,
             fitness=found.kl if found else None,
@@ -132,6 +132,7 @@ class Observer:
             attention=row.profile.attention,
             mlp=row.profile.mlp,
             error=self.bench.failure(row.profile),
+            speedup=timed.values.get("speedup") if timed else None,
         )
 
     def _change(self, row: Candidate) -> float | None:

@@ -89,12 +89,18 @@ def reporting_scores(bench: Workbench, profile: Profile, text: str) -> tuple[lis
 def row_of(bench: Workbench, name: str, profile: Profile, text: str) -> Row:
     """The table row of `profile` from its scores on `text`."""
     kl, nll = reporting_scores(bench, profile, text)
-    return Row(name=name, params=bench.budget.space.params(profile), kl=mean(kl), perplexity=perplexity(nll))
+    params = bench.budget.space.params(profile)
+    if len(kl) < bench.walks[text].targets.n_sequences:  # some failed: a mean over the others would flatter it
+        return Row(name=name, params=params)
+    return Row(name=name, params=params, kl=mean(kl), perplexity=perplexity(nll))
 
 
-def difference(bench: Workbench, found: Profile, other: Profile, against: str, text: str) -> Difference:
-    """The paired difference of two profiles on `text`."""
-    result: Paired = paired(reporting_scores(bench, found, text)[0], reporting_scores(bench, other, text)[0])
+def difference(bench: Workbench, found: Profile, other: Profile, against: str, text: str) -> Difference | None:
+    """The paired difference of two profiles on `text`; None where one of them failed."""
+    own, others = reporting_scores(bench, found, text)[0], reporting_scores(bench, other, text)[0]
+    if not own or len(own) != len(others):
+        return None
+    result: Paired = paired(own, others)
     return Difference(against=against, mean=result.mean, standard_error=result.standard_error, sequences=result.n)
 
 
@@ -153,9 +159,9 @@ def fisher(a: int, n: int, b: int, m: int) -> float:
 def summary(outcome: Outcome) -> str:
     """The run in one sentence, computed from the figures."""
     found, uniform = outcome.row("found"), outcome.row("uniform")
-    change = next(one for one in outcome.differences if one.against == "uniform")
-    if found.kl is None or not uniform.kl or found.perplexity is None or uniform.perplexity is None:
-        return "The found profile could not be measured."
+    change = next((one for one in outcome.differences if one.against == "uniform"), None)
+    if found.kl is None or not uniform.kl or found.perplexity is None or uniform.perplexity is None or change is None:
+        return "The found profile or the uniform one could not be measured on the reporting text."
     if not change.mean:
         return "The search found nothing better than the uniform profile."
     word = "below" if change.mean < 0 else "above"

@@ -8,10 +8,13 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
+import platform
+import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, TypeVar
 
 import torch
 from safetensors import SafetensorError
@@ -23,21 +26,19 @@ from memory.store import Memory
 from tools.evaluation.targets import DenseTargets, TargetsError
 from tools.evaluation.walk import PopulationWalk
 from tools.models.bundled import cache_dir
-from tools.models.families import space_of
+from tools.models.families import geometry, space_of
 from tools.models.source import LoadedModel, load, resolve
 from tools.pruning.budget import Budget, parse_params
 from tools.pruning.calibration import Calibration, CalibrationFileError, calibrate
 from tools.pruning.elastic import ElasticModel
 from tools.pruning.space import Space
 from tools.text.sources import NAMES, text_source
+from tools.text.split import Part
 from tools.text.tokens import sequences
 from tools.workbench import FITNESS, Workbench
 
-REPORTING = "reporting"
 FORMAT = 1  # part of every digest: raised when what is kept changes its meaning
 CPU_CALIBRATION, GPU_CALIBRATION = 16, 128  # sequences
-
-TextPartName = Literal["calibration", "fitness", "reporting"]
 Kept = TypeVar("Kept", Calibration, DenseTargets)
 
 
@@ -64,9 +65,38 @@ def device_of(settings: Settings) -> str:
         index = int(settings.device.partition(":")[2] or 0)
         if index >= torch.cuda.device_count():
             raise SettingsError(f"--device {settings.device}: there are only {torch.cuda.device_count()} GPUs")
-    if settings.device == "mps" and not torch.backends.mps.is_available():
-        raise SettingsError("--device mps: no Apple GPU can be used here, only cpu")
     return settings.device
+
+
+def refit_memory(device: str) -> int:
+    """Bytes that remembered refits may take: half of what the loaded model leaves of a GPU, else 1 GiB."""
+    return torch.cuda.mem_get_info(device)[0] // 2 if device.startswith("cuda") else 1 << 30
+
+
+def check_room(loaded: LoadedModel, cache: Path) -> None:
+    """Refuse a calibration whose Gram matrices have no room, before it is begun.
+
+    Raises:
+        SettingsError: says how much memory or disk is needed and how much there is.
+    """
+    shape = geometry(loaded.model.config)
+    width = shape.n_groups * shape.group_width
+    needed = 4 * shape.n_layers * (width**2 + shape.intermediate**2)
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_AVPHYS_PAGES")
+    cache.mkdir(parents=True, exist_ok=True)
+    for what, free in (("memory", memory), (f"disk in {cache}", shutil.disk_usage(cache).free)):
+        if needed > free:
+            raise SettingsError(
+                f"the calibration of {loaded.name} needs {needed / 1e9:.1f} GB of {what} for its Gram matrices, and "
+                f"{free / 1e9:.1f} GB are free"
+            )
+
+
+def device_name(device: str) -> str:
+    """The device as latencies are remembered under: the GPU's name, or the processor's and the number of threads."""
+    if device.startswith("cuda"):
+        return torch.cuda.get_device_name(device)
+    return f"{platform.processor() or platform.machine()} {torch.get_num_threads()} threads"
 
 
 def budget_of(settings: Settings, space: Space) -> Budget:
@@ -93,7 +123,8 @@ def prepare(settings: Settings, run: str, view: View) -> Prepared:
         )
     # The target is checked before anything expensive is done.
     budget_of(settings, space_of(loaded.model, settings.mlp_unit, settings.compensation == "bias"))
-    texts = read_texts(settings, loaded, device, view)
+    texts, digests = read_texts(settings, loaded, device, view)
+    check_room(loaded, cache)
     key = {"format": FORMAT, "model": loaded.fingerprint, "dtype": dtype, "text": digest(texts["calibration"])}
     with view.phase("Calibration") as progress:
         calibration = keep(
@@ -109,19 +140,20 @@ def prepare(settings: Settings, run: str, view: View) -> Prepared:
             importance=settings.importance,
             compensation=settings.compensation,
             mlp_unit=settings.mlp_unit,
+            refit_memory=refit_memory(device),
         )
         budget = budget_of(settings, elastic.space)
+    reporting = f"reporting {digests['reporting']}"
     walks = {
-        name: make_walk(elastic, texts[name], cache, {**key, "text": digest(texts[name])}, view)
-        for name in (FITNESS, REPORTING)
+        name: make_walk(elastic, ids, cache, {**key, "text": digest(ids)}, view)
+        for name, ids in ((FITNESS, texts["fitness"]), (reporting, texts["reporting"]))
     }
     context = {
         **key,
         "importance": settings.importance,
         "compensation": settings.compensation,
         "mlp_unit": elastic.space.mlp_unit,
-        "fitness": digest(texts[FITNESS]),
-        "reporting": digest(texts[REPORTING]),
+        "fitness": digests["fitness"],  # of the whole text: how much of it is measured is up to each run
         "length": settings.sequence_length,
     }
     memory = Memory(settings.memory_path, named(context), {"model": loaded.name, **context})
@@ -130,6 +162,7 @@ def prepare(settings: Settings, run: str, view: View) -> Prepared:
         budget=budget,
         walks=walks,
         memory=memory,
+        reporting=reporting,
         run=run,
         seed=settings.seed,
         sequence_length=settings.sequence_length,
@@ -141,11 +174,11 @@ def prepare(settings: Settings, run: str, view: View) -> Prepared:
             "repeats": settings.latency_repeats,
             "batch": 1,
         },
-        device_name=device,
+        device_name=device_name(device),
     )
     for sentence in elastic.warnings:
         view.warn(sentence)
-    return Prepared(bench, loaded, {name: digest(ids) for name, ids in texts.items()})
+    return Prepared(bench, loaded, digests)
 
 
 def check_text(settings: Settings) -> None:
@@ -155,26 +188,32 @@ def check_text(settings: Settings) -> None:
             text_source(name, "fitness")
 
 
-def read_texts(settings: Settings, loaded: LoadedModel, device: str, view: View) -> dict[str, Tensor]:
-    """The token ids [sequences, length] of the three texts, which share no passage."""
+def read_texts(
+    settings: Settings, loaded: LoadedModel, device: str, view: View
+) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """The token ids [sequences, length] of the three texts, which share no passage, and digests of the texts."""
     longest = loaded.model.config.max_position_embeddings
     length = min(settings.calibration_length, longest)
     if settings.sequence_length > longest:
         raise SettingsError(f"--sequence-length must be at most the model's context, {longest}")
+    if settings.benchmarks and settings.latency_prompt + settings.latency_decode > longest:
+        raise SettingsError(f"--latency-prompt and --latency-decode must fit the model's context, {longest}")
     count = settings.calibration_sequences or (CPU_CALIBRATION if device == "cpu" else GPU_CALIBRATION)
     measured = settings.sequences(settings.fidelity[-1] + settings.final_tokens)
     reported = settings.sequences(settings.reporting_tokens)
-    wanted: list[tuple[str, TextPartName, str, int, int]] = [
-        ("calibration", "calibration", settings.calibration, count, length),
-        (FITNESS, "fitness", settings.fitness_text, measured, settings.sequence_length),
-        (REPORTING, "reporting", settings.reporting_text, reported, settings.sequence_length),
+    wanted: list[tuple[Part, str, int, int]] = [
+        ("calibration", settings.calibration, count, length),
+        ("fitness", settings.fitness_text, measured, settings.sequence_length),
+        ("reporting", settings.reporting_text, reported, settings.sequence_length),
     ]
-    texts = {}
+    texts: dict[str, Tensor] = {}
+    digests: dict[str, str] = {}
     with view.phase("Reading text", unit="bytes") as progress:
-        for name, part, source, n, tokens in wanted:
+        for part, source, n, tokens in wanted:
             text = text_source(source, part, cache=settings.cache, progress=progress)
-            texts[name] = sequences(text.documents, loaded.tokenizer, n, tokens, name=f"{source} ({part} part)")
-    return texts
+            digests[part] = text.digest[:16]
+            texts[part] = sequences(text.documents, loaded.tokenizer, n, tokens, name=f"{source} ({part} part)")
+    return texts, digests
 
 
 def make_walk(elastic: ElasticModel, ids: Tensor, cache: Path, key: dict[str, Any], view: View) -> PopulationWalk:

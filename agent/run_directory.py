@@ -10,6 +10,7 @@ from __future__ import annotations
 import errno
 import json
 import re
+import secrets
 import shutil
 import tomllib
 from collections.abc import Mapping
@@ -80,6 +81,7 @@ class RunDirectory:
         text = dumps(settings)
         environment = describe(device, seed, now)
         stem = f"{_model_name(model)}-{now:%Y%m%d-%H%M%S}"
+        environment["run"] = f"{stem}-{secrets.token_hex(4)}"
         try:
             base.mkdir(parents=True, exist_ok=True)
             number = 1
@@ -189,8 +191,13 @@ class RunDirectory:
 
     @property
     def name(self) -> str:
-        """The folder's name, by which the memory knows the run."""
+        """The folder's name."""
         return self.path.name
+
+    @property
+    def id(self) -> str:
+        """By which memory and checkpoints know the run: no other run has it, and it outlives a renamed folder."""
+        return str(self.environment.get("run", self.path.name))
 
     @property
     def checkpoint(self) -> Path:

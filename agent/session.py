@@ -10,16 +10,18 @@ import shutil
 import signal
 import sqlite3
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import torch
 from langchain_core.language_models import BaseChatModel
 from langchain_core.messages import HumanMessage, SystemMessage
 from langgraph.checkpoint.sqlite import SqliteSaver
 from langgraph.runtime import RunControl
 
+from agent.atomic import WriteError
 from agent.brain.chat import TargetBrain
 from agent.brain.scripted import FirstBrain, UniformBrain
 from agent.finish import NotFinishedError, export_candidate, finish
@@ -30,9 +32,9 @@ from agent.observe import Observer, run_facts
 from agent.outcome import Outcome
 from agent.preparation import Prepared, check_text, device_of, prepare
 from agent.report import write_report
-from agent.run_directory import RunDirectory
+from agent.run_directory import RunDirectory, RunDirectoryError
 from agent.settings import Settings, SettingsError, make_settings
-from agent.state import SearchState
+from agent.state import SearchState, first_state
 from agent.think import Thinker
 from agent.trace import TraceRecord, TraceWriter
 from agent.view import View
@@ -59,6 +61,7 @@ class Stopped(Exception):
 def start(settings: Settings, view: View) -> tuple[Path, Outcome]:
     """Make a new run and carry it out; returns the run directory and the result."""
     resolve(settings.model, settings.revision)  # a wrong name leaves no run directory behind
+    settings = settings.anchored()
     prompts = PromptSet(settings.prompt_set, settings.prompts)
     prompts.check()
     device = device_of(settings)
@@ -97,7 +100,7 @@ def resume(path: Path, view: View) -> tuple[Path, Outcome]:
 def carry_out(settings: Settings, run: RunDirectory, view: View) -> Outcome:
     """Prepare, search, finish. The run's status says how it ended."""
     try:
-        prepared = with_founders(prepare(settings, run.name, view), settings, view)
+        prepared = with_founders(prepare(settings, run.id, view), settings, view)
         with closing(prepared.bench.memory), TraceWriter(run.trace) as trace:
             state = run_search(prepared, settings, run, view, trace)
             if state is None:
@@ -105,11 +108,13 @@ def carry_out(settings: Settings, run: RunDirectory, view: View) -> Outcome:
             outcome = finish(prepared, settings, state, run, view)
         write_report(run, settings, outcome)
     except (Stopped, KeyboardInterrupt):
-        run.set_status("stopped", DRAIN)
+        with suppress(WriteError):
+            run.set_status("stopped", DRAIN)
         raise Stopped(run.path) from None
     except Exception as error:
-        run.set_status("stopped", f"{type(error).__name__}: {error}")
-        raise
+        with suppress(WriteError):  # the disk that stopped the run may be too full to say so
+            run.set_status("stopped", f"{type(error).__name__}: {error}")
+        raise in_words(error, settings) from error
     run.set_status("finished", outcome.stop)
     return outcome
 
@@ -117,12 +122,26 @@ def carry_out(settings: Settings, run: RunDirectory, view: View) -> Outcome:
 def export(path: Path, candidate: str | None, folder: Path, view: View) -> float:
     """Write one candidate of a finished run as a checkpoint; returns the largest logit difference after reloading."""
     run = RunDirectory.open(path)
+    if folder.exists():
+        raise SettingsError(f"--output {folder} exists already: name a folder that does not")
     if not run.status == "finished":
         raise NotFinishedError(f"the run {path} has no result yet: python main.py resume {path}")
     settings = make_settings(run.settings)
-    prepared = prepare(settings, run.name, view)
+    prepared = prepare(settings, run.id, view)
     with closing(prepared.bench.memory):
         return export_candidate(prepared, settings, run, candidate, folder, view).verified or 0.0
+
+
+def in_words(error: Exception, settings: Settings) -> Exception:
+    """The error as a sentence a person can act on, where it is one of memory or of the checkpoint file."""
+    if isinstance(error, torch.OutOfMemoryError):
+        return SettingsError(
+            f"{settings.model} does not fit on {settings.device}: {str(error).partition('.')[0]}; "
+            "try --device cpu, --dtype bfloat16 or a smaller model"
+        )
+    if isinstance(error, sqlite3.Error):
+        return RunDirectoryError(f"the run's checkpoint.sqlite cannot be read or written: {error}")
+    return error
 
 
 def with_founders(prepared: Prepared, settings: Settings, view: View) -> Prepared:
@@ -166,11 +185,12 @@ def run_search(
         context=_room(brain, config.max_position_embeddings),
         trace=record,
     )
+    thinker.check_room(first_state(seeds, 0))
     control = RunControl()
     judge = Judgement(bench, settings, record)
     with _checkpoints(run.checkpoint) as saver, _drain_on_interrupt(control, view), screen.shown():
         graph = build_graph(bench, thinker, judge, saver)
-        return search(graph, seeds, spent_on_probes(bench), control, run.name)
+        return search(graph, seeds, spent_on_probes(bench), control, run.id)
 
 
 def make_brain(prepared: Prepared, settings: Settings) -> BaseChatModel:

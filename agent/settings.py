@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from memory.errors import SelfPrunerError
+from tools.pruning.budget import ParamsTextError, parse_params
 
 Count = Annotated[int, Field(ge=1)]
 BrainName = Literal["self", "uniform", "first"]
@@ -29,7 +30,7 @@ class Settings(BaseModel):
     model: str = Field("smollm2-135m", description="alias, hub id or local folder of the target model")
     revision: str | None = Field(None, description="revision of a hub model")
     trust_remote_code: bool = Field(False, description="run the code a model repository ships (off unless asked for)")
-    device: str = Field("auto", pattern=r"^(auto|cpu|cuda(:\d+)?|mps)$", description="auto, cpu, cuda or cuda:N")
+    device: str = Field("auto", pattern=r"^(auto|cpu|cuda(:\d+)?)$", description="auto, cpu, cuda or cuda:N")
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = Field(
         "auto", description="weights: auto is float32 on a CPU, bfloat16 elsewhere"
     )
@@ -52,7 +53,7 @@ class Settings(BaseModel):
     calibration_sequences: Count | None = Field(None, description="sequences (default 128 on a GPU, 16 on a CPU)")
     calibration_length: int = Field(2048, ge=16, description="tokens in a calibration sequence")
     sequence_length: int = Field(512, ge=16, description="tokens in a fitness or reporting sequence")
-    fidelity: tuple[int, ...] = Field(
+    fidelity: tuple[Count, ...] = Field(
         (1024, 4096), min_length=1, description="tokens of each evaluation stage; half the offspring reach the next"
     )
     probe_tokens: Count = Field(512, description="tokens of each sensitivity probe")
@@ -114,6 +115,8 @@ class Settings(BaseModel):
                 )
         if self.probe_tokens > self.fidelity[-1]:
             raise ValueError(f"--probe-tokens must be at most the last --fidelity ({self.fidelity[-1]})")
+        if self.params is not None:
+            parse_params(self.params)
         if self.population > self.offspring:
             raise ValueError(f"--population must be at most --offspring, got {self.population} and {self.offspring}")
         return self
@@ -122,6 +125,18 @@ class Settings(BaseModel):
     def memory_path(self) -> Path:
         """The memory file: as given, or beside the runs."""
         return self.memory or self.runs / "memory.sqlite"
+
+    def anchored(self) -> Settings:
+        """The same with absolute paths, so that a run can be resumed from any folder."""
+        update: dict[str, Any] = {"runs": self.runs.resolve(), "memory": self.memory_path.resolve()}
+        for name in ("cache", "prompts"):
+            if (path := getattr(self, name)) is not None:
+                update[name] = path.resolve()
+        for name in ("model", "calibration", "fitness_text", "reporting_text"):
+            path = Path(getattr(self, name)).expanduser()
+            if path.exists() and (path.is_dir() if name == "model" else path.is_file()):
+                update[name] = str(path.resolve())
+        return self.model_copy(update=update)
 
     def sequences(self, tokens: int) -> int:
         """Number of fitness sequences in `tokens` tokens."""
@@ -140,6 +155,8 @@ def make_settings(values: dict[str, Any]) -> Settings:
     """
     try:
         return Settings(**values)
+    except ParamsTextError as error:
+        raise SettingsError(f"--params: {error}") from None
     except ValidationError as error:
         fault = error.errors()[0]
         message = fault["msg"].removeprefix("Value error, ")

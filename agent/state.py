@@ -41,6 +41,7 @@ class SearchState(TypedDict):
     brain_seconds: float
     seconds: float  # of search, over all sessions
     failures: int  # failed turns of the brain in a row
+    faulty: bool  # the brain's part in the current turn failed already, whatever comes of its calls
     failed_turns: int  # in all
     fallbacks: int  # turns that the tool decided because the brain kept failing
     illegal: int  # replies that no rule allowed, refused before any tool saw them
@@ -76,6 +77,7 @@ def first_state(seeds: list[str], tokens: int) -> SearchState:
         brain_seconds=0.0,
         seconds=0.0,
         failures=0,
+        faulty=False,
         failed_turns=0,
         fallbacks=0,
         illegal=0,
@@ -129,9 +131,11 @@ def fold(state: SearchState, first_fidelity: int) -> dict[str, Any]:
                 update["evaluations"] = state["evaluations"] + len(answer.result["results"])
         elif answer.tool == "benchmark_latency":
             update["benchmarked"] = state["benchmarked"] + 1
+            update["failures"] = _failures(state, worked=True)
         elif answer.tool == "record_population":
             improved = answer.result["best"] != state["best"]
             update |= {
+                "failures": _failures(state, worked=True),
                 "generation": state["generation"] + 1,
                 "population": answer.result["survivors"],
                 "best": answer.result["best"],
@@ -156,6 +160,13 @@ def _fold_made(state: SearchState, made: list[Answer]) -> dict[str, Any]:
         "drawn": state["drawn"] + (drawn if by_brain else 0),
         "filled": state["filled"] or not by_brain,
         # a turn that made nothing new is a failed turn: the brain repeats itself
-        "failures": 0 if new else state["failures"] + by_brain,
-        "failed_turns": state["failed_turns"] + (by_brain and not new),
+        "failures": _failures(state, worked=bool(new)),
+        "failed_turns": state["failed_turns"] + (by_brain and not new and not state["faulty"]),
     }
+
+
+def _failures(state: SearchState, *, worked: bool) -> int:
+    """Failed turns in a row after this one: a turn of the tool changes nothing, nor one that is counted already."""
+    if state["proposed_by"] != "brain" or state["faulty"]:
+        return state["failures"]
+    return 0 if worked else state["failures"] + 1

@@ -68,7 +68,7 @@ class Thinker:
                 f"every candidate of generation {state['generation']} failed: "
                 f"{self._first_failure(state)}; try a lower --sparsity or --dtype float32"
             )
-        update: dict[str, Any] = {"step": step, "proposed_by": "brain"}
+        update: dict[str, Any] = {"step": step, "proposed_by": "brain", "faulty": False}
         if turn.decided:
             calls = [turn.decided]
             self.trace(Think(step=step, generation=state["generation"], prompt="(one legal call, nothing to decide)"))
@@ -121,7 +121,8 @@ class Thinker:
             "reply_tokens": state["reply_tokens"] + record.output_tokens,
             "brain_seconds": state["brain_seconds"] + seconds,
             "surplus": state["surplus"] + len(legal) - len(calls),
-            "failures": state["failures"] + 1 if error else 0,
+            "failures": state["failures"] + (error is not None),
+            "faulty": error is not None,
             "failed_turns": state["failed_turns"] + (error is not None),
             "illegal": state["illegal"] + len(faults),
         }
@@ -138,6 +139,15 @@ class Thinker:
             return self.prompts.render(shown)
 
         return fit(render, variables.history, self.count_tokens, self.context).prompt
+
+    def check_room(self, state: SearchState) -> None:
+        """Find out before the search, not as one failed turn after another, that prompts have no room.
+
+        Raises:
+            PromptTooLongError: even the bare prompt of the first turn is longer than the context allows.
+        """
+        known = facts(self.bench, self.settings, state)
+        self.prompt(state, known, legal_turn(known, self.observer.actions))
 
     def _legal(self, replies: Sequence[BaseMessage], turn: LegalTurn) -> tuple[list[Call], list[str]]:
         """The legal calls among the replies, and a sentence for each reply that holds none."""

@@ -136,7 +136,7 @@ def _insert(kind: type[Candidate] | type[Score] | type[Latency] | type[Generatio
     key = ", ".join(("context", *kind.key))
     update = "UPDATE SET " + ", ".join(f'"{name}" = excluded."{name}"' for name in names if name not in kind.key)
     if kind is Score:
-        update += " WHERE score.error IS NOT NULL AND excluded.error IS NULL"
+        update += " WHERE score.error IS NOT NULL"
     elif kind is Latency:
         update = "NOTHING"
     return f"INSERT INTO {_TABLES[kind]} (context, {columns}) VALUES ({places}) ON CONFLICT ({key}) DO {update}"

@@ -80,6 +80,7 @@ class CandidateRow:
     attention: tuple[int, ...]  # attention units kept, one a layer
     mlp: tuple[int, ...]  # MLP units kept, one a layer
     error: str | None = None
+    speedup: float | None = None  # over the dense model, where benchmark_latency timed it
 
 
 @dataclass(frozen=True, slots=True)

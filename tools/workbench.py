@@ -71,6 +71,7 @@ class Workbench:
     latency: dict[str, int] = field(default_factory=dict)
     device_name: str = "cpu"
     progress: Progress | None = None
+    reporting: str = "reporting"  # name of the text that reported figures are measured on
     probes: tuple[Probe, ...] = ()
     costs: Costs = Costs((), ())  # predicted from the probes: the start of a search and the source of hints
 
@@ -106,5 +107,6 @@ class Workbench:
         return next((fitness for fitness in found if fitness is not None), None)
 
     def failure(self, profile: Profile) -> str | None:
-        """Why measuring `profile` failed, or None."""
-        return next((score.error for score in self.scores(profile).values() if score.error), None)
+        """Why measuring `profile` failed in this run, or None; what failed in another one is tried anew."""
+        errors = (score.error for score in self.scores(profile).values() if score.run == self.run)
+        return next((error for error in errors if error), None)

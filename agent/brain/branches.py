@@ -19,7 +19,7 @@ from transformers import PreTrainedModel
 from transformers.cache_utils import Cache, DynamicLayer
 
 PROMPT = -1  # the owner of prompt tokens; branches are numbered from 0
-CHUNK = 512  # prompt tokens a forward pass, which bounds the activations
+CHUNK = 128  # prompt tokens a forward pass: bounds the activations, and a warm cache computes what a cold one does
 
 
 class GrowingLayer(DynamicLayer):
@@ -84,6 +84,7 @@ class Branches:
             if old != new:
                 break
             kept += 1
+        kept -= kept % CHUNK  # passes begin at the same places whatever was cached, so they round alike
         self.rewind(kept)
         logits = torch.empty(0)
         for start in range(kept, len(prompt), CHUNK):

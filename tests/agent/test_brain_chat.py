@@ -53,7 +53,8 @@ def test_a_sample_is_the_same_however_many_are_drawn_beside_it():
     assert len({message.response_metadata["raw"] for message in many}) > 4
 
 
-def test_a_warm_prompt_cache_answers_like_a_cold_start():
+def test_a_warm_prompt_cache_answers_like_a_cold_start(monkeypatch):
+    monkeypatch.setattr("agent.brain.branches.CHUNK", 4)
     warm = tiny_brain()
     replies(warm, [SystemMessage("You prune yourself."), HumanMessage("The first turn, with another text.")], n=3)
     first = replies(warm, n=4, seed=7)

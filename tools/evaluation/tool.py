@@ -64,17 +64,25 @@ def measure(bench: Workbench, profiles: Sequence[Profile], sequences: range, ste
     total = sum(len(block) * len(group) for block, group in todo)
     done = 0
     for block, group in todo:
-        for index in block:  # one sequence at a time: a kill loses one sequence of the population
-            found = bench.walks[text].measure(group, range(index, index + 1))
-            bench.memory.record(*(_score(bench, one, text, index, step) for one in found))
-            done += len(group)
+        # One sequence at a time on a CPU: a kill loses one of the population's. A GPU wants more work at once.
+        stride = len(block) if bench.elastic.device.type == "cuda" else 1
+        for start in range(block.start, block.stop, stride):
+            rows = range(start, min(start + stride, block.stop))
+            for one in bench.walks[text].measure(group, rows):
+                bench.memory.record(*_scores(bench, one, text, step))
+            done += len(group) * len(rows)
             if bench.progress is not None:
                 bench.progress(done, total)
 
 
-def _score(bench: Workbench, found: Measurement, text: str, index: int, step: int) -> Score:
-    kl, nll = (found.kl[0], found.nll[0]) if found.error is None else (None, None)
-    return Score(found.profile, text, index, kl, nll, bench.run, step, found.error)
+def _scores(bench: Workbench, found: Measurement, text: str, step: int) -> list[Score]:
+    """One row a sequence; a failed candidate is one on the first sequence it was tried on."""
+    if found.error is not None:
+        return [Score(found.profile, text, found.sequences.start, None, None, bench.run, step, found.error)]
+    return [
+        Score(found.profile, text, index, kl, nll, bench.run, step)
+        for index, kl, nll in zip(found.sequences, found.kl, found.nll, strict=True)
+    ]
 
 
 def charge(bench: Workbench, profiles: Sequence[Profile], step: int, text: str = FITNESS) -> int:

@@ -34,17 +34,29 @@ def benchmark_latency_tool(bench: Workbench) -> BaseTool:
 
 
 def timed(bench: Workbench, profile: Profile, step: int) -> Latency:
-    """The latency of `profile`, from the memory where it is known in this setting, else measured now and recorded."""
-    known = bench.memory.recall(Latency, profile=profile, setting=latency_setting(bench))
+    """The latency of `profile`, from the memory where this run measured it, else measured now and recorded.
+
+    Milliseconds of another day are not those of now, so other runs' are left alone.
+    """
+    known = bench.memory.recall(Latency, profile=profile, setting=_setting_of_run(bench))
     if known:
         return known[0]
     report = measure(bench.elastic, profile, **bench.latency)
     values = {name: value for name, value in vars(report).items() if isinstance(value, float)}
-    latency = Latency(profile, latency_setting(bench), values, bench.run, step)
+    latency = Latency(profile, _setting_of_run(bench), values, bench.run, step)
     bench.memory.record(latency)
     return latency
 
 
+def timed_already(bench: Workbench) -> dict[Profile, Latency]:
+    """What this run has timed, in the setting of `bench`."""
+    return {latency.profile: latency for latency in bench.memory.recall(Latency, setting=_setting_of_run(bench))}
+
+
 def latency_setting(bench: Workbench) -> str:
     """What a latency depends on besides the profile, as text."""
-    return " ".join([bench.device_name, *(f"{name}={value}" for name, value in sorted(bench.latency.items()))])
+    return ", ".join([bench.device_name, *(f"{name} {value}" for name, value in sorted(bench.latency.items()))])
+
+
+def _setting_of_run(bench: Workbench) -> str:
+    return f"{latency_setting(bench)}, run {bench.run}"
