@@ -145,8 +145,9 @@ def prepare(settings: Settings, run: str, view: View) -> Prepared:
         budget = budget_of(settings, elastic.space)
     reporting = f"reporting {digests['reporting']}"
     walks = {
-        name: make_walk(elastic, ids, cache, {**key, "text": digest(ids)}, view)
-        for name, ids in ((FITNESS, texts["fitness"]), (reporting, texts["reporting"]))
+        name: make_walk(elastic, ids, cache, {**key, "text": digest(ids)}, prefix_memory, view)
+        # the search comes back to the prefixes of its parents; nothing comes back to reporting text
+        for name, ids, prefix_memory in ((FITNESS, texts["fitness"], 1 << 29), (reporting, texts["reporting"], 0))
     }
     context = {
         **key,
@@ -216,7 +217,9 @@ def read_texts(
     return texts, digests
 
 
-def make_walk(elastic: ElasticModel, ids: Tensor, cache: Path, key: dict[str, Any], view: View) -> PopulationWalk:
+def make_walk(
+    elastic: ElasticModel, ids: Tensor, cache: Path, key: dict[str, Any], prefix_memory: int, view: View
+) -> PopulationWalk:
     """The walk over one text, with the dense targets from the cache or made now."""
     with view.phase("Dense targets") as progress:
         targets = keep(
@@ -225,7 +228,7 @@ def make_walk(elastic: ElasticModel, ids: Tensor, cache: Path, key: dict[str, An
             lambda: DenseTargets.build(elastic, elastic.store, ids, progress=progress),
             view,
         )
-    return PopulationWalk(elastic, elastic.store, targets, ids)
+    return PopulationWalk(elastic, elastic.store, targets, ids, prefix_memory=prefix_memory)
 
 
 def keep(path: Path, kind: type[Kept], make: Callable[[], Kept], view: View) -> Kept:
