@@ -57,9 +57,9 @@ class Settings(BaseModel):
         (1024, 4096), min_length=1, description="tokens of each evaluation stage; half the offspring reach the next"
     )
     probe_tokens: Count = Field(512, description="tokens of each sensitivity probe")
-    final_tokens: Count = Field(4096, description="unseen tokens on which the best few are compared at the end")
+    final_tokens: Count = Field(3072, description="unseen tokens on which the best few are compared at the end")
     final_candidates: Count = Field(3, description="how many of the best are compared there")
-    reporting_tokens: Count = Field(6144, description="tokens of the reported figures")
+    reporting_tokens: Count = Field(5120, description="tokens of the reported figures")
 
     # The brain
     brain: BrainName = Field("self", description="who decides: the target model itself, or a scripted control")
@@ -77,14 +77,14 @@ class Settings(BaseModel):
     seed: int = Field(0, ge=0, lt=2**63, description="seed of every random choice")
     population: int = Field(4, ge=1, description="survivors of a generation")
     offspring: Count = Field(12, description="candidates made in a generation")
-    initial: Count = Field(8, description="candidates the brain initialises, besides the closed forms")
+    initial: Count = Field(6, description="candidates the brain initialises, besides the closed forms")
     draws: int = Field(4, ge=0, description="offspring of a generation that the brain may have drawn at random")
     remembered: int = Field(2, ge=0, description="best known profiles of earlier runs to start from")
     mutation_step: Count = Field(4, description="largest change of one edit, in MLP units of a 48-unit layer")
-    benchmarks: int = Field(2, ge=0, description="latency measurements the brain may ask for; 0 measures none at all")
+    benchmarks: int = Field(1, ge=0, description="latency measurements the brain may ask for; 0 measures none at all")
     latency_prompt: Count = Field(256, description="prompt tokens of a latency measurement")
     latency_decode: Count = Field(16, description="decoded tokens of a latency measurement")
-    latency_repeats: Count = Field(5, description="timed repeats of a latency measurement")
+    latency_repeats: Count = Field(3, description="timed repeats of a latency measurement")
 
     # When it ends
     evaluations: Count = Field(64, description="distinct candidates to evaluate")
