@@ -15,9 +15,10 @@ PAGE = [
 def test_the_bundled_model_makes_legal_calls_from_a_cached_prompt(bundled):
     brain = TargetBrain(model=bundled.model, tokenizer=bundled.tokenizer, thought_tokens=16)
     schemas = {tool["function"]["name"]: parameters(tool) for tool in (MUTATE, RECORD)}
+    page = [SystemMessage(str(PAGE[0].content) * 12), *PAGE[1:]]  # longer than one pass over a prompt
     cached = []
     for seed in range(2):
-        result = brain.generate([PAGE], tools=[MUTATE, RECORD], n=8, seed=seed)
+        result = brain.generate([page], tools=[MUTATE, RECORD], n=8, seed=seed)
         for generation in result.generations[0]:
             (call,) = generation.message.tool_calls
             assert violations(schemas[call["name"]], call["args"]) == []
