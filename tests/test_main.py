@@ -62,6 +62,9 @@ BAD_SETTINGS = {
     "unknown option": (["--sparsty", "0.3"], ["--sparsty", "--help"]),
     "unknown importance": (["--importance", "wonder"], ["--importance", "wonder", "wanda-sp"]),
     "fidelity that falls": (["--fidelity", "256,128"], ["--fidelity", "256,128"]),
+    "fidelity of nothing": (["--fidelity", "0,128"], ["--fidelity", "0"]),
+    "latency beyond the context": (["--benchmarks", "1", "--latency-prompt", "4096"], ["--latency-prompt", "2048"]),
+    "calls that leave no room for a prompt": (["--brain", "self", "--call-tokens", "2000"], ["prompt", "tokens"]),
     "fidelity off the sequence length": (["--fidelity", "100"], ["--fidelity", "multiple", "64"]),
     "unit that does not fit": (["--mlp-unit", "40"], ["40"]),
     "text that is not known": (["--calibration", "wikitxt2"], ["wikitxt2", "wikitext2"]),
@@ -84,6 +87,11 @@ def test_params_beyond_the_model_name_the_feasible_range(model, cache, tmp_path,
     words = ["--model", model, "--runs", tmp_path / "runs", "--cache", cache, *small, "--params", "49B"]
     status = main([str(word) for word in words])
     assert_refused((status, "", capfd.readouterr().err), tmp_path, "49,000,000,000 parameters cannot be reached")
+
+
+def test_a_parameter_count_that_is_none_is_refused_before_anything_is_loaded(tmp_path, capfd):
+    status = main(["--params", "49X", "--runs", str(tmp_path / "runs")])
+    assert_refused((status, "", capfd.readouterr().err), tmp_path, "--params", "49X")
 
 
 def test_an_unknown_alias_names_close_ones(run, tmp_path):
@@ -155,6 +163,24 @@ def test_a_run_in_use_is_not_resumed_by_another_process(run, tmp_path):
     with RunDirectory.create(tmp_path / "runs", "mine", {"model": "x"}, device="cpu", seed=0) as held:
         status, _, errors = run("resume", held.path, small=False)
     assert status == 2 and errors.count("\n") == 1 and "use" in errors
+
+
+def test_a_run_made_with_relative_paths_is_resumed_from_anywhere(model, cache, tmp_path, monkeypatch, capfd):
+    def interrupted(*arguments, **options):
+        raise KeyboardInterrupt
+
+    monkeypatch.chdir(tmp_path)
+    with monkeypatch.context() as patch:
+        patch.setattr(session, "finish", interrupted)
+        words = ["--model", str(model), "--cache", str(cache), "--runs", "mine", *SMALL]
+        assert main(words) == INTERRUPTED
+    (path,) = (tmp_path / "mine").glob("tiny-*")
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    renamed = path.rename(tmp_path / "renamed")
+    assert main(["resume", str(renamed)]) == 0
+    assert not list((tmp_path / "elsewhere").iterdir())
+    assert "4 candidates evaluated" in capfd.readouterr().out
 
 
 @pytest.mark.parametrize("command", ["resume", "report", "trace"])

@@ -55,6 +55,19 @@ def test_a_turn_that_makes_nothing_new_is_a_failed_turn_of_the_brain():
     assert fold({**state, "proposed_by": "fallback"}, 32)["failures"] == 0
 
 
+def test_failed_turns_in_a_row_add_up_and_each_counts_once():
+    repeats = turn({**first_state(["c1"], 0), "failures": 1}, ("prune_model", {}, made("c1", known=True)))
+    assert fold(repeats, 32)["failures"] == 2
+    slow = fold({**repeats, "failures": 2, "failed_turns": 2, "faulty": True}, 32)
+    assert (slow["failures"], slow["failed_turns"]) == (2, 2)
+    slow_but_new = turn({**repeats, "failures": 2, "faulty": True}, ("prune_model", {}, made("c2")))
+    assert fold(slow_but_new, 32)["failures"] == 2
+    after_stand_in = turn({**repeats, "failures": 2, "proposed_by": "fallback"}, ("prune_model", {}, made("c2")))
+    assert fold(after_stand_in, 32)["failures"] == 2
+    works = turn({**repeats, "failures": 2}, ("prune_model", {}, made("c2")))
+    assert fold(works, 32)["failures"] == 0
+
+
 def test_a_stand_in_fills_up_the_generation_even_if_it_finds_nothing():
     state = turn(first_state(["c1"], 0), ("prune_model", {"draw": 2}, {"candidates": []}))
     assert fold({**state, "proposed_by": "fallback"}, 32)["filled"] is True
