@@ -93,8 +93,10 @@ class Observer:
         rows = {row.id: row for row in self.bench.memory.recall(Candidate, run=self.bench.run)}
         here = facts.ranked if not facts.missing else facts.population
         newest = sorted(rows.values(), key=lambda row: -candidate_number(row.id))
-        measured = [row for row in newest if self.bench.fitness(row.profile, self.bench.fidelity[-1])]
-        best = sorted(measured, key=lambda row: self._kl(row.profile))
+        scores = {row.id: self.bench.fitness(row.profile, self.bench.fidelity[-1]) for row in newest}
+        fitness = {name: found.kl for name, found in scores.items() if found and found.kl is not None}
+        measured = [row for row in newest if row.id in fitness]
+        best = sorted(measured, key=lambda row: fitness[row.id])
         failed = [row for row in newest if self.bench.failure(row.profile)]
         notes = self.bench.memory.recall(Generation, run=self.bench.run, order="-number", limit=NOTES)
         return History(
@@ -144,10 +146,6 @@ class Observer:
             if own and own.kl is not None and known and len(known) == len(parents):
                 return own.kl - min(known)
         return None
-
-    def _kl(self, profile: Profile) -> float:
-        found = self.bench.fitness(profile, self.bench.fidelity[-1])
-        return found.kl if found and found.kl is not None else float("inf")
 
     def _hints(self, facts: Facts) -> Hints:
         costs = marginals(self.bench, self.settings, facts.population[0])
