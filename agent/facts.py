@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
+from statistics import fmean, variance
 
+from agent.arms import ARMS
 from agent.legal import Facts, Place
+from agent.operators import learned
 from agent.settings import Settings
-from agent.state import SearchState
+from agent.state import SearchState, cost
+from agent.steps import step_size
+from memory.profile import Profile
 from memory.records import Candidate
 from tools.latency.tool import timed_already
 from tools.population.selection import better_half, rank
-from tools.pruning.sensitivity import Marginal, rank_places
+from tools.pruning.sensitivity import Costs, Marginal, rank_places
 from tools.workbench import Workbench
 
 SHORTLIST = 8  # places shown to the brain to cut, and as many to grow
@@ -20,9 +26,10 @@ ATTEMPTS = 3  # candidates asked for, per offspring wanted, before the tool's ra
 def facts(bench: Workbench, settings: Settings, state: SearchState) -> Facts:
     """The facts of the next turn, whose step is one more than the state's."""
     missing = missing_offspring(bench, settings, state)
-    pending, fidelity = pending_candidates(bench, state)
+    pending, fidelity = pending_candidates(bench, settings, state)
     ranked = eligible(bench, [*state["population"], *state["offspring"]])
-    cut, grow = shortlist(bench, settings, state) if missing and state["generation"] else ([], [])
+    step = step_size(bench, settings, state)
+    cut, grow = shortlist(bench, settings, state, step) if missing and state["generation"] else ([], [])
     return Facts(
         space=bench.budget.space,
         generation=state["generation"],
@@ -36,7 +43,7 @@ def facts(bench: Workbench, settings: Settings, state: SearchState) -> Facts:
         timeable=tuple(timeable(bench, settings, state, ranked)),
         cut=tuple(cut),
         grow=tuple(grow),
-        step=settings.mutation_step,
+        step=step,
         samples=settings.samples,
     )
 
@@ -47,9 +54,15 @@ def missing_offspring(bench: Workbench, settings: Settings, state: SearchState) 
         return 0
     wanted = settings.offspring
     if state["generation"] == 0:
-        wanted = settings.initial + len(founders(bench))
+        wanted = len(founders(bench)) + (settings.initial if ARMS[settings.arm].initial else 0)
     wanted = min(wanted, settings.evaluations - state["evaluations"])
-    return max(0, wanted - len(state["offspring"]))
+    missing = max(0, wanted - len(state["offspring"]))
+    return min(missing, max(1, left(settings, state) // bench.fidelity[0])) if missing else 0
+
+
+def left(settings: Settings, state: SearchState) -> int:
+    """Tokens that the run may still spend."""
+    return 2**62 if settings.tokens is None else max(0, settings.tokens - cost(state))
 
 
 def attempts_used_up(settings: Settings, state: SearchState) -> bool:
@@ -63,12 +76,14 @@ def founders(bench: Workbench) -> list[Candidate]:
     return bench.memory.recall(Candidate, run=bench.run, step=0)
 
 
-def pending_candidates(bench: Workbench, state: SearchState) -> tuple[list[str], int]:
-    """Offspring to measure next and on how many tokens: all on the fewest, then the better half, stage by stage.
+def pending_candidates(bench: Workbench, settings: Settings, state: SearchState) -> tuple[list[str], int]:
+    """Offspring to measure next and on how many tokens: all on the fewest, then the promising half, stage by stage.
 
-    The closed forms are measured at every stage, so that every result stands beside them.
+    The closed forms are measured at every stage, so that every result stands beside them. Where tokens run short the
+    first of those that wait are measured, as many as can be paid for.
     """
     names = state["offspring"]
+    before = 0
     always = {row.id for row in founders(bench) if row.proposed_by == "seed"}
     for tokens in bench.fidelity:
         profiles = {name: bench.candidate(name).profile for name in names}
@@ -77,13 +92,39 @@ def pending_candidates(bench: Workbench, state: SearchState) -> tuple[list[str],
             for name, profile in profiles.items()
             if bench.fitness(profile, tokens) is None and bench.failure(profile) is None
         ]
-        if waiting:
-            return waiting, tokens
+        affordable = len(always) + left(settings, state) // (tokens - before)
+        if waiting[:affordable]:
+            return waiting[:affordable], tokens
+        before = tokens
         scores = {name: bench.fitness(profile, tokens) for name, profile in profiles.items()}
         ranked = rank({name: found.kl for name, found in scores.items() if found and found.kl is not None})
-        half = set(better_half(ranked))
+        half = set(better_half(ranked)) - hopeless(bench, settings, state, profiles, tokens)
         names = [name for name in ranked if name in half or name in always]
     return [], bench.fidelity[-1]
+
+
+def hopeless(
+    bench: Workbench, settings: Settings, state: SearchState, profiles: Mapping[str, Profile], tokens: int
+) -> set[str]:
+    """Offspring that after `tokens` tokens lie clearly behind the last survivor: no more are spent on them.
+
+    Racing (Maron and Moore, 1994) with paired differences: sequence by sequence against the last survivor, with one
+    standard error for the whole generation, since a few sequences say little about a single candidate's.
+    """
+    if not settings.racing or not state["population"]:
+        return set()
+    sequences = range(tokens // bench.sequence_length)
+    last = bench.scores(bench.candidate(state["population"][-1]).profile)
+    behind: dict[str, list[float]] = {}
+    for name, profile in profiles.items():
+        own = bench.scores(profile)
+        pairs = [(own[index].kl, last[index].kl) for index in sequences if index in own and index in last]
+        behind[name] = [mine - theirs for mine, theirs in pairs if mine is not None and theirs is not None]
+    spreads = [variance(values) for values in behind.values() if len(values) > 1]
+    if not spreads:
+        return set()
+    error = math.sqrt(fmean(spreads) / len(sequences))
+    return {name for name, values in behind.items() if values and fmean(values) > settings.racing * error}
 
 
 def eligible(bench: Workbench, names: Sequence[str]) -> list[str]:
@@ -100,7 +141,7 @@ def timeable(bench: Workbench, settings: Settings, state: SearchState, ranked: S
     return [name for name in ranked[:2] if bench.candidate(name).profile not in timed]
 
 
-def shortlist(bench: Workbench, settings: Settings, state: SearchState) -> tuple[list[Place], list[Place]]:
+def shortlist(bench: Workbench, settings: Settings, state: SearchState, step: int) -> tuple[list[Place], list[Place]]:
     """Places worth cutting and worth growing by the measured costs, where every parent has room, in random order.
 
     Twice as many as are shown are drawn from: the costs are a guess, and always the same places would be a dead end.
@@ -108,7 +149,7 @@ def shortlist(bench: Workbench, settings: Settings, state: SearchState) -> tuple
     """
     rng = bench.rng("shortlist", state["step"])
     parents = [bench.candidate(name).profile for name in state["population"]]
-    cheap, dear = rank_places(bench.budget, bench.costs, parents[0], settings.mutation_step)
+    cheap, dear = rank_places(bench.budget, believed(bench, settings), parents[0], step)
     chosen: list[list[Place]] = []
     taken: set[tuple[int, str]] = set()
     for marginals, grows in ((cheap, False), (dear, True)):
@@ -125,9 +166,16 @@ def shortlist(bench: Workbench, settings: Settings, state: SearchState) -> tuple
     return chosen[0], chosen[1]
 
 
-def marginals(bench: Workbench, settings: Settings, parent: str) -> dict[tuple[int, str, bool], Marginal]:
+def believed(bench: Workbench, settings: Settings) -> Costs:
+    """The costs of all places: as probed, and where the arm learns from measurements, as corrected by them."""
+    if "model" not in ARMS[settings.arm].vary:
+        return bench.costs
+    return learned(bench, bench.memory.recall(Candidate, run=bench.run)).expected()
+
+
+def marginals(bench: Workbench, settings: Settings, parent: str, step: int) -> dict[tuple[int, str, bool], Marginal]:
     """The cost of each place at a parent's widths, by (layer, part, whether it grows)."""
-    cheap, dear = rank_places(bench.budget, bench.costs, bench.candidate(parent).profile, settings.mutation_step)
+    cheap, dear = rank_places(bench.budget, believed(bench, settings), bench.candidate(parent).profile, step)
     return {
         (marginal.layer, marginal.part, grows): marginal
         for ranked, grows in ((cheap, False), (dear, True))

@@ -1,6 +1,6 @@
-"""What a run starts with: sensitivity probes, the closed forms that follow from them, and the best of earlier runs.
+"""What a run starts with: sensitivity probes, the closed forms its arm begins with, and the best of earlier runs.
 
-So no run starts worse than a closed form, whoever the brain is.
+Where an arm begins with closed forms it never ends worse than they are, whoever decides.
 """
 
 from __future__ import annotations
@@ -8,15 +8,23 @@ from __future__ import annotations
 import math
 from dataclasses import replace
 
+from agent.arms import Arm, ClosedForm
 from memory.profile import PARTS, Part, Profile
 from memory.records import Candidate, Proposer
 from tools.evaluation.tool import charge, measure
+from tools.pruning.closed_forms import flap, owl
 from tools.pruning.operators import uniform
 from tools.pruning.sensitivity import Probe, SensitivityError, closed_form, cost_table
 from tools.workbench import Progress, Workbench
 
 PROBE_STEP = -1  # probes belong to no turn: a run that finds them in the memory is not charged for them
 UNIFORM, CLOSED_FORM = "uniform", "closed form of the probes"
+DETAILS: dict[ClosedForm, str] = {
+    "uniform": UNIFORM,
+    "sensitivity": CLOSED_FORM,
+    "owl": "rates by outlier ratio (OWL)",
+    "flap": "global threshold on standardised WIFV (FLAP)",
+}
 
 
 def probe_width(units: int) -> int:
@@ -51,19 +59,32 @@ def probe_uniform(bench: Workbench) -> None:
     measure(bench, [uniform(bench.budget)], range(bench.fidelity[0] // bench.sequence_length), PROBE_STEP)
 
 
-def spent_on_probes(bench: Workbench) -> int:
-    """Tokens that this run has measured before its first turn."""
+def probed(bench: Workbench) -> list[Profile]:
+    """The profiles that the probes measured."""
     dense = bench.budget.space.dense()
-    profiles = [dense.with_width(probe.layer, probe.part, probe.width) for probe in bench.probes]
-    return charge(bench, [*profiles, uniform(bench.budget)], PROBE_STEP)
+    return [dense.with_width(probe.layer, probe.part, probe.width) for probe in bench.probes]
 
 
-def make_founders(bench: Workbench, remembered: int) -> list[str]:
+def spent_on_probes(bench: Workbench, arm: Arm) -> int:
+    """Tokens that this run has measured before its first turn, the probes only where the arm makes use of them."""
+    return charge(bench, [*(probed(bench) if arm.probes else ()), uniform(bench.budget)], PROBE_STEP)
+
+
+def closed(bench: Workbench, name: ClosedForm) -> Profile:
+    """The closed form of that name on the budget."""
+    if name == "owl":
+        return owl(bench.budget, bench.elastic)
+    if name == "flap":
+        return flap(bench.budget, bench.elastic)
+    return uniform(bench.budget) if name == "uniform" else closed_form(bench.budget, bench.costs)
+
+
+def make_founders(bench: Workbench, arm: Arm, remembered: int) -> list[str]:
     """Record the first candidates of this run and return their ids: closed forms, then the best of earlier runs."""
+    known = best_known(bench, remembered) if arm.searches else []
     made: list[tuple[Profile, Proposer, str]] = [
-        (uniform(bench.budget), "seed", UNIFORM),
-        (closed_form(bench.budget, bench.costs), "seed", CLOSED_FORM),
-        *((profile, "memory", detail) for profile, detail in best_known(bench, remembered)),
+        *((closed(bench, name), "seed", DETAILS[name]) for name in arm.founders),
+        *((profile, "memory", detail) for profile, detail in known),
     ]
     distinct: dict[Profile, tuple[Proposer, str]] = {}
     for profile, proposed_by, detail in made:

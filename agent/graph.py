@@ -23,7 +23,8 @@ from langgraph.prebuilt.tool_node import ToolCallRequest
 from langgraph.runtime import RunControl
 
 from agent.settings import Settings
-from agent.state import SearchState, answers, first_state, fold
+from agent.arms import ARMS
+from agent.state import SearchState, answers, cost, first_state, fold
 from agent.think import Thinker
 from agent.trace import Act, Judge, TraceRecord
 from tools.evaluation.tool import evaluate_tool
@@ -129,6 +130,7 @@ class Judgement:
                     "evaluations": after["evaluations"],
                     "tokens": after["tokens"],
                     "reply_tokens": after["reply_tokens"],
+                    "brain_tokens": after["brain_tokens"],
                     "minutes": round(after["seconds"] / 60, 3),
                 },
                 best=best.id if best else None,
@@ -145,9 +147,11 @@ def stop_reason(settings: Settings, state: SearchState) -> str:
     if state["best"]:  # there is something to show for it
         if settings.minutes is not None and minutes >= settings.minutes:
             return f"{settings.minutes:g} minutes are used up"
-        if settings.tokens is not None and state["tokens"] >= settings.tokens:
-            return f"{settings.tokens} evaluated tokens are used up"
+        if settings.tokens is not None and cost(state) + settings.fidelity[-1] > settings.tokens:
+            return f"of {settings.tokens} tokens too few are left to measure a candidate in full"
         if not state["offspring"]:
+            if not ARMS[settings.arm].searches:
+                return "a closed form has nothing to search"
             if state["evaluations"] >= settings.evaluations:
                 return f"{settings.evaluations} evaluations are used up"
             if state["stale"] >= settings.patience:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from agent.facts import marginals
 from agent.legal import Facts, LegalTurn
+from agent.operators import history
 from agent.settings import Settings
 from agent.state import SearchState
+from agent.steps import spent_share
 from memory.profile import Profile
 from memory.records import Candidate, Generation
 from prompts.variables import (
@@ -20,6 +23,7 @@ from prompts.variables import (
     Hints,
     History,
     Kind,
+    MakerYield,
     ModelFacts,
     Move,
     Place,
@@ -82,11 +86,8 @@ class Observer:
 
     def _spent(self, state: SearchState, minutes: float) -> Spent:
         limits = self.settings
-        shares = [state["evaluations"] / limits.evaluations]
-        if limits.tokens:
-            shares.append(state["tokens"] / limits.tokens)
         return Spent(
-            state["evaluations"], limits.evaluations, state["tokens"], round(minutes, 1), min(1.0, max(shares))
+            state["evaluations"], limits.evaluations, state["tokens"], round(minutes, 1), spent_share(limits, state)
         )
 
     def _history(self, state: SearchState, facts: Facts) -> History:
@@ -106,7 +107,19 @@ class Observer:
             failed=tuple(self._row(row) for row in failed[:FAILED]),
             moves=tuple(self._moves(newest)),
             notes=tuple(generation.note for generation in notes if generation.note),
+            yields=tuple(self._yields(state)) if facts.missing else (),
         )
+
+    def _yields(self, state: SearchState) -> list[MakerYield]:
+        """What came of the offspring of every maker so far."""
+        made: Counter[str] = Counter()
+        survived: Counter[str] = Counter()
+        for generation in history(self.bench, state["generation"]):
+            for maker, record in generation.items():
+                made[maker] += record.made
+                survived[maker] += record.survived
+        ranked = sorted(made, key=lambda maker: (-survived[maker] / made[maker], maker))
+        return [MakerYield(maker, made[maker], survived[maker]) for maker in ranked]
 
     def _moves(self, newest: Sequence[Candidate]) -> list[Move]:
         """The effects of the brain's latest mutations by edits, newest first."""
@@ -148,7 +161,7 @@ class Observer:
         return None
 
     def _hints(self, facts: Facts) -> Hints:
-        costs = marginals(self.bench, self.settings, facts.population[0])
+        costs = marginals(self.bench, self.settings, facts.population[0], facts.step)
         parent = self.bench.candidate(facts.population[0]).profile
         shown: list[tuple[Place, ...]] = []
         for places, grows in ((facts.cut, False), (facts.grow, True)):

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import get_args
 
 from pydantic import BaseModel, ConfigDict
 
 from agent.trace import Act, Think, TraceRecord
 from memory.profile import Profile
-from memory.records import Candidate
+from memory.records import Candidate, Generation, Proposer
 from tools.evaluation.fitness import mean, perplexity
 from tools.population.selection import Paired, paired
 from tools.workbench import Workbench
 
 SIGNIFICANT = 0.05
+PROPOSERS = get_args(Proposer)
 
 
 class Row(BaseModel):
@@ -44,14 +46,16 @@ class Difference(BaseModel):
 
 
 class Yield(BaseModel):
-    """How many offspring of one proposer beat the better of their parents on the first fidelity."""
+    """What the candidates of one proposer came to, by operator."""
 
     model_config = ConfigDict(frozen=True)
 
     proposed_by: str
+    operator: str = ""
     made: int  # distinct candidates, whether measured or not
     compared: int  # measured beside all their parents
-    improved: int
+    improved: int  # of those, better than the better parent on the first fidelity
+    survived: int = 0  # of those made, among the survivors of their generation
 
 
 class Outcome(BaseModel):
@@ -104,9 +108,17 @@ def difference(bench: Workbench, found: Profile, other: Profile, against: str, t
     return Difference(against=against, mean=result.mean, standard_error=result.standard_error, sequences=result.n)
 
 
-def yields(records: Sequence[TraceRecord], candidates: Sequence[Candidate], first_fidelity: int) -> list[Yield]:
-    """Who proposed how many candidates and how many improved, from the trace."""
-    proposer = {row.id: row.proposed_by for row in candidates}
+def yields(
+    records: Sequence[TraceRecord],
+    candidates: Sequence[Candidate],
+    first_fidelity: int,
+    generations: Sequence[Generation] = (),
+) -> list[Yield]:
+    """Who proposed how many candidates, and what came of them, from the trace and the closed generations."""
+    kinds: dict[tuple[str, str], list[Candidate]] = {}
+    for row in candidates:
+        kinds.setdefault((row.proposed_by, row.operator), []).append(row)
+    survivors = {(one.number, name) for one in generations for name in one.survivors}
     changes: dict[str, float] = {}
     for record in records:
         if isinstance(record, Act) and record.tool == "evaluate" and isinstance(record.result, dict):
@@ -117,31 +129,42 @@ def yields(records: Sequence[TraceRecord], candidates: Sequence[Candidate], firs
                     # against the better parent: the one that leaves the least improvement
                     changes[str(result["id"])] = max(change["mean"] for change in result["change"])  # type: ignore
     found = []
-    for name in ("brain", "draw", "fallback", "seed", "memory"):
-        own = [row_id for row_id, by in proposer.items() if by == name]
-        compared = [changes[row_id] for row_id in own if row_id in changes]
-        if own:
-            improved = sum(change < 0 for change in compared)
-            found.append(Yield(proposed_by=name, made=len(own), compared=len(compared), improved=improved))
+    for name, operator in sorted(kinds, key=lambda kind: (PROPOSERS.index(kind[0]), kind[1])):  # type: ignore[arg-type]
+        own = kinds[name, operator]
+        compared = [changes[row.id] for row in own if row.id in changes]
+        found.append(
+            Yield(
+                proposed_by=name,
+                operator=operator,
+                made=len(own),
+                compared=len(compared),
+                improved=sum(change < 0 for change in compared),
+                survived=sum((row.generation, row.id) in survivors for row in own),
+            )
+        )
     return found
 
 
 def brain_sentence(found: Sequence[Yield]) -> str:
-    """Whether the brain proposes better than chance, computed from the yields."""
-    by = {one.proposed_by: one for one in found}
-    brain = by.get("brain")
-    chance = [one for one in (by.get("draw"), by.get("fallback")) if one]
-    drawn, lucky = sum(one.compared for one in chance), sum(one.improved for one in chance)
-    if brain is None or not brain.compared:
+    """Whether the brain proposes better than chance does among the same legal calls, computed from the yields."""
+
+    def total(*names: str) -> tuple[int, int]:
+        own = [one for one in found if one.proposed_by in names]
+        return sum(one.compared for one in own), sum(one.improved for one in own)
+
+    (compared, improved), (drawn, lucky) = total("brain"), total("chance", "draw", "fallback")
+    if not any(one.proposed_by == "brain" for one in found):
+        return "No brain proposed anything in this run."
+    if not compared:
         return "The brain varied no candidate, so nothing can be said of its choices."
-    own = f"{brain.improved} of the brain's {brain.compared} variations beat their parents"
+    own = f"{improved} of the brain's {compared} variations beat their parents"
     if not drawn:
         return f"{own}; no random ones were drawn to compare with."
-    p = fisher(brain.improved, brain.compared, lucky, drawn)
+    p = fisher(improved, compared, lucky, drawn)
     against = f"and {lucky} of {drawn} random ones (Fisher's exact test, p = {p:.2g})"
     if p >= SIGNIFICANT:
         return f"{own}, {against}: this run does not show the brain to be better or worse than chance."
-    better = brain.improved * drawn > lucky * brain.compared
+    better = improved * drawn > lucky * compared
     return f"{own}, {against}: the brain was {'better' if better else 'worse'} than chance."
 
 

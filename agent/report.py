@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -135,7 +136,9 @@ def show_outcome(outcome: Outcome, run: RunDirectory, view: View) -> None:
 def account(outcome: Outcome) -> list[str]:
     """What the run cost and who proposed, in a few lines."""
     spent = outcome.spent
-    made = {one.proposed_by: one.made for one in outcome.yields}
+    made: Counter[str] = Counter()
+    for one in outcome.yields:
+        made[one.proposed_by] += one.made
     total = max(1, sum(made.values()))
     share = ", ".join(f"{name} {count} ({count / total:.0%})" for name, count in made.items())
     return [

@@ -21,13 +21,15 @@ from langchain_core.messages import HumanMessage, SystemMessage
 from langgraph.checkpoint.sqlite import SqliteSaver
 from langgraph.runtime import RunControl
 
+from agent.arms import ARMS
 from agent.atomic import WriteError
 from agent.brain.chat import TargetBrain
 from agent.brain.scripted import FirstBrain, UniformBrain
 from agent.finish import NotFinishedError, export_candidate, finish
-from agent.founders import UNIFORM, make_founders, probe_uniform, spent_on_probes, with_costs
+from agent.founders import make_founders, probe_uniform, spent_on_probes, with_costs
 from agent.graph import Judgement, build_graph, search
 from agent.live import SearchScreen
+from agent.operators import Operators
 from agent.observe import Observer, run_facts
 from agent.outcome import Outcome
 from agent.preparation import Prepared, check_text, device_of, prepare
@@ -44,6 +46,7 @@ from memory.records import Candidate
 from prompts.templates import Messages, PromptSet
 from tools.evaluation.fitness import perplexity
 from tools.models.source import resolve
+from tools.pruning.operators import uniform
 from tools.workbench import FITNESS, Workbench
 
 DRAIN = "stopped by the user"
@@ -62,7 +65,7 @@ def start(settings: Settings, view: View) -> tuple[Path, Outcome]:
     """Make a new run and carry it out; returns the run directory and the result."""
     resolve(settings.model, settings.revision)  # a wrong name leaves no run directory behind
     settings = settings.anchored()
-    prompts = PromptSet(settings.prompt_set, settings.prompts)
+    prompts = PromptSet(settings.prompts_of_arm, settings.prompts)
     prompts.check()
     device = device_of(settings)
     check_text(settings)
@@ -156,24 +159,23 @@ def run_search(
     prepared: Prepared, settings: Settings, run: RunDirectory, view: View, trace: TraceWriter
 ) -> SearchState | None:
     """The agent's search; None where the user stopped it."""
-    bench = prepared.bench
-    uniform = next(iter(bench.memory.recall(Candidate, run=bench.run, detail=UNIFORM)), None)
-    seeds = make_founders(bench, settings.remembered) if uniform is None else _founder_ids(bench)
-    uniform = bench.memory.recall(Candidate, run=bench.run, detail=UNIFORM)[0]
-    screen = SearchScreen(view, settings, lambda: bench.fitness(uniform.profile, bench.fidelity[-1]))
+    bench, arm = prepared.bench, ARMS[settings.arm]
+    seeds = _founder_ids(bench) or make_founders(bench, arm, settings.remembered)
+    equal = uniform(bench.budget)
+    screen = SearchScreen(view, settings, lambda: bench.fitness(equal, bench.fidelity[-1]))
     bench = replace(bench, progress=screen.progress)
 
     def record(line: TraceRecord) -> None:
         trace.write(line)
         screen.see(line)
 
-    prompts = PromptSet(settings.prompt_set, run.prompts)
+    prompts = PromptSet(settings.prompts_of_arm, run.prompts)
     brain = make_brain(prepared, settings)
     config = prepared.loaded.model.config
     sequences = settings.sequences(settings.fidelity[-1])
     dense = perplexity(bench.walks[FITNESS].targets.nll[:sequences])
     facts = run_facts(
-        bench, prepared.loaded.name, prepared.loaded.family.model_type, config.hidden_size, dense, uniform.profile
+        bench, prepared.loaded.name, prepared.loaded.family.model_type, config.hidden_size, dense, equal
     )
     thinker = Thinker(
         bench=bench,
@@ -184,13 +186,15 @@ def run_search(
         count_tokens=_counter(brain),
         context=_room(brain, config.max_position_embeddings),
         trace=record,
+        operators=Operators(bench, settings, arm),
     )
-    thinker.check_room(first_state(seeds, 0))
+    if arm.asks_brain:
+        thinker.check_room(first_state(seeds, 0))
     control = RunControl()
     judge = Judgement(bench, settings, record)
     with _checkpoints(run.checkpoint) as saver, _drain_on_interrupt(control, view), screen.shown():
         graph = build_graph(bench, thinker, judge, saver)
-        return search(graph, seeds, spent_on_probes(bench), control, run.id)
+        return search(graph, seeds, spent_on_probes(bench, arm), control, run.id)
 
 
 def make_brain(prepared: Prepared, settings: Settings) -> BaseChatModel:

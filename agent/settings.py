@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from agent.arms import ARMS, ArmName
 from memory.errors import SelfPrunerError
 from tools.pruning.budget import ParamsTextError, parse_params
 
@@ -48,8 +49,8 @@ class Settings(BaseModel):
 
     # Text
     calibration: str = Field("passages", description="calibration text: passages, wikitext2, c4 or a .txt/.jsonl file")
-    fitness_text: str = Field("passages", description="text the search is measured on, named as for --calibration")
-    reporting_text: str = Field("passages", description="text of the reported figures, named as for --calibration")
+    fitness_text: str = Field("passages", description="text or texts (A,B) the search is measured on, named alike")
+    reporting_text: str = Field("passages", description="text or texts (A,B) of the reported figures, named alike")
     calibration_sequences: Count | None = Field(None, description="sequences (default 128 on a GPU, 16 on a CPU)")
     calibration_length: int = Field(2048, ge=16, description="tokens in a calibration sequence")
     sequence_length: int = Field(512, ge=16, description="tokens in a fitness or reporting sequence")
@@ -61,9 +62,10 @@ class Settings(BaseModel):
     final_candidates: Count = Field(3, description="how many of the best are compared there")
     reporting_tokens: Count = Field(5120, description="tokens of the reported figures")
 
-    # The brain
-    brain: BrainName = Field("self", description="who decides: the target model itself, or a scripted control")
-    prompt_set: str = Field("default", description="prompt set: default or paper")
+    # Who decides
+    arm: ArmName = Field("hybrid", description="who decides; hybrid is the target model beside the tool's operators")
+    brain: BrainName = Field("self", description="the brain where an arm asks one: the target model, or a control")
+    prompt_set: str | None = Field(None, description="prompt set: default or paper (default: the arm's own)")
     prompts: Path | None = Field(None, description="folder whose files replace those of the prompt set")
     samples: Count = Field(8, description="replies sampled for one prompt in one batch")
     temperature: float = Field(0.8, ge=0, le=5, description="sampling temperature of the brain; 0 is greedy")
@@ -78,9 +80,16 @@ class Settings(BaseModel):
     population: int = Field(4, ge=1, description="survivors of a generation")
     offspring: Count = Field(12, description="candidates made in a generation")
     initial: Count = Field(6, description="candidates the brain initialises, besides the closed forms")
-    draws: int = Field(4, ge=0, description="offspring of a generation that the brain may have drawn at random")
+    draws: int = Field(0, ge=0, description="offspring of a generation that the brain may have drawn at random")
+    screen: Count = Field(4, description="proposals the surrogate screens for each one kept, in arms that have one")
     remembered: int = Field(2, ge=0, description="best known profiles of earlier runs to start from")
     mutation_step: Count = Field(4, description="largest change of one edit, in MLP units of a 48-unit layer")
+    step_rule: Literal["fixed", "rounds", "adaptive"] = Field(
+        "adaptive", description="how that step goes from coarse to fine: not at all, by halves, or by success"
+    )
+    racing: float = Field(
+        1.0, ge=0, description="pooled standard errors behind the last survivor at which offspring are given up; 0: never"
+    )
     benchmarks: int = Field(1, ge=0, description="latency measurements the brain may ask for; 0 measures none at all")
     latency_prompt: Count = Field(256, description="prompt tokens of a latency measurement")
     latency_decode: Count = Field(16, description="decoded tokens of a latency measurement")
@@ -88,9 +97,15 @@ class Settings(BaseModel):
 
     # When it ends
     evaluations: Count = Field(64, description="distinct candidates to evaluate")
-    tokens: Count | None = Field(None, description="evaluated tokens to spend at the most")
+    tokens: Count | None = Field(None, description="tokens to spend at the most: evaluated ones and the brain's")
     minutes: float | None = Field(None, gt=0, description="minutes of search at the most")
     patience: Count = Field(6, description="generations without a better candidate before the run ends")
+
+    # The result
+    recalibrate: bool = Field(
+        True, description="refit the found profile layer by layer on its own activations (with --compensation lstsq)"
+    )
+    export: bool = Field(True, description="write the found profile as a checkpoint")
 
     # Where things are
     runs: Path = Field(Path("runs"), description="folder of the run directories")
@@ -120,6 +135,11 @@ class Settings(BaseModel):
         if self.population > self.offspring:
             raise ValueError(f"--population must be at most --offspring, got {self.population} and {self.offspring}")
         return self
+
+    @property
+    def prompts_of_arm(self) -> str:
+        """The prompt set: as given, or the arm's own."""
+        return self.prompt_set or ARMS[self.arm].prompt_set
 
     @property
     def memory_path(self) -> Path:

@@ -38,6 +38,7 @@ class SearchState(TypedDict):
     tokens: int  # tokens evaluated, probes included
     prompt_tokens: int  # tokens the brain read (cached ones included)
     reply_tokens: int  # tokens the brain wrote
+    brain_tokens: int  # tokens the brain computed: read anew or written
     brain_seconds: float
     seconds: float  # of search, over all sessions
     failures: int  # failed turns of the brain in a row
@@ -46,7 +47,7 @@ class SearchState(TypedDict):
     fallbacks: int  # turns that the tool decided because the brain kept failing
     illegal: int  # replies that no rule allowed, refused before any tool saw them
     surplus: int  # replies that were legal but more than were asked for
-    proposed_by: str  # who wrote the calls of the current turn: brain, fallback
+    proposed_by: str  # who wrote the calls of the current turn: brain, tool, fallback
     stop: str  # why the run ended, empty while it goes on
     messages: Annotated[list[AnyMessage], latest_turn]  # the current turn
 
@@ -74,6 +75,7 @@ def first_state(seeds: list[str], tokens: int) -> SearchState:
         tokens=tokens,
         prompt_tokens=0,
         reply_tokens=0,
+        brain_tokens=0,
         brain_seconds=0.0,
         seconds=0.0,
         failures=0,
@@ -86,6 +88,11 @@ def first_state(seeds: list[str], tokens: int) -> SearchState:
         stop="",
         messages=[],
     )
+
+
+def cost(state: SearchState) -> int:
+    """What the search has cost so far, in tokens: those evaluated or probed, and those the brain computed."""
+    return state["tokens"] + state["brain_tokens"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,7 +165,7 @@ def _fold_made(state: SearchState, made: list[Answer]) -> dict[str, Any]:
         "next_id": state["next_id"] + sum(asked),
         "attempts": state["attempts"] + sum(asked),
         "drawn": state["drawn"] + (drawn if by_brain else 0),
-        "filled": state["filled"] or not by_brain,
+        "filled": state["filled"] or state["proposed_by"] == "fallback",
         # a turn that made nothing new is a failed turn: the brain repeats itself
         "failures": _failures(state, worked=bool(new)),
         "failed_turns": state["failed_turns"] + (by_brain and not new and not state["faulty"]),

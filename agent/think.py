@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from langchain_core.language_models import BaseChatModel
@@ -20,6 +20,7 @@ from agent.brain.schema import violations
 from agent.facts import attempts_used_up, facts
 from agent.legal import Facts, LegalTurn, legal_turn
 from agent.observe import Observer
+from agent.operators import Operators
 from agent.settings import Settings
 from agent.state import SearchState
 from agent.trace import Reply, Think, TraceRecord
@@ -57,12 +58,17 @@ class Thinker:
     count_tokens: Callable[[Messages], int]
     context: int  # tokens a prompt may have
     trace: Callable[[TraceRecord], None]
+    operators: Operators
 
     def __call__(self, state: SearchState) -> dict[str, Any]:
         """One turn: the update of the state that holds its calls."""
         step = state["step"] + 1
         known = facts(self.bench, self.settings, state)
         turn = legal_turn(known, self.observer.actions)
+        own = self._own_calls(state, known, turn)
+        if known.missing and not own:
+            known = self._brains_share(state, known)
+            turn = legal_turn(known, self.observer.actions)
         if not turn.decided and turn.kind in ("latency", "survive") and not known.ranked:
             raise SearchError(
                 f"every candidate of generation {state['generation']} failed: "
@@ -72,6 +78,10 @@ class Thinker:
         if turn.decided:
             calls = [turn.decided]
             self.trace(Think(step=step, generation=state["generation"], prompt="(one legal call, nothing to decide)"))
+        elif own:
+            calls = own
+            update["proposed_by"] = "tool"
+            self.trace(Think(step=step, generation=state["generation"], prompt="(the tool's operators)"))
         elif self._stand_in(state, turn):
             calls = [stand_in(known, turn)]
             update |= {"proposed_by": "fallback", "fallbacks": state["fallbacks"] + 1}
@@ -86,6 +96,20 @@ class Thinker:
             for index, call in enumerate(calls)
         ]
         return {**update, "messages": [AIMessage(content="", tool_calls=named)]}
+
+    def _own_calls(self, state: SearchState, known: Facts, turn: LegalTurn) -> list[Call]:
+        """The calls of a turn that the arm leaves to the tool; [] where the brain is to be asked."""
+        if turn.kind in ("initialise", "vary"):
+            return self.operators.calls(state, known, turn) if not attempts_used_up(self.settings, state) else []
+        if turn.kind in ("latency", "survive") and self.operators.arm.survive == "best" and known.ranked:
+            survivors = list(known.ranked[: known.survivors])
+            return [{"name": "record_population", "arguments": {"survivors": survivors, "note": ""}}]
+        return []
+
+    def _brains_share(self, state: SearchState, known: Facts) -> Facts:
+        """The facts with as many offspring missing as the brain is to make."""
+        share = dict(self.operators.open(state, known.missing)).get("brain", known.missing)
+        return replace(known, missing=share)
 
     def _stand_in(self, state: SearchState, turn: LegalTurn) -> bool:
         """Whether the tool decides this turn: the brain failed too often in a row, or repeats itself without end."""
@@ -119,6 +143,7 @@ class Thinker:
         update: dict[str, Any] = {
             "prompt_tokens": state["prompt_tokens"] + record.input_tokens,
             "reply_tokens": state["reply_tokens"] + record.output_tokens,
+            "brain_tokens": state["brain_tokens"] + record.input_tokens - record.cached_tokens + record.output_tokens,
             "brain_seconds": state["brain_seconds"] + seconds,
             "surplus": state["surplus"] + len(legal) - len(calls),
             "failures": state["failures"] + (error is not None),

@@ -1,7 +1,7 @@
 """A prompt that outgrows the context forgets, oldest first; it never forgets the task.
 
-The order says what a brain can best do without: candidates seen lately, failed ones, the effects of moves, notes, the
-best beyond the first, then the population from its worst member. Every list has what matters most first, so entries
+The order says what a brain can best do without: candidates seen lately, failed ones, the effects of moves, notes,
+yields, the best beyond the first, then the population from its worst member. Every list has what matters most first, so entries
 leave from the end. What is asked and what the run is about are not part of the history and always stay.
 """
 
@@ -16,7 +16,7 @@ from prompts.variables import History
 
 T = TypeVar("T")
 
-Section = Literal["recent", "failed", "moves", "notes", "best", "population"]
+Section = Literal["recent", "failed", "moves", "notes", "yields", "best", "population"]
 
 # (section, entries that stay in this pass)
 FORGETTING: tuple[tuple[Section, int], ...] = (
@@ -24,6 +24,7 @@ FORGETTING: tuple[tuple[Section, int], ...] = (
     ("failed", 0),
     ("moves", 0),
     ("notes", 0),
+    ("yields", 0),
     ("best", 1),
     ("population", 0),
     ("best", 0),

@@ -18,6 +18,7 @@ from prompts.variables import (
     Hints,
     History,
     Kind,
+    MakerYield,
     ModelFacts,
     Move,
     Place,
@@ -72,6 +73,7 @@ def sample_history(n_layers: int = 30, population: int = 4, recent: int = 2, mov
         failed=(sample_candidate(19, n_layers, failed=True),),
         moves=tuple(Move(f"c{i}", "c1", "layer 3 mlp -4, layer 9 mlp +4", 0.012 - 0.006 * i) for i in range(moves)),
         notes=("Cutting the mlp of early layers hurts.", "Layer 20 takes a cut well."),
+        yields=(MakerYield("model", 9, 4), MakerYield("brain", 12, 3)),
     )
 
 

@@ -94,6 +94,15 @@ class Move:
 
 
 @dataclass(frozen=True, slots=True)
+class MakerYield:
+    """What came of the offspring of one maker so far: the brain itself, or one of the tool's operators."""
+
+    maker: str
+    made: int
+    survived: int
+
+
+@dataclass(frozen=True, slots=True)
 class Spent:
     """How much of the run's limits is used."""
 
@@ -157,6 +166,7 @@ class History:
     failed: tuple[CandidateRow, ...] = ()  # newest first
     moves: tuple[Move, ...] = ()  # newest first
     notes: tuple[str, ...] = ()  # the brain's own, newest first
+    yields: tuple[MakerYield, ...] = ()  # the makers of this run, those whose offspring survive most often first
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 
+from agent.arms import ARMS
 from agent.founders import make_founders, probe_uniform, with_costs
 from agent.settings import Settings
 from memory.store import Memory
@@ -40,6 +41,7 @@ def tiny_settings(**values: Any) -> Settings:
         latency_decode=2,
         latency_repeats=1,
         brain="uniform",
+        arm="hybrid",
     )
     return Settings(**(defaults | values))
 
@@ -79,4 +81,4 @@ def tiny_bench(path: Path, settings: Settings, run: str = "run", family: str = "
 def founded_bench(path: Path, settings: Settings, run: str = "run", **model: Any) -> tuple[Workbench, list[str]]:
     """A workbench and the ids of its founders."""
     bench = tiny_bench(path, settings, run, **model)
-    return bench, make_founders(bench, settings.remembered)
+    return bench, make_founders(bench, ARMS[settings.arm], settings.remembered)

@@ -6,10 +6,12 @@ import pytest
 from langgraph.checkpoint.sqlite import SqliteSaver
 from langgraph.runtime import RunControl
 
+from agent.arms import ARMS
 from agent.brain.scripted import FailingBrain, FirstBrain, ScriptBrain, UniformBrain
 from agent.facts import eligible
 from agent.graph import Judgement, build_graph, search
 from agent.observe import Observer, run_facts
+from agent.operators import Operators
 from agent.think import Thinker
 from agent.trace import Act, Think
 from memory.records import Candidate, Generation, Score
@@ -29,7 +31,10 @@ class Search:
         prompts = PromptSet(prompt_set)
         facts = run_facts(self.bench, "tiny", "llama", 64, 10.0, uniform(self.bench.budget))
         observer = Observer(self.bench, self.settings, facts, prompts.actions, prompts.hints)
-        thinker = Thinker(self.bench, self.settings, brain, prompts, observer, lambda messages: 0, 10_000, self.trace)
+        operators = Operators(self.bench, self.settings, ARMS[self.settings.arm])
+        thinker = Thinker(
+            self.bench, self.settings, brain, prompts, observer, lambda messages: 0, 10_000, self.trace, operators
+        )
         self.checkpoint = path / f"{run}.sqlite"
         self.connection = sqlite3.connect(self.checkpoint, check_same_thread=False)
         judge = Judgement(self.bench, self.settings, self.trace)
@@ -111,7 +116,7 @@ def test_a_brain_that_always_fails_is_stood_in_for_and_counted(tmp_path):
     assert state["fallbacks"] == len(stand_ins) > 0
     assert state["failed_turns"] >= 2
     proposers = {row.proposed_by for row in run.candidates()}
-    assert proposers == {"seed", "fallback"}
+    assert "brain" not in proposers and {"seed", "fallback"} < proposers
 
 
 def test_illegal_replies_are_refused_before_any_tool_sees_them(tmp_path):

@@ -43,6 +43,9 @@ class PruneArguments(BaseModel):
     layers: list[int] | None = Field(None, description="first and last layer taken from the second parent")
     mask: list[int] | None = Field(None, description="one number a layer: 0 from the first parent, 1 from the second")
     draw: int | None = Field(None, ge=1, description="have this many random offspring drawn instead")
+    by: Literal["chance", "switch", "cross", "model", "cma", "random"] | None = Field(
+        None, description="the tool's own operator that made this proposal; none where the caller did"
+    )
 
 
 def prune_model_tool(bench: Workbench) -> BaseTool:
@@ -124,7 +127,8 @@ def _make(bench: Workbench, request: PruneArguments, turn: Turn, proposal: Propo
     known = _known(bench, projection.profile, turn.first_id)
     if known is not None:
         return _answer(bench, known, known=True)
-    made = Made(turn.first_id, projection.profile, turn.proposed_by, proposal.detail, projection.changed_units)
+    proposed_by: Proposer = request.by or turn.proposed_by
+    made = Made(turn.first_id, projection.profile, proposed_by, proposal.detail, projection.changed_units)
     return _record(bench, request, turn, made)
 
 

@@ -1,0 +1,110 @@
+"""Arms: who decides in a run, by name. All else, the graph and the four tools included, is the same for all of them.
+
+The closed forms end after their one candidate. The others search: founders start them, `initial` and `vary` name the
+operators that make candidates, and survivors are chosen by the brain or are simply the best.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+ArmName = Literal[
+    "hybrid",
+    "self",
+    "self-init",
+    "self-ops",
+    "evolution",
+    "cma",
+    "random",
+    "sensitivity",
+    "owl",
+    "flap",
+    "uniform",
+]
+ARM_NAMES: tuple[ArmName, ...] = get_args(ArmName)
+ClosedForm = Literal["uniform", "owl", "flap", "sensitivity"]
+
+# Who makes a candidate. "brain" is asked; "chance" picks at random among the very calls that the brain may choose from;
+# the others are the tool's own operators.
+Maker = Literal["brain", "chance", "switch", "cross", "model", "cma", "random"]
+MAKERS: tuple[Maker, ...] = get_args(Maker)
+
+
+@dataclass(frozen=True, slots=True)
+class Arm:
+    """Who decides what in one run."""
+
+    name: ArmName
+    meaning: str
+    founders: tuple[ClosedForm, ...]
+    initial: tuple[Maker, ...] = ()  # who fills up the first population, in equal shares
+    vary: tuple[Maker, ...] = ()  # who makes offspring; more than one earn their shares
+    survive: Literal["brain", "best"] = "best"
+    prompt_set: str = "default"
+
+    @property
+    def searches(self) -> bool:
+        """Whether it does more than evaluate its founders."""
+        return bool(self.initial or self.vary)
+
+    @property
+    def asks_brain(self) -> bool:
+        """Whether a brain has any say in it."""
+        return "brain" in (*self.initial, *self.vary, self.survive)
+
+    @property
+    def probes(self) -> bool:
+        """Whether anything in it follows from the sensitivity probes, so that it is charged for them."""
+        return "sensitivity" in self.founders or bool({"model", "chance"} & {*self.initial, *self.vary})
+
+
+_ALL = (
+    Arm(
+        "hybrid",
+        "the target model and the tool's operators, each with the share of offspring that its yield earns",
+        ("uniform", "sensitivity"),
+        initial=("brain", "model"),
+        vary=("brain", "chance", "switch", "cross", "model"),
+        survive="brain",
+    ),
+    Arm(
+        "self",
+        "the target model alone: it initialises, crosses, mutates and selects",
+        ("uniform",),
+        initial=("brain",),
+        vary=("brain",),
+        survive="brain",
+        prompt_set="paper",
+    ),
+    Arm(
+        "self-init",
+        "the target model initialises, plain evolution does the rest",
+        ("uniform",),
+        initial=("brain",),
+        vary=("switch", "cross"),
+        prompt_set="paper",
+    ),
+    Arm(
+        "self-ops",
+        "the target model varies, plain evolution does the rest",
+        ("uniform", "sensitivity"),
+        initial=("switch",),
+        vary=("brain",),
+        prompt_set="paper",
+    ),
+    Arm(
+        "evolution",
+        "elitist evolution by level switches and crossover, with a step that adapts",
+        ("uniform", "sensitivity"),
+        initial=("switch",),
+        vary=("switch", "cross"),
+    ),
+    Arm("cma", "CMA-ES on relaxed widths, projected", ("uniform", "sensitivity"), initial=("cma",), vary=("cma",)),
+    Arm("random", "random profiles", ("uniform",), initial=("random",), vary=("random",)),
+    Arm("sensitivity", "the additive optimum of single-place probes", ("sensitivity",)),
+    Arm("owl", "rates by outlier ratio", ("owl",)),
+    Arm("flap", "a global threshold on standardised WIFV", ("flap",)),
+    Arm("uniform", "equal rates", ("uniform",)),
+)
+ARMS: dict[str, Arm] = {arm.name: arm for arm in _ALL}

@@ -1,0 +1,1 @@
+"""Comparisons: several arms at equal cost, on one model and one set of measurements."""

@@ -1,0 +1,87 @@
+"""What a comparison keeps of each run: one typed record, from which every table, curve and sentence is computed."""
+
+from __future__ import annotations
+
+from pydantic import BaseModel, ConfigDict
+
+CURRENT = 1  # format of `results.json`
+
+
+class _Record(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class CurvePoint(_Record):
+    """The best fitness on the search's own text once `cost` tokens were spent."""
+
+    cost: float  # tokens: evaluated, probed and the brain's
+    seconds: float  # of search so far
+    fitness: float  # KL, nats a token, at the last fidelity
+
+
+class TextResult(_Record):
+    """A profile on one reporting text."""
+
+    text: str  # as the user named it
+    kl: float  # nats a token
+    perplexity: float
+    kl_by_sequence: list[float]  # nats a token, one a sequence: what paired tests are made of
+    nll_by_sequence: list[float]  # nats a token
+
+
+class MakerYield(_Record):
+    """What one maker's candidates came to, by operator."""
+
+    maker: str  # brain, chance, switch, cross, model, cma, random, draw, fallback, seed, memory
+    operator: str  # initialise, crossover, mutation
+    made: int  # distinct candidates
+    compared: int  # measured beside all their parents on the same tokens
+    improved: int  # of those, better than the better parent
+    survived: int  # of those made, among the survivors of their generation
+
+
+class RunResult(_Record):
+    """One finished run of a comparison."""
+
+    arm: str  # as written in --arms: name, name:PROMPTS, name+setting=value
+    model: str
+    sparsity: float  # asked for
+    seed: int
+    directory: str  # its run directory, relative to the comparison's
+    params: int
+    attention: list[int]  # units kept, one a layer
+    mlp: list[int]
+    fitness: float | None  # KL of the found profile on the tokens it was searched on
+    unseen: float | None  # and on tokens of that text it was not searched on
+    texts: list[TextResult]  # the found profile on each reporting text, compensated as searched
+    recalibrated: list[TextResult] = []  # the same profile refitted on its own activations
+    curve: list[CurvePoint] = []  # empty for closed forms
+    cost: float  # tokens in all: evaluated + probed + brain
+    evaluated_tokens: float  # search and final choice
+    probe_tokens: float
+    brain_tokens: float  # computed by the brain: read anew and written
+    brain_seconds: float
+    search_seconds: float
+    evaluations: int
+    repaired: int  # candidates that a repair changed
+    repaired_units: int
+    invalid: int  # replies that no rule allowed
+    failed_turns: int
+    fallbacks: int  # turns that the tool decided because the brain kept failing
+    yields: list[MakerYield] = []
+
+
+class Results(_Record):
+    """Everything that a comparison's page is made of: `results.json`."""
+
+    format: int = CURRENT
+    command: str  # that made it
+    model: str
+    settings: dict[str, object]  # shared by all arms
+    versions: dict[str, str]
+    machine: str
+    dense: list[TextResult]  # the dense model on each reporting text (kl 0)
+    measured_on: str  # reporting texts, tokens, sequence length, in words
+    arms: dict[str, str]  # arm as written -> what it means
+    missing: list[str] = []  # runs that are not finished, in words
+    runs: list[RunResult]
