@@ -10,7 +10,7 @@ from typing import Any, Literal, NoReturn, Union, get_args, get_origin
 
 from agent.settings import Settings, SettingsError
 
-COMMANDS = ("run", "resume", "report", "trace", "export")
+COMMANDS = ("run", "compare", "resume", "report", "trace", "export", "tasks")
 
 
 class Parser(argparse.ArgumentParser):
@@ -51,24 +51,45 @@ def _parser() -> Parser:
     commands = parser.add_subparsers(dest="command", metavar="command", parser_class=Parser)
     run = commands.add_parser("run", help="prune a model (the default)", allow_abbrev=False)
     _add_settings(run)
+    run.add_argument("--dry-run", action="store_true", help="say what the run would cost, and stop before it begins")
+    compare = commands.add_parser("compare", help="several arms at equal cost", allow_abbrev=False)
+    _add_settings(compare, without=("arm", "sparsity", "params", "seed", "memory"))
+    compare.add_argument(
+        "--arms", required=True, metavar="A,B", help="arms to compare: NAME, NAME:PROMPTS, NAME+SETTING=VALUE"
+    )
+    compare.add_argument("--seeds", default="3", metavar="N", help="how many seeds, or which: 0,3,7 (default 3)")
+    compare.add_argument("--sparsity", default="0.3", metavar="S,S", dest="sparsities", help="shares to remove")
+    compare.add_argument(
+        "--into", type=Path, help="folder of the comparison; where there is one already, it goes on and grows"
+    )
     for name, text in (
-        ("resume", "go on with a run that was stopped or killed"),
+        ("resume", "go on with a run or a comparison that was stopped or killed"),
         ("report", "write report.html anew and show the result"),
         ("trace", "show what was said and done, step by step"),
         ("export", "write the best profile of a run as a checkpoint"),
+        ("tasks", "measure the seven zero-shot tasks for a finished run; run again, it goes on where it was"),
     ):
         command = commands.add_parser(name, help=text, allow_abbrev=False)
         command.add_argument("run", type=Path, help="run directory")
         if name == "trace":
             command.add_argument("--step", type=int, help="show this step in full, with its prompt")
+        if name == "tasks":
+            command.add_argument(
+                "--candidate", help="id of a candidate to add (default: the models of the final table)"
+            )
+            _add_settings(command, only=("task_rows", "task_data"))
         if name == "export":
             command.add_argument("--candidate", help="id of the candidate (default: the one that was found)")
             command.add_argument("--output", type=Path, required=True, help="folder to write, must not exist")
     return parser
 
 
-def _add_settings(parser: argparse.ArgumentParser) -> None:
+def _add_settings(
+    parser: argparse.ArgumentParser, without: Sequence[str] = (), only: Sequence[str] = tuple(Settings.model_fields)
+) -> None:
     for name, field in Settings.model_fields.items():
+        if name in without or name not in only:
+            continue
         option = "--" + name.replace("_", "-")
         text = str(field.description).replace("%", "%%")
         kind = _plain(field.annotation)

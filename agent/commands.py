@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from argparse import Namespace
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
 
 from agent.arguments import given, parse
-from agent.settings import make_settings
+from agent.settings import Settings, make_settings
 from agent.view import View
+
+if TYPE_CHECKING:
+    from agent.compare.runner import Comparison
 
 STOPPED = 130  # exit status of a run that was stopped and can be resumed
 
@@ -15,13 +19,52 @@ STOPPED = 130  # exit status of a run that was stopped and can be resumed
 def command(arguments: Sequence[str]) -> int:
     """Carry out one command line; returns the exit status."""
     options = parse(arguments)
-    return {"run": _run, "resume": _run, "report": _report, "trace": _trace, "export": _export}[options.command](
-        options, View()
-    )
+    does: dict[str, Callable[[Namespace, View], int]] = {
+        "run": _run,
+        "compare": _compare,
+        "resume": _resume,
+        "report": _report,
+        "trace": _trace,
+        "export": _export,
+        "tasks": _tasks,
+    }
+    return does[options.command](options, View())
+
+
+def _compare(options: Namespace, view: View) -> int:
+    from agent.compare.command import begin
+
+    return _compared(begin(options, given(options)), view)
+
+
+def _compared(comparison: Comparison, view: View) -> int:
+    from agent.compare.report import show
+    from agent.compare.runner import carry_out_all
+    from agent.session import Stopped
+
+    view.line(f"Comparison {comparison.path}")
+    try:
+        results = carry_out_all(comparison, view)
+    except Stopped:
+        view.line(f"Stopped. Go on with: python main.py resume {comparison.path}", "yellow")
+        return STOPPED
+    show(results, view)
+    view.line(f"Page   {comparison.path / 'compare.html'}")
+    return 1 if results.missing else 0
+
+
+def _resume(options: Namespace, view: View) -> int:
+    from agent.compare.runner import Comparison, is_comparison
+
+    if is_comparison(options.run):
+        return _compared(Comparison.open(options.run.resolve()), view)
+    return _run(options, view)
 
 
 def _run(options: Namespace, view: View) -> int:
     settings = make_settings(given(options)) if options.command == "run" else None
+    if settings and options.dry_run:
+        return _dry_run(settings, view)
     from agent import session
     from agent.report import show_outcome
     from agent.run_directory import RunDirectory
@@ -35,11 +78,28 @@ def _run(options: Namespace, view: View) -> int:
     return 0
 
 
+def _dry_run(settings: Settings, view: View) -> int:
+    from agent.dry_run import dry_run, refuse_for_lack_of_room
+    from agent.show_bill import show_bill
+
+    bill = dry_run(settings)
+    show_bill(bill, view)
+    refuse_for_lack_of_room(bill)
+    return 0
+
+
 def _report(options: Namespace, view: View) -> int:
+    from agent.compare.report import show, write_all
+    from agent.compare.runner import Comparison, collect, is_comparison
     from agent.finish import read_outcome
     from agent.report import show_outcome, write_report
     from agent.run_directory import RunDirectory
 
+    if is_comparison(options.run):
+        results = collect(Comparison.open(options.run.resolve()))
+        write_all(options.run, results)
+        show(results, view)
+        return 0
     run = RunDirectory.open(options.run)
     outcome = read_outcome(run.path)
     write_report(run, make_settings(run.settings), outcome)
@@ -68,4 +128,17 @@ def _export(options: Namespace, view: View) -> int:
 
     verified = session.export(options.run, options.candidate, options.output, view)
     view.line(f"Checkpoint  {options.output}  (reloaded in a new process, largest logit difference {verified:.1e})")
+    return 0
+
+
+def _tasks(options: Namespace, view: View) -> int:
+    from agent import session
+    from agent.report import show_tasks
+
+    try:
+        outcome = session.tasks(options.run, options.candidate, given(options), view)
+    except KeyboardInterrupt:
+        view.line("Stopped. The same command goes on with the task in hand.", "yellow")
+        return STOPPED
+    show_tasks(outcome, view)
     return 0

@@ -7,7 +7,6 @@ search fits the ones it sees.
 
 from __future__ import annotations
 
-import json
 import resource
 import sys
 from collections.abc import Sequence
@@ -17,34 +16,45 @@ from pathlib import Path
 import torch
 
 from agent.atomic import atomic_write
-from agent.facts import eligible
-from agent.founders import CLOSED_FORM, UNIFORM
-from agent.outcome import Difference, Outcome, Row, brain_totals, difference, row_of, yields
+from agent.card_facts import card_facts
+from agent.founders import UNIFORM, spent_on_probes
+from agent.outcome import (
+    RECALIBRATED,
+    Difference,
+    Outcome,
+    Row,
+    TextRow,
+    brain_totals,
+    difference,
+    recalibration_sentence,
+    row_of,
+    yields,
+)
 from agent.preparation import Prepared
+from agent.recalibrated import Recalibrated, recalibrated
 from agent.run_directory import RunDirectory, RunDirectoryError
 from agent.settings import Settings
 from agent.state import SearchState
 from agent.trace import read_trace
+from agent.unseen import FINISH_STEP, compare_unseen
 from agent.view import View
+from agent.zero_shot import models_of, with_tasks
 from memory.errors import SelfPrunerError
 from memory.profile import PARTS, Profile
-from memory.records import Candidate
-from tools.evaluation.fitness import mean, perplexity
+from memory.records import Candidate, Generation
+from tools.evaluation.fitness import perplexity
 from tools.evaluation.tool import measure
-from tools.export.card import CardFacts, CardRow
 from tools.export.publish import publish
 from tools.latency.tool import latency_setting, timed
-from tools.models.aliases import ALIASES, BUNDLED
-from tools.workbench import FITNESS, Progress, Workbench
+from tools.pruning.operators import uniform
+from tools.pruning.sensitivity import closed_form
+from tools.workbench import Workbench
 
 
 class NotFinishedError(SelfPrunerError):
     """A result was asked of a run that has none yet."""
 
 
-FINISH_STEP = -2  # measurements made after the last turn
-PLACES = ("runs", "memory", "cache")  # settings that say where things are kept: of no interest to anybody else
-HUB_IDS = {**ALIASES, BUNDLED: "HuggingFaceTB/SmolLM2-135M-Instruct"}
 VERIFIED_SEQUENCES, VERIFIED_TOKENS = 2, 64  # text on which the exported logits are compared
 RESULT = "result.json"
 
@@ -59,6 +69,7 @@ def finish(prepared: Prepared, settings: Settings, state: SearchState, run: RunD
     best = min(unseen, key=lambda name: (unseen[name], name)) if unseen else state["best"]
     found = bench.candidate(best).profile
     rows, differences = table(bench, settings, found, view)
+    refitted = recalibrated(prepared, settings, found, view)
     records = read_trace(run.trace)
     outcome = Outcome(
         candidate=best,
@@ -67,28 +78,49 @@ def finish(prepared: Prepared, settings: Settings, state: SearchState, run: RunD
         dense={part: bench.budget.space.units(part) for part in PARTS},
         sparsity=bench.budget.space.sparsity(found),
         stop=state["stop"],
-        rows=rows,
+        rows=refitted.beside(rows) if refitted else rows,
         differences=differences,
         unseen=unseen,
         measured_on=(
-            f"{settings.reporting_text} (reporting part), {settings.reporting_tokens} tokens in sequences of "
+            f"{settings.reporting_texts[0]} (reporting part), {settings.reporting_tokens} tokens in sequences of "
             f"{settings.sequence_length}"
         ),
         latency_setting=latency_setting(bench) if settings.benchmarks else None,
         spent={
             **{
                 name: float(state[name])
-                for name in ("evaluations", "tokens", "generation", "failed_turns", "fallbacks", "illegal", "surplus")
+                for name in (
+                    "evaluations",
+                    "tokens",
+                    "brain_tokens",
+                    "generation",
+                    "failed_turns",
+                    "fallbacks",
+                    "illegal",
+                    "surplus",
+                )
             },
+            "probe_tokens": float(spent_on_probes(bench)),
             "search_minutes": round(state["seconds"] / 60, 2),
             **memory_use(bench),
             **{f"brain_{name}": value for name, value in brain_totals(records).items()},
         },
-        yields=yields(records, bench.memory.recall(Candidate, run=bench.run), bench.fidelity[0]),
-        warnings=bench.elastic.warnings,
+        yields=yields(
+            records,
+            bench.memory.recall(Candidate, run=bench.run),
+            bench.fidelity[0],
+            bench.memory.recall(Generation, run=bench.run),
+        ),
+        warnings=list(dict.fromkeys([*bench.elastic.warnings, *(refitted.elastic.warnings if refitted else [])])),
+        texts=[*text_rows(bench, found), *(refitted.by_text() if refitted else [])],
+        recalibration=refitted.facts if refitted else None,
     )
-    outcome = export_and_verify(prepared, settings, outcome, run, run.model, view)
-    atomic_write(run.path / RESULT, outcome.model_dump_json(indent=2) + "\n")
+    if settings.export:
+        outcome = export_and_verify(with_weights(prepared, refitted), settings, outcome, run, run.model, view)
+    if settings.tasks:
+        with models_of(bench, rivals(bench), found, refitted) as models:
+            outcome = with_tasks(prepared, settings, run, outcome, models, view)
+    write_outcome(outcome, run.path)
     return outcome
 
 
@@ -106,45 +138,40 @@ def memory_use(bench: Workbench) -> dict[str, float]:
     return used
 
 
-def compare_unseen(bench: Workbench, settings: Settings, progress: Progress | None = None) -> dict[str, float]:
-    """Fitness of the best few candidates and the closed forms on tokens that the search never saw, by id."""
-    rows = {row.id: row for row in bench.memory.recall(Candidate, run=bench.run)}
-    ranked = eligible(bench, list(rows))
-    few = ranked[: settings.final_candidates]
-    few += [name for name in ranked[settings.final_candidates :] if rows[name].proposed_by == "seed"]
-    first = settings.sequences(settings.fidelity[-1])
-    sequences = range(first, first + settings.sequences(settings.final_tokens))
-    profiles = {name: rows[name].profile for name in few}
-    measure(replace(bench, progress=progress), list(profiles.values()), sequences, FINISH_STEP)
-    unseen = {}
-    for name, profile in profiles.items():
-        scores = bench.scores(profile, FITNESS)
-        values = [scores[index].kl for index in sequences if index in scores]
-        known = [value for value in values if value is not None]
-        if len(known) == len(sequences):
-            unseen[name] = mean(known)
-    return unseen
-
-
 def table(bench: Workbench, settings: Settings, found: Profile, view: View) -> tuple[list[Row], list[Difference]]:
     """The figures of `found` beside the dense model and the closed forms, on the reporting text."""
-    rivals = {row.detail: row.profile for row in bench.memory.recall(Candidate, run=bench.run, proposed_by="seed")}
-    rivals.setdefault(CLOSED_FORM, rivals[UNIFORM])  # where the two closed forms are one profile
-    with view.phase("Reporting text") as progress:
-        profiles = [found, rivals[UNIFORM], rivals[CLOSED_FORM]]
-        sequences = range(settings.sequences(settings.reporting_tokens))
-        measure(replace(bench, progress=progress), profiles, sequences, FINISH_STEP, bench.reporting)
+    models = {**rivals(bench), "found": found}
+    sequences = range(settings.sequences(settings.reporting_tokens))
+    for name, text in bench.reporting.items():
+        with view.phase(f"Reporting text {name}") as progress:
+            measure(replace(bench, progress=progress), list(models.values()), sequences, FINISH_STEP, text)
     rows = [
-        _dense_row(bench),
-        row_of(bench, "uniform", rivals[UNIFORM], bench.reporting),
-        row_of(bench, "closed form", rivals[CLOSED_FORM], bench.reporting),
-        row_of(bench, "found", found, bench.reporting),
+        _dense_row(bench, bench.main_text),
+        *(row_of(bench, name, profile, bench.main_text) for name, profile in models.items()),
     ]
     if settings.benchmarks:
         with view.phase("Latency"):
-            rows = with_latency(bench, rows, {"uniform": rivals[UNIFORM], "found": found})
-    compared = [difference(bench, found, rivals[name], name, bench.reporting) for name in (UNIFORM, CLOSED_FORM)]
+            rows = with_latency(bench, rows, {name: models[name] for name in (UNIFORM, "found")})
+    compared = [difference(bench, found, other, name, bench.main_text) for name, other in rivals(bench).items()]
     return rows, [one for one in compared if one is not None]
+
+
+def rivals(bench: Workbench) -> dict[str, Profile]:
+    """The closed forms that every result stands beside: uniform, and the probes' where the run has any."""
+    found = {UNIFORM: uniform(bench.budget)}
+    if bench.probes:
+        found["closed form"] = closed_form(bench.budget, bench.costs)
+    return found
+
+
+def text_rows(bench: Workbench, found: Profile) -> list[TextRow]:
+    """Every model of the final table on every reporting text."""
+    made = []
+    for name, text in bench.reporting.items():
+        rows = [_dense_row(bench, text)]
+        rows += [row_of(bench, model, profile, text) for model, profile in {**rivals(bench), "found": found}.items()]
+        made += [TextRow(text=name, name=row.name, kl=row.kl, perplexity=row.perplexity) for row in rows]
+    return made
 
 
 def with_latency(bench: Workbench, rows: Sequence[Row], profiles: dict[str, Profile]) -> list[Row]:
@@ -180,7 +207,7 @@ def export_and_verify(
             loaded.tokenizer,
             folder,
             card_facts(prepared, settings, outcome, run),
-            bench.walks[bench.reporting].input_ids[:VERIFIED_SEQUENCES, :VERIFIED_TOKENS],
+            bench.walks[bench.main_text].input_ids[:VERIFIED_SEQUENCES, :VERIFIED_TOKENS],
             replace=overwrite,
             progress=progress,
         )
@@ -197,72 +224,54 @@ def export_candidate(
         raise NotFinishedError(f"the run {run.path} has no result yet: python main.py resume {run.path}")
     profile = bench.candidate(candidate or outcome.candidate).profile
     rows, differences = table(bench, settings, profile, view)
+    refitted = recalibrated(prepared, settings, profile, view)
     chosen = outcome.model_copy(
         update={
             "candidate": candidate or outcome.candidate,
             "attention": list(profile.attention),
             "mlp": list(profile.mlp),
             "sparsity": bench.budget.space.sparsity(profile),
-            "rows": rows,
+            "rows": refitted.beside(rows) if refitted else rows,
             "differences": differences,
+            "recalibration": refitted.facts if refitted else None,
+            "tasks": outcome.tasks if candidate in (None, outcome.candidate) else None,
         }
     )
-    return export_and_verify(prepared, settings, chosen, run, folder, view, overwrite=False)
+    if refitted:
+        view.line(recalibration_sentence(chosen))
+    return export_and_verify(with_weights(prepared, refitted), settings, chosen, run, folder, view, overwrite=False)
 
 
-def card_facts(prepared: Prepared, settings: Settings, outcome: Outcome, run: RunDirectory) -> CardFacts:
-    """What the model card states."""
-    rows = [row for row in outcome.rows if row.name in ("dense", "uniform", "found")]
-    environment = run.environment
-    return CardFacts(
-        base_model=HUB_IDS.get(prepared.loaded.name, settings.model),
-        family=prepared.loaded.family.model_type,
-        sparsity=prepared.bench.budget.sparsity,
-        rows=tuple(
-            CardRow(
-                name=row.name,  # type: ignore[arg-type]
-                parameters=row.params,
-                kl=row.kl,
-                perplexity=row.perplexity,
-                prefill_ms=row.prefill_ms,
-                decode_ms=row.decode_ms,
-                tokens_per_second=row.tokens_per_second,
-            )
-            for row in rows
-        ),
-        measured_on=outcome.measured_on,
-        command=command_line(settings),
-        brain="the target model" if settings.brain == "self" else f"the scripted control {settings.brain!r}",
-        latency_setting=outcome.latency_setting,
-        calibration=f"{settings.calibration}, tokens {prepared.texts['calibration']}",
-        compensation=settings.compensation,
-        settings={name: value for name, value in settings.to_toml().items() if name not in PLACES},
-        versions={name: str(version) for name, version in environment.get("versions", {}).items() if version},
-        fingerprint=prepared.loaded.fingerprint,
-        license="apache-2.0" if prepared.loaded.name == "smollm2-135m" else None,
-    )
+def tasks_afterwards(
+    prepared: Prepared, settings: Settings, run: RunDirectory, outcome: Outcome, candidate: str | None, view: View
+) -> Outcome:
+    """The outcome of a finished run with the models of its final table, or one candidate, on the tasks."""
+    bench = prepared.bench
+    if candidate is not None:
+        models = {candidate: (bench, bench.candidate(candidate).profile)}
+        return with_tasks(prepared, settings, run, outcome, models, view)
+    found = bench.candidate(outcome.candidate).profile
+    refitted = recalibrated(prepared, settings, found, view) if outcome.result == RECALIBRATED else None
+    with models_of(bench, rivals(bench), found, refitted) as models:
+        return with_tasks(prepared, settings, run, outcome, models, view)
 
 
-def command_line(settings: Settings) -> str:
-    """A command that makes the same run: every setting that is not the default, but where things are kept."""
-    default = Settings()
-    words = ["python main.py"]
-    for name, value in settings.to_toml().items():
-        if name in PLACES or value == default.to_toml().get(name):
-            continue
-        option = "--" + name.replace("_", "-")
-        if isinstance(value, bool):
-            words.append(option if value else f"--no-{option[2:]}")
-        else:
-            text = ",".join(map(str, value)) if isinstance(value, list) else str(value)
-            words.append(f"{option} {json.dumps(text) if ' ' in text else text}")
-    return " ".join(words)
+def with_weights(prepared: Prepared, refitted: Recalibrated | None) -> Prepared:
+    """The same with the weights that are the result."""
+    if refitted is None:
+        return prepared
+    return replace(prepared, bench=replace(prepared.bench, elastic=refitted.elastic))
 
 
-def _dense_row(bench: Workbench) -> Row:
-    nll = bench.walks[bench.reporting].targets.nll
+def _dense_row(bench: Workbench, text: str) -> Row:
+    nll = bench.walks[text].targets.nll
     space = bench.budget.space
     return Row(name="dense", params=space.params(space.dense()), kl=0.0, perplexity=perplexity(nll))
+
+
+def write_outcome(outcome: Outcome, run: Path) -> None:
+    """Write the result of a run."""
+    atomic_write(run / RESULT, outcome.model_dump_json(indent=2) + "\n")
 
 
 def read_outcome(run: Path) -> Outcome | None:

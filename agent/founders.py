@@ -65,9 +65,9 @@ def probed(bench: Workbench) -> list[Profile]:
     return [dense.with_width(probe.layer, probe.part, probe.width) for probe in bench.probes]
 
 
-def spent_on_probes(bench: Workbench, arm: Arm) -> int:
-    """Tokens that this run has measured before its first turn, the probes only where the arm makes use of them."""
-    return charge(bench, [*(probed(bench) if arm.probes else ()), uniform(bench.budget)], PROBE_STEP)
+def spent_on_probes(bench: Workbench) -> int:
+    """Tokens that this run has measured before its first turn."""
+    return charge(bench, [*probed(bench), uniform(bench.budget)], PROBE_STEP)
 
 
 def closed(bench: Workbench, name: ClosedForm) -> Profile:

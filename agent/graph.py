@@ -22,8 +22,8 @@ from langgraph.prebuilt import ToolNode
 from langgraph.prebuilt.tool_node import ToolCallRequest
 from langgraph.runtime import RunControl
 
-from agent.settings import Settings
 from agent.arms import ARMS
+from agent.settings import Settings
 from agent.state import SearchState, answers, cost, first_state, fold
 from agent.think import Thinker
 from agent.trace import Act, Judge, TraceRecord

@@ -1,12 +1,14 @@
-"""The search as it goes on: what is spent, what is best, what the brain thought last.
+"""The search as it goes on: what is spent and what is left, what is best, what the brain thought last.
 
-It is fed with the records of the trace and knows nothing else, so what is on the screen is also in the file.
+It is fed with the records of the trace and knows nothing else, so what is on the screen is also in the file. The time
+left follows from the pace so far and is taken anew once a generation, for within one it would jump: candidates are
+counted when their first stage is measured, and the time goes into all of them.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 
 from rich.console import Group
@@ -31,8 +33,10 @@ class SearchScreen:
         self.view = view
         self.settings = settings
         self.uniform = uniform
-        self.thought = self.call = self.doing = ""
+        self.thought = self.call = ""
         self.judge: Judge | None = None
+        self.first: Judge | None = None  # where this session began
+        self.ends: float | None = None  # minutes of search at which it will end, by the pace of whole generations
         self.fallbacks = self.failures = 0
         self.done = self.total = 0
         self._live: Live | None = None
@@ -60,9 +64,11 @@ class SearchScreen:
             self._act(record)
         else:
             ended = self.judge is not None and record.generation > self.judge.generation
-            self.judge = record
-            self.doing = "the brain thinks"
+            self.judge, self.first = record, self.first or record
+            self.done = self.total = 0
             if ended:
+                left = minutes_left(self.settings, self.first.spent, record.spent)
+                self.ends = None if left is None else record.spent.get("minutes", 0.0) + left
                 self._generation(record)
 
     def _think(self, record: Think) -> None:
@@ -76,40 +82,43 @@ class SearchScreen:
             reply = record.replies[0]
             self.thought = reply.thought or "(none)"
             self.call = json.dumps(reply.call)
-        self.done = self.total = 0
 
     def _act(self, record: Act) -> None:
-        self.doing = record.tool
         if record.error:
             self.view.line(f"step {record.step}: {record.tool}: {record.error}", "yellow")
 
     def _generation(self, judge: Judge) -> None:
         """One line for a generation that ended, in a terminal and elsewhere."""
         thought = f' | "{self.thought[:WIDTH]}"' if self.thought else ""
-        self.view.line(
-            f"generation {judge.generation - 1}: {judge.spent.get('evaluations', 0):.0f}/{self.settings.evaluations} "
-            f"evaluated, {judge.spent.get('minutes', 0):.1f} min. {self.best()}{thought}"
-        )
+        self.view.line(f"generation {judge.generation - 1}: {self.spent()}. {self.best()}{thought}")
 
     def render(self) -> Group:
         """The screen as rich renderables."""
-        spent = self.judge.spent if self.judge else {}
-        evaluated = int(spent.get("evaluations", 0))
+        evaluated = self.judge.spent.get("evaluations", 0) if self.judge else 0
         table = Table.grid(padding=(0, 1))
         table.add_row(
             "Search",
             ProgressBar(total=self.settings.evaluations, completed=evaluated, width=30),
-            Text(
-                f"{evaluated}/{self.settings.evaluations} evaluated, {spent.get('tokens', 0):,.0f} tokens, "
-                f"{spent.get('minutes', 0):.1f} min, generation {self.judge.generation if self.judge else 0}"
-            ),
+            Text(f"{self.spent()}, generation {self.judge.generation if self.judge else 0}"),
         )
         if self.total:
-            table.add_row(self.doing, ProgressBar(total=self.total, completed=self.done, width=30), Text(""))
+            table.add_row("Measuring", ProgressBar(total=self.total, completed=self.done, width=30), Text(""))
         lines = [Text(self.best()), Text(f"Thought: {self.thought[:WIDTH]}"), Text(f"Call: {self.call[:WIDTH]}")]
         if self.failures or self.fallbacks:
             lines.append(Text(f"Brain: {self.failures} failed turns, {self.fallbacks} stood in for", style="yellow"))
         return Group(table, *lines)
+
+    def spent(self) -> str:
+        """What is spent, beside the limits that there are, and what is left."""
+        spent = self.judge.spent if self.judge else {}
+        limits = self.settings
+        minutes = spent.get("minutes", 0.0)
+        tokens = f"{cost(spent):,.0f}" + (f" of {limits.tokens:,}" if limits.tokens else "")
+        time = f"{minutes:.1f}" + (f" of {limits.minutes:g}" if limits.minutes else "")
+        told = f"{spent.get('evaluations', 0):.0f} of {limits.evaluations} evaluated, {tokens} tokens, {time} min"
+        if self.judge and self.judge.stop:
+            return told
+        return told if self.ends is None else f"{told}, {about(max(0.0, self.ends - minutes))} left"
 
     def best(self) -> str:
         """The best candidate beside the uniform profile."""
@@ -120,3 +129,31 @@ class SearchScreen:
         if uniform is None or not uniform.kl:
             return best
         return f"{best}; uniform {uniform.kl:.4f} ({100 * (self.judge.fitness / uniform.kl - 1):+.1f}%)"
+
+
+def cost(spent: Mapping[str, float]) -> float:
+    """Tokens spent: those evaluated or probed, and those the brain computed."""
+    return spent.get("tokens", 0.0) + spent.get("brain_tokens", 0.0)
+
+
+def minutes_left(limits: Settings, first: Mapping[str, float], now: Mapping[str, float]) -> float | None:
+    """Minutes until the first of the limits is reached at the pace between two moments; None where there is no pace.
+
+    Patience may end a search earlier.
+    """
+    minutes = now.get("minutes", 0.0) - first.get("minutes", 0.0)
+    ends = [] if limits.minutes is None else [limits.minutes - now.get("minutes", 0.0)]
+    for limit, before, after in (
+        (limits.evaluations, first.get("evaluations", 0.0), now.get("evaluations", 0.0)),
+        (limits.tokens, cost(first), cost(now)),
+    ):
+        if limit is not None and after > before:
+            ends.append(minutes * (limit - after) / (after - before))
+    return max(0.0, min(ends)) if ends else None
+
+
+def about(minutes: float) -> str:
+    """A number of minutes as roughly as it is known: no digit that will not last."""
+    if minutes < 0.75:
+        return "less than a minute"
+    return f"about {minutes:.0f} min" if minutes < 90 else f"about {minutes / 60:.1f} h"

@@ -95,7 +95,9 @@ class Operators:
                     if len(offers) == self._screened(maker):
                         break
             if offers:
-                profile, call = min(offers, key=lambda offer: self._predicted(offer[0])) if len(offers) > 1 else offers[0]
+                profile, call = (
+                    min(offers, key=lambda offer: self._predicted(offer[0])) if len(offers) > 1 else offers[0]
+                )
                 taken.add(profile)
                 calls.append({"name": "prune_model", "arguments": {**call, "by": maker}})
         return calls

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import get_args
+from typing import Final, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict
 
+from agent.task_table import TaskTable
 from agent.trace import Act, Think, TraceRecord
 from memory.profile import Profile
 from memory.records import Candidate, Generation, Proposer
@@ -16,6 +17,8 @@ from tools.population.selection import Paired, paired
 from tools.workbench import Workbench
 
 SIGNIFICANT = 0.05
+FOUND: Final = "found"  # names of rows of the final table
+RECALIBRATED: Final = "found, recalibrated"
 PROPOSERS = get_args(Proposer)
 
 
@@ -24,7 +27,7 @@ class Row(BaseModel):
 
     model_config = ConfigDict(frozen=True)
 
-    name: str  # dense, uniform, closed form, found
+    name: str  # dense, uniform, closed form, found; found, recalibrated
     params: int
     kl: float | None = None  # nats a token on the reporting text; 0 for the dense model by definition
     perplexity: float | None = None
@@ -32,6 +35,17 @@ class Row(BaseModel):
     decode_ms: float | None = None
     tokens_per_second: float | None = None
     speedup: float | None = None
+
+
+class TextRow(BaseModel):
+    """One model on one reporting text."""
+
+    model_config = ConfigDict(frozen=True)
+
+    text: str  # as the user named it
+    name: str  # as in the final table
+    kl: float | None
+    perplexity: float | None
 
 
 class Difference(BaseModel):
@@ -58,6 +72,21 @@ class Yield(BaseModel):
     survived: int = 0  # of those made, among the survivors of their generation
 
 
+class Recalibration(BaseModel):
+    """The found profile with the refits of the search and recalibrated, on unseen tokens of the fitness text."""
+
+    model_config = ConfigDict(frozen=True)
+
+    searched: float | None  # KL in nats a token; None where it could not be measured
+    recalibrated: float | None
+    failure: str | None = None  # why there is no recalibrated one
+
+    @property
+    def better(self) -> bool:
+        """Whether the recalibrated weights are the result."""
+        return self.recalibrated is not None and (self.searched is None or self.recalibrated < self.searched)
+
+
 class Outcome(BaseModel):
     """The result of a run."""
 
@@ -77,11 +106,23 @@ class Outcome(BaseModel):
     spent: dict[str, float]
     yields: list[Yield]
     warnings: list[str]
+    texts: list[TextRow] = []  # every row of the final table on every reporting text
+    recalibration: Recalibration | None = None  # where it was asked for
+    tasks: TaskTable | None = None  # where they were measured
     verified: float | None = None  # largest difference of a logit between the exported folder and the elastic model
 
     def row(self, name: str) -> Row:
         """The row of that name."""
         return next(row for row in self.rows if row.name == name)
+
+    @property
+    def result(self) -> Literal["found", "found, recalibrated"]:
+        """Name of the row that is the result: what is exported."""
+        return RECALIBRATED if self.recalibration is not None and self.recalibration.better else FOUND
+
+    def several_texts(self) -> bool:
+        """Whether figures were taken on more than one reporting text."""
+        return len({row.text for row in self.texts}) > 1
 
 
 def reporting_scores(bench: Workbench, profile: Profile, text: str) -> tuple[list[float], list[float]]:
@@ -196,6 +237,22 @@ def summary(outcome: Outcome) -> str:
         f"beside {uniform.perplexity:.2f}; the paired difference is "
         f"{'more' if clear else 'less'} than two standard errors."
     )
+
+
+def recalibration_sentence(outcome: Outcome) -> str:
+    """Whether recalibration helped, and so which weights are the result; empty where it was not asked for."""
+    facts = outcome.recalibration
+    if facts is None:
+        return ""
+    if facts.recalibrated is None:
+        return (
+            f"The found profile could not be recalibrated ({facts.failure}), so its result has the weights it was "
+            "searched with."
+        )
+    before = "could not be measured" if facts.searched is None else f"{facts.searched:.4f}"
+    figures = f"KL on unseen text is {facts.recalibrated:.4f} with refits of its own and {before} with the search's"
+    which = "recalibrated weights" if facts.better else "weights it was searched with"
+    return f"The found profile's {figures}, so the result has the {which}."
 
 
 def brain_totals(records: Sequence[TraceRecord]) -> dict[str, float]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
 import platform
 import shutil
@@ -24,11 +25,14 @@ from agent.settings import Settings, SettingsError
 from agent.view import View
 from memory.store import Memory
 from tools.evaluation.targets import DenseTargets, TargetsError
+from tools.evaluation.tasks.suite import TaskSuite
 from tools.evaluation.walk import PopulationWalk
 from tools.models.bundled import cache_dir
 from tools.models.families import geometry, space_of
+from tools.models.outline import ModelOutline
 from tools.models.source import LoadedModel, load, resolve
 from tools.pruning.budget import Budget, parse_params
+from tools.pruning.calibration import FORMAT as CALIBRATION_FORMAT
 from tools.pruning.calibration import Calibration, CalibrationFileError, calibrate
 from tools.pruning.elastic import ElasticModel
 from tools.pruning.space import Space
@@ -39,6 +43,7 @@ from tools.workbench import FITNESS, Workbench
 
 FORMAT = 1  # part of every digest: raised when what is kept changes its meaning
 CPU_CALIBRATION, GPU_CALIBRATION = 16, 128  # sequences
+PREFIX_MEMORY = 1 << 29  # bytes of hidden states that a search keeps for its next generation
 Kept = TypeVar("Kept", Calibration, DenseTargets)
 
 
@@ -49,6 +54,7 @@ class Prepared:
     bench: Workbench
     loaded: LoadedModel
     texts: dict[str, str]  # digests of the texts, by what they are for
+    calibration: Tensor  # token ids of the calibration text, [sequences, length]
 
 
 def device_of(settings: Settings) -> str:
@@ -68,12 +74,17 @@ def device_of(settings: Settings) -> str:
     return settings.device
 
 
+def dtype_of(settings: Settings, device: str) -> str:
+    """The number type of the weights on `device`."""
+    return settings.dtype if settings.dtype != "auto" else ("float32" if device == "cpu" else "bfloat16")
+
+
 def refit_memory(device: str) -> int:
     """Bytes that remembered refits may take: half of what the loaded model leaves of a GPU, else 1 GiB."""
     return torch.cuda.mem_get_info(device)[0] // 2 if device.startswith("cuda") else 1 << 30
 
 
-def check_room(loaded: LoadedModel, cache: Path) -> None:
+def check_room(loaded: LoadedModel | ModelOutline, cache: Path) -> None:
     """Refuse a calibration whose Gram matrices have no room, before it is begun.
 
     Raises:
@@ -83,8 +94,8 @@ def check_room(loaded: LoadedModel, cache: Path) -> None:
     width = shape.n_groups * shape.group_width
     needed = 4 * shape.n_layers * (width**2 + shape.intermediate**2)
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_AVPHYS_PAGES")
-    cache.mkdir(parents=True, exist_ok=True)
-    for what, free in (("memory", memory), (f"disk in {cache}", shutil.disk_usage(cache).free)):
+    disk = next(folder for folder in (cache, *cache.resolve().parents) if folder.is_dir())
+    for what, free in (("memory", memory), (f"disk in {cache}", shutil.disk_usage(disk).free)):
         if needed > free:
             raise SettingsError(
                 f"the calibration of {loaded.name} needs {needed / 1e9:.1f} GB of {what} for its Gram matrices, and "
@@ -109,7 +120,7 @@ def budget_of(settings: Settings, space: Space) -> Budget:
 def prepare(settings: Settings, run: str, view: View) -> Prepared:
     """Make the workbench of the run named `run`."""
     device = device_of(settings)
-    dtype = settings.dtype if settings.dtype != "auto" else ("float32" if device == "cpu" else "bfloat16")
+    dtype = dtype_of(settings, device)
     cache = settings.cache or cache_dir()
     source = resolve(settings.model, settings.revision)
     with view.phase(f"Loading {source.name}", unit="bytes") as progress:
@@ -128,7 +139,7 @@ def prepare(settings: Settings, run: str, view: View) -> Prepared:
     key = {"format": FORMAT, "model": loaded.fingerprint, "dtype": dtype, "text": digest(texts["calibration"])}
     with view.phase("Calibration") as progress:
         calibration = keep(
-            cache / "calibration" / f"{named(key)}.safetensors",
+            cache / "calibration" / f"{named({**key, 'file': CALIBRATION_FORMAT})}.safetensors",
             Calibration,
             lambda: calibrate(loaded.model, texts["calibration"], batch=2 if device == "cpu" else 8, progress=progress),
             view,
@@ -143,12 +154,10 @@ def prepare(settings: Settings, run: str, view: View) -> Prepared:
             refit_memory=refit_memory(device),
         )
         budget = budget_of(settings, elastic.space)
-    reporting = f"reporting {digests['reporting']}"
-    walks = {
-        name: make_walk(elastic, ids, cache, {**key, "text": digest(ids)}, prefix_memory, view)
-        # the search comes back to the prefixes of its parents; nothing comes back to reporting text
-        for name, ids, prefix_memory in ((FITNESS, texts["fitness"], 1 << 29), (reporting, texts["reporting"], 0))
-    }
+    reporting = {name: f"reporting {digests[reporting_key(name)]}" for name in settings.reporting_texts}
+    walks = {FITNESS: make_walk(elastic, texts["fitness"], cache, key, PREFIX_MEMORY, view)}
+    for name, text in reporting.items():  # nothing comes back to reporting text, so none of its states are kept
+        walks[text] = make_walk(elastic, texts[reporting_key(name)], cache, key, 0, view)
     context = {
         **key,
         "importance": settings.importance,
@@ -176,25 +185,54 @@ def prepare(settings: Settings, run: str, view: View) -> Prepared:
             "batch": 1,
         },
         device_name=device_name(device),
+        tasks=read_tasks(settings, loaded.tokenizer, view),
     )
     for sentence in elastic.warnings:
         view.warn(sentence)
-    return Prepared(bench, loaded, digests)
+    return Prepared(bench, loaded, digests, texts["calibration"])
 
 
 def check_text(settings: Settings) -> None:
     """Find a text that is unknown, missing or damaged before a model is loaded; texts to be fetched come later."""
-    for name in (settings.calibration, settings.fitness_text, settings.reporting_text):
+    for name in (settings.calibration, *settings.fitness_texts, *settings.reporting_texts):
         if name.lower() not in NAMES:
             text_source(name, "fitness")
 
 
-def read_texts(
-    settings: Settings, loaded: LoadedModel, device: str, view: View
-) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """The token ids [sequences, length] of the three texts, which share no passage, and digests of the texts."""
-    longest = loaded.model.config.max_position_embeddings
-    length = min(settings.calibration_length, longest)
+def check_tasks(settings: Settings) -> TaskSuite | None:
+    """Find task files that are missing or damaged before a model is loaded; tasks to be fetched come later.
+
+    Returns:
+        The tasks without a tokenizer: good for nothing but comparing them; None where they are none or on the hub.
+    """
+    if not settings.tasks or settings.task_data is None:
+        return None
+    suite = TaskSuite(None, settings.task_data, settings.task_rows)
+    suite.read()
+    return suite
+
+
+def read_tasks(settings: Settings, tokenizer: Any, view: View) -> TaskSuite | None:
+    """The tasks that the settings ask for, with all their rows; None where they ask for none."""
+    if not settings.tasks:
+        return None
+    suite = TaskSuite(tokenizer, settings.task_data, settings.task_rows)
+    with view.phase("Reading tasks"):
+        suite.read()
+    return suite
+
+
+def reporting_key(name: str) -> str:
+    """What the reporting part of the text `name` is called among the texts of a run."""
+    return f"reporting {name}"
+
+
+def wanted_texts(settings: Settings, longest: int, device: str) -> list[tuple[Part, str, int, int]]:
+    """What is read of which text, for a model with a context of `longest` tokens: (part, text, sequences, length).
+
+    Raises:
+        SettingsError: a length that the context has no room for.
+    """
     if settings.sequence_length > longest:
         raise SettingsError(f"--sequence-length must be at most the model's context, {longest}")
     if settings.benchmarks and settings.latency_prompt + settings.latency_decode > longest:
@@ -202,25 +240,47 @@ def read_texts(
     count = settings.calibration_sequences or (CPU_CALIBRATION if device == "cpu" else GPU_CALIBRATION)
     measured = settings.sequences(settings.fidelity[-1] + settings.final_tokens)
     reported = settings.sequences(settings.reporting_tokens)
-    wanted: list[tuple[Part, str, int, int]] = [
-        ("calibration", settings.calibration, count, length),
-        ("fitness", settings.fitness_text, measured, settings.sequence_length),
-        ("reporting", settings.reporting_text, reported, settings.sequence_length),
+    return [
+        ("calibration", settings.calibration, count, min(settings.calibration_length, longest)),
+        *(
+            ("fitness", name, math.ceil(measured / len(settings.fitness_texts)), settings.sequence_length)
+            for name in settings.fitness_texts
+        ),
+        *(("reporting", name, reported, settings.sequence_length) for name in settings.reporting_texts),
     ]
+
+
+def read_texts(
+    settings: Settings, loaded: LoadedModel, device: str, view: View
+) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """The token ids [sequences, length] of all texts, whose parts share no passage, and digests of the texts.
+
+    They are called "calibration", "fitness" and, one for each reporting text, `reporting_key` of its name. Several
+    fitness texts take turns, sequence by sequence, so that every fidelity measures all of them.
+    """
     texts: dict[str, Tensor] = {}
     digests: dict[str, str] = {}
+    fitness: list[Tensor] = []
+    wanted = wanted_texts(settings, loaded.model.config.max_position_embeddings, device)
     with view.phase("Reading text", unit="bytes") as progress:
         for part, source, n, tokens in wanted:
             text = text_source(source, part, cache=settings.cache, progress=progress)
-            digests[part] = text.digest[:16]
-            texts[part] = sequences(text.documents, loaded.tokenizer, n, tokens, name=f"{source} ({part} part)")
+            ids = sequences(text.documents, loaded.tokenizer, n, tokens, name=f"{source} ({part} part)")
+            if part == "fitness":
+                fitness.append(ids)
+                digests[part] = " ".join([*digests.get(part, "").split(), text.digest[:16]])
+            else:
+                name = reporting_key(source) if part == "reporting" else part
+                digests[name], texts[name] = text.digest[:16], ids
+    texts["fitness"] = torch.stack(fitness, dim=1).flatten(0, 1)
     return texts, digests
 
 
 def make_walk(
     elastic: ElasticModel, ids: Tensor, cache: Path, key: dict[str, Any], prefix_memory: int, view: View
 ) -> PopulationWalk:
-    """The walk over one text, with the dense targets from the cache or made now."""
+    """The walk over one text, with the dense targets from the cache or made now; `key` names the model."""
+    key = {**key, "text": digest(ids)}
     with view.phase("Dense targets") as progress:
         targets = keep(
             cache / "targets" / f"{named(key)}.safetensors",

@@ -10,7 +10,7 @@ from typing import Any
 import jinja2
 
 from agent.atomic import atomic_write
-from agent.outcome import Outcome, brain_sentence, brain_totals, summary
+from agent.outcome import Outcome, brain_sentence, brain_totals, recalibration_sentence, summary
 from agent.run_directory import RunDirectory
 from agent.settings import Settings
 from agent.trace import Act, Judge, Think, TraceRecord, read_trace
@@ -34,7 +34,9 @@ def write_report(run: RunDirectory, settings: Settings, outcome: Outcome | None)
         outcome=outcome,
         summary=summary(outcome) if outcome else "This run is not finished.",
         brain=brain_sentence(outcome.yields) if outcome else "",
+        recalibration=recalibration_sentence(outcome) if outcome else "",
         totals=brain_totals(records),
+        texts=by_text(outcome) if outcome else ((), []),
         curve=curve(records),
         layers=layers(outcome) if outcome else [],
         notes=notes(records),
@@ -117,20 +119,48 @@ def show_outcome(outcome: Outcome, run: RunDirectory, view: View) -> None:
     view.table(f"{run.name}: {outcome.sparsity:.1%} of the decoder blocks removed", header, rows)
     view.line(f"Measured on {outcome.measured_on}.", "dim")
     view.line(summary(outcome))
+    if outcome.recalibration is not None:
+        view.line(recalibration_sentence(outcome))
     view.line(brain_sentence(outcome.yields))
     for line in account(outcome):
         view.line(line)
+    if outcome.several_texts():
+        view.table("On every reporting text", *by_text(outcome))
+    show_tasks(outcome, view)
     for sentence in outcome.warnings:
         view.warn(sentence)
     view.line("")
-    view.line(f"Checkpoint  {run.model}  (reloaded in a new process, largest logit difference {outcome.verified:.1e})")
+    if outcome.verified is not None:
+        view.line(
+            f"Checkpoint  {run.model}  (reloaded in a new process, largest logit difference {outcome.verified:.1e})"
+        )
     view.line(f"Report      {run.report}")
     view.line(f"Trace       {run.trace}")
     view.line(f"Next: python main.py trace {run.path}")
     view.line(f"      python main.py report {run.path}")
+    if outcome.verified is None:
+        view.line(f"      python main.py export {run.path} --output FOLDER")
+        return
     view.line(
         f"      AutoModelForCausalLM.from_pretrained({str(run.model)!r}, trust_remote_code=True)  # in transformers"
     )
+
+
+def show_tasks(outcome: Outcome, view: View) -> None:
+    """The zero-shot table, where there is one."""
+    if outcome.tasks is not None:
+        view.table("Zero-shot tasks", *outcome.tasks.cells())
+        view.line(outcome.tasks.measured_on, "dim")
+
+
+def by_text(outcome: Outcome) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
+    """Header and rows of the table of KL and perplexity by text."""
+    names = list(dict.fromkeys(row.name for row in outcome.texts))
+    rows = [
+        (text, *(f"{_figure(row.kl, 4)} / {_figure(row.perplexity, 2)}" for row in outcome.texts if row.text == text))
+        for text in dict.fromkeys(row.text for row in outcome.texts)
+    ]
+    return ("KL / perplexity", *names), rows
 
 
 def account(outcome: Outcome) -> list[str]:

@@ -10,7 +10,7 @@ import shutil
 import signal
 import sqlite3
 from collections.abc import Iterator
-from contextlib import closing, contextmanager, suppress
+from contextlib import closing, contextmanager, nullcontext, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -25,14 +25,15 @@ from agent.arms import ARMS
 from agent.atomic import WriteError
 from agent.brain.chat import TargetBrain
 from agent.brain.scripted import FirstBrain, UniformBrain
-from agent.finish import NotFinishedError, export_candidate, finish
+from agent.checks import check_target
+from agent.finish import NotFinishedError, export_candidate, finish, read_outcome, tasks_afterwards, write_outcome
 from agent.founders import make_founders, probe_uniform, spent_on_probes, with_costs
 from agent.graph import Judgement, build_graph, search
 from agent.live import SearchScreen
-from agent.operators import Operators
 from agent.observe import Observer, run_facts
+from agent.operators import Operators
 from agent.outcome import Outcome
-from agent.preparation import Prepared, check_text, device_of, prepare
+from agent.preparation import Prepared, check_tasks, check_text, prepare
 from agent.report import write_report
 from agent.run_directory import RunDirectory, RunDirectoryError
 from agent.settings import Settings, SettingsError, make_settings
@@ -40,12 +41,12 @@ from agent.state import SearchState, first_state
 from agent.think import Thinker
 from agent.trace import TraceRecord, TraceWriter
 from agent.view import View
+from agent.zero_shot import known_on_tasks
 from memory.database import connect
 from memory.errors import SelfPrunerError
 from memory.records import Candidate
 from prompts.templates import Messages, PromptSet
 from tools.evaluation.fitness import perplexity
-from tools.models.source import resolve
 from tools.pruning.operators import uniform
 from tools.workbench import FITNESS, Workbench
 
@@ -63,12 +64,12 @@ class Stopped(Exception):
 
 def start(settings: Settings, view: View) -> tuple[Path, Outcome]:
     """Make a new run and carry it out; returns the run directory and the result."""
-    resolve(settings.model, settings.revision)  # a wrong name leaves no run directory behind
     settings = settings.anchored()
+    device = check_target(settings).device  # what no weights could mend leaves no run directory behind
     prompts = PromptSet(settings.prompts_of_arm, settings.prompts)
     prompts.check()
-    device = device_of(settings)
     check_text(settings)
+    check_tasks(settings)
     check_memory(settings.memory_path)
     with RunDirectory.create(
         settings.runs, settings.model, settings.to_toml(), device=device, seed=settings.seed
@@ -100,11 +101,13 @@ def resume(path: Path, view: View) -> tuple[Path, Outcome]:
         return run.path, carry_out(settings, run, view)
 
 
-def carry_out(settings: Settings, run: RunDirectory, view: View) -> Outcome:
-    """Prepare, search, finish. The run's status says how it ended."""
+def carry_out(settings: Settings, run: RunDirectory, view: View, prepared: Prepared | None = None) -> Outcome:
+    """Prepare, search, finish. The run's status says how it ended. What was prepared already is left open."""
+    given = prepared is not None
     try:
-        prepared = with_founders(prepare(settings, run.id, view), settings, view)
-        with closing(prepared.bench.memory), TraceWriter(run.trace) as trace:
+        prepared = with_founders(prepared or prepare(settings, run.id, view), settings, view)
+        memory = prepared.bench.memory
+        with nullcontext() if given else closing(memory), TraceWriter(run.trace) as trace:
             state = run_search(prepared, settings, run, view, trace)
             if state is None:
                 raise Stopped(run.path)
@@ -135,6 +138,30 @@ def export(path: Path, candidate: str | None, folder: Path, view: View) -> float
         return export_candidate(prepared, settings, run, candidate, folder, view).verified or 0.0
 
 
+def tasks(path: Path, candidate: str | None, changes: dict[str, Any], view: View) -> Outcome:
+    """Measure the seven tasks for a finished run, as far as they are not known, and write its result and report anew.
+
+    Args:
+        path: the run.
+        candidate: whom to add to the table; None for the models of the final table.
+        changes: settings of the tasks that differ from the run's.
+        view: where it is shown.
+    """
+    with RunDirectory.open(path, exclusive=True) as run:
+        outcome = read_outcome(run.path)
+        if outcome is None or run.status != "finished":
+            raise NotFinishedError(f"the run {path} has no result yet: python main.py resume {path}")
+        settings = make_settings({**run.settings, **changes, "tasks": True}).anchored()
+        suite = check_tasks(settings)
+        if suite is None or not known_on_tasks(outcome, suite, candidate):
+            prepared = with_founders(prepare(settings, run.id, view), settings, view)
+            with closing(prepared.bench.memory):
+                outcome = tasks_afterwards(prepared, settings, run, outcome, candidate, view)
+            write_outcome(outcome, run.path)
+        write_report(run, make_settings(run.settings), outcome)
+        return outcome
+
+
 def in_words(error: Exception, settings: Settings) -> Exception:
     """The error as a sentence a person can act on, where it is one of memory or of the checkpoint file."""
     if isinstance(error, torch.OutOfMemoryError):
@@ -148,10 +175,13 @@ def in_words(error: Exception, settings: Settings) -> Exception:
 
 
 def with_founders(prepared: Prepared, settings: Settings, view: View) -> Prepared:
-    """Probe every place and measure the uniform profile, which the prompts quote."""
-    with view.phase("Sensitivity probes") as progress:
-        bench = with_costs(prepared.bench, settings.probe_tokens, progress)
-    probe_uniform(bench)
+    """Probe every place, where the arm or its prompts make use of that, and measure what the prompts quote."""
+    bench, arm = prepared.bench, ARMS[settings.arm]
+    if arm.probes or (arm.asks_brain and PromptSet(settings.prompts_of_arm, settings.prompts).hints):
+        with view.phase("Sensitivity probes") as progress:
+            bench = with_costs(bench, settings.probe_tokens, progress)
+    if arm.asks_brain:
+        probe_uniform(bench)
     return replace(prepared, bench=bench)
 
 
@@ -174,9 +204,7 @@ def run_search(
     config = prepared.loaded.model.config
     sequences = settings.sequences(settings.fidelity[-1])
     dense = perplexity(bench.walks[FITNESS].targets.nll[:sequences])
-    facts = run_facts(
-        bench, prepared.loaded.name, prepared.loaded.family.model_type, config.hidden_size, dense, equal
-    )
+    facts = run_facts(bench, prepared.loaded.name, prepared.loaded.family.model_type, config.hidden_size, dense, equal)
     thinker = Thinker(
         bench=bench,
         settings=settings,
@@ -194,7 +222,7 @@ def run_search(
     judge = Judgement(bench, settings, record)
     with _checkpoints(run.checkpoint) as saver, _drain_on_interrupt(control, view), screen.shown():
         graph = build_graph(bench, thinker, judge, saver)
-        return search(graph, seeds, spent_on_probes(bench, arm), control, run.id)
+        return search(graph, seeds, spent_on_probes(bench), control, run.id)
 
 
 def make_brain(prepared: Prepared, settings: Settings) -> BaseChatModel:

@@ -88,7 +88,9 @@ class Settings(BaseModel):
         "adaptive", description="how that step goes from coarse to fine: not at all, by halves, or by success"
     )
     racing: float = Field(
-        1.0, ge=0, description="pooled standard errors behind the last survivor at which offspring are given up; 0: never"
+        1.0,
+        ge=0,
+        description="pooled standard errors behind the last survivor at which offspring are given up; 0: never",
     )
     benchmarks: int = Field(1, ge=0, description="latency measurements the brain may ask for; 0 measures none at all")
     latency_prompt: Count = Field(256, description="prompt tokens of a latency measurement")
@@ -106,6 +108,9 @@ class Settings(BaseModel):
         True, description="refit the found profile layer by layer on its own activations (with --compensation lstsq)"
     )
     export: bool = Field(True, description="write the found profile as a checkpoint")
+    tasks: bool = Field(False, description="measure the seven zero-shot tasks of lm-eval for the final table")
+    task_rows: int = Field(500, ge=0, description="rows of each task, its first ones; 0 takes all of them")
+    task_data: Path | None = Field(None, description="folder with the tasks as <task>.jsonl files (default: the hub)")
 
     # Where things are
     runs: Path = Field(Path("runs"), description="folder of the run directories")
@@ -130,6 +135,9 @@ class Settings(BaseModel):
                 )
         if self.probe_tokens > self.fidelity[-1]:
             raise ValueError(f"--probe-tokens must be at most the last --fidelity ({self.fidelity[-1]})")
+        for name, texts in (("fitness-text", self.fitness_texts), ("reporting-text", self.reporting_texts)):
+            if not all(texts) or len(set(texts)) < len(texts):
+                raise ValueError(f"--{name} takes a text or different texts with commas between, got {','.join(texts)}")
         if self.params is not None:
             parse_params(self.params)
         if self.population > self.offspring:
@@ -149,14 +157,26 @@ class Settings(BaseModel):
     def anchored(self) -> Settings:
         """The same with absolute paths, so that a run can be resumed from any folder."""
         update: dict[str, Any] = {"runs": self.runs.resolve(), "memory": self.memory_path.resolve()}
-        for name in ("cache", "prompts"):
+        for name in ("cache", "prompts", "task_data"):
             if (path := getattr(self, name)) is not None:
                 update[name] = path.resolve()
-        for name in ("model", "calibration", "fitness_text", "reporting_text"):
-            path = Path(getattr(self, name)).expanduser()
-            if path.exists() and (path.is_dir() if name == "model" else path.is_file()):
-                update[name] = str(path.resolve())
+        model = Path(self.model).expanduser()
+        if model.is_dir():
+            update["model"] = str(model.resolve())
+        for name in ("calibration", "fitness_text", "reporting_text"):
+            paths = {text: Path(text).expanduser() for text in getattr(self, name).split(",")}
+            update[name] = ",".join(str(path.resolve()) if path.is_file() else text for text, path in paths.items())
         return self.model_copy(update=update)
+
+    @property
+    def fitness_texts(self) -> tuple[str, ...]:
+        """The texts that the search is measured on, in turn."""
+        return tuple(self.fitness_text.split(","))
+
+    @property
+    def reporting_texts(self) -> tuple[str, ...]:
+        """The texts of the reported figures, the main one first."""
+        return tuple(self.reporting_text.split(","))
 
     def sequences(self, tokens: int) -> int:
         """Number of fitness sequences in `tokens` tokens."""

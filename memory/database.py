@@ -2,7 +2,8 @@
 
 A file is identified by its header before anything may write to it, so a file that is not ours, is damaged or comes from
 a newer version is left as it was. A new file is built aside and linked into place, so two
-processes that start at once agree on one file and nobody ever sees half of it.
+processes that start at once agree on one file and nobody ever sees half of it. A file of an older version is brought up
+to date in one transaction, and keeps everything it holds.
 """
 
 from __future__ import annotations
@@ -16,10 +17,17 @@ from pathlib import Path
 from memory.errors import SelfPrunerError
 
 APPLICATION_ID = 0x53505230  # "SPR0", in the header of every memory file
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 BUSY_SECONDS = 60.0  # how long a writer waits for the other process
 
-SCHEMA = """
+TASK_SCORE = """
+CREATE TABLE task_score (
+    context TEXT NOT NULL REFERENCES context, profile TEXT NOT NULL, task TEXT NOT NULL, rows INTEGER NOT NULL,
+    metric TEXT NOT NULL, data TEXT NOT NULL, value REAL, standard_error REAL, run TEXT NOT NULL, step INTEGER NOT NULL,
+    error TEXT, UNIQUE (context, profile, task, metric, data)
+) STRICT;
+"""
+SCHEMA = f"""
 CREATE TABLE context (context TEXT PRIMARY KEY, description TEXT NOT NULL) STRICT;
 CREATE TABLE candidate (
     context TEXT NOT NULL REFERENCES context, run TEXT NOT NULL, id TEXT NOT NULL, profile TEXT NOT NULL,
@@ -32,6 +40,7 @@ CREATE TABLE score (
     context TEXT NOT NULL REFERENCES context, profile TEXT NOT NULL, text TEXT NOT NULL, sequence INTEGER NOT NULL,
     kl REAL, nll REAL, run TEXT NOT NULL, step INTEGER NOT NULL, error TEXT, UNIQUE (context, text, profile, sequence)
 ) STRICT;
+{TASK_SCORE}
 CREATE TABLE latency (
     context TEXT NOT NULL REFERENCES context, profile TEXT NOT NULL, setting TEXT NOT NULL, "values" TEXT NOT NULL,
     run TEXT NOT NULL, step INTEGER NOT NULL, UNIQUE (context, profile, setting)
@@ -49,6 +58,8 @@ CREATE VIEW fitness AS
         FROM score WINDOW so_far AS (PARTITION BY context, text, profile ORDER BY sequence)
     ) WHERE present = sequences AND failed = 0;
 """
+
+MIGRATIONS: dict[int, tuple[str, ...]] = {1: (TASK_SCORE,)}  # by the version they start from; each leads to the next
 
 
 class MemoryFileError(SelfPrunerError):
@@ -129,6 +140,7 @@ def connect(path: Path) -> sqlite3.Connection:
             (verdict,) = connection.execute("PRAGMA quick_check(1)").fetchone()
             if verdict != "ok":
                 raise CorruptMemoryError(_CORRUPT.format(path=path))
+            _migrate(connection, path)
             connection.execute("PRAGMA foreign_keys = ON")
             # a run's checkpoint may already rely on what was recorded, so a record survives a power cut too
             connection.execute("PRAGMA synchronous = FULL")
@@ -136,6 +148,13 @@ def connect(path: Path) -> sqlite3.Connection:
             connection.close()
             raise
         return connection
+
+
+def check(path: Path) -> None:
+    """Raises what `connect` would for a file that is not a memory; neither makes nor changes one."""
+    with faults_in_words(path):
+        if path.exists():
+            _identify(path)
 
 
 def _create(path: Path) -> None:
@@ -159,20 +178,49 @@ def _create(path: Path) -> None:
         partial.unlink(missing_ok=True)
 
 
-def _identify(path: Path) -> None:
-    """Raises unless the file is a memory of this version; touches neither the file nor its folder."""
-    if not path.is_file():
-        raise NotAMemoryError(f"the memory {path} is not a file; name a file with --memory")
-    if not os.access(path, os.R_OK | os.W_OK, effective_ids=os.access in os.supports_effective_ids):
-        raise MemoryAccessError(f"no permission to read and write the memory file {path}")
-    # immutable: no locks, no log beside the file. Good for the header, which nobody changes, and for nothing more.
-    uri = f"{path.absolute().as_uri()}?immutable=1"
-    with closing(sqlite3.connect(uri, uri=True, isolation_level=None)) as connection:
-        (application,) = connection.execute("PRAGMA application_id").fetchone()
-        (version,) = connection.execute("PRAGMA user_version").fetchone()
-    if application != APPLICATION_ID:
-        raise NotAMemoryError(f"{path} is not a memory of Self-Pruner; name another file with --memory")
+def _migrate(connection: sqlite3.Connection, path: Path) -> None:
+    """Brings a file of an older version up to date: all of it or nothing, and once, however many processes try."""
+    if _version(connection) < SCHEMA_VERSION:
+        connection.execute("BEGIN IMMEDIATE")
+        try:
+            # read again: another process may have been first
+            for version in range(_version(connection), SCHEMA_VERSION):
+                for statement in MIGRATIONS[version]:
+                    connection.execute(statement)
+                connection.execute(f"PRAGMA user_version = {version + 1}")
+            connection.execute("COMMIT")
+        except BaseException:
+            if connection.in_transaction:
+                connection.execute("ROLLBACK")
+            raise
+        # into the file itself: whoever identifies it looks at nothing else
+        connection.execute("PRAGMA wal_checkpoint(PASSIVE)")
+    _refuse_newer(_version(connection), path)  # what the log beside the file knows, its header may not
+
+
+def _version(connection: sqlite3.Connection) -> int:
+    (version,) = connection.execute("PRAGMA user_version").fetchone()
+    return int(version)
+
+
+def _refuse_newer(version: int, path: Path) -> None:
     if version > SCHEMA_VERSION:
         raise NewerMemoryError(
             f"the memory file {path} has format {version}, this version reads {SCHEMA_VERSION}: update Self-Pruner"
         )
+
+
+def _identify(path: Path) -> None:
+    """Raises unless the file is a memory of this version or an older one; touches neither the file nor its folder."""
+    if not path.is_file():
+        raise NotAMemoryError(f"the memory {path} is not a file; name a file with --memory")
+    if not os.access(path, os.R_OK | os.W_OK, effective_ids=os.access in os.supports_effective_ids):
+        raise MemoryAccessError(f"no permission to read and write the memory file {path}")
+    # immutable: no locks, no log beside the file. Good for the header, which hardly ever changes, and for nothing more.
+    uri = f"{path.absolute().as_uri()}?immutable=1"
+    with closing(sqlite3.connect(uri, uri=True, isolation_level=None)) as connection:
+        (application,) = connection.execute("PRAGMA application_id").fetchone()
+        version = _version(connection)
+    if application != APPLICATION_ID:
+        raise NotAMemoryError(f"{path} is not a memory of Self-Pruner; name another file with --memory")
+    _refuse_newer(version, path)

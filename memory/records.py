@@ -1,8 +1,9 @@
 """What can be remembered: one frozen record a fact, and the natural key by which the same fact is the same row.
 
 Facts are of two sorts. What a run decided (`Candidate`, `Generation`) belongs to that run: told again, by a step that
-was run again after a kill, it replaces itself. What was measured (`Score`, `Latency`) belongs to the profile and serves
-every run with the same context: the first measurement stands, and only a failed one gives way to one that worked.
+was run again after a kill, it replaces itself. What was measured (`Score`, `TaskScore`, `Latency`) belongs to the
+profile and serves every run with the same context: the first measurement stands, and only a failed one gives way to one
+that worked.
 `Fitness` is never recorded; it is what the scores add up to.
 """
 
@@ -15,7 +16,9 @@ from typing import ClassVar, Literal
 from memory.profile import Profile
 
 Operator = Literal["initialise", "crossover", "mutation"]
-Proposer = Literal["brain", "draw", "seed", "fallback", "memory"]
+# Who proposed a candidate: the brain (or draws it asked for), chance among the brain's legal calls, one of the tool's
+# operators, the tool in a failing brain's place, a closed form, or an earlier run.
+Proposer = Literal["brain", "draw", "chance", "switch", "cross", "model", "cma", "random", "fallback", "seed", "memory"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +68,31 @@ class Score:
 
 
 @dataclass(frozen=True, slots=True)
+class TaskScore:
+    """How one profile did on the first rows of one task; a failure is a row with `error` set and no value."""
+
+    key: ClassVar[tuple[str, ...]] = ("profile", "task", "metric", "data")
+
+    profile: Profile
+    task: str  # as the evaluation harness names it: boolq, arc_easy, ...
+    rows: int  # how many were asked
+    metric: str  # acc or acc_norm
+    data: str  # digest of those rows and of how they are asked
+    value: float | None  # share of right answers
+    standard_error: float | None  # None for a single row
+    run: str  # who measured it first
+    step: int
+    error: str | None = None
+
+    def __post_init__(self) -> None:
+        """Raises ValueError where a failure would pass for a measurement."""
+        if self.value is not None and not 0 <= self.value <= 1:  # false for NaN too
+            raise ValueError(f"an accuracy lies between 0 and 1, got {self.value!r}: record the failure as `error`")
+        if (self.error is None) == (self.value is None):
+            raise ValueError(f"a task score has a value or an error, got {self.value!r} and {self.error!r}")
+
+
+@dataclass(frozen=True, slots=True)
 class Latency:
     """How fast one profile ran in one setting, which names the device, the token counts and the batch."""
 
@@ -107,4 +135,4 @@ class Fitness:
     nll: float | None
 
 
-Fact = Candidate | Score | Latency | Generation
+Fact = Candidate | Score | TaskScore | Latency | Generation

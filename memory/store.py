@@ -12,17 +12,18 @@ import threading
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import fields
 from pathlib import Path
-from typing import Any, TypeVar, get_type_hints
+from typing import Any, TypeVar, get_args, get_type_hints
 
 from memory.database import connect, faults_in_words
 from memory.profile import Profile
-from memory.records import Candidate, Fact, Fitness, Generation, Latency, Score
+from memory.records import Candidate, Fact, Fitness, Generation, Latency, Score, TaskScore
 
-Record = TypeVar("Record", Candidate, Score, Latency, Generation, Fitness)
+Record = TypeVar("Record", Candidate, Score, TaskScore, Latency, Generation, Fitness)
 
 _TABLES: dict[type, str] = {
     Candidate: "candidate",
     Score: "score",
+    TaskScore: "task_score",
     Latency: "latency",
     Generation: "generation",
     Fitness: "fitness",
@@ -56,8 +57,8 @@ class Memory:
     def record(self, *facts: Fact) -> None:
         """Writes facts, all or none; recording the same fact again changes nothing.
 
-        A decision of a run (`Candidate`, `Generation`) replaces itself. A measurement (`Score`, `Latency`) stays as
-        first measured, whoever measures again; only a failed score gives way to one that worked.
+        A decision of a run (`Candidate`, `Generation`) replaces itself. A measurement (`Score`, `TaskScore`, `Latency`)
+        stays as first measured, whoever measures again; only a failed score gives way to one that worked.
 
         Raises:
             MemoryFileError: the disk is full or the file cannot be written; then nothing was.
@@ -70,7 +71,7 @@ class Memory:
         """Reads the facts of one kind in this context.
 
         Args:
-            kind: which facts: `Candidate`, `Score`, `Latency`, `Generation`, or `Fitness`, the means of scores.
+            kind: which facts: one of `Fact`, or `Fitness`, the means of scores.
             order: fields to sort by, a leading "-" for descending, missing values last; ties and the default go by
                 first recording (`Fitness`: by profile).
             limit: at most so many.
@@ -128,21 +129,21 @@ class Memory:
                 raise
 
 
-def _insert(kind: type[Candidate] | type[Score] | type[Latency] | type[Generation]) -> str:
+def _insert(kind: type[Fact]) -> str:
     """The idempotent insert of one kind of fact."""
     names = [field.name for field in fields(kind)]
     columns = ", ".join(f'"{name}"' for name in names)
     places = ", ".join("?" * (len(names) + 1))
     key = ", ".join(("context", *kind.key))
     update = "UPDATE SET " + ", ".join(f'"{name}" = excluded."{name}"' for name in names if name not in kind.key)
-    if kind is Score:
-        update += " WHERE score.error IS NOT NULL"
+    if kind in (Score, TaskScore):
+        update += f" WHERE {_TABLES[kind]}.error IS NOT NULL"
     elif kind is Latency:
         update = "NOTHING"
     return f"INSERT INTO {_TABLES[kind]} (context, {columns}) VALUES ({places}) ON CONFLICT ({key}) DO {update}"
 
 
-_INSERTS = {kind: _insert(kind) for kind in (Candidate, Score, Latency, Generation)}
+_INSERTS = {kind: _insert(kind) for kind in get_args(Fact)}
 
 
 def _row(fact: Fact) -> list[Any]:
@@ -168,7 +169,7 @@ _DECODERS: dict[Any, Callable[[str], Any]] = {
 }
 _READERS = {
     kind: [_DECODERS.get(get_type_hints(kind)[field.name]) for field in fields(kind)]
-    for kind in (Candidate, Score, Latency, Generation, Fitness)
+    for kind in (*get_args(Fact), Fitness)
 }
 
 

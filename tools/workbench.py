@@ -15,6 +15,7 @@ from memory.errors import SelfPrunerError
 from memory.profile import Profile
 from memory.records import Candidate, Fitness, Proposer, Score
 from memory.store import Memory
+from tools.evaluation.tasks.suite import TaskSuite
 from tools.evaluation.walk import PopulationWalk
 from tools.pruning.budget import Budget
 from tools.pruning.elastic import ElasticModel
@@ -71,9 +72,16 @@ class Workbench:
     latency: dict[str, int] = field(default_factory=dict)
     device_name: str = "cpu"
     progress: Progress | None = None
-    reporting: str = "reporting"  # name of the text that reported figures are measured on
+    # Names of the texts that reported figures are measured on, by what the user calls them; the main one first.
+    reporting: Mapping[str, str] = field(default_factory=lambda: {"reporting": "reporting"})
     probes: tuple[Probe, ...] = ()
     costs: Costs = Costs((), ())  # predicted from the probes: the start of a search and the source of hints
+    tasks: TaskSuite | None = None  # where task accuracies are measured too
+
+    @property
+    def main_text(self) -> str:
+        """Name of the main reporting text."""
+        return next(iter(self.reporting.values()))
 
     def rng(self, *names: object) -> random.Random:
         """A generator that depends on the run's seed and on `names` alone, so that a repeated call draws the same."""

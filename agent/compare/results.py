@@ -8,7 +8,7 @@ CURRENT = 1  # format of `results.json`
 
 
 class _Record(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", ser_json_inf_nan="strings")  # a perplexity may overflow
 
 
 class CurvePoint(_Record):
@@ -38,6 +38,7 @@ class MakerYield(_Record):
     compared: int  # measured beside all their parents on the same tokens
     improved: int  # of those, better than the better parent
     survived: int  # of those made, among the survivors of their generation
+    generation: int | None = None  # None: of the whole run. Where known, makers are compared within a generation
 
 
 class RunResult(_Record):
@@ -81,6 +82,7 @@ class Results(_Record):
     versions: dict[str, str]
     machine: str
     dense: list[TextResult]  # the dense model on each reporting text (kl 0)
+    units: dict[str, int] = {}  # of a dense layer, by part: attention, mlp
     measured_on: str  # reporting texts, tokens, sequence length, in words
     arms: dict[str, str]  # arm as written -> what it means
     missing: list[str] = []  # runs that are not finished, in words

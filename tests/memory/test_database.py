@@ -19,8 +19,57 @@ from memory.database import (
     NotAMemoryError,
 )
 from memory.profile import Profile
-from memory.records import Score
+from memory.records import Fitness, Score, TaskScore
 from memory.store import Memory
+
+VERSION_1 = """
+CREATE TABLE context (context TEXT PRIMARY KEY, description TEXT NOT NULL) STRICT;
+CREATE TABLE candidate (
+    context TEXT NOT NULL REFERENCES context, run TEXT NOT NULL, id TEXT NOT NULL, profile TEXT NOT NULL,
+    parents TEXT NOT NULL, operator TEXT NOT NULL, proposed_by TEXT NOT NULL, generation INTEGER NOT NULL,
+    step INTEGER NOT NULL, call INTEGER NOT NULL, repaired INTEGER NOT NULL, params INTEGER NOT NULL,
+    detail TEXT NOT NULL, UNIQUE (context, run, id)
+) STRICT;
+CREATE INDEX candidate_profile ON candidate (context, profile);
+CREATE TABLE score (
+    context TEXT NOT NULL REFERENCES context, profile TEXT NOT NULL, text TEXT NOT NULL, sequence INTEGER NOT NULL,
+    kl REAL, nll REAL, run TEXT NOT NULL, step INTEGER NOT NULL, error TEXT, UNIQUE (context, text, profile, sequence)
+) STRICT;
+CREATE TABLE latency (
+    context TEXT NOT NULL REFERENCES context, profile TEXT NOT NULL, setting TEXT NOT NULL, "values" TEXT NOT NULL,
+    run TEXT NOT NULL, step INTEGER NOT NULL, UNIQUE (context, profile, setting)
+) STRICT;
+CREATE TABLE generation (
+    context TEXT NOT NULL REFERENCES context, run TEXT NOT NULL, number INTEGER NOT NULL, survivors TEXT NOT NULL,
+    best TEXT NOT NULL, note TEXT NOT NULL, step INTEGER NOT NULL, UNIQUE (context, run, number)
+) STRICT;
+CREATE VIEW fitness AS
+    SELECT context, profile, text, sequences, kl, nll FROM (
+        SELECT context, profile, text, sequence + 1 AS sequences, error,
+            CASE WHEN count(kl) OVER so_far = sequence + 1 THEN avg(kl) OVER so_far END AS kl,
+            CASE WHEN count(nll) OVER so_far = sequence + 1 THEN avg(nll) OVER so_far END AS nll,
+            count(*) OVER so_far AS present, count(error) OVER so_far AS failed
+        FROM score WINDOW so_far AS (PARTITION BY context, text, profile ORDER BY sequence)
+    ) WHERE present = sequences AND failed = 0;
+INSERT INTO context VALUES ('context', '{}');
+INSERT INTO score VALUES ('context', '1|2', 't', 0, 0.5, 2.0, 'r', 1, NULL);
+"""
+
+
+@pytest.fixture
+def old(tmp_path):
+    """A memory as the first version wrote it, with one score."""
+    path = tmp_path / "memory.sqlite"
+    with closing(sqlite3.connect(path, isolation_level=None)) as connection:
+        connection.execute("PRAGMA journal_mode = WAL")
+        connection.execute(f"PRAGMA application_id = {database.APPLICATION_ID}")
+        connection.execute("PRAGMA user_version = 1")
+        connection.executescript(VERSION_1)
+    return path
+
+
+SCORED = Profile((1,), (2,))
+TASK_SCORE = TaskScore(SCORED, "boolq", 8, "acc", "d", 0.5, 0.1, "r", 1)
 
 
 def open_memory(path):
@@ -174,3 +223,57 @@ def test_strange_file_names_are_names(tmp_path):
     filled(path, rows=3)
     with open_memory(path) as memory:
         assert len(memory.recall(Score)) == 3
+
+
+def header_version(path):
+    with closing(sqlite3.connect(f"{path.as_uri()}?immutable=1", uri=True)) as connection:
+        return connection.execute("PRAGMA user_version").fetchone()[0]
+
+
+def tables(path):
+    with closing(sqlite3.connect(path)) as connection:
+        return {name: sql for name, sql in connection.execute("SELECT name, sql FROM sqlite_master")}
+
+
+def test_a_memory_of_the_first_version_keeps_what_it_holds_and_takes_what_is_new(old, tmp_path):
+    with open_memory(old) as memory:
+        assert [(found.kl, found.nll) for found in memory.recall(Fitness, profile=SCORED)] == [(0.5, 2.0)]
+        memory.record(TASK_SCORE)
+    with open_memory(old) as memory:
+        assert memory.recall(TaskScore) == [TASK_SCORE]
+        assert len(memory.recall(Score)) == 1
+    assert header_version(old) == database.SCHEMA_VERSION
+    open_memory(tmp_path / "new.sqlite").close()
+    assert tables(old) == tables(tmp_path / "new.sqlite")  # brought up to date is as good as new
+
+
+def test_two_processes_may_bring_a_memory_up_to_date_while_another_reads_it(old):
+    with closing(sqlite3.connect(old, isolation_level=None)) as reader:
+        reader.execute("BEGIN")
+        reader.execute("SELECT * FROM score").fetchall()  # holds the log where it is
+        with open_memory(old) as first, open_memory(old) as second:
+            first.record(TASK_SCORE)
+            assert second.recall(TaskScore) == [TASK_SCORE]
+        reader.execute("COMMIT")
+
+
+def test_bringing_a_memory_up_to_date_is_all_or_nothing(old, monkeypatch):
+    broken = {1: (database.TASK_SCORE, "CREATE TABLE score (a)")}  # the second statement fails
+    with monkeypatch.context() as patch:
+        patch.setattr(database, "MIGRATIONS", broken)
+        with pytest.raises(sqlite3.OperationalError):
+            open_memory(old)
+    assert "task_score" not in tables(old)
+    with open_memory(old) as memory:
+        assert len(memory.recall(Score)) == 1 and memory.recall(TaskScore) == []
+
+
+def test_a_version_that_only_the_log_knows_is_refused_too(tmp_path):
+    live, path = tmp_path / "live" / "memory.sqlite", tmp_path / "copy" / "memory.sqlite"
+    filled(live, rows=3)
+    with closing(sqlite3.connect(live, isolation_level=None)) as connection:
+        connection.execute(f"PRAGMA user_version = {database.SCHEMA_VERSION + 1}")
+        shutil.copytree(live.parent, path.parent)  # as a killed program leaves it
+    assert header_version(path) == database.SCHEMA_VERSION
+    with pytest.raises(NewerMemoryError, match="update Self-Pruner"):
+        open_memory(path)

@@ -7,12 +7,13 @@ import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import get_args
 
 import pytest
 
 from memory.database import MemoryFullError
 from memory.profile import Profile
-from memory.records import Candidate, Fitness, Generation, Latency, Score
+from memory.records import Candidate, Fact, Fitness, Generation, Latency, Score, TaskScore
 from memory.store import Memory
 
 WIDE = Profile((3, 2), (12, 9))
@@ -39,6 +40,11 @@ def score(profile=WIDE, sequence=0, kl=0.5, nll=2.0, text="passages", run="r", s
     return Score(profile, text, sequence, kl, nll, run, step, error)
 
 
+def task_score(profile=WIDE, task="boolq", metric="acc", value=0.625, error=None, run="r", data="d", rows=8):
+    standard_error = None if value is None else 0.18
+    return TaskScore(profile, task, rows, metric, data, value, standard_error, run, 1, error)
+
+
 @pytest.fixture
 def memory(tmp_path):
     with Memory(tmp_path / "memory.sqlite", "context", {"model": "tiny"}) as memory:
@@ -50,17 +56,20 @@ def test_every_kind_of_fact_is_recalled_as_it_was_recorded(memory):
         candidate(),
         score(),
         score(NARROW, kl=None, nll=None, error="out of memory"),
+        task_score(),
+        task_score(NARROW, value=None, error="not finite"),
         Latency(WIDE, "cpu 64+8", {"prefill_ms": 1.5, "decode_ms": 0.25}, "r", 3),
         Generation("r", 1, ("c1", "c2"), "c1", "cut late layers", 9),
     ]
     memory.record(*facts)
     for fact in facts:
         assert fact in memory.recall(type(fact))
-    assert sum(len(memory.recall(kind)) for kind in (Candidate, Score, Latency, Generation)) == len(facts)
+    assert sum(len(memory.recall(kind)) for kind in get_args(Fact)) == len(facts)
 
 
 def test_recording_again_changes_nothing(memory, tmp_path):
-    facts = [candidate(), score(), Latency(WIDE, "s", {"a": 1.0}, "r", 1), Generation("r", 1, ("c1",), "c1", "", 2)]
+    timed, closed = Latency(WIDE, "s", {"a": 1.0}, "r", 1), Generation("r", 1, ("c1",), "c1", "", 2)
+    facts = [candidate(), score(), task_score(), timed, closed]
     memory.record(*facts)
     before = [memory.recall(type(fact)) for fact in facts]
     memory.record(*facts)
@@ -75,9 +84,10 @@ def test_a_decision_told_again_replaces_itself_and_keeps_its_place(memory):
 
 
 def test_the_first_measurement_stands(memory):
-    memory.record(score(kl=0.5), Latency(WIDE, "s", {"a": 1.0}, "r", 1))
-    memory.record(score(kl=0.9, run="other"), Latency(WIDE, "s", {"a": 2.0}, "other", 1))
+    memory.record(score(kl=0.5), task_score(value=0.5), Latency(WIDE, "s", {"a": 1.0}, "r", 1))
+    memory.record(score(kl=0.9, run="other"), task_score(value=0.9), Latency(WIDE, "s", {"a": 2.0}, "other", 1))
     assert memory.recall(Score) == [score(kl=0.5)]
+    assert memory.recall(TaskScore) == [task_score(value=0.5)]
     assert memory.recall(Latency)[0].values == {"a": 1.0}
 
 
@@ -88,6 +98,27 @@ def test_a_failed_score_gives_way_to_one_that_worked_and_never_the_other_way(mem
     memory.record(score(kl=0.5))
     memory.record(failed)
     assert memory.recall(Score) == [score(kl=0.5)]
+
+
+def test_a_failed_task_gives_way_to_one_that_worked_and_never_the_other_way(memory):
+    failed = task_score(value=None, error="not finite")
+    memory.record(failed)
+    memory.record(task_score(value=0.5))
+    memory.record(failed)
+    assert memory.recall(TaskScore) == [task_score(value=0.5)]
+
+
+def test_task_scores_of_other_metrics_and_other_rows_are_kept_apart(memory):
+    facts = [task_score(), task_score(metric="acc_norm"), task_score(data="e"), task_score(task="piqa")]
+    memory.record(*facts, task_score(NARROW))
+    assert memory.recall(TaskScore, profile=WIDE) == facts
+    assert memory.recall(TaskScore, profile=WIDE, data="d", task="boolq") == facts[:2]
+
+
+@pytest.mark.parametrize("wrong", [{"value": float("nan")}, {"value": 1.5}, {"value": None}, {"error": "failed"}])
+def test_a_failed_task_cannot_pass_for_a_measurement(wrong):
+    with pytest.raises(ValueError, match="error"):
+        task_score(**wrong)
 
 
 @pytest.mark.parametrize(

@@ -15,6 +15,7 @@ from memory.profile import Profile
 from tools.pruning.space import Space
 
 TEMPLATE = Path(__file__).with_name("card.md.j2")
+Name = Literal["dense", "uniform", "found", "found, recalibrated"]
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
 
 
@@ -22,13 +23,22 @@ _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
 class CardRow:
     """One model of the comparison; None is shown as not measured."""
 
-    name: Literal["dense", "uniform", "found"]
+    name: Name
     parameters: int
     kl: float | None = None  # from the dense model, nats a token
     perplexity: float | None = None
     prefill_ms: float | None = None  # the whole prompt
     decode_ms: float | None = None  # a token
     tokens_per_second: float | None = None  # while decoding
+
+
+@dataclass(frozen=True, slots=True)
+class CardTasks:
+    """The models on zero-shot tasks, as text."""
+
+    header: tuple[str, ...]  # the first column has no name
+    rows: tuple[tuple[str, ...], ...]
+    measured_on: str  # a sentence: harness, rows, metrics
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,9 +56,11 @@ class CardFacts:
     latency_setting: str | None = None  # device, batch, prompt and decoded tokens
     calibration: str = ""  # text, tokens, digest
     compensation: str = "none"
+    exported: Name = "found"  # which row is the checkpoint
     settings: Mapping[str, object] = field(default_factory=dict)  # resolved, seeds among them
     versions: Mapping[str, str] = field(default_factory=dict)
     fingerprint: str = ""  # of the base model's weights
+    tasks: CardTasks | None = None  # None where they were not measured
     limitations: tuple[str, ...] = ()  # sentences beside the general ones
 
 

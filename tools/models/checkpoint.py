@@ -80,6 +80,12 @@ def inspect(folder: Path) -> Checkpoint:
     return Checkpoint(folder, family, config, tuple(sorted(expected)))
 
 
+def has_weights(folder: Path) -> bool:
+    """Whether the folder holds anything that looks like weights, good or bad."""
+    suffixes = (*PICKLES, ".safetensors", ".gguf", INDEX)
+    return any(path.name.endswith(suffixes) for path in folder.iterdir())
+
+
 def read_config(path: Path) -> dict[str, Any]:
     """The content of a config.json; NotACheckpointError when there is none or it is no JSON object."""
     try:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import errno
 import io
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from fnmatch import fnmatch
 from pathlib import Path
@@ -43,21 +43,16 @@ def fetch_model(repo: str, revision: str | None = None, progress: Progress | Non
         HubError: unknown id or revision, gated model, no network and no earlier copy, or a full disk.
         SelfPrunerError: what `checkpoint.check_names` and `checkpoint.check_config` raise.
     """
-    patterns = [*WANTED, *(["*.py"] if code else [])]
     with quiet(), _explained(repo, revision):
         try:
-            info = huggingface_hub.HfApi().model_info(repo, revision=revision, files_metadata=True)
+            files = _files(repo, revision)
         except hub_errors.HfHubHTTPError:
             raise  # the hub answered
         except (hub_errors.HTTPError, ConnectionError):
             # not snapshot_download: it calls a folder incomplete that lacks files we never wanted
             cached = huggingface_hub.hf_hub_download(repo, "config.json", revision=revision, local_files_only=True)
             return Path(cached).parent
-        files = {file.rfilename: file.size or 0 for file in info.siblings or [] if "/" not in file.rfilename}
-        checkpoint.check_names(files, f"the hub model {repo!r}")
-        wanted = [name for name in files if any(fnmatch(name, pattern) for pattern in patterns)]
-        if checkpoint.WEIGHTS in wanted:  # a repository may hold the same weights whole and sharded
-            wanted = [name for name in wanted if name != checkpoint.INDEX and not fnmatch(name, "model-*.safetensors")]
+        wanted = _wanted(files, [*WANTED, *(["*.py"] if code else [])])
         # by the name of the revision, not its commit: only so can it be found again without network
         config = huggingface_hub.hf_hub_download(repo, "config.json", revision=revision)
         checkpoint.check_config(checkpoint.read_config(Path(config)))
@@ -68,6 +63,64 @@ def fetch_model(repo: str, revision: str | None = None, progress: Progress | Non
     if progress:
         progress(total, total)  # files that were there already are in no bar
     return Path(folder)
+
+
+def fetch_outline(
+    repo: str, revision: str | None = None, tokenizer: bool = True, code: bool = False
+) -> tuple[Path, int]:
+    """The folder of a hub model with its config and, if wanted, its tokenizer, but no weights.
+
+    Args:
+        repo: hub id, `org/name`.
+        revision: branch, tag or commit; None for the main branch.
+        tokenizer: fetch the tokenizer's files too.
+        code: also fetch Python files (tokenizers with code of their own).
+
+    Returns:
+        The folder, and the bytes of everything that `fetch_model` would still have to fetch.
+
+    Raises:
+        HubError, SelfPrunerError: as in `fetch_model`.
+    """
+    with quiet(), _explained(repo, revision):
+        try:
+            files = _files(repo, revision)
+        except hub_errors.HfHubHTTPError:
+            raise
+        except (hub_errors.HTTPError, ConnectionError):
+            cached = huggingface_hub.hf_hub_download(repo, "config.json", revision=revision, local_files_only=True)
+            return Path(cached).parent, 0
+        config = Path(huggingface_hub.hf_hub_download(repo, "config.json", revision=revision))
+        checkpoint.check_config(checkpoint.read_config(config))
+        patterns = [*(TOKENIZER if tokenizer else ()), *(["*.py"] if code else [])]
+        for name in _wanted(files, patterns):
+            huggingface_hub.hf_hub_download(repo, name, revision=revision)
+        missing = [name for name in _wanted(files, WANTED) if not _is_cached(repo, name, revision)]
+    return config.parent, sum(files[name] for name in missing)
+
+
+def _files(repo: str, revision: str | None) -> dict[str, int]:
+    """Bytes of the files of a hub model that can be pruned, by name."""
+    info = huggingface_hub.HfApi().model_info(repo, revision=revision, files_metadata=True)
+    files = {file.rfilename: file.size or 0 for file in info.siblings or [] if "/" not in file.rfilename}
+    checkpoint.check_names(files, f"the hub model {repo!r}")
+    return files
+
+
+def _wanted(files: Iterable[str], patterns: Sequence[str]) -> list[str]:
+    """The names that match a pattern; of weights that are there both whole and sharded only the whole ones."""
+    wanted = [name for name in files if any(fnmatch(name, pattern) for pattern in patterns)]
+    if checkpoint.WEIGHTS in wanted:
+        wanted = [name for name in wanted if name != checkpoint.INDEX and not fnmatch(name, "model-*.safetensors")]
+    return wanted
+
+
+def _is_cached(repo: str, name: str, revision: str | None) -> bool:
+    try:
+        huggingface_hub.hf_hub_download(repo, name, revision=revision, local_files_only=True)
+    except hub_errors.LocalEntryNotFoundError:
+        return False
+    return True
 
 
 def fetch_dataset_file(repo: str, filename: str, revision: str, progress: Progress | None = None) -> Path:

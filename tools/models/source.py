@@ -62,8 +62,13 @@ class LoadedModel:
     fingerprint: str  # hex digest of config and weights, equal for equal checkpoints
 
 
-def resolve(name: str, revision: str | None = None) -> ModelSource:
+def resolve(name: str, revision: str | None = None, weights: bool = True) -> ModelSource:
     """What `name` stands for; a folder is checked at once, the hub is not asked yet.
+
+    Args:
+        name: an alias, a folder or a hub id.
+        revision: branch, tag or commit of a hub model.
+        weights: refuse a folder that has none yet.
 
     Raises:
         UnknownModelError: for a name that is neither alias, folder nor hub id; names close aliases.
@@ -77,7 +82,10 @@ def resolve(name: str, revision: str | None = None) -> ModelSource:
     elif alias in ALIASES:
         source = ModelSource(alias, "hub", ALIASES[alias], revision)
     elif name and folder.is_dir():
-        checkpoint.inspect(folder)
+        if weights or checkpoint.has_weights(folder):
+            checkpoint.inspect(folder)
+        else:
+            checkpoint.check_config(checkpoint.read_config(folder / "config.json"))
         source = ModelSource(folder.resolve().name or "model", "folder", str(folder.resolve()))
     elif HUB_ID.fullmatch(name) and not folder.exists():
         source = ModelSource(name.split("/")[1], "hub", name, revision)
@@ -123,7 +131,7 @@ def load(
     else:
         folder = Path(source.location)
     checked = checkpoint.inspect(folder)
-    tokenizer = _tokenizer(folder, trust_remote_code)
+    tokenizer = load_tokenizer(folder, trust_remote_code)
     model = _model(checked, device, dtype)
     return LoadedModel(model, tokenizer, source.name, checked.family, checkpoint.fingerprint(checked))
 
@@ -150,7 +158,7 @@ def _model(checked: checkpoint.Checkpoint, device: str, dtype: str) -> Any:
     return model.eval().requires_grad_(False)
 
 
-def _tokenizer(folder: Path, trust_remote_code: bool) -> Any:
+def load_tokenizer(folder: Path, trust_remote_code: bool) -> Any:
     """The tokenizer of a checkpoint folder; TokenizerError when there is none."""
     from transformers import AutoTokenizer
 

@@ -2,7 +2,8 @@
 
 All sequences go through layer l before any goes through layer l + 1, so only one hidden state a token is held and
 every layer is needed once. For each layer it keeps X^T X and the column sums of the inputs X of `o_proj` and
-`down_proj`; importance (Wanda-sp, FLAP), the least-squares refit and the bias all follow from these two.
+`down_proj`; importance (Wanda-sp, FLAP), the least-squares refit and the bias all follow from these two. Of what the
+other projections read only the squares are kept: with them every weight of a layer has the norm of its input (OWL).
 """
 
 from __future__ import annotations
@@ -20,9 +21,10 @@ from transformers import PreTrainedModel
 
 from memory.errors import SelfPrunerError
 from memory.profile import PARTS, Part
-from tools.pruning.store import ResidentLayers, embed, output_projection
+from tools.pruning.store import ResidentLayers, embed, linear, output_projection
 
-FORMAT = "self-pruner calibration 1"
+FORMAT = "self-pruner calibration 2"
+INPUTS: dict[Part, tuple[str, ...]] = {"attention": ("q_proj", "k_proj", "v_proj"), "mlp": ("gate_proj", "up_proj")}
 
 
 class CalibrationError(SelfPrunerError):
@@ -40,11 +42,13 @@ class Features:
     gram: Tensor  # X^T X, [channels, channels], float32 on the CPU
     sums: Tensor  # column sums of X, [channels], float32 on the CPU
     tokens: int  # rows of X
+    carried: Tensor | None = None  # E^T X, [out, channels], E the error to make up for (recalibration.py)
 
     def permuted(self, order: Tensor) -> Features:
         """The moments of the same channels in another order, on the device of `order`, a permutation [channels]."""
         gram, sums = self.gram.to(order.device), self.sums.to(order.device)
-        return Features(gram[order][:, order], sums[order], self.tokens)
+        carried = None if self.carried is None else self.carried.to(order.device)[:, order]
+        return Features(gram[order][:, order], sums[order], self.tokens, carried)
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,20 +57,37 @@ class Calibration:
 
     attention: tuple[Features, ...]  # inputs of o_proj, one a layer
     mlp: tuple[Features, ...]  # inputs of down_proj, one a layer
+    attention_squares: tuple[Tensor, ...]  # of what q, k and v_proj read: [hidden] a layer, float32 on the CPU
+    mlp_squares: tuple[Tensor, ...]  # of what gate and up_proj read: the same
     tokens: int
 
     def features(self, layer: int, part: Part) -> Features:
         """The moments of one layer and part."""
         return self.attention[layer] if part == "attention" else self.mlp[layer]
 
+    def input_squares(self, layer: int, part: Part) -> Tensor:
+        """Sums of squares [hidden] over all tokens of the features that the projections `INPUTS[part]` read."""
+        return self.attention_squares[layer] if part == "attention" else self.mlp_squares[layer]
+
+    @property
+    def is_recalibration(self) -> bool:
+        """Whether these moments are those of a pruned model, with the errors that its outputs are to make up for."""
+        return any(features.carried is not None for features in (*self.attention, *self.mlp))
+
     def save(self, path: Path) -> None:
-        """Writes a safetensors file, aside first and then renamed, so a killed run leaves no half-written file."""
+        """Writes a safetensors file, aside first and then renamed, so a killed run leaves no half-written file.
+
+        Raises CalibrationFileError for a recalibration, which is good for one profile only.
+        """
+        if self.is_recalibration:
+            raise CalibrationFileError("a recalibration belongs to one profile and is not kept: make it again")
         tensors: dict[str, Tensor] = {}
         for part in PARTS:
             for layer in range(len(self.mlp)):
                 features = self.features(layer, part)
                 tensors[f"{part}.{layer}.gram"] = features.gram.contiguous()
                 tensors[f"{part}.{layer}.sums"] = features.sums.contiguous()
+                tensors[f"{part}.{layer}.squares"] = self.input_squares(layer, part).contiguous()
         metadata = {"format": FORMAT, "layers": str(len(self.mlp)), "tokens": str(self.tokens)}
         path.parent.mkdir(parents=True, exist_ok=True)
         aside = path.with_name(f".{path.name}.{os.getpid()}.partial")
@@ -98,14 +119,17 @@ class Calibration:
                     )
                     for part in PARTS
                 )
+                attention_squares, mlp_squares = (
+                    tuple(file.get_tensor(f"{part}.{layer}.squares") for layer in layers) for part in PARTS
+                )
         except FileNotFoundError as error:
             raise CalibrationFileError(f"there is no calibration file {str(path)!r}") from error
         except (SafetensorError, KeyError, ValueError) as error:
             raise CalibrationFileError(f"calibration file {str(path)!r} is damaged ({error}); delete it") from error
-        return cls(attention, mlp, tokens)
+        return cls(attention, mlp, attention_squares, mlp_squares, tokens)
 
 
-class _Moments:
+class Moments:
     """A forward pre-hook that adds the inputs of a projection to its moments.
 
     Products are float32 matrix products of one batch, sums over batches are float64: the speed of the one, and no
@@ -113,18 +137,33 @@ class _Moments:
     """
 
     def __init__(self, channels: int, device: torch.device) -> None:
+        """Of no rows yet."""
         self.gram = torch.zeros(channels, channels, dtype=torch.float64, device=device)
         self.sums = torch.zeros(channels, dtype=torch.float64, device=device)
         self.tokens = 0
 
     def __call__(self, module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+        """Add the rows of `inputs[0]` [..., channels]."""
         rows = inputs[0].flatten(0, -2).float()
         self.gram += rows.T @ rows
         self.sums += rows.sum(0)
         self.tokens += len(rows)
 
     def features(self) -> Features:
+        """The moments of all rows so far."""
         return Features(self.gram.float().cpu(), self.sums.float().cpu(), self.tokens)
+
+
+class Squares:
+    """A forward pre-hook that adds the squares of a projection's inputs, in the precisions of `Moments`."""
+
+    def __init__(self, channels: int, device: torch.device) -> None:
+        """Of no rows yet."""
+        self.sums = torch.zeros(channels, dtype=torch.float64, device=device)
+
+    def __call__(self, module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+        """Add the rows of `inputs[0]` [..., channels]."""
+        self.sums += inputs[0].flatten(0, -2).float().square().sum(0)
 
 
 @torch.no_grad()
@@ -158,10 +197,14 @@ def calibrate(
     del embedded
     total = len(store) * len(hidden)
     kept: dict[Part, list[Features]] = {part: [] for part in PARTS}
+    kept_squares: dict[Part, list[Tensor]] = {part: [] for part in PARTS}
     for index in range(len(store)):
         with store.layer(index) as layer:
-            moments = {part: _Moments(output_projection(layer, part).in_features, device) for part in PARTS}
+            moments = {part: Moments(output_projection(layer, part).in_features, device) for part in PARTS}
+            squares = {part: Squares(hidden[0].shape[-1], device) for part in PARTS}
             hooks = [output_projection(layer, part).register_forward_pre_hook(moments[part]) for part in PARTS]
+            # All projections of INPUTS[part] read the same features, so the first speaks for them.
+            hooks += [linear(layer, part, INPUTS[part][0]).register_forward_pre_hook(squares[part]) for part in PARTS]
             try:
                 for position, state in enumerate(hidden):
                     hidden[position] = layer(
@@ -177,4 +220,11 @@ def calibrate(
             if not torch.isfinite(features.gram).all():
                 raise CalibrationError(f"the dense model gives non-finite activations in the {part} of layer {index}")
             kept[part].append(features)
-    return Calibration(tuple(kept["attention"]), tuple(kept["mlp"]), input_ids.numel())
+            kept_squares[part].append(squares[part].sums.float().cpu())
+    return Calibration(
+        tuple(kept["attention"]),
+        tuple(kept["mlp"]),
+        tuple(kept_squares["attention"]),
+        tuple(kept_squares["mlp"]),
+        input_ids.numel(),
+    )

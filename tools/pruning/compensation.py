@@ -9,6 +9,9 @@ H + d I = L L^T and P = W L the solution is V = P[:, :k] L[:k, :k]^-1, and the l
 that of L: one Cholesky factor of the reordered Gram serves every k, each for one matrix product. Damping pulls towards
 the original weights, not towards zero, so the error on the calibration text is never above that of no compensation,
 and at full width V = W.
+
+A recalibrated output projection (recalibration.py) is to give E beside X W^T, which is linear: with E^T X known, it
+minimises ||X W^T + E - X[:, :k] V^T||^2 + d ||V - W[:, :k]||^2 by the same formula with P = W L + E^T X L^-T.
 """
 
 from __future__ import annotations
@@ -35,14 +38,19 @@ class SingularGramError(SelfPrunerError):
     """A Gram matrix could not be factored, however much it was damped."""
 
 
+class RecalibratedError(SelfPrunerError):
+    """Something was asked of a recalibrated output projection that only one of the dense layer's own output has."""
+
+
 @dataclass(frozen=True, slots=True)
 class Factor:
     """The damped Gram matrix of one output projection, factored once for all widths."""
 
     inverse: Tensor  # L^-1, [channels, channels] lower triangular, float32
-    projected: Tensor  # P = W L, [out, channels], float32
+    projected: Tensor  # P, [out, channels], float32
     damping: float  # share of the mean diagonal that it took
     ridge: float  # d itself
+    recalibrated: bool = False  # whether P has carried errors
 
     @property
     def nbytes(self) -> int:
@@ -54,11 +62,12 @@ class Factor:
         return self.projected[:, :k] @ self.inverse[:k, :k]
 
 
-def factorise(weight: Tensor, gram: Tensor, damping: float = 0.01) -> Factor:
+def factorise(weight: Tensor, gram: Tensor, damping: float = 0.01, carried: Tensor | None = None) -> Factor:
     """Factors the damped `gram` [channels, channels] of `weight` [out, channels], in float64.
 
     Damping is a share of the mean diagonal, 1% by default; while the matrix is not positive definite it grows
-    tenfold, and `Factor.damping` says where it ended. Raises SingularGramError if that does not help.
+    tenfold, and `Factor.damping` says where it ended. With `carried`, E^T X [out, channels], the outputs are to give E
+    beside their own. Raises SingularGramError if no damping helps.
     """
     matrix = gram.to(weight.device, torch.float64, copy=True)
     mean = float(matrix.diagonal().mean())
@@ -71,7 +80,10 @@ def factorise(weight: Tensor, gram: Tensor, damping: float = 0.01) -> Factor:
         if not failed and torch.isfinite(lower).all():
             lower = lower.float()  # its condition is the root of the Gram's, so float32 is enough from here on
             inverse = torch.linalg.solve_triangular(lower, torch.eye(len(lower), device=lower.device), upper=False)
-            return Factor(inverse, weight.float() @ lower, used, ridge)
+            projected = weight.float() @ lower
+            if carried is not None:
+                projected += carried.to(weight.device, torch.float32) @ inverse.T
+            return Factor(inverse, projected, used, ridge, carried is not None)
         used = max(10 * used, 1e-6)
     raise SingularGramError(
         f"a Gram matrix of {len(matrix)} channels is not positive definite even damped by {MAX_DAMPING:g} times "
@@ -106,7 +118,15 @@ def refit_residuals(weight: Tensor, factor: Factor, cuts: Sequence[int]) -> Tens
     In the damped metric the error is the energy of the columns of P from k on; the two terms that damping adds,
     d ||V_k - W[:, :k]||^2 and d ||W[:, k:]||^2, are taken off again. V_k - W[:, :k] follows from the next wider cut,
     by one thin product, so the whole curve costs less than one refit at full width.
+
+    Raises:
+        RecalibratedError: the factor has carried errors, and what they leave does not follow from P.
     """
+    if factor.recalibrated:
+        raise RecalibratedError(
+            "a recalibrated output projection has no residuals, for it makes up for errors of other layers: "
+            "ask the elastic model that it was recalibrated from"
+        )
     dense, projected = weight.float(), factor.projected
     change, width = torch.zeros_like(dense), dense.shape[1]
     outside, dropped = _energy_from(projected), _energy_from(dense)
@@ -166,12 +186,26 @@ class MemoryBound:
 class Compensator:
     """Makes, and within a memory bound remembers, the output projections of every layer, part and width."""
 
-    def __init__(self, kind: Compensation, memory: int, damping: float = 0.01) -> None:
-        """`memory` bounds the bytes of the remembered tensors; `damping` is a share of the mean Gram diagonal."""
+    def __init__(
+        self, kind: Compensation, memory: int, damping: float = 0.01, *, remember_factors: bool = True
+    ) -> None:
+        """Start with nothing remembered.
+
+        Args:
+            kind: What makes up for removed channels.
+            memory: Bound in bytes of the tensors to remember.
+            damping: A share of the mean Gram diagonal.
+            remember_factors: Whether to remember factors too, by far the larger ones, for other widths.
+        """
         self.kind = kind
         self.damping = damping
+        self.remember_factors = remember_factors
         self.warnings: list[str] = []
         self.memo = MemoryBound(memory)
+
+    def for_one_profile(self) -> Compensator:
+        """Another one of the same kind, bound and damping, for use at one width a place."""
+        return Compensator(self.kind, self.memo.limit, self.damping, remember_factors=False)
 
     def projection(
         self, place: tuple[int, Part], weight: Tensor, bias: Tensor | None, k: int, features: Callable[[], Features]
@@ -182,7 +216,7 @@ class Compensator:
             place: Layer and part, for the memo and for warnings.
             weight: The reordered dense weight [out, channels].
             bias: The dense bias [out], if there is one.
-            k: Channels kept, below the dense width.
+            k: Channels kept; below the dense width, or all of them where `features` has carried errors.
             features: Gives the moments in the reordered channel order; called only when they are needed.
         """
         if self.kind == "lstsq":
@@ -197,7 +231,11 @@ class Compensator:
     def residuals(
         self, place: tuple[int, Part], weight: Tensor, cuts: Sequence[int], features: Callable[[], Features]
     ) -> Tensor:
-        """Squared output error over all calibration tokens, for every number of kept channels in `cuts` (ascending)."""
+        """Squared output error over all calibration tokens, for every number of kept channels in `cuts` (ascending).
+
+        Raises:
+            RecalibratedError: the features have carried errors.
+        """
         if self.kind == "lstsq":
             return refit_residuals(weight, self._factor(place, weight, features), cuts)
         moments = features()
@@ -208,10 +246,12 @@ class Compensator:
         return slice_residuals(weight, gram, cuts)
 
     def _factor(self, place: tuple[int, Part], weight: Tensor, features: Callable[[], Features]) -> Factor:
+        if not self.remember_factors:
+            return self._factorise(place, weight, features())
         return self.memo.get(place, lambda: self._factorise(place, weight, features()))
 
     def _factorise(self, place: tuple[int, Part], weight: Tensor, features: Features) -> Factor:
-        factor = factorise(weight, features.gram, self.damping)
+        factor = factorise(weight, features.gram, self.damping, features.carried)
         if factor.damping > self.damping:
             layer, part = place
             warning = (

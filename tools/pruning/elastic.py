@@ -10,6 +10,9 @@ key/value head i. Stock attention modules take their head counts from shapes, so
 
 from __future__ import annotations
 
+import copy
+from collections.abc import Iterator
+
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call
@@ -18,9 +21,9 @@ from transformers import PreTrainedModel
 from memory.errors import SelfPrunerError
 from memory.profile import PARTS, Part, Profile
 from tools.models.families import geometry, space_of
-from tools.pruning.calibration import Calibration, Features
+from tools.pruning.calibration import INPUTS, Calibration, Features
 from tools.pruning.compensation import Compensation, Compensator
-from tools.pruning.importance import Importance, importance_orders
+from tools.pruning.importance import Importance, flap_wifv, importance_orders
 from tools.pruning.store import BLOCKS, OUTPUTS, Embedded, ResidentLayers, block, embed, linear, output_projection
 
 _REORDERED = "_self_pruner_reordered"
@@ -91,13 +94,24 @@ class ElasticModel:
         """Sentences about numerical trouble so far, such as a singular Gram matrix that was damped more."""
         return self._compensator.warnings
 
+    @property
+    def damping(self) -> float:
+        """Of the least-squares refit, as a share of the mean Gram diagonal."""
+        return self._compensator.damping
+
+    @property
+    def is_recalibrated(self) -> bool:
+        """Whether this is what `recalibrated` made of another one."""
+        return self._calibration.is_recalibration
+
     # --- slices -------------------------------------------------------------------------------------------------
 
     def block_weights(self, layer: int, part: Part, width: int) -> dict[str, Tensor]:
         """Parameters that make `part` of `layer` keep its first `width` units; {} when that is all of them.
 
-        Keys are as `torch.func.functional_call` on `layer.self_attn` or `layer.mlp` wants them. All are views of the
-        model's own weights but a refitted output projection, or its bias, which is remembered.
+        A recalibrated model refits its output projections at full width too. Keys are as `torch.func.functional_call`
+        on `layer.self_attn` or `layer.mlp` wants them. All are views of the model's own weights but a refitted output
+        projection, or its bias, which is remembered.
         """
         return self._overrides(self._layer(layer), layer, part, width)
 
@@ -105,7 +119,7 @@ class ElasticModel:
         units = self.space.units(part)
         if not 1 <= width <= units:
             raise ElasticModelError(f"the {part} of layer {index} keeps 1 to {units} units, not {width}")
-        if width == units:
+        if width == units and not self.is_recalibrated:
             return {}
         overrides: dict[str, Tensor] = {}
         for name, rows in self._rows(part, width).items():
@@ -115,21 +129,21 @@ class ElasticModel:
                 overrides[f"{name}.bias"] = module.bias[:rows]
         output = output_projection(layer, part)
         weight, bias = self._compensator.projection(
-            (index, part), output.weight, output.bias, self._channels(part, width), lambda: self._features(index, part)
+            (index, part), output.weight, output.bias, self.channels(part, width), lambda: self._features(index, part)
         )
         overrides[f"{OUTPUTS[part]}.weight"] = weight
         if bias is not None:
             overrides[f"{OUTPUTS[part]}.bias"] = bias
         return overrides
 
-    def _channels(self, part: Part, width: int) -> int:
+    def channels(self, part: Part, width: int) -> int:
         """Input channels of the output projection that `width` units are."""
         unit = self._heads_per_group * self._head_dim if part == "attention" else self.space.mlp_unit
         return width * unit
 
     def _rows(self, part: Part, width: int) -> dict[str, int]:
         """Rows that `width` units have in the other projections."""
-        channels = self._channels(part, width)
+        channels = self.channels(part, width)
         if part == "mlp":
             return {"gate_proj": channels, "up_proj": channels}
         return {"q_proj": channels, "k_proj": width * self._head_dim, "v_proj": width * self._head_dim}
@@ -222,10 +236,53 @@ class ElasticModel:
         Gram matrix alone, so it is exact on the calibration text for the dense inputs of the layer.
         """
         units = self.space.units(part)
-        cuts = [self._channels(part, width) for width in range(units)]
+        cuts = [self.channels(part, width) for width in range(units)]
         weight = output_projection(self._layer(layer), part).weight
         errors = self._compensator.residuals((layer, part), weight, cuts, lambda: self._features(layer, part))
         return torch.cat([errors, errors.new_zeros(1)]) / self._calibration.tokens
+
+    @torch.no_grad()
+    def weights_and_norms(self, layer: int) -> Iterator[tuple[Tensor, Tensor]]:
+        """Every weight [out, in] of the linear maps of `layer`, with the norms [in] of its input features.
+
+        The norms are over the calibration text, in the column order of the weight, float32 on its device.
+        """
+        module = self._layer(layer)
+        for part in PARTS:
+            squares = self._calibration.input_squares(layer, part)
+            for name in INPUTS[part]:
+                weight = linear(module, part, name).weight
+                yield weight, squares.to(weight.device).sqrt()
+            weight = output_projection(module, part).weight
+            squares = self._calibration.features(layer, part).gram.diagonal().clamp(min=0).to(weight.device)
+            yield weight, squares[self._calibrated_order(layer, part)].sqrt()
+
+    @torch.no_grad()
+    def channel_fluctuations(self, layer: int, part: Part) -> Tensor:
+        """FLAP's WIFV [channels] of the input channels of o_proj or down_proj, in this model's order, float32."""
+        order = self._calibrated_order(layer, part)
+        weight = output_projection(self._layer(layer), part).weight[:, torch.argsort(order)]
+        features = self._calibration.features(layer, part)  # unpermuted: of the Gram matrix only the diagonal is read
+        return flap_wifv(weight, features.gram, features.sums, features.tokens)[order]
+
+    def recalibrated(self, calibration: Calibration) -> ElasticModel:
+        """This model with the refits of `calibration`, which `recalibrate` made of it: for the profile it was made at.
+
+        The two share weights, store and orders; what either remembers or warns of is its own.
+
+        Raises:
+            ElasticModelError: this model has no least-squares refits, is recalibrated already, or `calibration` is no
+                recalibration of a model of its shape.
+        """
+        if self.compensation != "lstsq":
+            raise ElasticModelError(f"recalibration needs the compensation 'lstsq', not {self.compensation!r}")
+        if self.is_recalibrated or not calibration.is_recalibration:
+            raise ElasticModelError("a model is recalibrated once, with what recalibrate made of it")
+        other = copy.copy(self)
+        other._calibration = calibration
+        other._check_calibration()
+        other._compensator = self._compensator.for_one_profile()
+        return other
 
     # --- making -------------------------------------------------------------------------------------------------
 
@@ -246,7 +303,7 @@ class ElasticModel:
             raise ElasticModelError(f"the calibration has {layers} layers, the model {len(self.store)}")
         for part in PARTS:
             found = len(self._calibration.features(0, part).sums)
-            expected = self._channels(part, self.space.units(part))
+            expected = self.channels(part, self.space.units(part))
             if found != expected:
                 raise ElasticModelError(f"the calibration has {found} {part} channels, the model {expected}")
 
@@ -255,9 +312,15 @@ class ElasticModel:
             return self.orders.mlp[index]
         return _spread(self.orders.attention[index], self._heads_per_group * self._head_dim)
 
+    def _calibrated_order(self, index: int, part: Part) -> Tensor:
+        """Where the channels of this model are in its calibration: a recalibration is in this model's order already."""
+        order = self._channel_order(index, part)
+        return torch.arange(len(order), device=order.device) if self.is_recalibrated else order
+
     def _features(self, index: int, part: Part) -> Features:
         """The moments in the reordered channel order."""
-        return self._calibration.features(index, part).permuted(self._channel_order(index, part))
+        features = self._calibration.features(index, part)
+        return features if self.is_recalibrated else features.permuted(self._channel_order(index, part))
 
     @torch.no_grad()
     def _reorder(self, layer: nn.Module, index: int) -> None:

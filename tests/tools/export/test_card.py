@@ -5,7 +5,7 @@ from __future__ import annotations
 from huggingface_hub import ModelCard
 
 from memory.profile import Profile
-from tools.export.card import CardFacts, CardRow, model_card
+from tools.export.card import CardFacts, CardRow, CardTasks, model_card
 from tools.pruning.space import Space
 
 SPACE = Space(n_layers=3, n_groups=4, n_blocks=12, group_params=1000, block_params=500, fixed_params=7000, mlp_unit=8)
@@ -96,3 +96,28 @@ def test_backticks_in_a_command_do_not_end_its_code_block():
 
 def test_further_limitations_are_listed():
     assert "\n- The brain fell back 3 times.\n" in str(card(limitations=("The brain fell back 3 times.",))) + "\n"
+
+
+def test_tasks_have_a_table_of_their_own_where_they_were_measured():
+    tasks = CardTasks(
+        header=("", "BoolQ", "mean of 7"),
+        rows=(("dense", "60.0 ± 2.2", "44.1 ± 0.8"), ("found", "-", "-")),
+        measured_on="Zero-shot accuracy in per cent, 500 rows of each task.",
+    )
+    text = str(card(tasks=tasks))
+    start = text.index("## Zero-shot tasks")
+    table = text[start : text.index("## How to load it")].splitlines()
+    assert table[2:6] == [
+        "|  | BoolQ | mean of 7 |",
+        "| --- | ---: | ---: |",
+        "| dense | 60.0 ± 2.2 | 44.1 ± 0.8 |",
+        "| found | - | - |",
+    ]
+    assert "500 rows of each task." in text
+    assert "; safety behaviour was not measured again" in text
+
+
+def test_without_tasks_the_card_says_so_and_shows_no_table():
+    text = str(card())
+    assert "Zero-shot" not in text
+    assert "; task accuracy and safety behaviour were not measured again" in text

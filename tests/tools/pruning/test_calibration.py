@@ -11,19 +11,19 @@ from torch import Tensor
 
 from memory.profile import PARTS, Part
 from tests.tiny import FAMILY_NAMES, tiny_model
-from tools.pruning.calibration import Calibration, CalibrationError, CalibrationFileError, calibrate
-from tools.pruning.store import output_projection
+from tools.pruning.calibration import FORMAT, INPUTS, Calibration, CalibrationError, CalibrationFileError, calibrate
+from tools.pruning.store import OUTPUTS, linear
 
 
 def tokens(rows: int = 5, length: int = 24, seed: int = 0) -> Tensor:
     return torch.randint(0, 512, (rows, length), generator=torch.Generator().manual_seed(seed))
 
 
-def collected(model, input_ids: Tensor, part: Part) -> list[Tensor]:
+def collected(model, input_ids: Tensor, part: Part, name: str) -> list[Tensor]:
     """Inputs [tokens, channels] of one projection of every layer, in one plain forward pass of the whole model."""
     rows: list[Tensor] = []
     hooks = [
-        output_projection(layer, part).register_forward_pre_hook(lambda _, inputs: rows.append(inputs[0].flatten(0, 1)))
+        linear(layer, part, name).register_forward_pre_hook(lambda _, inputs: rows.append(inputs[0].flatten(0, 1)))
         for layer in model.model.layers
     ]
     with torch.no_grad():
@@ -37,12 +37,16 @@ def assert_literal(model, input_ids: Tensor, batch: int) -> None:
     calibration = calibrate(model, input_ids, batch=batch)
     assert calibration.tokens == input_ids.numel()
     for part in PARTS:
-        for layer, rows in enumerate(collected(model, input_ids, part)):
+        for layer, rows in enumerate(collected(model, input_ids, part, OUTPUTS[part])):
             features = calibration.features(layer, part)
             wide = rows.double()
             torch.testing.assert_close(features.gram.double(), wide.T @ wide, rtol=1e-5, atol=1e-5)
             torch.testing.assert_close(features.sums.double(), wide.sum(0), rtol=1e-5, atol=1e-5)
             assert features.tokens == len(rows)
+        for name in INPUTS[part]:
+            for layer, rows in enumerate(collected(model, input_ids, part, name)):
+                literal = rows.double().square().sum(0)
+                torch.testing.assert_close(calibration.input_squares(layer, part).double(), literal, rtol=1e-5, atol=0)
 
 
 @pytest.mark.parametrize("mha", [False, True])
@@ -56,6 +60,7 @@ def test_a_ragged_last_batch_changes_nothing():
     whole, ragged = calibrate(model, tokens(), batch=5), calibrate(model, tokens(), batch=3)
     for layer in range(3):
         torch.testing.assert_close(whole.mlp[layer].gram, ragged.mlp[layer].gram)
+        torch.testing.assert_close(whole.mlp_squares[layer], ragged.mlp_squares[layer])
 
 
 @pytest.mark.parametrize(
@@ -79,7 +84,7 @@ def test_the_head_never_runs_and_the_model_is_left_as_it_was():
 
     model.lm_head.register_forward_pre_hook(fail)
     calibrate(model, tokens())
-    assert all(not output_projection(layer, part)._forward_pre_hooks for layer in model.model.layers for part in PARTS)
+    assert all(not module._forward_pre_hooks for layer in model.model.layers for module in layer.modules())
     assert all(torch.equal(before[name], tensor) for name, tensor in model.state_dict().items())
 
 
@@ -101,6 +106,7 @@ def test_a_saved_calibration_loads_as_it_was(tmp_path):
             ours, theirs = calibration.features(layer, part), loaded.features(layer, part)
             assert torch.equal(ours.gram, theirs.gram) and torch.equal(ours.sums, theirs.sums)
             assert ours.tokens == theirs.tokens
+            assert torch.equal(calibration.input_squares(layer, part), loaded.input_squares(layer, part))
 
 
 def write_truncated(path: Path) -> None:
@@ -113,6 +119,10 @@ def write_foreign(path: Path) -> None:
 
 
 def write_incomplete(path: Path) -> None:
+    save_file({"mlp.0.gram": torch.zeros(2, 2)}, path, {"format": FORMAT, "layers": "1", "tokens": "1"})
+
+
+def write_older(path: Path) -> None:
     save_file({"mlp.0.gram": torch.zeros(2, 2)}, path, {"format": "self-pruner calibration 1", "layers": "1"})
 
 
@@ -122,6 +132,7 @@ def write_incomplete(path: Path) -> None:
         (write_truncated, "is damaged"),
         (write_incomplete, "is damaged"),
         (write_foreign, "is not a calibration file"),
+        (write_older, "is not a calibration file of this version; delete it"),
         (lambda path: path.write_bytes(b""), "is damaged"),
         (lambda path: None, "there is no calibration file"),
     ],

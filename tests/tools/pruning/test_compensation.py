@@ -10,6 +10,7 @@ from tools.pruning.calibration import Features
 from tools.pruning.compensation import (
     Compensator,
     MemoryBound,
+    RecalibratedError,
     SingularGramError,
     factorise,
     refit,
@@ -36,13 +37,16 @@ def error(weight: Tensor, kept: Tensor, inputs: Tensor) -> float:
     return float(difference.square().sum())
 
 
-def literal_refit(weight: Tensor, inputs: Tensor, k: int, damping: float) -> Tensor:
-    """The damped least squares as one tall plain problem: the inputs, and below them rows that say V = W[:, :k]."""
+def literal_refit(weight: Tensor, inputs: Tensor, k: int, damping: float, error: Tensor | float = 0.0) -> Tensor:
+    """The damped least squares as one tall plain problem: the inputs, and below them rows that say V = W[:, :k].
+
+    The outputs are to be the dense ones and `error` [rows, out].
+    """
     wide, dense = inputs.double(), weight.double()
     ridge = damping * wide.square().sum(0).mean()
     below = ridge.sqrt() * torch.eye(k, dtype=torch.float64)
     system = torch.cat([wide[:, :k], below])
-    target = torch.cat([wide @ dense.T, below @ dense[:, :k].T])
+    target = torch.cat([wide @ dense.T + error, below @ dense[:, :k].T])
     return torch.linalg.lstsq(system, target).solution.T
 
 
@@ -62,6 +66,26 @@ def test_one_factor_serves_every_width():
     for k in range(1, CHANNELS + 1):
         alone = weight.double() @ damped[:, :k] @ torch.linalg.inv(damped[:k, :k])
         torch.testing.assert_close(factor.refit(k).double(), alone, rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize("damping", [1e-4, 0.01, 1.0])
+def test_a_factor_with_carried_errors_solves_for_the_output_and_the_error_at_every_width(damping):
+    weight, inputs = problem()
+    error = torch.randn(ROWS, OUT, generator=torch.Generator().manual_seed(1)) + inputs[:, :OUT]
+    factor = factorise(weight, inputs.T @ inputs, damping, error.T @ inputs)
+    for k in range(1, CHANNELS + 1):
+        expected = literal_refit(weight, inputs, k, damping, error)
+        torch.testing.assert_close(factor.refit(k).double(), expected, rtol=1e-3, atol=1e-4)
+
+
+def test_what_is_left_of_carried_errors_is_not_told():
+    weight, inputs = problem()
+    factor = factorise(weight, inputs.T @ inputs, carried=torch.ones(OUT, CHANNELS))
+    with pytest.raises(RecalibratedError, match="has no residuals"):
+        refit_residuals(weight, factor, [3])
+    features = Features(inputs.T @ inputs, inputs.sum(0), ROWS, torch.ones(OUT, CHANNELS))
+    with pytest.raises(RecalibratedError, match="has no residuals"):
+        compensator().residuals((0, "mlp"), weight, [3], lambda: features)
 
 
 @pytest.mark.parametrize("damping", [0.0, 0.01, 1.0, 100.0])
@@ -186,6 +210,16 @@ def test_memory_stays_within_its_bound_and_what_was_used_longest_ago_goes_first(
     assert memo.used == 80 and len(memo) == 2
     assert memo.get("a", lambda: torch.ones(10)) is first
     assert memo.get("b", lambda: torch.ones(10)).sum() == 10
+
+
+def test_one_for_one_profile_remembers_refits_alone():
+    weight, inputs = problem()
+    features = Features(inputs.T @ inputs, inputs.sum(0), ROWS)
+    first = compensator(damping=0.1)
+    other = first.for_one_profile()
+    same = [each.projection((0, "mlp"), weight, None, 5, lambda: features)[0] for each in (first, other)]
+    assert torch.equal(*same) and other.damping == 0.1 and other.memo.limit == first.memo.limit
+    assert other.memo.used == same[1].nbytes < first.memo.used
 
 
 def test_what_exceeds_the_bound_is_handed_out_but_not_kept():

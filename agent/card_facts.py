@@ -1,0 +1,84 @@
+"""What the model card states of a run: figures, settings, versions, and the command that makes the same again."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from agent.founders import UNIFORM
+from agent.outcome import FOUND, Outcome, recalibration_sentence
+from agent.preparation import Prepared
+from agent.run_directory import RunDirectory
+from agent.settings import Settings
+from tools.export.card import CardFacts, CardRow, CardTasks
+from tools.models.aliases import ALIASES, BUNDLED
+
+# settings that say where things are kept: of no interest to anybody else
+PLACES = ("runs", "memory", "cache", "task_data")
+HUB_IDS = {**ALIASES, BUNDLED: "HuggingFaceTB/SmolLM2-135M-Instruct"}
+
+
+def card_facts(prepared: Prepared, settings: Settings, outcome: Outcome, run: RunDirectory) -> CardFacts:
+    """What the model card states."""
+    rows = [row for row in outcome.rows if row.name in ("dense", UNIFORM, FOUND, outcome.result)]
+    environment = run.environment
+    return CardFacts(
+        base_model=HUB_IDS.get(prepared.loaded.name, settings.model),
+        family=prepared.loaded.family.model_type,
+        sparsity=prepared.bench.budget.sparsity,
+        rows=tuple(
+            CardRow(
+                name=row.name,  # type: ignore[arg-type]
+                parameters=row.params,
+                kl=row.kl,
+                perplexity=row.perplexity,
+                prefill_ms=row.prefill_ms,
+                decode_ms=row.decode_ms,
+                tokens_per_second=row.tokens_per_second,
+            )
+            for row in rows
+        ),
+        measured_on=outcome.measured_on,
+        command=command_line(settings),
+        brain="the target model" if settings.brain == "self" else f"the scripted control {settings.brain!r}",
+        latency_setting=outcome.latency_setting,
+        calibration=f"{settings.calibration}, tokens {prepared.texts['calibration']}",
+        compensation=". ".join(filter(None, (settings.compensation, recalibration_sentence(outcome)))),
+        exported=outcome.result,
+        settings={name: value for name, value in settings.to_toml().items() if name not in PLACES},
+        versions={name: str(version) for name, version in environment.get("versions", {}).items() if version},
+        fingerprint=prepared.loaded.fingerprint,
+        tasks=card_tasks(outcome),
+        license="apache-2.0" if prepared.loaded.name == "smollm2-135m" else None,
+    )
+
+
+def command_line(settings: Settings, command: str = "", defaults: Mapping[str, Any] | None = None) -> str:
+    """A command that makes the same run: every setting that is not the default, but where things are kept.
+
+    Args:
+        settings: those of the run.
+        command: other than run.
+        defaults: of that command, where they are not those of a run.
+    """
+    default = Settings(**(defaults or {}))
+    words = ["python main.py", *([command] if command else [])]
+    for name, value in settings.to_toml().items():
+        if name in PLACES or value == default.to_toml().get(name):
+            continue
+        option = "--" + name.replace("_", "-")
+        if isinstance(value, bool):
+            words.append(option if value else f"--no-{option[2:]}")
+        else:
+            text = ",".join(map(str, value)) if isinstance(value, list) else str(value)
+            words.append(f"{option} {json.dumps(text) if ' ' in text else text}")
+    return " ".join(words)
+
+
+def card_tasks(outcome: Outcome) -> CardTasks | None:
+    """The zero-shot table as text, where there is one."""
+    if outcome.tasks is None:
+        return None
+    header, rows = outcome.tasks.cells()
+    return CardTasks(header, tuple(rows), outcome.tasks.measured_on)

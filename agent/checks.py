@@ -1,0 +1,46 @@
+"""What can be refused before any weights are fetched or read: everything that follows from settings and config alone.
+
+A run and a dry run both begin here, so a mistake is the same sentence in both.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from agent.preparation import budget_of, device_of, dtype_of, wanted_texts
+from agent.settings import Settings
+from tools.models.families import space_of
+from tools.models.outline import ModelOutline, outline
+from tools.models.source import resolve
+from tools.pruning.budget import Budget
+from tools.text.split import Part
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """What a run is about, known without a weight."""
+
+    outline: ModelOutline
+    device: str
+    dtype: str
+    budget: Budget
+    texts: list[tuple[Part, str, int, int]]  # part, text, sequences, tokens a sequence
+
+
+def check_target(settings: Settings, *, weights: bool = True) -> Target:
+    """The target model's outline and its budget; refuses what no weights could mend.
+
+    Args:
+        settings: the settings of the run.
+        weights: refuse a folder without weights; else the tokenizer is wanted instead, to say what a run will cost.
+
+    Raises:
+        SelfPrunerError: an unknown or unsupported model, a device that is not there, an MLP unit that does not fit, a
+            sparsity or parameter count that no profile reaches, a length beyond the model's context.
+    """
+    source = resolve(settings.model, settings.revision, weights)
+    device = device_of(settings)
+    known = outline(source, tokenizer=not weights, trust_remote_code=settings.trust_remote_code, cache=settings.cache)
+    budget = budget_of(settings, space_of(known.model, settings.mlp_unit, settings.compensation == "bias"))
+    texts = wanted_texts(settings, known.model.config.max_position_embeddings, device)
+    return Target(known, device, dtype_of(settings, device), budget, texts)

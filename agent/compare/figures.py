@@ -1,0 +1,174 @@
+"""The runs of a comparison put in order: by arm and sparsity, as figures with intervals over seeds, ranked.
+
+Arms are ranked by the geometric mean of perplexity over all sparsities and reporting texts, and only those that were
+measured at every sparsity: a mean over other sparsities is a mean of something else.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from statistics import fmean
+from typing import Literal
+
+from agent.arms import ARMS
+from agent.compare.results import Results, RunResult, TextResult
+from agent.compare.statistics import Estimate, mean_interval, stratified_mean
+
+Kind = Literal["closed form", "search", "brain"]
+
+
+@dataclass(frozen=True, slots=True)
+class Measure:
+    """One figure of a run: the mean over texts of KL, or of the logarithm of perplexity."""
+
+    name: str
+    texts: Callable[[RunResult], Sequence[TextResult]]
+    value: Callable[[TextResult], float]
+    log: bool  # whether `value` is a logarithm, so that differences are ratios
+
+
+PERPLEXITY = Measure("perplexity", lambda run: run.texts, lambda text: _log(text.perplexity), log=True)
+RECALIBRATED = Measure(
+    "recalibrated perplexity", lambda run: run.recalibrated, lambda text: _log(text.perplexity), log=True
+)
+KL = Measure("KL", lambda run: run.texts, lambda text: text.kl, log=False)
+MEASURES = (PERPLEXITY, KL, RECALIBRATED)
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Reads `results`."""
+
+    results: Results
+
+    @cached_property
+    def arms(self) -> list[str]:
+        """Arms with at least one finished run, in the order in which they were asked for."""
+        run = {one.arm for one in self.results.runs}
+        return [arm for arm in self.results.arms if arm in run] + sorted(run - set(self.results.arms))
+
+    @cached_property
+    def sparsities(self) -> list[float]:
+        """From the mildest."""
+        return sorted({run.sparsity for run in self.results.runs})
+
+    @cached_property
+    def texts(self) -> list[str]:
+        """The reporting texts, as the user named them."""
+        return [text.text for text in self.results.dense]
+
+    def runs(self, arm: str, sparsity: float | None = None) -> list[RunResult]:
+        """The runs of an arm by sparsity and seed."""
+        own = [run for run in self.results.runs if run.arm == arm and sparsity in (None, run.sparsity)]
+        return sorted(own, key=lambda run: (run.sparsity, run.seed))
+
+    # --- one run ------------------------------------------------------------------------------------------------
+
+    def text(self, run: RunResult, name: str, measure: Measure = PERPLEXITY) -> TextResult | None:
+        """A run's result on one text; None where it has none."""
+        return next((one for one in measure.texts(run) if one.text == name), None)
+
+    def value(self, run: RunResult, measure: Measure) -> float | None:
+        """The mean over all reporting texts; None where the run was not measured, or not finite, on each."""
+        found = [self.text(run, name, measure) for name in self.texts]
+        values = [measure.value(one) for one in found if one is not None]
+        return fmean(values) if values and len(values) == len(self.texts) and all(map(math.isfinite, values)) else None
+
+    def values(self, arm: str, sparsity: float, measure: Measure) -> list[float]:
+        """That of every run of an arm at one sparsity, as far as there is one."""
+        found = [self.value(run, measure) for run in self.runs(arm, sparsity)]
+        return [value for value in found if value is not None]
+
+    # --- one arm ------------------------------------------------------------------------------------------------
+
+    def estimate(self, arm: str, sparsity: float | None, measure: Measure) -> Estimate | None:
+        """Over the seeds at one sparsity, or at all of them, each counting the same; None where one has no figure.
+
+        Perplexities are geometric means.
+        """
+        strata = [self.values(arm, each, measure) for each in (self.sparsities if sparsity is None else [sparsity])]
+        if not all(strata) or not strata:
+            return None
+        found = stratified_mean(strata)
+        return found.exp() if measure.log else found
+
+    def on_text(self, arm: str, sparsity: float | None, name: str, measure: Measure) -> Estimate | None:
+        """The mean over seeds on one text, of KL or of perplexity itself; over all sparsities that is geometric."""
+        strata = []
+        for each in self.sparsities if sparsity is None else [sparsity]:
+            found = [self.text(run, name, measure) for run in self.runs(arm, each)]
+            values = [measure.value(one) for one in found if one is not None]
+            if not values:
+                return None
+            strata.append(values)
+        if not measure.log:
+            return stratified_mean(strata)
+        if sparsity is None:
+            return stratified_mean(strata).exp()
+        return mean_interval([one.perplexity for one in found if one is not None])
+
+    def seeds(self, arm: str) -> int:
+        """The most runs that it has at one sparsity."""
+        return max((len(self.runs(arm, sparsity)) for sparsity in self.sparsities), default=0)
+
+    # --- all arms -----------------------------------------------------------------------------------------------
+
+    @cached_property
+    def ranked(self) -> list[str]:
+        """The arms measured at every sparsity, the best first."""
+        known = {arm: self.estimate(arm, None, PERPLEXITY) for arm in self.arms}
+        places = {arm: found.value for arm, found in known.items() if found is not None}
+        return sorted(places, key=lambda arm: (places[arm], self.arms.index(arm)))
+
+    @cached_property
+    def ordered(self) -> list[str]:
+        """All arms, the ranked ones first."""
+        return [*self.ranked, *(arm for arm in self.arms if arm not in self.ranked)]
+
+    def others(self, arm: str) -> list[str]:
+        """All arms but one, the ranked ones first."""
+        return [other for other in self.ordered if other != arm]
+
+    def best(self, kind: Kind | None = None, base: str | None = None) -> str | None:
+        """The best arm of a kind or a name, whatever prompts and settings were added to it; ranked ones first."""
+        fitting = (arm for arm in self.ordered if kind in (None, kind_of(arm)) and base in (None, base_name(arm)))
+        return next(fitting, None)
+
+    @cached_property
+    def headline(self) -> str | None:
+        """The arm that is spoken of: `hybrid`, else the best that asks the brain, else the best that searches."""
+        return self.best(base="hybrid") or self.best("brain") or self.best("search") or self.best()
+
+
+def base_name(arm: str) -> str:
+    """The arm's name without its prompts and settings."""
+    return re.split(r"[:+]", arm, maxsplit=1)[0]
+
+
+def kind_of(arm: str) -> Kind:
+    """Whether an arm searches, and whether a brain has any say in it."""
+    known = ARMS.get(base_name(arm))
+    if known is None or not known.searches:
+        return "closed form" if known else "search"
+    return "brain" if known.asks_brain else "search"
+
+
+def chosen(runs: Sequence[RunResult]) -> RunResult | None:
+    """The run of these that a user would keep: the best on text that it was not searched on, and that is not reported.
+
+    It is not chosen by the reported figures, which would flatter it.
+    """
+
+    def worth(run: RunResult) -> tuple[float, float, int]:
+        unseen = math.inf if run.unseen is None else run.unseen
+        return (unseen, math.inf if run.fitness is None else run.fitness, run.seed)
+
+    return min(runs, key=worth, default=None)
+
+
+def _log(value: float) -> float:
+    return math.log(value) if value > 0 else math.inf

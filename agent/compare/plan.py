@@ -1,0 +1,199 @@
+"""The plan of a comparison: which arms, at which sparsities, from which seeds, and what may differ between them.
+
+An arm is written `name`, `name:PROMPTS` (a prompt set, or a folder whose files replace those of the arm's own set), or
+either with settings of its own after plus signs: `hybrid+temperature=0.3`, `evolution+fidelity=4096+racing=0`. So
+every ablation of the search is a comparison like any other.
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from agent.arms import ARM_NAMES, ARMS, Arm
+from agent.settings import Settings, SettingsError, make_settings
+from prompts.files import available_sets
+
+# What all arms must share, or what says where things are kept; neither can be set for a single arm.
+SHARED = frozenset(
+    {"model", "revision", "trust_remote_code", "device", "dtype", "arm", "sparsity", "params", "seed", "runs", "memory"}
+    | {
+        "cache",
+        "reporting_text",
+        "reporting_tokens",
+        "sequence_length",
+        "prompts",
+        "prompt_set",
+        "remembered",
+        "export",
+    }
+)
+# What the elastic model and its measuring instruments are made from: runs that agree in these share one preparation.
+PREPARED = (
+    *("model", "revision", "trust_remote_code", "device", "dtype", "mlp_unit", "importance", "compensation"),
+    *("calibration", "fitness_text", "reporting_text", "calibration_sequences", "calibration_length"),
+    *("sequence_length", "reporting_tokens", "final_tokens", "cache"),
+)
+
+
+class PlanError(SettingsError):
+    """An arm, a list of seeds or of sparsities that no comparison can be made of."""
+
+
+@dataclass(frozen=True)
+class ArmSpec:
+    """One arm as it was written, and what it means."""
+
+    text: str
+    arm: Arm
+    overrides: dict[str, Any]
+
+    @property
+    def meaning(self) -> str:
+        """What the arm is, in words."""
+        own = ", ".join(f"{name.replace('_', '-')} {value}" for name, value in self.overrides.items())
+        return self.arm.meaning + (f" ({own})" if own else "")
+
+
+@dataclass(frozen=True)
+class PlannedRun:
+    """One run of a comparison."""
+
+    spec: ArmSpec
+    sparsity: float
+    seed: int
+    settings: Settings
+
+    @property
+    def slug(self) -> str:
+        """Its folder's name: the arm, the sparsity in percent, the seed."""
+        arm = re.sub(r"[^A-Za-z0-9.=+-]+", "_", self.spec.text)
+        return f"{arm}-{100 * self.sparsity:g}-seed{self.seed}"
+
+    @property
+    def preparation(self) -> tuple[Any, ...]:
+        """What it needs prepared: equal for runs that can share it."""
+        return tuple(getattr(self.settings, name) for name in PREPARED) + (self.settings.fidelity[-1],)
+
+
+def parse_arms(text: str) -> list[ArmSpec]:
+    """The arms of a comma-separated list.
+
+    A comma followed by digits belongs to the setting before it, as in `evolution+fidelity=1024,4096,random`.
+
+    Raises:
+        PlanError: an unknown arm, prompt set or setting, an arm named twice, or none at all.
+    """
+    words: list[str] = []
+    for word in text.split(","):
+        if words and "=" in words[-1] and re.fullmatch(r"[\d.]+(\+.*)?", word):
+            words[-1] += f",{word}"
+        else:
+            words.append(word.strip())
+    if not any(words):
+        raise PlanError(f"--arms needs at least one of {', '.join(ARM_NAMES)}")
+    specs = [parse_arm(word) for word in words]
+    for spec in specs:
+        if words.count(spec.text) > 1:
+            raise PlanError(f"--arms names {spec.text!r} twice")
+    return specs
+
+
+def parse_arm(text: str) -> ArmSpec:
+    """One arm.
+
+    Raises:
+        PlanError: see `parse_arms`.
+    """
+    named, *settings = text.split("+")
+    name, _, prompts = named.partition(":")
+    if name not in ARMS:
+        near = difflib.get_close_matches(name, ARM_NAMES, 1)
+        hint = f": did you mean {near[0]!r}" if near else ""
+        raise PlanError(f"--arms: there is no arm {name!r}{hint}; the arms are {', '.join(ARM_NAMES)}")
+    arm = ARMS[name]
+    overrides: dict[str, Any] = {}
+    if prompts:
+        if not arm.asks_brain:
+            raise PlanError(f"--arms: {name!r} reads no prompts, so {text!r} can't name any")
+        if prompts in available_sets():
+            overrides["prompt_set"] = prompts
+        elif Path(prompts).is_dir():
+            overrides["prompts"] = Path(prompts).resolve()
+        else:
+            raise PlanError(f"--arms: {', '.join(available_sets())}")
+    for setting in settings:
+        key, equals, value = setting.partition("=")
+        key = key.strip().replace("-", "_")
+        if not equals or key not in Settings.model_fields:
+            near = difflib.get_close_matches(key, list(Settings.model_fields), 1)
+            hint = f": did you mean {near[0].replace('_', '-')!r}" if near else ""
+            raise PlanError(f"--arms: {setting!r} in {text!r} is no setting=value{hint}")
+        if key in SHARED:
+            raise PlanError(f"--arms: {key.replace('_', '-')} is the same for all arms, so {text!r} can't set it")
+        overrides[key] = _value(key, value)
+    return ArmSpec(text, arm, overrides)
+
+
+def _value(key: str, text: str) -> Any:
+    if key == "fidelity":
+        try:
+            return tuple(int(number) for number in text.split(","))
+        except ValueError:
+            raise PlanError(f"--arms: {text!r} is not a list of whole numbers such as 1024,4096") from None
+    return {"true": True, "false": False, "none": None}.get(text.lower(), text)
+
+
+def plan(
+    base: Settings, specs: Sequence[ArmSpec], sparsities: Sequence[float], seeds: Sequence[int]
+) -> list[PlannedRun]:
+    """Every run, closed forms first and only once a sparsity, then seed by seed, so that early results compare.
+
+    Raises:
+        SettingsError: settings that contradict each other, in the words of the command line.
+    """
+    runs = []
+    for sparsity in sparsities:
+        for index, seed in enumerate(seeds):
+            for spec in sorted(specs, key=lambda spec: spec.arm.searches):
+                if spec.arm.searches or not index:
+                    values = base.model_dump() | spec.overrides
+                    values |= {"arm": spec.arm.name, "sparsity": sparsity, "params": None, "seed": seed}
+                    runs.append(PlannedRun(spec, sparsity, seed, make_settings(values)))
+    return sorted(runs, key=lambda run: (run.spec.arm.searches, seeds.index(run.seed)))
+
+
+def parse_sparsities(text: str) -> tuple[float, ...]:
+    """Shares such as `0.2,0.3,0.5`.
+
+    Raises:
+        PlanError: something else, or one of them twice.
+    """
+    try:
+        shares = tuple(float(word) for word in text.split(","))
+    except ValueError:
+        raise PlanError(f"--sparsity: {text!r} is not a list of shares such as 0.2,0.3,0.5") from None
+    if not all(0 < share < 1 for share in shares) or len(set(shares)) < len(shares):
+        raise PlanError(f"--sparsity takes different shares between 0 and 1, got {text}")
+    return shares
+
+
+def parse_seeds(text: str) -> tuple[int, ...]:
+    """`5` for seeds 0 to 4, or a list such as `0,3,7`.
+
+    Raises:
+        PlanError: something else.
+    """
+    try:
+        numbers = tuple(int(word) for word in text.split(","))
+    except ValueError:
+        raise PlanError(f"--seeds: {text!r} is neither a count such as 5 nor a list such as 0,3,7") from None
+    if len(numbers) == 1 and "," not in text:
+        numbers = tuple(range(numbers[0]))
+    if not numbers or min(numbers) < 0 or len(set(numbers)) < len(numbers):
+        raise PlanError(f"--seeds takes a count of at least 1 or different seeds from 0 up, got {text}")
+    return numbers

@@ -1,0 +1,317 @@
+"""Carries out a comparison: every planned run in a directory of its own, from the same measurements, at equal cost.
+
+Model, calibration, dense targets and probes are made once and shared. Each run has a memory of its own, into which the
+probes it starts from are written as if it had measured them, so it is charged for them; nothing else that one arm
+measured for its search is known to another. A comparison that was stopped or killed goes on where it was, run by run
+and step by step.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from contextlib import closing, contextmanager
+from dataclasses import dataclass, replace
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from agent.atomic import atomic_write
+from agent.card_facts import command_line
+from agent.compare.collect import RECORD, read_dense, read_result, run_result, write_dense
+from agent.compare.plan import PlanError, PlannedRun, parse_arms, plan
+from agent.compare.report import write_all
+from agent.compare.results import Results, RunResult
+from agent.environment import describe
+from agent.founders import PROBE_STEP, probe_uniform, probed
+from agent.outcome import Outcome
+from agent.preparation import Prepared, budget_of, check_text, device_of, prepare
+from agent.run_directory import NoRunError, RunDirectory
+from agent.run_lock import RunLock
+from agent.session import Stopped, carry_out, with_founders
+from agent.settings import Settings, make_settings
+from agent.view import View
+from memory.errors import SelfPrunerError
+from memory.records import Score
+from memory.store import Memory
+from prompts.templates import PromptSet
+from tools.models.source import resolve
+from tools.pruning.operators import uniform
+from tools.workbench import FITNESS
+
+PLAN = "plan.json"
+SHARED_MEMORY = "shared.sqlite"
+# What a comparison does unless told otherwise: cost alone ends a search, and only what is compared is measured.
+DEFAULTS: dict[str, Any] = {
+    "tokens": 150_000,
+    "evaluations": 1_000_000,
+    "patience": 1_000_000,
+    "benchmarks": 0,
+    "export": False,
+    "recalibrate": False,
+    "remembered": 0,
+}
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """A comparison's folder and what is to be run in it."""
+
+    path: Path
+    arms: str  # as written
+    sparsities: tuple[float, ...]
+    seeds: tuple[int, ...]
+    settings: Settings  # shared by all arms
+
+    def planned(self) -> list[PlannedRun]:
+        """Every run, in the order in which they are carried out."""
+        return plan(self.settings, parse_arms(self.arms), self.sparsities, self.seeds)
+
+    def save(self) -> None:
+        """Writes `plan.json`."""
+        self.path.mkdir(parents=True, exist_ok=True)
+        content = {
+            "arms": self.arms,
+            "sparsities": self.sparsities,
+            "seeds": self.seeds,
+            "settings": self.settings.to_toml(),
+        }
+        atomic_write(self.path / PLAN, json.dumps(content, indent=2) + "\n")
+
+    @classmethod
+    def open(cls, path: Path) -> Comparison:
+        """The comparison in `path`.
+
+        Raises:
+            PlanError: there is none, or its plan is damaged.
+        """
+        if not is_comparison(path):
+            raise PlanError(f"there is no comparison in {path}: it has no {PLAN}")
+        try:
+            content = json.loads((path / PLAN).read_text(encoding="utf-8"))
+            return cls(
+                path,
+                content["arms"],
+                tuple(content["sparsities"]),
+                tuple(content["seeds"]),
+                make_settings(content["settings"]),
+            )
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise PlanError(f"{path / PLAN} is damaged: {error}") from error
+
+    def joined(self, other: Comparison) -> Comparison:
+        """This comparison with the arms, sparsities and seeds of `other` added.
+
+        Raises:
+            PlanError: their shared settings differ.
+        """
+        mine, theirs = self.settings.to_toml(), other.settings.to_toml()
+        differing = [name for name in {**mine, **theirs} if mine.get(name) != theirs.get(name)]
+        if differing:
+            name = differing[0]
+            raise PlanError(
+                f"--into {self.path}: that comparison has {name.replace('_', '-')} {mine.get(name)}, not "
+                f"{theirs.get(name)}; all arms of a comparison share their settings"
+            )
+        known = [spec.text for spec in parse_arms(self.arms)]
+        added = [spec.text for spec in parse_arms(other.arms) if spec.text not in known]
+        return replace(
+            self,
+            arms=",".join([*known, *added]),
+            sparsities=tuple(dict.fromkeys([*self.sparsities, *other.sparsities])),
+            seeds=tuple(dict.fromkeys([*self.seeds, *other.seeds])),
+        )
+
+
+def is_comparison(path: Path) -> bool:
+    """Whether `path` is the folder of a comparison."""
+    return (path / PLAN).is_file()
+
+
+def check(comparison: Comparison) -> None:
+    """Refuse what can be refused before a model is loaded."""
+    resolve(comparison.settings.model, comparison.settings.revision)
+    device_of(comparison.settings)
+    for run in comparison.planned():
+        check_text(run.settings)
+        if run.spec.arm.asks_brain:
+            PromptSet(run.settings.prompts_of_arm, run.settings.prompts).check()
+
+
+def carry_out_all(comparison: Comparison, view: View) -> Results:
+    """Every run that is not finished yet, one after another; the page is written anew after each.
+
+    Several processes may do this in one folder: each takes runs that no other has in hand.
+    """
+    missing: dict[str, str] = {}
+    for group in grouped(comparison.planned()):
+        if all(record_path(comparison, run) for run in group):
+            continue
+        shared = share(comparison, group[0].settings, view)
+        with closing(shared.bench.memory):
+            write_dense(comparison.path, shared)
+            for run in group:
+                if record_path(comparison, run) is None:
+                    view.line(f"\n{run.slug}: {run.spec.meaning}", "bold")
+                    try:
+                        one(comparison, run, shared, view)
+                    except Stopped:
+                        raise Stopped(comparison.path) from None
+                    except (SelfPrunerError, FloatingPointError) as error:
+                        missing[run.slug] = str(error)
+                        view.line(f"{run.slug}: {error}", "yellow")
+                    write_all(comparison.path, collect(comparison, missing))
+    results = collect(comparison, missing)
+    write_all(comparison.path, results)
+    return results
+
+
+def grouped(runs: Sequence[PlannedRun]) -> Iterator[list[PlannedRun]]:
+    """Runs that can share one preparation, in the order of the first of each group."""
+    groups: dict[tuple[Any, ...], list[PlannedRun]] = {}
+    for run in runs:
+        groups.setdefault(run.preparation, []).append(run)
+    yield from groups.values()
+
+
+def share(comparison: Comparison, settings: Settings, view: View) -> Prepared:
+    """Model, calibration, dense targets and probes for all runs with the preparation of `settings`."""
+    settings = settings.model_copy(update={"memory": comparison.path / SHARED_MEMORY, "arm": "hybrid"})
+    return with_founders(prepare(settings, "shared", view), settings, view)
+
+
+def record_path(comparison: Comparison, run: PlannedRun) -> Path | None:
+    """The record of a finished run, or None."""
+    try:
+        path = RunDirectory.latest(folder_of(comparison, run)) / RECORD
+    except NoRunError:
+        return None
+    return path if path.is_file() else None
+
+
+def folder_of(comparison: Comparison, run: PlannedRun) -> Path:
+    """The folder of one planned run: its run directory and its memory."""
+    return comparison.path / "runs" / run.slug
+
+
+def one(comparison: Comparison, planned: PlannedRun, shared: Prepared, view: View) -> None:
+    """Carry out one run, from its beginning or from where it was, and write its record."""
+    folder = folder_of(comparison, planned)
+    folder.mkdir(parents=True, exist_ok=True)
+    settings = planned.settings.model_copy(update={"runs": folder, "memory": folder / "memory.sqlite"})
+    description = {"comparison": str(comparison.path)}
+    with (
+        held(folder),
+        opened(folder, settings) as run,
+        closing(Memory(folder / "memory.sqlite", shared.bench.memory.context, description)) as memory,
+    ):
+        bench = replace(
+            shared.bench,
+            budget=budget_of(settings, shared.bench.elastic.space),
+            memory=memory,
+            run=run.id,
+            seed=settings.seed,
+            fidelity=settings.fidelity,
+            mutation_step=settings.mutation_step,
+            probes=(),
+        )
+        prepared = replace(shared, bench=bench)
+        lend(shared, prepared)
+        outcome = carry_out(settings, run, view, prepared)
+        record(comparison, planned, prepared, settings, run, outcome)
+        copy_reporting(prepared, shared)  # whoever measured them, they would be the same
+
+
+@contextmanager
+def held(folder: Path) -> Iterator[None]:
+    """Keeps other processes from starting the same run."""
+    lock = RunLock(folder)
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def opened(folder: Path, settings: Settings) -> RunDirectory:
+    """The run directory in `folder`, made where there is none yet."""
+    try:
+        run = RunDirectory.open(RunDirectory.latest(folder), exclusive=True)
+        run.set_status("running")
+        return run
+    except NoRunError:
+        pass
+    device = device_of(settings)
+    run = RunDirectory.create(folder, settings.model, settings.to_toml(), device=device, seed=settings.seed)
+    PromptSet(settings.prompts_of_arm, settings.prompts).copy_to(run.prompts)
+    return run
+
+
+def lend(shared: Prepared, own: Prepared) -> None:
+    """Write the probes into a run's memory as its own measurements, and all reporting scores as they are."""
+    probe_uniform(replace(shared.bench, budget=own.bench.budget, fidelity=own.bench.fidelity))
+    for profile in [*probed(shared.bench), uniform(own.bench.budget)]:
+        tokens = own.bench.fidelity[0] // own.bench.sequence_length
+        scores = [score for index, score in shared.bench.scores(profile, FITNESS).items() if index < tokens]
+        own.bench.memory.record(*(replace(score, run=own.bench.run, step=PROBE_STEP) for score in scores))
+    copy_reporting(shared, own)
+
+
+def copy_reporting(source: Prepared, target: Prepared) -> None:
+    """Copy all scores on reporting texts from one memory to another."""
+    for text in source.bench.reporting.values():
+        scores = source.bench.memory.recall(Score, text=text)
+        target.bench.memory.record(*(score for score in scores if score.error is None))
+
+
+def record(
+    comparison: Comparison,
+    planned: PlannedRun,
+    prepared: Prepared,
+    settings: Settings,
+    run: RunDirectory,
+    outcome: Outcome,
+) -> None:
+    """Write what the comparison keeps of a finished run."""
+    directory = str(run.path.relative_to(comparison.path))
+    result: RunResult = run_result(planned, prepared, settings, run, outcome, directory)
+    atomic_write(run.path / RECORD, result.model_dump_json(indent=1) + "\n")
+
+
+def collect(comparison: Comparison, failed: dict[str, str] | None = None) -> Results:
+    """Everything that is known so far."""
+    runs: list[RunResult] = []
+    missing = []
+    planned = comparison.planned()
+    for run in planned:
+        path = record_path(comparison, run)
+        if path is not None:
+            runs.append(read_result(path))
+        else:
+            missing.append(f"{run.slug}: {(failed or {}).get(run.slug, 'not finished')}")
+    dense, units = read_dense(comparison.path)
+    settings = {name: value for name, value in comparison.settings.to_toml().items() if name not in ("runs", "memory")}
+    environment = describe(comparison.settings.device, 0, datetime.now())
+    return Results(
+        command=f"{command_line(comparison.settings, 'compare', DEFAULTS)} {options(comparison)}",
+        model=comparison.settings.model,
+        settings=settings,
+        versions={name: str(version) for name, version in environment.get("versions", {}).items() if version},
+        machine=f"{environment['processors']} processors, {environment['platform']}",
+        dense=dense,
+        units=units,
+        measured_on=(
+            f"{', '.join(comparison.settings.reporting_texts)} (reporting parts), "
+            f"{comparison.settings.reporting_tokens} tokens each in sequences of {comparison.settings.sequence_length}"
+        ),
+        arms={run.spec.text: run.spec.meaning for run in planned},
+        missing=missing,
+        runs=runs,
+    )
+
+
+def options(comparison: Comparison) -> str:
+    """The options of `compare` that are not settings."""
+    count = len(comparison.seeds)
+    listed = ",".join(map(str, comparison.seeds)) + ("," if count == 1 else "")
+    seeds = str(count) if comparison.seeds == tuple(range(count)) else listed
+    return f"--arms {comparison.arms} --seeds {seeds} --sparsity {','.join(f'{s:g}' for s in comparison.sparsities)}"

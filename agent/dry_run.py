@@ -1,0 +1,184 @@
+"""`--dry-run`: what a run will cost, before any weights are fetched or read; it leaves nothing behind.
+
+Everything that a run refuses at its start is refused here in the same sentence. Then the bill: tokens and time from two
+seconds of timing random tensors (tools/speed.py), memory, disk, and the first thing the brain will be asked.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import resource
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from agent.arms import ARMS, Arm
+from agent.checks import Target, check_target
+from agent.estimate import Estimate, estimate
+from agent.footprint import Bytes, disk, memory
+from agent.preparation import check_room, check_tasks, check_text, refit_memory
+from agent.rates import Rates, Sizes
+from agent.rehearsal import Opening, rehearsal
+from agent.schedule import rounds
+from agent.settings import Settings, SettingsError
+from memory.database import check
+from prompts.templates import PromptSet
+from tools.models.bundled import TEXT_BUNDLE, cache_dir, model_folder, to_fetch
+from tools.models.families import geometry
+from tools.pruning.operators import uniform
+from tools.speed import Speed, measure_speed
+from tools.text.sources import NAMES, text_source
+from tools.text.tokens import sequences
+
+SECONDS = 2.0  # of timing
+AT_ONCE = Speed(0.0, 0.0, 0.0, 0.0, float("inf"))  # for tokens where there is no time to tell
+
+
+@dataclass(frozen=True, slots=True)
+class Bill:
+    """What a dry run found out."""
+
+    settings: Settings
+    target: Target
+    arm: Arm
+    sizes: Sizes
+    speed: Speed | None  # None where not even one layer fits
+    cost: Estimate
+    memory: tuple[Bytes, ...]
+    disk: tuple[Bytes, ...]
+    opening: Opening
+
+
+def dry_run(settings: Settings) -> Bill:
+    """What a run of `settings` costs.
+
+    Raises:
+        SelfPrunerError: what the run would be refused for at its start.
+    """
+    settings = settings.anchored()
+    target = check_target(settings, weights=False)
+    arm = ARMS[settings.arm]
+    prompts = PromptSet(settings.prompts_of_arm, settings.prompts)
+    prompts.check()
+    check_text(settings)
+    check_tasks(settings)
+    check_places(settings)
+    check_length_of_texts(settings, target)
+    with rehearsal(settings, target, prompts) as turns:
+        opening = turns.opening()
+        talks = turns.talks() if arm.asks_brain else {}
+    here = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+    sizes = sizes_of(target)
+    speed = speed_of(settings, target)
+    probed = arm.probes or (arm.asks_brain and prompts.hints)
+    remembered = settings.remembered if settings.memory_path.exists() else 0
+    rates = Rates(settings, sizes, speed or AT_ONCE)
+    cost = estimate(rates, arm, rounds(settings, arm, remembered), talks, probed)
+    fetched = to_be_fetched(settings, target)
+    bundled = settings.model == target.outline.name and not model_folder(settings.cache).is_dir()
+    unpacked = 4 * sizes.params if bundled and target.outline.to_fetch else 0
+    return Bill(
+        settings=settings,
+        target=target,
+        arm=arm,
+        sizes=sizes,
+        speed=speed,
+        cost=cost,
+        memory=memory(settings, sizes, talks, target.device, here),
+        disk=disk(settings, sizes, cost, fetched, unpacked),
+        opening=opening,
+    )
+
+
+def check_places(settings: Settings) -> None:
+    """Refuse folders that cannot be made and a file that is no memory, as a run does, but make nothing.
+
+    Raises:
+        SelfPrunerError: the sentence of the run.
+    """
+    path = settings.memory_path
+    if fault := _unmakeable(path.parent):
+        raise SettingsError(f"--memory {path}: its folder cannot be made: {fault}")
+    check(path)
+    if fault := _unmakeable(settings.runs):
+        raise SettingsError(f"cannot make a run directory in {settings.runs}: {fault}")
+
+
+def _unmakeable(folder: Path) -> str | None:
+    """Why `folder` cannot be made or written to, or None."""
+    nearest = next(place for place in (folder, *folder.parents) if place.exists())
+    if not nearest.is_dir():
+        return os.strerror(errno.ENOTDIR if nearest != folder else errno.EEXIST)
+    return None if os.access(nearest, os.W_OK | os.X_OK) else os.strerror(errno.EACCES)
+
+
+def check_length_of_texts(settings: Settings, target: Target) -> None:
+    """Refuse a person's own text that is too short, as far as there is a tokenizer to say so.
+
+    Raises:
+        TooLittleTextError: the text has fewer tokens than the run wants.
+    """
+    for part, name, count, length in target.texts:
+        if name.lower() not in NAMES and target.outline.tokenizer is not None:
+            documents = text_source(name, part).documents
+            sequences(documents, target.outline.tokenizer, count, length, name=f"{name} ({part} part)")
+
+
+def sizes_of(target: Target) -> Sizes:
+    """The sizes of the target model that its cost depends on."""
+    shape = geometry(target.outline.model.config)
+    budget = target.budget
+    sequences, length = next((count, length) for part, _, count, length in target.texts if part == "calibration")
+    params = sum(parameter.numel() for parameter in target.outline.model.parameters())
+    weight = torch.empty(0, dtype=getattr(torch, target.dtype)).itemsize
+    kept = budget.space.prunable_params(uniform(budget)) / budget.space.prunable_params(budget.space.dense())
+    free = refit_memory(target.device)
+    if target.device != "cpu":  # asked of an empty device: what the weights will leave of it
+        free = max(0, free - weight * params // 2)
+    return Sizes(
+        space=budget.space,
+        hidden=shape.hidden,
+        vocab=shape.vocab,
+        attention=shape.n_groups * shape.group_width,
+        intermediate=shape.intermediate,
+        keys=shape.n_groups * shape.head_dim,
+        params=params,
+        kept=kept,
+        bytes=weight,
+        refit_memory=free,
+        calibration=(sequences, length),
+    )
+
+
+def speed_of(settings: Settings, target: Target) -> Speed | None:
+    """How fast this machine is at the target model's layers; None where one layer and the head do not fit."""
+    model, dtype = target.outline.model, getattr(torch, target.dtype)
+    try:
+        return measure_speed(model, target.device, dtype, settings.sequence_length, settings.samples, SECONDS)
+    except (torch.OutOfMemoryError, MemoryError):
+        return None
+    except RuntimeError as error:  # what a failed allocation is on a CPU
+        if "can't allocate memory" not in str(error):
+            raise
+        return None
+
+
+def to_be_fetched(settings: Settings, target: Target) -> dict[str, int]:
+    """Bytes that a run will fetch first, by what they are."""
+    found = {target.outline.name: target.outline.to_fetch}
+    texts = {name.lower() for _, name, _, _ in target.texts}
+    if "passages" in texts:
+        found["passages"] = to_fetch(TEXT_BUNDLE, settings.cache)
+    return {what: count for what, count in found.items() if count}
+
+
+def refuse_for_lack_of_room(bill: Bill) -> None:
+    """Refuse what a run would be refused for once its model is loaded.
+
+    Raises:
+        SettingsError: the Gram matrices have no room.
+    """
+    check_room(bill.target.outline, bill.settings.cache or cache_dir())

@@ -1,0 +1,143 @@
+"""Seconds of the parts that a run is made of, from the sizes of the model and the speed of one layer on this machine.
+
+What is not timed is counted in operations and taken to be as fast as the matrix products of a layer.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from agent.founders import probe_width
+from agent.settings import Settings
+from memory.profile import PARTS, Part
+from tools.evaluation.sharing import trie
+from tools.pruning.space import Space
+from tools.speed import Speed
+
+DISK = 1e8  # bytes a second, read or written
+DRAWN = 0.002  # seconds to draw one token under the grammar
+
+
+@dataclass(frozen=True, slots=True)
+class Sizes:
+    """What of a dense model and its calibration text the cost depends on."""
+
+    space: Space
+    hidden: int
+    vocab: int
+    attention: int  # input channels of o_proj
+    intermediate: int  # input channels of down_proj
+    keys: int  # key channels of all KV heads of a layer
+    params: int  # embeddings and head included
+    kept: float  # share of the decoder blocks' parameters in a candidate
+    bytes: int  # of one weight
+    refit_memory: int  # bytes of remembered refits
+    calibration: tuple[int, int]  # sequences, tokens a sequence
+
+    @property
+    def layers(self) -> int:
+        """Decoder layers."""
+        return self.space.n_layers
+
+    @property
+    def calibration_tokens(self) -> int:
+        """Tokens of the calibration text."""
+        return self.calibration[0] * self.calibration[1]
+
+    @property
+    def pruned_params(self) -> int:
+        """Parameters of a candidate, embeddings and head included."""
+        prunable = self.space.prunable_params(self.space.dense())
+        return self.params - round((1 - self.kept) * prunable)
+
+    def channels(self, part: Part) -> int:
+        """Input channels of the output projection of a part."""
+        return self.attention if part == "attention" else self.intermediate
+
+    @property
+    def gram_bytes(self) -> int:
+        """Bytes of the Gram matrices of all layers, float32."""
+        return 4 * self.layers * sum(self.channels(part) ** 2 for part in PARTS)
+
+
+@dataclass(frozen=True, slots=True)
+class Rates:
+    """Seconds of what a run does with text."""
+
+    settings: Settings
+    sizes: Sizes
+    speed: Speed
+
+    def dense(self, tokens: float) -> float:
+        """Tokens through all layers and the head."""
+        return tokens * (self.sizes.layers * self.speed.layer + self.speed.head)
+
+    def candidates(self, tokens: float) -> float:
+        """Tokens through candidates on budget, one by one."""
+        return tokens * (self.sizes.kept * self.sizes.layers * self.speed.layer + self.speed.head)
+
+    def calibration(self) -> float:
+        """The calibration text through the layers, with the moments of what enters the output projections."""
+        return self._moments(1.0, 2.0 * (self.sizes.attention**2 + self.sizes.intermediate**2))
+
+    def recalibration(self) -> float:
+        """The same for a dense and a pruned model side by side, with carried errors and a refit of every place."""
+        sizes = self.sizes
+        channels = sizes.attention + sizes.intermediate
+        moments = 2.0 * (sizes.attention**2 + sizes.intermediate**2 + sizes.hidden * channels)
+        pruned = 2.0 * sizes.hidden * sizes.kept * channels
+        return self._moments(2.0, moments + pruned) + self.refits(1)
+
+    def _moments(self, passes: float, operations: float) -> float:
+        """The calibration text through all layers so many times, with so many operations more a token and layer."""
+        longer = max(0, self.sizes.calibration[1] - self.settings.sequence_length)
+        attending = 2.0 * self.sizes.attention * longer  # operations a token more than in the sequences that were timed
+        layer = self.speed.layer + attending / self.speed.flops
+        return self.sizes.calibration_tokens * self.sizes.layers * (passes * layer + operations / self.speed.flops)
+
+    def refits(self, widths: int) -> float:
+        """Refits of every place at so many widths, and the factors they are made from."""
+        sizes = self.sizes
+        if self.settings.compensation != "lstsq" or not widths:
+            return 0.0
+        remembered = sizes.layers * sum(map(self.factor_bytes, PARTS)) <= sizes.refit_memory
+        operations = 0.0
+        for part in PARTS:
+            n, count = sizes.channels(part), min(widths, sizes.space.units(part) - 1)
+            # a Cholesky factor in float64, at half the speed; its inverse; its product with the weights
+            factor = 5 / 3 * n**3 + 2 * sizes.hidden * n**2
+            operations += count * 2 * sizes.hidden * (sizes.kept * n) ** 2 + (1 if remembered else count) * factor
+        return sizes.layers * operations / self.speed.flops
+
+    def factor_bytes(self, part: Part) -> int:
+        """Bytes of the remembered factor of one place."""
+        n = self.sizes.channels(part)
+        return 4 * n * (n + self.sizes.hidden)
+
+    def probes(self) -> tuple[int, float]:
+        """How many places are probed, and the seconds that takes: what probes agree on is computed once."""
+        space, tokens = self.sizes.space, self.settings.probe_tokens
+        profiles = [
+            space.dense().with_width(layer, part, probe_width(space.units(part)))
+            for part in PARTS
+            if space.units(part) > 1
+            for layer in range(space.n_layers)
+        ]
+        params = sum(node.width * space.unit_params(node.part) for nodes in trie(profiles) for node in nodes)
+        layers = self.sizes.layers * params / space.prunable_params(space.dense())
+        seconds = tokens * (layers * self.speed.layer + len(profiles) * self.speed.head)
+        return len(profiles), seconds + self.refits(1)
+
+    def steps(self, passes: float, tokens: float) -> float:
+        """Passes of decoding that draw so many tokens."""
+        return passes * (self.sizes.layers * self.speed.step_layer + self.speed.step_head) + tokens * DRAWN
+
+    def latency(self) -> float:
+        """One latency measurement: the dense model and a candidate in turn, after a warm-up."""
+        prefill = self.settings.latency_prompt * self.sizes.layers * self.speed.layer
+        request = prefill + self.steps(self.settings.latency_decode, 0)
+        return 2 * (self.settings.latency_repeats * request + prefill + self.steps(2, 0))
+
+    def moved(self, weights: float) -> float:
+        """So many weights read from or written to disk."""
+        return weights * self.sizes.bytes / DISK

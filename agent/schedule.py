@@ -1,0 +1,79 @@
+"""What a run will do, in integers, before it has done anything: generations, candidates, stages, turns of the brain.
+
+The counts are those of the dearest run that the settings allow: every generation is full, the better half of it
+reaches the next stage, nothing is known from earlier runs, and patience never ends the search. What a run really does
+is at most this.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from agent.arms import Arm
+from agent.quotas import FLOOR, quotas
+from agent.settings import Settings
+
+REPEATS = 2  # replies asked for, per candidate that the brain is to make: some repeat what is known already
+
+
+@dataclass(frozen=True, slots=True)
+class Round:
+    """One generation."""
+
+    number: int
+    made: int  # candidates made, founders not counted
+    by_brain: int  # of those, the most that the brain may have to make
+    share: int  # of those, as many as it makes while all makers do equally well
+    measured: tuple[int, ...]  # candidates measured for the first time at each fidelity
+
+
+def rounds(settings: Settings, arm: Arm, remembered: int = 0) -> tuple[Round, ...]:
+    """The generations of a run, the first population first.
+
+    Args:
+        settings: the settings of the run.
+        arm: who decides.
+        remembered: profiles of earlier runs that it starts with.
+    """
+    remembered = remembered if arm.searches else 0
+    seeds = len(arm.founders) + remembered
+    made = max(0, min(settings.initial if arm.initial else 0, settings.evaluations - seeds))
+    known = arm.asks_brain and "uniform" in arm.founders  # on the first fidelity: prompts quote it from the start
+    found = [
+        Round(
+            number=0,
+            made=made,
+            by_brain=_most(arm.initial, made) if arm.initial else 0,
+            share=quotas([], arm.initial, made).get("brain", 0),
+            measured=_stages(seeds + made, len(arm.founders), len(settings.fidelity), known),
+        )
+    ]
+    evaluated = found[0].measured[0]
+    while arm.vary and evaluated < settings.evaluations:
+        made = min(settings.offspring, settings.evaluations - evaluated)
+        most, share = _most(arm.vary, made), quotas([], arm.vary, made).get("brain", 0)
+        found.append(Round(len(found), made, most, share, _stages(made, 0, len(settings.fidelity), False)))
+        evaluated += made
+    return tuple(found)
+
+
+def making_turns(candidates: int, samples: int) -> int:
+    """Turns in which the brain makes `candidates`, with `REPEATS`."""
+    return REPEATS * math.ceil(candidates / samples)
+
+
+def _most(makers: tuple[str, ...], made: int) -> int:
+    """Candidates that the brain may have to make, if of all makers it did best: all others keep their floor."""
+    if "brain" not in makers:
+        return 0
+    return max(min(made, 1), made - FLOOR * (len(makers) - 1))
+
+
+def _stages(candidates: int, always: int, stages: int, known: bool) -> tuple[int, ...]:
+    """Candidates measured at each stage: all, then the better half and the `always` founders, and so on."""
+    counts = [candidates - known]
+    for _ in range(stages - 1):
+        candidates = min(candidates, math.ceil(candidates / 2) + always)
+        counts.append(candidates)
+    return tuple(counts)

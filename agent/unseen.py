@@ -1,0 +1,46 @@
+"""Fitness on tokens of the fitness text that the search never saw: what final choices are made by.
+
+A search fits the tokens it sees, so its own figures flatter its best candidates.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from agent.facts import eligible
+from agent.settings import Settings
+from memory.profile import Profile
+from memory.records import Candidate
+from tools.evaluation.fitness import mean
+from tools.evaluation.tool import measure
+from tools.workbench import FITNESS, Progress, Workbench
+
+FINISH_STEP = -2  # measurements made after the last turn
+
+
+def compare_unseen(bench: Workbench, settings: Settings, progress: Progress | None = None) -> dict[str, float]:
+    """Fitness of the best few candidates and the closed forms on tokens that the search never saw, by id."""
+    rows = {row.id: row for row in bench.memory.recall(Candidate, run=bench.run)}
+    ranked = eligible(bench, list(rows))
+    few = ranked[: settings.final_candidates]
+    few += [name for name in ranked[settings.final_candidates :] if rows[name].proposed_by == "seed"]
+    fitness = unseen_fitness(bench, settings, [rows[name].profile for name in few], progress)
+    return {name: fitness[rows[name].profile] for name in few if rows[name].profile in fitness}
+
+
+def unseen_fitness(
+    bench: Workbench, settings: Settings, profiles: Sequence[Profile], progress: Progress | None = None
+) -> dict[Profile, float]:
+    """Mean KL of `profiles` in nats a token on the unseen tokens, without those that could not be measured."""
+    first = settings.sequences(settings.fidelity[-1])
+    sequences = range(first, first + settings.sequences(settings.final_tokens))
+    measure(replace(bench, progress=progress), profiles, sequences, FINISH_STEP)
+    fitness = {}
+    for profile in profiles:
+        scores = bench.scores(profile, FITNESS)
+        known = [scores[index].kl for index in sequences if index in scores]
+        values = [value for value in known if value is not None]
+        if len(values) == len(sequences):
+            fitness[profile] = mean(values)
+    return fitness

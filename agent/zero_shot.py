@@ -1,0 +1,70 @@
+"""The seven zero-shot tasks on the models of the final table: at the end of a run that asks for them, or afterwards.
+
+They come last, because they take longest: the checkpoint and the other figures are there before. Every task of every
+model is in the memory as soon as it is measured, so this goes on where it was stopped.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import closing, contextmanager
+from dataclasses import replace
+
+from agent.atomic import atomic_write
+from agent.card_facts import card_facts
+from agent.outcome import FOUND, RECALIBRATED, Outcome
+from agent.preparation import Prepared
+from agent.recalibrated import Recalibrated, recalibrated_memory
+from agent.run_directory import RunDirectory
+from agent.settings import Settings
+from agent.task_table import task_table
+from agent.unseen import FINISH_STEP
+from agent.view import View
+from memory.profile import Profile
+from tools.evaluation.tasks.rows import TASKS
+from tools.evaluation.tasks.suite import TaskSuite
+from tools.export.card import model_card
+from tools.workbench import Workbench
+
+CARD = "README.md"  # the model card in an exported folder
+
+
+def with_tasks(
+    prepared: Prepared,
+    settings: Settings,
+    run: RunDirectory,
+    outcome: Outcome,
+    models: Mapping[str, tuple[Workbench, Profile]],
+    view: View,
+) -> Outcome:
+    """The outcome with `models` in its zero-shot table, which then is on the model card of the checkpoint too."""
+    table = task_table(models, FINISH_STEP, view)
+    outcome = outcome.model_copy(update={"tasks": outcome.tasks.joined(table) if outcome.tasks else table})
+    if outcome.verified is not None and run.model.is_dir():
+        profile = Profile(tuple(outcome.attention), tuple(outcome.mlp))
+        card = model_card(card_facts(prepared, settings, outcome, run), profile, prepared.bench.budget.space)
+        atomic_write(run.model / CARD, str(card))
+    return outcome
+
+
+@contextmanager
+def models_of(
+    bench: Workbench, rivals: Mapping[str, Profile], found: Profile, refitted: Recalibrated | None
+) -> Iterator[dict[str, tuple[Workbench, Profile]]]:
+    """The models of the final table by name; the recalibrated one where it is the result."""
+    models = {"dense": bench.elastic.space.dense(), **rivals, FOUND: found}
+    plain = {name: (bench, profile) for name, profile in models.items()}
+    if refitted is None or not refitted.facts.better:
+        yield plain
+        return
+    with closing(recalibrated_memory(bench, found)) as memory:
+        yield {**plain, RECALIBRATED: (replace(bench, elastic=refitted.elastic, memory=memory), found)}
+
+
+def known_on_tasks(outcome: Outcome, suite: TaskSuite, candidate: str | None) -> bool:
+    """Whether the zero-shot table has what is asked for: a candidate, or every model of the final table."""
+    if outcome.tasks is None or any(outcome.tasks.data.get(task) != suite.digest(task) for task in TASKS):
+        return False
+    others = {row.name for row in outcome.rows} - {RECALIBRATED}
+    wanted = {candidate} if candidate is not None else others | {outcome.result}
+    return wanted <= {row.name for row in outcome.tasks.rows if row.mean is not None}

@@ -1,0 +1,333 @@
+"""Recalibration: every refit solves its least-squares problem on the pruned model's own activations, in order."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+import torch
+from torch import Tensor
+
+from memory.profile import PARTS, Part, Profile
+from tests.tiny import MLP_UNIT, tiny_model
+from tests.tools.evaluation.populations import text, tiny_elastic
+from tools.evaluation.targets import DenseTargets
+from tools.evaluation.walk import PopulationWalk
+from tools.export.card import CardFacts
+from tools.export.publish import publish
+from tools.pruning.calibration import CalibrationFileError, calibrate
+from tools.pruning.compensation import RecalibratedError, refit
+from tools.pruning.elastic import ElasticModel, ElasticModelError
+from tools.pruning.recalibration import RecalibrationError, recalibrate
+from tools.pruning.store import OUTPUTS, output_projection
+
+TEXT = text(6, 24, seed=3)
+OTHER = text(3, 17, seed=4)
+PROFILE = Profile((2, 4, 1), (6, 3, 12))  # two places at full width, the last one among them
+MODELS: dict[str, dict[str, object]] = {
+    "llama": {},
+    "llama, multi-head": {"mha": True},
+    "llama, all biases": {"attention_bias": True, "mlp_bias": True},
+    "qwen2, biases": {"family": "qwen2"},
+    "qwen3, sliding window": {
+        "family": "qwen3",
+        "sliding_window": 6,
+        "use_sliding_window": True,
+        "max_window_layers": 1,
+    },
+}
+
+
+def recalibrated(elastic: ElasticModel, profile: Profile = PROFILE, **options: object) -> ElasticModel:
+    return elastic.recalibrated(recalibrate(elastic, profile, TEXT, **options))
+
+
+class Problem(NamedTuple):
+    """One output projection of the pruned model, with earlier ones refitted, as activations."""
+
+    layer: int
+    part: Part
+    weight: Tensor  # [hidden, channels], dense
+    inputs: Tensor  # [tokens, channels]
+    target: Tensor  # [tokens, hidden], net of the bias
+
+    def solution(self, k: int, damping: float = 0.01) -> Tensor:
+        """The damped least squares as one tall plain problem: below the inputs are rows that say V = W[:, :k]."""
+        below = self.ridge(damping) ** 0.5 * torch.eye(k, dtype=torch.float64)
+        system = torch.cat([self.inputs[:, :k], below])
+        return torch.linalg.lstsq(system, torch.cat([self.target, below @ self.weight[:, :k].T])).solution.T
+
+    def ridge(self, damping: float) -> float:
+        return damping * float(self.inputs.square().sum(0).mean())
+
+    def error(self, kept: Tensor) -> float:
+        return float((self.target - self.inputs[:, : kept.shape[1]] @ kept.double().T).square().sum())
+
+    def objective(self, kept: Tensor, damping: float = 0.01) -> float:
+        pull = float((kept.double() - self.weight[:, : kept.shape[1]]).square().sum())
+        return self.error(kept) + self.ridge(damping) * pull
+
+
+@torch.no_grad()
+def problems(elastic: ElasticModel, profile: Profile, ids: Tensor = TEXT) -> Iterator[Problem]:
+    """Every place in order, from two whole models in float64; the answer goes into the pruned one before the next.
+
+    Whatever is removed reads as zero columns of the output projection, so the pruned model has the dense shapes.
+    """
+    dense, pruned = copy.deepcopy(elastic.model).double(), copy.deepcopy(elastic.model).double()
+    for index in range(elastic.space.n_layers):
+        for part in PARTS:
+            output = output_projection(pruned.model.layers[index], part)
+            before, _, inputs = run(pruned, index, part, ids)
+            _, after, _ = run(dense, index, part, ids)
+            target = (after - before).flatten(0, 1)
+            if output.bias is not None:
+                target = target - output.bias
+            problem = Problem(index, part, output.weight.clone(), inputs.flatten(0, 1), target)
+            yield problem
+            k = output.in_features // elastic.space.units(part) * profile.widths(part)[index]
+            output.weight.zero_()
+            output.weight[:, :k] = problem.solution(k)
+
+
+def run(model, index: int, part: Part, ids: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """The residual stream before and after one place, and the inputs of its output projection."""
+    layer = model.model.layers[index]
+    seen: dict[str, Tensor] = {}
+    first, second = layer.input_layernorm, layer.post_attention_layernorm
+    hooks = [
+        first.register_forward_pre_hook(lambda _, inputs: seen.__setitem__("start", inputs[0])),
+        second.register_forward_pre_hook(lambda _, inputs: seen.__setitem__("middle", inputs[0])),
+        layer.register_forward_hook(lambda _, inputs, out: seen.__setitem__("end", out)),
+        output_projection(layer, part).register_forward_pre_hook(lambda _, x: seen.__setitem__("inputs", x[0])),
+    ]
+    model(ids)
+    for hook in hooks:
+        hook.remove()
+    names = ("start", "middle", "inputs") if part == "attention" else ("middle", "end", "inputs")
+    before, after, inputs = (seen[name] for name in names)
+    return before, after, inputs
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_every_width_of_every_place_solves_the_literal_problem(name):
+    elastic = tiny_elastic(**MODELS[name])
+    found = recalibrated(elastic, batch=4)
+    for problem in problems(elastic, PROFILE):
+        units = elastic.space.units(problem.part)
+        for width in range(1, units + 1):
+            k = problem.weight.shape[1] // units * width
+            ours = found.block_weights(problem.layer, problem.part, width)[f"{OUTPUTS[problem.part]}.weight"]
+            torch.testing.assert_close(ours.double(), problem.solution(k), rtol=1e-3, atol=3e-4)
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_no_other_refit_has_a_lower_damped_error_at_its_place(name):
+    elastic = tiny_elastic(**MODELS[name])
+    found = recalibrated(elastic)
+    for problem in problems(elastic, PROFILE):
+        width = PROFILE.widths(problem.part)[problem.layer]
+        key = f"{OUTPUTS[problem.part]}.weight"
+        ours = found.block_weights(problem.layer, problem.part, width)[key]
+        slice_ = problem.weight[:, : ours.shape[1]]
+        parallel = elastic.block_weights(problem.layer, problem.part, width).get(key, slice_)
+        on_own_inputs = refit(problem.weight.float(), (problem.inputs.T @ problem.inputs).float(), ours.shape[1])
+        for other in (slice_, parallel, on_own_inputs):
+            assert problem.objective(ours) <= problem.objective(other) * (1 + 1e-5) + 1e-8
+        assert problem.error(ours) <= problem.error(slice_) * (1 + 1e-5) + 1e-8
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_the_recalibrated_model_is_closer_to_the_dense_one_on_the_text_it_saw(seed):
+    elastic = tiny_elastic(seed=seed)
+    dense = elastic.logits(TEXT, elastic.space.dense())
+    searched = (elastic.logits(TEXT, PROFILE) - dense).square().mean()
+    assert (recalibrated(elastic).logits(TEXT, PROFILE) - dense).square().mean() < searched / 2
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_the_dense_profile_stays_the_dense_function(name):
+    elastic = tiny_elastic(**MODELS[name])
+    dense = elastic.space.dense()
+    found = recalibrated(elastic, dense)
+    torch.testing.assert_close(found.logits(OTHER, dense), elastic.logits(OTHER, dense), rtol=1e-4, atol=1e-4)
+
+
+def test_at_the_dense_profile_the_moments_are_those_of_the_calibration():
+    model = tiny_model("qwen2")
+    calibration = calibrate(model, TEXT)
+    elastic = ElasticModel(model, calibration, mlp_unit=MLP_UNIT)
+    found = recalibrate(elastic, elastic.space.dense(), TEXT)
+    assert found.tokens == calibration.tokens == TEXT.numel()
+    for index in range(3):
+        for part in PARTS:
+            ours, theirs = found.features(index, part), elastic._features(index, part)
+            torch.testing.assert_close(ours.gram, theirs.gram, rtol=1e-4, atol=1e-3)
+            torch.testing.assert_close(ours.sums, theirs.sums, rtol=1e-4, atol=1e-3)
+            assert ours.tokens == theirs.tokens
+            assert ours.carried is not None and ours.carried.abs().max() < 1e-3
+            squares = (each.input_squares(index, part) for each in (found, calibration))
+            torch.testing.assert_close(*squares, rtol=1e-4, atol=1e-3)
+
+
+def test_with_a_share_of_nothing_every_place_makes_up_for_its_own_units_alone():
+    elastic = tiny_elastic()
+    calibration = recalibrate(elastic, PROFILE, TEXT, share=0.0)
+    found = elastic.recalibrated(calibration)
+    for index in range(3):
+        for part in PARTS:
+            weight = output_projection(elastic.model.model.layers[index], part).weight
+            ours = found.block_weights(index, part, 2)[f"{OUTPUTS[part]}.weight"]
+            gram = calibration.features(index, part).gram
+            torch.testing.assert_close(ours, refit(weight, gram, ours.shape[1]), rtol=1e-5, atol=1e-6)
+
+
+def test_the_share_is_what_is_carried_of_the_first_error():
+    elastic = tiny_elastic()
+    whole, half = (recalibrate(elastic, PROFILE, TEXT, share=share) for share in (1.0, 0.5))
+    # what comes before the second place does not depend on the share: the first place has no error to carry
+    one, other = whole.features(0, "mlp"), half.features(0, "mlp")
+    torch.testing.assert_close(other.gram, one.gram)
+    torch.testing.assert_close(other.carried, one.carried / 2)
+    assert one.carried.abs().max() > 1 and whole.features(0, "attention").carried.abs().max() == 0
+
+
+def test_how_the_text_is_batched_changes_nothing():
+    elastic = tiny_elastic()
+    one, all_ = (recalibrate(elastic, PROFILE, TEXT, batch=batch) for batch in (1, 8))
+    torch.testing.assert_close(one.mlp[2].gram, all_.mlp[2].gram, rtol=1e-3, atol=1e-2)
+    torch.testing.assert_close(one.mlp[2].carried, all_.mlp[2].carried, rtol=1e-3, atol=1e-2)
+
+
+def test_the_elastic_model_is_left_as_it_was_and_shares_its_weights():
+    elastic = tiny_elastic()
+    before = {name: tensor.clone() for name, tensor in elastic.model.state_dict().items()}
+    logits, residual = elastic.logits(OTHER, PROFILE), elastic.residual(1, "mlp")
+    found = recalibrated(elastic)
+    found.logits(OTHER, PROFILE)
+    assert found.model is elastic.model and found.store is elastic.store and found.orders is elastic.orders
+    assert all(torch.equal(before[name], tensor) for name, tensor in elastic.model.state_dict().items())
+    assert torch.equal(elastic.logits(OTHER, PROFILE), logits) and torch.equal(elastic.residual(1, "mlp"), residual)
+    assert elastic.block_weights(1, "attention", 4) == {} and not elastic.is_recalibrated
+    assert "o_proj.weight" in found.block_weights(1, "attention", 4) and found.is_recalibrated
+    assert not any(module._forward_pre_hooks for module in elastic.model.modules())
+
+
+def test_only_the_refits_are_remembered():
+    found = recalibrated(tiny_elastic())
+    found.logits(OTHER, PROFILE)
+    refits = sum(
+        found.block_weights(index, part, PROFILE.widths(part)[index])[f"{OUTPUTS[part]}.weight"].nbytes
+        for index in range(3)
+        for part in PARTS
+    )
+    assert found._compensator.memo.used == refits
+
+
+@pytest.mark.parametrize("name", ["llama, multi-head", "qwen2, biases"])
+def test_an_exported_folder_is_the_recalibrated_model(name, tmp_path):
+    found = recalibrated(tiny_elastic(**MODELS[name]))
+    card = CardFacts("tiny", "llama", 0.3, (), "random text", "python main.py")
+    exported, verified = publish(found, PROFILE, None, tmp_path / "model", card, OTHER)
+    assert exported.parameters == found.space.params(PROFILE)
+    assert verified.ok
+
+
+def test_a_walk_scores_the_recalibrated_model_and_keeps_no_state_of_the_other():
+    elastic = tiny_elastic()
+    found = recalibrated(elastic)
+    targets = DenseTargets.build(elastic, elastic.store, OTHER, k=64)
+    profiles = [PROFILE, PROFILE.with_width(2, "mlp", 5)]
+    walk = PopulationWalk(elastic, elastic.store, targets, OTHER)
+    searched = walk.measure(profiles, range(3))
+    walk.elastic = found
+    ours = walk.measure(profiles, range(3))
+    alone = PopulationWalk(found, found.store, targets, OTHER, prefix_memory=0).measure(profiles, range(3))
+    assert [one.kl for one in ours] == [one.kl for one in alone] != [one.kl for one in searched]
+    likely = torch.log_softmax(found.logits(OTHER, PROFILE), -1)[:, :-1].gather(-1, OTHER[:, 1:, None])
+    assert ours[0].nll == pytest.approx((-likely).mean((1, 2)).tolist(), rel=1e-4)
+
+
+def test_it_runs_in_the_type_of_the_weights():
+    model = tiny_model("llama", dtype=torch.bfloat16)
+    found = recalibrated(ElasticModel(model, calibrate(model, TEXT), mlp_unit=MLP_UNIT))
+    assert found.block_weights(0, "mlp", 6)["down_proj.weight"].dtype == torch.bfloat16
+    assert torch.isfinite(found.logits(OTHER, PROFILE)).all()
+
+
+@pytest.mark.parametrize("part", PARTS)
+def test_norms_and_fluctuations_are_in_the_order_of_its_channels(part):
+    model = tiny_model("llama")
+    elastic = ElasticModel(model, calibrate(model, TEXT), mlp_unit=MLP_UNIT)
+    found = recalibrated(elastic, elastic.space.dense())
+    for (weight, norms), (same, expected) in zip(found.weights_and_norms(1), elastic.weights_and_norms(1), strict=True):
+        assert weight is same
+        torch.testing.assert_close(norms, expected, rtol=1e-3, atol=1e-3)
+    ours, theirs = found.channel_fluctuations(1, part), elastic.channel_fluctuations(1, part)
+    torch.testing.assert_close(ours, theirs, rtol=1e-2, atol=1e-3)
+
+
+def test_progress_ends_where_it_said():
+    told: list[tuple[int, int]] = []
+    recalibrate(tiny_elastic(), PROFILE, TEXT, progress=lambda done, total: told.append((done, total)))
+    assert told == [(1, 3), (2, 3), (3, 3)]
+
+
+@pytest.mark.parametrize("compensation", ["none", "bias"])
+def test_a_model_without_refits_is_refused(compensation):
+    elastic = tiny_elastic(compensation=compensation)
+    with pytest.raises(RecalibrationError, match="least-squares refits"):
+        recalibrate(elastic, PROFILE, TEXT)
+    with pytest.raises(ElasticModelError, match=f"'lstsq', not '{compensation}'"):
+        elastic.recalibrated(recalibrate(tiny_elastic(), PROFILE, TEXT))
+
+
+BAD: dict[str, tuple[Profile, Tensor, float, str]] = {
+    "profile": (Profile((5, 1, 1), (1, 1, 1)), TEXT, 1.0, "not a profile of this model: 5,1,1"),
+    "no text": (PROFILE, TEXT[:0], 1.0, "rows of tokens"),
+    "a row": (PROFILE, TEXT[0], 1.0, "rows of tokens"),
+    "share": (PROFILE, TEXT, 1.5, "0 to 1, got 1.5"),
+    "no share": (PROFILE, TEXT, float("nan"), "0 to 1, got nan"),
+}
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_what_cannot_be_recalibrated_with_is_named(name):
+    profile, ids, share, said = BAD[name]
+    with pytest.raises(RecalibrationError, match=said):
+        recalibrate(tiny_elastic(), profile, ids, share=share)
+
+
+def test_states_that_are_not_finite_name_their_place():
+    elastic = tiny_elastic()
+    with torch.no_grad():
+        elastic.model.model.layers[1].mlp.up_proj.weight[0, 0] = torch.inf
+    with pytest.raises(RecalibrationError, match="mlp of layer 1"):
+        recalibrate(elastic, PROFILE, TEXT)
+
+
+def test_a_model_is_recalibrated_once_and_with_a_recalibration():
+    elastic = tiny_elastic()
+    calibration = recalibrate(elastic, PROFILE, TEXT)
+    found = elastic.recalibrated(calibration)
+    with pytest.raises(ElasticModelError, match="once"):
+        found.recalibrated(calibration)
+    with pytest.raises(ElasticModelError, match="recalibrate made"):
+        elastic.recalibrated(elastic._calibration)
+    with pytest.raises(RecalibrationError, match="once"):
+        recalibrate(found, PROFILE, TEXT)
+    with pytest.raises(ElasticModelError, match="96 mlp channels, the model 64"):
+        tiny_elastic(intermediate_size=64).recalibrated(calibration)
+
+
+def test_a_recalibrated_model_has_no_residuals_and_its_moments_no_file(tmp_path: Path):
+    elastic = tiny_elastic()
+    calibration = recalibrate(elastic, PROFILE, TEXT)
+    with pytest.raises(RecalibratedError, match="ask the elastic model"):
+        elastic.recalibrated(calibration).residual(0, "mlp")
+    with pytest.raises(CalibrationFileError, match="one profile"):
+        calibration.save(tmp_path / "file")
+    assert not list(tmp_path.iterdir())

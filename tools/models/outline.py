@@ -1,0 +1,95 @@
+"""A target model without its weights: its shapes, its tokenizer, and how much of it is still to be fetched.
+
+A config says how large everything will be, so what a run costs, and whether its target can be reached at all, is known
+before a single weight is fetched or read. The model is built on the meta device, where tensors have shapes and no
+numbers.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from huggingface_hub.errors import StrictDataclassError
+
+from tools.models import checkpoint
+from tools.models.bundled import MODEL_BUNDLE, MODEL_CONFIG, model_folder, to_fetch
+from tools.models.families import Family, family_of
+from tools.models.hub import fetch_outline
+from tools.models.quiet import quiet
+from tools.models.source import ModelSource, load_tokenizer
+
+# What transformers raises for a config whose values make no sense.
+_SENSELESS = (ValueError, TypeError, KeyError, AttributeError, ArithmeticError, RuntimeError, StrictDataclassError)
+
+
+@dataclass(frozen=True, slots=True)
+class ModelOutline:
+    """What is known of a dense target model before its weights are."""
+
+    name: str  # as in file names and reports
+    family: Family
+    model: Any  # a transformers causal LM of the family's own class on the meta device
+    tokenizer: Any  # its transformers tokenizer; None where it was not asked for or comes with the weights
+    to_fetch: int  # bytes that loading the model will fetch first
+    has_weights: bool  # False for a folder that holds none yet
+
+
+def outline(
+    source: ModelSource, *, tokenizer: bool = True, trust_remote_code: bool = False, cache: Path | None = None
+) -> ModelOutline:
+    """The outline of a model: of one on the hub config and tokenizer are fetched, of the bundled one nothing is.
+
+    Args:
+        source: what `resolve` returned.
+        tokenizer: load the tokenizer too.
+        trust_remote_code: allow a tokenizer that brings its own Python code.
+        cache: where the bundled model is kept; None for the default.
+
+    Raises:
+        SelfPrunerError: what `checkpoint.check_config` and `fetch_outline` raise; NotACheckpointError for a config
+            that no model can be made from; TokenizerError.
+    """
+    missing, folder = 0, model_folder(cache)
+    if source.kind == "bundled":
+        missing = to_fetch(MODEL_BUNDLE, cache)
+    elif source.kind == "hub":
+        folder, missing = fetch_outline(source.location, source.revision, tokenizer, trust_remote_code)
+    else:
+        folder = Path(source.location)
+    known = folder.is_dir()
+    fields = checkpoint.read_config(folder / "config.json") if known else MODEL_CONFIG
+    family = checkpoint.check_config(fields)
+    return ModelOutline(
+        name=source.name,
+        family=family,
+        model=skeleton(fields, source.name),
+        tokenizer=load_tokenizer(folder, trust_remote_code) if tokenizer and known else None,
+        to_fetch=missing,
+        has_weights=source.kind != "folder" or checkpoint.has_weights(folder),
+    )
+
+
+def skeleton(fields: dict[str, Any], name: str) -> Any:
+    """The model that a config.json describes, on the meta device; `name` is what the error calls it.
+
+    Raises:
+        NotACheckpointError: the config describes no model.
+        UnsupportedFamilyError: the config is of another family.
+    """
+    import torch
+    import transformers
+
+    family = family_of(fields)
+    try:
+        with quiet(), torch.device("meta"):
+            config = transformers.AutoConfig.for_model(**fields)
+            config._attn_implementation = "sdpa"
+            model = getattr(transformers, family.architecture)(config).eval().requires_grad_(False)
+            if not len(model.get_decoder().layers):
+                raise ValueError("it has no layers")
+    except _SENSELESS as error:
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise checkpoint.NotACheckpointError(f"the config.json of {name!r} describes no model: {reason}") from error
+    return model
