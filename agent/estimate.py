@@ -8,18 +8,20 @@ once as they will be at most; what is taken for likely is named here and shown w
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Literal
 
 from agent.arms import Arm
+from agent.facts import ATTEMPTS
 from agent.rates import Rates
-from agent.schedule import REPEATS, Round, making_turns
+from agent.schedule import Round, making_turns
 from agent.settings import Settings
 from agent.talk import Talk
 from prompts.variables import Kind
 
 SHARED = 0.7  # of the work of candidates one by one is left where they share it with siblings and parents
 SPOKEN = 0.6  # of the longest reply is said
+TRIED = 0.5  # of the attempts that the rules give the brain are made: some replies repeat what is known
 
 Phase = Literal["before", "search", "after"]
 
@@ -44,10 +46,11 @@ class Spoken:
     turns: int = 0
     read: int = 0
     computed: int = 0  # of those read, tokens that no cache holds
+    likely_computed: float = 0.0
     written: int = 0
     steps: int = 0
-    likely_written: float = field(default=0.0)
-    likely_steps: float = field(default=0.0)
+    likely_written: float = 0.0
+    likely_steps: float = 0.0
 
     def ask(self, kind: Kind, turns: int, replies: int, likely_turns: float, likely_replies: float) -> None:
         """Add so many turns of one kind with so many replies in all."""
@@ -56,6 +59,7 @@ class Spoken:
         self.turns += turns
         self.read += turns * talk.prompt
         self.computed += turns * (talk.prompt - talk.cached) + new
+        self.likely_computed += likely_turns * (talk.prompt - talk.cached) + new
         self.written += replies * talk.reply
         self.steps += turns * talk.steps
         self.likely_written += SPOKEN * likely_replies * talk.reply
@@ -123,7 +127,7 @@ def _spoken(settings: Settings, arm: Arm, rounds: Sequence[Round], talks: Mappin
         if one.by_brain:
             kind: Kind = "vary" if one.number else "initialise"
             most, usual = (making_turns(count, settings.samples) for count in (one.by_brain, one.share))
-            spoken.ask(kind, most, REPEATS * one.by_brain, usual, REPEATS * one.share)
+            spoken.ask(kind, most, ATTEMPTS * one.by_brain, TRIED * usual, TRIED * ATTEMPTS * one.share)
         if arm.survive == "brain":
             spoken.ask(closing, 1, 1, 1, 1)
     if arm.survive == "brain" and settings.benchmarks:
@@ -162,9 +166,9 @@ def _search(rates: Rates, arm: Arm, rounds: Sequence[Round], spoken: Spoken) -> 
         before = fidelity
     items.append(_shared("search", "Least-squares refits", 0, rates.refits(sum(one.measured[0] for one in rounds))))
     if spoken.turns:
-        reading = rates.dense(spoken.computed)
+        usual, most = rates.dense(spoken.likely_computed), rates.dense(spoken.computed)
         items += [
-            Item("search", f"Brain reads {spoken.turns} prompts", spoken.computed, reading / REPEATS, reading, True),
+            Item("search", f"Brain reads {spoken.turns} prompts", spoken.computed, usual, most, True),
             Item(
                 "search",
                 "Brain writes",

@@ -2,7 +2,7 @@
 
 The counts are those of the dearest run that the settings allow: every generation is full, the better half of it
 reaches the next stage, nothing is known from earlier runs, and patience never ends the search. What a run really does
-is at most this.
+is at most this; a brain that fails turn after turn may be asked more often, for fewer replies.
 """
 
 from __future__ import annotations
@@ -11,10 +11,9 @@ import math
 from dataclasses import dataclass
 
 from agent.arms import Arm
+from agent.facts import ATTEMPTS
 from agent.quotas import FLOOR, quotas
 from agent.settings import Settings
-
-REPEATS = 2  # replies asked for, per candidate that the brain is to make: some repeat what is known already
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,8 +58,8 @@ def rounds(settings: Settings, arm: Arm, remembered: int = 0) -> tuple[Round, ..
 
 
 def making_turns(candidates: int, samples: int) -> int:
-    """Turns in which the brain makes `candidates`, with `REPEATS`."""
-    return REPEATS * math.ceil(candidates / samples)
+    """Turns in which the brain makes `candidates`, with as many attempts as the rules give it."""
+    return ATTEMPTS * math.ceil(candidates / samples)
 
 
 def _most(makers: tuple[str, ...], made: int) -> int:

@@ -10,9 +10,9 @@ from typing import Any
 import torch
 
 from agent.dry_run import Bill
-from agent.estimate import SHARED, SPOKEN
+from agent.estimate import SHARED, SPOKEN, TRIED
+from agent.facts import ATTEMPTS
 from agent.footprint import Bytes
-from agent.schedule import REPEATS
 from agent.view import View
 
 WIDTH = 110  # characters of a line of a schema
@@ -89,8 +89,8 @@ def _costs(bill: Bill, view: View) -> None:
     view.line(f"Charged: {cost.charged:,} tokens, probed, evaluated or computed by the brain{limit}.")
     if cost.spoken.turns:
         view.line(
-            f"The brain is asked {cost.spoken.turns} times at the most; its prompts have {cost.spoken.read:,} tokens, of "
-            "which those that all prompts begin with are computed once."
+            f"The brain is asked up to {cost.spoken.turns} times, with {cost.spoken.read:,} tokens of prompts; what they "
+            "all begin with is computed once."
         )
 
 
@@ -113,11 +113,12 @@ def assumptions(bill: Bill) -> list[str]:
         )
     lines.append(
         f"Likely: {SHARED:.0%} of the candidates' layers are computed, the rest is shared with siblings and parents; "
-        f"the brain says {SPOKEN:.0%} of its longest reply; makers of candidates do equally well."
+        f"all makers of candidates do equally well; the brain takes {TRIED * ATTEMPTS:g} replies a candidate and says "
+        f"{SPOKEN:.0%} of the longest one."
     )
     lines.append(
         "At most: nothing is shared, nothing is known from earlier runs or kept in the cache, patience never ends the "
-        f"search, and each candidate takes the brain {REPEATS} replies."
+        f"search, and the brain takes {ATTEMPTS} replies a candidate, all of them as long as can be."
     )
     return lines
 

@@ -85,6 +85,10 @@ def _came_of(acts: list[Act]) -> str:
     result = results[0]
     if acts[0].tool == "evaluate":
         scored = [row for row in result["results"] if row["status"] == "ok"]
+        if result["fidelity"] == "tasks":
+            best = max(scored, key=lambda row: row["mean_accuracy"], default=None)
+            lead = f", best {best['id']} {100 * best['mean_accuracy']:.1f}%" if best else ""
+            return f"{len(result['results'])} candidates on the zero-shot tasks{lead}"
         best = min(scored, key=lambda row: row["fitness"], default=None)
         lead = f", best {best['id']} {best['fitness']:.4f}" if best else ""
         return f"{len(result['results'])} candidates on {result['fidelity']} tokens{lead}"

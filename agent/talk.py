@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from agent.brain.schema import alternatives, array_lengths, item_schema
+from agent.brain.schema import alternatives, array_lengths, integer_range, item_schema
 
 Schema = Mapping[str, Any]
 FILLER = "7"  # what free text is counted as: in most vocabularies every digit is a token, so no text has more of them
@@ -59,18 +59,19 @@ def longest(schema: Schema) -> Any:
     if "const" in schema:
         return schema["const"]
     branches = alternatives(schema)
-    if "enum" in schema:
-        return max(schema["enum"], key=lambda value: len(compact(value)))
-    if branches is not None:
-        return max(map(longest, branches), key=lambda value: len(compact(value)))
+    if "enum" in schema or branches is not None:
+        return _longest_of(schema["enum"] if "enum" in schema else [longest(branch) for branch in branches or ()])
     if "properties" in schema:
         return {name: longest(field) for name, field in schema["properties"].items()}
-    if schema.get("type") == "array":
+    kind = schema.get("type")
+    if kind == "array":
         _, most = array_lengths(schema)
         return [longest(item_schema(schema, index) or {}) for index in range(most)]
-    if schema.get("type") == "string":
+    if kind == "string":
         return FILLER * schema.get("maxLength", 0)
-    return max(schema.get("minimum", 0), schema.get("maximum", 0), key=lambda value: len(compact(value)))
+    if kind == "integer":
+        return _longest_of(integer_range(schema))
+    return False if kind == "boolean" else None
 
 
 def decisions(schema: Schema) -> int:
@@ -79,17 +80,22 @@ def decisions(schema: Schema) -> int:
     if "const" in schema:
         return 0
     if "enum" in schema:
-        return max(len(compact(value)) for value in schema["enum"]) if len(schema["enum"]) > 1 else 0
+        return len(compact(longest(schema))) if len(schema["enum"]) > 1 else 0
     if branches is not None:
         return max(map(decisions, branches)) + (len(branches) > 1)
     if "properties" in schema:
         return sum(map(decisions, schema["properties"].values()))
-    if schema.get("type") == "array":
+    kind = schema.get("type")
+    if kind == "array":
         least, most = array_lengths(schema)
         return sum(decisions(item_schema(schema, index) or {}) for index in range(most)) + (most - least)
-    if schema.get("type") == "string":
-        return schema.get("maxLength", 0) + 1
+    if kind == "string":
+        return schema.get("maxLength", 0) + 1  # the last decision is to end it
     return len(compact(longest(schema)))
+
+
+def _longest_of(values: Sequence[Any]) -> Any:
+    return max(values, key=lambda value: len(compact(value)))
 
 
 def compact(value: Any) -> str:

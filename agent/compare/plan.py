@@ -125,7 +125,8 @@ def parse_arm(text: str) -> ArmSpec:
         elif Path(prompts).is_dir():
             overrides["prompts"] = Path(prompts).resolve()
         else:
-            raise PlanError(f"--arms: {', '.join(available_sets())}")
+            sets = ", ".join(available_sets())
+            raise PlanError(f"--arms: {prompts!r} is no prompt set and no folder; the sets are {sets}")
     for setting in settings:
         key, equals, value = setting.partition("=")
         key = key.strip().replace("-", "_")
@@ -145,7 +146,7 @@ def _value(key: str, text: str) -> Any:
             return tuple(int(number) for number in text.split(","))
         except ValueError:
             raise PlanError(f"--arms: {text!r} is not a list of whole numbers such as 1024,4096") from None
-    return {"true": True, "false": False, "none": None}.get(text.lower(), text)
+    return text  # pydantic makes of it what the setting is
 
 
 def plan(
@@ -189,7 +190,7 @@ def parse_seeds(text: str) -> tuple[int, ...]:
         PlanError: something else.
     """
     try:
-        numbers = tuple(int(word) for word in text.split(","))
+        numbers = tuple(int(word) for word in text.removesuffix(",").split(","))
     except ValueError:
         raise PlanError(f"--seeds: {text!r} is neither a count such as 5 nor a list such as 0,3,7") from None
     if len(numbers) == 1 and "," not in text:

@@ -1,6 +1,4 @@
-"""A run's zero-shot table: at its end or afterwards, on the screen, in the report, on the card, and never asked twice."""
-
-import json
+"""A run's zero-shot table: at its end or afterwards, on screen, in the report, on the card, and never asked twice."""
 
 import pytest
 
@@ -19,7 +17,7 @@ SMALL = (
     "--sequence-length 64 --fidelity 128,256 --probe-tokens 64 --final-tokens 128 --reporting-tokens 128 "
     "--calibration-length 64 --calibration-sequences 4 --evaluations 6 --offspring 3 --initial 2 --population 2 "
     "--benchmarks 0 --sparsity 0.3 --brain first"
-).split()
+)
 MODELS = ["dense", "uniform", "closed form", FOUND]
 
 
@@ -55,7 +53,7 @@ def run(call, model, cache, tmp_path):
     """Carries out a run in `tmp_path/runs`."""
 
     def run(*words):
-        return call("run", "--model", model, "--runs", tmp_path / "runs", "--cache", cache, *SMALL, *words)
+        return call("run", "--model", model, "--runs", tmp_path / "runs", "--cache", cache, *SMALL.split(), *words)
 
     return run
 
@@ -78,11 +76,6 @@ def asked(monkeypatch):
 def only_run(tmp_path):
     (path,) = (tmp_path / "runs").glob("tiny-*")
     return path
-
-
-def distinct(outcome):
-    """How many models the table really needed: the closed form may be uniform, and found may be either."""
-    return len({json.dumps([row.tasks[task].value for task in TASKS]) for row in outcome.tasks.rows})
 
 
 def expected(outcome):
@@ -167,7 +160,8 @@ def test_a_run_that_was_stopped_at_its_tasks_is_resumed_there(run, call, data, t
 
     with monkeypatch.context() as patch:
         patch.setattr(harness, "run_task", stopped)
-        assert run("--tasks", "--task-data", data, "--task-rows", "3")[0] == 130
+        words = ("--no-recalibrate", "--no-export", "--tasks", "--task-data", data, "--task-rows", "3")
+        assert run(*words)[0] == 130
     path = only_run(tmp_path)
     assert RunDirectory.open(path).status == "stopped"
     assert call("resume", path)[0] == 0
@@ -211,7 +205,17 @@ def test_only_a_finished_run_and_its_own_candidates_have_tasks(run, call, data, 
 
 def test_the_run_need_not_be_started_in_the_folder_of_its_data(model, cache, data, tmp_path, monkeypatch, capfd):
     monkeypatch.chdir(data.parent)
-    words = ["--model", model, "--runs", tmp_path / "runs", "--cache", cache, *SMALL, "--no-export", "--no-recalibrate"]
+    words = [
+        "--model",
+        model,
+        "--runs",
+        tmp_path / "runs",
+        "--cache",
+        cache,
+        *SMALL.split(),
+        "--no-export",
+        "--no-recalibrate",
+    ]
     words += ["--tasks", "--task-data", data.name, "--task-rows", "2"]
     assert main([str(word) for word in words]) == 0
     assert RunDirectory.open(only_run(tmp_path)).settings["task_data"] == str(data)

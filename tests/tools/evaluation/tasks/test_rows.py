@@ -70,9 +70,7 @@ def test_every_task_gives_the_fields_it_asks_about_and_no_others(tmp_path):
 
 def test_fewer_rows_than_asked_for_are_counted(tmp_path):
     write_tasks(tmp_path, 4, openbookqa=[])
-    with pytest.raises(
-        TaskDataError, match="holds 4 rows of piqa and --task-rows asks for 5: .*or 0 for all"
-    ):
+    with pytest.raises(TaskDataError, match="holds 4 rows of piqa and --task-rows asks for 5: .*or 0 for all"):
         read_rows(tmp_path, "piqa", 5)
     with pytest.raises(TaskDataError, match="openbookqa.jsonl holds no rows"):
         read_rows(tmp_path, "openbookqa", 0)

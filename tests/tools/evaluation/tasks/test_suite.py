@@ -91,9 +91,7 @@ def test_rows_of_the_hub_are_the_same_measurement_as_those_of_a_folder(tokenizer
 
 
 def test_the_hub_may_have_too_few_rows(tokenizer, hub):
-    with pytest.raises(
-        TaskDataError, match="the hub's data set of piqa holds 4 rows of piqa .* asks for 9"
-    ):
+    with pytest.raises(TaskDataError, match="the hub's data set of piqa holds 4 rows of piqa .* asks for 9"):
         TaskSuite(tokenizer, None, 9).rows("piqa")
 
 

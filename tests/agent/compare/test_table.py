@@ -1,0 +1,158 @@
+"""The table on screen, in Markdown and in CSV holds what was computed by hand."""
+
+import csv
+import io
+import math
+
+import pytest
+
+from agent.compare.figures import Comparison
+from agent.compare.statistics import Estimate
+from agent.compare.table import (
+    as_csv,
+    cost,
+    count,
+    markdown,
+    markdown_page,
+    number,
+    percent,
+    percent_change,
+    plus_minus,
+    quality,
+    table_rows,
+)
+from tests.agent.compare.invented import TEXTS, results, run_result
+
+RUNS = [
+    run_result("evolution", [30.0, 40.0, 50.0], seed=0, cost=1000.0),
+    run_result("evolution", [32.0, 44.0, 55.0], seed=1, cost=3000.0, repaired=2),
+    run_result("hybrid", 28.0, seed=0, recalibrated=27.0),
+    run_result("owl", 45.0, evaluations=1),
+]
+
+
+def rows_of(runs=RUNS, **values):
+    return table_rows(Comparison(results(runs, **values)))
+
+
+def named(rows, arm, where="30%"):
+    return next(row for row in rows if (row.arm, row.where) == (arm, where))
+
+
+def test_rows_are_the_dense_model_then_the_arms_from_the_best():
+    rows = rows_of()
+    assert [row.arm for row in rows] == ["dense", "hybrid", "evolution", "owl"]
+    assert [row.seeds for row in rows] == [0, 1, 2, 1]
+
+
+def test_a_row_has_means_and_half_widths_over_seeds():
+    row = named(rows_of(), "evolution")
+    assert row.perplexity["c4"].value == pytest.approx(42.0)
+    assert row.perplexity["c4"].half_width == pytest.approx(12.7062 * math.sqrt(8 / 2), abs=1e-3)
+    assert row.kl["c4"].value == pytest.approx(math.log(2.0) / 2 + math.log(2.2) / 2)
+    assert row.geometric.value == pytest.approx((30 * 40 * 50 * 32 * 44 * 55) ** (1 / 6))
+    assert row.costs["tokens"] == 2000.0 and row.costs["repaired"] == 1.5
+    assert row.recalibrated is None
+    assert named(rows_of(), "hybrid").recalibrated.value == pytest.approx(27.0)
+
+
+def test_several_sparsities_end_with_their_means_for_arms_that_have_all():
+    runs = [*RUNS, run_result("evolution", 90.0, sparsity=0.5), run_result("owl", 80.0, sparsity=0.5)]
+    rows = rows_of(runs)
+    assert [(row.arm, row.where) for row in rows[1:]] == [
+        ("owl", "30%"),
+        ("evolution", "30%"),
+        ("hybrid", "30%"),
+        ("owl", "50%"),
+        ("evolution", "50%"),
+        ("owl", "all"),
+        ("evolution", "all"),
+    ]
+    assert named(rows, "owl", "all").geometric.value == pytest.approx(60.0)
+    assert named(rows, "owl", "all").perplexity["c4"].value == pytest.approx(60.0)
+    assert named(rows, "owl", "all").mean_kl == pytest.approx(math.log(60 / 20))
+
+
+def test_the_dense_model_is_a_row_without_kl_or_cost():
+    dense = rows_of()[0]
+    assert (dense.where, dense.mean_kl, dense.costs) == ("0%", 0.0, {})
+    assert dense.geometric.value == pytest.approx(20.0)
+
+
+def test_a_comparison_without_runs_has_the_dense_model_alone():
+    assert [row.arm for row in rows_of([])] == ["dense"]
+
+
+@pytest.mark.parametrize(
+    ("value", "digits", "expected"),
+    [(47.756, 2, "47.76"), (None, 2, "-"), (math.inf, 2, "infinite"), (123456.7, 2, "123,457"), (0.0, 4, "0.0000")],
+)
+def test_figures_in_words(value, digits, expected):
+    assert number(value, digits) == expected
+
+
+def test_means_with_and_without_an_interval():
+    assert plus_minus(Estimate(47.756, 47.0, 48.5, 3), 2) == "47.76 ± 0.75"
+    assert plus_minus(Estimate(47.756, None, None, 1), 2) == "47.76"
+    assert plus_minus(None, 2) == "-"
+
+
+def test_counts_shares_and_changes_in_words():
+    assert [count(value) for value in (3.0, 2.5, 12345.6, 0, None)] == ["3", "2.5", "12,346", "0", "-"]
+    assert [percent(share) for share in (0.3, 0.125, 0.2000001)] == ["30%", "12.5%", "20%"]
+    assert [percent_change(math.log(ratio)) for ratio in (0.937, 1.5)] == ["-6.3%", "+50.0%"]
+
+
+def parsed(text):
+    lines = [line for line in text.splitlines() if line.startswith("|")]
+    return [[cell.strip() for cell in line.strip("|").replace("\\|", "\0").split("|")] for line in lines]
+
+
+def test_markdown_has_a_cell_for_every_column():
+    header, *lines = parsed(markdown(*quality(rows_of(), TEXTS)))
+    assert header[:4] == ["arm", "sparsity", "seeds", "KL, wikitext2"]
+    assert all(len(line) == len(header) for line in lines)
+    line = next(line for line in lines if line[0] == "hybrid")
+    assert line[header.index("perplexity, c4")] == "28.00"
+    assert line[header.index("recalibrated")] == "27.00"
+
+
+def test_names_cannot_break_a_markdown_table():
+    text = markdown(["arm", "x"], [["a|b\nc", "<b>"]])
+    assert text.splitlines()[2] == "| a\\|b c | &lt;b> |"
+
+
+def test_the_markdown_page_says_what_it_comes_to_and_how_it_was_measured():
+    text = markdown_page(rows_of(), TEXTS, ["One sentence.", "Another."], ["How."])
+    assert text.startswith("- One sentence.\n- Another.\n\n| arm |")
+    assert text.endswith("\nHow.\n")
+
+
+def test_the_cost_table_has_every_run_mean():
+    header, cells = cost(rows_of())
+    line = next(line for line in cells if line[0] == "evolution")
+    assert line[header.index("tokens")] == "2,000"
+    assert line[header.index("repaired")] == "1.5"
+    assert {line[0] for line in cells} == {"evolution", "hybrid", "owl"}
+
+
+def test_the_brief_tables_fit_a_plain_screen():
+    for header, cells in (quality(rows_of(), TEXTS, brief=True), cost(rows_of(), brief=True)):
+        widths = [max(len(line[column]) for line in [header, *cells]) for column in range(len(header))]
+        assert sum(widths) + 3 * len(widths) + 1 <= 110
+
+
+def test_csv_holds_unrounded_figures():
+    lines = list(csv.DictReader(io.StringIO(as_csv(rows_of(), TEXTS))))
+    line = next(line for line in lines if line["arm"] == "evolution")
+    assert float(line["perplexity c4"]) == pytest.approx(42.0, abs=1e-12)
+    assert float(line["perplexity c4 half-width"]) == pytest.approx(25.4124, abs=1e-3)
+    assert (line["sparsity"], line["seeds"], line["recalibrated perplexity geometric mean"]) == ("0.3", "2", "")
+    assert float(line["repaired units"]) == 2.0
+    assert lines[0]["arm"] == "dense" and lines[0]["tokens"] == "" and lines[0]["sparsity"] == ""
+
+
+def test_odd_arm_names_stay_one_cell_of_csv():
+    arm = 'hybrid:my "odd", prompts'
+    lines = list(csv.DictReader(io.StringIO(as_csv(rows_of([run_result(arm, 30.0)]), TEXTS))))
+    assert lines[1]["arm"] == arm

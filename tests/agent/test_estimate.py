@@ -1,0 +1,141 @@
+"""The bill: how tokens, seconds and bytes follow from sizes and speeds."""
+
+from dataclasses import replace
+
+import pytest
+
+from agent.arms import ARMS
+from agent.estimate import Spoken, estimate
+from agent.footprint import disk, memory, target_bytes
+from agent.rates import Rates, Sizes
+from agent.schedule import rounds
+from agent.settings import Settings
+from agent.talk import Talk
+from tools.pruning.space import Space
+from tools.speed import Speed
+
+# SmolLM2-135M-Instruct at 30% sparsity
+SPACE = Space(30, 3, 48, 294_912, 55_296, 28_346_688, 32)
+SIZES = Sizes(
+    space=SPACE,
+    hidden=576,
+    vocab=49_152,
+    attention=576,
+    intermediate=1536,
+    keys=192,
+    params=134_515_008,
+    kept=0.7,
+    bytes=4,
+    refit_memory=1 << 30,
+    calibration=(16, 2048),
+)
+SPEED = Speed(layer=1e-4, head=1e-3, step_layer=2e-3, step_head=2e-2, flops=7e10)
+TALKS = dict.fromkeys(("initialise", "vary", "latency", "survive"), Talk(prompt=900, cached=384, reply=120, steps=50))
+
+
+def bill(arm="hybrid", sizes=SIZES, speed=SPEED, probed=True, **settings):
+    limits = Settings(**settings)
+    return estimate(Rates(limits, sizes, speed), ARMS[arm], rounds(limits, ARMS[arm]), TALKS, probed)
+
+
+def seconds(cost, what):
+    return next(item.most for item in cost.items if item.what.startswith(what))
+
+
+def test_the_lines_add_up_to_the_whole():
+    cost = bill()
+    assert cost.most == pytest.approx(sum(item.most for item in cost.items))
+    assert cost.likely == pytest.approx(sum(item.likely for item in cost.items))
+    assert cost.charged == sum(cost.tokens(what) for what in ("Probes", "Uniform", "Stage", "Brain"))
+
+
+def test_tokens_follow_from_the_settings():
+    cost = bill()
+    assert cost.tokens("Calibration") == 16 * 2048
+    assert cost.tokens("Probes") == 60 * 512
+    assert cost.tokens("Dense targets") == 4096 + 3072 + 5120
+    assert cost.tokens("Stage 1") == 64 * 1024
+    assert cost.tokens("Stage 2") == 35 * 3072
+    assert bill(reporting_text="passages,c4").tokens("Reporting") == 2 * cost.tokens("Reporting")
+    assert bill(recalibrate=False).tokens("Final choice") == cost.tokens("Final choice") - 3072
+
+
+def test_probes_pay_once_for_what_they_share():
+    cost = bill()
+    alone = 60 * 512 * (30 * SPEED.layer + SPEED.head)
+    heads = 60 * 512 * SPEED.head
+    assert heads < seconds(cost, "Probes") < 0.75 * alone
+
+
+def test_a_candidate_takes_the_time_of_the_layers_it_keeps():
+    dense, pruned = (bill(sizes=replace(SIZES, kept=kept)) for kept in (1.0, 0.5))
+    tokens = dense.tokens("Stage 1")
+    layers = tokens * 30 * SPEED.layer
+    assert seconds(dense, "Stage 1") - seconds(pruned, "Stage 1") == pytest.approx(layers / 2)
+
+
+def test_factors_that_do_not_fit_in_memory_are_paid_for_again_and_again():
+    few = Rates(Settings(), replace(SIZES, refit_memory=1 << 20), SPEED)
+    enough = Rates(Settings(), SIZES, SPEED)
+    assert few.refits(1) == pytest.approx(enough.refits(1))
+    assert few.refits(20) > 2 * enough.refits(20)
+    assert Rates(Settings(compensation="bias"), SIZES, SPEED).refits(20) == 0.0
+
+
+def test_a_brain_that_is_not_asked_costs_nothing():
+    for cost in (bill("evolution"), bill("hybrid", brain="uniform")):
+        assert cost.spoken.turns == cost.spoken.read == cost.tokens("Brain") == 0
+    assert bill("hybrid").tokens("Brain writes") > 0
+
+
+def test_the_first_prompt_finds_no_cache_and_all_others_do():
+    spoken = Spoken(TALKS)
+    spoken.ask("vary", 1, 1, 1, 1)
+    assert spoken.computed == 900
+    spoken.ask("survive", 2, 2, 2, 2)
+    assert (spoken.read, spoken.computed) == (3 * 900, 900 + 2 * (900 - 384))
+
+
+def test_limits_cap_the_time_of_the_search_and_not_what_surrounds_it():
+    free = bill()
+    search = sum(item.most for item in free.items if item.phase == "search")
+    assert bill(minutes=1.0).most == pytest.approx(free.most - search + 60)
+    assert bill(tokens=free.charged // 2).most == pytest.approx(free.most - search / 2, rel=1e-4)
+    assert bill(tokens=10 * free.charged, minutes=1e6).most == pytest.approx(free.most)
+
+
+def test_an_arm_without_probes_and_brain_starts_at_once():
+    cost = bill("owl", probed=False)
+    assert cost.tokens("Probes") == cost.tokens("Uniform") == 0
+    assert cost.evaluations == 1
+
+
+def test_a_machine_without_a_speed_gives_tokens_and_no_seconds():
+    cost = bill(speed=Speed(0.0, 0.0, 0.0, 0.0, float("inf")))
+    assert cost.tokens("Stage 1") == 64 * 1024
+    assert seconds(cost, "Stage 1") == seconds(cost, "Calibration") == 0.0
+
+
+def test_memory_and_disk_hold_weights_grams_targets_and_the_checkpoint():
+    limits = Settings()
+    held = {line.what: line for line in memory(limits, SIZES, TALKS, "cpu", 600_000_000)}
+    assert held["Weights"].bytes == 4 * 134_515_008
+    assert held["Gram matrices"].bytes == 4 * 30 * (576**2 + 1536**2)
+    assert held["Remembered refits"].bytes <= 1 << 30
+    assert held["Dense targets"].bytes == target_bytes(limits) == 12_288 * (512 * 8 + 12)
+    assert {line.where for line in held.values()} == {"memory"}
+    written = {line.what: line for line in disk(limits, SIZES, bill(), {"smollm2-135m": 93_000_000}, 538_000_000)}
+    assert written["Pruned checkpoint"].bytes == 4 * SIZES.pruned_params
+    assert written["Fetched: smollm2-135m"].where == "cache"
+    assert "Pruned checkpoint" not in {line.what for line in disk(Settings(export=False), SIZES, bill(), {}, 0)}
+
+
+def test_on_a_gpu_the_weights_lie_on_it_and_the_gram_matrices_do_not():
+    held = {line.what: line.where for line in memory(Settings(), SIZES, TALKS, "cuda", 600_000_000)}
+    assert held["Weights"] == held["Remembered refits"] == "device"
+    assert held["Gram matrices"] == held["Dense targets"] == "memory"
+
+
+def test_controls_have_no_prompt_cache_and_plain_slices_no_refits():
+    held = [line.what for line in memory(Settings(brain="first", compensation="none"), SIZES, TALKS, "cpu", 0)]
+    assert not {"Brain's prompt cache", "Remembered refits", "Moments of the recalibration"} & set(held)

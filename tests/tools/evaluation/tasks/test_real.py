@@ -1,0 +1,80 @@
+"""On the bundled model and real questions the tasks tell a language model from a pruned one that is none any more."""
+
+import copy
+import gzip
+import json
+
+import pytest
+import torch
+
+from memory.profile import Profile
+from tools.evaluation.tasks.harness import ElasticLM, run_task
+from tools.evaluation.tasks.suite import TaskSuite, silent
+from tools.models.bundled import bundled_passages
+from tools.pruning.calibration import calibrate
+from tools.pruning.elastic import ElasticModel
+
+SCHOOL = [
+    ("What do cows eat?", ["glass", "grass", "stones", "metal"], "B"),
+    ("What is the boiling point of water at sea level?", ["100 degrees Celsius", "5 degrees", "1000 degrees"], "A"),
+    ("What do plants need to make their own food?", ["plastic", "meat", "salt", "sunlight"], "D"),
+    ("What happens to water when it is cooled below zero degrees?", ["It boils.", "It freezes.", "It burns."], "B"),
+    ("Which part of the body pumps blood?", ["the heart", "the liver", "the stomach", "the knee"], "A"),
+    ("Which gas do people need to breathe?", ["helium", "chlorine", "oxygen", "neon"], "C"),
+    ("What do bees make?", ["honey", "paper money", "gasoline", "glass"], "A"),
+    ("What is the capital of France?", ["Berlin", "Madrid", "Paris", "Rome"], "C"),
+]
+
+
+@pytest.fixture(scope="module")
+def elastic(bundled):
+    """The bundled model, elastic: a copy, because its weights are reordered."""
+    text = torch.randint(len(bundled.tokenizer), (2, 64), generator=torch.Generator().manual_seed(0))
+    model = copy.deepcopy(bundled.model)
+    return ElasticModel(model, calibrate(model, text))
+
+
+@pytest.fixture(scope="module")
+def suite(bundled, tmp_path_factory):
+    """Eight rows of two tasks: questions of our own, and the first short ones of BoolQ's validation set."""
+    folder = tmp_path_factory.mktemp("tasks")
+    school = [
+        {"question": question, "choices": {"text": texts, "label": list("ABCD")[: len(texts)]}, "answerKey": key}
+        for question, texts, key in SCHOOL
+    ]
+    boolq = []
+    for line in gzip.decompress(bundled_passages()).splitlines():
+        request = json.loads(line)  # one a choice; the first of each question will do
+        document = request["doc"]
+        passage, _, question = document["query"].rpartition("\nQuestion: ")
+        if request["idx"] == 0 and len(passage) < 300:
+            right = document["choices"][document["gold"]]
+            boolq.append({"question": question.partition("?")[0], "passage": passage, "label": int(right == "yes")})
+    for task, rows in {"arc_easy": school, "boolq": boolq[:8]}.items():
+        (folder / f"{task}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return TaskSuite(bundled.tokenizer, folder, 8)
+
+
+def test_a_language_model_answers_and_its_remains_guess(elastic, suite):
+    dense = elastic.space.dense()
+    least = Profile((1,) * dense.n_layers, (1,) * dense.n_layers)
+    (acc, acc_norm), (left, _) = (run_task(elastic, profile, suite, "arc_easy") for profile in (dense, least))
+    assert acc.value >= 0.75 and acc_norm.value >= 0.75
+    assert left.value <= 0.5
+
+
+def test_real_questions_have_the_likelihoods_of_lm_evals_own_model(elastic, suite):
+    from lm_eval.models.huggingface import HFLM
+
+    with silent():
+        reference = HFLM(pretrained=elastic.model, tokenizer=suite.tokenizer, batch_size=8)
+    own = ElasticLM(elastic, elastic.space.dense(), suite.tokenizer)
+    for task in ("arc_easy", "boolq"):
+        with silent():
+            suite.task(task).build_all_requests(limit=None)
+        requests = suite.task(task).instances
+        expected = reference.loglikelihood(requests, disable_tqdm=True)
+        found = own.loglikelihood(requests)
+        assert [nats for nats, _ in found] == pytest.approx([nats for nats, _ in expected], abs=1e-3)
+        assert [greedy for _, greedy in found] == [greedy for _, greedy in expected]
+    assert {one.args[1] for one in requests} == {" no", " yes"}
