@@ -19,6 +19,7 @@ from agent.arms import ARMS, Arm
 from agent.checks import Target, check_target
 from agent.estimate import Estimate, estimate
 from agent.footprint import Bytes, disk, memory
+from agent.founders import is_probed
 from agent.preparation import check_room, check_tasks, check_text, refit_memory
 from agent.rates import Rates, Sizes
 from agent.rehearsal import Opening, rehearsal
@@ -73,7 +74,7 @@ def dry_run(settings: Settings) -> Bill:
     here = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
     sizes = sizes_of(target)
     speed = speed_of(settings, target)
-    probed = arm.probes or (arm.asks_brain and prompts.hints)
+    probed = is_probed(arm, prompts)
     remembered = settings.remembered if settings.memory_path.exists() else 0
     rates = Rates(settings, sizes, speed or AT_ONCE)
     cost = estimate(rates, arm, rounds(settings, arm, remembered), talks, probed)

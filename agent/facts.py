@@ -147,6 +147,8 @@ def shortlist(bench: Workbench, settings: Settings, state: SearchState, step: in
     Twice as many as are shown are drawn from: the costs are a guess, and always the same places would be a dead end.
     The order is random because small brains prefer what is read first.
     """
+    if not bench.costs.mlp:  # nothing was probed, so nothing is shown
+        return [], []
     rng = bench.rng("shortlist", state["step"])
     parents = [bench.candidate(name).profile for name in state["population"]]
     cheap, dear = rank_places(bench.budget, believed(bench, settings), parents[0], step)

@@ -11,6 +11,7 @@ from dataclasses import replace
 from agent.arms import Arm, ClosedForm
 from memory.profile import PARTS, Part, Profile
 from memory.records import Candidate, Proposer
+from prompts.templates import PromptSet
 from tools.evaluation.tool import charge, measure
 from tools.pruning.closed_forms import flap, owl
 from tools.pruning.operators import uniform
@@ -30,6 +31,12 @@ DETAILS: dict[ClosedForm, str] = {
 def probe_width(units: int) -> int:
     """Units a probe keeps of a place that has `units`: two thirds, so that it costs enough to be measured."""
     return min(units - 1, math.ceil(2 * units / 3))
+
+
+def is_probed(arm: Arm, prompts: PromptSet) -> bool:
+    """Whether a run probes every place: its arm begins with or learns from probes, or its brain is shown places."""
+    shown = prompts.hints or "mutation-edits" in prompts.actions
+    return arm.probes or (arm.asks_brain and shown)
 
 
 def with_costs(bench: Workbench, tokens: int, progress: Progress | None = None) -> Workbench:

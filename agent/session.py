@@ -27,7 +27,7 @@ from agent.brain.chat import TargetBrain
 from agent.brain.scripted import FirstBrain, UniformBrain
 from agent.checks import check_target
 from agent.finish import NotFinishedError, export_candidate, finish, read_outcome, tasks_afterwards, write_outcome
-from agent.founders import make_founders, probe_uniform, spent_on_probes, with_costs
+from agent.founders import is_probed, make_founders, probe_uniform, spent_on_probes, with_costs
 from agent.graph import Judgement, build_graph, search
 from agent.live import SearchScreen
 from agent.observe import Observer, run_facts
@@ -177,7 +177,7 @@ def in_words(error: Exception, settings: Settings) -> Exception:
 def with_founders(prepared: Prepared, settings: Settings, view: View) -> Prepared:
     """Probe every place, where the arm or its prompts make use of that, and measure what the prompts quote."""
     bench, arm = prepared.bench, ARMS[settings.arm]
-    if arm.probes or (arm.asks_brain and PromptSet(settings.prompts_of_arm, settings.prompts).hints):
+    if is_probed(arm, PromptSet(settings.prompts_of_arm, settings.prompts)):
         with view.phase("Sensitivity probes") as progress:
             bench = with_costs(bench, settings.probe_tokens, progress)
     if arm.asks_brain:

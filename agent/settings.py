@@ -138,6 +138,8 @@ class Settings(BaseModel):
         for name, texts in (("fitness-text", self.fitness_texts), ("reporting-text", self.reporting_texts)):
             if not all(texts) or len(set(texts)) < len(texts):
                 raise ValueError(f"--{name} takes a text or different texts with commas between, got {','.join(texts)}")
+        if self.task_data is not None and not self.tasks:
+            raise ValueError("--task-data is where --tasks are read from: give both")
         if self.params is not None:
             parse_params(self.params)
         if self.population > self.offspring:

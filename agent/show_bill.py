@@ -89,8 +89,8 @@ def _costs(bill: Bill, view: View) -> None:
     view.line(f"Charged: {cost.charged:,} tokens, probed, evaluated or computed by the brain{limit}.")
     if cost.spoken.turns:
         view.line(
-            f"The brain is asked up to {cost.spoken.turns} times, with {cost.spoken.read:,} tokens of prompts; what they "
-            "all begin with is computed once."
+            f"The brain is asked up to {cost.spoken.turns} times, with {cost.spoken.read:,} tokens of prompts; what "
+            "they all begin with is computed once."
         )
 
 

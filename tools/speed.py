@@ -81,7 +81,7 @@ class _Parts:
         self.device = torch.device(device)
         noise = torch.randn(NOISE, generator=torch.Generator().manual_seed(0)).to(self.device, dtype)
         with torch.device("meta"):
-            layer = type(decoder.layers[0])(config, 0).to(dtype).eval()
+            layer = type(decoder.layers[0])(config, 0).to(dtype).eval().requires_grad_(False)
         self.layer: nn.Module = layer.to_empty(device=self.device)
         for parameter in self.layer.parameters():
             _fill(parameter, noise, parameter.shape[-1] ** -0.5)

@@ -39,7 +39,8 @@ def test_a_generation_that_ended_is_one_plain_line_with_spent_and_left(shown):
     for record in (judge(0, 0, 0.0), judge(0, 6, 1.0, tokens=9_000), judge(1, 6, 2.0, tokens=10_000, brain_tokens=500)):
         screen.see(record)
     assert file.getvalue() == (
-        "generation 0: 6 of 60 evaluated, 10,500 tokens, 2.0 min, about 18 min left. Best: c3, fitness 0.5000 (dense 0)\n"
+        "generation 0: 6 of 60 evaluated, 10,500 tokens, 2.0 min, about 18 min left. "
+        "Best: c3, fitness 0.5000 (dense 0)\n"
     )
     assert "\x1b" not in file.getvalue()
 

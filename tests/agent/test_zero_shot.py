@@ -8,6 +8,7 @@ from agent.outcome import FOUND, RECALIBRATED
 from agent.run_directory import RunDirectory
 from agent.task_table import TITLES
 from main import main
+from memory.profile import Profile
 from tests.tiny import tiny_folder
 from tests.tools.evaluation.tasks.seven import write_tasks
 from tools.evaluation.tasks import harness
@@ -18,6 +19,7 @@ SMALL = (
     "--calibration-length 64 --calibration-sequences 4 --evaluations 6 --offspring 3 --initial 2 --population 2 "
     "--benchmarks 0 --sparsity 0.3 --brain first"
 )
+ENOUGH = ["--calibration-length", "256", "--calibration-sequences", "64", "--final-tokens", "512"]  # refits carry over
 MODELS = ["dense", "uniform", "closed form", FOUND]
 
 
@@ -83,11 +85,18 @@ def expected(outcome):
 
 
 def test_a_run_with_tasks_ends_with_their_table_everywhere(run, data, tmp_path, asked):
-    status, output, errors = run("--tasks", "--task-data", data, "--task-rows", "4")
+    status, output, errors = run(*ENOUGH, "--tasks", "--task-data", data, "--task-rows", "4")
     assert status == 0, errors
     path = only_run(tmp_path)
     outcome = read_outcome(path)
-    assert [row.name for row in outcome.tasks.rows] == expected(outcome)
+    assert outcome.result == RECALIBRATED
+    assert [row.name for row in outcome.tasks.rows] == [*MODELS, RECALIBRATED]
+    found = Profile(tuple(outcome.attention), tuple(outcome.mlp))
+    for weights in (True, False):  # the found profile was asked with either, and neither passes for the other
+        assert {task for profile, recalibrated, task in asked if (profile, recalibrated) == (found, weights)} == {
+            *TASKS
+        }
+    assert {profile for profile, recalibrated, _ in asked if recalibrated} == {found}
     assert set(outcome.tasks.asked.values()) == {4}
     for row in outcome.tasks.rows:
         assert set(row.tasks) == set(TASKS)
@@ -101,7 +110,7 @@ def test_a_run_with_tasks_ends_with_their_table_everywhere(run, data, tmp_path, 
     assert "task accuracy and" not in card and str(data) not in card
 
 
-def test_tasks_afterwards_are_added_to_a_finished_run(run, call, data, tmp_path, asked):
+def test_tasks_afterwards_are_added_to_a_finished_run(run, call, data, tmp_path, asked, monkeypatch):
     assert run()[0] == 0
     path = only_run(tmp_path)
     before = read_outcome(path)
@@ -117,8 +126,10 @@ def test_tasks_afterwards_are_added_to_a_finished_run(run, call, data, tmp_path,
     assert "Zero-shot tasks" in call("report", path)[1]
 
     count = len(asked)
-    status, again, _ = call("tasks", path, "--task-data", data, "--task-rows", "3")
-    assert status == 0 and len(asked) == count and again == output  # nothing was loaded, even
+    with monkeypatch.context() as patch:
+        patch.setattr(session, "prepare", None)  # not even loaded
+        status, again, _ = call("tasks", path, "--task-data", data, "--task-rows", "3")
+    assert status == 0 and len(asked) == count and again == output[output.index("Zero-shot tasks") :]
 
     other = next(f"c{number}" for number in range(1, 9) if f"c{number}" != outcome.candidate)
     status, output, errors = call("tasks", path, "--candidate", other, "--task-data", data, "--task-rows", "3")
@@ -189,6 +200,11 @@ def test_tasks_that_cannot_be_asked_are_refused_before_anything_is_loaded(run, t
     status, _, errors = run("--tasks", *words(data), *small)
     assert status == 2 and said in errors and errors.count("\n") == 1 and "Traceback" not in errors
     assert not list((tmp_path / "runs").glob("tiny*"))
+
+
+def test_data_without_tasks_is_refused_rather_than_ignored(run, data):
+    status, _, errors = run("--task-data", data)
+    assert status == 2 and "--task-data is where --tasks are read from" in errors
 
 
 def test_only_a_finished_run_and_its_own_candidates_have_tasks(run, call, data, tmp_path):

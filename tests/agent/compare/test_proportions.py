@@ -127,3 +127,19 @@ def test_strata_that_cannot_tell_add_nothing():
     one = TwoShares(5, 6, 1, 6)
     assert exact_test([one, TwoShares(3, 7, 0, 0), TwoShares(4, 4, 2, 2)]) == exact_test([one])
     assert exact_test([]) == (1.0, 1.0)
+
+
+@steady
+@given(strata(), strata())
+def test_with_the_groups_exchanged_the_stratified_interval_is_mirrored(one, other):
+    found = mantel_haenszel([one, other])
+    turned = mantel_haenszel([TwoShares(each.other_hits, each.other_n, each.hits, each.n) for each in (one, other)])
+    assert (found is None) == (turned is None)
+    if found is not None:
+        assert (found.low, found.high) == (pytest.approx(-turned.high), pytest.approx(-turned.low))
+
+
+def test_of_one_stratum_with_equal_groups_the_interval_is_the_plain_one():
+    found = mantel_haenszel([TwoShares(60, 200, 40, 200)])
+    plain = 1.959964 * math.sqrt((0.3 * 0.7 + 0.2 * 0.8) / 200)
+    assert (found.value, found.half_width) == (pytest.approx(0.1), pytest.approx(plain, rel=1e-6))

@@ -17,7 +17,7 @@ from lm_eval.api.model import TemplateLM
 from lm_eval.evaluator import evaluate
 
 from memory.profile import Profile
-from tools.evaluation.tasks.likelihood import likelihoods
+from tools.evaluation.tasks.likelihood import LikelihoodError, likelihoods
 from tools.evaluation.tasks.packing import Question, pack
 from tools.evaluation.tasks.rows import TaskName
 from tools.evaluation.tasks.suite import METRICS, TaskSuite, silent
@@ -41,7 +41,7 @@ def run_task(
     """Ask the elastic model at `profile` the rows of one task.
 
     Raises:
-        LikelihoodError: its logits are not finite.
+        LikelihoodError: its logits are not finite, or a choice is longer than its context.
         TaskDataError: the rows cannot be had.
     """
     asked = suite.task(task)
@@ -90,10 +90,18 @@ class ElasticLM(TemplateLM):
         return list(self.tokenizer.encode(string, add_special_tokens=add_special_tokens))
 
     def loglikelihood(self, requests: Sequence[Instance], disable_tqdm: bool = False) -> list[tuple[float, bool]]:
-        """(nats, greedy) of every continuation after its context; requests of one document share their prefix."""
+        """(nats, greedy) of every continuation after its context; requests of one document share their prefix.
+
+        Raises:
+            LikelihoodError: a continuation is longer than the model's context, or the logits are not finite.
+        """
         longest = self.elastic.model.config.max_position_embeddings
         documents = [list(group) for _, group in groupby(requests, lambda one: (one.task_name, one.doc_id))]
-        packs = [pack([self._question(*request.args) for request in document], longest) for document in documents]
+        questions = [[self._question(*request.args) for request in document] for document in documents]
+        most = max(len(one.continuation) for choices in questions for one in choices)
+        if most > longest:
+            raise LikelihoodError(f"a choice has {most} tokens, and the model reads {longest} at the most")
+        packs = [pack(choices, longest) for choices in questions]
         found = likelihoods(self.elastic, self.profile, packs, self.progress)
         return [(choice.nats, choice.greedy) for choices in found for choice in choices]
 

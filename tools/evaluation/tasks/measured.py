@@ -62,11 +62,12 @@ def measure_tasks(bench: Workbench, profiles: Sequence[Profile], step: int) -> N
         return
     from tools.evaluation.tasks.harness import run_task  # the harness takes a second to import
 
-    total, done = sum(suite.size(task) for _, task in todo), 0
+    sizes = {task: suite.size(task) for _, task in todo}
+    total, done = sum(sizes[task] for _, task in todo), 0
 
     def tell(part: int, of: int) -> None:
         if bench.progress is not None:
-            bench.progress(done + suite.size(task) * part // max(1, of), total)
+            bench.progress(done + sizes[task] * part // max(1, of), total)
 
     for profile, task in todo:
         rows, data = len(suite.rows(task)), suite.digest(task)
@@ -81,7 +82,7 @@ def measure_tasks(bench: Workbench, profiles: Sequence[Profile], step: int) -> N
                 for metric in METRICS[task]
             ]
         bench.memory.record(*scores)
-        done += suite.size(task)
+        done += sizes[task]
 
 
 def task_scores(bench: Workbench, profile: Profile) -> dict[TaskName, dict[str, TaskScore]]:

@@ -70,6 +70,17 @@ def test_contexts_beyond_the_model_are_cut_as_lm_eval_cuts_them(tokenizer, folde
     assert_same_likelihoods(short, random_profile(short.space, random.Random(1)), tokenizer, folder)
 
 
+def test_a_choice_beyond_the_model_is_refused(tokenizer, folder):
+    from tools.evaluation.tasks.harness import run_task
+    from tools.evaluation.tasks.likelihood import LikelihoodError
+
+    model = tiny_model("llama", tied=True, vocab_size=len(tokenizer), max_position_embeddings=4)
+    text = torch.randint(len(tokenizer), (8, 4), generator=torch.Generator().manual_seed(7))
+    short = ElasticModel(model, calibrate(model, text), mlp_unit=MLP_UNIT)
+    with pytest.raises(LikelihoodError, match=r"a choice has \d+ tokens, and the model reads 4 at the most"):
+        run_task(short, short.space.dense(), TaskSuite(tokenizer, folder, 1), "piqa")
+
+
 def test_accuracies_and_standard_errors_are_lm_evals_own(elastic, tokenizer, folder):
     from lm_eval.evaluator import evaluate
 
