@@ -10,12 +10,13 @@ from agent.founders import UNIFORM
 from agent.outcome import FOUND, Outcome, recalibration_sentence
 from agent.preparation import Prepared
 from agent.run_directory import RunDirectory
-from agent.settings import Settings
+from agent.settings import Settings, text_label
 from tools.export.card import CardFacts, CardRow, CardTasks
 from tools.models.aliases import ALIASES, BUNDLED
 
 # settings that say where things are kept: of no interest to anybody else
 PLACES = ("runs", "memory", "cache", "task_data")
+TEXTS = ("calibration", "fitness_text", "reporting_text")  # stated by the name of the file, not by where it lies
 HUB_IDS = {**ALIASES, BUNDLED: "HuggingFaceTB/SmolLM2-135M-Instruct"}
 
 
@@ -43,7 +44,7 @@ def card_facts(prepared: Prepared, settings: Settings, outcome: Outcome, run: Ru
         command=command_line(settings),
         brain="the target model" if settings.brain == "self" else f"the scripted control {settings.brain!r}",
         latency_setting=outcome.latency_setting,
-        calibration=f"{settings.calibration}, tokens {prepared.texts['calibration']}",
+        calibration=f"{text_label(settings.calibration)}, tokens {prepared.texts['calibration']}",
         compensation=". ".join(filter(None, (settings.compensation, recalibration_sentence(outcome)))),
         exported=outcome.result,
         settings={name: value for name, value in settings.to_toml().items() if name not in PLACES},
@@ -72,6 +73,8 @@ def command_line(settings: Settings, command: str = "", defaults: Mapping[str, A
             words.append(option if value else f"--no-{option[2:]}")
         else:
             text = ",".join(map(str, value)) if isinstance(value, list) else str(value)
+            if name in TEXTS:
+                text = ",".join(map(text_label, text.split(",")))
             words.append(f"{option} {json.dumps(text) if ' ' in text else text}")
     return " ".join(words)
 

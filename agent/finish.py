@@ -33,7 +33,7 @@ from agent.outcome import (
 from agent.preparation import Prepared
 from agent.recalibrated import Recalibrated, recalibrated
 from agent.run_directory import RunDirectory, RunDirectoryError
-from agent.settings import Settings
+from agent.settings import Settings, text_label
 from agent.state import SearchState
 from agent.trace import read_trace
 from agent.unseen import FINISH_STEP, compare_unseen
@@ -82,7 +82,7 @@ def finish(prepared: Prepared, settings: Settings, state: SearchState, run: RunD
         differences=differences,
         unseen=unseen,
         measured_on=(
-            f"{settings.reporting_texts[0]} (reporting part), {settings.reporting_tokens} tokens in sequences of "
+            f"{text_label(settings.reporting_texts[0])} (reporting part), {settings.reporting_tokens} tokens in sequences of "
             f"{settings.sequence_length}"
         ),
         latency_setting=latency_setting(bench) if settings.benchmarks else None,

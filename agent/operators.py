@@ -86,7 +86,7 @@ class Operators:
         calls = []
         for number in range(count):
             rng = self.bench.rng("operator", maker, state["step"] + 1, number)
-            offers = []
+            offers: list[tuple[Profile, dict[str, Any]]] = []
             for _ in range(ATTEMPTS):
                 call = source(rng)
                 profile = self.outcome(call)
@@ -161,7 +161,7 @@ class Operators:
             found = self.bench.fitness(profile, first)
             return found.kl if found else None
 
-        calls = []
+        calls: list[Call] = []
         for profile in cma_search.ask(self.bench.budget, start, sizes, fitness, self.settings.seed):
             if profile not in known and profile not in taken and len(calls) < count:
                 taken.add(profile)

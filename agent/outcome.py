@@ -170,7 +170,7 @@ def yields(
                     # against the better parent: the one that leaves the least improvement
                     changes[str(result["id"])] = max(change["mean"] for change in result["change"])  # type: ignore
     found = []
-    for name, operator in sorted(kinds, key=lambda kind: (PROPOSERS.index(kind[0]), kind[1])):  # type: ignore[arg-type]
+    for name, operator in sorted(kinds, key=lambda kind: (PROPOSERS.index(kind[0]), kind[1])):
         own = kinds[name, operator]
         compared = [changes[row.id] for row in own if row.id in changes]
         found.append(

@@ -21,7 +21,7 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor
 
-from agent.settings import Settings, SettingsError
+from agent.settings import Settings, SettingsError, text_label
 from agent.view import View
 from memory.store import Memory
 from tools.evaluation.targets import DenseTargets, TargetsError
@@ -172,7 +172,7 @@ def prepare(settings: Settings, run: str, view: View) -> Prepared:
         budget=budget,
         walks=walks,
         memory=memory,
-        reporting=reporting,
+        reporting={text_label(name): text for name, text in reporting.items()},
         run=run,
         seed=settings.seed,
         sequence_length=settings.sequence_length,

@@ -50,7 +50,7 @@ def quotas(history: Sequence[Mapping[str, Record]], makers: Sequence[Maker], off
         return dict.fromkeys(makers, 0)
     credits = credit(history, makers)
     best_first = sorted(makers, key=lambda maker: (-credits[maker], makers.index(maker)))
-    given = dict.fromkeys(makers, 0)
+    given: dict[str, int] = dict.fromkeys(makers, 0)
     for maker in best_first[:offspring]:
         given[maker] = FLOOR
     rest = offspring - sum(given.values())

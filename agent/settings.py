@@ -140,6 +140,9 @@ class Settings(BaseModel):
                 raise ValueError(f"--{name} takes a text or different texts with commas between, got {','.join(texts)}")
         if self.task_data is not None and not self.tasks:
             raise ValueError("--task-data is where --tasks are read from: give both")
+        labels = [text_label(text) for text in self.reporting_texts]
+        if len(set(labels)) < len(labels):
+            raise ValueError(f"--reporting-text takes files of different names, got {', '.join(labels)}")
         if self.params is not None:
             parse_params(self.params)
         if self.population > self.offspring:
@@ -187,6 +190,11 @@ class Settings(BaseModel):
     def to_toml(self) -> dict[str, Any]:
         """The settings as plain values, without those that are None."""
         return self.model_dump(mode="json", exclude_none=True)
+
+
+def text_label(text: str) -> str:
+    """The name of a text as figures state it: of a file its own name, without the folders it lies in."""
+    return Path(text).name if Path(text).suffix else text
 
 
 def make_settings(values: dict[str, Any]) -> Settings:

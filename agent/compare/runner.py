@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from agent.atomic import atomic_write
-from agent.card_facts import command_line
+from agent.card_facts import PLACES, TEXTS, command_line
 from agent.compare.collect import RECORD, read_dense, read_result, run_result, write_dense
 from agent.compare.plan import PlanError, PlannedRun, parse_arms, plan
 from agent.compare.report import write_all
@@ -29,7 +29,7 @@ from agent.preparation import Prepared, budget_of, check_text, device_of, prepar
 from agent.run_directory import NoRunError, RunDirectory
 from agent.run_lock import RunLock
 from agent.session import Stopped, carry_out, with_founders
-from agent.settings import Settings, make_settings
+from agent.settings import Settings, make_settings, text_label
 from agent.view import View
 from memory.errors import SelfPrunerError
 from memory.records import Score
@@ -289,7 +289,9 @@ def collect(comparison: Comparison, failed: dict[str, str] | None = None) -> Res
         else:
             missing.append(f"{run.slug}: {(failed or {}).get(run.slug, 'not finished')}")
     dense, units = read_dense(comparison.path)
-    settings = {name: value for name, value in comparison.settings.to_toml().items() if name not in ("runs", "memory")}
+    settings = {name: value for name, value in comparison.settings.to_toml().items() if name not in PLACES}
+    for name in TEXTS:
+        settings[name] = ",".join(map(text_label, str(settings[name]).split(",")))
     environment = describe(comparison.settings.device, 0, datetime.now())
     return Results(
         command=f"{command_line(comparison.settings, 'compare', DEFAULTS)} {options(comparison)}",
@@ -300,7 +302,7 @@ def collect(comparison: Comparison, failed: dict[str, str] | None = None) -> Res
         dense=dense,
         units=units,
         measured_on=(
-            f"{', '.join(comparison.settings.reporting_texts)} (reporting parts), "
+            f"{', '.join(map(text_label, comparison.settings.reporting_texts))} (reporting parts), "
             f"{comparison.settings.reporting_tokens} tokens each in sequences of {comparison.settings.sequence_length}"
         ),
         arms={run.spec.text: run.spec.meaning for run in planned},

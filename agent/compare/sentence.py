@@ -156,7 +156,7 @@ def worth_sentence(found: Worth) -> str:
     }[found.verdict]
     points = _points(found.pooled)
     if found.within is not None and found.strata > 1:
-        points += f"; within runs {_points(found.within)}"
+        points += f"; stratified {_points(found.within)}"
     return f"{better}, and {random} ({points}; exact test p = {_p(found.p)}): {ending}."
 
 

@@ -5,7 +5,13 @@ from pathlib import Path
 from prompts import variables as v
 
 README = Path(v.__file__).parent / "README.md"
-ROWS = {"sensitivity": v.SensitivityRow, "candidate": v.CandidateRow, "move": v.Move, "maker": v.MakerYield, "place": v.Place}
+ROWS = {
+    "sensitivity": v.SensitivityRow,
+    "candidate": v.CandidateRow,
+    "move": v.Move,
+    "maker": v.MakerYield,
+    "place": v.Place,
+}
 FACTS = {
     "model": v.ModelFacts,
     "budget": v.BudgetFacts,

@@ -166,9 +166,9 @@ def test_the_worth_of_the_brain(brain, chance, ending):
     assert found.endswith(ending)
 
 
-def test_the_worth_within_runs_is_said_where_there_are_several():
+def test_the_stratified_worth_is_said_where_there_are_several_runs():
     yields = [maker("brain", 10, 5), maker("chance", 10, 4)]
-    assert "within runs" in said(*arm("hybrid", 30.0, yields=yields), about="legal moves")
+    assert "stratified" in said(*arm("hybrid", 30.0, yields=yields), about="legal moves")
 
 
 def test_a_brain_never_beside_chance_has_no_known_worth():
