@@ -82,8 +82,8 @@ def finish(prepared: Prepared, settings: Settings, state: SearchState, run: RunD
         differences=differences,
         unseen=unseen,
         measured_on=(
-            f"{text_label(settings.reporting_texts[0])} (reporting part), {settings.reporting_tokens} tokens in sequences of "
-            f"{settings.sequence_length}"
+            f"{text_label(settings.reporting_texts[0])} (reporting part), {settings.reporting_tokens} tokens in "
+            f"sequences of {settings.sequence_length}"
         ),
         latency_setting=latency_setting(bench) if settings.benchmarks else None,
         spent={

@@ -66,38 +66,50 @@ class Operators:
 
     def calls(self, state: SearchState, facts: Facts, turn: LegalTurn) -> list[Call]:
         """The calls of all makers but the brain that are still to make offspring; [] where only the brain is."""
-        taken: set[Profile] = set()
+        due = [(maker, count) for maker, count in self.open(state, facts.missing) if maker != "brain"]
+        if not due:
+            return []
+        rows = self.bench.memory.recall(Candidate, run=self.bench.run)
+        surrogate = learned(self.bench, rows) if "model" in (*self.arm.initial, *self.arm.vary) else None
+        taken = {row.profile for row in rows}
         calls: list[Call] = []
-        for maker, count in self.open(state, facts.missing):
-            if maker != "brain":
-                calls += self._made(maker, count, state, facts, turn, taken)
+        for maker, count in due:
+            if maker == "cma":
+                calls += self._cma(count, state, taken)
+            else:
+                calls += self._made(
+                    maker, count, state, self._source(maker, state, facts, turn, surrogate), surrogate, taken
+                )
         return calls
 
     # --- making -------------------------------------------------------------------------------------------------
 
     def _made(
-        self, maker: Maker, count: int, state: SearchState, facts: Facts, turn: LegalTurn, taken: set[Profile]
+        self,
+        maker: Maker,
+        count: int,
+        state: SearchState,
+        source: Callable[[random.Random], dict[str, Any]],
+        surrogate: Surrogate | None,
+        taken: set[Profile],
     ) -> list[Call]:
-        """Up to `count` calls of one maker for profiles that are new to the run and not in `taken`, which grows."""
-        known = {row.profile for row in self.bench.memory.recall(Candidate, run=self.bench.run)}
-        if maker == "cma":
-            return self._cma(count, state, known, taken)
-        source = self._source(maker, state, facts, turn)
-        calls = []
+        """Up to `count` calls of one maker for profiles that are not in `taken`, which grows."""
+        screened = self._screened(maker) if surrogate and surrogate.measured >= ENOUGH else 1
+        calls: list[Call] = []
         for number in range(count):
             rng = self.bench.rng("operator", maker, state["step"] + 1, number)
             offers: list[tuple[Profile, dict[str, Any]]] = []
             for _ in range(ATTEMPTS):
                 call = source(rng)
                 profile = self.outcome(call)
-                if profile not in known and profile not in taken and all(profile != other for other, _ in offers):
+                if profile not in taken and all(profile != other for other, _ in offers):
                     offers.append((profile, call))
-                    if len(offers) == self._screened(maker):
+                    if len(offers) == screened:
                         break
             if offers:
-                profile, call = (
-                    min(offers, key=lambda offer: self._predicted(offer[0])) if len(offers) > 1 else offers[0]
-                )
+                if surrogate and len(offers) > 1:
+                    offers.sort(key=lambda offer: surrogate.predict(offer[0]))
+                profile, call = offers[0]
                 taken.add(profile)
                 calls.append({"name": "prune_model", "arguments": {**call, "by": maker}})
         return calls
@@ -108,7 +120,7 @@ class Operators:
         return self.bench.budget.project(proposal.attention, proposal.mlp, proposal.hold).profile
 
     def _source(
-        self, maker: Maker, state: SearchState, facts: Facts, turn: LegalTurn
+        self, maker: Maker, state: SearchState, facts: Facts, turn: LegalTurn, surrogate: Surrogate | None
     ) -> Callable[[random.Random], dict[str, Any]]:
         """Makes one proposal of `maker` after another, as the arguments of a call."""
         parents = facts.population or tuple(state["offspring"])  # the first population varies the founders
@@ -138,8 +150,9 @@ class Operators:
             return {"operator": "crossover", "parents": [parents[first], parents[second]], "mask": bits}
 
         def model(rng: random.Random) -> dict[str, Any]:
+            assert surrogate is not None
             name = parent(rng)
-            return vectors("mutation", [name], proposals.model(budget, self.surrogate, profiles[name], rng))
+            return vectors("mutation", [name], proposals.model(budget, surrogate, profiles[name], rng))
 
         def chance(rng: random.Random) -> dict[str, Any]:
             offer = rng.choice(turn.variants) if turn.variants else turn.tools
@@ -151,7 +164,7 @@ class Operators:
 
         return {"switch": switch, "cross": cross, "model": model, "chance": chance, "random": scattered}[maker]
 
-    def _cma(self, count: int, state: SearchState, known: set[Profile], taken: set[Profile]) -> list[Call]:
+    def _cma(self, count: int, state: SearchState, taken: set[Profile]) -> list[Call]:
         """What CMA-ES asks for next; it remembers nothing but the memory."""
         sizes = [self.settings.initial, *[self.settings.offspring] * state["generation"]]
         start = founder(self.bench, self.arm)
@@ -163,29 +176,17 @@ class Operators:
 
         calls: list[Call] = []
         for profile in cma_search.ask(self.bench.budget, start, sizes, fitness, self.settings.seed):
-            if profile not in known and profile not in taken and len(calls) < count:
+            if profile not in taken and len(calls) < count:
                 taken.add(profile)
                 call = vectors("initialise", [], profile)
                 calls.append({"name": "prune_model", "arguments": {**call, "by": "cma"}})
         return calls
-
-    # --- the surrogate ------------------------------------------------------------------------------------------
-
-    @property
-    def surrogate(self) -> Surrogate:
-        """What is believed after everything that this run measured at its first fidelity."""
-        rows = self.bench.memory.recall(Candidate, run=self.bench.run)
-        return learned(self.bench, rows)
 
     def _screened(self, maker: Maker) -> int:
         """Proposals made for each one that is kept."""
         if maker not in ("switch", "cross", "model") or "model" not in self.arm.vary:
             return 1
         return self.settings.screen
-
-    def _predicted(self, profile: Profile) -> float:
-        surrogate = self.surrogate
-        return surrogate.predict(profile) if surrogate.measured >= ENOUGH else 0.0
 
 
 def learned(bench: Workbench, rows: Sequence[Candidate]) -> Surrogate:

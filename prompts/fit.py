@@ -1,8 +1,8 @@
 """A prompt that outgrows the context forgets, oldest first; it never forgets the task.
 
 The order says what a brain can best do without: candidates seen lately, failed ones, the effects of moves, notes,
-yields, the best beyond the first, then the population from its worst member. Every list has what matters most first, so entries
-leave from the end. What is asked and what the run is about are not part of the history and always stay.
+yields, the best beyond the first, then the population from its worst member. Every list has what matters most first, so
+entries leave from the end. What is asked and what the run is about are not part of the history and always stay.
 """
 
 from __future__ import annotations
