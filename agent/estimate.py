@@ -20,7 +20,7 @@ from agent.talk import Talk
 from prompts.variables import Kind
 
 SHARED = 0.7  # of the work of candidates one by one is left where they share it with siblings and parents
-SPOKEN = 0.6  # of the longest reply is said
+SPOKEN = 0.8  # of the longest reply is said
 TRIED = 0.5  # of the attempts that the rules give the brain are made: some replies repeat what is known
 
 Phase = Literal["before", "search", "after"]
@@ -102,7 +102,7 @@ def estimate(rates: Rates, arm: Arm, rounds: Sequence[Round], talks: Mapping[Kin
         probed: whether the run probes every place.
     """
     spoken = _spoken(rates.settings, arm, rounds, talks)
-    items = (*_before(rates, arm, probed), *_search(rates, arm, rounds, spoken), *_after(rates, arm, probed))
+    items = (*_before(rates, arm, probed), *_search(rates, arm, rounds, spoken, probed), *_after(rates, arm, probed))
     charged = sum(item.tokens for item in items if item.charged)
     likely, most = (_total(rates.settings, items, charged, of) for of in ("likely", "most"))
     return Estimate(tuple(rounds), items, spoken, likely, most)
@@ -153,7 +153,7 @@ def _before(rates: Rates, arm: Arm, probed: bool) -> list[Item]:
     return items
 
 
-def _search(rates: Rates, arm: Arm, rounds: Sequence[Round], spoken: Spoken) -> list[Item]:
+def _search(rates: Rates, arm: Arm, rounds: Sequence[Round], spoken: Spoken, probed: bool) -> list[Item]:
     settings = rates.settings
     items = []
     before = 0
@@ -164,7 +164,9 @@ def _search(rates: Rates, arm: Arm, rounds: Sequence[Round], spoken: Spoken) -> 
         what = f"Stage {stage + 1}: " + (more if stage else f"{count} candidates on {fidelity:,} tokens")
         items.append(_shared("search", what, tokens, rates.candidates(tokens), charged=True))
         before = fidelity
-    items.append(_shared("search", "Least-squares refits", 0, rates.refits(sum(one.measured[0] for one in rounds))))
+    factors = 0.0 if probed else rates.factors()
+    refits = rates.refits(sum(one.measured[0] for one in rounds))
+    items.append(Item("search", "Least-squares refits", 0, factors + SHARED * refits, factors + refits))
     if spoken.turns:
         usual, most = rates.dense(spoken.likely_computed), rates.dense(spoken.computed)
         items += [

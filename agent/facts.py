@@ -20,6 +20,7 @@ from tools.pruning.sensitivity import Costs, Marginal, rank_places
 from tools.workbench import Workbench
 
 SHORTLIST = 8  # places shown to the brain to cut, and as many to grow
+PROBE_SHARE = 2  # times what measuring every place costs that must be left for it to pay
 ATTEMPTS = 3  # candidates asked for, per offspring wanted, before the tool's random operator fills up
 
 
@@ -30,14 +31,16 @@ def facts(bench: Workbench, settings: Settings, state: SearchState) -> Facts:
     ranked = eligible(bench, [*state["population"], *state["offspring"]])
     step = step_size(bench, settings, state)
     cut, grow = shortlist(bench, settings, state, step) if missing and state["generation"] else ([], [])
+    due = probe_due(bench, settings, state) if missing and not state["offspring"] else ""
     return Facts(
+        probe=due,
         space=bench.budget.space,
         generation=state["generation"],
         population=tuple(state["population"]),
         missing=missing,
         draws_left=max(0, settings.draws - state["drawn"]),
         pending=tuple(pending),
-        fidelity=fidelity,
+        fidelity=bench.probe_tokens if due else fidelity,
         ranked=tuple(ranked),
         survivors=settings.population,
         timeable=tuple(timeable(bench, settings, state, ranked)),
@@ -58,6 +61,22 @@ def missing_offspring(bench: Workbench, settings: Settings, state: SearchState) 
     wanted = min(wanted, settings.evaluations - state["evaluations"])
     missing = max(0, wanted - len(state["offspring"]))
     return min(missing, max(1, left(settings, state) // bench.fidelity[0])) if missing else 0
+
+
+def probe_due(bench: Workbench, settings: Settings, state: SearchState) -> str:
+    """The candidate around which every place is to be measured now, or an empty text.
+
+    An arm with a surrogate does so at its first offspring and every few generations, where the best is another one by
+    then and tokens are left to make use of what is learnt.
+    """
+    if not settings.reprobe or "model" not in ARMS[settings.arm].vary or not state["generation"]:
+        return ""
+    if state["probed"] and (
+        state["probed"] == state["best"] or state["generation"] - state["probed_at"] < settings.reprobe
+    ):
+        return ""
+    places = 2 * bench.budget.space.n_layers
+    return state["best"] if left(settings, state) >= PROBE_SHARE * places * bench.probe_tokens else ""
 
 
 def left(settings: Settings, state: SearchState) -> int:
@@ -151,7 +170,7 @@ def shortlist(bench: Workbench, settings: Settings, state: SearchState, step: in
         return [], []
     rng = bench.rng("shortlist", state["step"])
     parents = [bench.candidate(name).profile for name in state["population"]]
-    cheap, dear = rank_places(bench.budget, believed(bench, settings), parents[0], step)
+    cheap, dear = rank_places(bench.budget, believed(bench, settings, state), parents[0], step)
     chosen: list[list[Place]] = []
     taken: set[tuple[int, str]] = set()
     for marginals, grows in ((cheap, False), (dear, True)):
@@ -168,16 +187,18 @@ def shortlist(bench: Workbench, settings: Settings, state: SearchState, step: in
     return chosen[0], chosen[1]
 
 
-def believed(bench: Workbench, settings: Settings) -> Costs:
+def believed(bench: Workbench, settings: Settings, state: SearchState) -> Costs:
     """The costs of all places: as probed, and where the arm learns from measurements, as corrected by them."""
     if "model" not in ARMS[settings.arm].vary:
         return bench.costs
-    return learned(bench, bench.memory.recall(Candidate, run=bench.run)).expected()
+    return learned(bench, bench.memory.recall(Candidate, run=bench.run), state["probed"]).expected()
 
 
-def marginals(bench: Workbench, settings: Settings, parent: str, step: int) -> dict[tuple[int, str, bool], Marginal]:
+def marginals(
+    bench: Workbench, settings: Settings, state: SearchState, parent: str, step: int
+) -> dict[tuple[int, str, bool], Marginal]:
     """The cost of each place at a parent's widths, by (layer, part, whether it grows)."""
-    cheap, dear = rank_places(bench.budget, believed(bench, settings), bench.candidate(parent).profile, step)
+    cheap, dear = rank_places(bench.budget, believed(bench, settings, state), bench.candidate(parent).profile, step)
     return {
         (marginal.layer, marginal.part, grows): marginal
         for ranked, grows in ((cheap, False), (dear, True))

@@ -69,7 +69,7 @@ class Observer:
                 thought=self.settings.thought_tokens > 0,
             ),
             history=self._history(state, facts),
-            hints=self._hints(facts) if self.hints and kind == "vary" else Hints(),
+            hints=self._hints(state, facts) if self.hints and kind == "vary" else Hints(),
         )
 
     def _offered(self, facts: Facts, kind: Kind) -> tuple[Action, ...]:
@@ -160,8 +160,8 @@ class Observer:
                 return own.kl - min(known)
         return None
 
-    def _hints(self, facts: Facts) -> Hints:
-        costs = marginals(self.bench, self.settings, facts.population[0], facts.step)
+    def _hints(self, state: SearchState, facts: Facts) -> Hints:
+        costs = marginals(self.bench, self.settings, state, facts.population[0], facts.step)
         parent = self.bench.candidate(facts.population[0]).profile
         shown: list[tuple[Place, ...]] = []
         for places, grows in ((facts.cut, False), (facts.grow, True)):

@@ -22,12 +22,14 @@ from memory.profile import Profile
 from memory.records import Candidate, Generation
 from tools.pruning import cma_search, proposals
 from tools.pruning.operators import crossover_mask, random_profile
+from tools.pruning.sensitivity import local_costs, local_probes
 from tools.pruning.surrogate import Surrogate, fit
 from tools.pruning.tool import PruneArguments, propose
 from tools.workbench import Workbench
 
 Call = dict[str, Any]
 ATTEMPTS = 32  # proposals tried for one that is new to the run
+NEAR = 1.15  # times the best fitness; profiles further off say little about the neighbourhood of the best
 ENOUGH = 8  # profiles measured before the surrogate screens anything
 
 
@@ -70,7 +72,9 @@ class Operators:
         if not due:
             return []
         rows = self.bench.memory.recall(Candidate, run=self.bench.run)
-        surrogate = learned(self.bench, rows) if "model" in (*self.arm.initial, *self.arm.vary) else None
+        surrogate = (
+            learned(self.bench, rows, state["probed"]) if "model" in (*self.arm.initial, *self.arm.vary) else None
+        )
         taken = {row.profile for row in rows}
         calls: list[Call] = []
         for maker, count in due:
@@ -125,6 +129,7 @@ class Operators:
         """Makes one proposal of `maker` after another, as the arguments of a call."""
         parents = facts.population or tuple(state["offspring"])  # the first population varies the founders
         profiles = {name: self.bench.candidate(name).profile for name in parents}
+        local = bool(state["probed"])
         budget = self.bench.budget
 
         def best_founder() -> str:
@@ -152,7 +157,7 @@ class Operators:
         def model(rng: random.Random) -> dict[str, Any]:
             assert surrogate is not None
             name = parent(rng)
-            return vectors("mutation", [name], proposals.model(budget, surrogate, profiles[name], rng))
+            return vectors("mutation", [name], proposals.model(budget, surrogate, profiles[name], rng, local=local))
 
         def chance(rng: random.Random) -> dict[str, Any]:
             offer = rng.choice(turn.variants) if turn.variants else turn.tools
@@ -189,11 +194,26 @@ class Operators:
         return self.settings.screen
 
 
-def learned(bench: Workbench, rows: Sequence[Candidate]) -> Surrogate:
-    """The surrogate fitted to `rows`, as far as they are measured at the first fidelity."""
+def learned(bench: Workbench, rows: Sequence[Candidate], probed: str = "") -> Surrogate:
+    """The surrogate fitted to `rows`, as far as they are measured at the first fidelity and near the best.
+
+    Its costs are those of the probes, corrected by what was measured around the candidate `probed`, if any was.
+    """
     fitness = {row.profile: bench.fitness(row.profile, bench.fidelity[0]) for row in rows}
     known = {profile: found.kl for profile, found in fitness.items() if found and found.kl is not None}
-    return fit(bench.costs, list(known), list(known.values()))
+    costs = bench.costs
+    if probed:
+        centre = bench.candidate(probed).profile
+        around = {
+            place: (profile, found.kl)
+            for place, profile in local_probes(bench.budget.space, centre)
+            if (found := bench.fitness(profile, bench.probe_tokens)) and found.kl is not None
+        }
+        base = bench.fitness(centre, bench.probe_tokens)
+        if base and base.kl is not None:
+            costs = local_costs(bench.budget.space, costs, centre, base.kl, around)
+    near = {profile: kl for profile, kl in known.items() if kl <= NEAR * min(known.values())}
+    return fit(costs, list(near), list(near.values()))
 
 
 def vectors(operator: str, parents: list[str], profile: Profile) -> dict[str, Any]:

@@ -178,6 +178,7 @@ def prepare(settings: Settings, run: str, view: View) -> Prepared:
         sequence_length=settings.sequence_length,
         fidelity=settings.fidelity,
         mutation_step=settings.mutation_step,
+        probe_tokens=settings.probe_tokens,
         latency={
             "prompt_tokens": settings.latency_prompt,
             "decode_tokens": settings.latency_decode,

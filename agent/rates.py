@@ -15,7 +15,7 @@ from tools.pruning.space import Space
 from tools.speed import Speed
 
 DISK = 1e8  # bytes a second, read or written
-DRAWN = 0.002  # seconds to draw one token under the grammar
+DRAWN = 0.01  # seconds that one drawn token takes beside its pass: grammar, sampling, attention to the prompt
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +86,7 @@ class Rates:
         channels = sizes.attention + sizes.intermediate
         moments = 2.0 * (sizes.attention**2 + sizes.intermediate**2 + sizes.hidden * channels)
         pruned = 2.0 * sizes.hidden * sizes.kept * channels
-        return self._moments(2.0, moments + pruned) + self.refits(1)
+        return self._moments(2.0, moments + pruned) + self.factors() + self.refits(1)
 
     def _moments(self, passes: float, operations: float) -> float:
         """The calibration text through all layers so many times, with so many operations more a token and layer."""
@@ -95,19 +95,29 @@ class Rates:
         layer = self.speed.layer + attending / self.speed.flops
         return self.sizes.calibration_tokens * self.sizes.layers * (passes * layer + operations / self.speed.flops)
 
+    def factors(self) -> float:
+        """The factor of every place, from which all its refits are made."""
+        if self.settings.compensation != "lstsq":
+            return 0.0
+        return self.sizes.layers * sum(map(self._factor, PARTS)) / self.speed.flops
+
     def refits(self, widths: int) -> float:
-        """Refits of every place at so many widths, and the factors they are made from."""
+        """Refits of every place at so many widths; where memory does not hold all factors, each begins with its own."""
         sizes = self.sizes
-        if self.settings.compensation != "lstsq" or not widths:
+        if self.settings.compensation != "lstsq":
             return 0.0
         remembered = sizes.layers * sum(map(self.factor_bytes, PARTS)) <= sizes.refit_memory
         operations = 0.0
         for part in PARTS:
-            n, count = sizes.channels(part), min(widths, sizes.space.units(part) - 1)
-            # a Cholesky factor in float64, at half the speed; its inverse; its product with the weights
-            factor = 5 / 3 * n**3 + 2 * sizes.hidden * n**2
-            operations += count * 2 * sizes.hidden * (sizes.kept * n) ** 2 + (1 if remembered else count) * factor
+            product = 2 * sizes.hidden * (sizes.kept * sizes.channels(part)) ** 2
+            again = 0.0 if remembered else self._factor(part)
+            operations += min(widths, sizes.space.units(part) - 1) * (product + again)
         return sizes.layers * operations / self.speed.flops
+
+    def _factor(self, part: Part) -> float:
+        """Operations of a Cholesky factor in float64, at half the speed, its inverse, and its product with weights."""
+        n = self.sizes.channels(part)
+        return 5 / 3 * n**3 + 2 * self.sizes.hidden * n**2
 
     def factor_bytes(self, part: Part) -> int:
         """Bytes of the remembered factor of one place."""
@@ -126,7 +136,7 @@ class Rates:
         params = sum(node.width * space.unit_params(node.part) for nodes in trie(profiles) for node in nodes)
         layers = self.sizes.layers * params / space.prunable_params(space.dense())
         seconds = tokens * (layers * self.speed.layer + len(profiles) * self.speed.head)
-        return len(profiles), seconds + self.refits(1)
+        return len(profiles), seconds + self.factors() + self.refits(1)
 
     def steps(self, passes: float, tokens: float) -> float:
         """Passes of decoding that draw so many tokens."""

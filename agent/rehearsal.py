@@ -20,7 +20,7 @@ from agent.brain.branches import CHUNK
 from agent.checks import Target
 from agent.counting import Tokens, room
 from agent.facts import facts
-from agent.founders import DETAILS
+from agent.founders import DETAILS, is_probed
 from agent.legal import Facts, LegalTurn, legal_turn
 from agent.observe import SENSITIVITIES, Observer, run_facts
 from agent.operators import Operators
@@ -39,7 +39,7 @@ from tools.pruning.sensitivity import Costs
 from tools.workbench import FITNESS, Workbench
 
 RUN = "rehearsal"
-STEP = 1
+STEP, LATE = 1, 12  # of invented candidates; a generation whose history is full
 EDITS = "L10.attention-1 L12.mlp+4 L14.mlp-4 L16.mlp+4"
 NOTE = "Cut the mlp of the late layers and keep the attention of the first ones, they cost the most when they are cut."
 
@@ -80,28 +80,33 @@ class Rehearsal:
         Raises:
             PromptTooLongError: the brain's first prompt has no room in the model's context.
         """
-        arm, state = self.operators.arm, first_state(self.ids, 0)
-        known = facts(self.bench, self.settings, state)
+        begun, arm = self._founded("first"), self.operators.arm
+        state = first_state(self.ids, 0)
+        known = facts(begun.bench, self.settings, state)
         turn = legal_turn(known, self.prompts.actions)
-        due = dict(self.operators.open(state, known.missing))
+        due = dict(begun.operators.open(state, known.missing))
         asked = None
         if "brain" in due:
-            asked = self._asked("initialise", 0)
+            asked = begun._asked("initialise", 0)
         elif arm.survive == "brain":
-            asked = self._asked("latency" if self.settings.benchmarks else "survive", 0)
+            asked = begun._asked("latency" if self.settings.benchmarks else "survive", 0)
         elif "brain" in arm.vary:
-            asked = self._asked("vary", 1)
+            asked = begun._asked("vary", 1)
         makers = tuple((maker, count) for maker, count in due.items() if maker != "brain")
         return Opening(turn.decided, makers, asked)
 
     def talks(self) -> dict[Kind, Talk]:
-        """What every kind of turn costs the brain, with a history as full as it gets."""
-        brain = self._thinker(self._longest_facts())
+        """What every kind of turn costs the brain, with a history as full as it gets.
+
+        Raises:
+            PromptTooLongError: a prompt has no room in the model's context.
+        """
         tokens = Tokens(self.target.outline.tokenizer)
         found: dict[Kind, Talk] = {}
         for kind in KINDS:
-            state, known, turn = self._turn(kind, 0 if kind == "initialise" else 12)
-            prompt = brain.prompt(state, known, turn)
+            later = self._founded(kind)
+            state, known, turn = later._turn(kind, 0 if kind == "initialise" else LATE)
+            prompt = later._thinker(self._longest_facts()).prompt(state, known, turn)
             cached = tokens.of_text(prompt.system) // CHUNK * CHUNK
             offers = turn.variants or (turn.tools,)
             talks = [
@@ -127,6 +132,28 @@ class Rehearsal:
     def operators(self) -> Operators:
         """Who makes candidates."""
         return Operators(self.bench, self.settings, ARMS[self.settings.arm])
+
+    def _founded(self, run: str) -> Rehearsal:
+        """The same as a run named `run` that has its founders and nothing else."""
+        equal = uniform(self.bench.budget)
+        for number, name in enumerate(self.operators.arm.founders, start=1):
+            self.bench.memory.record(
+                Candidate(
+                    run=run,
+                    id=f"c{number}",
+                    profile=equal,  # also in the place of those that follow from measurements
+                    parents=(),
+                    operator="initialise",
+                    proposed_by="seed",
+                    generation=0,
+                    step=0,
+                    call=0,
+                    repaired=0,
+                    params=self.bench.budget.space.params(equal),
+                    detail=DETAILS[name],
+                )
+            )
+        return replace(self, bench=replace(self.bench, run=run))
 
     def _asked(self, kind: Kind, generation: int) -> Asked:
         """The prompt of a turn with placeholders, after making sure that it has room."""
@@ -180,7 +207,8 @@ class Rehearsal:
         outline, space = self.target.outline, self.bench.budget.space
         config, equal = outline.model.config, uniform(self.bench.budget)
         known = run_facts(self.bench, outline.name, outline.family.model_type, config.hidden_size, figure, equal)
-        places = min(SENSITIVITIES, sum(space.n_layers for part in PARTS if space.units(part) > 1))
+        places = sum(space.n_layers for part in PARTS if space.units(part) > 1)
+        places = min(SENSITIVITIES, places) if is_probed(self.operators.arm, self.prompts) else 0
         part: Part = "attention" if not isinstance(layer, Unranked) else cast(Part, RANKED)
         return replace(
             known,
@@ -197,7 +225,7 @@ class Rehearsal:
         names = []
         for number in range(1, count + 1):
             row = Candidate(
-                run=RUN,
+                run=bench.run,
                 id=f"c{number}",
                 profile=random_profile(bench.budget, bench.rng("invented", number)),
                 parents=("c1",) if generation and number > 1 else (),
@@ -212,12 +240,12 @@ class Rehearsal:
             )
             bench.memory.record(row)
             for sequence in range(settings.sequences(settings.fidelity[-1])):
-                bench.memory.record(Score(row.profile, FITNESS, sequence, 0.5 + 0.01 * number, 3.5, RUN, STEP))
+                bench.memory.record(Score(row.profile, FITNESS, sequence, 0.5 + 0.01 * number, 3.5, bench.run, STEP))
             names.append(row.id)
         if generation > 1:
             best = names[: settings.population]
             bench.memory.record(
-                *(Generation(RUN, number, tuple(best), best[0], NOTE, STEP) for number in range(generation))
+                *(Generation(bench.run, number, tuple(best), best[0], NOTE, STEP) for number in range(generation))
             )
         return names
 
@@ -225,26 +253,9 @@ class Rehearsal:
 @contextmanager
 def rehearsal(settings: Settings, target: Target, prompts: PromptSet) -> Iterator[Rehearsal]:
     """A rehearsal of a run of `settings`; what it writes is gone at the end of the block."""
-    space, equal = target.budget.space, uniform(target.budget)
+    space = target.budget.space
     costs = Costs(*(tuple(_slope(layer, space.units(part)) for layer in range(space.n_layers)) for part in PARTS))
     with tempfile.TemporaryDirectory() as folder, Memory(Path(folder) / "memory.sqlite", RUN, {}) as memory:
-        for number, name in enumerate(ARMS[settings.arm].founders, start=1):
-            memory.record(
-                Candidate(
-                    run=RUN,
-                    id=f"c{number}",
-                    profile=equal,  # also in the place of those that follow from measurements
-                    parents=(),
-                    operator="initialise",
-                    proposed_by="seed",
-                    generation=0,
-                    step=0,
-                    call=0,
-                    repaired=0,
-                    params=space.params(equal),
-                    detail=DETAILS[name],
-                )
-            )
         bench = Workbench(
             elastic=cast(Any, None),
             budget=target.budget,

@@ -79,7 +79,7 @@ class Settings(BaseModel):
     seed: int = Field(0, ge=0, lt=2**63, description="seed of every random choice")
     population: int = Field(4, ge=1, description="survivors of a generation")
     offspring: Count = Field(12, description="candidates made in a generation")
-    initial: Count = Field(6, description="candidates the brain initialises, besides the closed forms")
+    initial: Count = Field(4, description="candidates the brain initialises, besides the closed forms")
     draws: int = Field(0, ge=0, description="offspring of a generation that the brain may have drawn at random")
     screen: Count = Field(4, description="proposals the surrogate screens for each one kept, in arms that have one")
     remembered: int = Field(2, ge=0, description="best known profiles of earlier runs to start from")
@@ -91,6 +91,9 @@ class Settings(BaseModel):
         1.0,
         ge=0,
         description="pooled standard errors behind the last survivor at which offspring are given up; 0: never",
+    )
+    reprobe: int = Field(
+        3, ge=0, description="generations after which an arm with a surrogate probes its best anew; 0: never"
     )
     benchmarks: int = Field(1, ge=0, description="latency measurements the brain may ask for; 0 measures none at all")
     latency_prompt: Count = Field(256, description="prompt tokens of a latency measurement")

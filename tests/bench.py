@@ -66,6 +66,7 @@ def tiny_bench(path: Path, settings: Settings, run: str = "run", family: str = "
         sequence_length=LENGTH,
         fidelity=settings.fidelity,
         mutation_step=settings.mutation_step,
+        probe_tokens=settings.probe_tokens,
         latency={
             "prompt_tokens": settings.latency_prompt,
             "decode_tokens": settings.latency_decode,

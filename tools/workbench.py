@@ -69,6 +69,7 @@ class Workbench:
     sequence_length: int
     fidelity: tuple[int, ...]
     mutation_step: int
+    probe_tokens: int = 512  # tokens of each sensitivity probe
     latency: dict[str, int] = field(default_factory=dict)
     device_name: str = "cpu"
     progress: Progress | None = None

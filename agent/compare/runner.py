@@ -213,6 +213,7 @@ def one(comparison: Comparison, planned: PlannedRun, shared: Prepared, view: Vie
             seed=settings.seed,
             fidelity=settings.fidelity,
             mutation_step=settings.mutation_step,
+            probe_tokens=settings.probe_tokens,
             probes=(),
         )
         prepared = replace(shared, bench=bench)

@@ -77,9 +77,15 @@ def test_a_candidate_takes_the_time_of_the_layers_it_keeps():
 def test_factors_that_do_not_fit_in_memory_are_paid_for_again_and_again():
     few = Rates(Settings(), replace(SIZES, refit_memory=1 << 20), SPEED)
     enough = Rates(Settings(), SIZES, SPEED)
-    assert few.refits(1) == pytest.approx(enough.refits(1))
-    assert few.refits(20) > 2 * enough.refits(20)
-    assert Rates(Settings(compensation="bias"), SIZES, SPEED).refits(20) == 0.0
+    assert few.refits(1) == pytest.approx(enough.refits(1) + enough.factors())
+    assert few.refits(20) > 5 * enough.refits(20)
+    plain = Rates(Settings(compensation="bias"), SIZES, SPEED)
+    assert plain.refits(20) == plain.factors() == 0.0
+
+
+def test_factors_are_paid_for_by_the_probes_or_else_by_the_search():
+    with_probes, without = (seconds(bill("evolution", probed=probed), "Least-squares") for probed in (True, False))
+    assert without - with_probes == pytest.approx(Rates(Settings(), SIZES, SPEED).factors())
 
 
 def test_a_brain_that_is_not_asked_costs_nothing():

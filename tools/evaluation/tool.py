@@ -23,6 +23,7 @@ from tools.evaluation.tasks.measured import accuracies, failure_on_tasks, mean_o
 from tools.evaluation.tasks.rows import TaskDataError
 from tools.evaluation.walk import Measurement
 from tools.population.selection import paired
+from tools.pruning.sensitivity import local_probes
 from tools.workbench import FITNESS, ToolError, Turn, Workbench
 
 
@@ -31,19 +32,33 @@ class EvaluateArguments(BaseModel):
 
     candidates: list[str] = Field(min_length=1, description="ids of the candidates to measure")
     fidelity: int | Literal["tasks"] = Field(description="tokens to measure on, or tasks for zero-shot accuracies")
+    places: bool = Field(False, description="also measure each candidate with every place cut a little")
+
+
+def evaluate_places(bench: Workbench, row: Candidate, fidelity: int, step: int) -> int:
+    """Measure a candidate with every place cut a little, on `fidelity` tokens; returns the tokens charged."""
+    profiles = [row.profile, *(profile for _, profile in local_probes(bench.budget.space, row.profile))]
+    measure(bench, profiles, range(fidelity // bench.sequence_length), step)
+    return charge(bench, profiles, step)
 
 
 def evaluate_tool(bench: Workbench) -> BaseTool:
     """The LangChain tool `evaluate` on `bench`."""
 
     @tool("evaluate", args_schema=EvaluateArguments)
-    def evaluate(candidates: list[str], fidelity: int | Literal["tasks"], runtime: ToolRuntime) -> str:
+    def evaluate(
+        candidates: list[str], fidelity: int | Literal["tasks"], runtime: ToolRuntime, places: bool = False
+    ) -> str:
         """Measure candidates: fitness (KL to the dense model, lower is better), perplexity, rank, change."""
         turn = Turn.of(runtime.state, runtime.tool_call_id or "")
         legal = [*bench.fidelity, *(["tasks"] if bench.tasks is not None else [])]
+        if places:
+            legal = [bench.probe_tokens]
         if fidelity not in legal:
             raise ToolError(f"fidelity must be one of {', '.join(map(str, legal))}, got {fidelity}")
         rows = [bench.candidate(name) for name in candidates]
+        if places and isinstance(fidelity, str):
+            raise ToolError("places are measured by fitness, not by tasks: name a number of tokens")
         if isinstance(fidelity, str):
             try:
                 measure_tasks(bench, [row.profile for row in rows], turn.step)
@@ -52,6 +67,8 @@ def evaluate_tool(bench: Workbench) -> BaseTool:
             return _answer(fidelity, [_on_tasks(bench, row) for row in rows], charged=0)
         measure(bench, [row.profile for row in rows], range(fidelity // bench.sequence_length), turn.step)
         charged = charge(bench, [row.profile for row in rows], turn.step)
+        if places:
+            charged = sum(evaluate_places(bench, row, fidelity, turn.step) for row in rows)
         return _answer(fidelity, [_result(bench, row, fidelity) for row in rows], charged)
 
     return evaluate
