@@ -111,7 +111,8 @@ def pending_candidates(bench: Workbench, settings: Settings, state: SearchState)
             for name, profile in profiles.items()
             if bench.fitness(profile, tokens) is None and bench.failure(profile) is None
         ]
-        affordable = len(always) + left(settings, state) // (tokens - before)
+        waiting.sort(key=lambda name: name not in always)  # the closed forms first: they are measured in any case
+        affordable = max(len(always.intersection(waiting)), left(settings, state) // (tokens - before))
         if waiting[:affordable]:
             return waiting[:affordable], tokens
         before = tokens

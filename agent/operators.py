@@ -72,19 +72,19 @@ class Operators:
         if not due:
             return []
         rows = self.bench.memory.recall(Candidate, run=self.bench.run)
-        surrogate = (
-            learned(self.bench, rows, state["probed"]) if "model" in (*self.arm.initial, *self.arm.vary) else None
-        )
+        learns = "model" in (*self.arm.initial, *self.arm.vary)
+        surrogate = learned(self.bench, rows, state["probed"]) if learns else None
         taken = {row.profile for row in rows}
-        calls: list[Call] = []
-        for maker, count in due:
+
+        def made(maker: Maker, count: int) -> list[Call]:
             if maker == "cma":
-                calls += self._cma(count, state, taken)
-            else:
-                calls += self._made(
-                    maker, count, state, self._source(maker, state, facts, turn, surrogate), surrogate, taken
-                )
-        return calls
+                return self._cma(count, state, taken)
+            source = self._source(maker, state, facts, turn, surrogate)
+            return self._made(maker, count, state, source, surrogate, taken)
+
+        calls = [call for maker, count in due for call in made(maker, count)]
+        # where nobody finds anything new, the plainest operator fills up
+        return calls or made("switch", sum(count for _, count in due))
 
     # --- making -------------------------------------------------------------------------------------------------
 

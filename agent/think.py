@@ -115,6 +115,9 @@ class Thinker:
         """Whether the tool decides this turn: the brain failed too often in a row, or repeats itself without end."""
         making = turn.kind in ("initialise", "vary")
         repeats = making and attempts_used_up(self.settings, state)
+        arm = self.operators.arm
+        if making and "brain" not in (arm.vary if state["generation"] else arm.initial):
+            return True  # the arm asks no brain for this, and its own makers found nothing new
         return repeats or state["failures"] >= self.settings.brain_failures
 
     def _ask(self, state: SearchState, known: Facts, turn: LegalTurn, step: int) -> Asked:
