@@ -7,8 +7,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from agent.preparation import budget_of, device_of, dtype_of, wanted_texts
+from agent.preparation import budget_of, device_of, dtype_of
 from agent.settings import Settings
+from agent.texts import wanted_texts
 from tools.models.families import space_of
 from tools.models.outline import ModelOutline, outline
 from tools.models.source import resolve

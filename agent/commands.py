@@ -11,7 +11,7 @@ from agent.settings import Settings, make_settings
 from agent.view import View
 
 if TYPE_CHECKING:
-    from agent.compare.runner import Comparison
+    from agent.compare.comparison import Comparison
 
 STOPPED = 130  # exit status of a run that was stopped and can be resumed
 
@@ -54,7 +54,7 @@ def _compared(comparison: Comparison, view: View) -> int:
 
 
 def _resume(options: Namespace, view: View) -> int:
-    from agent.compare.runner import Comparison, is_comparison
+    from agent.compare.comparison import Comparison, is_comparison
 
     if is_comparison(options.run):
         return _compared(Comparison.open(options.run.resolve()), view)
@@ -89,8 +89,9 @@ def _dry_run(settings: Settings, view: View) -> int:
 
 
 def _report(options: Namespace, view: View) -> int:
+    from agent.compare.comparison import Comparison, is_comparison
     from agent.compare.report import show, write_all
-    from agent.compare.runner import Comparison, collect, is_comparison
+    from agent.compare.runner import collect
     from agent.finish import read_outcome
     from agent.report import show_outcome, write_report
     from agent.run_directory import RunDirectory

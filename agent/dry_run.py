@@ -20,11 +20,12 @@ from agent.checks import Target, check_target
 from agent.estimate import Estimate, estimate
 from agent.footprint import Bytes, disk, memory
 from agent.founders import is_probed
-from agent.preparation import check_room, check_tasks, check_text, refit_memory
+from agent.preparation import check_room, refit_memory
 from agent.rates import Rates, Sizes
 from agent.rehearsal import Opening, rehearsal
 from agent.schedule import rounds
 from agent.settings import Settings, SettingsError
+from agent.texts import check_tasks, check_text
 from memory.database import check
 from prompts.templates import PromptSet
 from tools.models.bundled import TEXT_BUNDLE, cache_dir, model_folder, to_fetch

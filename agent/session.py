@@ -33,11 +33,12 @@ from agent.live import SearchScreen
 from agent.observe import Observer, run_facts
 from agent.operators import Operators
 from agent.outcome import Outcome
-from agent.preparation import Prepared, check_tasks, check_text, prepare
+from agent.preparation import Prepared, prepare
 from agent.report import write_report
 from agent.run_directory import RunDirectory, RunDirectoryError
 from agent.settings import Settings, SettingsError, make_settings
 from agent.state import SearchState, first_state
+from agent.texts import check_tasks, check_text
 from agent.think import Thinker
 from agent.trace import TraceRecord, TraceWriter
 from agent.view import View

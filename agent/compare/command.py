@@ -8,8 +8,8 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from agent.compare.comparison import DEFAULTS, Comparison, check, is_comparison
 from agent.compare.plan import PlanError, parse_arms, parse_seeds, parse_sparsities
-from agent.compare.runner import DEFAULTS, Comparison, check, is_comparison
 from agent.settings import make_settings
 
 

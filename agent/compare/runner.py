@@ -8,10 +8,9 @@ and step by step.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -19,123 +18,27 @@ from typing import Any
 from agent.atomic import atomic_write
 from agent.card_facts import PLACES, TEXTS, command_line
 from agent.compare.collect import RECORD, read_dense, read_result, run_result, write_dense
-from agent.compare.plan import PlanError, PlannedRun, parse_arms, plan
+from agent.compare.comparison import DEFAULTS, Comparison, folder_of, options, record_path
+from agent.compare.plan import PlannedRun
 from agent.compare.report import write_all
 from agent.compare.results import Results, RunResult
 from agent.environment import describe
 from agent.founders import PROBE_STEP, probe_uniform, probed
 from agent.outcome import Outcome
-from agent.preparation import Prepared, budget_of, check_text, device_of, prepare
+from agent.preparation import Prepared, budget_of, device_of, prepare
 from agent.run_directory import NoRunError, RunDirectory
 from agent.run_lock import RunLock
 from agent.session import Stopped, carry_out, with_founders
-from agent.settings import Settings, make_settings, text_label
+from agent.settings import Settings, text_label
 from agent.view import View
 from memory.errors import SelfPrunerError
 from memory.records import Score
 from memory.store import Memory
 from prompts.templates import PromptSet
-from tools.models.source import resolve
 from tools.pruning.operators import uniform
 from tools.workbench import FITNESS
 
-PLAN = "plan.json"
 SHARED_MEMORY = "shared.sqlite"
-# What a comparison does unless told otherwise: cost alone ends a search, and only what is compared is measured.
-DEFAULTS: dict[str, Any] = {
-    "tokens": 150_000,
-    "evaluations": 1_000_000,
-    "patience": 1_000_000,
-    "benchmarks": 0,
-    "export": False,
-    "recalibrate": False,
-    "remembered": 0,
-}
-
-
-@dataclass(frozen=True)
-class Comparison:
-    """A comparison's folder and what is to be run in it."""
-
-    path: Path
-    arms: str  # as written
-    sparsities: tuple[float, ...]
-    seeds: tuple[int, ...]
-    settings: Settings  # shared by all arms
-
-    def planned(self) -> list[PlannedRun]:
-        """Every run, in the order in which they are carried out."""
-        return plan(self.settings, parse_arms(self.arms), self.sparsities, self.seeds)
-
-    def save(self) -> None:
-        """Writes `plan.json`."""
-        self.path.mkdir(parents=True, exist_ok=True)
-        content = {
-            "arms": self.arms,
-            "sparsities": self.sparsities,
-            "seeds": self.seeds,
-            "settings": self.settings.to_toml(),
-        }
-        atomic_write(self.path / PLAN, json.dumps(content, indent=2) + "\n")
-
-    @classmethod
-    def open(cls, path: Path) -> Comparison:
-        """The comparison in `path`.
-
-        Raises:
-            PlanError: there is none, or its plan is damaged.
-        """
-        if not is_comparison(path):
-            raise PlanError(f"there is no comparison in {path}: it has no {PLAN}")
-        try:
-            content = json.loads((path / PLAN).read_text(encoding="utf-8"))
-            return cls(
-                path,
-                content["arms"],
-                tuple(content["sparsities"]),
-                tuple(content["seeds"]),
-                make_settings(content["settings"]),
-            )
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            raise PlanError(f"{path / PLAN} is damaged: {error}") from error
-
-    def joined(self, other: Comparison) -> Comparison:
-        """This comparison with the arms, sparsities and seeds of `other` added.
-
-        Raises:
-            PlanError: their shared settings differ.
-        """
-        mine, theirs = self.settings.to_toml(), other.settings.to_toml()
-        differing = [name for name in {**mine, **theirs} if mine.get(name) != theirs.get(name)]
-        if differing:
-            name = differing[0]
-            raise PlanError(
-                f"--into {self.path}: that comparison has {name.replace('_', '-')} {mine.get(name)}, not "
-                f"{theirs.get(name)}; all arms of a comparison share their settings"
-            )
-        known = [spec.text for spec in parse_arms(self.arms)]
-        added = [spec.text for spec in parse_arms(other.arms) if spec.text not in known]
-        return replace(
-            self,
-            arms=",".join([*known, *added]),
-            sparsities=tuple(dict.fromkeys([*self.sparsities, *other.sparsities])),
-            seeds=tuple(dict.fromkeys([*self.seeds, *other.seeds])),
-        )
-
-
-def is_comparison(path: Path) -> bool:
-    """Whether `path` is the folder of a comparison."""
-    return (path / PLAN).is_file()
-
-
-def check(comparison: Comparison) -> None:
-    """Refuse what can be refused before a model is loaded."""
-    resolve(comparison.settings.model, comparison.settings.revision)
-    device_of(comparison.settings)
-    for run in comparison.planned():
-        check_text(run.settings)
-        if run.spec.arm.asks_brain:
-            PromptSet(run.settings.prompts_of_arm, run.settings.prompts).check()
 
 
 def carry_out_all(comparison: Comparison, view: View) -> Results:
@@ -178,20 +81,6 @@ def share(comparison: Comparison, settings: Settings, view: View) -> Prepared:
     """Model, calibration, dense targets and probes for all runs with the preparation of `settings`."""
     settings = settings.model_copy(update={"memory": comparison.path / SHARED_MEMORY, "arm": "hybrid"})
     return with_founders(prepare(settings, "shared", view), settings, view)
-
-
-def record_path(comparison: Comparison, run: PlannedRun) -> Path | None:
-    """The record of a finished run, or None."""
-    try:
-        path = RunDirectory.latest(folder_of(comparison, run)) / RECORD
-    except NoRunError:
-        return None
-    return path if path.is_file() else None
-
-
-def folder_of(comparison: Comparison, run: PlannedRun) -> Path:
-    """The folder of one planned run: its run directory and its memory."""
-    return comparison.path / "runs" / run.slug
 
 
 def one(comparison: Comparison, planned: PlannedRun, shared: Prepared, view: View) -> None:
@@ -310,11 +199,3 @@ def collect(comparison: Comparison, failed: dict[str, str] | None = None) -> Res
         missing=missing,
         runs=runs,
     )
-
-
-def options(comparison: Comparison) -> str:
-    """The options of `compare` that are not settings."""
-    count = len(comparison.seeds)
-    listed = ",".join(map(str, comparison.seeds)) + ("," if count == 1 else "")
-    seeds = str(count) if comparison.seeds == tuple(range(count)) else listed
-    return f"--arms {comparison.arms} --seeds {seeds} --sparsity {','.join(f'{s:g}' for s in comparison.sparsities)}"

@@ -1,0 +1,137 @@
+"""A comparison's folder: its plan, what is finished in it, and the command that made it."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from agent.atomic import atomic_write
+from agent.compare.collect import RECORD
+from agent.compare.plan import PlanError, PlannedRun, parse_arms, plan
+from agent.preparation import device_of
+from agent.run_directory import NoRunError, RunDirectory
+from agent.settings import Settings, make_settings
+from agent.texts import check_text
+from prompts.templates import PromptSet
+from tools.models.source import resolve
+
+PLAN = "plan.json"
+# What a comparison does unless told otherwise: cost alone ends a search, and only what is compared is measured.
+DEFAULTS: dict[str, Any] = {
+    "tokens": 150_000,
+    "evaluations": 1_000_000,
+    "patience": 1_000_000,
+    "benchmarks": 0,
+    "export": False,
+    "recalibrate": False,
+    "remembered": 0,
+}
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """A comparison's folder and what is to be run in it."""
+
+    path: Path
+    arms: str  # as written
+    sparsities: tuple[float, ...]
+    seeds: tuple[int, ...]
+    settings: Settings  # shared by all arms
+
+    def planned(self) -> list[PlannedRun]:
+        """Every run, in the order in which they are carried out."""
+        return plan(self.settings, parse_arms(self.arms), self.sparsities, self.seeds)
+
+    def save(self) -> None:
+        """Writes `plan.json`."""
+        self.path.mkdir(parents=True, exist_ok=True)
+        content = {
+            "arms": self.arms,
+            "sparsities": self.sparsities,
+            "seeds": self.seeds,
+            "settings": self.settings.to_toml(),
+        }
+        atomic_write(self.path / PLAN, json.dumps(content, indent=2) + "\n")
+
+    @classmethod
+    def open(cls, path: Path) -> Comparison:
+        """The comparison in `path`.
+
+        Raises:
+            PlanError: there is none, or its plan is damaged.
+        """
+        if not is_comparison(path):
+            raise PlanError(f"there is no comparison in {path}: it has no {PLAN}")
+        try:
+            content = json.loads((path / PLAN).read_text(encoding="utf-8"))
+            return cls(
+                path,
+                content["arms"],
+                tuple(content["sparsities"]),
+                tuple(content["seeds"]),
+                make_settings(content["settings"]),
+            )
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise PlanError(f"{path / PLAN} is damaged: {error}") from error
+
+    def joined(self, other: Comparison) -> Comparison:
+        """This comparison with the arms, sparsities and seeds of `other` added.
+
+        Raises:
+            PlanError: their shared settings differ.
+        """
+        mine, theirs = self.settings.to_toml(), other.settings.to_toml()
+        differing = [name for name in {**mine, **theirs} if mine.get(name) != theirs.get(name)]
+        if differing:
+            name = differing[0]
+            raise PlanError(
+                f"--into {self.path}: that comparison has {name.replace('_', '-')} {mine.get(name)}, not "
+                f"{theirs.get(name)}; all arms of a comparison share their settings"
+            )
+        known = [spec.text for spec in parse_arms(self.arms)]
+        added = [spec.text for spec in parse_arms(other.arms) if spec.text not in known]
+        return replace(
+            self,
+            arms=",".join([*known, *added]),
+            sparsities=tuple(dict.fromkeys([*self.sparsities, *other.sparsities])),
+            seeds=tuple(dict.fromkeys([*self.seeds, *other.seeds])),
+        )
+
+
+def is_comparison(path: Path) -> bool:
+    """Whether `path` is the folder of a comparison."""
+    return (path / PLAN).is_file()
+
+
+def check(comparison: Comparison) -> None:
+    """Refuse what can be refused before a model is loaded."""
+    resolve(comparison.settings.model, comparison.settings.revision)
+    device_of(comparison.settings)
+    for run in comparison.planned():
+        check_text(run.settings)
+        if run.spec.arm.asks_brain:
+            PromptSet(run.settings.prompts_of_arm, run.settings.prompts).check()
+
+
+def record_path(comparison: Comparison, run: PlannedRun) -> Path | None:
+    """The record of a finished run, or None."""
+    try:
+        path = RunDirectory.latest(folder_of(comparison, run)) / RECORD
+    except NoRunError:
+        return None
+    return path if path.is_file() else None
+
+
+def folder_of(comparison: Comparison, run: PlannedRun) -> Path:
+    """The folder of one planned run: its run directory and its memory."""
+    return comparison.path / "runs" / run.slug
+
+
+def options(comparison: Comparison) -> str:
+    """The options of `compare` that are not settings."""
+    count = len(comparison.seeds)
+    listed = ",".join(map(str, comparison.seeds)) + ("," if count == 1 else "")
+    seeds = str(count) if comparison.seeds == tuple(range(count)) else listed
+    return f"--arms {comparison.arms} --seeds {seeds} --sparsity {','.join(f'{s:g}' for s in comparison.sparsities)}"
