@@ -36,7 +36,7 @@ from tools.text.sources import NAMES, text_source
 from tools.text.tokens import sequences
 
 SECONDS = 2.0  # of timing
-AT_ONCE = Speed(0.0, 0.0, 0.0, 0.0, float("inf"))  # for tokens where there is no time to tell
+AT_ONCE = Speed(0.0, 0.0, (0.0, 0.0), (0.0, 0.0), 1, float("inf"))  # for tokens where there is no time to tell
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,7 +136,6 @@ def sizes_of(target: Target) -> Sizes:
     sequences, length = next((count, length) for part, _, count, length in target.texts if part == "calibration")
     params = sum(parameter.numel() for parameter in target.outline.model.parameters())
     weight = torch.empty(0, dtype=getattr(torch, target.dtype)).itemsize
-    kept = budget.space.prunable_params(uniform(budget)) / budget.space.prunable_params(budget.space.dense())
     free = refit_memory(target.device)
     if target.device != "cpu":  # asked of an empty device: what the weights will leave of it
         free = max(0, free - weight * params // 2)
@@ -148,7 +147,7 @@ def sizes_of(target: Target) -> Sizes:
         intermediate=shape.intermediate,
         keys=shape.n_groups * shape.head_dim,
         params=params,
-        kept=kept,
+        uniform=uniform(budget),
         bytes=weight,
         refit_memory=free,
         calibration=(sequences, length),

@@ -14,13 +14,14 @@ from typing import Literal
 from agent.arms import Arm
 from agent.facts import ATTEMPTS
 from agent.rates import Rates
-from agent.schedule import Round, making_turns
+from agent.schedule import Round, making_turns, reprobes
 from agent.settings import Settings
 from agent.talk import Talk
 from prompts.variables import Kind
 
 SHARED = 0.7  # of the work of candidates one by one is left where they share it with siblings and parents
-SPOKEN = 0.8  # of the longest reply is said
+SPOKEN = 0.8  # of the longest reply is said where candidates are made
+NOTED = 0.4  # of it where a generation is closed with a note
 TRIED = 0.5  # of the attempts that the rules give the brain are made: some replies repeat what is known
 
 Phase = Literal["before", "search", "after"]
@@ -42,28 +43,40 @@ class Item:
 class Spoken:
     """What the brain reads and writes in a whole run, at most and likely."""
 
+    rates: Rates
     talks: Mapping[Kind, Talk]
     turns: int = 0
     read: int = 0
     computed: int = 0  # of those read, tokens that no cache holds
-    likely_computed: float = 0.0
     written: int = 0
     steps: int = 0
-    likely_written: float = 0.0
-    likely_steps: float = 0.0
+    likely_reading: float = 0.0  # seconds
+    likely_writing: float = 0.0
+    most_writing: float = 0.0
 
-    def ask(self, kind: Kind, turns: int, replies: int, likely_turns: float, likely_replies: float) -> None:
-        """Add so many turns of one kind with so many replies in all."""
+    def ask(self, kind: Kind, turns: int, replies: int, tried: float, said: float) -> None:
+        """Add so many turns of one kind with so many replies in all.
+
+        Args:
+            kind: of the turns.
+            turns: at the most.
+            replies: of all of them, at the most.
+            tried: share of the turns that will likely be taken.
+            said: share of the longest reply that will likely be said.
+        """
+        if not turns:
+            return
         talk = self.talks[kind]
-        new = talk.cached if turns and not self.turns else 0  # the first prompt finds no cache
+        new = talk.prompt - talk.cached
+        self.computed += turns * new + (0 if self.turns else talk.cached)  # the first prompt finds no cache
         self.turns += turns
         self.read += turns * talk.prompt
-        self.computed += turns * (talk.prompt - talk.cached) + new
-        self.likely_computed += likely_turns * (talk.prompt - talk.cached) + new
         self.written += replies * talk.reply
         self.steps += turns * talk.steps
-        self.likely_written += SPOKEN * likely_replies * talk.reply
-        self.likely_steps += SPOKEN * likely_turns * talk.steps
+        writing = self.rates.decoding(turns * talk.steps, replies / turns)
+        self.likely_reading += tried * self.rates.dense(turns * new)
+        self.likely_writing += tried * said * writing
+        self.most_writing += writing
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,7 +114,7 @@ def estimate(rates: Rates, arm: Arm, rounds: Sequence[Round], talks: Mapping[Kin
         talks: what each kind of turn costs the brain.
         probed: whether the run probes every place.
     """
-    spoken = _spoken(rates.settings, arm, rounds, talks)
+    spoken = _spoken(rates, arm, rounds, talks)
     items = (*_before(rates, arm, probed), *_search(rates, arm, rounds, spoken, probed), *_after(rates, arm, probed))
     charged = sum(item.tokens for item in items if item.charged)
     likely, most = (_total(rates.settings, items, charged, of) for of in ("likely", "most"))
@@ -118,20 +131,21 @@ def _total(settings: Settings, items: Sequence[Item], charged: int, of: str) -> 
     return sum(getattr(item, of) for item in items if item.phase != "search") + limited
 
 
-def _spoken(settings: Settings, arm: Arm, rounds: Sequence[Round], talks: Mapping[Kind, Talk]) -> Spoken:
-    spoken = Spoken(talks)
+def _spoken(rates: Rates, arm: Arm, rounds: Sequence[Round], talks: Mapping[Kind, Talk]) -> Spoken:
+    settings, spoken = rates.settings, Spoken(rates, talks)
     if settings.brain != "self" or not arm.asks_brain:
         return spoken
     closing: Kind = "latency" if settings.benchmarks else "survive"
     for one in rounds:
         if one.by_brain:
             kind: Kind = "vary" if one.number else "initialise"
-            most, usual = (making_turns(count, settings.samples) for count in (one.by_brain, one.share))
-            spoken.ask(kind, most, ATTEMPTS * one.by_brain, TRIED * usual, TRIED * ATTEMPTS * one.share)
+            turns = making_turns(one.by_brain, settings.samples)
+            usual = TRIED * making_turns(one.share, settings.samples) / turns
+            spoken.ask(kind, turns, ATTEMPTS * one.by_brain, usual, SPOKEN)
         if arm.survive == "brain":
-            spoken.ask(closing, 1, 1, 1, 1)
-    if arm.survive == "brain" and settings.benchmarks:
-        spoken.ask("latency", settings.benchmarks, settings.benchmarks, settings.benchmarks, settings.benchmarks)
+            spoken.ask(closing, 1, 1, 1.0, NOTED)
+    if arm.survive == "brain":
+        spoken.ask("latency", settings.benchmarks, settings.benchmarks, 1.0, NOTED)
     return spoken
 
 
@@ -164,21 +178,18 @@ def _search(rates: Rates, arm: Arm, rounds: Sequence[Round], spoken: Spoken, pro
         what = f"Stage {stage + 1}: " + (more if stage else f"{count} candidates on {fidelity:,} tokens")
         items.append(_shared("search", what, tokens, rates.candidates(tokens), charged=True))
         before = fidelity
+    if times := reprobes(settings, arm, len(rounds)):
+        places, seconds = rates.probes_around()
+        what, tokens = f"Places around the best, {times} times", times * places * settings.probe_tokens
+        items.append(_certain("search", what, tokens, times * seconds, charged=True))
     factors = 0.0 if probed else rates.factors()
     refits = rates.refits(sum(one.measured[0] for one in rounds))
     items.append(Item("search", "Least-squares refits", 0, factors + SHARED * refits, factors + refits))
     if spoken.turns:
-        usual, most = rates.dense(spoken.likely_computed), rates.dense(spoken.computed)
+        what, reading = f"Brain reads {spoken.turns} prompts", rates.dense(spoken.computed)
         items += [
-            Item("search", f"Brain reads {spoken.turns} prompts", spoken.computed, usual, most, True),
-            Item(
-                "search",
-                "Brain writes",
-                spoken.written,
-                rates.steps(spoken.likely_steps, spoken.likely_written),
-                rates.steps(spoken.steps, spoken.written),
-                True,
-            ),
+            Item("search", what, spoken.computed, spoken.likely_reading, reading, True),
+            Item("search", "Brain writes", spoken.written, spoken.likely_writing, spoken.most_writing, True),
         ]
     if arm.survive == "brain" and settings.benchmarks:
         items.append(_certain("search", "Latency, asked for", 0, settings.benchmarks * rates.latency()))

@@ -94,11 +94,10 @@ class SearchScreen:
 
     def render(self) -> Group:
         """The screen as rich renderables."""
-        evaluated = self.judge.spent.get("evaluations", 0) if self.judge else 0
         table = Table.grid(padding=(0, 1))
         table.add_row(
             "Search",
-            ProgressBar(total=self.settings.evaluations, completed=evaluated, width=30),
+            ProgressBar(total=1.0, completed=self.share(), width=30),
             Text(f"{self.spent()}, generation {self.judge.generation if self.judge else 0}"),
         )
         if self.total:
@@ -108,6 +107,23 @@ class SearchScreen:
             lines.append(Text(f"Brain: {self.failures} failed turns, {self.fallbacks} stood in for", style="yellow"))
         return Group(table, *lines)
 
+    @property
+    def counted(self) -> bool:
+        """Whether the number of evaluations limits the run, and not its tokens or minutes long before."""
+        limits = self.settings
+        return limits.tokens is None or limits.evaluations * limits.fidelity[0] <= 10 * limits.tokens
+
+    def share(self) -> float:
+        """How much of the nearest limit is spent: 0 to 1."""
+        spent = self.judge.spent if self.judge else {}
+        limits = self.settings
+        shares = [spent.get("evaluations", 0.0) / limits.evaluations]
+        if limits.tokens:
+            shares.append(cost(spent) / limits.tokens)
+        if limits.minutes:
+            shares.append(spent.get("minutes", 0.0) / limits.minutes)
+        return min(1.0, max(shares))
+
     def spent(self) -> str:
         """What is spent, beside the limits that there are, and what is left."""
         spent = self.judge.spent if self.judge else {}
@@ -115,7 +131,8 @@ class SearchScreen:
         minutes = spent.get("minutes", 0.0)
         tokens = f"{cost(spent):,.0f}" + (f" of {limits.tokens:,}" if limits.tokens else "")
         time = f"{minutes:.1f}" + (f" of {limits.minutes:g}" if limits.minutes else "")
-        told = f"{spent.get('evaluations', 0):.0f} of {limits.evaluations} evaluated, {tokens} tokens, {time} min"
+        made = f"{spent.get('evaluations', 0):.0f}" + (f" of {limits.evaluations}" if self.counted else "")
+        told = f"{made} evaluated, {tokens} tokens, {time} min"
         if self.judge and self.judge.stop:
             return told
         return told if self.ends is None else f"{told}, {about(max(0.0, self.ends - minutes))} left"

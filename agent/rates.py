@@ -5,17 +5,19 @@ What is not timed is counted in operations and taken to be as fast as the matrix
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from agent.founders import probe_width
 from agent.settings import Settings
-from memory.profile import PARTS, Part
+from memory.profile import PARTS, Part, Profile
 from tools.evaluation.sharing import trie
+from tools.pruning.sensitivity import local_probes
 from tools.pruning.space import Space
 from tools.speed import Speed
 
 DISK = 1e8  # bytes a second, read or written
-DRAWN = 0.01  # seconds that one drawn token takes beside its pass: grammar, sampling, attention to the prompt
+DRAWN = 0.006  # seconds that one drawn token takes beside its pass: grammar, sampling, attention to the prompt
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,7 +31,7 @@ class Sizes:
     intermediate: int  # input channels of down_proj
     keys: int  # key channels of all KV heads of a layer
     params: int  # embeddings and head included
-    kept: float  # share of the decoder blocks' parameters in a candidate
+    uniform: Profile  # a candidate
     bytes: int  # of one weight
     refit_memory: int  # bytes of remembered refits
     calibration: tuple[int, int]  # sequences, tokens a sequence
@@ -45,10 +47,15 @@ class Sizes:
         return self.calibration[0] * self.calibration[1]
 
     @property
+    def kept(self) -> float:
+        """Share of the decoder blocks' parameters that a candidate keeps."""
+        return self.space.prunable_params(self.uniform) / self.space.prunable_params(self.space.dense())
+
+    @property
     def pruned_params(self) -> int:
         """Parameters of a candidate, embeddings and head included."""
-        prunable = self.space.prunable_params(self.space.dense())
-        return self.params - round((1 - self.kept) * prunable)
+        space = self.space
+        return self.params - space.prunable_params(space.dense()) + space.prunable_params(self.uniform)
 
     def channels(self, part: Part) -> int:
         """Input channels of the output projection of a part."""
@@ -125,28 +132,38 @@ class Rates:
         return 4 * n * (n + self.sizes.hidden)
 
     def probes(self) -> tuple[int, float]:
-        """How many places are probed, and the seconds that takes: what probes agree on is computed once."""
-        space, tokens = self.sizes.space, self.settings.probe_tokens
+        """How many places are probed, and the seconds that takes."""
+        space = self.sizes.space
         profiles = [
             space.dense().with_width(layer, part, probe_width(space.units(part)))
             for part in PARTS
             if space.units(part) > 1
             for layer in range(space.n_layers)
         ]
+        return len(profiles), self._together(profiles) + self.factors() + self.refits(1)
+
+    def probes_around(self) -> tuple[int, float]:
+        """The same for the places of a candidate, each cut a little."""
+        profiles = [profile for _, profile in local_probes(self.sizes.space, self.sizes.uniform)]
+        return len(profiles), self._together(profiles) + self.refits(1)
+
+    def _together(self, profiles: Sequence[Profile]) -> float:
+        """Profiles on the probes' tokens in one walk: what they agree on is computed once."""
+        space = self.sizes.space
         params = sum(node.width * space.unit_params(node.part) for nodes in trie(profiles) for node in nodes)
         layers = self.sizes.layers * params / space.prunable_params(space.dense())
-        seconds = tokens * (layers * self.speed.layer + len(profiles) * self.speed.head)
-        return len(profiles), seconds + self.factors() + self.refits(1)
+        return self.settings.probe_tokens * (layers * self.speed.layer + len(profiles) * self.speed.head)
 
-    def steps(self, passes: float, tokens: float) -> float:
-        """Passes of decoding that draw so many tokens."""
-        return passes * (self.sizes.layers * self.speed.step_layer + self.speed.step_head) + tokens * DRAWN
+    def decoding(self, steps: float, together: float) -> float:
+        """Decoding steps in which so many replies go on together."""
+        return steps * (self.speed.step(self.sizes.layers, together) + together * DRAWN)
 
     def latency(self) -> float:
         """One latency measurement: the dense model and a candidate in turn, after a warm-up."""
         prefill = self.settings.latency_prompt * self.sizes.layers * self.speed.layer
-        request = prefill + self.steps(self.settings.latency_decode, 0)
-        return 2 * (self.settings.latency_repeats * request + prefill + self.steps(2, 0))
+        step = self.speed.step(self.sizes.layers, 1)
+        request = prefill + self.settings.latency_decode * step
+        return 2 * (self.settings.latency_repeats * request + prefill + 2 * step)
 
     def moved(self, weights: float) -> float:
         """So many weights read from or written to disk."""

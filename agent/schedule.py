@@ -57,6 +57,13 @@ def rounds(settings: Settings, arm: Arm, remembered: int = 0) -> tuple[Round, ..
     return tuple(found)
 
 
+def reprobes(settings: Settings, arm: Arm, generations: int) -> int:
+    """How often every place is measured anew around the best, if that is always another one by then."""
+    if not settings.reprobe or "model" not in arm.vary or generations < 2:
+        return 0
+    return 1 + (generations - 2) // settings.reprobe
+
+
 def making_turns(candidates: int, samples: int) -> int:
     """Turns in which the brain makes `candidates`, with as many attempts as the rules give it."""
     return ATTEMPTS * math.ceil(candidates / samples)

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from agent.dry_run import Bill
-from agent.estimate import SHARED, SPOKEN, TRIED
+from agent.estimate import NOTED, SHARED, SPOKEN, TRIED
 from agent.facts import ATTEMPTS
 from agent.footprint import Bytes
 from agent.view import View
@@ -105,16 +105,16 @@ def assumptions(bill: Bill) -> list[str]:
         lines.append("No times: one layer and the head do not fit in memory here.")
     else:
         dense = 1 / (sizes.layers * speed.layer + speed.head)
-        step = sizes.layers * speed.step_layer + speed.step_head
+        step = speed.step(sizes.layers, speed.together)
         lines.append(
             f"Timed just now on random tensors: {dense:,.0f} tokens a second through the dense model, "
             f"{speed.flops / 1e9:,.0f} GFLOP a second in its layers, {1e3 * step:,.0f} ms a decoding step of "
-            f"{bill.settings.samples} replies."
+            f"{speed.together} replies."
         )
     lines.append(
         f"Likely: {SHARED:.0%} of the candidates' layers are computed, the rest is shared with siblings and parents; "
         f"all makers of candidates do equally well; the brain takes {TRIED * ATTEMPTS:g} replies a candidate and says "
-        f"{SPOKEN:.0%} of the longest one."
+        f"{SPOKEN:.0%} of the longest one, {NOTED:.0%} where it leaves a note."
     )
     lines.append(
         "At most: nothing is shared, nothing is known from earlier runs or kept in the cache, patience never ends the "

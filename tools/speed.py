@@ -31,23 +31,30 @@ class Speed:
 
     layer: float  # a token through one layer, in a sequence of text
     head: float  # a token through the head, and its logits reduced to a fitness
-    step_layer: float  # one pass of a few tokens through one layer, as in a step of decoding
-    step_head: float  # one pass of a few tokens through the head
+    one: tuple[float, float]  # a pass of one token, as in a step of decoding: through one layer, through the head
+    few: tuple[float, float]  # the same for `together` tokens
+    together: int
     flops: float  # operations a second of the matrix products of a layer
+
+    def step(self, layers: int, tokens: float) -> float:
+        """Seconds of a pass of up to `together` tokens through so many layers and the head."""
+        share = (tokens - 1) / (self.together - 1) if self.together > 1 else 0.0
+        layer, head = (one + share * (few - one) for one, few in zip(self.one, self.few, strict=True))
+        return layers * layer + head
 
 
 @torch.no_grad()
-def measure_speed(model: Any, device: str, dtype: torch.dtype, length: int, few: int, seconds: float) -> Speed:
+def measure_speed(model: Any, device: str, dtype: torch.dtype, length: int, together: int, seconds: float) -> Speed:
     """Time one layer and the head of a model that need not have weights.
 
-    Where even one timing at `length` tokens would take too long, fewer tokens are timed and the rest is proportion.
+    Where a pass of `length` tokens would take too long, fewer tokens are timed and the rest is proportion.
 
     Args:
         model: a causal LM of a supported family, which may be on the meta device.
         device: where to run.
         dtype: number type of the weights.
         length: tokens of a sequence.
-        few: tokens that decoding passes together.
+        together: tokens that decoding passes together.
         seconds: what all timings may take, about.
 
     Raises:
@@ -56,16 +63,20 @@ def measure_speed(model: Any, device: str, dtype: torch.dtype, length: int, few:
     parts = _Parts(model, device, dtype)
     parts.run_layer(1)  # the first pass of all loads kernels
     parts.run_head(1)
-    step_layer, step_head = parts.timed_in_turn(few, few, seconds / 4)
-    allowed = SHARE * seconds
+    one = parts.timed_in_turn(1, 1, seconds / 8)
+    few = parts.timed_in_turn(together, together, seconds / 8)
     # A pass of n tokens takes at most n / few passes of a few: an upper bound that is far off where weights are read.
-    tokens = _fitting(length, allowed * few / step_layer)
-    rows = _fitting(min(length, HEAD_TOKENS), allowed * few / step_head)
+    allowed = SHARE * seconds
+    tokens = _fitting(length, allowed * together / few[0])
+    rows = _fitting(min(length, HEAD_TOKENS), allowed * together / few[1])
+    if min(tokens, rows) <= together:  # slow already: timing it again would tell nothing new
+        layer, head = few[0] / together, few[1] / together
+        return Speed(layer, head, one, few, together, 2 * parts.layer_params / layer)
     layer, head = parts.timed_in_turn(tokens, rows, seconds / 2)
     while tokens < length and layer < allowed / 4:  # it was far off
         tokens = min(length, 2 * tokens)
         layer, head = parts.timed_in_turn(tokens, rows, seconds / 8)
-    return Speed(layer / tokens, head / rows, step_layer, step_head, 2 * parts.layer_params * tokens / layer)
+    return Speed(layer / tokens, head / rows, one, few, together, 2 * parts.layer_params * tokens / layer)
 
 
 def _fitting(wanted: int, allowed: float) -> int:

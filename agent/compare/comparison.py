@@ -8,14 +8,13 @@ from pathlib import Path
 from typing import Any
 
 from agent.atomic import atomic_write
+from agent.checks import check_target
 from agent.compare.collect import RECORD
 from agent.compare.plan import PlanError, PlannedRun, parse_arms, plan
-from agent.preparation import device_of
 from agent.run_directory import NoRunError, RunDirectory
 from agent.settings import Settings, make_settings
 from agent.texts import check_text
 from prompts.templates import PromptSet
-from tools.models.source import resolve
 
 PLAN = "plan.json"
 # What a comparison does unless told otherwise: cost alone ends a search, and only what is compared is measured.
@@ -107,9 +106,11 @@ def is_comparison(path: Path) -> bool:
 
 def check(comparison: Comparison) -> None:
     """Refuse what can be refused before a model is loaded."""
-    resolve(comparison.settings.model, comparison.settings.revision)
-    device_of(comparison.settings)
+    checked = set()
     for run in comparison.planned():
+        if (run.preparation, run.sparsity) not in checked:
+            check_target(run.settings)
+            checked.add((run.preparation, run.sparsity))
         check_text(run.settings)
         if run.spec.arm.asks_brain:
             PromptSet(run.settings.prompts_of_arm, run.settings.prompts).check()

@@ -11,6 +11,8 @@ from agent.rates import Rates, Sizes
 from agent.schedule import rounds
 from agent.settings import Settings
 from agent.talk import Talk
+from tools.pruning.budget import Budget
+from tools.pruning.operators import uniform
 from tools.pruning.space import Space
 from tools.speed import Speed
 
@@ -24,12 +26,13 @@ SIZES = Sizes(
     intermediate=1536,
     keys=192,
     params=134_515_008,
-    kept=0.7,
+    uniform=uniform(Budget.from_sparsity(SPACE, 0.3)),
     bytes=4,
     refit_memory=1 << 30,
     calibration=(16, 2048),
 )
-SPEED = Speed(layer=1e-4, head=1e-3, step_layer=2e-3, step_head=2e-2, flops=7e10)
+SPEED = Speed(layer=1e-4, head=1e-3, one=(1e-3, 1e-2), few=(2e-3, 2e-2), together=8, flops=7e10)
+AT_ONCE = Speed(0.0, 0.0, (0.0, 0.0), (0.0, 0.0), 1, float("inf"))
 TALKS = dict.fromkeys(("initialise", "vary", "latency", "survive"), Talk(prompt=900, cached=384, reply=120, steps=50))
 
 
@@ -46,7 +49,7 @@ def test_the_lines_add_up_to_the_whole():
     cost = bill()
     assert cost.most == pytest.approx(sum(item.most for item in cost.items))
     assert cost.likely == pytest.approx(sum(item.likely for item in cost.items))
-    assert cost.charged == sum(cost.tokens(what) for what in ("Probes", "Uniform", "Stage", "Brain"))
+    assert cost.charged == sum(cost.tokens(what) for what in ("Probes", "Uniform", "Stage", "Places", "Brain"))
 
 
 def test_tokens_follow_from_the_settings():
@@ -68,10 +71,15 @@ def test_probes_pay_once_for_what_they_share():
 
 
 def test_a_candidate_takes_the_time_of_the_layers_it_keeps():
-    dense, pruned = (bill(sizes=replace(SIZES, kept=kept)) for kept in (1.0, 0.5))
-    tokens = dense.tokens("Stage 1")
-    layers = tokens * 30 * SPEED.layer
-    assert seconds(dense, "Stage 1") - seconds(pruned, "Stage 1") == pytest.approx(layers / 2)
+    dense, pruned = (bill(sizes=replace(SIZES, uniform=one)) for one in (SPACE.dense(), SIZES.uniform))
+    layers = dense.tokens("Stage 1") * 30 * SPEED.layer
+    assert seconds(dense, "Stage 1") - seconds(pruned, "Stage 1") == pytest.approx(0.3 * layers, rel=1e-3)
+
+
+def test_a_search_with_a_surrogate_pays_for_probing_its_best_anew():
+    cost = bill(reprobe=2)  # generations 1, 3 and 5 of six
+    assert cost.tokens("Places around the best, 3 times") == 3 * 60 * 512
+    assert bill(reprobe=0).tokens("Places") == bill("evolution").tokens("Places") == 0
 
 
 def test_factors_that_do_not_fit_in_memory_are_paid_for_again_and_again():
@@ -95,11 +103,21 @@ def test_a_brain_that_is_not_asked_costs_nothing():
 
 
 def test_the_first_prompt_finds_no_cache_and_all_others_do():
-    spoken = Spoken(TALKS)
-    spoken.ask("vary", 1, 1, 1, 1)
+    spoken = Spoken(Rates(Settings(), SIZES, SPEED), TALKS)
+    spoken.ask("vary", 1, 8, 1.0, 1.0)
     assert spoken.computed == 900
-    spoken.ask("survive", 2, 2, 2, 2)
+    spoken.ask("survive", 2, 2, 1.0, 1.0)
     assert (spoken.read, spoken.computed) == (3 * 900, 900 + 2 * (900 - 384))
+    spoken.ask("latency", 0, 0, 1.0, 1.0)
+    assert (spoken.turns, spoken.written) == (3, 10 * 120)
+
+
+def test_replies_that_go_on_together_share_their_passes():
+    rates = Rates(Settings(), SIZES, SPEED)
+    alone, together = rates.decoding(80, 1), rates.decoding(10, 8)
+    assert together < 0.5 * alone
+    assert SPEED.step(30, 1) == pytest.approx(30 * 1e-3 + 1e-2)
+    assert SPEED.step(30, 8) == pytest.approx(30 * 2e-3 + 2e-2)
 
 
 def test_limits_cap_the_time_of_the_search_and_not_what_surrounds_it():
@@ -117,7 +135,7 @@ def test_an_arm_without_probes_and_brain_starts_at_once():
 
 
 def test_a_machine_without_a_speed_gives_tokens_and_no_seconds():
-    cost = bill(speed=Speed(0.0, 0.0, 0.0, 0.0, float("inf")))
+    cost = bill(speed=AT_ONCE)
     assert cost.tokens("Stage 1") == 64 * 1024
     assert seconds(cost, "Stage 1") == seconds(cost, "Calibration") == 0.0
 

@@ -4,12 +4,12 @@ import pytest
 
 from agent.arms import ARM_NAMES, ARMS
 from agent.facts import ATTEMPTS
-from agent.schedule import making_turns, rounds
+from agent.schedule import making_turns, reprobes, rounds
 from agent.settings import Settings
 
 
 def test_a_default_search_of_the_hybrid_arm_candidate_by_candidate():
-    found = rounds(Settings(), ARMS["hybrid"])
+    found = rounds(Settings(initial=6), ARMS["hybrid"])
     assert [one.made for one in found] == [6, 12, 12, 12, 12, 9]
     # two founders, one of which is known on the first fidelity, and both of which reach the second
     assert [one.measured for one in found] == [(7, 6), (12, 6), (12, 6), (12, 6), (12, 6), (9, 5)]
@@ -48,3 +48,10 @@ def test_the_brain_gets_as_many_turns_as_its_attempts_need():
     assert making_turns(8, samples=8) == ATTEMPTS
     assert making_turns(9, samples=8) == 2 * ATTEMPTS
     assert making_turns(0, samples=8) == 0
+
+
+@pytest.mark.parametrize(("generations", "times"), [(1, 0), (2, 1), (4, 1), (5, 2), (8, 3)])
+def test_the_best_is_probed_anew_every_few_generations(generations, times):
+    assert reprobes(Settings(reprobe=3), ARMS["hybrid"], generations) == times
+    assert reprobes(Settings(reprobe=0), ARMS["hybrid"], generations) == 0
+    assert reprobes(Settings(reprobe=3), ARMS["evolution"], generations) == 0
