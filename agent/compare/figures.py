@@ -140,7 +140,12 @@ class Comparison:
 
     @cached_property
     def headline(self) -> str | None:
-        """The arm that is spoken of: `hybrid`, else the best that asks the brain, else the best that searches."""
+        """The arm that is spoken of: `hybrid`, else the best that asks the brain, else the best that searches.
+
+        Where `hybrid` itself was compared it is that one, even if a variant did better: the best of several is flattered.
+        """
+        if "hybrid" in self.arms:
+            return "hybrid"
         return self.best(base="hybrid") or self.best("brain") or self.best("search") or self.best()
 
 
@@ -150,11 +155,12 @@ def base_name(arm: str) -> str:
 
 
 def kind_of(arm: str) -> Kind:
-    """Whether an arm searches, and whether a brain has any say in it."""
+    """Whether an arm searches, and whether a brain has any say in it: a scripted control in its place is none."""
     known = ARMS.get(base_name(arm))
     if known is None or not known.searches:
         return "closed form" if known else "search"
-    return "brain" if known.asks_brain else "search"
+    scripted = re.search(r"\+brain=(?!self\b)", arm)
+    return "brain" if known.asks_brain and not scripted else "search"
 
 
 def chosen(runs: Sequence[RunResult]) -> RunResult | None:

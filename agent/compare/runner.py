@@ -8,6 +8,7 @@ and step by step.
 
 from __future__ import annotations
 
+import platform
 from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import replace
@@ -188,7 +189,7 @@ def collect(comparison: Comparison, failed: dict[str, str] | None = None) -> Res
         model=comparison.settings.model,
         settings=settings,
         versions={name: str(version) for name, version in environment.get("versions", {}).items() if version},
-        machine=f"{environment['processors']} processors, {environment['platform']}",
+        machine=f"{environment['processors']} processors, {platform.system()} {platform.machine()}",
         dense=dense,
         units=units,
         measured_on=(
