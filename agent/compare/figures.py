@@ -142,7 +142,7 @@ class Comparison:
     def headline(self) -> str | None:
         """The arm that is spoken of: `hybrid`, else the best that asks the brain, else the best that searches.
 
-        Where `hybrid` itself was compared it is that one, even if a variant did better: the best of several is flattered.
+        Where `hybrid` itself was compared it is that one, even if a variant did better: the best of several flatters.
         """
         if "hybrid" in self.arms:
             return "hybrid"
