@@ -8,13 +8,15 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 from rich.table import Table
 from rich.text import Text
 
-from tools.workbench import Progress as Report
+if TYPE_CHECKING:  # torch takes seconds to load, and --help needs none of it
+    from tools.workbench import Progress as Report
 
 PLAIN_WIDTH = 110  # characters of a table that goes to a file
 PLAIN_SECONDS = 20.0  # between two plain lines of one phase
