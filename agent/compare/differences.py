@@ -14,12 +14,12 @@ from dataclasses import dataclass
 from statistics import geometric_mean
 
 from agent.compare.curves import Curve, Reach, best_so_far, reach
-from agent.compare.figures import KL, Comparison, Measure, chosen, kind_of
+from agent.compare.figures import KL, Figures, Measure, chosen, kind_of
 from agent.compare.results import RunResult
 from agent.compare.statistics import Estimate, PairedTest, mean_interval, paired_test, stratified_mean, untested
 
 
-def over_seeds(comparison: Comparison, arm: str, rival: str, measure: Measure) -> PairedTest | None:
+def over_seeds(comparison: Figures, arm: str, rival: str, measure: Measure) -> PairedTest | None:
     """`arm` less `rival` over pairs of runs, by sparsity; None where no pair was measured. Below zero `arm` is better.
 
     For perplexity these are differences of logarithms.
@@ -37,7 +37,7 @@ def over_seeds(comparison: Comparison, arm: str, rival: str, measure: Measure) -
     return paired_test(strata)
 
 
-def paired_runs(comparison: Comparison, arm: str, rival: str, sparsity: float) -> list[tuple[RunResult, RunResult]]:
+def paired_runs(comparison: Figures, arm: str, rival: str, sparsity: float) -> list[tuple[RunResult, RunResult]]:
     """Runs of the same seed; a closed form's one run beside every run of the other arm."""
     own, others = comparison.runs(arm, sparsity), comparison.runs(rival, sparsity)
     if kind_of(arm) == "closed form" and own:
@@ -59,7 +59,7 @@ class TextDifference:
     seeds: tuple[int, int]
 
 
-def over_text(comparison: Comparison, arm: str, rival: str) -> list[TextDifference]:
+def over_text(comparison: Figures, arm: str, rival: str) -> list[TextDifference]:
     """The chosen run of each arm, sequence by sequence: each text and their mean, at every sparsity that both have."""
     found = []
     for sparsity in comparison.sparsities:
@@ -69,7 +69,7 @@ def over_text(comparison: Comparison, arm: str, rival: str) -> list[TextDifferen
     return found
 
 
-def _sequences(comparison: Comparison, one: RunResult, other: RunResult) -> list[TextDifference]:
+def _sequences(comparison: Figures, one: RunResult, other: RunResult) -> list[TextDifference]:
     kl: dict[str, list[float]] = {}
     nll: dict[str, list[float]] = {}
     for name in comparison.texts:
@@ -97,7 +97,7 @@ def _less(own: Sequence[float], others: Sequence[float]) -> list[float]:
     return differences if all(map(math.isfinite, differences)) else []
 
 
-def reached(comparison: Comparison, arm: str, rival: str) -> dict[float, Reach]:
+def reached(comparison: Figures, arm: str, rival: str) -> dict[float, Reach]:
     """What it cost `arm` to be as good as `rival` at its end on the search's own text, by sparsity."""
     found = {}
     for sparsity in comparison.sparsities:
@@ -107,7 +107,7 @@ def reached(comparison: Comparison, arm: str, rival: str) -> dict[float, Reach]:
     return found
 
 
-def staircases(comparison: Comparison, arm: str, sparsity: float) -> list[Curve]:
+def staircases(comparison: Figures, arm: str, sparsity: float) -> list[Curve]:
     """The curve of every run of an arm that searches."""
     if kind_of(arm) == "closed form":
         return []
@@ -132,7 +132,7 @@ class Gap:
     texts: dict[str, Estimate]  # every reporting text, over the tokens that it saw
 
 
-def gaps(comparison: Comparison) -> list[Gap]:
+def gaps(comparison: Figures) -> list[Gap]:
     """Of every arm at every sparsity where the fitness is known."""
     found = []
     for sparsity in comparison.sparsities:

@@ -40,7 +40,7 @@ MEASURES = (PERPLEXITY, KL, RECALIBRATED)
 
 
 @dataclass(frozen=True)
-class Comparison:
+class Figures:
     """Reads `results`."""
 
     results: Results

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from agent.arms import MAKERS
-from agent.compare.figures import Comparison
+from agent.compare.figures import Figures
 from agent.compare.proportions import TwoShares, exact_test, mantel_haenszel, newcombe, wilson
 from agent.compare.results import MakerYield, RunResult
 from agent.compare.statistics import ALPHA, Estimate
@@ -60,7 +60,7 @@ class Worth:
         return self.brain.hits / self.brain.n, self.brain.other_hits / self.brain.other_n
 
 
-def yields(comparison: Comparison) -> list[Yield]:
+def yields(comparison: Figures) -> list[Yield]:
     """By arm, maker and operator, makers in the order in which arms name them."""
     found = []
     for arm in comparison.ordered:

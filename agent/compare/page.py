@@ -10,7 +10,7 @@ from typing import NamedTuple
 import jinja2
 
 from agent.compare.differences import gaps, over_seeds, over_text, reached
-from agent.compare.figures import MEASURES, PERPLEXITY, Comparison, Measure, kind_of
+from agent.compare.figures import MEASURES, PERPLEXITY, Figures, Measure, kind_of
 from agent.compare.makers import worth, yields
 from agent.compare.panels import curve_charts, forest, maker_charts, perplexity_charts, profiles
 from agent.compare.results import Results
@@ -33,7 +33,7 @@ Table = tuple[Sequence[str], Sequence[Sequence[str | Cell]]]  # header and rows
 
 def render(results: Results) -> str:
     """The page as HTML."""
-    comparison = Comparison(results)
+    comparison = Figures(results)
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader([TEMPLATES, TEMPLATES.parent]),  # the look is the run report's
         autoescape=True,
@@ -69,7 +69,7 @@ def render(results: Results) -> str:
 # --- tables -------------------------------------------------------------------------------------------------------
 
 
-def seeds_table(comparison: Comparison, headline: str) -> Table:
+def seeds_table(comparison: Figures, headline: str) -> Table:
     """Paired differences over seeds, of every measure."""
     header = [f"{headline} less", "pairs"]
     header += [title for measure in MEASURES for title in (_unit(measure), "p")]
@@ -82,7 +82,7 @@ def seeds_table(comparison: Comparison, headline: str) -> Table:
     return header, rows
 
 
-def matrix(comparison: Comparison) -> Table:
+def matrix(comparison: Figures) -> Table:
     """The change of perplexity from every column to every row; those that the test tells apart have a star."""
     arms = comparison.ordered
     rows = []
@@ -96,7 +96,7 @@ def matrix(comparison: Comparison) -> Table:
     return ["", *arms], rows if len(arms) > 1 else []
 
 
-def text_table(comparison: Comparison, headline: str) -> Table:
+def text_table(comparison: Figures, headline: str) -> Table:
     """Differences of the chosen runs' profiles over the sequences: the mean of all texts, then each."""
     several = len(comparison.texts) > 1
     header = [f"{headline} less", "sparsity", "seeds", "sequences", "KL, nats", "perplexity"]
@@ -119,13 +119,13 @@ def text_table(comparison: Comparison, headline: str) -> Table:
     return [*header, *(comparison.texts if several else [])], rows
 
 
-def worths(comparison: Comparison) -> list[tuple[str, str]]:
+def worths(comparison: Figures) -> list[tuple[str, str]]:
     """For every arm that asks the brain, what it is worth, in words."""
     found = [(arm, worth(comparison.runs(arm))) for arm in comparison.ordered if kind_of(arm) == "brain"]
     return [(arm, worth_sentence(one)) for arm, one in found if one is not None]
 
 
-def maker_table(comparison: Comparison) -> Table:
+def maker_table(comparison: Figures) -> Table:
     """Counts of candidates by arm, maker and operator."""
     rows = [
         [
@@ -139,7 +139,7 @@ def maker_table(comparison: Comparison) -> Table:
     return ["arm", "made by", "operator", "made", "compared", "improved", "survived"], rows
 
 
-def gap_table(comparison: Comparison) -> Table:
+def gap_table(comparison: Figures) -> Table:
     """KL on other text over KL on the tokens that the search saw."""
     rows = [
         [
@@ -154,7 +154,7 @@ def gap_table(comparison: Comparison) -> Table:
     return ["arm", "sparsity", "fitness", "unseen / fitness", *(f"{name} / fitness" for name in comparison.texts)], rows
 
 
-def reach_table(comparison: Comparison, headline: str) -> Table:
+def reach_table(comparison: Figures, headline: str) -> Table:
     """Tokens at which the arm that is spoken of had the final fitness of every other that searches."""
     header = [
         "final fitness of",

@@ -9,7 +9,7 @@ from typing import Any
 from agent.compare.charts import CurveChart, Dot, DotChart, Level, Series, curve_chart, dot_chart
 from agent.compare.curves import mean_curve
 from agent.compare.differences import over_seeds, staircases
-from agent.compare.figures import PERPLEXITY, Comparison, chosen
+from agent.compare.figures import PERPLEXITY, Figures, chosen
 from agent.compare.makers import yields
 from agent.compare.statistics import Estimate
 from agent.compare.table import percent, percent_change, plus_minus
@@ -17,12 +17,12 @@ from agent.compare.table import percent, percent_change, plus_minus
 BARS = (210.0, 60.0)  # width and height of one profile
 
 
-def style(comparison: Comparison, arm: str) -> int:
+def style(comparison: Figures, arm: str) -> int:
     """Which colour and mark an arm has on the whole page."""
     return comparison.arms.index(arm)
 
 
-def curve_charts(comparison: Comparison) -> list[CurveChart]:
+def curve_charts(comparison: Figures) -> list[CurveChart]:
     """Best fitness so far against tokens, at every sparsity; arms without a curve are levels."""
     charts = []
     for sparsity in comparison.sparsities:
@@ -39,7 +39,7 @@ def curve_charts(comparison: Comparison) -> list[CurveChart]:
     return [chart for chart in charts if chart is not None]
 
 
-def perplexity_charts(comparison: Comparison) -> list[DotChart]:
+def perplexity_charts(comparison: Figures) -> list[DotChart]:
     """Perplexity of every arm, geometric mean over texts, at every sparsity; a faint mark a seed."""
     charts = []
     for sparsity in comparison.sparsities:
@@ -55,7 +55,7 @@ def perplexity_charts(comparison: Comparison) -> list[DotChart]:
     return [chart for chart in charts if chart is not None]
 
 
-def forest(comparison: Comparison, headline: str) -> DotChart | None:
+def forest(comparison: Figures, headline: str) -> DotChart | None:
     """The change of perplexity from every other arm to the one that is spoken of."""
     rows = []
     for rival in comparison.others(headline):
@@ -78,7 +78,7 @@ def forest(comparison: Comparison, headline: str) -> DotChart | None:
     )
 
 
-def maker_charts(comparison: Comparison) -> list[DotChart]:
+def maker_charts(comparison: Figures) -> list[DotChart]:
     """The share of improving candidates by maker and operator, for every arm that has any."""
     known = [(one, one.improved) for one in yields(comparison) if one.improved is not None]
     most = max((share.high or 0.0 for _, share in known), default=1.0)
@@ -94,7 +94,7 @@ def maker_charts(comparison: Comparison) -> list[DotChart]:
     return [chart for chart in charts if chart is not None]
 
 
-def profiles(comparison: Comparison) -> list[dict[str, Any]]:
+def profiles(comparison: Figures) -> list[dict[str, Any]]:
     """What the chosen run of every arm keeps of each layer, as bars: attention upwards, MLP downwards."""
     runs = comparison.results.runs
     dense = {

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from agent.atomic import atomic_write
-from agent.compare.figures import Comparison
+from agent.compare.figures import Figures
 from agent.compare.page import render
 from agent.compare.results import Results
 from agent.compare.sentence import sentences
@@ -21,7 +21,7 @@ def write_all(folder: Path, results: Results) -> None:
     Raises:
         WriteError: a file could not be written.
     """
-    comparison = Comparison(results)
+    comparison = Figures(results)
     rows = table_rows(comparison)
     atomic_write(folder / RESULTS, results.model_dump_json(indent=1) + "\n")
     atomic_write(folder / MARKDOWN, markdown_page(rows, comparison.texts, sentences(results), notes(results)))
@@ -31,7 +31,7 @@ def write_all(folder: Path, results: Results) -> None:
 
 def show(results: Results, view: View) -> None:
     """The last screen: the tables and what they come to."""
-    comparison = Comparison(results)
+    comparison = Figures(results)
     rows = table_rows(comparison)
     view.line("")
     if comparison.arms:

@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 
 from agent.compare.differences import mean_share, over_seeds, paired_runs, reached
-from agent.compare.figures import PERPLEXITY, Comparison, kind_of
+from agent.compare.figures import PERPLEXITY, Figures, kind_of
 from agent.compare.makers import Worth, worth
 from agent.compare.results import Results
 from agent.compare.statistics import Estimate, PairedTest
@@ -22,7 +22,7 @@ def summary(results: Results) -> str:
 
 def sentences(results: Results) -> list[str]:
     """Which arm is best; what the brain is worth beside a closed form, plain evolution and chance; what is missing."""
-    comparison = Comparison(results)
+    comparison = Figures(results)
     found = [best_sentence(comparison)]
     headline = comparison.headline
     if headline is not None:
@@ -39,7 +39,7 @@ def sentences(results: Results) -> list[str]:
     return found
 
 
-def best_sentence(comparison: Comparison) -> str:
+def best_sentence(comparison: Figures) -> str:
     """The arm with the lowest perplexity and how sure that is."""
     if not comparison.arms:
         return "No run is finished yet."
@@ -67,7 +67,7 @@ def best_sentence(comparison: Comparison) -> str:
     return f"{found}, {ending}."
 
 
-def duels(comparison: Comparison, headline: str) -> list[str]:
+def duels(comparison: Figures, headline: str) -> list[str]:
     """The arm that is spoken of beside the best closed form, plain evolution and the target model alone."""
     if kind_of(headline) == "closed form":
         return ["Only closed forms were compared: nothing in them is left to chance or to a brain."]
@@ -91,7 +91,7 @@ def duels(comparison: Comparison, headline: str) -> list[str]:
     return found
 
 
-def duel(comparison: Comparison, arm: str, rival: str, called: str) -> str:
+def duel(comparison: Figures, arm: str, rival: str, called: str) -> str:
     """Whether `arm` beats `rival` over pairs of runs, by how much, and whether the test can tell."""
     test = over_seeds(comparison, arm, rival, PERPLEXITY)
     if test is None:
@@ -108,7 +108,7 @@ def duel(comparison: Comparison, arm: str, rival: str, called: str) -> str:
     }[test.verdict]
 
 
-def speed_sentences(comparison: Comparison, headline: str) -> list[str]:
+def speed_sentences(comparison: Figures, headline: str) -> list[str]:
     """At what share of the tokens the arm that is spoken of was as good as its searching rivals ever were."""
     found = []
     for base in (EVOLUTION, SELF):
@@ -130,7 +130,7 @@ def speed_sentences(comparison: Comparison, headline: str) -> list[str]:
     return found
 
 
-def worth_sentences(comparison: Comparison, headline: str) -> list[str]:
+def worth_sentences(comparison: Figures, headline: str) -> list[str]:
     """What the brain is worth beside chance among the same moves; nothing where no arm asks it."""
     if not any(kind_of(arm) == "brain" for arm in comparison.arms):
         return []
@@ -186,7 +186,7 @@ def _p(p: float | None) -> str:
     return "-" if p is None else f"{p:.2g}"
 
 
-def _with_interval(estimate: Estimate | None, comparison: Comparison, arm: str) -> str:
+def _with_interval(estimate: Estimate | None, comparison: Figures, arm: str) -> str:
     if estimate is None:
         return "-"
     if estimate.low is None or estimate.high is None:
@@ -195,7 +195,7 @@ def _with_interval(estimate: Estimate | None, comparison: Comparison, arm: str) 
     return f"{number(estimate.value, 2)} (95% interval {estimate.low:,.2f} to {estimate.high:,.2f} over {seeds})"
 
 
-def _scope(comparison: Comparison) -> str:
+def _scope(comparison: Figures) -> str:
     at = _list([percent(sparsity) for sparsity in comparison.sparsities])
     texts = comparison.texts
     on = f"on {texts[0]}" if len(texts) == 1 else f"geometric mean over {len(texts)} texts"

@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from statistics import fmean
 
-from agent.compare.figures import KL, PERPLEXITY, RECALIBRATED, Comparison
+from agent.compare.figures import KL, PERPLEXITY, RECALIBRATED, Figures
 from agent.compare.results import RunResult
 from agent.compare.statistics import Estimate
 
@@ -60,7 +60,7 @@ class Row:
         return fmean(known) if known and len(known) == len(self.kl) else None
 
 
-def table_rows(comparison: Comparison) -> list[Row]:
+def table_rows(comparison: Figures) -> list[Row]:
     """The dense model, then every arm by sparsity, the overall best first; then, of several sparsities, the means."""
     rows = [_dense(comparison)]
     groups: list[float | None] = [*comparison.sparsities]
@@ -74,7 +74,7 @@ def table_rows(comparison: Comparison) -> list[Row]:
     return rows
 
 
-def _row(comparison: Comparison, arm: str, sparsity: float | None, runs: Sequence[RunResult]) -> Row:
+def _row(comparison: Figures, arm: str, sparsity: float | None, runs: Sequence[RunResult]) -> Row:
     return Row(
         arm=arm,
         sparsity=sparsity,
@@ -87,7 +87,7 @@ def _row(comparison: Comparison, arm: str, sparsity: float | None, runs: Sequenc
     )
 
 
-def _dense(comparison: Comparison) -> Row:
+def _dense(comparison: Figures) -> Row:
     dense = comparison.results.dense
     logs = [PERPLEXITY.value(one) for one in dense]
     return Row(

@@ -5,12 +5,12 @@ import math
 import pytest
 
 from agent.compare.differences import gaps, mean_share, over_seeds, over_text, paired_runs, reached
-from agent.compare.figures import KL, PERPLEXITY, RECALIBRATED, Comparison
+from agent.compare.figures import KL, PERPLEXITY, RECALIBRATED, Figures
 from tests.agent.compare.invented import SEQUENCES, TEXTS, curve, results, run_result
 
 
 def compared(*runs, **values):
-    return Comparison(results(runs, **values))
+    return Figures(results(runs, **values))
 
 
 def seeds(arm, perplexities, **values):

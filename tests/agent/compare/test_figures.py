@@ -4,12 +4,12 @@ import math
 
 import pytest
 
-from agent.compare.figures import KL, PERPLEXITY, RECALIBRATED, Comparison, chosen, kind_of
+from agent.compare.figures import KL, PERPLEXITY, RECALIBRATED, Figures, chosen, kind_of
 from tests.agent.compare.invented import results, run_result
 
 
 def compared(*runs, **values):
-    return Comparison(results(runs, **values))
+    return Figures(results(runs, **values))
 
 
 def test_perplexity_is_a_geometric_mean_over_texts_seeds_and_sparsities():

@@ -2,7 +2,7 @@
 
 import pytest
 
-from agent.compare.figures import Comparison
+from agent.compare.figures import Figures
 from agent.compare.makers import worth, yields
 from tests.agent.compare.invented import maker, results, run_result
 
@@ -14,7 +14,7 @@ def run(*rows, arm="hybrid", seed=0):
 def test_yields_add_up_over_runs_and_generations_in_the_order_of_makers():
     first = run(maker("switch", 10, 4), maker("brain", 6, 1, generation=1), maker("brain", 4, 2, generation=2))
     second = run(maker("brain", 5, 1), maker("brain", 0, 0, "initialise", made=7, survived=3), seed=1)
-    found = yields(Comparison(results([first, second])))
+    found = yields(Figures(results([first, second])))
     assert [(one.maker, one.operator, one.made, one.compared, one.hits) for one in found] == [
         ("brain", "initialise", 7, 0, 0),
         ("brain", "mutation", 15, 15, 4),
@@ -26,7 +26,7 @@ def test_yields_add_up_over_runs_and_generations_in_the_order_of_makers():
 
 
 def test_makers_that_no_arm_names_come_last():
-    found = yields(Comparison(results([run(maker("memory", 1, 0), maker("chance", 1, 0), maker("brain", 1, 0))])))
+    found = yields(Figures(results([run(maker("memory", 1, 0), maker("chance", 1, 0), maker("brain", 1, 0))])))
     assert [one.maker for one in found] == ["brain", "chance", "memory"]
 
 

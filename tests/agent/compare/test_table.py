@@ -6,7 +6,7 @@ import math
 
 import pytest
 
-from agent.compare.figures import Comparison
+from agent.compare.figures import Figures
 from agent.compare.statistics import Estimate
 from agent.compare.table import (
     as_csv,
@@ -32,7 +32,7 @@ RUNS = [
 
 
 def rows_of(runs=RUNS, **values):
-    return table_rows(Comparison(results(runs, **values)))
+    return table_rows(Figures(results(runs, **values)))
 
 
 def named(rows, arm, where="30%"):
