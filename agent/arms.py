@@ -54,6 +54,11 @@ class Arm:
         return "brain" in (*self.initial, *self.vary, self.survive)
 
     @property
+    def learns(self) -> bool:
+        """Whether it fits a surrogate to what it measures."""
+        return "model" in (*self.initial, *self.vary)
+
+    @property
     def probes(self) -> bool:
         """Whether anything in it follows from the sensitivity probes, so that it is charged for them."""
         return "sensitivity" in self.founders or bool({"model", "chance"} & {*self.initial, *self.vary})

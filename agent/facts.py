@@ -69,7 +69,7 @@ def probe_due(bench: Workbench, settings: Settings, state: SearchState) -> str:
     An arm with a surrogate does so at its first offspring and every few generations, where the best is another one by
     then and tokens are left to make use of what is learnt.
     """
-    if not settings.reprobe or "model" not in ARMS[settings.arm].vary or not state["generation"]:
+    if not settings.reprobe or not ARMS[settings.arm].learns or not state["generation"]:
         return ""
     if state["probed"] and (
         state["probed"] == state["best"] or state["generation"] - state["probed_at"] < settings.reprobe
@@ -190,7 +190,7 @@ def shortlist(bench: Workbench, settings: Settings, state: SearchState, step: in
 
 def believed(bench: Workbench, settings: Settings, state: SearchState) -> Costs:
     """The costs of all places: as probed, and where the arm learns from measurements, as corrected by them."""
-    if "model" not in ARMS[settings.arm].vary:
+    if not ARMS[settings.arm].learns:
         return bench.costs
     return learned(bench, bench.memory.recall(Candidate, run=bench.run), state["probed"]).expected()
 

@@ -19,6 +19,7 @@ from agent.atomic import atomic_write
 from agent.card_facts import card_facts
 from agent.founders import UNIFORM, spent_on_probes
 from agent.outcome import (
+    FOUND,
     RECALIBRATED,
     Difference,
     Outcome,
@@ -140,7 +141,8 @@ def memory_use(bench: Workbench) -> dict[str, float]:
 
 def table(bench: Workbench, settings: Settings, found: Profile, view: View) -> tuple[list[Row], list[Difference]]:
     """The figures of `found` beside the dense model and the closed forms, on the reporting text."""
-    models = {**rivals(bench), "found": found}
+    others = rivals(bench)
+    models = {**others, FOUND: found}
     sequences = range(settings.sequences(settings.reporting_tokens))
     for name, text in bench.reporting.items():
         with view.phase(f"Reporting text {name}") as progress:
@@ -151,8 +153,8 @@ def table(bench: Workbench, settings: Settings, found: Profile, view: View) -> t
     ]
     if settings.benchmarks:
         with view.phase("Latency"):
-            rows = with_latency(bench, rows, {name: models[name] for name in (UNIFORM, "found")})
-    compared = [difference(bench, found, other, name, bench.main_text) for name, other in rivals(bench).items()]
+            rows = with_latency(bench, rows, {name: models[name] for name in (UNIFORM, FOUND)})
+    compared = [difference(bench, found, other, name, bench.main_text) for name, other in others.items()]
     return rows, [one for one in compared if one is not None]
 
 
@@ -166,10 +168,10 @@ def rivals(bench: Workbench) -> dict[str, Profile]:
 
 def text_rows(bench: Workbench, found: Profile) -> list[TextRow]:
     """Every model of the final table on every reporting text."""
+    models = {**rivals(bench), FOUND: found}
     made = []
     for name, text in bench.reporting.items():
-        rows = [_dense_row(bench, text)]
-        rows += [row_of(bench, model, profile, text) for model, profile in {**rivals(bench), "found": found}.items()]
+        rows = [_dense_row(bench, text), *(row_of(bench, model, profile, text) for model, profile in models.items())]
         made += [TextRow(text=name, name=row.name, kl=row.kl, perplexity=row.perplexity) for row in rows]
     return made
 

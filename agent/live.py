@@ -18,6 +18,8 @@ from rich.table import Table
 from rich.text import Text
 
 from agent.settings import Settings
+from agent.state import cost
+from agent.steps import spent_share
 from agent.trace import Act, Judge, Think, TraceRecord
 from agent.view import View
 from memory.records import Fitness
@@ -116,13 +118,7 @@ class SearchScreen:
     def share(self) -> float:
         """How much of the nearest limit is spent: 0 to 1."""
         spent = self.judge.spent if self.judge else {}
-        limits = self.settings
-        shares = [spent.get("evaluations", 0.0) / limits.evaluations]
-        if limits.tokens:
-            shares.append(cost(spent) / limits.tokens)
-        if limits.minutes:
-            shares.append(spent.get("minutes", 0.0) / limits.minutes)
-        return min(1.0, max(shares))
+        return spent_share(self.settings, spent, spent.get("minutes", 0.0))
 
     def spent(self) -> str:
         """What is spent, beside the limits that there are, and what is left."""
@@ -146,11 +142,6 @@ class SearchScreen:
         if uniform is None or not uniform.kl:
             return best
         return f"{best}; uniform {uniform.kl:.4f} ({100 * (self.judge.fitness / uniform.kl - 1):+.1f}%)"
-
-
-def cost(spent: Mapping[str, float]) -> float:
-    """Tokens spent: those evaluated or probed, and those the brain computed."""
-    return spent.get("tokens", 0.0) + spent.get("brain_tokens", 0.0)
 
 
 def minutes_left(limits: Settings, first: Mapping[str, float], now: Mapping[str, float]) -> float | None:

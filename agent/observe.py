@@ -87,7 +87,11 @@ class Observer:
     def _spent(self, state: SearchState, minutes: float) -> Spent:
         limits = self.settings
         return Spent(
-            state["evaluations"], limits.evaluations, state["tokens"], round(minutes, 1), spent_share(limits, state)
+            state["evaluations"],
+            limits.evaluations,
+            state["tokens"],
+            round(minutes, 1),
+            spent_share(limits, state, minutes),
         )
 
     def _history(self, state: SearchState, facts: Facts) -> History:

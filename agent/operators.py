@@ -30,6 +30,7 @@ from tools.workbench import Workbench
 Call = dict[str, Any]
 ATTEMPTS = 32  # proposals tried for one that is new to the run
 NEAR = 1.15  # times the best fitness; profiles further off say little about the neighbourhood of the best
+SCREENED = ("switch", "cross", "model")  # makers whose proposals the surrogate chooses among
 ENOUGH = 8  # profiles measured before the surrogate screens anything
 
 
@@ -72,8 +73,7 @@ class Operators:
         if not due:
             return []
         rows = self.bench.memory.recall(Candidate, run=self.bench.run)
-        learns = "model" in (*self.arm.initial, *self.arm.vary)
-        surrogate = learned(self.bench, rows, state["probed"]) if learns else None
+        surrogate = learned(self.bench, rows, state["probed"]) if self.arm.learns else None
         taken = {row.profile for row in rows}
 
         def made(maker: Maker, count: int) -> list[Call]:
@@ -98,7 +98,8 @@ class Operators:
         taken: set[Profile],
     ) -> list[Call]:
         """Up to `count` calls of one maker for profiles that are not in `taken`, which grows."""
-        screened = self._screened(maker) if surrogate and surrogate.measured >= ENOUGH else 1
+        screens = surrogate and surrogate.measured >= ENOUGH and maker in SCREENED
+        screened = self.settings.screen if screens else 1
         calls: list[Call] = []
         for number in range(count):
             rng = self.bench.rng("operator", maker, state["step"] + 1, number)
@@ -186,12 +187,6 @@ class Operators:
                 call = vectors("initialise", [], profile)
                 calls.append({"name": "prune_model", "arguments": {**call, "by": "cma"}})
         return calls
-
-    def _screened(self, maker: Maker) -> int:
-        """Proposals made for each one that is kept."""
-        if maker not in ("switch", "cross", "model") or "model" not in self.arm.vary:
-            return 1
-        return self.settings.screen
 
 
 def learned(bench: Workbench, rows: Sequence[Candidate], probed: str = "") -> Surrogate:

@@ -169,23 +169,30 @@ def prepare(settings: Settings, run: str, view: View) -> Prepared:
         memory=memory,
         reporting={text_label(name): text for name, text in reporting.items()},
         run=run,
-        seed=settings.seed,
-        sequence_length=settings.sequence_length,
-        fidelity=settings.fidelity,
-        mutation_step=settings.mutation_step,
-        probe_tokens=settings.probe_tokens,
-        latency={
-            "prompt_tokens": settings.latency_prompt,
-            "decode_tokens": settings.latency_decode,
-            "repeats": settings.latency_repeats,
-            "batch": 1,
-        },
+        **measuring(settings),
         device_name=device_name(device),
         tasks=read_tasks(settings, loaded.tokenizer, view),
     )
     for sentence in elastic.warnings:
         view.warn(sentence)
     return Prepared(bench, loaded, digests, texts["calibration"])
+
+
+def measuring(settings: Settings) -> dict[str, Any]:
+    """The fields of a workbench that are settings: how much is measured and what is drawn."""
+    return {
+        "seed": settings.seed,
+        "sequence_length": settings.sequence_length,
+        "fidelity": settings.fidelity,
+        "mutation_step": settings.mutation_step,
+        "probe_tokens": settings.probe_tokens,
+        "latency": {
+            "prompt_tokens": settings.latency_prompt,
+            "decode_tokens": settings.latency_decode,
+            "repeats": settings.latency_repeats,
+            "batch": 1,
+        },
+    }
 
 
 def make_walk(

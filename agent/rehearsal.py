@@ -25,6 +25,7 @@ from agent.legal import Facts, LegalTurn, legal_turn
 from agent.observe import SENSITIVITIES, Observer, run_facts
 from agent.operators import Operators
 from agent.placeholders import RANKED, Unmeasured, Unranked
+from agent.preparation import measuring
 from agent.settings import Settings
 from agent.state import SearchState, first_state
 from agent.talk import Talk, talk_of
@@ -262,11 +263,8 @@ def rehearsal(settings: Settings, target: Target, prompts: PromptSet) -> Iterato
             walks={},
             memory=memory,
             run=RUN,
-            seed=settings.seed,
-            sequence_length=settings.sequence_length,
-            fidelity=settings.fidelity,
-            mutation_step=settings.mutation_step,
             costs=costs,
+            **measuring(settings),
         )
         yield Rehearsal(settings, target, prompts, bench)
 

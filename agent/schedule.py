@@ -59,7 +59,7 @@ def rounds(settings: Settings, arm: Arm, remembered: int = 0) -> tuple[Round, ..
 
 def reprobes(settings: Settings, arm: Arm, generations: int) -> int:
     """How often every place is measured anew around the best, if that is always another one by then."""
-    if not settings.reprobe or "model" not in arm.vary or generations < 2:
+    if not settings.reprobe or not arm.learns or generations < 2:
         return 0
     return 1 + (generations - 2) // settings.reprobe
 

@@ -7,6 +7,7 @@ only place where a turn's answers become state.
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, TypedDict, cast
 
@@ -94,9 +95,12 @@ def first_state(seeds: list[str], tokens: int) -> SearchState:
     )
 
 
-def cost(state: SearchState) -> int:
-    """What the search has cost so far, in tokens: those evaluated or probed, and those the brain computed."""
-    return state["tokens"] + state["brain_tokens"]
+def cost(spent: Mapping[str, Any]) -> int:
+    """What a search has cost, in tokens: those evaluated or probed, and those the brain computed.
+
+    `spent` is a state, or what a judgement in the trace says was spent; what it does not name is 0.
+    """
+    return int(spent.get("tokens", 0) + spent.get("brain_tokens", 0))
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,6 +6,9 @@ than a fifth of the offspring survived and shrinks after one in which fewer did 
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 from agent.operators import history
 from agent.settings import Settings
 from agent.state import SearchState, cost
@@ -22,7 +25,7 @@ def step_size(bench: Workbench, settings: Settings, state: SearchState) -> int:
     if settings.step_rule == "fixed" or not state["generation"]:
         return first
     if settings.step_rule == "rounds":
-        return max(1, first >> min(ROUNDS - 1, int(ROUNDS * spent_share(settings, state))))
+        return max(1, first >> min(ROUNDS - 1, int(ROUNDS * spent_share(settings, state, state["seconds"] / 60))))
     step = float(first)
     for generation in history(bench, state["generation"]):
         made = sum(record.made for record in generation.values())
@@ -32,11 +35,11 @@ def step_size(bench: Workbench, settings: Settings, state: SearchState) -> int:
     return round(step)
 
 
-def spent_share(settings: Settings, state: SearchState) -> float:
-    """How much of the run's nearest limit is used: 0 to 1."""
-    shares = [state["evaluations"] / settings.evaluations]
+def spent_share(settings: Settings, spent: Mapping[str, Any], minutes: float) -> float:
+    """How much of the run's nearest limit is used: 0 to 1; `spent` is as for `cost`."""
+    shares = [spent.get("evaluations", 0) / settings.evaluations]
     if settings.tokens:
-        shares.append(cost(state) / settings.tokens)
+        shares.append(cost(spent) / settings.tokens)
     if settings.minutes:
-        shares.append(state["seconds"] / 60 / settings.minutes)
+        shares.append(minutes / settings.minutes)
     return min(1.0, max(shares))

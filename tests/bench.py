@@ -9,6 +9,7 @@ import torch
 
 from agent.arms import ARMS
 from agent.founders import make_founders, probe_uniform, with_costs
+from agent.preparation import measuring
 from agent.settings import Settings
 from memory.store import Memory
 from tests.tiny import MLP_UNIT, tiny_model
@@ -62,17 +63,7 @@ def tiny_bench(path: Path, settings: Settings, run: str = "run", family: str = "
         walks=walks,
         memory=Memory(path / "memory.sqlite", "tiny", {}),
         run=run,
-        seed=settings.seed,
-        sequence_length=LENGTH,
-        fidelity=settings.fidelity,
-        mutation_step=settings.mutation_step,
-        probe_tokens=settings.probe_tokens,
-        latency={
-            "prompt_tokens": settings.latency_prompt,
-            "decode_tokens": settings.latency_decode,
-            "repeats": settings.latency_repeats,
-            "batch": 1,
-        },
+        **measuring(settings),
     )
     bench = with_costs(bench, settings.probe_tokens)
     probe_uniform(bench)

@@ -12,14 +12,14 @@ from agent.compare.plan import PlanError, PlannedRun
 from agent.compare.results import CurvePoint, MakerYield, RunResult, TextResult
 from agent.outcome import Outcome, reporting_scores, yields
 from agent.preparation import Prepared
-from agent.recalibrated import recalibrated_context
+from agent.recalibrated import recalibrated_memory
 from agent.run_directory import RunDirectory
 from agent.settings import Settings
+from agent.state import cost
 from agent.trace import Judge, TraceRecord, read_trace
 from agent.unseen import FINISH_STEP
 from memory.profile import PARTS, Profile
 from memory.records import Candidate, Generation
-from memory.store import Memory
 from tools.evaluation.fitness import mean, perplexity
 from tools.evaluation.tool import charge
 from tools.workbench import Workbench
@@ -87,8 +87,7 @@ def recalibrated_results(bench: Workbench, profile: Profile, outcome: Outcome) -
     """The same after recalibration, where the run did that."""
     if outcome.recalibration is None:
         return []
-    context = recalibrated_context(bench.memory.context, profile)
-    with closing(Memory(bench.memory.path, context, {})) as memory:
+    with closing(recalibrated_memory(bench, profile)) as memory:
         return text_results(replace(bench, memory=memory), profile)
 
 
@@ -97,8 +96,9 @@ def curve(records: list[TraceRecord]) -> list[CurvePoint]:
     points: list[CurvePoint] = []
     for record in records:
         if isinstance(record, Judge) and record.fitness is not None:
-            cost = record.spent.get("tokens", 0.0) + record.spent.get("brain_tokens", 0.0)
-            point = CurvePoint(cost=cost, seconds=60 * record.spent.get("minutes", 0.0), fitness=record.fitness)
+            point = CurvePoint(
+                cost=cost(record.spent), seconds=60 * record.spent.get("minutes", 0.0), fitness=record.fitness
+            )
             if not points or (points[-1].cost, points[-1].fitness) != (point.cost, point.fitness):
                 points.append(point)
     return points

@@ -26,7 +26,7 @@ from agent.compare.results import Results, RunResult
 from agent.environment import describe
 from agent.founders import PROBE_STEP, probe_uniform, probed
 from agent.outcome import Outcome
-from agent.preparation import Prepared, budget_of, device_of, prepare
+from agent.preparation import Prepared, budget_of, device_of, measuring, prepare
 from agent.run_directory import NoRunError, RunDirectory
 from agent.run_lock import RunLock
 from agent.session import Stopped, carry_out, with_founders
@@ -100,11 +100,8 @@ def one(comparison: Comparison, planned: PlannedRun, shared: Prepared, view: Vie
             budget=budget_of(settings, shared.bench.elastic.space),
             memory=memory,
             run=run.id,
-            seed=settings.seed,
-            fidelity=settings.fidelity,
-            mutation_step=settings.mutation_step,
-            probe_tokens=settings.probe_tokens,
             probes=(),
+            **measuring(settings),
         )
         prepared = replace(shared, bench=bench)
         lend(shared, prepared)
@@ -140,9 +137,11 @@ def opened(folder: Path, settings: Settings) -> RunDirectory:
 def lend(shared: Prepared, own: Prepared) -> None:
     """Write the probes into a run's memory as its own measurements, and all reporting scores as they are."""
     probe_uniform(replace(shared.bench, budget=own.bench.budget, fidelity=own.bench.fidelity))
-    for profile in [*probed(shared.bench), uniform(own.bench.budget)]:
-        tokens = own.bench.fidelity[0] // own.bench.sequence_length
-        scores = [score for index, score in shared.bench.scores(profile, FITNESS).items() if index < tokens]
+    lent = {profile: own.bench.probe_tokens for profile in probed(shared.bench)}
+    lent[uniform(own.bench.budget)] = own.bench.fidelity[0]
+    for profile, tokens in lent.items():
+        sequences = range(tokens // own.bench.sequence_length)
+        scores = [score for index, score in shared.bench.scores(profile, FITNESS).items() if index in sequences]
         own.bench.memory.record(*(replace(score, run=own.bench.run, step=PROBE_STEP) for score in scores))
     copy_reporting(shared, own)
 
