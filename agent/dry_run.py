@@ -32,7 +32,7 @@ from tools.models.bundled import TEXT_BUNDLE, cache_dir, model_folder, to_fetch
 from tools.models.families import geometry
 from tools.pruning.operators import uniform
 from tools.speed import Speed, measure_speed
-from tools.text.sources import NAMES, text_source
+from tools.text.sources import BUNDLED, NAMES, text_source
 from tools.text.tokens import sequences
 
 SECONDS = 2.0  # of timing
@@ -171,8 +171,8 @@ def to_be_fetched(settings: Settings, target: Target) -> dict[str, int]:
     """Bytes that a run will fetch first, by what they are."""
     found = {target.outline.name: target.outline.to_fetch}
     texts = {name.lower() for _, name, _, _ in target.texts}
-    if "passages" in texts:
-        found["passages"] = to_fetch(TEXT_BUNDLE, settings.cache)
+    if not texts.isdisjoint(BUNDLED):
+        found["texts"] = to_fetch(TEXT_BUNDLE, settings.cache)
     return {what: count for what, count in found.items() if count}
 
 

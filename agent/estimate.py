@@ -14,10 +14,11 @@ from typing import Literal
 from agent.arms import Arm
 from agent.facts import ATTEMPTS
 from agent.rates import Rates
-from agent.schedule import Round, making_turns, reprobes
+from agent.schedule import Round, making_turns, slope_measurements
 from agent.settings import Settings
 from agent.talk import Talk
 from prompts.variables import Kind
+from tools.evaluation.slopes import PASS_COST
 
 SHARED = 0.7  # of the work of candidates one by one is left where they share it with siblings and parents
 SPOKEN = 0.8  # of the longest reply is said where candidates are made
@@ -178,10 +179,10 @@ def _search(rates: Rates, arm: Arm, rounds: Sequence[Round], spoken: Spoken, pro
         what = f"Stage {stage + 1}: " + (more if stage else f"{count} candidates on {fidelity:,} tokens")
         items.append(_shared("search", what, tokens, rates.candidates(tokens), charged=True))
         before = fidelity
-    if times := reprobes(settings, arm, len(rounds)):
-        places, seconds = rates.probes_around()
-        what, tokens = f"Places around the best, {times} times", times * places * settings.probe_tokens
-        items.append(_certain("search", what, tokens, times * seconds, charged=True))
+    if times := slope_measurements(settings, arm, len(rounds)):
+        tokens = times * PASS_COST * settings.tokens_of_slopes
+        what = f"Slopes at the best, {times} times"
+        items.append(_certain("search", what, tokens, rates.candidates(tokens), charged=True))
     factors = 0.0 if probed else rates.factors()
     refits = rates.refits(sum(one.measured[0] for one in rounds))
     items.append(Item("search", "Least-squares refits", 0, factors + SHARED * refits, factors + refits))

@@ -8,19 +8,20 @@ from statistics import fmean, variance
 
 from agent.arms import ARMS
 from agent.legal import Facts, Place
-from agent.operators import learned
+from agent.operators import learned, local_costs
 from agent.settings import Settings
 from agent.state import SearchState, cost
 from agent.steps import step_size
 from memory.profile import Profile
 from memory.records import Candidate
+from tools.evaluation.slopes import PASS_COST
 from tools.latency.tool import timed_already
 from tools.population.selection import better_half, rank
 from tools.pruning.sensitivity import Costs, Marginal, rank_places
 from tools.workbench import Workbench
 
 SHORTLIST = 8  # places shown to the brain to cut, and as many to grow
-PROBE_SHARE = 2  # times what measuring every place costs that must be left for it to pay
+LEFT_FOR_STEPS = 2  # candidates that must be payable after slopes were measured, for it to pay
 ATTEMPTS = 3  # candidates asked for, per offspring wanted, before the tool's random operator fills up
 
 
@@ -31,16 +32,16 @@ def facts(bench: Workbench, settings: Settings, state: SearchState) -> Facts:
     ranked = eligible(bench, [*state["population"], *state["offspring"]])
     step = step_size(bench, settings, state)
     cut, grow = shortlist(bench, settings, state, step) if missing and state["generation"] else ([], [])
-    due = probe_due(bench, settings, state) if missing and not state["offspring"] else ""
+    due = slopes_due(bench, settings, state) if missing and not state["offspring"] else ""
     return Facts(
-        probe=due,
+        centre=due,
         space=bench.budget.space,
         generation=state["generation"],
         population=tuple(state["population"]),
         missing=missing,
         draws_left=max(0, settings.draws - state["drawn"]),
         pending=tuple(pending),
-        fidelity=bench.probe_tokens if due else fidelity,
+        fidelity=bench.slope_tokens if due else fidelity,
         ranked=tuple(ranked),
         survivors=settings.population,
         timeable=tuple(timeable(bench, settings, state, ranked)),
@@ -63,20 +64,20 @@ def missing_offspring(bench: Workbench, settings: Settings, state: SearchState) 
     return min(missing, max(1, left(settings, state) // bench.fidelity[0])) if missing else 0
 
 
-def probe_due(bench: Workbench, settings: Settings, state: SearchState) -> str:
-    """The candidate around which every place is to be measured now, or an empty text.
+def slopes_due(bench: Workbench, settings: Settings, state: SearchState) -> str:
+    """The candidate whose slopes are to be measured now, or an empty text.
 
-    An arm with a surrogate does so at its first offspring and every few generations, where the best is another one by
-    then and tokens are left to make use of what is learnt.
+    An arm that learns does so at its first offspring and every few generations, where the best is another one by then
+    and tokens are left to make use of what is learnt.
     """
-    if not settings.reprobe or not ARMS[settings.arm].learns or not state["generation"]:
+    if not settings.slopes or not ARMS[settings.arm].learns or not state["generation"]:
         return ""
-    if state["probed"] and (
-        state["probed"] == state["best"] or state["generation"] - state["probed_at"] < settings.reprobe
+    if state["centre"] and (
+        state["centre"] == state["best"] or state["generation"] - state["centred_at"] < settings.slopes
     ):
         return ""
-    places = 2 * bench.budget.space.n_layers
-    return state["best"] if left(settings, state) >= PROBE_SHARE * places * bench.probe_tokens else ""
+    needed = PASS_COST * bench.slope_tokens + LEFT_FOR_STEPS * bench.fidelity[-1]
+    return state["best"] if left(settings, state) >= needed else ""
 
 
 def left(settings: Settings, state: SearchState) -> int:
@@ -192,7 +193,10 @@ def believed(bench: Workbench, settings: Settings, state: SearchState) -> Costs:
     """The costs of all places: as probed, and where the arm learns from measurements, as corrected by them."""
     if not ARMS[settings.arm].learns:
         return bench.costs
-    return learned(bench, bench.memory.recall(Candidate, run=bench.run), state["probed"]).expected()
+    local = local_costs(bench, state["centre"])
+    if local is not None:
+        return local.expected
+    return learned(bench, bench.memory.recall(Candidate, run=bench.run)).expected()
 
 
 def marginals(

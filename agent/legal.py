@@ -61,7 +61,7 @@ class Facts:
     step: int  # largest change of one edit, in units of a 48-unit layer
     samples: int  # replies of one turn at the most
     fine: bool = True  # whether an edit may move a single unit
-    probe: str = ""  # the candidate around which every place is to be measured now
+    centre: str = ""  # the candidate whose slopes are to be measured now
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,8 +78,8 @@ class LegalTurn:
 
 def legal_turn(facts: Facts, actions: Sequence[str]) -> LegalTurn:
     """The legal calls in the state described by `facts`, for a prompt set that offers `actions`."""
-    if facts.probe:
-        arguments: dict[str, Any] = {"candidates": [facts.probe], "fidelity": facts.fidelity, "places": True}
+    if facts.centre:
+        arguments: dict[str, Any] = {"candidates": [facts.centre], "fidelity": facts.fidelity, "slopes": True}
         schema = closed({name: {"const": value} for name, value in arguments.items()})
         return LegalTurn(
             "evaluate", (function("evaluate", schema),), decided={"name": "evaluate", "arguments": arguments}

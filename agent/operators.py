@@ -6,6 +6,7 @@ is the same for all. Whatever is random depends on the run's seed, the step and 
 
 from __future__ import annotations
 
+import itertools
 import random
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -21,8 +22,8 @@ from agent.state import SearchState
 from memory.profile import Profile
 from memory.records import Candidate, Generation
 from tools.pruning import cma_search, proposals
+from tools.pruning.local_costs import LocalCosts, learned_curvature
 from tools.pruning.operators import crossover_mask, random_profile
-from tools.pruning.sensitivity import local_costs, local_probes
 from tools.pruning.surrogate import Surrogate, fit
 from tools.pruning.tool import PruneArguments, propose
 from tools.workbench import Workbench
@@ -30,7 +31,7 @@ from tools.workbench import Workbench
 Call = dict[str, Any]
 ATTEMPTS = 32  # proposals tried for one that is new to the run
 NEAR = 1.15  # times the best fitness; profiles further off say little about the neighbourhood of the best
-SCREENED = ("switch", "cross", "model")  # makers whose proposals the surrogate chooses among
+SCREENED = ("switch", "cross")  # makers whose proposals are chosen among by what is predicted of them
 ENOUGH = 8  # profiles measured before the surrogate screens anything
 
 
@@ -73,14 +74,15 @@ class Operators:
         if not due:
             return []
         rows = self.bench.memory.recall(Candidate, run=self.bench.run)
-        surrogate = learned(self.bench, rows, state["probed"]) if self.arm.learns else None
+        local = local_costs(self.bench, state["centre"]) if self.arm.learns else None
+        surrogate = learned(self.bench, rows) if self.arm.learns and local is None else None
         taken = {row.profile for row in rows}
 
         def made(maker: Maker, count: int) -> list[Call]:
             if maker == "cma":
                 return self._cma(count, state, taken)
-            source = self._source(maker, state, facts, turn, surrogate)
-            return self._made(maker, count, state, source, surrogate, taken)
+            source = self._source(maker, state, facts, turn, surrogate, local)
+            return self._made(maker, count, state, source, self._screen(maker, surrogate, local), taken)
 
         calls = [call for maker, count in due for call in made(maker, count)]
         # where nobody finds anything new, the plainest operator fills up
@@ -94,12 +96,14 @@ class Operators:
         count: int,
         state: SearchState,
         source: Callable[[random.Random], dict[str, Any]],
-        surrogate: Surrogate | None,
+        screen: Callable[[Profile], float] | None,
         taken: set[Profile],
     ) -> list[Call]:
-        """Up to `count` calls of one maker for profiles that are not in `taken`, which grows."""
-        screens = surrogate and surrogate.measured >= ENOUGH and maker in SCREENED
-        screened = self.settings.screen if screens else 1
+        """Up to `count` calls of one maker for profiles that are not in `taken`, which grows.
+
+        With a `screen`, which predicts fitness, each is the best of several proposals.
+        """
+        screened = self.settings.screen if screen else 1
         calls: list[Call] = []
         for number in range(count):
             rng = self.bench.rng("operator", maker, state["step"] + 1, number)
@@ -112,12 +116,22 @@ class Operators:
                     if len(offers) == screened:
                         break
             if offers:
-                if surrogate and len(offers) > 1:
-                    offers.sort(key=lambda offer: surrogate.predict(offer[0]))
+                if screen:
+                    offers.sort(key=lambda offer: screen(offer[0]))
                 profile, call = offers[0]
                 taken.add(profile)
                 calls.append({"name": "prune_model", "arguments": {**call, "by": maker}})
         return calls
+
+    def _screen(
+        self, maker: Maker, surrogate: Surrogate | None, local: LocalCosts | None
+    ) -> Callable[[Profile], float] | None:
+        """What predicts the fitness of a maker's proposals, where its proposals are chosen among."""
+        if local is not None and maker in SCREENED:
+            return local.predict
+        if surrogate is not None and surrogate.measured >= ENOUGH and maker in (*SCREENED, "model"):
+            return surrogate.predict
+        return None
 
     def outcome(self, call: dict[str, Any]) -> Profile:
         """The profile that a call would make."""
@@ -125,13 +139,19 @@ class Operators:
         return self.bench.budget.project(proposal.attention, proposal.mlp, proposal.hold).profile
 
     def _source(
-        self, maker: Maker, state: SearchState, facts: Facts, turn: LegalTurn, surrogate: Surrogate | None
+        self,
+        maker: Maker,
+        state: SearchState,
+        facts: Facts,
+        turn: LegalTurn,
+        surrogate: Surrogate | None,
+        local: LocalCosts | None,
     ) -> Callable[[random.Random], dict[str, Any]]:
         """Makes one proposal of `maker` after another, as the arguments of a call."""
         parents = facts.population or tuple(state["offspring"])  # the first population varies the founders
         profiles = {name: self.bench.candidate(name).profile for name in parents}
-        local = bool(state["probed"])
         budget = self.bench.budget
+        steps = itertools.count()
 
         def best_founder() -> str:
             known = [(self.bench.costs.total(profiles[name]), name) for name in parents]
@@ -156,9 +176,12 @@ class Operators:
             return {"operator": "crossover", "parents": [parents[first], parents[second]], "mask": bits}
 
         def model(rng: random.Random) -> dict[str, Any]:
+            if local is not None:  # the step first, then steps that might be as good
+                step = local.draw(budget, rng) if next(steps) else local.step(budget)
+                return vectors("mutation", [state["centre"]], step)
             assert surrogate is not None
             name = parent(rng)
-            return vectors("mutation", [name], proposals.model(budget, surrogate, profiles[name], rng, local=local))
+            return vectors("mutation", [name], proposals.model(budget, surrogate, profiles[name], rng))
 
         def chance(rng: random.Random) -> dict[str, Any]:
             offer = rng.choice(turn.variants) if turn.variants else turn.tools
@@ -189,26 +212,47 @@ class Operators:
         return calls
 
 
-def learned(bench: Workbench, rows: Sequence[Candidate], probed: str = "") -> Surrogate:
-    """The surrogate fitted to `rows`, as far as they are measured at the first fidelity and near the best.
-
-    Its costs are those of the probes, corrected by what was measured around the candidate `probed`, if any was.
-    """
+def learned(bench: Workbench, rows: Sequence[Candidate]) -> Surrogate:
+    """The surrogate fitted to `rows`, as far as they are measured at the first fidelity and near the best."""
     fitness = {row.profile: bench.fitness(row.profile, bench.fidelity[0]) for row in rows}
     known = {profile: found.kl for profile, found in fitness.items() if found and found.kl is not None}
-    costs = bench.costs
-    if probed:
-        centre = bench.candidate(probed).profile
-        around = {
-            place: (profile, found.kl)
-            for place, profile in local_probes(bench.budget.space, centre)
-            if (found := bench.fitness(profile, bench.probe_tokens)) and found.kl is not None
-        }
-        base = bench.fitness(centre, bench.probe_tokens)
-        if base and base.kl is not None:
-            costs = local_costs(bench.budget.space, costs, centre, base.kl, around)
     near = {profile: kl for profile, kl in known.items() if kl <= NEAR * min(known.values())}
-    return fit(costs, list(near), list(near.values()))
+    return fit(bench.costs, list(near), list(near.values()))
+
+
+def local_costs(bench: Workbench, centre: str) -> LocalCosts | None:
+    """The local costs around the candidate `centre`, or None where there are no slopes of it.
+
+    Their curvature is learned from the steps of this run, each of which starts from a candidate with slopes.
+    """
+    slopes = bench.slopes(bench.candidate(centre).profile) if centre else ()
+    if not slopes:
+        return None
+    rows = bench.memory.recall(Candidate, run=bench.run)
+    profiles = {row.id: row.profile for row in rows}
+    known: dict[str, LocalCosts | None] = {}
+    steps: list[tuple[LocalCosts, Profile, float]] = []
+    for row in rows:
+        if row.proposed_by != "model" or row.operator != "mutation":
+            continue
+        start = row.parents[0]
+        if start not in known:
+            found = bench.slopes(profiles[start])
+            known[start] = LocalCosts(bench.costs, profiles[start], found) if found else None
+        local = known[start]
+        change = measured_change(bench, row.profile, profiles[start])
+        if local is not None and change is not None:
+            steps.append((local, row.profile, change))
+    return LocalCosts(bench.costs, profiles[centre], slopes, learned_curvature(steps))
+
+
+def measured_change(bench: Workbench, profile: Profile, start: Profile) -> float | None:
+    """The fitness of `profile` less that of `start` at the highest fidelity that both were measured on."""
+    for tokens in reversed(bench.fidelity):
+        own, other = bench.fitness(profile, tokens), bench.fitness(start, tokens)
+        if own and other and own.kl is not None and other.kl is not None:
+            return own.kl - other.kl
+    return None
 
 
 def vectors(operator: str, parents: list[str], profile: Profile) -> dict[str, Any]:

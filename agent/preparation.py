@@ -186,6 +186,7 @@ def measuring(settings: Settings) -> dict[str, Any]:
         "fidelity": settings.fidelity,
         "mutation_step": settings.mutation_step,
         "probe_tokens": settings.probe_tokens,
+        "slope_tokens": settings.tokens_of_slopes,
         "latency": {
             "prompt_tokens": settings.latency_prompt,
             "decode_tokens": settings.latency_decode,

@@ -12,7 +12,6 @@ from agent.founders import probe_width
 from agent.settings import Settings
 from memory.profile import PARTS, Part, Profile
 from tools.evaluation.sharing import trie
-from tools.pruning.sensitivity import local_probes
 from tools.pruning.space import Space
 from tools.speed import Speed
 
@@ -141,11 +140,6 @@ class Rates:
             for layer in range(space.n_layers)
         ]
         return len(profiles), self._together(profiles) + self.factors() + self.refits(1)
-
-    def probes_around(self) -> tuple[int, float]:
-        """The same for the places of a candidate, each cut a little."""
-        profiles = [profile for _, profile in local_probes(self.sizes.space, self.sizes.uniform)]
-        return len(profiles), self._together(profiles) + self.refits(1)
 
     def _together(self, profiles: Sequence[Profile]) -> float:
         """Profiles on the probes' tokens in one walk: what they agree on is computed once."""

@@ -57,11 +57,11 @@ def rounds(settings: Settings, arm: Arm, remembered: int = 0) -> tuple[Round, ..
     return tuple(found)
 
 
-def reprobes(settings: Settings, arm: Arm, generations: int) -> int:
-    """How often every place is measured anew around the best, if that is always another one by then."""
-    if not settings.reprobe or not arm.learns or generations < 2:
+def slope_measurements(settings: Settings, arm: Arm, generations: int) -> int:
+    """How often the slopes at the best are measured, if that is always another one by then."""
+    if not settings.slopes or not arm.learns or generations < 2:
         return 0
-    return 1 + (generations - 2) // settings.reprobe
+    return 1 + (generations - 2) // settings.slopes
 
 
 def making_turns(candidates: int, samples: int) -> int:

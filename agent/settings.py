@@ -48,8 +48,12 @@ class Settings(BaseModel):
     compensation: Literal["none", "bias", "lstsq"] = Field("lstsq", description="what makes up for removed units")
 
     # Text
-    calibration: str = Field("passages", description="calibration text: passages, wikitext2, c4 or a .txt/.jsonl file")
-    fitness_text: str = Field("passages", description="text or texts (A,B) the search is measured on, named alike")
+    calibration: str = Field(
+        "passages", description="calibration text: passages, papers, wikitext2, c4 or a .txt/.jsonl file"
+    )
+    fitness_text: str = Field(
+        "passages,papers", description="text or texts (A,B) the search is measured on, in turn, named alike"
+    )
     reporting_text: str = Field("passages", description="text or texts (A,B) of the reported figures, named alike")
     calibration_sequences: Count | None = Field(None, description="sequences (default 128 on a GPU, 16 on a CPU)")
     calibration_length: int = Field(2048, ge=16, description="tokens in a calibration sequence")
@@ -58,6 +62,7 @@ class Settings(BaseModel):
         (1024, 4096), min_length=1, description="tokens of each evaluation stage; half the offspring reach the next"
     )
     probe_tokens: Count = Field(512, description="tokens of each sensitivity probe")
+    slope_tokens: Count = Field(4096, description="tokens on which slopes are measured, at most the last fidelity")
     final_tokens: Count = Field(3072, description="unseen tokens on which the best few are compared at the end")
     final_candidates: Count = Field(3, description="how many of the best are compared there")
     reporting_tokens: Count = Field(5120, description="tokens of the reported figures")
@@ -78,7 +83,7 @@ class Settings(BaseModel):
     # The search
     seed: int = Field(0, ge=0, lt=2**63, description="seed of every random choice")
     population: int = Field(4, ge=1, description="survivors of a generation")
-    offspring: Count = Field(12, description="candidates made in a generation")
+    offspring: Count = Field(8, description="candidates made in a generation")
     initial: Count = Field(4, description="candidates the brain initialises, besides the closed forms")
     draws: int = Field(0, ge=0, description="offspring of a generation that the brain may have drawn at random")
     screen: Count = Field(4, description="proposals the surrogate screens for each one kept, in arms that have one")
@@ -92,8 +97,8 @@ class Settings(BaseModel):
         ge=0,
         description="pooled standard errors behind the last survivor at which offspring are given up; 0: never",
     )
-    reprobe: int = Field(
-        3, ge=0, description="generations after which an arm with a surrogate probes its best anew; 0: never"
+    slopes: int = Field(
+        1, ge=0, description="generations after which an arm that learns measures the slopes at its best; 0: never"
     )
     benchmarks: int = Field(1, ge=0, description="latency measurements the brain may ask for; 0 measures none at all")
     latency_prompt: Count = Field(256, description="prompt tokens of a latency measurement")
@@ -129,6 +134,7 @@ class Settings(BaseModel):
         for name, tokens in [
             *[("fidelity", stage) for stage in self.fidelity],
             ("probe-tokens", self.probe_tokens),
+            ("slope-tokens", self.slope_tokens),
             ("final-tokens", self.final_tokens),
             ("reporting-tokens", self.reporting_tokens),
         ]:
@@ -185,6 +191,11 @@ class Settings(BaseModel):
     def reporting_texts(self) -> tuple[str, ...]:
         """The texts of the reported figures, the main one first."""
         return tuple(self.reporting_text.split(","))
+
+    @property
+    def tokens_of_slopes(self) -> int:
+        """Tokens on which slopes are measured: those asked for, as far as the fitness text has them."""
+        return min(self.slope_tokens, self.fidelity[-1])
 
     def sequences(self, tokens: int) -> int:
         """Number of fitness sequences in `tokens` tokens."""

@@ -33,8 +33,8 @@ class SearchState(TypedDict):
     drawn: int  # of those, random ones that the brain asked for
     filled: bool  # the tool's random operator has filled up this generation
     benchmarked: int  # latency measurements the brain asked for
-    probed: str  # id of the candidate around which every place was measured last
-    probed_at: int  # generation in which that was
+    centre: str  # id of the candidate whose slopes were measured last
+    centred_at: int  # generation in which that was
     best: str  # id of the best candidate so far
     stale: int  # generations since it was found
     evaluations: int  # distinct candidates evaluated
@@ -72,8 +72,8 @@ def first_state(seeds: list[str], tokens: int) -> SearchState:
         drawn=0,
         filled=False,
         benchmarked=0,
-        probed="",
-        probed_at=0,
+        centre="",
+        centred_at=0,
         best="",
         stale=0,
         evaluations=0,
@@ -142,9 +142,9 @@ def fold(state: SearchState, first_fidelity: int) -> dict[str, Any]:
             update["failed_turns"] = state["failed_turns"] + 1
         elif answer.tool == "evaluate":
             update["tokens"] = state["tokens"] + answer.result["charged_tokens"]
-            if answer.arguments.get("places"):
-                update["probed"] = answer.arguments["candidates"][0]
-                update["probed_at"] = state["generation"]
+            if answer.arguments.get("slopes"):
+                update["centre"] = answer.arguments["candidates"][0]
+                update["centred_at"] = state["generation"]
             elif answer.result["fidelity"] == first_fidelity:
                 update["evaluations"] = state["evaluations"] + len(answer.result["results"])
         elif answer.tool == "benchmark_latency":

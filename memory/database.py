@@ -17,7 +17,7 @@ from pathlib import Path
 from memory.errors import SelfPrunerError
 
 APPLICATION_ID = 0x53505230  # "SPR0", in the header of every memory file
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 BUSY_SECONDS = 60.0  # how long a writer waits for the other process
 
 TASK_SCORE = """
@@ -25,6 +25,13 @@ CREATE TABLE task_score (
     context TEXT NOT NULL REFERENCES context, profile TEXT NOT NULL, task TEXT NOT NULL, rows INTEGER NOT NULL,
     metric TEXT NOT NULL, data TEXT NOT NULL, value REAL, standard_error REAL, run TEXT NOT NULL, step INTEGER NOT NULL,
     error TEXT, UNIQUE (context, profile, task, metric, data)
+) STRICT;
+"""
+SLOPES = """
+CREATE TABLE slopes (
+    context TEXT NOT NULL REFERENCES context, profile TEXT NOT NULL, text TEXT NOT NULL, sequence INTEGER NOT NULL,
+    attention TEXT NOT NULL, mlp TEXT NOT NULL, run TEXT NOT NULL, step INTEGER NOT NULL,
+    UNIQUE (context, profile, text, sequence)
 ) STRICT;
 """
 SCHEMA = f"""
@@ -40,6 +47,7 @@ CREATE TABLE score (
     context TEXT NOT NULL REFERENCES context, profile TEXT NOT NULL, text TEXT NOT NULL, sequence INTEGER NOT NULL,
     kl REAL, nll REAL, run TEXT NOT NULL, step INTEGER NOT NULL, error TEXT, UNIQUE (context, text, profile, sequence)
 ) STRICT;
+{SLOPES}
 {TASK_SCORE}
 CREATE TABLE latency (
     context TEXT NOT NULL REFERENCES context, profile TEXT NOT NULL, setting TEXT NOT NULL, "values" TEXT NOT NULL,
@@ -59,7 +67,7 @@ CREATE VIEW fitness AS
     ) WHERE present = sequences AND failed = 0;
 """
 
-MIGRATIONS: dict[int, tuple[str, ...]] = {1: (TASK_SCORE,)}  # by the version they start from; each leads to the next
+MIGRATIONS: dict[int, tuple[str, ...]] = {1: (TASK_SCORE,), 2: (SLOPES,)}  # from this version to the next
 
 
 class MemoryFileError(SelfPrunerError):

@@ -1,9 +1,9 @@
 """What can be remembered: one frozen record a fact, and the natural key by which the same fact is the same row.
 
 Facts are of two sorts. What a run decided (`Candidate`, `Generation`) belongs to that run: told again, by a step that
-was run again after a kill, it replaces itself. What was measured (`Score`, `TaskScore`, `Latency`) belongs to the
-profile and serves every run with the same context: the first measurement stands, and only a failed one gives way to one
-that worked.
+was run again after a kill, it replaces itself. What was measured (`Score`, `Slopes`, `TaskScore`, `Latency`)
+belongs to the profile and serves every run with the same context: the first measurement stands, and only a failed one
+gives way to one that worked.
 `Fitness` is never recorded; it is what the scores add up to.
 """
 
@@ -65,6 +65,21 @@ class Score:
             )
         if (self.error is None) == (not values):
             raise ValueError(f"a score has values or an error, got {values} and {self.error!r}")
+
+
+@dataclass(frozen=True, slots=True)
+class Slopes:
+    """To first order, how the KL of one profile changes on one sequence with every width of every place."""
+
+    key: ClassVar[tuple[str, ...]] = ("profile", "text", "sequence")
+
+    profile: Profile
+    text: str
+    sequence: int
+    attention: tuple[tuple[float, ...], ...]  # nats a token, by layer and width from 0 to dense; 0 at its own width
+    mlp: tuple[tuple[float, ...], ...]
+    run: str  # who measured it first
+    step: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,4 +150,4 @@ class Fitness:
     nll: float | None
 
 
-Fact = Candidate | Score | TaskScore | Latency | Generation
+Fact = Candidate | Score | Slopes | TaskScore | Latency | Generation

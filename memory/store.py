@@ -16,13 +16,14 @@ from typing import Any, TypeVar, get_args, get_type_hints
 
 from memory.database import connect, faults_in_words
 from memory.profile import Profile
-from memory.records import Candidate, Fact, Fitness, Generation, Latency, Score, TaskScore
+from memory.records import Candidate, Fact, Fitness, Generation, Latency, Score, Slopes, TaskScore
 
-Record = TypeVar("Record", Candidate, Score, TaskScore, Latency, Generation, Fitness)
+Record = TypeVar("Record", Candidate, Score, Slopes, TaskScore, Latency, Generation, Fitness)
 
 _TABLES: dict[type, str] = {
     Candidate: "candidate",
     Score: "score",
+    Slopes: "slopes",
     TaskScore: "task_score",
     Latency: "latency",
     Generation: "generation",
@@ -57,8 +58,8 @@ class Memory:
     def record(self, *facts: Fact) -> None:
         """Writes facts, all or none; recording the same fact again changes nothing.
 
-        A decision of a run (`Candidate`, `Generation`) replaces itself. A measurement (`Score`, `TaskScore`, `Latency`)
-        stays as first measured, whoever measures again; only a failed score gives way to one that worked.
+        A decision of a run (`Candidate`, `Generation`) replaces itself. A measurement (any
+        other) stays as first measured, whoever measures again; only a failed score gives way to one that worked.
 
         Raises:
             MemoryFileError: the disk is full or the file cannot be written; then nothing was.
@@ -138,7 +139,7 @@ def _insert(kind: type[Fact]) -> str:
     update = "UPDATE SET " + ", ".join(f'"{name}" = excluded."{name}"' for name in names if name not in kind.key)
     if kind in (Score, TaskScore):
         update += f" WHERE {_TABLES[kind]}.error IS NOT NULL"
-    elif kind is Latency:
+    elif kind in (Latency, Slopes):
         update = "NOTHING"
     return f"INSERT INTO {_TABLES[kind]} (context, {columns}) VALUES ({places}) ON CONFLICT ({key}) DO {update}"
 
@@ -165,6 +166,7 @@ def _column(value: object) -> Any:
 _DECODERS: dict[Any, Callable[[str], Any]] = {
     Profile: Profile.from_key,
     tuple[str, ...]: lambda text: tuple(json.loads(text)),
+    tuple[tuple[float, ...], ...]: lambda text: tuple(map(tuple, json.loads(text))),
     dict[str, float]: json.loads,
 }
 _READERS = {

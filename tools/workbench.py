@@ -13,7 +13,7 @@ from typing import Any
 
 from memory.errors import SelfPrunerError
 from memory.profile import Profile
-from memory.records import Candidate, Fitness, Proposer, Score
+from memory.records import Candidate, Fitness, Proposer, Score, Slopes
 from memory.store import Memory
 from tools.evaluation.tasks.suite import TaskSuite
 from tools.evaluation.walk import PopulationWalk
@@ -70,6 +70,7 @@ class Workbench:
     fidelity: tuple[int, ...]
     mutation_step: int
     probe_tokens: int = 512  # tokens of each sensitivity probe
+    slope_tokens: int = 4096  # tokens of a measurement of slopes
     latency: dict[str, int] = field(default_factory=dict)
     device_name: str = "cpu"
     progress: Progress | None = None
@@ -109,6 +110,12 @@ class Workbench:
         sequences = tokens // self.sequence_length
         found = self.memory.recall(Fitness, profile=profile, text=text, sequences=sequences)
         return found[0] if found and found[0].kl is not None else None
+
+    def slopes(self, profile: Profile) -> tuple[Costs, ...]:
+        """The slopes of fitness at `profile`, one table a sequence; () where they were not measured on all of them."""
+        sequences = range(self.slope_tokens // self.sequence_length)
+        rows = self.memory.recall(Slopes, profile=profile, text=FITNESS, sequence=list(sequences), order="sequence")
+        return tuple(Costs(row.attention, row.mlp) for row in rows) if len(rows) == len(sequences) else ()
 
     def known_fitness(self, profile: Profile) -> Fitness | None:
         """The same at the highest fidelity that `profile` was measured on."""

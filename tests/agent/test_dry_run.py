@@ -101,9 +101,9 @@ def test_no_line_of_the_bill_is_exceeded_by_the_run(words, tmp_path, arm):
     for stage, fidelity in enumerate((128, 256), start=1):
         tokens = sum(act.tokens for act in evaluated if act.result["fidelity"] == fidelity)
         assert tokens <= cost.tokens(f"Stage {stage}")
-    around = sum(act.tokens for act in evaluated if act.arguments.get("places"))
-    assert around <= cost.tokens("Places around the best")
-    assert bool(around) == (arm == "hybrid")
+    of_slopes = sum(act.tokens for act in evaluated if act.arguments.get("slopes"))
+    assert of_slopes <= cost.tokens("Slopes")
+    assert bool(of_slopes) == (arm == "hybrid")
     assert spent["evaluations"] <= cost.evaluations
     assert spent["tokens"] + spent["brain_tokens"] <= cost.charged
     assert spent["brain_turns"] <= cost.spoken.turns

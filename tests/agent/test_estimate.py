@@ -11,6 +11,7 @@ from agent.rates import Rates, Sizes
 from agent.schedule import rounds
 from agent.settings import Settings
 from agent.talk import Talk
+from tools.evaluation.slopes import PASS_COST
 from tools.pruning.budget import Budget
 from tools.pruning.operators import uniform
 from tools.pruning.space import Space
@@ -49,7 +50,7 @@ def test_the_lines_add_up_to_the_whole():
     cost = bill()
     assert cost.most == pytest.approx(sum(item.most for item in cost.items))
     assert cost.likely == pytest.approx(sum(item.likely for item in cost.items))
-    assert cost.charged == sum(cost.tokens(what) for what in ("Probes", "Uniform", "Stage", "Places", "Brain"))
+    assert cost.charged == sum(cost.tokens(what) for what in ("Probes", "Uniform", "Stage", "Slopes", "Brain"))
 
 
 def test_tokens_follow_from_the_settings():
@@ -76,10 +77,12 @@ def test_a_candidate_takes_the_time_of_the_layers_it_keeps():
     assert seconds(dense, "Stage 1") - seconds(pruned, "Stage 1") == pytest.approx(0.3 * layers, rel=1e-3)
 
 
-def test_a_search_with_a_surrogate_pays_for_probing_its_best_anew():
-    cost = bill(reprobe=2)  # generations 1, 3 and 5 of six
-    assert cost.tokens("Places around the best, 3 times") == 3 * 60 * 512
-    assert bill(reprobe=0).tokens("Places") == bill("evolution").tokens("Places") == 0
+def test_a_search_that_learns_pays_for_the_slopes_at_its_best():
+    cost = bill(offspring=12, slopes=2)  # generations 1, 3 and 5 of six
+    assert cost.tokens("Slopes at the best, 3 times") == 3 * PASS_COST * 4096
+    assert bill(offspring=12, slopes=2, slope_tokens=1024).tokens("Slopes") == 3 * PASS_COST * 1024
+    assert bill(offspring=12, slopes=2, slope_tokens=8192).tokens("Slopes") == 3 * PASS_COST * 4096  # what there is
+    assert bill(slopes=0).tokens("Slopes") == bill("evolution").tokens("Slopes") == 0
 
 
 def test_factors_that_do_not_fit_in_memory_are_paid_for_again_and_again():

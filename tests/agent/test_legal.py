@@ -54,6 +54,13 @@ def test_evaluation_is_decided_without_asking_and_names_all_that_is_pending():
     assert violations(turn.tools[0]["function"]["parameters"], turn.decided["arguments"]) == []
 
 
+def test_slopes_that_are_due_come_before_everything_else_and_without_asking():
+    turn = legal_turn(replace(FACTS, centre="c2", missing=5, pending=("c9",)), ACTIONS)
+    arguments = {"candidates": ["c2"], "fidelity": 32, "slopes": True}
+    assert (turn.kind, turn.decided) == ("evaluate", {"name": "evaluate", "arguments": arguments})
+    assert violations(turn.tools[0]["function"]["parameters"], arguments) == []
+
+
 def test_timing_is_offered_beside_the_end_of_the_generation_and_not_instead_of_it():
     names = [tool["function"]["name"] for tool in legal_turn(replace(FACTS, timeable=("c2",)), ACTIONS).tools]
     assert names == ["benchmark_latency", "record_population"]

@@ -2,9 +2,11 @@
 
 import os
 import signal
+import sqlite3
 import subprocess
 import sys
 import time
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -89,12 +91,29 @@ def lines_in_trace(count):
     return ready
 
 
+def slopes_in_memory(count):
+    """Between two of the four sequences on which slopes are measured: in the middle of a step."""
+
+    def ready(run):
+        try:
+            with closing(sqlite3.connect(f"file:{run.parent / 'memory.sqlite'}?mode=ro", uri=True)) as memory:
+                return memory.execute("SELECT count(*) FROM slopes").fetchone()[0] >= count
+        except sqlite3.OperationalError:  # not made yet
+            return False
+
+    return ready
+
+
 def exported(run):
     return (run / "model.partial").exists()
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("ready", [*map(lines_in_trace, (1, 9, 17)), exported], ids=["1", "9", "17", "export"])
+@pytest.mark.parametrize(
+    "ready",
+    [*map(lines_in_trace, (1, 9, 17)), slopes_in_memory(2), exported],
+    ids=["1", "9", "17", "slopes", "export"],
+)
 def test_a_killed_run_resumes_to_the_same_candidates(tmp_path, options, whole, ready):
     run, status, _ = killed(tmp_path, options, ready)
     assert status == -signal.SIGKILL

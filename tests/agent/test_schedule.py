@@ -4,18 +4,18 @@ import pytest
 
 from agent.arms import ARM_NAMES, ARMS
 from agent.facts import ATTEMPTS
-from agent.schedule import making_turns, reprobes, rounds
+from agent.schedule import making_turns, rounds, slope_measurements
 from agent.settings import Settings
 
 
 def test_a_default_search_of_the_hybrid_arm_candidate_by_candidate():
     found = rounds(Settings(initial=6), ARMS["hybrid"])
-    assert [one.made for one in found] == [6, 12, 12, 12, 12, 9]
+    assert [one.made for one in found] == [6, *[8] * 7, 1]
     # two founders, one of which is known on the first fidelity, and both of which reach the second
-    assert [one.measured for one in found] == [(7, 6), (12, 6), (12, 6), (12, 6), (12, 6), (9, 5)]
+    assert [one.measured for one in found] == [(7, 6), *[(8, 4)] * 7, (1, 1)]
     assert sum(one.measured[0] for one in found) == 64
     makers = len(ARMS["hybrid"].vary)
-    assert [one.by_brain for one in found][1:] == [12 - makers + 1] * 4 + [9 - makers + 1]
+    assert [one.by_brain for one in found][1:] == [8 - makers + 1] * 7 + [1]
 
 
 @pytest.mark.parametrize("name", ARM_NAMES)
@@ -36,7 +36,7 @@ def test_a_closed_form_is_one_candidate_at_every_stage():
 
 def test_more_stages_halve_the_candidates_each_time():
     found = rounds(Settings(fidelity=(512, 1024, 2048), probe_tokens=512, evaluations=30), ARMS["evolution"])
-    assert found[1].measured == (12, 6, 3)
+    assert found[1].measured == (8, 4, 2)
 
 
 def test_profiles_of_earlier_runs_are_measured_too():
@@ -51,7 +51,8 @@ def test_the_brain_gets_as_many_turns_as_its_attempts_need():
 
 
 @pytest.mark.parametrize(("generations", "times"), [(1, 0), (2, 1), (4, 1), (5, 2), (8, 3)])
-def test_the_best_is_probed_anew_every_few_generations(generations, times):
-    assert reprobes(Settings(reprobe=3), ARMS["hybrid"], generations) == times
-    assert reprobes(Settings(reprobe=0), ARMS["hybrid"], generations) == 0
-    assert reprobes(Settings(reprobe=3), ARMS["evolution"], generations) == 0
+def test_slopes_are_measured_anew_every_few_generations(generations, times):
+    assert slope_measurements(Settings(slopes=3), ARMS["hybrid"], generations) == times
+    assert slope_measurements(Settings(slopes=1), ARMS["hybrid"], generations) == generations - 1
+    assert slope_measurements(Settings(slopes=0), ARMS["hybrid"], generations) == 0
+    assert slope_measurements(Settings(slopes=3), ARMS["evolution"], generations) == 0

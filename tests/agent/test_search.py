@@ -14,9 +14,10 @@ from agent.observe import Observer, run_facts
 from agent.operators import Operators
 from agent.think import Thinker
 from agent.trace import Act, Think
-from memory.records import Candidate, Generation, Score
+from memory.records import Candidate, Generation, Score, Slopes
 from prompts.templates import PromptSet
 from tests.bench import founded_bench, tiny_settings
+from tools.evaluation.slopes import PASS_COST
 from tools.pruning.operators import uniform
 
 
@@ -91,7 +92,8 @@ def test_nothing_is_measured_twice_and_every_token_is_charged(tmp_path):
     run = Search(tmp_path, UniformBrain(seed=1))
     state = run.go()
     own = [score for score in run.bench.memory.recall(Score, text="fitness") if score.step > 0]
-    assert state["tokens"] == len(own) * run.settings.sequence_length
+    passes = PASS_COST * len(run.bench.memory.recall(Slopes))
+    assert state["tokens"] == (len(own) + passes) * run.settings.sequence_length
     charged = sum(record.tokens for record in run.records if isinstance(record, Act))
     assert charged == state["tokens"]
 
@@ -146,7 +148,7 @@ def test_a_second_run_starts_from_the_best_of_the_first_and_measures_nothing_aga
     remembered = [row for row in second.candidates() if row.proposed_by == "memory"]
     assert best in {row.profile for row in remembered}
     calls = [record for record in second.records if isinstance(record, Act) and record.tool == "evaluate"]
-    measured = {name for call in calls if not call.arguments.get("places") for name in call.arguments["candidates"]}
+    measured = {name for call in calls if not call.arguments.get("slopes") for name in call.arguments["candidates"]}
     assert {row.id for row in remembered}.isdisjoint(measured)
     assert state["best"]
 

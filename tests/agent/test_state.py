@@ -81,6 +81,14 @@ def test_evaluations_count_once_and_tokens_always():
     assert "evaluations" not in fold(state, 16)
 
 
+def test_slopes_cost_tokens_and_no_evaluation_and_make_their_candidate_the_centre():
+    answer = {"fidelity": 32, "results": [{"id": "c2"}], "charged_tokens": 192}
+    asked = {"candidates": ["c2"], "fidelity": 32, "slopes": True}
+    state = {**first_state(["c1", "c2"], 100), "generation": 3}
+    update = fold(turn(state, ("evaluate", asked, answer)), 32)
+    assert update == {"messages": [], "tokens": 292, "centre": "c2", "centred_at": 3}
+
+
 def test_a_recorded_population_begins_a_new_generation():
     answer = {"generation": 0, "survivors": ["c2", "c1"], "best": "c2", "note": ""}
     state = {**first_state(["c1", "c2"], 0), "best": "c1", "stale": 2, "attempts": 7, "drawn": 1, "filled": True}

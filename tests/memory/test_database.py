@@ -19,7 +19,7 @@ from memory.database import (
     NotAMemoryError,
 )
 from memory.profile import Profile
-from memory.records import Fitness, Score, TaskScore
+from memory.records import Fitness, Score, Slopes, TaskScore
 from memory.store import Memory
 
 VERSION_1 = """
@@ -55,20 +55,33 @@ INSERT INTO context VALUES ('context', '{}');
 INSERT INTO score VALUES ('context', '1|2', 't', 0, 0.5, 2.0, 'r', 1, NULL);
 """
 
+VERSION_2 = (
+    VERSION_1
+    + """
+CREATE TABLE task_score (
+    context TEXT NOT NULL REFERENCES context, profile TEXT NOT NULL, task TEXT NOT NULL, rows INTEGER NOT NULL,
+    metric TEXT NOT NULL, data TEXT NOT NULL, value REAL, standard_error REAL, run TEXT NOT NULL, step INTEGER NOT NULL,
+    error TEXT, UNIQUE (context, profile, task, metric, data)
+) STRICT;
+"""
+)
 
-@pytest.fixture
-def old(tmp_path):
-    """A memory as the first version wrote it, with one score."""
+
+@pytest.fixture(params=[(1, VERSION_1), (2, VERSION_2)], ids=["1", "2"])
+def old(tmp_path, request):
+    """A memory as an earlier version wrote it, with one score."""
+    version, schema = request.param
     path = tmp_path / "memory.sqlite"
     with closing(sqlite3.connect(path, isolation_level=None)) as connection:
         connection.execute("PRAGMA journal_mode = WAL")
         connection.execute(f"PRAGMA application_id = {database.APPLICATION_ID}")
-        connection.execute("PRAGMA user_version = 1")
-        connection.executescript(VERSION_1)
+        connection.execute(f"PRAGMA user_version = {version}")
+        connection.executescript(schema)
     return path
 
 
 SCORED = Profile((1,), (2,))
+SLOPES = Slopes(SCORED, "t", 0, ((0.1, 0.0),), ((0.3, -0.2, 0.0),), "r", 1)
 TASK_SCORE = TaskScore(SCORED, "boolq", 8, "acc", "d", 0.5, 0.1, "r", 1)
 
 
@@ -235,12 +248,12 @@ def tables(path):
         return {name: sql for name, sql in connection.execute("SELECT name, sql FROM sqlite_master")}
 
 
-def test_a_memory_of_the_first_version_keeps_what_it_holds_and_takes_what_is_new(old, tmp_path):
+def test_a_memory_of_an_earlier_version_keeps_what_it_holds_and_takes_what_is_new(old, tmp_path):
     with open_memory(old) as memory:
         assert [(found.kl, found.nll) for found in memory.recall(Fitness, profile=SCORED)] == [(0.5, 2.0)]
-        memory.record(TASK_SCORE)
+        memory.record(TASK_SCORE, SLOPES)
     with open_memory(old) as memory:
-        assert memory.recall(TaskScore) == [TASK_SCORE]
+        assert (memory.recall(TaskScore), memory.recall(Slopes)) == ([TASK_SCORE], [SLOPES])
         assert len(memory.recall(Score)) == 1
     assert header_version(old) == database.SCHEMA_VERSION
     open_memory(tmp_path / "new.sqlite").close()
@@ -258,14 +271,15 @@ def test_two_processes_may_bring_a_memory_up_to_date_while_another_reads_it(old)
 
 
 def test_bringing_a_memory_up_to_date_is_all_or_nothing(old, monkeypatch):
-    broken = {1: (database.TASK_SCORE, "CREATE TABLE score (a)")}  # the second statement fails
+    before = tables(old)
+    steps = {1: (database.TASK_SCORE,), 2: (database.SLOPES, "CREATE TABLE score (a)")}  # the last statement fails
     with monkeypatch.context() as patch:
-        patch.setattr(database, "MIGRATIONS", broken)
+        patch.setattr(database, "MIGRATIONS", steps)
         with pytest.raises(sqlite3.OperationalError):
             open_memory(old)
-    assert "task_score" not in tables(old)
+    assert tables(old) == before
     with open_memory(old) as memory:
-        assert len(memory.recall(Score)) == 1 and memory.recall(TaskScore) == []
+        assert len(memory.recall(Score)) == 1 and memory.recall(TaskScore) == memory.recall(Slopes) == []
 
 
 def test_a_version_that_only_the_log_knows_is_refused_too(tmp_path):

@@ -1,11 +1,13 @@
 """Two verbs: what is recorded is recalled, once, in its context, by any number of processes."""
 
+import math
 import os
 import random
 import sqlite3
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import get_args
 
@@ -13,11 +15,12 @@ import pytest
 
 from memory.database import MemoryFullError
 from memory.profile import Profile
-from memory.records import Candidate, Fact, Fitness, Generation, Latency, Score, TaskScore
+from memory.records import Candidate, Fact, Fitness, Generation, Latency, Score, Slopes, TaskScore
 from memory.store import Memory
 
 WIDE = Profile((3, 2), (12, 9))
 NARROW = Profile((1, 2), (4, 12))
+SLOPES = Slopes(WIDE, "passages", 0, ((0.1, 1 / 3, 0.0), (-1e-17, 0.0)), ((2e-9, 0.0),), "r", 1)
 ROOT = Path(__file__).parents[2]
 
 
@@ -58,6 +61,7 @@ def test_every_kind_of_fact_is_recalled_as_it_was_recorded(memory):
         score(NARROW, kl=None, nll=None, error="out of memory"),
         task_score(),
         task_score(NARROW, value=None, error="not finite"),
+        SLOPES,
         Latency(WIDE, "cpu 64+8", {"prefill_ms": 1.5, "decode_ms": 0.25}, "r", 3),
         Generation("r", 1, ("c1", "c2"), "c1", "cut late layers", 9),
     ]
@@ -67,9 +71,9 @@ def test_every_kind_of_fact_is_recalled_as_it_was_recorded(memory):
     assert sum(len(memory.recall(kind)) for kind in get_args(Fact)) == len(facts)
 
 
-def test_recording_again_changes_nothing(memory, tmp_path):
+def test_recording_again_changes_nothing(memory):
     timed, closed = Latency(WIDE, "s", {"a": 1.0}, "r", 1), Generation("r", 1, ("c1",), "c1", "", 2)
-    facts = [candidate(), score(), task_score(), timed, closed]
+    facts = [candidate(), score(), SLOPES, task_score(), timed, closed]
     memory.record(*facts)
     before = [memory.recall(type(fact)) for fact in facts]
     memory.record(*facts)
@@ -84,9 +88,10 @@ def test_a_decision_told_again_replaces_itself_and_keeps_its_place(memory):
 
 
 def test_the_first_measurement_stands(memory):
-    memory.record(score(kl=0.5), task_score(value=0.5), Latency(WIDE, "s", {"a": 1.0}, "r", 1))
+    memory.record(score(kl=0.5), SLOPES, task_score(value=0.5), Latency(WIDE, "s", {"a": 1.0}, "r", 1))
     memory.record(score(kl=0.9, run="other"), task_score(value=0.9), Latency(WIDE, "s", {"a": 2.0}, "other", 1))
-    assert memory.recall(Score) == [score(kl=0.5)]
+    memory.record(replace(SLOPES, mlp=((0.9, 0.0),), run="other"))
+    assert (memory.recall(Score), memory.recall(Slopes)) == ([score(kl=0.5)], [SLOPES])
     assert memory.recall(TaskScore) == [task_score(value=0.5)]
     assert memory.recall(Latency)[0].values == {"a": 1.0}
 
@@ -115,16 +120,13 @@ def test_task_scores_of_other_metrics_and_other_rows_are_kept_apart(memory):
     assert memory.recall(TaskScore, profile=WIDE, data="d", task="boolq") == facts[:2]
 
 
-@pytest.mark.parametrize("wrong", [{"value": float("nan")}, {"value": 1.5}, {"value": None}, {"error": "failed"}])
+@pytest.mark.parametrize("wrong", [{"value": math.nan}, {"value": 1.5}, {"value": None}, {"error": "failed"}])
 def test_a_failed_task_cannot_pass_for_a_measurement(wrong):
     with pytest.raises(ValueError, match="error"):
         task_score(**wrong)
 
 
-@pytest.mark.parametrize(
-    "wrong",
-    [{"kl": float("nan")}, {"nll": float("inf")}, {"kl": None, "nll": None}, {"error": "failed"}],
-)
+@pytest.mark.parametrize("wrong", [{"kl": math.nan}, {"nll": math.inf}, {"kl": None, "nll": None}, {"error": "failed"}])
 def test_a_failure_cannot_pass_for_a_measurement(wrong):
     with pytest.raises(ValueError, match="error"):
         score(**wrong)

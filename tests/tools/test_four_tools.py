@@ -1,5 +1,7 @@
 """What the four tools refuse, and in which words; what they accept is tested with the whole search."""
 
+import json
+
 import pytest
 from langchain_core.messages import AIMessage
 from langgraph.prebuilt import ToolNode
@@ -7,7 +9,8 @@ from langgraph.prebuilt import ToolNode
 from agent.graph import tool_error
 from agent.state import first_state
 from memory.records import Candidate, Score
-from tests.bench import founded_bench, tiny_settings
+from tests.bench import LENGTH, founded_bench, tiny_settings
+from tools.evaluation.slopes import PASS_COST
 from tools.evaluation.tool import evaluate_tool
 from tools.latency.tool import benchmark_latency_tool
 from tools.population.tool import record_population_tool
@@ -76,6 +79,21 @@ REFUSED = {
         "between 0 and 2",
     ),
     "a fidelity that is none": ("evaluate", {"candidates": ["c1"], "fidelity": 7}, "fidelity must be one of 32, 64"),
+    "slopes on other tokens": (
+        "evaluate",
+        {"candidates": ["c1"], "fidelity": 32, "slopes": True},
+        "fidelity must be one of 64, got 32",
+    ),
+    "slopes of tasks": (
+        "evaluate",
+        {"candidates": ["c1"], "fidelity": "tasks", "slopes": True},
+        "fidelity must be one of 64, got tasks",
+    ),
+    "slopes of a stranger": (
+        "evaluate",
+        {"candidates": ["c9"], "fidelity": 64, "slopes": True},
+        "there is no candidate 'c9'",
+    ),
     "a stranger to evaluate": ("evaluate", {"candidates": ["c9"], "fidelity": 32}, "there is no candidate 'c9'"),
     "a stranger to time": ("benchmark_latency", {"candidate": "c9"}, "there is no candidate 'c9'"),
     "a survivor named twice": ("record_population", {"survivors": ["c1", "c1"], "note": ""}, "named once"),
@@ -105,6 +123,18 @@ def test_a_call_that_is_carried_out_again_makes_the_same_candidate(call, made):
     assert call("prune_model", **arguments) == call("prune_model", **arguments)
     bench, _ = made
     assert len([row for row in bench.memory.recall(Candidate, run="run") if row.step == 1]) == 2
+
+
+def test_slopes_are_answered_with_the_fitness_there_and_charged_the_same_if_carried_out_again(call, made):
+    bench, _ = made
+    profile = bench.candidate("c2").profile
+    arguments = {"candidates": ["c2"], "fidelity": 64, "slopes": True}
+    answer = json.loads(call("evaluate", **arguments))
+    assert answer["results"][0]["fitness"] == pytest.approx(bench.fitness(profile, 64).kl, rel=1e-3)
+    own = [row for row in bench.memory.recall(Score, profile=profile, run="run", step=1) if row.text == "fitness"]
+    assert answer["charged_tokens"] == len(own) * LENGTH + PASS_COST * 64
+    assert len(bench.slopes(profile)) == 4
+    assert json.loads(call("evaluate", **arguments)) == answer
 
 
 def test_a_failed_measurement_is_a_row_with_its_reason(call, made):

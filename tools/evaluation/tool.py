@@ -16,14 +16,15 @@ from langgraph.prebuilt import ToolRuntime
 from pydantic import BaseModel, Field
 
 from memory.profile import Profile
-from memory.records import Candidate, Score
+from memory.records import Candidate, Score, Slopes
 from tools.evaluation.fitness import perplexity
+from tools.evaluation.slopes import PASS_COST, SlopesError
+from tools.evaluation.slopes import slopes as slopes_at
 from tools.evaluation.staged import walks
 from tools.evaluation.tasks.measured import accuracies, failure_on_tasks, mean_of_seven, measure_tasks, task_scores
 from tools.evaluation.tasks.rows import TaskDataError
 from tools.evaluation.walk import Measurement
 from tools.population.selection import paired
-from tools.pruning.sensitivity import local_probes
 from tools.workbench import FITNESS, ToolError, Turn, Workbench
 
 
@@ -32,14 +33,7 @@ class EvaluateArguments(BaseModel):
 
     candidates: list[str] = Field(min_length=1, description="ids of the candidates to measure")
     fidelity: int | Literal["tasks"] = Field(description="tokens to measure on, or tasks for zero-shot accuracies")
-    places: bool = Field(False, description="also measure each candidate with every place cut a little")
-
-
-def evaluate_places(bench: Workbench, row: Candidate, fidelity: int, step: int) -> int:
-    """Measure a candidate with every place cut a little, on `fidelity` tokens; returns the tokens charged."""
-    profiles = [row.profile, *(profile for _, profile in local_probes(bench.budget.space, row.profile))]
-    measure(bench, profiles, range(fidelity // bench.sequence_length), step)
-    return charge(bench, profiles, step)
+    slopes: bool = Field(False, description="also measure how fitness changes with every width of every place")
 
 
 def evaluate_tool(bench: Workbench) -> BaseTool:
@@ -47,18 +41,16 @@ def evaluate_tool(bench: Workbench) -> BaseTool:
 
     @tool("evaluate", args_schema=EvaluateArguments)
     def evaluate(
-        candidates: list[str], fidelity: int | Literal["tasks"], runtime: ToolRuntime, places: bool = False
+        candidates: list[str], fidelity: int | Literal["tasks"], runtime: ToolRuntime, slopes: bool = False
     ) -> str:
         """Measure candidates: fitness (KL to the dense model, lower is better), perplexity, rank, change."""
         turn = Turn.of(runtime.state, runtime.tool_call_id or "")
         legal = [*bench.fidelity, *(["tasks"] if bench.tasks is not None else [])]
-        if places:
-            legal = [bench.probe_tokens]
+        if slopes:
+            legal = [bench.slope_tokens]
         if fidelity not in legal:
             raise ToolError(f"fidelity must be one of {', '.join(map(str, legal))}, got {fidelity}")
         rows = [bench.candidate(name) for name in candidates]
-        if places and isinstance(fidelity, str):
-            raise ToolError("places are measured by fitness, not by tasks: name a number of tokens")
         if isinstance(fidelity, str):
             try:
                 measure_tasks(bench, [row.profile for row in rows], turn.step)
@@ -67,8 +59,9 @@ def evaluate_tool(bench: Workbench) -> BaseTool:
             return _answer(fidelity, [_on_tasks(bench, row) for row in rows], charged=0)
         measure(bench, [row.profile for row in rows], range(fidelity // bench.sequence_length), turn.step)
         charged = charge(bench, [row.profile for row in rows], turn.step)
-        if places:
-            charged = sum(evaluate_places(bench, row, fidelity, turn.step) for row in rows)
+        if slopes:
+            measure_slopes(bench, [row.profile for row in rows], turn.step)
+            charged += charge_slopes(bench, [row.profile for row in rows], turn.step)
         return _answer(fidelity, [_result(bench, row, fidelity) for row in rows], charged)
 
     return evaluate
@@ -97,6 +90,29 @@ def measure(bench: Workbench, profiles: Sequence[Profile], sequences: range, ste
             done += len(group) * len(rows)
             if bench.progress is not None:
                 bench.progress(done, total)
+
+
+def measure_slopes(bench: Workbench, profiles: Sequence[Profile], step: int) -> None:
+    """Measure what is not known yet of the slopes at `profiles` and record it, one row a sequence."""
+    walk = bench.walks[FITNESS]
+    sequences = range(bench.slope_tokens // bench.sequence_length)
+    for number, profile in enumerate(profiles):
+        known = {row.sequence for row in bench.memory.recall(Slopes, profile=profile, text=FITNESS)}
+        for sequence in sequences:
+            if sequence not in known:
+                try:
+                    found = slopes_at(bench.elastic, walk.store, walk.targets, profile, sequence)
+                except SlopesError as error:
+                    raise ToolError(str(error)) from error
+                bench.memory.record(Slopes(profile, FITNESS, sequence, found.attention, found.mlp, bench.run, step))
+            if bench.progress is not None:
+                bench.progress(number * len(sequences) + sequence + 1, len(profiles) * len(sequences))
+
+
+def charge_slopes(bench: Workbench, profiles: Sequence[Profile], step: int) -> int:
+    """Tokens that `step` of this run is charged for slopes it measured itself: `PASS_COST` for each of theirs."""
+    own = bench.memory.recall(Slopes, profile=list(dict.fromkeys(profiles)), run=bench.run, step=step)
+    return PASS_COST * len(own) * bench.sequence_length
 
 
 def _scores(bench: Workbench, found: Measurement, text: str, step: int) -> list[Score]:

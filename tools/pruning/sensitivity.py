@@ -19,9 +19,6 @@ from memory.profile import PARTS, Part, Profile
 from tools.pruning.budget import Budget, Place
 from tools.pruning.space import Space
 
-LOCAL_SHARE = 12  # a local probe cuts one part in so many of a dense MLP
-LOCAL_RATIOS = (0.05, 6.0)  # bounds of a place's local cost over the predicted one, relative to the median
-
 
 class SensitivityError(SelfPrunerError):
     """A probe or a curve that no cost table can be made from."""
@@ -39,10 +36,10 @@ class Probe:
 
 @dataclass(frozen=True)
 class Costs:
-    """The additive cost table, in nats a token: `attention[layer][width]` and `mlp[layer][width]`.
+    """A table of costs that are taken to add up, in nats a token: `attention[layer][width]` and `mlp[layer][width]`.
 
-    A row has one entry a width from 0 (never used: every place keeps a unit) to dense, falls with the width, and ends
-    with 0.
+    A row has one entry a width from 0 (never used: every place keeps a unit) to dense. In the table of the probes it
+    falls with the width and ends with 0.
     """
 
     attention: tuple[tuple[float, ...], ...]
@@ -95,59 +92,6 @@ def cost_table(space: Space, probes: Sequence[Probe], curves: Mapping[Place, Seq
                 raise SensitivityError(f"layer {layer} {part} was not probed: every place needs one probe")
             rows[part].append(_row(space, by_place[layer, part], curves[layer, part]))
     return Costs(tuple(rows["attention"]), tuple(rows["mlp"]))
-
-
-def local_probes(space: Space, profile: Profile) -> list[tuple[Place, Profile]]:
-    """For every place, `profile` with that place alone cut a little: a KV group, or a twelfth of the dense MLP.
-
-    A place that keeps its last unit is widened instead; one that can do neither is left out.
-    """
-    found: list[tuple[Place, Profile]] = []
-    for part in PARTS:
-        step = 1 if part == "attention" else max(1, round(space.units(part) / LOCAL_SHARE))
-        for layer, width in enumerate(profile.widths(part)):
-            other = width - step if width > step else min(width + step, space.units(part))
-            if other != width:
-                found.append(((layer, part), profile.with_width(layer, part, other)))
-    return found
-
-
-def local_costs(
-    space: Space, costs: Costs, profile: Profile, fitness: float, measured: Mapping[Place, tuple[Profile, float]]
-) -> Costs:
-    """`costs` corrected by what places are worth around `profile`, where other places are cut too.
-
-    Every curve is multiplied by the measured change of fitness over the predicted one. Ratios are taken relative to
-    their median and kept within `LOCAL_RATIOS`, since a small change is measured with noise.
-
-    Args:
-        space: units of the model.
-        costs: the table of the probes.
-        profile: the profile that the local probes start from.
-        fitness: of `profile`, in nats a token.
-        measured: by place, a local probe of `profile` and its fitness on the same tokens; places without keep their
-            curve as it is.
-    """
-    ratios: dict[Place, float] = {}
-    for (layer, part), (probe, value) in measured.items():
-        row, old, new = costs.row(layer, part), profile.widths(part)[layer], probe.widths(part)[layer]
-        predicted = row[new] - row[old]
-        if abs(predicted) > 1e-9:
-            ratios[layer, part] = (value - fitness) / predicted
-    middle = sorted(ratios.values())[len(ratios) // 2] if ratios else 1.0
-    if middle <= 0:  # cutting helps at most places: the table has nothing to say about the scale
-        middle = max(1e-9, max(ratios.values(), default=1.0))
-    low, high = LOCAL_RATIOS
-    rows: dict[Part, tuple[tuple[float, ...], ...]] = {}
-    for part in PARTS:
-        rows[part] = tuple(
-            tuple(
-                min(max(ratios.get((layer, part), middle) / middle, low), high) * cost
-                for cost in costs.row(layer, part)
-            )
-            for layer in range(space.n_layers)
-        )
-    return Costs(rows["attention"], rows["mlp"])
 
 
 def closed_form(budget: Budget, costs: Costs) -> Profile:

@@ -1,8 +1,10 @@
 """The texts a model is calibrated, judged and reported on, each by name or from a file.
 
-`passages` are the Wikipedia passages of the BoolQ validation set (Clark et al., arXiv 1905.10044), which need no hub;
-`wikitext2` is WikiText-2 raw (Merity et al., arXiv 1609.07843) with its own three splits; `c4` is three shards of the
-validation set of C4 (Raffel et al., arXiv 1910.10683), the first of which published figures report on.
+Two need no hub: `passages`, the Wikipedia passages of the BoolQ validation set (Clark et al., arXiv 1905.10044), and
+`papers`, sections of the papers that the yes-no questions of QASPER are about (Dasigi et al., arXiv 2105.03011), longer
+and of one piece. `wikitext2` is WikiText-2 raw (Merity et al., arXiv 1609.07843) with its own three splits; `c4` is
+three shards of the validation set of C4 (Raffel et al., arXiv 1910.10683), the first of which published figures report
+on.
 """
 
 from __future__ import annotations
@@ -18,7 +20,7 @@ from pathlib import Path
 from typing import get_args
 
 from memory.errors import SelfPrunerError
-from tools.models.bundled import bundled_passages
+from tools.models.bundled import bundled_text
 from tools.models.hub import HubError, fetch_dataset_file
 from tools.text import split
 from tools.text.local import SUFFIXES, parse_lines, read_documents
@@ -26,7 +28,8 @@ from tools.text.split import Part
 
 Progress = Callable[[int, int], None]
 
-NAMES = ("passages", "wikitext2", "c4")
+BUNDLED = ("passages", "papers")
+NAMES = (*BUNDLED, "wikitext2", "c4")
 WIKITEXT = ("ggml-org/ci", "wikitext-2-raw-v1.zip", "main")  # the raw files; the data set proper has parquet only
 WIKITEXT_MEMBERS: dict[Part, str] = {
     "calibration": "wikitext-2-raw/wiki.train.raw",
@@ -40,6 +43,9 @@ C4_SHARDS: dict[Part, str] = {
     "reporting": "en/c4-validation.00000-of-00008.json.gz",
 }
 C4_DOCUMENTS = 4000  # of the 45,000 in a shard: two million tokens
+SECTION = 1500  # characters that a section of a paper must have: about as many as a sequence
+FORMULA = re.compile("(?:INLINE|DISPLAY)FORM[0-9]")  # stands where a formula was
+REFERENCE = re.compile("(?:BIB|SEC|FIG|TAB)REF([0-9]+)")
 ARTICLE = re.compile(r"^(?= = [^=\n]+ = \n)", re.MULTILINE)  # before every title
 
 
@@ -55,7 +61,7 @@ class TextUnavailableError(SelfPrunerError):
 class TextPart:
     """One part of a text, disjoint from its other parts."""
 
-    name: str  # "passages", or the file's name
+    name: str  # one of `NAMES`, or the file's name
     part: Part
     documents: tuple[str, ...]
     digest: str  # hex, of the documents in their order
@@ -69,21 +75,23 @@ def text_source(
     Args:
         name_or_path: one of `NAMES`, or a path; a file is cut in the shares of `split.SHARES`, in its order.
         part: which of the three.
-        cache: where the bundled passages are kept; None for the default.
+        cache: where the bundled texts are kept; None for the default.
         progress: called with (bytes fetched, bytes in all) while something is fetched.
 
     Raises:
         UnknownTextError: for a name that is no known text and no file; names close ones.
         TextFileError: for a file that is empty, undecodable or malformed.
         TextUnavailableError: when the text must be fetched and cannot be.
-        BundleUnavailableError: when the bundled passages cannot be had.
+        BundleUnavailableError: when the bundled texts cannot be had.
     """
     if part not in get_args(Part):
         raise ValueError(f"unknown part {part!r}; it must be one of {get_args(Part)}")
     path = Path(name_or_path).expanduser()
     name = name_or_path.lower()
     if name == "passages":
-        documents = split.by_key(_passages(bundled_passages(cache, progress)), part)
+        documents = split.by_key(_passages(bundled_text(name, cache, progress)), part)
+    elif name == "papers":
+        documents = split.by_key(_papers(bundled_text(name, cache, progress)), part)
     elif name == "wikitext2":
         documents = _wikitext2(part, progress)
     elif name == "c4":
@@ -107,6 +115,20 @@ def _passages(lines: bytes) -> list[tuple[str, str]]:
         article, _, text = passage.partition(" -- ")
         pairs.append((article, text))
     return pairs
+
+
+def _papers(lines: bytes) -> list[tuple[str, str]]:
+    """(paper, section) of every longer section without formulas; references become numbers in brackets."""
+    papers = {}
+    for line in gzip.decompress(lines).splitlines():
+        paper = json.loads(line)["doc"]
+        papers[paper["title"]] = paper["full_text"]["paragraphs"]
+    sections = [(title, "\n".join(filter(None, section))) for title, text in papers.items() for section in text]
+    return [
+        (title, REFERENCE.sub(r"[\1]", text))
+        for title, text in sections
+        if len(text) >= SECTION and not FORMULA.search(text)
+    ]
 
 
 def _wikitext2(part: Part, progress: Progress | None) -> tuple[str, ...]:

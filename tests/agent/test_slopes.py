@@ -1,0 +1,116 @@
+"""Slopes in a search: who measures them, at whom, what they cost, and what follows from them."""
+
+import itertools
+
+import pytest
+
+from agent.brain.scripted import UniformBrain
+from agent.operators import local_costs
+from agent.trace import Act, Judge
+from memory.records import Candidate, Slopes
+from tests.agent.test_search import Search
+from tools.evaluation import tool
+from tools.evaluation.slopes import PASS_COST
+from tools.pruning.local_costs import CURVATURES, LocalCosts
+
+
+def hybrid(path, run="run", **settings):
+    return Search(path, UniformBrain(seed=0), run=run, **({"arm": "hybrid", "evaluations": 36} | settings))
+
+
+def is_slopes(record):
+    return isinstance(record, Act) and bool(record.arguments.get("slopes"))
+
+
+def test_slopes_are_measured_at_the_best_and_charged(tmp_path):
+    run = hybrid(tmp_path)
+    state = run.go()
+    best, centres = "", []
+    for record in run.records:
+        if isinstance(record, Judge):
+            best = record.best
+        elif is_slopes(record):
+            centres.append(best)
+            assert record.arguments == {"candidates": [best], "fidelity": run.bench.slope_tokens, "slopes": True}
+            assert record.tokens == PASS_COST * run.bench.slope_tokens  # fitness there is known already
+    assert state["centre"] == centres[-1]
+    assert len(set(centres)) == len(centres) > 1  # a best that stays is not measured again
+    assert all(run.bench.slopes(run.bench.candidate(name).profile) for name in centres)
+    charged = sum(record.tokens for record in run.records if isinstance(record, Act))
+    assert charged == state["tokens"]
+
+
+@pytest.mark.parametrize("settings", [{"slopes": 0}, {"arm": "evolution"}, {"arm": "self"}], ids=str)
+def test_nobody_else_measures_them(tmp_path, settings):
+    run = hybrid(tmp_path, **{"evaluations": 18, **settings})
+    assert run.go()["centre"] == ""
+    assert not any(map(is_slopes, run.records))
+    assert run.bench.memory.recall(Slopes) == []
+
+
+def test_they_are_not_measured_where_no_candidate_could_be_paid_for_after_them(tmp_path):
+    needed = hybrid(tmp_path).bench
+    few = PASS_COST * needed.slope_tokens + 2 * needed.fidelity[-1]
+    run = hybrid(tmp_path, tokens=few)  # the first population takes its share of these
+    assert run.go()["centre"] == ""
+    assert not any(map(is_slopes, run.records))
+
+
+def test_the_model_maker_goes_on_from_the_centre(tmp_path):
+    run = hybrid(tmp_path, slopes=2)  # in every other generation the centre need not be the best
+    run.go()
+    centre, steps = "", 0
+    for record in run.records:
+        if is_slopes(record):
+            (centre,) = record.arguments["candidates"]
+        elif isinstance(record, Act) and record.arguments.get("by") == "model" and centre:
+            assert record.arguments["parents"] == [centre]
+            steps += 1
+    assert steps > 1
+
+
+def test_the_step_of_least_predicted_fitness_is_taken_first(tmp_path):
+    run = hybrid(tmp_path)
+    run.go()
+    centre = next(record for record in run.records if is_slopes(record)).arguments["candidates"][0]
+    profile = run.bench.candidate(centre).profile
+    step = LocalCosts(run.bench.costs, profile, run.bench.slopes(profile)).step(run.bench.budget)
+    assert step in {row.profile for row in run.candidates() if row.generation <= 1}
+
+
+def test_the_curvature_is_learned_from_the_steps_of_the_run(tmp_path):
+    run = hybrid(tmp_path)
+    state = run.go()
+    local = local_costs(run.bench, state["centre"])
+    assert local is not None and local.predict(run.bench.candidate(state["centre"]).profile) == 0.0
+    low, high = CURVATURES
+    assert low <= local.curvature <= high
+    before = LocalCosts(local.costs, local.centre, local.slopes).curvature
+    assert local.curvature != before
+    unmeasured = next(row.id for row in run.candidates() if not run.bench.slopes(row.profile))
+    assert local_costs(run.bench, unmeasured) is None
+    assert local_costs(run.bench, "") is None
+
+
+@pytest.mark.parametrize("sequences", [0, 1, 6])  # before the first, between two, in the second measurement
+def test_a_run_killed_between_two_sequences_goes_on_to_the_same_candidates(tmp_path, monkeypatch, sequences):
+    for name in ("whole", "killed"):
+        (tmp_path / name).mkdir()
+    whole, run = hybrid(tmp_path / "whole"), hybrid(tmp_path / "killed")
+    expected = whole.go()
+    real, taken = tool.slopes_at, itertools.count()
+
+    def killed(*arguments):
+        if next(taken) == sequences:
+            raise KeyboardInterrupt
+        return real(*arguments)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(tool, "slopes_at", killed)
+        with pytest.raises(KeyboardInterrupt):
+            run.go()
+    assert len(run.bench.memory.recall(Slopes)) == sequences
+    state = run.go()
+    assert all(state[name] == expected[name] for name in ("centre", "centred_at", "best", "tokens", "step"))
+    assert run.bench.memory.recall(Candidate) == whole.bench.memory.recall(Candidate)
+    assert run.bench.memory.recall(Slopes) == whole.bench.memory.recall(Slopes)

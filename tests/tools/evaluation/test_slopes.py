@@ -1,0 +1,255 @@
+"""Slopes are the gradient of the plain KL of the whole model along every refit, and are measured and paid for once."""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import replace
+from functools import cache
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call
+
+from memory.profile import PARTS, Part, Profile
+from memory.records import Slopes
+from tests.bench import LENGTH, tiny_bench, tiny_settings
+from tests.tools.evaluation.populations import text, tiny_elastic
+from tools.evaluation import tool
+from tools.evaluation.fitness import Buckets, bucketed_kl
+from tools.evaluation.slopes import PASS_COST, SlopesError, logit_slopes, slopes
+from tools.evaluation.targets import HEAD_TOKENS, DenseTargets
+from tools.pruning.compensation import COMPENSATIONS
+from tools.pruning.elastic import ElasticModel
+from tools.pruning.sensitivity import Costs
+from tools.pruning.store import BLOCKS, OUTPUTS, output_projection
+from tools.workbench import FITNESS, ToolError
+
+FAMILIES = {"llama": {}, "qwen2": {}, "mistral": {"sliding_window": 8}}
+PROFILES = (Profile((1, 4, 2), (5, 12, 8)), Profile((3, 2, 1), (10, 3, 7)))
+PLACES: list[tuple[int, Part]] = [(layer, part) for layer in range(3) for part in PARTS]
+Replaced = dict[tuple[int, Part], tuple[Tensor, Tensor]]  # weight [out, channels] and bias [out] of output projections
+
+
+class Plain:
+    """The whole model in float64 with all units computed, and output projections that may be replaced."""
+
+    def __init__(self, elastic: ElasticModel, targets: DenseTargets) -> None:
+        self.elastic, self.targets = elastic, targets
+        self.model = copy.deepcopy(elastic.model).double()
+
+    def output(self, place: tuple[int, Part], width: int) -> tuple[Tensor, Tensor]:
+        """The weight and bias that make up for the units from `width` on, whose columns are zero."""
+        layer, part = place
+        dense = output_projection(self.elastic.model.model.layers[layer], part)
+        made = self.elastic.block_weights(layer, part, width)
+        weight = made.get(f"{OUTPUTS[part]}.weight", dense.weight).double()
+        bias = made.get(f"{OUTPUTS[part]}.bias", dense.bias)
+        padded = nn.functional.pad(weight, (0, dense.in_features - weight.shape[1]))
+        return padded, torch.zeros(dense.out_features).double() if bias is None else bias.double()
+
+    def outputs(self, profile: Profile) -> Replaced:
+        return {(layer, part): self.output((layer, part), profile.widths(part)[layer]) for layer, part in PLACES}
+
+    def kl(self, replaced: Replaced, sequence: int) -> Tensor:
+        """KL(dense || candidate) over the targets' buckets from whole logits, in nats a token."""
+        overrides = {}
+        for (layer, part), tensors in replaced.items():
+            for kind, tensor in zip(("weight", "bias"), tensors, strict=True):
+                overrides[f"model.layers.{layer}.{BLOCKS[part]}.{OUTPUTS[part]}.{kind}"] = tensor
+        input_ids = self.targets.input_ids[sequence : sequence + 1]
+        q = functional_call(self.model, overrides, (input_ids,)).logits[0].log_softmax(-1)
+        indices, dense = self.targets.buckets(sequence, slice(None), torch.device("cpu"))
+        top, p = q.gather(1, indices), dense.top.double().exp()
+        rest = q.exp().scatter(1, indices, 0.0).sum(1).log()
+        p_rest = dense.rest.double().exp()
+        return ((p * (dense.top - top)).sum(1) + p_rest * (dense.rest - rest)).mean()
+
+
+@cache
+def plain(family: str, compensation: str, length: int = 24) -> Plain:
+    elastic = tiny_elastic(family, compensation, **FAMILIES[family])
+    return Plain(elastic, DenseTargets.build(elastic, elastic.store, text(2, length), k=48))
+
+
+def found(known: Plain, profile: Profile, sequence: int = 1) -> Costs:
+    return slopes(known.elastic, known.elastic.store, known.targets, profile, sequence)
+
+
+def widths(part: Part) -> range:
+    return range(1, 5 if part == "attention" else 13)
+
+
+@torch.enable_grad()
+def literal(known: Plain, profile: Profile, sequence: int = 1) -> dict[tuple[int, Part], list[float]]:
+    """The slope of every width but 0 of every place, from autograd through the whole model."""
+    own = {place: tuple(each.requires_grad_() for each in pair) for place, pair in known.outputs(profile).items()}
+    known.kl(own, sequence).backward()
+    expected: dict[tuple[int, Part], list[float]] = {}
+    for (layer, part), pair in own.items():
+        expected[layer, part] = [
+            sum(
+                float((before.grad * (after - before)).detach().sum())
+                for before, after in zip(pair, known.output((layer, part), width), strict=True)
+            )
+            for width in widths(part)
+        ]
+    return expected
+
+
+def assert_equal_to_the_greatest(costs: Costs, expected: dict[tuple[int, Part], list[float]], rel: float) -> None:
+    """Every slope agrees to a share of the greatest one."""
+    greatest = max(abs(slope) for row in expected.values() for slope in row)
+    for (layer, part), row in expected.items():
+        assert list(costs.row(layer, part)[1:]) == pytest.approx(row, rel=0, abs=rel * greatest), (layer, part)
+
+
+@pytest.mark.parametrize("profile", PROFILES, ids=Profile.key)
+@pytest.mark.parametrize("compensation", COMPENSATIONS)
+@pytest.mark.parametrize("family", FAMILIES)
+def test_they_are_the_gradient_of_the_plain_kl_along_every_refit(family, compensation, profile):
+    known = plain(family, compensation)
+    assert_equal_to_the_greatest(found(known, profile), literal(known, profile), rel=1e-4)
+
+
+def test_the_head_goes_in_chunks_and_gives_the_same():
+    known = plain("llama", "lstsq", HEAD_TOKENS + 44)
+    assert_equal_to_the_greatest(found(known, PROFILES[0]), literal(known, PROFILES[0]), rel=1e-4)
+
+
+@pytest.mark.parametrize("compensation", COMPENSATIONS)
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_small_step_towards_a_width_changes_the_kl_as_its_slope_says(family, compensation):
+    known, profile, step = plain(family, compensation), PROFILES[1], 1e-3
+    measured, own = found(known, profile), known.outputs(profile)
+
+    def moved(place: tuple[int, Part], width: int, share: float) -> float:
+        ends = zip(own[place], known.output(place, width), strict=True)
+        weight, bias = (before + share * (after - before) for before, after in ends)
+        return float(known.kl({**own, place: (weight, bias)}, 1))
+
+    steps: list[tuple[tuple[int, Part], int]] = [((0, "attention"), 1), ((1, "attention"), 4), ((1, "mlp"), 12)]
+    for place, width in steps:
+        slope = (moved(place, width, step) - moved(place, width, -step)) / (2 * step)
+        assert measured.row(*place)[width] == pytest.approx(slope, rel=2e-3)
+
+
+@pytest.mark.parametrize("compensation", COMPENSATIONS)
+def test_the_widths_of_the_profile_itself_cost_nothing(compensation):
+    known = plain("llama", compensation)
+    for profile in (*PROFILES, known.elastic.space.dense(), known.elastic.space.smallest()):
+        measured = found(known, profile)
+        assert measured.total(profile) == 0.0
+        assert all(measured.row(layer, part)[profile.widths(part)[layer]] == 0.0 for layer, part in PLACES)
+        assert all(len(measured.row(layer, part)) == len(widths(part)) + 1 for layer, part in PLACES)
+
+
+@pytest.mark.parametrize("compensation", COMPENSATIONS)
+def test_the_dense_model_is_a_minimum_so_that_nothing_has_a_slope_there(compensation):
+    known = plain("qwen2", compensation)
+    at_dense, pruned = found(known, known.elastic.space.dense()), found(known, PROFILES[0])
+    greatest = max(abs(slope) for layer, part in PLACES for slope in pruned.row(layer, part))
+    assert all(abs(slope) < 1e-5 * greatest for layer, part in PLACES for slope in at_dense.row(layer, part))
+
+
+def test_measuring_leaves_the_model_as_it_was():
+    known = plain("llama", "lstsq")
+    before = {name: tensor.clone() for name, tensor in known.elastic.model.state_dict().items()}
+    logits = known.elastic.logits(known.targets.input_ids, PROFILES[0])
+    found(known, PROFILES[0])
+    assert all(torch.equal(tensor, before[name]) for name, tensor in known.elastic.model.state_dict().items())
+    assert torch.equal(known.elastic.logits(known.targets.input_ids, PROFILES[0]), logits)
+    assert all(each.grad is None and not each.requires_grad for each in known.elastic.model.parameters())
+
+
+@pytest.mark.parametrize("k", [1, 8, 40])
+def test_the_slope_with_a_logit_is_that_of_the_bucketed_kl(k):
+    generator = torch.Generator().manual_seed(0)
+    dense = 3 * torch.randn(6, 40, generator=generator)
+    logits = (dense + torch.randn(6, 40, generator=generator)).requires_grad_()
+    indices = dense.topk(k, dim=1).indices
+
+    def buckets(logits: Tensor) -> Buckets:
+        chances = logits.log_softmax(1)
+        rest = chances.exp().scatter(1, indices, 0.0).sum(1)
+        return Buckets(chances.gather(1, indices), rest.clamp_min(torch.finfo(torch.float32).tiny).log())
+
+    with torch.enable_grad():
+        bucketed_kl(buckets(dense), buckets(logits)).sum().backward()
+    assert logits.grad is not None
+    torch.testing.assert_close(logit_slopes(logits.detach(), indices, buckets(dense)), logits.grad, rtol=0, atol=2e-6)
+
+
+# --- the tool -----------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def bench(tmp_path):
+    return tiny_bench(tmp_path, tiny_settings())  # slopes on four sequences
+
+
+@pytest.fixture
+def taken(monkeypatch):
+    """The sequences on which slopes were taken; after `taken.limit` of them the process is as good as killed."""
+
+    class Taken(list):
+        limit = 1000
+
+    taken, real = Taken(), tool.slopes_at
+
+    def counted(*arguments):
+        if len(taken) == taken.limit:
+            raise KeyboardInterrupt
+        taken.append(arguments[-1])
+        return real(*arguments)
+
+    monkeypatch.setattr(tool, "slopes_at", counted)
+    return taken
+
+
+def test_slopes_are_a_row_a_sequence_and_known_once_all_of_them_are(bench, taken):
+    profile = PROFILES[0]
+    taken.limit = 2
+    with pytest.raises(KeyboardInterrupt):
+        tool.measure_slopes(bench, [profile], step=3)
+    assert bench.slopes(profile) == ()
+    taken.limit = 1000
+    tool.measure_slopes(bench, [profile], step=3)
+    assert taken == [0, 1, 2, 3]  # what was there already is not measured again
+    walk = bench.walks[FITNESS]
+    assert bench.slopes(profile) == tuple(
+        slopes(bench.elastic, walk.store, walk.targets, profile, sequence) for sequence in range(4)
+    )
+    assert bench.slopes(PROFILES[1]) == ()
+
+
+def test_progress_counts_the_sequences_of_all_profiles(bench, taken):
+    steps = []
+    bench = replace(bench, progress=lambda *step: steps.append(step))
+    tool.measure_slopes(bench, PROFILES[:1], step=3)
+    tool.measure_slopes(bench, PROFILES, step=3)
+    assert steps == [(done, 4) for done in range(1, 5)] + [(done, 8) for done in range(1, 9)]
+    assert taken == [0, 1, 2, 3] * 2
+
+
+def test_whoever_measures_slopes_first_is_charged_for_them_and_nobody_again(bench):
+    whole = PASS_COST * 4 * LENGTH
+    tool.measure_slopes(bench, PROFILES[:1], step=3)
+    assert tool.charge_slopes(bench, [PROFILES[0]] * 2, step=3) == whole
+    tool.measure_slopes(bench, PROFILES, step=4)
+    assert tool.charge_slopes(bench, PROFILES, step=4) == whole  # of the other profile
+    assert tool.charge_slopes(bench, PROFILES, step=5) == 0
+    another = replace(bench, run="another")
+    tool.measure_slopes(another, PROFILES, step=3)
+    assert tool.charge_slopes(another, PROFILES, step=3) == 0
+    assert {row.run for row in bench.memory.recall(Slopes)} == {"run"}
+
+
+def test_weights_that_are_not_finite_have_no_slopes_and_it_is_said_in_one_sentence(bench):
+    bench.elastic.model.model.layers[2].mlp.gate_proj.weight[0] = float("nan")
+    walk = bench.walks[FITNESS]
+    with pytest.raises(SlopesError, match=r"^fitness has no finite slopes at 1,4,2\|5,12,8; try --dtype float32$"):
+        slopes(bench.elastic, walk.store, walk.targets, PROFILES[0], 0)
+    with pytest.raises(ToolError, match="^fitness has no finite slopes at [^\n]*$"):
+        tool.measure_slopes(bench, PROFILES[:1], step=3)
+    assert bench.memory.recall(Slopes) == []

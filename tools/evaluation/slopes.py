@@ -1,0 +1,131 @@
+"""Slopes: the first-order change of fitness with every width of every place, from one backward pass at a profile.
+
+Narrowing a place to k channels changes the weight of its output projection from V_w to V_k, its refit at that width, so
+to first order the KL divergence changes by <M, V_k> - <M, V_w>, where M is its gradient with respect to that weight.
+All units reach the projection during the pass (columns of removed ones are zero), so one M serves every width, narrower
+and wider, and one pass serves every place. Unlike the additive costs of the probes this knows what is cut elsewhere.
+First-order pruning scores go back to Molchanov et al. (arXiv 1906.10771); here the step is a compensated width.
+
+The pass goes layer by layer through the layer store and computes each layer a second time on the way back, so it needs
+one hidden state a sublayer and the gradients of one layer.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from memory.errors import SelfPrunerError
+from memory.profile import PARTS, Part, Profile
+from tools.evaluation.fitness import Buckets
+from tools.evaluation.targets import DenseTargets, head_chunks
+from tools.pruning.elastic import ElasticModel, branch
+from tools.pruning.sensitivity import Costs
+from tools.pruning.store import OUTPUTS, Embedded, LayerStore
+
+PASS_COST = (
+    6  # tokens charged for a token of a pass: about what it takes in time, with the candidate's forward pass as 1
+)
+
+
+class SlopesError(SelfPrunerError):
+    """A profile at which fitness has no finite slopes."""
+
+
+def slopes(elastic: ElasticModel, store: LayerStore, targets: DenseTargets, profile: Profile, sequence: int) -> Costs:
+    """The first-order change of KL(dense || candidate) on one sequence of the targets' text, for every width.
+
+    Args:
+        elastic: the elastic model.
+        store: its layers.
+        targets: the dense model's distributions.
+        profile: where the slopes are taken.
+        sequence: index of the sequence.
+
+    Returns:
+        In nats a token, 0 at the widths of `profile`; entry 0 of a row, which no profile uses, continues the curve.
+
+    Raises:
+        SlopesError: the slopes are not finite.
+    """
+    embedded = elastic.embed(targets.input_ids[sequence : sequence + 1])
+    states = [embedded.hidden]  # before every sublayer, then the last one: [1, length, hidden] each
+    for index in range(len(store)):
+        with store.layer(index) as layer:
+            states.append(
+                elastic.attention_block(
+                    layer,
+                    index,
+                    profile.attention[index],
+                    states[-1],
+                    embedded.position_embeddings,
+                    embedded.masks[index],
+                )
+            )
+            states.append(elastic.mlp_block(layer, index, profile.mlp[index], states[-1]))
+    gradient = head_gradient(elastic, targets, states.pop(), sequence)
+    rows: dict[Part, list[tuple[float, ...]]] = {part: [] for part in PARTS}
+    for index in reversed(range(len(store))):
+        with store.layer(index) as layer:
+            for part in reversed(PARTS):
+                width = profile.widths(part)[index]
+                hidden = states.pop()
+                weight, through = _back(elastic, layer, index, part, width, hidden, embedded, gradient)
+                row = elastic.first_order(layer, index, part, weight, gradient.sum((0, 1))) / targets.length
+                if not torch.isfinite(row).all():
+                    raise SlopesError(f"fitness has no finite slopes at {profile.key()}; try --dtype float32")
+                rows[part].append(tuple((row - row[width]).tolist()))
+                gradient = gradient + through
+    return Costs(tuple(reversed(rows["attention"])), tuple(reversed(rows["mlp"])))
+
+
+def head_gradient(elastic: ElasticModel, targets: DenseTargets, hidden: Tensor, sequence: int) -> Tensor:
+    """The gradient of KL, summed over positions, with respect to the last hidden state [1, length, hidden].
+
+    The slope of the bucketed divergence with a logit is q - p in a bucket of its own and q (1 - r / s) in the rest,
+    with p, r the dense and q, s the candidate's probabilities of the token and of the rest.
+    """
+    model = elastic.model
+    pieces = []
+    for positions in head_chunks(hidden.shape[1]):
+        indices, dense = targets.buckets(sequence, positions, hidden.device)
+        with torch.enable_grad():
+            state = hidden[0, positions].detach().requires_grad_()
+            logits = model.get_output_embeddings()(model.get_decoder().norm(state))
+        slope = logit_slopes(logits.detach(), indices, dense).to(logits.dtype)
+        pieces.append(torch.autograd.grad(logits, state, slope)[0])
+    return torch.cat(pieces)[None]
+
+
+def logit_slopes(logits: Tensor, indices: Tensor, dense: Buckets) -> Tensor:
+    """The slope of the bucketed KL of every row with its logits: [n, vocab], float32.
+
+    Args:
+        logits: of the candidate, [n, vocab].
+        indices: tokens with a bucket of their own, [n, k] int64.
+        dense: the targets' buckets.
+    """
+    chances = logits.float().softmax(1)
+    top = chances.gather(1, indices)
+    rest = chances.scatter(1, indices, 0.0).sum(1).clamp_min(torch.finfo(torch.float32).tiny)
+    return chances.mul_((1 - dense.rest.exp() / rest)[:, None]).scatter_(1, indices, top - dense.top.exp())
+
+
+def _back(
+    elastic: ElasticModel,
+    layer: nn.Module,
+    index: int,
+    part: Part,
+    width: int,
+    hidden: Tensor,
+    embedded: Embedded,
+    gradient: Tensor,
+) -> tuple[Tensor, Tensor]:
+    """Gradients with respect to the output projection's weight at full width and to what goes into the sublayer."""
+    overrides = elastic.padded(layer, index, part, width)
+    weight = overrides[f"{OUTPUTS[part]}.weight"].requires_grad_()
+    with torch.enable_grad():
+        state = hidden.detach().requires_grad_()
+        added = branch(layer, part, overrides, state, embedded.position_embeddings, embedded.masks[index])
+    found = torch.autograd.grad(added, [weight, state], gradient)
+    return found[0], found[1]
