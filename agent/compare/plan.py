@@ -83,14 +83,15 @@ class PlannedRun:
 def parse_arms(text: str) -> list[ArmSpec]:
     """The arms of a comma-separated list.
 
-    A comma followed by digits belongs to the setting before it, as in `evolution+fidelity=1024,4096,random`.
+    A comma followed by digits belongs to the setting before it, as in `evolution+fidelity=1024,4096,random`; one
+    between texts does too, as in `hybrid+fitness-text=passages,papers,random`.
 
     Raises:
         PlanError: an unknown arm, prompt set or setting, an arm named twice, or none at all.
     """
     words: list[str] = []
     for word in text.split(","):
-        if words and "=" in words[-1] and re.fullmatch(r"[\d.]+(\+.*)?", word):
+        if words and _goes_on(words[-1], word):
             words[-1] += f",{word}"
         else:
             words.append(word.strip())
@@ -101,6 +102,14 @@ def parse_arms(text: str) -> list[ArmSpec]:
         if words.count(spec.text) > 1:
             raise PlanError(f"--arms names {spec.text!r} twice")
     return specs
+
+
+def _goes_on(before: str, word: str) -> bool:
+    """Whether `word` is a further value of the last setting in `before`."""
+    setting, equals, _ = before.rpartition("+")[2].partition("=")
+    if setting.strip().replace("-", "_") == "fitness_text":
+        return re.split("[:+]", word)[0].strip() not in ARMS
+    return bool(equals) and re.fullmatch(r"[\d.]+(\+.*)?", word) is not None
 
 
 def parse_arm(text: str) -> ArmSpec:

@@ -16,6 +16,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from agent.arms import Arm
 from agent.atomic import atomic_write
 from agent.card_facts import PLACES, TEXTS, command_line
 from agent.compare.collect import RECORD, read_dense, read_result, run_result, write_dense
@@ -104,7 +105,7 @@ def one(comparison: Comparison, planned: PlannedRun, shared: Prepared, view: Vie
             **measuring(settings),
         )
         prepared = replace(shared, bench=bench)
-        lend(shared, prepared)
+        lend(shared, prepared, planned.spec.arm)
         outcome = carry_out(settings, run, view, prepared)
         record(comparison, planned, prepared, settings, run, outcome)
         copy_reporting(prepared, shared)  # whoever measured them, they would be the same
@@ -134,11 +135,12 @@ def opened(folder: Path, settings: Settings) -> RunDirectory:
     return run
 
 
-def lend(shared: Prepared, own: Prepared) -> None:
+def lend(shared: Prepared, own: Prepared, arm: Arm) -> None:
     """Write the probes into a run's memory as its own measurements, and all reporting scores as they are."""
-    probe_uniform(replace(shared.bench, budget=own.bench.budget, fidelity=own.bench.fidelity))
     lent = {profile: own.bench.probe_tokens for profile in probed(shared.bench)}
-    lent[uniform(own.bench.budget)] = own.bench.fidelity[0]
+    if arm.asks_brain:  # its prompts quote it
+        probe_uniform(replace(shared.bench, budget=own.bench.budget, fidelity=own.bench.fidelity))
+        lent[uniform(own.bench.budget)] = own.bench.fidelity[0]
     for profile, tokens in lent.items():
         sequences = range(tokens // own.bench.sequence_length)
         scores = [score for index, score in shared.bench.scores(profile, FITNESS).items() if index in sequences]

@@ -26,6 +26,12 @@ def test_a_comma_before_a_number_belongs_to_the_setting():
     assert texts == ["evolution+fidelity=512,2048+racing=0", "random"]
 
 
+def test_a_comma_between_texts_belongs_to_the_setting():
+    specs = parse_arms("hybrid+fitness-text=passages,mine.txt+slopes=0,hybrid:paper,random")
+    assert [spec.text for spec in specs] == ["hybrid+fitness-text=passages,mine.txt+slopes=0", "hybrid:paper", "random"]
+    assert specs[0].overrides == {"fitness_text": "passages,mine.txt", "slopes": "0"}
+
+
 def test_closed_forms_run_once_a_sparsity_and_first():
     runs = plan(BASE, parse_arms("hybrid,owl"), [0.2, 0.3], [0, 1, 2])
     assert [(run.spec.text, run.sparsity, run.seed) for run in runs[:2]] == [("owl", 0.2, 0), ("owl", 0.3, 0)]
