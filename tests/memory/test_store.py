@@ -7,7 +7,6 @@ import sqlite3
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
 from pathlib import Path
 from typing import get_args
 
@@ -90,10 +89,9 @@ def test_a_decision_told_again_replaces_itself_and_keeps_its_place(memory):
 def test_the_first_measurement_stands(memory):
     memory.record(score(kl=0.5), SLOPES, task_score(value=0.5), Latency(WIDE, "s", {"a": 1.0}, "r", 1))
     memory.record(score(kl=0.9, run="other"), task_score(value=0.9), Latency(WIDE, "s", {"a": 2.0}, "other", 1))
-    memory.record(replace(SLOPES, mlp=((0.9, 0.0),), run="other"))
+    memory.record(Slopes(WIDE, "passages", 0, (), (), "other", 1))
     assert (memory.recall(Score), memory.recall(Slopes)) == ([score(kl=0.5)], [SLOPES])
-    assert memory.recall(TaskScore) == [task_score(value=0.5)]
-    assert memory.recall(Latency)[0].values == {"a": 1.0}
+    assert (memory.recall(TaskScore), memory.recall(Latency)[0].values) == ([task_score(value=0.5)], {"a": 1.0})
 
 
 def test_a_failed_score_gives_way_to_one_that_worked_and_never_the_other_way(memory):
