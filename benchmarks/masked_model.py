@@ -9,11 +9,10 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.func import functional_call
 
 from memory.profile import Part
-from tools.pruning.elastic import ElasticModel
-from tools.pruning.store import OUTPUTS, block, output_projection
+from tools.pruning.elastic import ElasticModel, branch
+from tools.pruning.store import OUTPUTS, output_projection
 
 
 class MaskedModel:
@@ -53,16 +52,9 @@ class MaskedModel:
         attention_mask: Tensor | None = None,
     ) -> Tensor:
         """As `ElasticModel.attention_block`, with every head computed."""
-        inputs = {
-            "hidden_states": layer.get_submodule("input_layernorm")(hidden),
-            "position_embeddings": position_embeddings,
-            "attention_mask": attention_mask,
-        }
         overrides = self._weights(layer, index, "attention", width)
-        return hidden + functional_call(block(layer, "attention"), overrides, (), inputs, tie_weights=False)[0]
+        return hidden + branch(layer, "attention", overrides, hidden, position_embeddings, attention_mask)
 
     def mlp_block(self, layer: nn.Module, index: int, width: int, hidden: Tensor) -> Tensor:
         """As `ElasticModel.mlp_block`, with every channel computed."""
-        normed = layer.get_submodule("post_attention_layernorm")(hidden)
-        overrides = self._weights(layer, index, "mlp", width)
-        return hidden + functional_call(block(layer, "mlp"), overrides, (normed,), tie_weights=False)
+        return hidden + branch(layer, "mlp", self._weights(layer, index, "mlp", width), hidden)
