@@ -64,7 +64,7 @@ def main() -> None:
     pairs = [(kl, fitness.kl) for (_, kl), fitness in zip(chosen, again, strict=True) if fitness and fitness.kl]
     half = pairs[: (len(pairs) + 1) // 2]
     result = {
-        "run": str(options.run),
+        "command": f"python -m benchmarks.ranks {run.name} --compensation {options.compensation}",
         "compensation": [settings.compensation, options.compensation],
         "tokens": tokens,
         "candidates": len(pairs),
