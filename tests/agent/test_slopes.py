@@ -10,7 +10,7 @@ from agent.trace import Act, Judge
 from memory.records import Candidate, Slopes
 from tests.agent.test_search import Search
 from tools.evaluation import tool
-from tools.evaluation.slopes import PASS_COST
+from tools.evaluation.slopes import PASS_COST, SlopesError
 from tools.pruning.local_costs import CURVATURES, LocalCosts
 
 
@@ -69,13 +69,18 @@ def test_the_model_maker_goes_on_from_the_centre(tmp_path):
     assert steps > 1
 
 
-def test_the_step_of_least_predicted_fitness_is_taken_first(tmp_path):
+def test_the_step_of_least_predicted_fitness_is_taken_first(tmp_path, monkeypatch):
+    # the slopes of a random model are too weak for a step against any curvature
+    monkeypatch.setattr("agent.operators.learned_curvature", lambda steps: 0.0)
     run = hybrid(tmp_path)
     run.go()
-    centre = next(record for record in run.records if is_slopes(record)).arguments["candidates"][0]
+    after = itertools.dropwhile(lambda record: not is_slopes(record), run.records)
+    (centre,) = next(after).arguments["candidates"]
+    first = next(record for record in after if isinstance(record, Act) and record.arguments.get("by") == "model")
     profile = run.bench.candidate(centre).profile
-    step = LocalCosts(run.bench.costs, profile, run.bench.slopes(profile)).step(run.bench.budget)
-    assert step in {row.profile for row in run.candidates() if row.generation <= 1}
+    step = LocalCosts(run.bench.costs, profile, run.bench.slopes(profile), curvature=0.0).step(run.bench.budget)
+    assert step != profile
+    assert run.bench.candidate(first.result["candidates"][0]["id"]).profile == step
 
 
 def test_the_curvature_is_learned_from_the_steps_of_the_run(tmp_path):
@@ -114,3 +119,16 @@ def test_a_run_killed_between_two_sequences_goes_on_to_the_same_candidates(tmp_p
     assert all(state[name] == expected[name] for name in ("centre", "centred_at", "best", "tokens", "step"))
     assert run.bench.memory.recall(Candidate) == whole.bench.memory.recall(Candidate)
     assert run.bench.memory.recall(Slopes) == whole.bench.memory.recall(Slopes)
+
+
+def test_a_best_without_finite_slopes_is_tried_once_and_the_search_goes_on(tmp_path, monkeypatch):
+    def none_finite(*arguments):
+        raise SlopesError("fitness has no finite slopes at this profile; try --dtype float32")
+
+    monkeypatch.setattr(tool, "slopes_at", none_finite)
+    run = hybrid(tmp_path, evaluations=18)
+    state = run.go()
+    run.assert_valid(state)
+    tried = [record.arguments["candidates"][0] for record in run.records if is_slopes(record)]
+    assert len(set(tried)) == len(tried) > 0
+    assert local_costs(run.bench, state["centre"]) is None

@@ -117,11 +117,15 @@ def test_draws_are_near_and_on_budget_and_follow_from_the_generator():
 
 
 def test_sequences_that_agree_leave_only_the_curvature_to_draw():
-    local = local_costs(sequences=1)
-    alike = replace(local, slopes=local.slopes * 4)
-    steps = {replace(local, curvature=CURVATURE * 1.1**power).step(BUDGET) for power in range(-25, 25)}
-    draws = {alike.draw(BUDGET, random.Random(seed)) for seed in range(20)}
+    def steps_and_draws(local):
+        steps = {replace(local, curvature=CURVATURE * 1.1**power).step(BUDGET) for power in range(-25, 25)}
+        return steps, {local.draw(BUDGET, random.Random(seed)) for seed in range(20)}
+
+    alone = local_costs(sequences=1)
+    steps, draws = steps_and_draws(replace(alone, slopes=alone.slopes * 4))
     assert len(draws) > 1 and draws <= steps
+    steps, draws = steps_and_draws(local_costs())
+    assert not draws <= steps
 
 
 def test_without_slopes_there_are_no_local_costs():
@@ -134,7 +138,7 @@ def test_without_slopes_there_are_no_local_costs():
 
 def steps(factor, scale=1.0):
     """What steps would have measured if curvature were `factor`, with probe costs `scale` times as high."""
-    local = replace(local_costs(), costs=probed(scale))
+    local = replace(local_costs(scale=0.5), costs=probed(scale))
     taken = random.Random(0).sample(NEAR, 20)
     return [(local, step, local.first.total(step) + factor * local.second.total(step)) for step in taken]
 
