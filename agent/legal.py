@@ -79,11 +79,7 @@ class LegalTurn:
 def legal_turn(facts: Facts, actions: Sequence[str]) -> LegalTurn:
     """The legal calls in the state described by `facts`, for a prompt set that offers `actions`."""
     if facts.centre:
-        arguments: dict[str, Any] = {"candidates": [facts.centre], "fidelity": facts.fidelity, "slopes": True}
-        schema = closed({name: {"const": value} for name, value in arguments.items()})
-        return LegalTurn(
-            "evaluate", (function("evaluate", schema),), decided={"name": "evaluate", "arguments": arguments}
-        )
+        return _evaluation({"candidates": [facts.centre], "fidelity": facts.fidelity, "slopes": True})
     if facts.missing > 0:
         replies = min(facts.samples, facts.missing)
         if facts.generation == 0:
@@ -98,11 +94,7 @@ def legal_turn(facts: Facts, actions: Sequence[str]) -> LegalTurn:
             ),
         )
     if facts.pending:
-        arguments = {"candidates": list(facts.pending), "fidelity": facts.fidelity}
-        schema = closed({name: {"const": value} for name, value in arguments.items()})
-        return LegalTurn(
-            "evaluate", (function("evaluate", schema),), decided={"name": "evaluate", "arguments": arguments}
-        )
+        return _evaluation({"candidates": list(facts.pending), "fidelity": facts.fidelity})
     slots = tuple(tuple(slot) for slot in brackets(facts.ranked, facts.survivors))
     survive = function(
         "record_population",
@@ -117,6 +109,12 @@ def legal_turn(facts: Facts, actions: Sequence[str]) -> LegalTurn:
         timing = function("benchmark_latency", closed({"candidate": {"enum": list(facts.timeable)}}))
         return LegalTurn("latency", (timing, survive), brackets=slots)
     return LegalTurn("survive", (survive,), brackets=slots)
+
+
+def _evaluation(arguments: dict[str, Any]) -> LegalTurn:
+    """The turn in which `evaluate` with these arguments is the only legal call."""
+    schema = closed({name: {"const": value} for name, value in arguments.items()})
+    return LegalTurn("evaluate", (function("evaluate", schema),), decided={"name": "evaluate", "arguments": arguments})
 
 
 def shares(facts: Facts, replies: int) -> list[Facts]:
