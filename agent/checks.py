@@ -9,12 +9,11 @@ from dataclasses import dataclass
 
 from agent.preparation import budget_of, device_of, dtype_of
 from agent.settings import Settings
-from agent.texts import wanted_texts
+from agent.texts import Wanted, wanted_texts
 from tools.models.families import space_of
 from tools.models.outline import ModelOutline, outline
 from tools.models.source import resolve
 from tools.pruning.budget import Budget
-from tools.text.split import Part
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,7 +24,7 @@ class Target:
     device: str
     dtype: str
     budget: Budget
-    texts: list[tuple[Part, str, int, int]]  # part, text, sequences, tokens a sequence
+    texts: list[Wanted]
 
 
 def check_target(settings: Settings, *, weights: bool = True) -> Target:

@@ -123,17 +123,17 @@ def check_length_of_texts(settings: Settings, target: Target) -> None:
     Raises:
         TooLittleTextError: the text has fewer tokens than the run wants.
     """
-    for part, name, count, length in target.texts:
+    for part, name, count, length, least in target.texts:
         if name.lower() not in NAMES and target.outline.tokenizer is not None:
             documents = text_source(name, part).documents
-            sequences(documents, target.outline.tokenizer, count, length, name=f"{name} ({part} part)")
+            sequences(documents, target.outline.tokenizer, count, length, f"{name} ({part} part)", least)
 
 
 def sizes_of(target: Target) -> Sizes:
     """The sizes of the target model that its cost depends on."""
     shape = geometry(target.outline.model.config)
     budget = target.budget
-    sequences, length = next((count, length) for part, _, count, length in target.texts if part == "calibration")
+    sequences, length = next((one.sequences, one.length) for one in target.texts if one.part == "calibration")
     params = sum(parameter.numel() for parameter in target.outline.model.parameters())
     weight = torch.empty(0, dtype=getattr(torch, target.dtype)).itemsize
     free = refit_memory(target.device)
@@ -170,7 +170,7 @@ def speed_of(settings: Settings, target: Target) -> Speed | None:
 def to_be_fetched(settings: Settings, target: Target) -> dict[str, int]:
     """Bytes that a run will fetch first, by what they are."""
     found = {target.outline.name: target.outline.to_fetch}
-    texts = {name.lower() for _, name, _, _ in target.texts}
+    texts = {one.text.lower() for one in target.texts}
     if not texts.isdisjoint(BUNDLED):
         found["texts"] = to_fetch(TEXT_BUNDLE, settings.cache)
     return {what: count for what, count in found.items() if count}

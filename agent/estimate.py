@@ -152,7 +152,7 @@ def _spoken(rates: Rates, arm: Arm, rounds: Sequence[Round], talks: Mapping[Kind
 
 def _before(rates: Rates, arm: Arm, probed: bool) -> list[Item]:
     settings, sizes = rates.settings, rates.sizes
-    targets = settings.fidelity[-1] + settings.final_tokens + settings.reporting_tokens * len(settings.reporting_texts)
+    targets = settings.fitness_tokens + settings.reporting_tokens * len(settings.reporting_texts)
     items = [
         _certain("before", "Loading the weights", 0, rates.moved(sizes.params)),
         _certain("before", "Calibration", sizes.calibration_tokens, rates.calibration()),
@@ -180,7 +180,7 @@ def _search(rates: Rates, arm: Arm, rounds: Sequence[Round], spoken: Spoken, pro
         items.append(_shared("search", what, tokens, rates.candidates(tokens), charged=True))
         before = fidelity
     if times := slope_measurements(settings, arm, len(rounds)):
-        tokens = times * PASS_COST * settings.tokens_of_slopes
+        tokens = times * PASS_COST * settings.slope_tokens
         what = f"Slopes at the best, {times} times"
         items.append(_certain("search", what, tokens, rates.candidates(tokens), charged=True))
     factors = 0.0 if probed else rates.factors()

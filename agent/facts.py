@@ -41,7 +41,7 @@ def facts(bench: Workbench, settings: Settings, state: SearchState) -> Facts:
         missing=missing,
         draws_left=max(0, settings.draws - state["drawn"]),
         pending=tuple(pending),
-        fidelity=bench.slope_tokens if due else fidelity,
+        fidelity=bench.fidelity[-1] if due else fidelity,
         ranked=tuple(ranked),
         survivors=settings.population,
         timeable=tuple(timeable(bench, settings, state, ranked)),

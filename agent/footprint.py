@@ -114,5 +114,5 @@ def refit_bytes(sizes: Sizes) -> int:
 
 def target_bytes(settings: Settings) -> int:
     """Bytes of the dense targets of all texts."""
-    tokens = settings.fidelity[-1] + settings.final_tokens + settings.reporting_tokens * len(settings.reporting_texts)
+    tokens = settings.fitness_tokens + settings.reporting_tokens * len(settings.reporting_texts)
     return tokens * (8 * TOP_K + 12)

@@ -21,7 +21,7 @@ from safetensors import SafetensorError
 from torch import Tensor
 
 from agent.settings import Settings, SettingsError, text_label
-from agent.texts import read_tasks, read_texts, reporting_key
+from agent.texts import read_tasks, read_texts, reporting_key, slope_text
 from agent.view import View
 from memory.store import Memory
 from tools.evaluation.targets import DenseTargets, TargetsError
@@ -170,11 +170,16 @@ def prepare(settings: Settings, run: str, view: View) -> Prepared:
         reporting={text_label(name): text for name, text in reporting.items()},
         run=run,
         **measuring(settings),
+        **slope_text(settings, len(texts["fitness"])),
         device_name=device_name(device),
         tasks=read_tasks(settings, loaded.tokenizer, view),
     )
     for sentence in elastic.warnings:
         view.warn(sentence)
+    if settings.fitness_tokens > settings.ranking_tokens and not bench.slope_start:
+        view.warn(
+            "the fitness text is too short for slopes on tokens of their own: they are measured on the ranked ones"
+        )
     return Prepared(bench, loaded, digests, texts["calibration"])
 
 
@@ -186,7 +191,6 @@ def measuring(settings: Settings) -> dict[str, Any]:
         "fidelity": settings.fidelity,
         "mutation_step": settings.mutation_step,
         "probe_tokens": settings.probe_tokens,
-        "slope_tokens": settings.tokens_of_slopes,
         "latency": {
             "prompt_tokens": settings.latency_prompt,
             "decode_tokens": settings.latency_decode,

@@ -29,6 +29,7 @@ from agent.preparation import measuring
 from agent.settings import Settings
 from agent.state import SearchState, first_state
 from agent.talk import Talk, talk_of
+from agent.texts import slope_text
 from agent.think import Thinker
 from memory.profile import PARTS, Part
 from memory.records import Candidate, Generation, Proposer, Score
@@ -265,6 +266,7 @@ def rehearsal(settings: Settings, target: Target, prompts: PromptSet) -> Iterato
             run=RUN,
             costs=costs,
             **measuring(settings),
+            **slope_text(settings, settings.sequences(settings.fitness_tokens)),
         )
         yield Rehearsal(settings, target, prompts, bench)
 

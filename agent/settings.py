@@ -18,6 +18,9 @@ Count = Annotated[int, Field(ge=1)]
 BrainName = Literal["self", "uniform", "first"]
 
 
+SLOPE_WINDOWS = 4  # measurements of slopes before their text begins anew
+
+
 class SettingsError(SelfPrunerError):
     """A setting that is out of its range or contradicts another one."""
 
@@ -62,7 +65,7 @@ class Settings(BaseModel):
         (1024, 4096), min_length=1, description="tokens of each evaluation stage; half the offspring reach the next"
     )
     probe_tokens: Count = Field(512, description="tokens of each sensitivity probe")
-    slope_tokens: Count = Field(4096, description="tokens on which slopes are measured, at most the last fidelity")
+    slope_tokens: Count = Field(4096, description="tokens on which slopes are measured, others each time")
     final_tokens: Count = Field(3072, description="unseen tokens on which the best few are compared at the end")
     final_candidates: Count = Field(3, description="how many of the best are compared there")
     reporting_tokens: Count = Field(5120, description="tokens of the reported figures")
@@ -193,9 +196,15 @@ class Settings(BaseModel):
         return tuple(self.reporting_text.split(","))
 
     @property
-    def tokens_of_slopes(self) -> int:
-        """Tokens on which slopes are measured: those asked for, as far as the fitness text has them."""
-        return min(self.slope_tokens, self.fidelity[-1])
+    def ranking_tokens(self) -> int:
+        """Tokens of the fitness text that candidates are ranked on, and those of the final choice."""
+        return self.fidelity[-1] + self.final_tokens
+
+    @property
+    def fitness_tokens(self) -> int:
+        """Tokens of the fitness text in all: those, and others for slopes where they are measured."""
+        windows = SLOPE_WINDOWS if self.slopes and ARMS[self.arm].learns else 0
+        return self.ranking_tokens + windows * self.slope_tokens
 
     def sequences(self, tokens: int) -> int:
         """Number of fitness sequences in `tokens` tokens."""

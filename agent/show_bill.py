@@ -58,7 +58,7 @@ def missing(bill: Bill) -> list[str]:
     if fetched:
         parts = ", ".join(f"{what} {size(count)}" for what, count in fetched.items())
         lines.append(f"Still to be fetched, which comes on top of the times below: {parts}.")
-    if texts := sorted({name for _, name, _, _ in bill.target.texts if name.lower() in HUB_TEXTS}):
+    if texts := sorted({one.text for one in bill.target.texts if one.text.lower() in HUB_TEXTS}):
         lines.append(f"{' and '.join(texts)} come from the hub, where they are not in its cache yet.")
     if bill.settings.tasks:
         lines.append("The seven tasks come on top too: how long their questions are is not known before they are read.")

@@ -7,12 +7,12 @@ by itself.
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
-from agent.settings import Settings, SettingsError
+from agent.settings import SLOPE_WINDOWS, Settings, SettingsError
 from agent.view import View
 from tools.evaluation.tasks.suite import TaskSuite
 from tools.models.source import LoadedModel
@@ -21,6 +21,16 @@ from tools.text.split import Part
 from tools.text.tokens import sequences
 
 CPU_CALIBRATION, GPU_CALIBRATION = 16, 128  # sequences
+
+
+class Wanted(NamedTuple):
+    """What a run reads of one text."""
+
+    part: Part
+    text: str
+    sequences: int
+    length: int  # tokens a sequence
+    least: int  # sequences that the text must have; more are a gain
 
 
 def check_text(settings: Settings) -> None:
@@ -58,8 +68,8 @@ def reporting_key(name: str) -> str:
     return f"reporting {name}"
 
 
-def wanted_texts(settings: Settings, longest: int, device: str) -> list[tuple[Part, str, int, int]]:
-    """What is read of which text, for a model with a context of `longest` tokens: (part, text, sequences, length).
+def wanted_texts(settings: Settings, longest: int, device: str) -> list[Wanted]:
+    """What is read of which text, for a model with a context of `longest` tokens.
 
     Raises:
         SettingsError: a length that the context has no room for.
@@ -69,16 +79,32 @@ def wanted_texts(settings: Settings, longest: int, device: str) -> list[tuple[Pa
     if settings.benchmarks and settings.latency_prompt + settings.latency_decode > longest:
         raise SettingsError(f"--latency-prompt and --latency-decode must fit the model's context, {longest}")
     count = settings.calibration_sequences or (CPU_CALIBRATION if device == "cpu" else GPU_CALIBRATION)
-    measured = settings.sequences(settings.fidelity[-1] + settings.final_tokens)
+    length = settings.sequence_length
+    measured, ranked = (
+        math.ceil(settings.sequences(tokens) / len(settings.fitness_texts))  # of each text
+        for tokens in (settings.fitness_tokens, settings.ranking_tokens)
+    )
     reported = settings.sequences(settings.reporting_tokens)
     return [
-        ("calibration", settings.calibration, count, min(settings.calibration_length, longest)),
-        *(
-            ("fitness", name, math.ceil(measured / len(settings.fitness_texts)), settings.sequence_length)
-            for name in settings.fitness_texts
-        ),
-        *(("reporting", name, reported, settings.sequence_length) for name in settings.reporting_texts),
+        Wanted("calibration", settings.calibration, count, min(settings.calibration_length, longest), count),
+        *(Wanted("fitness", name, measured, length, ranked) for name in settings.fitness_texts),
+        *(Wanted("reporting", name, reported, length, reported) for name in settings.reporting_texts),
     ]
+
+
+def slope_text(settings: Settings, available: int) -> dict[str, Any]:
+    """Where in `available` fitness sequences slopes are measured: fields of a workbench.
+
+    Slopes fit the tokens they are measured on by chance too. On other tokens than those that rank candidates, and
+    others each time, that chance is not taken for progress. A text too short for even one such window lends the ranked
+    tokens.
+    """
+    start, length = settings.sequences(settings.ranking_tokens), settings.sequences(settings.slope_tokens)
+    windows = min(SLOPE_WINDOWS, (available - start) // length)
+    if windows < 1:
+        tokens = min(settings.slope_tokens, settings.fidelity[-1])
+        return {"slope_start": 0, "slope_windows": 1, "slope_tokens": tokens}
+    return {"slope_start": start, "slope_windows": windows, "slope_tokens": settings.slope_tokens}
 
 
 def read_texts(
@@ -94,14 +120,15 @@ def read_texts(
     fitness: list[Tensor] = []
     wanted = wanted_texts(settings, loaded.model.config.max_position_embeddings, device)
     with view.phase("Reading text", unit="bytes") as progress:
-        for part, source, n, tokens in wanted:
+        for part, source, n, tokens, least in wanted:
             text = text_source(source, part, cache=settings.cache, progress=progress)
-            ids = sequences(text.documents, loaded.tokenizer, n, tokens, name=f"{source} ({part} part)")
+            ids = sequences(text.documents, loaded.tokenizer, n, tokens, f"{source} ({part} part)", least)
             if part == "fitness":
                 fitness.append(ids)
                 digests[part] = " ".join([*digests.get(part, "").split(), text.digest[:16]])
             else:
                 name = reporting_key(source) if part == "reporting" else part
                 digests[name], texts[name] = text.digest[:16], ids
-    texts["fitness"] = torch.stack(fitness, dim=1).flatten(0, 1)
+    shortest = min(map(len, fitness))
+    texts["fitness"] = torch.stack([ids[:shortest] for ids in fitness], dim=1).flatten(0, 1)
     return texts, digests

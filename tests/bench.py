@@ -11,6 +11,7 @@ from agent.arms import ARMS
 from agent.founders import make_founders, probe_uniform, with_costs
 from agent.preparation import measuring
 from agent.settings import Settings
+from agent.texts import slope_text
 from memory.store import Memory
 from tests.tiny import MLP_UNIT, tiny_model
 from tools.evaluation.targets import DenseTargets
@@ -30,6 +31,7 @@ def tiny_settings(**values: Any) -> Settings:
         sequence_length=LENGTH,
         fidelity=(2 * LENGTH, 4 * LENGTH),
         probe_tokens=LENGTH,
+        slope_tokens=4 * LENGTH,
         final_tokens=2 * LENGTH,
         reporting_tokens=2 * LENGTH,
         evaluations=24,
@@ -54,8 +56,8 @@ def tiny_bench(path: Path, settings: Settings, run: str = "run", family: str = "
     calibration = calibrate(tiny, torch.randint(0, 512, (4, 32), generator=generator))
     elastic = ElasticModel(tiny, calibration, mlp_unit=MLP_UNIT)
     walks = {}
-    for name in (FITNESS, "reporting"):
-        ids = torch.randint(0, 512, (6, LENGTH), generator=generator)
+    for name, rows in ((FITNESS, settings.sequences(settings.fitness_tokens)), ("reporting", 6)):
+        ids = torch.randint(0, 512, (rows, LENGTH), generator=generator)
         walks[name] = PopulationWalk(elastic, elastic.store, DenseTargets.build(elastic, elastic.store, ids, k=64), ids)
     bench = Workbench(
         elastic=elastic,
@@ -64,6 +66,7 @@ def tiny_bench(path: Path, settings: Settings, run: str = "run", family: str = "
         memory=Memory(path / "memory.sqlite", "tiny", {}),
         run=run,
         **measuring(settings),
+        **slope_text(settings, len(walks[FITNESS].input_ids)),
     )
     bench = with_costs(bench, settings.probe_tokens)
     probe_uniform(bench)

@@ -71,6 +71,8 @@ class Workbench:
     mutation_step: int
     probe_tokens: int = 512  # tokens of each sensitivity probe
     slope_tokens: int = 4096  # tokens of a measurement of slopes
+    slope_start: int = 0  # the first sequence of the fitness text that slopes are measured on
+    slope_windows: int = 1  # measurements before they begin there anew
     latency: dict[str, int] = field(default_factory=dict)
     device_name: str = "cpu"
     progress: Progress | None = None
@@ -111,11 +113,17 @@ class Workbench:
         found = self.memory.recall(Fitness, profile=profile, text=text, sequences=sequences)
         return found[0] if found and found[0].kl is not None else None
 
+    def slope_sequences(self, generation: int) -> range:
+        """The sequences of the fitness text that slopes are measured on in `generation`: others than the last time."""
+        count = self.slope_tokens // self.sequence_length
+        start = self.slope_start + (generation - 1) % self.slope_windows * count
+        return range(start, start + count)
+
     def slopes(self, profile: Profile) -> tuple[Costs, ...]:
-        """The slopes of fitness at `profile`, one table a sequence; () where they were not measured on all of them."""
-        sequences = range(self.slope_tokens // self.sequence_length)
-        rows = self.memory.recall(Slopes, profile=profile, text=FITNESS, sequence=list(sequences), order="sequence")
-        return tuple(Costs(row.attention, row.mlp) for row in rows) if len(rows) == len(sequences) else ()
+        """The slopes of fitness at `profile`, one table a sequence; () where too few were measured."""
+        rows = self.memory.recall(Slopes, profile=profile, text=FITNESS, order="sequence")
+        known = len(rows) >= self.slope_tokens // self.sequence_length
+        return tuple(Costs(row.attention, row.mlp) for row in rows) if known else ()
 
     def known_fitness(self, profile: Profile) -> Fitness | None:
         """The same at the highest fidelity that `profile` was measured on."""

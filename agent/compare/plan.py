@@ -36,7 +36,7 @@ SHARED = frozenset(
 PREPARED = (
     *("model", "revision", "trust_remote_code", "device", "dtype", "mlp_unit", "importance", "compensation"),
     *("calibration", "fitness_text", "reporting_text", "calibration_sequences", "calibration_length"),
-    *("sequence_length", "reporting_tokens", "final_tokens", "cache"),
+    *("sequence_length", "reporting_tokens", "final_tokens", "slope_tokens", "cache"),
 )
 
 
@@ -77,7 +77,8 @@ class PlannedRun:
     @property
     def preparation(self) -> tuple[Any, ...]:
         """What it needs prepared: equal for runs that can share it."""
-        return tuple(getattr(self.settings, name) for name in PREPARED) + (self.settings.fidelity[-1],)
+        settings = self.settings
+        return (*(getattr(settings, name) for name in PREPARED), settings.fidelity[-1], settings.slopes > 0)
 
 
 def parse_arms(text: str) -> list[ArmSpec]:

@@ -57,7 +57,7 @@ def test_tokens_follow_from_the_settings():
     cost = bill()
     assert cost.tokens("Calibration") == 16 * 2048
     assert cost.tokens("Probes") == 60 * 512
-    assert cost.tokens("Dense targets") == 4096 + 3072 + 5120
+    assert cost.tokens("Dense targets") == 4096 + 3072 + 4 * 4096 + 5120
     assert cost.tokens("Stage 1") == 64 * 1024
     assert cost.tokens("Stage 2") == 35 * 3072
     assert bill(reporting_text="passages,c4").tokens("Reporting") == 2 * cost.tokens("Reporting")
@@ -81,7 +81,7 @@ def test_a_search_that_learns_pays_for_the_slopes_at_its_best():
     cost = bill(offspring=12, slopes=2)  # generations 1, 3 and 5 of six
     assert cost.tokens("Slopes at the best, 3 times") == 3 * PASS_COST * 4096
     assert bill(offspring=12, slopes=2, slope_tokens=1024).tokens("Slopes") == 3 * PASS_COST * 1024
-    assert bill(offspring=12, slopes=2, slope_tokens=8192).tokens("Slopes") == 3 * PASS_COST * 4096  # what there is
+    assert bill(offspring=12, slopes=2, slope_tokens=8192).tokens("Slopes") == 3 * PASS_COST * 8192
     assert bill(slopes=0).tokens("Slopes") == bill("evolution").tokens("Slopes") == 0
 
 

@@ -6,12 +6,15 @@ import pytest
 
 from agent.brain.scripted import UniformBrain
 from agent.operators import local_costs
+from agent.settings import Settings
+from agent.texts import slope_text
 from agent.trace import Act, Judge
-from memory.records import Candidate, Slopes
+from memory.records import Candidate, Score, Slopes
 from tests.agent.test_search import Search
 from tools.evaluation import tool
 from tools.evaluation.slopes import PASS_COST, SlopesError
 from tools.pruning.local_costs import CURVATURES, LocalCosts
+from tools.workbench import FITNESS
 
 
 def hybrid(path, run="run", **settings):
@@ -31,7 +34,7 @@ def test_slopes_are_measured_at_the_best_and_charged(tmp_path):
             best = record.best
         elif is_slopes(record):
             centres.append(best)
-            assert record.arguments == {"candidates": [best], "fidelity": run.bench.slope_tokens, "slopes": True}
+            assert record.arguments == {"candidates": [best], "fidelity": run.bench.fidelity[-1], "slopes": True}
             assert record.tokens == PASS_COST * run.bench.slope_tokens  # fitness there is known already
     assert state["centre"] == centres[-1]
     assert len(set(centres)) == len(centres) > 1  # a best that stays is not measured again
@@ -132,3 +135,31 @@ def test_a_best_without_finite_slopes_is_tried_once_and_the_search_goes_on(tmp_p
     tried = [record.arguments["candidates"][0] for record in run.records if is_slopes(record)]
     assert len(set(tried)) == len(tried) > 0
     assert local_costs(run.bench, state["centre"]) is None
+
+
+def test_slopes_are_measured_on_other_text_than_candidates_and_on_other_text_each_time(tmp_path):
+    run = hybrid(tmp_path)
+    run.go()
+    ranked = {row.sequence for row in run.bench.memory.recall(Score, text=FITNESS)}
+    windows = {}
+    for row in run.bench.memory.recall(Slopes):
+        windows.setdefault(row.profile, set()).add(row.sequence)
+    drawn = list(windows.values())
+    assert len(drawn) > 1
+    assert all(not window & ranked for window in drawn)
+    assert not drawn[0] & drawn[1]
+
+
+@pytest.mark.parametrize(
+    ("available", "windows"), [(40, 4), (22, 3), (21, 2), (14, 1), (13, 0), (6, 0)], ids=lambda value: str(value)
+)
+def test_where_slopes_are_measured_follows_from_the_length_of_the_text(available, windows):
+    settings = Settings(sequence_length=16, fidelity=(32, 64), probe_tokens=16, final_tokens=96, slope_tokens=64)
+    start, length = 10, 4
+    found = slope_text(settings, available)
+    if windows:
+        assert found == {"slope_start": start, "slope_windows": windows, "slope_tokens": 64}
+        assert start + windows * length <= available
+    else:  # the ranked tokens, as far as they go
+        assert found == {"slope_start": 0, "slope_windows": 1, "slope_tokens": 64}
+        assert slope_text(settings.model_copy(update={"slope_tokens": 640}), available)["slope_tokens"] == 64

@@ -47,7 +47,7 @@ def evaluate_tool(bench: Workbench) -> BaseTool:
         turn = Turn.of(runtime.state, runtime.tool_call_id or "")
         legal = [*bench.fidelity, *(["tasks"] if bench.tasks is not None else [])]
         if slopes:
-            legal = [bench.slope_tokens]
+            legal = [bench.fidelity[-1]]
         if fidelity not in legal:
             raise ToolError(f"fidelity must be one of {', '.join(map(str, legal))}, got {fidelity}")
         rows = [bench.candidate(name) for name in candidates]
@@ -60,7 +60,7 @@ def evaluate_tool(bench: Workbench) -> BaseTool:
         measure(bench, [row.profile for row in rows], range(fidelity // bench.sequence_length), turn.step)
         charged = charge(bench, [row.profile for row in rows], turn.step)
         if slopes:
-            measure_slopes(bench, [row.profile for row in rows], turn.step)
+            measure_slopes(bench, [row.profile for row in rows], bench.slope_sequences(turn.generation), turn.step)
             charged += charge_slopes(bench, [row.profile for row in rows], turn.step)
         return _answer(fidelity, [_result(bench, row, fidelity) for row in rows], charged)
 
@@ -92,13 +92,12 @@ def measure(bench: Workbench, profiles: Sequence[Profile], sequences: range, ste
                 bench.progress(done, total)
 
 
-def measure_slopes(bench: Workbench, profiles: Sequence[Profile], step: int) -> None:
-    """Measure what is not known yet of the slopes at `profiles` and record it, one row a sequence."""
+def measure_slopes(bench: Workbench, profiles: Sequence[Profile], sequences: range, step: int) -> None:
+    """Measure what is not known yet of the slopes at `profiles` on `sequences` and record it, one row each."""
     walk = bench.walks[FITNESS]
-    sequences = range(bench.slope_tokens // bench.sequence_length)
     for number, profile in enumerate(profiles):
         known = {row.sequence for row in bench.memory.recall(Slopes, profile=profile, text=FITNESS)}
-        for sequence in sequences:
+        for done, sequence in enumerate(sequences, start=1):
             if sequence not in known:
                 try:
                     found = slopes_at(bench.elastic, walk.store, walk.targets, profile, sequence)
@@ -106,7 +105,7 @@ def measure_slopes(bench: Workbench, profiles: Sequence[Profile], step: int) -> 
                     raise ToolError(str(error)) from error
                 bench.memory.record(Slopes(profile, FITNESS, sequence, found.attention, found.mlp, bench.run, step))
             if bench.progress is not None:
-                bench.progress(number * len(sequences) + sequence + 1, len(profiles) * len(sequences))
+                bench.progress(number * len(sequences) + done, len(profiles) * len(sequences))
 
 
 def charge_slopes(bench: Workbench, profiles: Sequence[Profile], step: int) -> int:

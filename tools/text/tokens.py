@@ -16,7 +16,9 @@ class TooLittleTextError(SelfPrunerError):
     """The text has fewer tokens than were asked for."""
 
 
-def sequences(documents: Sequence[str], tokenizer: Any, n: int, length: int, name: str = "the text") -> torch.Tensor:
+def sequences(
+    documents: Sequence[str], tokenizer: Any, n: int, length: int, name: str = "the text", least: int | None = None
+) -> torch.Tensor:
     """The first `n * length` tokens of the documents, each document followed by EOS, cut into consecutive rows.
 
     No other special token is added; a tokenizer without EOS separates documents by a blank line. Only as many
@@ -28,12 +30,13 @@ def sequences(documents: Sequence[str], tokenizer: Any, n: int, length: int, nam
         n: sequences wanted.
         length: tokens a sequence.
         name: what the error calls the text.
+        least: fewer sequences are taken where the text has no more, this many at the least (default `n`).
 
     Returns:
-        int64 tensor of shape [n, length].
+        int64 tensor of shape [n, length], or of fewer rows.
 
     Raises:
-        TooLittleTextError: when the documents have fewer than `n * length` tokens; says how many there are.
+        TooLittleTextError: when the documents have fewer than `least * length` tokens; says how many there are.
     """
     if n < 1 or length < 1:
         raise ValueError(f"n and length must be positive, got {n} and {length}")
@@ -47,8 +50,13 @@ def sequences(documents: Sequence[str], tokenizer: Any, n: int, length: int, nam
             tokens += end
         if len(tokens) >= needed:
             return torch.tensor(tokens[:needed], dtype=torch.int64).view(n, length)
+    whole = len(tokens) // length
+    least = n if least is None else least
+    if whole >= max(1, least):
+        return torch.tensor(tokens[: whole * length], dtype=torch.int64).view(whole, length)
     raise TooLittleTextError(
-        f"{name} is too short: it has {len(tokens):,} tokens, and {n:,} sequences of {length:,} need {needed:,}"
+        f"{name} is too short: it has {len(tokens):,} tokens, "
+        f"and {least:,} sequences of {length:,} need {least * length:,}"
     )
 
 

@@ -47,6 +47,14 @@ def test_too_little_text_says_how_much_there_is_and_is_needed(documents, there):
         sequences(documents, Letters(), n=2, length=1024, name="My.txt")
 
 
+def test_a_text_may_have_fewer_sequences_than_wanted_if_it_has_the_least():
+    documents = ["abcdefg"] * 3  # 24 tokens with EOS
+    rows = sequences(documents, Letters(), n=9, length=10, least=2)
+    assert torch.equal(rows, sequences(documents, Letters(), n=2, length=10))
+    with pytest.raises(TooLittleTextError, match="it has 24 tokens, and 3 sequences of 10 need 30"):
+        sequences(documents, Letters(), n=9, length=10, least=3)
+
+
 def test_the_exact_amount_is_enough():
     assert sequences(["abc"], Letters(), n=2, length=2).shape == (2, 2)
 
