@@ -149,7 +149,9 @@ def test_memory_and_disk_hold_weights_grams_targets_and_the_checkpoint():
     assert held["Weights"].bytes == 4 * 134_515_008
     assert held["Gram matrices"].bytes == 4 * 30 * (576**2 + 1536**2)
     assert held["Remembered refits"].bytes <= 1 << 30
-    assert held["Dense targets"].bytes == target_bytes(limits) == 12_288 * (512 * 8 + 12)
+    # 4,096 tokens to rank on, 3,072 for the final choice, four windows of 4,096 for slopes, 5,120 to report on
+    assert held["Dense targets"].bytes == target_bytes(limits) == 28_672 * (512 * 8 + 12)
+    assert target_bytes(Settings(slopes=0)) == target_bytes(Settings(arm="evolution")) == 12_288 * (512 * 8 + 12)
     assert {line.where for line in held.values()} == {"memory"}
     written = {line.what: line for line in disk(limits, SIZES, bill(), {"smollm2-135m": 93_000_000}, 538_000_000)}
     assert written["Pruned checkpoint"].bytes == 4 * SIZES.pruned_params

@@ -27,6 +27,7 @@ from tools.workbench import FITNESS, ToolError
 
 FAMILIES = {"llama": {}, "qwen2": {}, "mistral": {"sliding_window": 8}}
 PROFILES = (Profile((1, 4, 2), (5, 12, 8)), Profile((3, 2, 1), (10, 3, 7)))
+SEQUENCES = range(4)  # what the tool is told to measure slopes on
 PLACES: list[tuple[int, Part]] = [(layer, part) for layer in range(3) for part in PARTS]
 Replaced = dict[tuple[int, Part], tuple[Tensor, Tensor]]  # weight [out, channels] and bias [out] of output projections
 
@@ -211,10 +212,10 @@ def test_slopes_are_a_row_a_sequence_and_known_once_all_of_them_are(bench, taken
     profile = PROFILES[0]
     taken.limit = 2
     with pytest.raises(KeyboardInterrupt):
-        tool.measure_slopes(bench, [profile], step=3)
+        tool.measure_slopes(bench, [profile], SEQUENCES, step=3)
     assert bench.slopes(profile) == ()
     taken.limit = 1000
-    tool.measure_slopes(bench, [profile], step=3)
+    tool.measure_slopes(bench, [profile], SEQUENCES, step=3)
     assert taken == [0, 1, 2, 3]  # what was there already is not measured again
     walk = bench.walks[FITNESS]
     assert bench.slopes(profile) == tuple(
@@ -226,21 +227,21 @@ def test_slopes_are_a_row_a_sequence_and_known_once_all_of_them_are(bench, taken
 def test_progress_counts_the_sequences_of_all_profiles(bench, taken):
     steps = []
     bench = replace(bench, progress=lambda *step: steps.append(step))
-    tool.measure_slopes(bench, PROFILES[:1], step=3)
-    tool.measure_slopes(bench, PROFILES, step=3)
+    tool.measure_slopes(bench, PROFILES[:1], SEQUENCES, step=3)
+    tool.measure_slopes(bench, PROFILES, SEQUENCES, step=3)
     assert steps == [(done, 4) for done in range(1, 5)] + [(done, 8) for done in range(1, 9)]
     assert taken == [0, 1, 2, 3] * 2
 
 
 def test_whoever_measures_slopes_first_is_charged_for_them_and_nobody_again(bench):
     whole = PASS_COST * 4 * LENGTH
-    tool.measure_slopes(bench, PROFILES[:1], step=3)
+    tool.measure_slopes(bench, PROFILES[:1], SEQUENCES, step=3)
     assert tool.charge_slopes(bench, [PROFILES[0]] * 2, step=3) == whole
-    tool.measure_slopes(bench, PROFILES, step=4)
+    tool.measure_slopes(bench, PROFILES, SEQUENCES, step=4)
     assert tool.charge_slopes(bench, PROFILES, step=4) == whole  # of the other profile
     assert tool.charge_slopes(bench, PROFILES, step=5) == 0
     another = replace(bench, run="another")
-    tool.measure_slopes(another, PROFILES, step=3)
+    tool.measure_slopes(another, PROFILES, SEQUENCES, step=3)
     assert tool.charge_slopes(another, PROFILES, step=3) == 0
     assert {row.run for row in bench.memory.recall(Slopes)} == {"run"}
 
@@ -251,5 +252,5 @@ def test_weights_that_are_not_finite_have_no_slopes_and_it_is_said_in_one_senten
     with pytest.raises(SlopesError, match=r"^fitness has no finite slopes at 1,4,2\|5,12,8; try --dtype float32$"):
         slopes(bench.elastic, walk.store, walk.targets, PROFILES[0], 0)
     with pytest.raises(ToolError, match="^fitness has no finite slopes at [^\n]*$"):
-        tool.measure_slopes(bench, PROFILES[:1], step=3)
+        tool.measure_slopes(bench, PROFILES[:1], SEQUENCES, step=3)
     assert bench.memory.recall(Slopes) == []
