@@ -11,7 +11,7 @@ import json
 import os
 import platform
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -70,8 +70,15 @@ def device_of(settings: Settings) -> str:
 
 
 def dtype_of(settings: Settings, device: str) -> str:
-    """The number type of the weights on `device`."""
-    return settings.dtype if settings.dtype != "auto" else ("float32" if device == "cpu" else "bfloat16")
+    """The number type of the weights on `device`: by default bfloat16 where the device multiplies it natively."""
+    if settings.dtype != "auto":
+        return settings.dtype
+    return "bfloat16" if device != "cpu" or multiplies_bfloat16(torch.cpu.get_capabilities()) else "float32"
+
+
+def multiplies_bfloat16(capabilities: Mapping[str, Any]) -> bool:
+    """Whether a processor with these capabilities has matrix or dot products of bfloat16; others only emulate them."""
+    return any(capabilities.get(name) for name in ("avx512_bf16", "amx_bf16", "bf16"))
 
 
 def refit_memory(device: str) -> int:

@@ -36,7 +36,7 @@ class Settings(BaseModel):
     trust_remote_code: bool = Field(False, description="run the code a model repository ships (off unless asked for)")
     device: str = Field("auto", pattern=r"^(auto|cpu|cuda(:\d+)?)$", description="auto, cpu, cuda or cuda:N")
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = Field(
-        "auto", description="weights: auto is float32 on a CPU, bfloat16 elsewhere"
+        "auto", description="weights: auto is bfloat16 where the device multiplies it natively, else float32"
     )
 
     # The budget
