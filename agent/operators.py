@@ -162,7 +162,8 @@ class Operators:
 
         def switch(rng: random.Random) -> dict[str, Any]:
             name = parent(rng)
-            return vectors("mutation", [name], proposals.switch(budget, profiles[name], rng, facts.step))
+            switched = proposals.switch(budget, profiles[name], rng, facts.step, self.settings.later_layers)
+            return vectors("mutation", [name], switched)
 
         def cross(rng: random.Random) -> dict[str, Any]:
             if len(parents) < 2:

@@ -95,6 +95,12 @@ class Settings(BaseModel):
     step_rule: Literal["fixed", "rounds", "adaptive"] = Field(
         "adaptive", description="how that step goes from coarse to fine: not at all, by halves, or by success"
     )
+    later_layers: float = Field(
+        1.0,
+        ge=1,
+        description="how much more often level switches move units of the last layer than of the first: what children "
+        "share with their parents is not computed again",
+    )
     racing: float = Field(
         1.0,
         ge=0,

@@ -79,6 +79,22 @@ def test_small_steps_choose_heavy_attention_units_less_often() -> None:
     assert attention_switches(1) < attention_switches(6)
 
 
+def test_the_last_layers_are_switched_so_much_more_often_as_asked() -> None:
+    budget = Budget.from_sparsity(SMOLLM2, 0.3)
+    parent = uniform(budget)
+
+    def drawn(later: float) -> list[int]:
+        rng = random.Random(2)
+        return [layer for _ in range(600) for layer, _ in changes(parent, level_switch(budget, parent, rng, 5, later))]
+
+    def last_over_first(layers: list[int]) -> float:
+        third = SMOLLM2.n_layers // 3
+        return sum(layer >= 2 * third for layer in layers) / sum(layer < third for layer in layers)
+
+    assert last_over_first(drawn(1.0)) == pytest.approx(1, rel=0.2)
+    assert last_over_first(drawn(10.0)) == pytest.approx(10 ** (2 / 3), rel=0.25)  # two thirds of the depth apart
+
+
 @pytest.mark.parametrize("space", SPACES)
 def test_a_mutant_is_another_profile_on_budget_and_the_same_for_the_same_seed(space: Space) -> None:
     budget = Budget.from_sparsity(space, 0.3)
