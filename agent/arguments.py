@@ -62,6 +62,16 @@ def _parser() -> Parser:
     compare.add_argument(
         "--into", type=Path, help="folder of the comparison; where there is one already, it goes on and grows"
     )
+    compare.add_argument(
+        "--from",
+        type=Path,
+        action="append",
+        default=[],
+        dest="finished",
+        metavar="FOLDER",
+        help="another comparison with the same settings, a folder or its results.json: runs that are finished there "
+        "count and are not run again; may be given several times",
+    )
     for name, text in (
         ("resume", "go on with a run or a comparison that was stopped or killed"),
         ("report", "write report.html anew and show the result"),

@@ -8,6 +8,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from agent.compare.adopted import adopt, read_finished
 from agent.compare.comparison import DEFAULTS, Comparison, check, is_comparison
 from agent.compare.plan import PlanError, parse_arms, parse_seeds, parse_sparsities
 from agent.settings import make_settings
@@ -17,7 +18,7 @@ def begin(options: Namespace, given: dict[str, Any]) -> Comparison:
     """The comparison that the options ask for, checked, with its plan written.
 
     Raises:
-        SelfPrunerError: an option that is wrong or contradicts the comparison in `--into`; nothing is written then.
+        SelfPrunerError: an option that is wrong or contradicts what is in `--into` or `--from`; nothing is written then.
     """
     settings = make_settings({**DEFAULTS, **given}).anchored()
     stem = re.sub(r"[^A-Za-z0-9._-]+", "_", Path(settings.model).name)
@@ -30,6 +31,8 @@ def begin(options: Namespace, given: dict[str, Any]) -> Comparison:
         comparison = Comparison.open(path.resolve()).joined(comparison)
     elif path.exists() and (not path.is_dir() or any(path.iterdir())):
         raise PlanError(f"--into {path} is neither empty nor a comparison")
+    finished = read_finished(comparison, options.finished)
     check(comparison)
     comparison.save()
+    adopt(comparison, finished)
     return comparison

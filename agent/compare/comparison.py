@@ -8,11 +8,12 @@ from pathlib import Path
 from typing import Any
 
 from agent.atomic import atomic_write
+from agent.card_facts import PLACES, TEXTS
 from agent.checks import check_target
 from agent.compare.collect import RECORD
 from agent.compare.plan import PlanError, PlannedRun, parse_arms, plan
 from agent.run_directory import NoRunError, RunDirectory
-from agent.settings import Settings, make_settings
+from agent.settings import Settings, make_settings, text_label
 from agent.texts import check_text
 from prompts.templates import PromptSet
 
@@ -42,6 +43,13 @@ class Comparison:
     def planned(self) -> list[PlannedRun]:
         """Every run, in the order in which they are carried out."""
         return plan(self.settings, parse_arms(self.arms), self.sparsities, self.seeds)
+
+    def stated_settings(self) -> dict[str, Any]:
+        """The shared settings as results state them: no places, and texts by the names of their files."""
+        settings = {name: value for name, value in self.settings.to_toml().items() if name not in PLACES}
+        for name in TEXTS:
+            settings[name] = ",".join(map(text_label, str(settings[name]).split(",")))
+        return settings
 
     def save(self) -> None:
         """Writes `plan.json`."""
@@ -117,9 +125,12 @@ def check(comparison: Comparison) -> None:
 
 
 def record_path(comparison: Comparison, run: PlannedRun) -> Path | None:
-    """The record of a finished run, or None."""
+    """The record of a finished run, or None; one that was finished elsewhere has no run directory around it."""
+    folder = folder_of(comparison, run)
+    if (folder / RECORD).is_file():
+        return folder / RECORD
     try:
-        path = RunDirectory.latest(folder_of(comparison, run)) / RECORD
+        path = RunDirectory.latest(folder) / RECORD
     except NoRunError:
         return None
     return path if path.is_file() else None

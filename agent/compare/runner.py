@@ -18,7 +18,7 @@ from typing import Any
 
 from agent.arms import Arm
 from agent.atomic import atomic_write
-from agent.card_facts import PLACES, TEXTS, command_line
+from agent.card_facts import command_line
 from agent.compare.collect import RECORD, read_dense, read_result, run_result, write_dense
 from agent.compare.comparison import DEFAULTS, Comparison, folder_of, options, record_path
 from agent.compare.plan import PlannedRun
@@ -181,14 +181,11 @@ def collect(comparison: Comparison, failed: dict[str, str] | None = None) -> Res
         else:
             missing.append(f"{run.slug}: {(failed or {}).get(run.slug, 'not finished')}")
     dense, units = read_dense(comparison.path)
-    settings = {name: value for name, value in comparison.settings.to_toml().items() if name not in PLACES}
-    for name in TEXTS:
-        settings[name] = ",".join(map(text_label, str(settings[name]).split(",")))
     environment = describe(comparison.settings.device, 0, datetime.now())
     return Results(
         command=f"{command_line(comparison.settings, 'compare', DEFAULTS)} {options(comparison)}",
         model=comparison.settings.model,
-        settings=settings,
+        settings=comparison.stated_settings(),
         versions={name: str(version) for name, version in environment.get("versions", {}).items() if version},
         machine=f"{environment['processors']} processors, {platform.system()} {platform.machine()}",
         dense=dense,

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -79,6 +80,39 @@ def test_a_comparison_goes_on_and_grows_and_measures_nothing_again(words, tmp_pa
     assert record.stat().st_mtime_ns == before
     assert main(["report", str(tmp_path / "compared")]) == 0
     assert "random" in capfd.readouterr().out
+
+
+def test_runs_finished_elsewhere_count_and_are_not_run_again(words, tmp_path, capfd):
+    assert main(words("--arms", "uniform,random", "--seeds", "1", "--sparsity", "0.3")) == 0
+    elsewhere = tmp_path / "compared" / "results.json"
+    kept = elsewhere.rename(tmp_path / "kept.json")  # all that is left of the first comparison
+    shutil.rmtree(tmp_path / "compared")
+    before = Results.model_validate_json(kept.read_text())
+    assert main(words("--arms", "uniform,random,flap", "--seeds", "1", "--sparsity", "0.3", "--from", kept)) == 0
+    found = results(tmp_path / "compared")
+    assert {run.arm for run in found.runs} == {"uniform", "random", "flap"} and not found.missing
+    assert [run for run in found.runs if run.arm != "flap"] == before.runs
+    assert found.dense == before.dense
+    run = {path.parent.name for path in (tmp_path / "compared").rglob("trace.jsonl")}
+    assert len(run) == 1  # flap alone
+    capfd.readouterr()
+
+
+def test_other_settings_or_other_files_are_not_counted_in(words, tmp_path, capfd):
+    assert main(words("--arms", "uniform", "--seeds", "1", "--sparsity", "0.3")) == 0
+    kept = (tmp_path / "compared").rename(tmp_path / "kept")
+    capfd.readouterr()
+    other = tmp_path / "other.json"
+    other.write_text("{}")
+    for extra, sentence in (
+        (["--from", kept, "--tokens", "9999"], "its runs have tokens 4000, not 9999"),
+        (["--from", tmp_path / "nowhere"], "cannot be read: No such file or directory"),
+        (["--from", other], "is not the results of a comparison"),
+    ):
+        assert main(words("--arms", "random", "--sparsity", "0.3", *extra)) == 2
+        error = capfd.readouterr().err
+        assert sentence in error and error.count("\n") == 1
+        assert not (tmp_path / "compared").exists()
 
 
 def test_a_killed_comparison_resumes(words, tmp_path, capfd):

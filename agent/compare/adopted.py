@@ -1,0 +1,62 @@
+"""Finished runs of other comparisons, counted in: what was measured elsewhere, or long ago, is not run again.
+
+All that a table, a page or a test is made of stands in `results.json`. So a comparison can be split over folders or
+machines and put together, and one whose run directories are gone can still grow.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+from agent.atomic import atomic_write
+from agent.compare.collect import DENSE, RECORD
+from agent.compare.comparison import Comparison, folder_of, record_path
+from agent.compare.plan import PlanError
+from agent.compare.report import RESULTS
+from agent.compare.results import Results
+
+
+def read_finished(comparison: Comparison, paths: Sequence[Path]) -> list[Results]:
+    """The results at `paths`, each a comparison's folder or its `results.json`.
+
+    Raises:
+        PlanError: one is missing or damaged, or its runs have other settings than `comparison`.
+    """
+    found = []
+    for path in paths:
+        file = path / RESULTS if path.is_dir() else path
+        try:
+            results = Results.model_validate_json(file.read_text(encoding="utf-8"))
+        except OSError as error:
+            raise PlanError(f"--from {path}: {file} cannot be read: {error.strerror}") from error
+        except ValueError as error:
+            raise PlanError(f"--from {path}: {file} is not the results of a comparison") from error
+        mine, theirs = comparison.stated_settings(), results.settings
+        for name in {**mine, **theirs}:
+            if mine.get(name) != theirs.get(name):
+                raise PlanError(
+                    f"--from {path}: its runs have {name.replace('_', '-')} {theirs.get(name)}, not {mine.get(name)}; "
+                    "all arms of a comparison share their settings"
+                )
+        found.append(results)
+    return found
+
+
+def adopt(comparison: Comparison, found: Sequence[Results]) -> int:
+    """Write the records of planned runs that `comparison` has not, and the dense figures; how many runs those are."""
+    adopted = 0
+    for results in found:
+        known = {(run.arm, run.sparsity, run.seed): run for run in results.runs}
+        for planned in comparison.planned():
+            run = known.get((planned.spec.text, planned.sparsity, planned.seed))
+            if run is not None and record_path(comparison, planned) is None:
+                folder = folder_of(comparison, planned)
+                folder.mkdir(parents=True, exist_ok=True)
+                atomic_write(folder / RECORD, run.model_dump_json(indent=1) + "\n")
+                adopted += 1
+        if results.dense and not (comparison.path / DENSE).is_file():
+            content = {"texts": [text.model_dump() for text in results.dense], "units": results.units}
+            atomic_write(comparison.path / DENSE, json.dumps(content) + "\n")
+    return adopted
