@@ -18,7 +18,7 @@ def begin(options: Namespace, given: dict[str, Any]) -> Comparison:
     """The comparison that the options ask for, checked, with its plan written.
 
     Raises:
-        SelfPrunerError: an option that is wrong or contradicts what is in `--into` or `--from`; nothing is written then.
+        SelfPrunerError: an option is wrong or contradicts what is in `--into` or `--from`; nothing is written then.
     """
     settings = make_settings({**DEFAULTS, **given}).anchored()
     stem = re.sub(r"[^A-Za-z0-9._-]+", "_", Path(settings.model).name)
