@@ -24,6 +24,7 @@ from memory.profile import PARTS, Part
 from tools.pruning.store import ResidentLayers, embed, linear, output_projection
 
 FORMAT = "self-pruner calibration 2"
+GRAM_BLOCK = 256  # columns of a Gram matrix computed together: wide enough for the speed of a matrix product
 INPUTS: dict[Part, tuple[str, ...]] = {"attention": ("q_proj", "k_proj", "v_proj"), "mlp": ("gate_proj", "up_proj")}
 
 
@@ -133,25 +134,29 @@ class Moments:
     """A forward pre-hook that adds the inputs of a projection to its moments.
 
     Products are float32 matrix products of one batch, sums over batches are float64: the speed of the one, and no
-    loss of the small terms of a long sum.
+    loss of the small terms of a long sum. A Gram matrix is symmetric, so only its blocks on and above the diagonal are
+    computed.
     """
 
     def __init__(self, channels: int, device: torch.device) -> None:
         """Of no rows yet."""
-        self.gram = torch.zeros(channels, channels, dtype=torch.float64, device=device)
+        self.upper = torch.zeros(channels, channels, dtype=torch.float64, device=device)  # below it some blocks too
         self.sums = torch.zeros(channels, dtype=torch.float64, device=device)
         self.tokens = 0
 
     def __call__(self, module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
         """Add the rows of `inputs[0]` [..., channels]."""
         rows = inputs[0].flatten(0, -2).float()
-        self.gram += rows.T @ rows
+        for start in range(0, rows.shape[1], GRAM_BLOCK):
+            stop = min(start + GRAM_BLOCK, rows.shape[1])
+            self.upper[:stop, start:stop] += rows[:, :stop].T @ rows[:, start:stop]
         self.sums += rows.sum(0)
         self.tokens += len(rows)
 
     def features(self) -> Features:
         """The moments of all rows so far."""
-        return Features(self.gram.float().cpu(), self.sums.float().cpu(), self.tokens)
+        gram = self.upper.triu().float()
+        return Features((gram + gram.triu(1).T).cpu(), self.sums.float().cpu(), self.tokens)
 
 
 class Squares:

@@ -55,6 +55,15 @@ def test_moments_equal_those_of_activations_collected_in_a_plain_forward_pass(fa
     assert_literal(tiny_model(family, mha), tokens(), batch=2)
 
 
+@pytest.mark.parametrize("block", [1, 20, 64, 1000])
+def test_a_gram_matrix_computed_in_blocks_is_the_literal_one_and_symmetric(monkeypatch, block):
+    monkeypatch.setattr("tools.pruning.calibration.GRAM_BLOCK", block)
+    model = tiny_model("llama")
+    assert_literal(model, tokens(), batch=2)
+    gram = calibrate(model, tokens()).mlp[0].gram
+    assert torch.equal(gram, gram.T)
+
+
 def test_a_ragged_last_batch_changes_nothing():
     model = tiny_model("llama")
     whole, ragged = calibrate(model, tokens(), batch=5), calibrate(model, tokens(), batch=3)
