@@ -85,13 +85,16 @@ def _came_of(acts: list[Act]) -> str:
     result = results[0]
     if acts[0].tool == "evaluate":
         scored = [row for row in result["results"] if row["status"] == "ok"]
+        count = len(result["results"])
+        what = f"{count} candidate{'' if count == 1 else 's'}"
         if result["fidelity"] == "tasks":
             best = max(scored, key=lambda row: row["mean_accuracy"], default=None)
             lead = f", best {best['id']} {100 * best['mean_accuracy']:.1f}%" if best else ""
-            return f"{len(result['results'])} candidates on the zero-shot tasks{lead}"
+            return f"{what} on the zero-shot tasks{lead}"
         best = min(scored, key=lambda row: row["fitness"], default=None)
         lead = f", best {best['id']} {best['fitness']:.4f}" if best else ""
-        return f"{len(result['results'])} candidates on {result['fidelity']} tokens{lead}"
+        slopes = " and slopes" if acts[0].arguments.get("slopes") else ""
+        return f"{what} on {result['fidelity']} tokens{slopes}{lead}"
     if acts[0].tool == "record_population":
         return f"generation {result['generation']}: {' '.join(result['survivors'])}"
     return " ".join(f"{name} {value}" for name, value in result.items() if name in ("id", "speedup"))
