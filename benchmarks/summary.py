@@ -1,0 +1,56 @@
+"""The short table of a comparison, as README shows it: an arm a row, a sparsity a column, from `results.json` alone.
+
+Cells are geometric means of perplexity over the reporting texts and over seeds, ± half the 95% interval where there are
+several seeds; arms that recalibrate have a second row for what comes out of it.
+
+    python -m benchmarks.summary benchmarks/results/c4
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from agent.compare.figures import PERPLEXITY, RECALIBRATED, Figures, Measure
+from agent.compare.report import RESULTS
+from agent.compare.results import Results
+from agent.compare.table import ABSENT, percent, plus_minus, table_rows
+
+
+def short_table(results: Results) -> list[str]:
+    """Its lines, in Markdown."""
+    figures = Figures(results)
+    columns: list[float | None] = [*figures.sparsities, *([None] if len(figures.sparsities) > 1 else [])]
+    heads = ["all" if column is None else percent(column) for column in columns]
+
+    def row(arm: str, name: str, measure: Measure) -> str:
+        cells = [plus_minus(figures.estimate(arm, column, measure), 2) for column in columns]
+        return f"| {name} | {figures.seeds(arm)} | {' | '.join(cells)} |"
+
+    dense = plus_minus(table_rows(figures)[0].geometric, 2)
+    lines = [
+        f"| arm | seeds | {' | '.join(heads)} |",
+        f"| --- | ---: | {' | '.join('---:' for _ in heads)} |",
+        f"| dense | {ABSENT} | {' | '.join(dense for _ in heads)} |",
+    ]
+    for arm in figures.ordered:
+        lines.append(row(arm, f"`{arm}`", PERPLEXITY))
+        if any(run.recalibrated for run in figures.runs(arm)):
+            lines.append(row(arm, f"`{arm}`, recalibrated", RECALIBRATED))
+    return lines
+
+
+def main() -> None:
+    """Print it."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("comparison", type=Path, help="a comparison's folder")
+    options = parser.parse_args()
+    try:
+        results = Results.model_validate_json((options.comparison / RESULTS).read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise SystemExit(f"{options.comparison} holds no {RESULTS} of a comparison") from error
+    print("\n".join(short_table(results)))
+
+
+if __name__ == "__main__":
+    main()
