@@ -44,7 +44,7 @@ def memory(settings: Settings, sizes: Sizes, talks: Mapping[Kind, Talk], device:
     """
     near = "memory" if device == "cpu" else "device"
     widest = max(map(sizes.channels, PARTS))
-    states = 2 * sizes.calibration_tokens * sizes.hidden * sizes.bytes  # of a dense and a pruned model
+    states = 2 * sizes.calibration_tokens * sizes.hidden * 4  # of a dense and a pruned model, float32
     working = 3 * 8 * widest**2 + 4 * HEAD_TOKENS * sizes.vocab * 4
     lines = [
         Bytes("Python and libraries", here, "memory"),

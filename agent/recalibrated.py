@@ -13,6 +13,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
 from agent.outcome import FOUND, RECALIBRATED, Recalibration, Row, TextRow, row_of
 from agent.preparation import Prepared, named
@@ -28,7 +29,8 @@ from tools.pruning.elastic import ElasticModel
 from tools.pruning.recalibration import SHARE, RecalibrationError, moment_bytes, recalibrate
 from tools.workbench import Workbench
 
-FORMAT = 1  # part of the context of the scores: raised when recalibration changes
+CPU_TOKENS, GPU_TOKENS = 4096, 16384  # in one forward pass
+FORMAT = 2  # part of the context of the scores: raised when recalibration changes
 
 
 @dataclass(frozen=True)
@@ -67,10 +69,9 @@ def recalibrated(prepared: Prepared, settings: Settings, found: Profile, view: V
     try:
         with view.phase("Recalibration") as progress:
             check_room(elastic)
-            batch = 2 if elastic.device.type == "cpu" else 8
-            other = elastic.recalibrated(
-                recalibrate(elastic, found, prepared.calibration, batch=batch, progress=progress)
-            )
+            text = pieces(prepared.calibration, settings.sequence_length)
+            batch = max(1, (CPU_TOKENS if elastic.device.type == "cpu" else GPU_TOKENS) // text.shape[1])
+            other = elastic.recalibrated(recalibrate(elastic, found, text, batch=batch, progress=progress))
     except (SelfPrunerError, torch.OutOfMemoryError) as error:
         reason = str(error).partition("\n")[0]
         return Recalibrated(Recalibration(searched=searched, recalibrated=None, failure=reason), elastic)
@@ -87,6 +88,18 @@ def recalibrated(prepared: Prepared, settings: Settings, found: Profile, view: V
         failure = None if fitness is not None else own.failure(found)
     facts = Recalibration(searched=searched, recalibrated=fitness, failure=failure)
     return Recalibrated(facts, other if facts.better else elastic, rows)
+
+
+def pieces(text: Tensor, length: int) -> Tensor:
+    """Calibration text [sequences, tokens] in sequences of `length`, as candidates are measured; shorter ones stay.
+
+    A sequence's first state, where attention rests, is far larger than the others and weighs heavily in every refit.
+    Few long sequences have few of them: refits on 16 sequences of 2,048 tokens failed on single passages that begin
+    otherwise (benchmarks/results/README.md), refits on the same text in 64 sequences did not.
+    """
+    if text.shape[1] <= length:
+        return text
+    return text[:, : text.shape[1] // length * length].reshape(-1, length)
 
 
 def recalibrated_context(context: str, profile: Profile) -> str:

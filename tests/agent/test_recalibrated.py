@@ -17,7 +17,7 @@ from agent import recalibrated as module
 from agent.finish import read_outcome
 from agent.outcome import Outcome, Recalibration, Row, recalibration_sentence
 from agent.preparation import prepare
-from agent.recalibrated import recalibrated, recalibrated_context
+from agent.recalibrated import pieces, recalibrated, recalibrated_context
 from agent.run_directory import RunDirectory
 from agent.settings import make_settings
 from agent.view import View
@@ -211,6 +211,12 @@ def outcome(facts: Recalibration | None) -> Outcome:
         **dict(rows=[Row(name="found", params=1)], differences=[], unseen={}, measured_on="", latency_setting=None),
         **dict(spent={}, yields=[], warnings=[], recalibration=facts),
     )
+
+
+def test_the_text_is_cut_into_sequences_as_long_as_those_that_are_measured():
+    text = torch.arange(2 * 10).reshape(2, 10)
+    assert pieces(text, 4).tolist() == [[0, 1, 2, 3], [4, 5, 6, 7], [10, 11, 12, 13], [14, 15, 16, 17]]
+    assert pieces(text, 10) is text and pieces(text, 16) is text  # what is shorter stays as it is
 
 
 def test_the_sentence_says_which_weights_and_why():

@@ -10,6 +10,8 @@ The dense and the pruned model walk over the calibration text together, sublayer
 stream of the pruned one would lack after the sublayer if that were kept at full width. E^T X beside X^T X gives the
 refit of every width from one factor (compensation.py), and the chosen width's takes the pruned model on. The target
 X W^T + s E makes up for a share s of the error; the less text there is, the more a small share keeps from overfitting.
+
+E is the small difference of two large states, so both streams are kept in float32 whatever the weights are in.
 """
 
 from __future__ import annotations
@@ -25,7 +27,7 @@ from memory.errors import SelfPrunerError
 from memory.profile import PARTS, Part, Profile
 from tools.pruning.calibration import INPUTS, Calibration, Features, Moments, Squares
 from tools.pruning.compensation import Compensator
-from tools.pruning.elastic import ElasticModel
+from tools.pruning.elastic import ElasticModel, branch
 from tools.pruning.store import Embedded, linear, output_projection
 
 SHARE = 0.5  # of the error, by default: on 32k tokens of text all of it overfits, none of it leaves it to pile up
@@ -48,8 +50,8 @@ def recalibrate(
     """The moments of the pruned model at `profile`, with the errors that its output projections are to make up for.
 
     `ElasticModel.recalibrated` makes a model of them. `elastic` stays as it is, and the moments are in the order of its
-    channels. Held in memory are two hidden states a token, the inputs of one output projection at a time, and the
-    moments.
+    channels. Held in memory are two hidden states a token in float32, the inputs of one output projection at a time,
+    and the moments.
 
     Args:
         elastic: A model with least-squares refits, not recalibrated itself; its damping applies.
@@ -65,7 +67,7 @@ def recalibrate(
     """
     _check(elastic, profile, input_ids, share)
     embedded = [elastic.embed(rows) for rows in input_ids.split(batch)]
-    states = [each.hidden for each in embedded]
+    states = [each.hidden.float() for each in embedded]
     walk = _Walk(elastic, embedded[0]._replace(hidden=states[0][:0]), list(states), states, share)
     del embedded, states
     refits = Compensator("lstsq", 0, elastic.damping)
@@ -119,14 +121,14 @@ class _Walk:
 
     elastic: ElasticModel
     beside: Embedded  # what the layers need beside a state; the same for all rows, for they are equally long
-    dense: list[Tensor]  # states [batch, length, hidden]
+    dense: list[Tensor]  # states [batch, length, hidden], float32
     pruned: list[Tensor]
     share: float
 
     def dense_on(self, place: _Place) -> None:
         """Take the dense model through `place`."""
         for number, state in enumerate(self.dense):
-            self.dense[number] = self._at_full_width(place, state)
+            self.dense[number] = state + self._added(place, state)
 
     def moments(self, place: _Place, channels: int) -> tuple[Features, Tensor, list[Tensor]]:
         """What `place` reads in the pruned model, where the dense one is through already.
@@ -146,7 +148,7 @@ class _Walk:
         ]
         try:
             for number, (dense, state) in enumerate(zip(self.dense, self.pruned, strict=True)):
-                error = (dense.float() - self._at_full_width(place, state).float()).flatten(0, -2)
+                error = (dense - (state + self._added(place, state))).flatten(0, -2)
                 carried += error.T @ seen[number].flatten(0, -2).float()
                 seen[number] = seen[number][..., :channels].clone()
         finally:
@@ -170,15 +172,11 @@ class _Walk:
         for number, rows in enumerate(inputs):
             self.pruned[number] = self.pruned[number] + functional.linear(rows, weight, bias)
 
-    def _at_full_width(self, place: _Place, state: Tensor) -> Tensor:
-        """The state after all units of `place` with their dense weights."""
-        width = self.elastic.space.units(place.part)
-        if place.part == "mlp":
-            return self.elastic.mlp_block(place.layer, place.index, width, state)
+    def _added(self, place: _Place, state: Tensor) -> Tensor:
+        """What all units of `place` with their dense weights add to `state`, in the type of the weights."""
         _, position_embeddings, masks = self.beside
-        return self.elastic.attention_block(
-            place.layer, place.index, width, state, position_embeddings, masks[place.index]
-        )
+        hidden = state.to(self.elastic.dtype)
+        return branch(place.layer, place.part, {}, hidden, position_embeddings, masks[place.index])
 
 
 def _check(elastic: ElasticModel, profile: Profile, input_ids: Tensor, share: float) -> None:
