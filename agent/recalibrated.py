@@ -76,7 +76,7 @@ def recalibrated(prepared: Prepared, settings: Settings, found: Profile, view: V
         reason = str(error).partition("\n")[0]
         return Recalibrated(Recalibration(searched=searched, recalibrated=None, failure=reason), elastic)
     with closing(recalibrated_memory(bench, found)) as memory:
-        own = replace(bench, elastic=other, memory=memory, walks=_walks(bench, other))
+        own = replace(bench, elastic=other, memory=memory, walks=walks_of(bench, other))
         with view.phase("Unseen text, recalibrated") as progress:
             fitness = unseen_fitness(own, settings, [found], progress).get(found)
         rows = {}
@@ -135,7 +135,8 @@ def available_memory() -> int | None:
     return 1024 * int(values["MemAvailable"].split()[0]) if "MemAvailable" in values else None
 
 
-def _walks(bench: Workbench, elastic: ElasticModel) -> dict[str, PopulationWalk]:
+def walks_of(bench: Workbench, elastic: ElasticModel) -> dict[str, PopulationWalk]:
+    """The walks of `bench` on another elastic model, on the same text beside the same dense targets."""
     return {
         name: PopulationWalk(
             elastic, elastic.store, walk.targets, walk.input_ids, state_memory=walk.state_memory, prefix_memory=0
