@@ -69,9 +69,9 @@ def recalibrated(prepared: Prepared, settings: Settings, found: Profile, view: V
     try:
         with view.phase("Recalibration") as progress:
             check_room(elastic)
-            text = pieces(prepared.calibration, settings.sequence_length)
-            batch = max(1, (CPU_TOKENS if elastic.device.type == "cpu" else GPU_TOKENS) // text.shape[1])
-            other = elastic.recalibrated(recalibrate(elastic, found, text, batch=batch, progress=progress))
+            ids = pieces(prepared.calibration, settings.sequence_length)
+            batch = max(1, (CPU_TOKENS if elastic.device.type == "cpu" else GPU_TOKENS) // ids.shape[1])
+            other = elastic.recalibrated(recalibrate(elastic, found, ids, batch=batch, progress=progress))
     except (SelfPrunerError, torch.OutOfMemoryError) as error:
         reason = str(error).partition("\n")[0]
         return Recalibrated(Recalibration(searched=searched, recalibrated=None, failure=reason), elastic)

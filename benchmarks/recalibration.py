@@ -57,7 +57,8 @@ def main() -> None:
         settings = make_settings({**run.settings, "memory": Path(folder) / "memory.sqlite"})
         prepared = prepare(settings, run.id, View())
         with closing(prepared.bench.memory):
-            bench, result = prepared.bench, {}
+            bench = prepared.bench
+            result: dict[str, dict[str, object]] = {}
             result["found"] = figures(prepared, bench.walks, profile)
             for length in map(int, options.lengths.split(",")):
                 text = pieces(prepared.calibration, length)
