@@ -11,11 +11,13 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from agent.atomic import atomic_write
+from agent.card_facts import PLACES
 from agent.compare.collect import DENSE, RECORD
 from agent.compare.comparison import Comparison, folder_of, record_path
 from agent.compare.plan import PlanError
 from agent.compare.report import RESULTS
 from agent.compare.results import Results
+from agent.settings import Settings
 
 
 def read_finished(comparison: Comparison, paths: Sequence[Path]) -> list[Results]:
@@ -25,6 +27,7 @@ def read_finished(comparison: Comparison, paths: Sequence[Path]) -> list[Results
         PlanError: one is missing or damaged, or its runs have other settings than `comparison`.
     """
     found = []
+    later = {name: value for name, value in Settings().to_toml().items() if name not in PLACES}
     for path in paths:
         file = path / RESULTS if path.is_dir() else path
         try:
@@ -33,7 +36,8 @@ def read_finished(comparison: Comparison, paths: Sequence[Path]) -> list[Results
             raise PlanError(f"--from {path}: {file} cannot be read: {error.strerror}") from error
         except ValueError as error:
             raise PlanError(f"--from {path}: {file} is not the results of a comparison") from error
-        mine, theirs = comparison.stated_settings(), results.settings
+        # a setting that results do not state came after them, and its default is what they were made with
+        mine, theirs = comparison.stated_settings(), {**later, **results.settings}
         for name in {**mine, **theirs}:
             if mine.get(name) != theirs.get(name):
                 raise PlanError(
