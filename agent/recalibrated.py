@@ -95,7 +95,7 @@ def pieces(text: Tensor, length: int) -> Tensor:
 
     A sequence's first state, where attention rests, is far larger than the others and weighs heavily in every refit.
     Few long sequences have few of them: refits on 16 sequences of 2,048 tokens failed on single passages that begin
-    otherwise (benchmarks/results/README.md), refits on the same text in 64 sequences did not.
+    otherwise (benchmarks/results/recalibration-50.json), refits on the same text in 64 sequences did not.
     """
     if text.shape[1] <= length:
         return text
