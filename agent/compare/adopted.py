@@ -6,13 +6,12 @@ machines and put together, and one whose run directories are gone can still grow
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 
 from agent.atomic import atomic_write
 from agent.card_facts import PLACES
-from agent.compare.collect import DENSE, RECORD
+from agent.compare.collect import DENSE, RECORD, keep_dense
 from agent.compare.comparison import Comparison, folder_of, record_path
 from agent.compare.plan import PlanError
 from agent.compare.report import RESULTS
@@ -48,9 +47,8 @@ def read_finished(comparison: Comparison, paths: Sequence[Path]) -> list[Results
     return found
 
 
-def adopt(comparison: Comparison, found: Sequence[Results]) -> int:
-    """Write the records of planned runs that `comparison` has not, and the dense figures; how many runs those are."""
-    adopted = 0
+def adopt(comparison: Comparison, found: Sequence[Results]) -> None:
+    """Write the records of planned runs that `comparison` has not, and the dense figures."""
     for results in found:
         known = {(run.arm, run.sparsity, run.seed): run for run in results.runs}
         for planned in comparison.planned():
@@ -59,8 +57,5 @@ def adopt(comparison: Comparison, found: Sequence[Results]) -> int:
                 folder = folder_of(comparison, planned)
                 folder.mkdir(parents=True, exist_ok=True)
                 atomic_write(folder / RECORD, run.model_dump_json(indent=1) + "\n")
-                adopted += 1
         if results.dense and not (comparison.path / DENSE).is_file():
-            content = {"texts": [text.model_dump() for text in results.dense], "units": results.units}
-            atomic_write(comparison.path / DENSE, json.dumps(content) + "\n")
-    return adopted
+            keep_dense(comparison.path, results.dense, results.units)

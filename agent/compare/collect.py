@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping, Sequence
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
@@ -143,9 +144,14 @@ def write_dense(folder: Path, prepared: Prepared) -> None:
         result = TextResult(
             text=name, kl=0.0, perplexity=perplexity(nll), kl_by_sequence=[0.0] * len(nll), nll_by_sequence=nll
         )
-        texts.append(result.model_dump())
-    units = {part: bench.budget.space.units(part) for part in PARTS}
-    atomic_write(folder / DENSE, json.dumps({"texts": texts, "units": units}) + "\n")
+        texts.append(result)
+    keep_dense(folder, texts, {part: bench.budget.space.units(part) for part in PARTS})
+
+
+def keep_dense(folder: Path, texts: Sequence[TextResult], units: Mapping[str, int]) -> None:
+    """Write what `read_dense` reads."""
+    content = {"texts": [text.model_dump() for text in texts], "units": units}
+    atomic_write(folder / DENSE, json.dumps(content) + "\n")
 
 
 def read_dense(folder: Path) -> tuple[list[TextResult], dict[str, int]]:
