@@ -7,10 +7,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from agent.preparation import budget_of, device_of, dtype_of
+from agent.preparation import budget_for, device_of, dtype_of
 from agent.settings import Settings
 from agent.texts import Wanted, wanted_texts
-from tools.models.families import space_of
 from tools.models.outline import ModelOutline, outline
 from tools.models.source import resolve
 from tools.pruning.budget import Budget
@@ -41,6 +40,6 @@ def check_target(settings: Settings, *, weights: bool = True) -> Target:
     source = resolve(settings.model, settings.revision, weights)
     device = device_of(settings)
     known = outline(source, tokenizer=not weights, trust_remote_code=settings.trust_remote_code, cache=settings.cache)
-    budget = budget_of(settings, space_of(known.model, settings.mlp_unit, settings.compensation == "bias"))
+    budget = budget_for(settings, known.model)
     texts = wanted_texts(settings, known.model.config.max_position_embeddings, device)
     return Target(known, device, dtype_of(settings, device), budget, texts)

@@ -19,7 +19,7 @@ from agent.arms import ARMS, Arm
 from agent.checks import Target, check_target
 from agent.estimate import Estimate, estimate
 from agent.footprint import Bytes, disk, memory
-from agent.founders import is_probed
+from agent.founders import all_profiles, is_probed
 from agent.preparation import check_room, refit_memory
 from agent.rates import Rates, Sizes
 from agent.rehearsal import Opening, rehearsal
@@ -78,7 +78,8 @@ def dry_run(settings: Settings) -> Bill:
     probed = is_probed(arm, prompts)
     remembered = settings.remembered if settings.memory_path.exists() else 0
     rates = Rates(settings, sizes, speed or AT_ONCE)
-    cost = estimate(rates, arm, rounds(settings, arm, remembered), talks, probed)
+    splits = max(0, len(all_profiles(target.budget)) - len(arm.founders))
+    cost = estimate(rates, arm, rounds(settings, arm, remembered, splits), talks, probed)
     fetched = to_be_fetched(settings, target)
     bundled = settings.model == target.outline.name and not model_folder(settings.cache).is_dir()
     unpacked = 4 * sizes.params if bundled and target.outline.to_fetch else 0

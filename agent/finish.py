@@ -210,6 +210,7 @@ def export_and_verify(
             folder,
             card_facts(prepared, settings, outcome, run),
             bench.walks[bench.main_text].input_ids[:VERIFIED_SEQUENCES, :VERIFIED_TOKENS],
+            serving=settings.target,
             replace=overwrite,
             progress=progress,
         )

@@ -13,9 +13,11 @@ from memory.profile import PARTS, Part, Profile
 from memory.records import Candidate, Proposer
 from prompts.templates import PromptSet
 from tools.evaluation.tool import charge, measure
+from tools.pruning.budget import Budget
 from tools.pruning.closed_forms import flap, owl
 from tools.pruning.operators import uniform
 from tools.pruning.sensitivity import Probe, SensitivityError, closed_form, cost_table
+from tools.pruning.uniform_budget import UniformBudget
 from tools.workbench import Progress, Workbench
 
 PROBE_STEP = -1  # probes belong to no turn: a run that finds them in the memory is not charged for them
@@ -91,6 +93,7 @@ def make_founders(bench: Workbench, arm: Arm, remembered: int) -> list[str]:
     known = best_known(bench, remembered) if arm.searches else []
     made: list[tuple[Profile, Proposer, str]] = [
         *((closed(bench, name), "seed", DETAILS[name]) for name in arm.founders),
+        *((profile, "seed", "another split") for profile in all_profiles(bench.budget)),
         *((profile, "memory", detail) for profile, detail in known),
     ]
     distinct: dict[Profile, tuple[Proposer, str]] = {}
@@ -115,6 +118,11 @@ def make_founders(bench: Workbench, arm: Arm, remembered: int) -> list[str]:
     ]
     bench.memory.record(*rows)  # all or none: a run that was killed has either its founders or has not begun
     return [row.id for row in rows]
+
+
+def all_profiles(budget: Budget) -> tuple[Profile, ...]:
+    """Every profile on a budget that has so few of them that none needs to be searched for, else ()."""
+    return budget.profiles if isinstance(budget, UniformBudget) else ()
 
 
 def best_known(bench: Workbench, limit: int) -> list[tuple[Profile, str]]:

@@ -19,6 +19,7 @@ from typing import Any, TypeVar
 import torch
 from safetensors import SafetensorError
 from torch import Tensor
+from transformers import PreTrainedModel
 
 from agent.settings import Settings, SettingsError, text_label
 from agent.texts import read_tasks, read_texts, reporting_key, slope_text
@@ -26,6 +27,7 @@ from agent.view import View
 from memory.store import Memory
 from tools.evaluation.targets import DenseTargets, TargetsError
 from tools.evaluation.walk import PopulationWalk
+from tools.export.serving import Units, expressible_heads, units_for
 from tools.models.bundled import cache_dir
 from tools.models.families import geometry, space_of
 from tools.models.outline import ModelOutline
@@ -35,6 +37,7 @@ from tools.pruning.calibration import FORMAT as CALIBRATION_FORMAT
 from tools.pruning.calibration import Calibration, CalibrationFileError, calibrate
 from tools.pruning.elastic import ElasticModel
 from tools.pruning.space import Space
+from tools.pruning.uniform_budget import UniformBudget
 from tools.workbench import FITNESS, Workbench
 
 FORMAT = 1  # part of every digest: raised when what is kept changes its meaning
@@ -112,11 +115,39 @@ def device_name(device: str) -> str:
     return f"{platform.processor() or platform.machine()} {torch.get_num_threads()} threads"
 
 
-def budget_of(settings: Settings, space: Space) -> Budget:
-    """The budget that the settings ask for."""
+def units_of(settings: Settings, config: Any) -> Units:
+    """The units that what will serve the result asks for."""
+    return units_for(
+        settings.target,
+        config,
+        mlp_unit=settings.mlp_unit,
+        tensor_parallel=settings.tensor_parallel,
+        bias=settings.compensation == "bias",
+    )
+
+
+def budget_for(settings: Settings, model: PreTrainedModel) -> Budget:
+    """The budget that the settings ask for, in units of `model`, which may be one without weights.
+
+    Raises:
+        SelfPrunerError: what no profile reaches, or what the format asked for cannot express.
+    """
+    units = units_of(settings, model.config)
+    space = space_of(model, units.mlp, settings.compensation == "bias", units.attention)
+    return budget_of(settings, space, model.config)
+
+
+def budget_of(settings: Settings, space: Space, config: Any) -> Budget:
+    """The budget that the settings ask for in `space`; `config` is the dense model's."""
     if settings.params is not None:
-        return Budget.from_params(space, parse_params(settings.params))
-    return Budget.from_sparsity(space, 0.2 if settings.sparsity is None else settings.sparsity)
+        budget = Budget.from_params(space, parse_params(settings.params))
+    else:
+        budget = Budget.from_sparsity(space, 0.2 if settings.sparsity is None else settings.sparsity)
+    if settings.target != "uniform":
+        return budget
+    heads = expressible_heads(settings.target, config)
+    units = frozenset(count // space.attention_unit for count in heads if count % space.attention_unit == 0)
+    return UniformBudget(space, budget.target_params, units)
 
 
 def prepare(settings: Settings, run: str, view: View) -> Prepared:
@@ -134,8 +165,7 @@ def prepare(settings: Settings, run: str, view: View) -> Prepared:
             cache=cache,
             progress=progress,
         )
-    # The target is checked before anything expensive is done.
-    budget_of(settings, space_of(loaded.model, settings.mlp_unit, settings.compensation == "bias"))
+    budget_for(settings, loaded.model)  # checked before anything expensive is done
     texts, digests = read_texts(settings, loaded, device, view)
     check_room(loaded, cache)
     key = {"format": FORMAT, "model": loaded.fingerprint, "dtype": dtype, "text": digest(texts["calibration"])}
@@ -147,15 +177,17 @@ def prepare(settings: Settings, run: str, view: View) -> Prepared:
             view,
         )
     with view.phase("Elastic model"):
+        units = units_of(settings, loaded.model.config)
         elastic = ElasticModel(
             loaded.model,
             calibration,
             importance=settings.importance,
             compensation=settings.compensation,
-            mlp_unit=settings.mlp_unit,
+            mlp_unit=units.mlp,
+            attention_unit=units.attention,
             refit_memory=refit_memory(device),
         )
-        budget = budget_of(settings, elastic.space)
+        budget = budget_of(settings, elastic.space, loaded.model.config)
     reporting = {name: f"reporting {digests[reporting_key(name)]}" for name in settings.reporting_texts}
     walks = {FITNESS: make_walk(elastic, texts["fitness"], cache, key, PREFIX_MEMORY, view)}
     for name, text in reporting.items():  # nothing comes back to reporting text, so none of its states are kept
@@ -165,6 +197,7 @@ def prepare(settings: Settings, run: str, view: View) -> Prepared:
         "importance": settings.importance,
         "compensation": settings.compensation,
         "mlp_unit": elastic.space.mlp_unit,
+        **({"attention_unit": units.attention} if units.attention > 1 else {}),
         "fitness": digests["fitness"],  # of the whole text: how much of it is measured is up to each run
         "length": settings.sequence_length,
     }

@@ -27,16 +27,18 @@ class Round:
     measured: tuple[int, ...]  # candidates measured for the first time at each fidelity
 
 
-def rounds(settings: Settings, arm: Arm, remembered: int = 0) -> tuple[Round, ...]:
+def rounds(settings: Settings, arm: Arm, remembered: int = 0, splits: int = 0) -> tuple[Round, ...]:
     """The generations of a run, the first population first.
 
     Args:
         settings: the settings of the run.
         arm: who decides.
         remembered: profiles of earlier runs that it starts with.
+        splits: founders besides the arm's own, where the budget has so few profiles that all are measured.
     """
     remembered = remembered if arm.searches else 0
-    seeds = len(arm.founders) + remembered
+    named = len(arm.founders) + splits
+    seeds = named + remembered
     made = max(0, min(settings.initial if arm.initial else 0, settings.evaluations - seeds))
     known = arm.asks_brain and "uniform" in arm.founders  # on the first fidelity: prompts quote it from the start
     found = [
@@ -45,7 +47,7 @@ def rounds(settings: Settings, arm: Arm, remembered: int = 0) -> tuple[Round, ..
             made=made,
             by_brain=_most(arm.initial, made) if arm.initial else 0,
             share=quotas([], arm.initial, made).get("brain", 0),
-            measured=_stages(seeds + made, len(arm.founders), len(settings.fidelity), known),
+            measured=_stages(seeds + made, named, len(settings.fidelity), known),
         )
     ]
     evaluated = found[0].measured[0]

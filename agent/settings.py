@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from agent.arms import ARMS, ArmName
 from memory.errors import SelfPrunerError
+from tools.export.serving import Serving
 from tools.pruning.budget import ParamsTextError, parse_params
 
 Count = Annotated[int, Field(ge=1)]
@@ -45,6 +46,14 @@ class Settings(BaseModel):
     )
     params: str | None = Field(None, description="total parameters to keep instead, such as 49B or 110M")
     mlp_unit: int | None = Field(None, ge=8, multiple_of=8, description="channels in an MLP unit (default 128 or 32)")
+
+    # What will serve it
+    target: Serving = Field(
+        "transformers",
+        description="what will serve the result: vllm keeps widths where its kernels are fast, vllm-native cuts MLPs "
+        "only, for vLLM's own DeciLM, and uniform gives all layers one width, for stock classes",
+    )
+    tensor_parallel: Count = Field(1, description="devices that share a layer, with --target vllm or vllm-native")
 
     # How the model is cut
     importance: Literal["wanda-sp", "flap", "magnitude"] = Field("wanda-sp", description="order of units in a layer")
@@ -134,8 +143,23 @@ class Settings(BaseModel):
     memory: Path | None = Field(None, description="memory file shared by runs (default memory.sqlite beside the runs)")
     cache: Path | None = Field(None, description="folder for downloaded and derived files (default ~/.cache)")
 
+    @model_validator(mode="before")
+    @classmethod
+    def _arm_of_target(cls, values: Any) -> Any:
+        """Layers of one width leave so few profiles that all of them are measured: there is nothing to search."""
+        if isinstance(values, dict) and values.get("target") == "uniform":
+            return {"arm": "uniform", **values}
+        return values
+
     @model_validator(mode="after")
     def _agree(self) -> Settings:
+        if self.target == "uniform" and self.arm != "uniform":
+            raise ValueError(
+                f"--target uniform leaves so few profiles that --arm uniform measures all of them: {self.arm} has "
+                "nothing to search"
+            )
+        if self.tensor_parallel > 1 and self.target == "transformers":
+            raise ValueError("--tensor-parallel is for --target vllm, vllm-native or uniform")
         if self.sparsity is not None and self.params is not None:
             raise ValueError("--sparsity and --params state the same target: give only one of them")
         if list(self.fidelity) != sorted(set(self.fidelity)):

@@ -98,7 +98,7 @@ def one(comparison: Comparison, planned: PlannedRun, shared: Prepared, view: Vie
     ):
         bench = replace(
             shared.bench,
-            budget=budget_of(settings, shared.bench.elastic.space),
+            budget=budget_of(settings, shared.bench.elastic.space, shared.loaded.model.config),
             memory=memory,
             run=run.id,
             probes=(),

@@ -2,7 +2,8 @@
 
 Everything is written to `<folder>.partial` and renamed at the end, so `folder` either is complete or does not exist.
 `config.json` keeps the dense widths as global values and states every layer's own in `per_layer_config`, which
-transformers and vLLM both read; `modeling_self_pruner.py` beside it builds the layers from there.
+transformers and vLLM both read; `modeling_self_pruner.py` beside it builds the layers from there. For vLLM's own DeciLM
+class only the architecture's name differs. A model of one width is an ordinary checkpoint of its family instead.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from safetensors.torch import save_file
 from memory.errors import SelfPrunerError
 from memory.profile import Profile
 from tools.export.card import CardFacts, model_card
+from tools.export.serving import Serving, check_profile
 
 if TYPE_CHECKING:
     from transformers import PreTrainedConfig
@@ -62,6 +64,7 @@ def export(
     folder: Path,
     card: CardFacts,
     *,
+    serving: Serving = "transformers",
     generation_config: Any = None,
     replace: bool = False,
     shard_bytes: int = SHARD_BYTES,
@@ -75,6 +78,7 @@ def export(
         tokenizer: Its tokenizer, or None to leave it out.
         folder: Where to; must not exist yet unless `replace`.
         card: What the model card states.
+        serving: What will serve it.
         generation_config: Defaults to the target model's own.
         replace: Put the new folder in the place of an existing one, once it is complete.
         shard_bytes: Largest size of one safetensors file, in bytes.
@@ -83,7 +87,9 @@ def export(
     Raises:
         ExportError: The folder exists already, or there is no room or no permission to write it.
         ElasticModelError: The profile is not one of the model's.
+        ServingError: The format cannot express the profile.
     """
+    config = pruned_config(elastic, profile, serving)
     folder = Path(os.path.abspath(folder))
     if os.path.lexists(folder) and not replace:
         raise ExportError(f"{str(folder)!r} exists already; name a folder that does not.")
@@ -92,8 +98,9 @@ def export(
         tensors = elastic.smaller_state_dict(profile)
         _check_room(folder, tensors)
         shards = _write_weights(tensors, partial, shard_bytes, progress)
-        pruned_config(elastic, profile).save_pretrained(partial)
-        shutil.copyfile(MODELING_FILE, partial / MODELING_FILE.name)
+        config.save_pretrained(partial)
+        if serving != "uniform":
+            shutil.copyfile(MODELING_FILE, partial / MODELING_FILE.name)
         if tokenizer is not None:
             tokenizer.save_pretrained(partial)
         # to_json_file and not save_pretrained: published configs exist that the latter refuses to write
@@ -109,10 +116,17 @@ def export(
     return Exported(folder, parameters, size, shards)
 
 
-def pruned_config(elastic: ElasticModel, profile: Profile) -> PreTrainedConfig:
-    """The config of the smaller model: dense widths globally, each layer's own in `per_layer_config`."""
+def pruned_config(elastic: ElasticModel, profile: Profile, serving: Serving = "transformers") -> PreTrainedConfig:
+    """The config of the smaller model: dense widths globally, each layer's own in `per_layer_config`.
+
+    For the serving format `uniform` it is the family's own with the one width of all layers.
+
+    Raises:
+        ServingError: The format cannot express the profile.
+    """
     from tools.export import modeling_self_pruner
 
+    check_profile(serving, elastic.space, profile)
     dense = elastic.model.config
     stem = _CLASS_STEMS[dense.model_type]
     heads_per_group = dense.num_attention_heads // dense.num_key_value_heads
@@ -120,10 +134,20 @@ def pruned_config(elastic: ElasticModel, profile: Profile) -> PreTrainedConfig:
     settings = dense.to_dict()
     for key in ("model_type", "architectures", "auto_map", "transformers_version", "quantization_config"):
         settings.pop(key, None)
+    settings |= {"head_dim": head_dim, "dtype": str(elastic.dtype).removeprefix("torch.")}
+    if serving == "uniform":
+        groups, channels = elastic.space.sizes(profile)[0]
+        settings |= {
+            "architectures": [type(elastic.model).__name__],
+            "num_attention_heads": groups * heads_per_group,
+            "num_key_value_heads": groups,
+            "intermediate_size": channels,
+        }
+        stock = type(dense)(**settings)
+        stock.name_or_path = ""
+        return stock
     settings |= {
-        "head_dim": head_dim,
-        "dtype": str(elastic.dtype).removeprefix("torch."),
-        "architectures": [f"{stem}ForCausalLM"],
+        "architectures": ["DeciLMForCausalLM" if serving == "vllm-native" else f"{stem}ForCausalLM"],
         "auto_map": {  # the config first: vLLM resolves them in this order
             "AutoConfig": f"{MODELING_FILE.stem}.{stem}Config",
             "AutoModel": f"{MODELING_FILE.stem}.{stem}Model",
@@ -133,12 +157,14 @@ def pruned_config(elastic: ElasticModel, profile: Profile) -> PreTrainedConfig:
             layer: {
                 "num_attention_heads": groups * heads_per_group,
                 "num_key_value_heads": groups,
-                "intermediate_size": blocks * elastic.space.mlp_unit,
+                "intermediate_size": channels,
             }
-            for layer, (groups, blocks) in enumerate(zip(profile.attention, profile.mlp, strict=True))
+            for layer, (groups, channels) in enumerate(elastic.space.sizes(profile))
         },
         "allow_global_per_layer_attribute_access": True,  # engines look at the global widths before the layers'
         "serialize_explicit_per_layer_config": True,
+        # DeciLM has biases where these say so: those of queries, keys and values alone in Qwen2
+        **({"qkv_bias": True} if serving == "vllm-native" and dense.model_type == "qwen2" else {}),
         "compensation_bias": elastic.compensation == "bias",  # o_proj and down_proj then have biases in any family
     }
     config = getattr(modeling_self_pruner, f"{stem}Config")(**settings)

@@ -8,6 +8,7 @@ channels; forward, KV cache, attention backends and generation are inherited unc
 """
 
 from collections.abc import Iterator
+from types import SimpleNamespace
 from typing import Any
 
 from huggingface_hub.dataclasses import strict
@@ -37,6 +38,17 @@ class PrunedConfig:
 
     def validate_architecture(self) -> None:
         """Allow any number of query heads: with an explicit `head_dim` they need not divide the hidden size."""
+
+    @property
+    def block_configs(self) -> list[SimpleNamespace]:
+        """The layers as vLLM's own class of layers of unequal MLPs (DeciLM) reads them."""
+        heads = self.num_attention_heads // self.num_key_value_heads  # type: ignore[attr-defined]
+        attention = SimpleNamespace(no_op=False, n_heads_in_group=heads)
+        widths = [self.per_layer_config[index].intermediate_size for index in range(self.num_hidden_layers)]  # type: ignore[attr-defined]
+        return [
+            SimpleNamespace(attention=attention, ffn=SimpleNamespace(no_op=False, intermediate_size=width))
+            for width in widths
+        ]
 
     def __iter__(self) -> Iterator[str]:
         """Leave out what differs from layer to layer: it has no one value, and transformers warns when asked for it."""

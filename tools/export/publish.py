@@ -14,6 +14,7 @@ from safetensors import SafetensorError
 from memory.profile import Profile
 from tools.export.card import CardFacts
 from tools.export.checkpoint import Exported, ExportError, export, system_reason
+from tools.export.serving import Serving
 from tools.export.verify import Verification, VerificationError, record_expected, verify
 
 if TYPE_CHECKING:
@@ -30,6 +31,7 @@ def publish(
     card: CardFacts,
     input_ids: Tensor,
     *,
+    serving: Serving = "transformers",
     replace: bool = False,
     device: str = "cpu",
     progress: Callable[[int, int], None] | None = None,
@@ -45,6 +47,7 @@ def publish(
         folder: Where to; must not exist yet unless `replace`.
         card: What the model card states.
         input_ids: Token ids of a few sequences; their logits are held in memory, [batch, length, vocab].
+        serving: What will serve it.
         replace: Put the new folder in the place of an existing one.
         device: Where the new process runs the model; the elastic model's weights are still in memory beside it.
         progress: Called with (bytes of weights written, bytes of weights in all).
@@ -53,7 +56,7 @@ def publish(
         ExportError: The folder could not be written.
         VerificationError: The folder does not load or computes something else.
     """
-    exported = export(elastic, profile, tokenizer, folder, card, replace=replace, progress=progress)
+    exported = export(elastic, profile, tokenizer, folder, card, serving=serving, replace=replace, progress=progress)
     try:
         with tempfile.TemporaryDirectory(prefix="self-pruner-expected-") as temporary:
             expected = record_expected(elastic, profile, input_ids, Path(temporary) / "expected.safetensors")

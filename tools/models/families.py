@@ -26,6 +26,10 @@ class MlpUnitError(SelfPrunerError):
     """The size of the MLP unit does not fit the model."""
 
 
+class AttentionUnitError(SelfPrunerError):
+    """The size of the attention unit does not fit the model."""
+
+
 @dataclass(frozen=True, slots=True)
 class Family:
     """One model family: `model_type` in config.json and the causal LM class of transformers."""
@@ -123,7 +127,9 @@ def mlp_unit_of(shape: Geometry, mlp_unit: int | None = None) -> int:
     )
 
 
-def space_of(model: nn.Module, mlp_unit: int | None = None, compensation_bias: bool = False) -> Space:
+def space_of(
+    model: nn.Module, mlp_unit: int | None = None, compensation_bias: bool = False, attention_unit: int = 1
+) -> Space:
     """The space of profiles of a dense `model`, its parameter counts read from the modules' shapes.
 
     Rows of the q, k, v, gate and up projections belong to units with their biases, and so do the columns of o_proj and
@@ -133,26 +139,34 @@ def space_of(model: nn.Module, mlp_unit: int | None = None, compensation_bias: b
         model: a causal LM of a supported family.
         mlp_unit: channels in an MLP unit; None for the default of `mlp_unit_of`.
         compensation_bias: whether bias compensation adds a bias to every o_proj and down_proj that has none.
+        attention_unit: KV groups in an attention unit.
 
     Raises:
         MlpUnitError: when the MLP unit does not fit the model.
+        AttentionUnitError: when the attention unit does not.
     """
     shape = geometry(model.config)
     unit = mlp_unit_of(shape, mlp_unit)
+    if attention_unit < 1 or shape.n_groups % attention_unit:
+        raise AttentionUnitError(
+            f"an attention unit of {attention_unit} KV groups does not fit: it must divide the {shape.n_groups} of a layer"
+        )
+    n_groups = shape.n_groups // attention_unit
     layer = next(decoder_layers(model))
     attention, mlp = layer.self_attn, layer.mlp
     group_params = shape.group_width * (_row_params(attention.q_proj) + attention.o_proj.out_features)
     group_params += shape.head_dim * (_row_params(attention.k_proj) + _row_params(attention.v_proj))
+    group_params *= attention_unit
     block_params = unit * (_row_params(mlp.gate_proj) + _row_params(mlp.up_proj) + mlp.down_proj.out_features)
     n_blocks = shape.intermediate // unit
     total = sum(parameter.numel() for parameter in model.parameters())  # tied weights are listed once
-    fixed = total - shape.n_layers * (shape.n_groups * group_params + n_blocks * block_params)
+    fixed = total - shape.n_layers * (n_groups * group_params + n_blocks * block_params)
     if compensation_bias:
         added = sum(
             projection.out_features for projection in (attention.o_proj, mlp.down_proj) if projection.bias is None
         )
         fixed += shape.n_layers * added
-    return Space(shape.n_layers, shape.n_groups, n_blocks, group_params, block_params, fixed, unit)
+    return Space(shape.n_layers, n_groups, n_blocks, group_params, block_params, fixed, unit, attention_unit)
 
 
 def decoder_layers(model: nn.Module) -> Iterator[Any]:

@@ -44,6 +44,7 @@ class ElasticModel:
         importance: Importance = "wanda-sp",
         compensation: Compensation = "lstsq",
         mlp_unit: int | None = None,
+        attention_unit: int = 1,
         refit_memory: int = 2 << 30,
         damping: float = 0.01,
     ) -> None:
@@ -55,6 +56,7 @@ class ElasticModel:
             importance: The score that orders the units.
             compensation: What makes up for removed units.
             mlp_unit: Channels in an MLP unit; None takes the default of the model's size.
+            attention_unit: KV groups in an attention unit.
             refit_memory: Bytes that remembered refits and factors may take.
             damping: Of the least-squares refit, as a share of the mean Gram diagonal.
 
@@ -64,7 +66,7 @@ class ElasticModel:
         if getattr(model, _REORDERED, False):
             raise ElasticModelError("this model is reordered already; load it again to make another elastic model")
         self.model = model
-        self.space = space_of(model, mlp_unit, compensation == "bias")
+        self.space = space_of(model, mlp_unit, compensation == "bias", attention_unit)
         self.importance: Importance = importance
         self.compensation: Compensation = compensation
         self.store = ResidentLayers(model)
@@ -74,7 +76,7 @@ class ElasticModel:
         self._head_dim, self._heads_per_group = shape.head_dim, shape.heads_per_group
         self._check_calibration()
         layers = [self._layer(index) for index in range(len(self.store))]
-        self.orders = importance_orders(layers, calibration, self.space.n_groups, importance)
+        self.orders = importance_orders(layers, calibration, shape.n_groups, importance)
         for index, layer in enumerate(layers):
             self._reorder(layer, index)
         setattr(model, _REORDERED, True)
@@ -173,15 +175,17 @@ class ElasticModel:
 
     def channels(self, part: Part, width: int) -> int:
         """Input channels of the output projection that `width` units are."""
-        unit = self._heads_per_group * self._head_dim if part == "attention" else self.space.mlp_unit
-        return width * unit
+        if part == "mlp":
+            return width * self.space.mlp_unit
+        return width * self.space.attention_unit * self._heads_per_group * self._head_dim
 
     def _rows(self, part: Part, width: int) -> dict[str, int]:
         """Rows that `width` units have in the other projections."""
         channels = self.channels(part, width)
         if part == "mlp":
             return {"gate_proj": channels, "up_proj": channels}
-        return {"q_proj": channels, "k_proj": width * self._head_dim, "v_proj": width * self._head_dim}
+        keys = channels // self._heads_per_group
+        return {"q_proj": channels, "k_proj": keys, "v_proj": keys}
 
     # --- running ------------------------------------------------------------------------------------------------
 
@@ -200,7 +204,7 @@ class ElasticModel:
         position_embeddings: tuple[Tensor, Tensor],
         attention_mask: Tensor | None = None,
     ) -> Tensor:
-        """Norm, attention with `width` KV groups, residual: [batch, length, hidden] to the same shape."""
+        """Norm, attention with `width` units, residual: [batch, length, hidden] to the same shape."""
         overrides = self._overrides(layer, index, "attention", width)
         return hidden + branch(layer, "attention", overrides, hidden, position_embeddings, attention_mask)
 

@@ -11,17 +11,19 @@ from memory.profile import Part, Profile
 class Space:
     """Units and parameters of a model, the same in every layer as in all supported families.
 
-    A KV group is one key/value head with the query heads it serves; an MLP unit is `mlp_unit` neighbouring channels.
+    An attention unit is `attention_unit` KV groups, each one key/value head with the query heads it serves: one unless an
+    engine wants head counts that divide. An MLP unit is `mlp_unit` neighbouring channels.
     Parameters of units are prunable; all others (embeddings, norms, head, biases no unit owns) are fixed.
     """
 
     n_layers: int
-    n_groups: int  # KV groups a layer, dense
+    n_groups: int  # attention units a layer, dense
     n_blocks: int  # MLP units a layer, dense
-    group_params: int  # parameters of one KV group, biases included
+    group_params: int  # parameters of one attention unit, biases included
     block_params: int  # parameters of one MLP unit, biases included
     fixed_params: int  # parameters that no profile removes
     mlp_unit: int  # channels in an MLP unit
+    attention_unit: int = 1  # KV groups in an attention unit
 
     def units(self, part: Part) -> int:
         """Units of `part` in a dense layer."""
@@ -54,6 +56,13 @@ class Space:
     def params(self, profile: Profile) -> int:
         """All parameters of the pruned model."""
         return self.fixed_params + self.prunable_params(profile)
+
+    def sizes(self, profile: Profile) -> list[tuple[int, int]]:
+        """KV groups and MLP channels of every layer, as a checkpoint's config states them."""
+        return [
+            (groups * self.attention_unit, blocks * self.mlp_unit)
+            for groups, blocks in zip(profile.attention, profile.mlp, strict=True)
+        ]
 
     def sparsity(self, profile: Profile) -> float:
         """Share of prunable decoder-block parameters that `profile` removes, 0 for the dense model."""
