@@ -1,12 +1,12 @@
 """What will serve the result, and what that asks of a profile: of which units it is made, and what cannot be expressed.
 
 A search that knows its engine needs no repair afterwards. All that an engine wants follows from the size of the units:
-widths that divide, head counts that divide, attention left whole. So the space of profiles is the only thing that changes.
+widths that divide, head counts that divide, attention left whole. So nothing but the space of profiles changes.
 
 - transformers: anything; the checkpoint brings its own modelling file.
 - vllm: the same folder on vLLM's transformers backend. MLP widths are multiples of 128 (64 for small models), because
   matrix kernels lose what unaligned widths save, and head counts are multiples of the tensor-parallel size.
-- vllm-native: vLLM's own DeciLM class (`nemotron_nas.py`), which takes one MLP width a layer and one head count for all.
+- vllm-native: vLLM's own DeciLM class (`nemotron_nas.py`), which takes an MLP width a layer and one head count for all.
 - uniform: one width for all layers, which the family's stock class loads without any code of ours.
 """
 
@@ -64,12 +64,12 @@ def units_for(
     mlp = _aligned_unit(target, shape, mlp_unit) if aligned else mlp_unit_of(shape, mlp_unit)
     if mlp % tensor_parallel:
         raise ServingError(
-            f"--tensor-parallel {tensor_parallel} does not divide an MLP unit of {mlp} channels, as it must to share it out"
+            f"--tensor-parallel {tensor_parallel} does not divide an MLP unit of {mlp} channels: it can't be shared out"
         )
     if shape.n_groups % tensor_parallel:
         raise ServingError(
-            f"--tensor-parallel {tensor_parallel} does not divide the model's {shape.n_groups} KV heads, as it must to "
-            "share them out"
+            f"--tensor-parallel {tensor_parallel} does not divide the model's {shape.n_groups} KV heads: they can't be "
+            "shared out"
         )
     return Units(mlp, shape.n_groups if target == "vllm-native" else tensor_parallel)
 
@@ -95,13 +95,13 @@ def check_profile(target: Serving, space: Space, profile: Profile) -> None:
     for layer, (groups, blocks) in enumerate(zip(profile.attention, profile.mlp, strict=True)):
         if target == "vllm-native" and groups < space.n_groups:
             raise ServingError(
-                f"--target vllm-native cannot express layer {layer}: it keeps {groups} of {space.n_groups} attention units, "
-                "and DeciLM has one number of heads for all layers; --target vllm takes it"
+                f"--target vllm-native cannot express layer {layer}: it keeps {groups} of {space.n_groups} attention "
+                "units, and DeciLM has one number of heads for all layers; --target vllm takes it"
             )
         if target == "uniform" and (groups, blocks) != (profile.attention[0], profile.mlp[0]):
             raise ServingError(
-                f"--target uniform cannot express layer {layer}: it keeps {groups} attention and {blocks} MLP units, layer 0 "
-                f"keeps {profile.attention[0]} and {profile.mlp[0]}; --target transformers takes it"
+                f"--target uniform cannot express layer {layer}: it keeps {groups} attention and {blocks} MLP units, "
+                f"layer 0 keeps {profile.attention[0]} and {profile.mlp[0]}; --target transformers takes it"
             )
 
 
@@ -121,12 +121,12 @@ def _check_native(config: Any) -> None:
     family = family_of(config).model_type
     if family not in NATIVE_FAMILIES:
         raise ServingError(
-            f"--target vllm-native cannot express layer 0 of a {family} model: DeciLM's attention has no norms of queries "
-            f"and keys; it takes {', '.join(NATIVE_FAMILIES)}, and --target vllm takes {family} too"
+            f"--target vllm-native cannot express layer 0 of a {family} model: DeciLM's attention has no norms of "
+            f"queries and keys; it takes {', '.join(NATIVE_FAMILIES)}, and --target vllm takes {family} too"
         )
     window = getattr(config, "sliding_window", None)
     if window is not None and window < config.max_position_embeddings and getattr(config, "use_sliding_window", True):
         raise ServingError(
-            f"--target vllm-native cannot express layer 0: its attention slides over {window} tokens, DeciLM's does not; "
-            "--target vllm takes it"
+            f"--target vllm-native cannot express layer 0: its attention slides over {window} tokens, DeciLM's does "
+            "not; --target vllm takes it"
         )

@@ -149,7 +149,8 @@ def space_of(
     unit = mlp_unit_of(shape, mlp_unit)
     if attention_unit < 1 or shape.n_groups % attention_unit:
         raise AttentionUnitError(
-            f"an attention unit of {attention_unit} KV groups does not fit: it must divide the {shape.n_groups} of a layer"
+            f"an attention unit of {attention_unit} KV groups does not fit: it must divide the {shape.n_groups} of a "
+            "layer"
         )
     n_groups = shape.n_groups // attention_unit
     layer = next(decoder_layers(model))

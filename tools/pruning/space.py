@@ -11,8 +11,8 @@ from memory.profile import Part, Profile
 class Space:
     """Units and parameters of a model, the same in every layer as in all supported families.
 
-    An attention unit is `attention_unit` KV groups, each one key/value head with the query heads it serves: one unless an
-    engine wants head counts that divide. An MLP unit is `mlp_unit` neighbouring channels.
+    An attention unit is `attention_unit` KV groups, each one key/value head with the query heads it serves: one unless
+    an engine wants head counts that divide. An MLP unit is `mlp_unit` neighbouring channels.
     Parameters of units are prunable; all others (embeddings, norms, head, biases no unit owns) are fixed.
     """
 
