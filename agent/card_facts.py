@@ -51,6 +51,8 @@ def card_facts(prepared: Prepared, settings: Settings, outcome: Outcome, run: Ru
         versions={name: str(version) for name, version in environment.get("versions", {}).items() if version},
         fingerprint=prepared.loaded.fingerprint,
         tasks=card_tasks(outcome),
+        serving=settings.target,
+        tensor_parallel=settings.tensor_parallel,
         license="apache-2.0" if prepared.loaded.name == "smollm2-135m" else None,
     )
 

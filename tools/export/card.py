@@ -12,10 +12,17 @@ from huggingface_hub import ModelCard, ModelCardData
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from memory.profile import Profile
+from tools.export.serving import Serving
 from tools.pruning.space import Space
 
 TEMPLATE = Path(__file__).with_name("card.md.j2")
 Name = Literal["dense", "uniform", "found", "found, recalibrated"]
+_ENGINES: dict[Serving, str] = {
+    "transformers": "vLLM, through its transformers backend, with this folder's code",
+    "vllm": "vLLM, through its transformers backend, with this folder's code",
+    "vllm-native": "vLLM, with its own class DeciLM; the folder's code is read for its config alone",
+    "uniform": "vLLM, with its own class of this family",
+}
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
 
 
@@ -61,6 +68,8 @@ class CardFacts:
     versions: Mapping[str, str] = field(default_factory=dict)
     fingerprint: str = ""  # of the base model's weights
     tasks: CardTasks | None = None  # None where they were not measured
+    serving: Serving = "transformers"
+    tensor_parallel: int = 1  # devices that share a layer
     limitations: tuple[str, ...] = ()  # sentences beside the general ones
 
 
@@ -72,10 +81,15 @@ def model_card(facts: CardFacts, profile: Profile, space: Space) -> ModelCard:
     environment.filters |= {"number": _number, "cell": _cell, "fence": _fence}
     page = environment.get_template(TEMPLATE.name).render(
         facts=facts,
+        trust="" if facts.serving == "uniform" else ", trust_remote_code=True",
+        engine=_ENGINES[facts.serving],
+        serve=serve_command(facts.serving, facts.tensor_parallel),
         rows=facts.rows,
         profile=profile,
         space=space,
-        channels=[width * space.mlp_unit for width in profile.mlp],
+        groups=[groups for groups, _ in space.sizes(profile)],
+        dense_groups=space.n_groups * space.attention_unit,
+        channels=[channels for _, channels in space.sizes(profile)],
         dense_channels=space.n_blocks * space.mlp_unit,
         parameters=space.params(profile),
         dense_parameters=space.params(space.dense()),
@@ -90,6 +104,18 @@ def model_card(facts: CardFacts, profile: Profile, space: Space) -> ModelCard:
         tags=["self-pruner", "structured-pruning", "custom_code", facts.family],
     )
     return ModelCard(f"---\n{data.to_yaml()}\n---\n\n{page}")
+
+
+def serve_command(serving: Serving, tensor_parallel: int = 1) -> str:
+    """How vLLM serves a checkpoint in the folder one is in."""
+    words = ["vllm serve ."]
+    if serving != "uniform":
+        words.append("--trust-remote-code")
+    if serving in ("transformers", "vllm"):
+        words.append("--model-impl transformers")
+    if tensor_parallel > 1:
+        words.append(f"--tensor-parallel-size {tensor_parallel}")
+    return " ".join(words)
 
 
 def _number(value: float | None, digits: int) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 from huggingface_hub import ModelCard
 
 from memory.profile import Profile
@@ -121,3 +122,18 @@ def test_without_tasks_the_card_says_so_and_shows_no_table():
     text = str(card())
     assert "Zero-shot" not in text
     assert "; task accuracy and safety behaviour were not measured again" in text
+
+
+@pytest.mark.parametrize(
+    "serving, devices, command, code",
+    [
+        ("transformers", 1, "vllm serve . --trust-remote-code --model-impl transformers", True),
+        ("vllm", 4, "vllm serve . --trust-remote-code --model-impl transformers --tensor-parallel-size 4", True),
+        ("vllm-native", 1, "vllm serve . --trust-remote-code", True),
+        ("uniform", 2, "vllm serve . --tensor-parallel-size 2", False),
+    ],
+)
+def test_the_command_that_serves_it_is_that_of_its_format(serving, devices, command, code):
+    text = card(serving=serving, tensor_parallel=devices).text
+    assert f"\n{command}\n" in text
+    assert ("trust_remote_code=True" in text) is code

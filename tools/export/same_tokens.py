@@ -1,0 +1,188 @@
+"""Does another engine write what transformers writes? Greedy tokens of the same prompts, in processes of their own.
+
+Both compute in float32, where kernels differ in the last digits only, so a checkpoint that an engine reads wrongly
+cannot hide. Where two tokens are all but equally likely the last digits decide: the gap of the logits at the first
+difference tells such a tie from a fault.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from memory.errors import SelfPrunerError
+from tools.export.checkpoint import MODELING_FILE
+
+GREEDY_SCRIPT = Path(__file__).with_name("greedy.py")
+NEW_TOKENS = 16
+TIE = 1e-3  # logits nearer than this are a tie in float32
+PROMPTS = (
+    "The capital of France is",
+    "Water boils at a temperature of",
+    "Once upon a time, in a small village by the sea,",
+    "def fibonacci(n):\n    ",
+    "The three states of matter are",
+    "To make bread, mix flour with",
+    "In 1969, the first person to walk on the Moon",
+    "Question: What is 12 plus 30?\nAnswer:",
+)
+
+Engine = Literal["transformers", "vllm"]
+
+
+class EngineError(SelfPrunerError):
+    """An engine did not load a checkpoint, or was not given one that may be loaded."""
+
+
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """Where two engines part."""
+
+    prompt: int  # counted from 0
+    token: int  # of those written, counted from 0
+    gap: float  # between the two best logits of transformers there
+
+    @property
+    def is_tie(self) -> bool:
+        """Whether rounding decides there."""
+        return self.gap < TIE
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """Two engines on the same prompts."""
+
+    engine: str  # name and version
+    reference: str  # of transformers
+    prompts: int
+    tokens: int  # written for each prompt
+    differences: tuple[Difference, ...]  # the first of each prompt that has one
+
+    @property
+    def ok(self) -> bool:
+        """Whether all tokens are the same, ties aside."""
+        return all(difference.is_tie for difference in self.differences)
+
+
+def check_code(folder: Path, trusted: bool = False) -> None:
+    """Refuse a folder whose Python code is not ours, unless the user trusts it.
+
+    Raises:
+        EngineError: no checkpoint, or code that nobody vouches for.
+    """
+    if not (folder / "config.json").is_file():
+        raise EngineError(f"{str(folder)!r} is no checkpoint: it has no config.json")
+    ours = MODELING_FILE.read_bytes()
+    foreign = [
+        path.name
+        for path in sorted(folder.glob("*.py"))
+        if path.name != MODELING_FILE.name or path.read_bytes() != ours
+    ]
+    if foreign and not trusted:
+        raise EngineError(
+            f"{str(folder)!r} brings code that is not this version's own ({foreign[0]}): read it, and allow it with "
+            "--trust-remote-code"
+        )
+
+
+def vllm_options(folder: Path, tensor_parallel: int = 1) -> dict[str, Any]:
+    """How vLLM loads an exported folder: with its own class where the folder names one, else with transformers'."""
+    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    options: dict[str, Any] = {}
+    if "auto_map" in config:
+        options["trust_remote_code"] = True
+        if config["architectures"] != ["DeciLMForCausalLM"]:
+            options["model_impl"] = "transformers"
+    return options | ({"tensor_parallel_size": tensor_parallel} if tensor_parallel > 1 else {})
+
+
+def compare_tokens(
+    folder: Path,
+    prompts: Sequence[Sequence[int]],
+    python: Path,
+    *,
+    new_tokens: int = NEW_TOKENS,
+    tensor_parallel: int = 1,
+    timeout: float | None = None,
+) -> Comparison:
+    """The greedy tokens of vLLM, run by `python`, beside those of transformers.
+
+    Args:
+        folder: an exported checkpoint whose code `check_code` has passed.
+        prompts: token ids, at least one a prompt.
+        python: of an environment that has vLLM.
+        new_tokens: how many are written for each prompt.
+        tensor_parallel: devices that share a layer in vLLM.
+        timeout: seconds after which an engine counts as failed; None waits.
+
+    Raises:
+        EngineError: an engine does not load the folder; the sentence ends with the last thing it said.
+    """
+    request = {
+        "folder": os.path.abspath(folder),
+        "prompts": [list(prompt) for prompt in prompts],
+        "new_tokens": new_tokens,
+        "dtype": "float32",
+    }
+    reference = ask("transformers", Path(sys.executable), request, timeout)
+    options = vllm_options(folder, tensor_parallel)
+    found = ask("vllm", python, {**request, "options": options}, timeout)
+    return Comparison(
+        engine=found["engine"],
+        reference=reference["engine"],
+        prompts=len(prompts),
+        tokens=new_tokens,
+        differences=tuple(_differences(reference, found)),
+    )
+
+
+def _differences(reference: Mapping[str, Any], found: Mapping[str, Any]) -> list[Difference]:
+    parted = []
+    for number, (wanted, written) in enumerate(zip(reference["tokens"], found["tokens"], strict=True)):
+        if wanted != written:
+            pairs = zip(wanted, written, strict=True)
+            first = next(place for place, (one, other) in enumerate(pairs) if one != other)
+            parted.append(Difference(number, first, reference["gaps"][number][first]))
+    return parted
+
+
+def ask(engine: Engine, python: Path, request: Mapping[str, Any], timeout: float | None = None) -> dict[str, Any]:
+    """What `engine` writes for `request`, in a new process of `python`.
+
+    Raises:
+        EngineError: it ended without an answer.
+    """
+    with tempfile.TemporaryDirectory(prefix="self-pruner-engine-") as temporary:
+        path = Path(temporary) / "request.json"
+        path.write_text(json.dumps(request), encoding="utf-8")
+        # An empty module cache: the folder's own code is read, not that of an earlier load.
+        environment = os.environ | {"HF_MODULES_CACHE": temporary, "HF_HUB_OFFLINE": "1"}
+        environment.setdefault("VLLM_CPU_KVCACHE_SPACE", "1")  # GiB; it takes half of the memory else
+        environment.setdefault("VLLM_ENABLE_V1_MULTIPROCESSING", "0")  # no process that could outlive this one
+        command = [str(python), str(GREEDY_SCRIPT), engine, str(path)]
+        try:
+            child = subprocess.run(
+                command, env=environment, cwd=temporary, capture_output=True, text=True, timeout=timeout, check=False
+            )
+        except subprocess.TimeoutExpired as error:
+            raise EngineError(f"{engine} gave no answer within {timeout:.0f} s.") from error
+        except OSError as error:
+            raise EngineError(f"{str(python)!r} cannot be run: {error.strerror}.") from error
+    if child.returncode != 0:
+        raise EngineError(f"{engine} does not run {request['folder']!r}: {_last_error(child)}")
+    answer: dict[str, Any] = json.loads(child.stdout.strip().splitlines()[-1])
+    return answer
+
+
+def _last_error(child: subprocess.CompletedProcess[str]) -> str:
+    """The last line that names an error, which vLLM buries under those of its other processes."""
+    lines = [line.strip() for line in child.stderr.splitlines() if line.strip()]
+    named = [line for line in lines if "Error" in line and "Engine core initialization failed" not in line]
+    return (named or lines or [f"exit status {child.returncode}"])[-1]
