@@ -5,6 +5,8 @@ The engine lives in an environment of its own; SELF_PRUNER_VLLM_PYTHON names its
 
 from __future__ import annotations
 
+import contextlib
+import copy
 import json
 import os
 import re
@@ -12,6 +14,7 @@ import shlex
 import signal
 import socket
 import subprocess
+import sys
 import time
 import urllib.error
 import urllib.request
@@ -80,12 +83,12 @@ def test_a_wrong_weight_does_not_pass(tmp_path):
 
     folder = exported(tmp_path / "model", "llama", False, UNEQUAL, "vllm")
     request = {"folder": str(folder), "prompts": prompts(), "new_tokens": 16, "dtype": "float32"}
-    right = ask("transformers", Path(os.sys.executable), request)["tokens"]
+    right = ask("transformers", Path(sys.executable), request)["tokens"]
     (weights,) = folder.glob("*.safetensors")
     tensors = load_file(weights)
     tensors["model.layers.1.mlp.down_proj.weight"].mul_(-1)
     save_file(tensors, weights, metadata={"format": "pt"})
-    assert ask("transformers", Path(os.sys.executable), request)["tokens"] != right
+    assert ask("transformers", Path(sys.executable), request)["tokens"] != right
 
 
 def free_port() -> int:
@@ -97,8 +100,6 @@ def free_port() -> int:
 def test_the_command_on_the_card_serves_it(tmp_path, bundled):
     """The real model, cut differently in every layer, served by the card's own command and asked over HTTP."""
     model = bundled.model
-    import copy
-
     text = torch.randint(0, 1000, (2, 128), generator=torch.Generator().manual_seed(0))
     elastic = ElasticModel(copy.deepcopy(model), calibrate(model, text))
     layers = elastic.space.n_layers
@@ -132,12 +133,13 @@ def test_the_command_on_the_card_serves_it(tmp_path, bundled):
         wait_for(port, server, tmp_path / "serve.log")
         ids = [bundled.tokenizer(prompt).input_ids for prompt in PROMPTS]
         request = {"folder": str(folder), "prompts": ids, "new_tokens": 12, "dtype": "float32"}
-        reference = ask("transformers", Path(os.sys.executable), request)
+        reference = ask("transformers", Path(sys.executable), request)
         body = {"model": ".", "prompt": ids, "max_tokens": 12, "temperature": 0, "ignore_eos": True}
         choices = post(port, "/v1/completions", {**body, "return_token_ids": True})["choices"]
         assert [choice["token_ids"] for choice in choices] == reference["tokens"]
     finally:
-        os.killpg(server.pid, signal.SIGKILL)
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(server.pid, signal.SIGKILL)
         server.wait()
 
 
