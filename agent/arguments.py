@@ -10,7 +10,7 @@ from typing import Any, Literal, NoReturn, Union, get_args, get_origin
 
 from agent.settings import Settings, SettingsError
 
-COMMANDS = ("run", "compare", "resume", "report", "trace", "export", "tasks")
+COMMANDS = ("run", "compare", "resume", "report", "trace", "export", "verify", "tasks")
 
 
 class Parser(argparse.ArgumentParser):
@@ -72,6 +72,11 @@ def _parser() -> Parser:
         help="another comparison with the same settings, a folder or its results.json: runs that are finished there "
         "count and are not run again; may be given several times",
     )
+    verify = commands.add_parser(
+        "verify", help="compare what vLLM writes with an exported checkpoint, token by token", allow_abbrev=False
+    )
+    verify.add_argument("folder", type=Path, help="exported checkpoint")
+    _add_settings(verify, only=("vllm_python", "tensor_parallel", "trust_remote_code"))
     for name, text in (
         ("resume", "go on with a run or a comparison that was stopped or killed"),
         ("report", "write report.html anew and show the result"),

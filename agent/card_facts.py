@@ -15,7 +15,7 @@ from tools.export.card import CardFacts, CardRow, CardTasks
 from tools.models.aliases import ALIASES, BUNDLED
 
 # settings that say where things are kept: of no interest to anybody else
-PLACES = ("runs", "memory", "cache", "task_data")
+PLACES = ("runs", "memory", "cache", "task_data", "vllm_python")
 TEXTS = ("calibration", "fitness_text", "reporting_text")  # stated by the name of the file, not by where it lies
 HUB_IDS = {**ALIASES, BUNDLED: "HuggingFaceTB/SmolLM2-135M-Instruct"}
 

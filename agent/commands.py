@@ -26,6 +26,7 @@ def command(arguments: Sequence[str]) -> int:
         "report": _report,
         "trace": _trace,
         "export": _export,
+        "verify": _verify,
         "tasks": _tasks,
     }
     return does[options.command](options, View())
@@ -130,6 +131,12 @@ def _export(options: Namespace, view: View) -> int:
     verified = session.export(options.run, options.candidate, options.output, view)
     view.line(f"Checkpoint  {options.output}  (reloaded in a new process, largest logit difference {verified:.1e})")
     return 0
+
+
+def _verify(options: Namespace, view: View) -> int:
+    from agent.verify import verify_in_vllm
+
+    return verify_in_vllm(options.folder, make_settings(given(options)), view)
 
 
 def _tasks(options: Namespace, view: View) -> int:

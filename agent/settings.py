@@ -5,6 +5,7 @@ The command line is made from this model (`agent/arguments.py`), so a field's de
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -53,7 +54,10 @@ class Settings(BaseModel):
         description="what will serve the result: vllm keeps widths where its kernels are fast, vllm-native cuts MLPs "
         "only, for vLLM's own DeciLM, and uniform gives all layers one width, for stock classes",
     )
-    tensor_parallel: Count = Field(1, description="devices that share a layer, with --target vllm or vllm-native")
+    tensor_parallel: Count = Field(1, description="devices that share a layer, with a --target other than transformers")
+    vllm_python: Path | None = Field(
+        None, description="python of an environment that has vLLM (default: the running one)"
+    )
 
     # How the model is cut
     importance: Literal["wanda-sp", "flap", "magnitude"] = Field("wanda-sp", description="order of units in a layer")
@@ -207,6 +211,8 @@ class Settings(BaseModel):
         for name in ("cache", "prompts", "task_data"):
             if (path := getattr(self, name)) is not None:
                 update[name] = path.resolve()
+        if self.vllm_python is not None:  # a link is what makes an environment: it is not followed
+            update["vllm_python"] = Path(os.path.abspath(self.vllm_python.expanduser()))
         model = Path(self.model).expanduser()
         if model.is_dir():
             update["model"] = str(model.resolve())

