@@ -95,7 +95,16 @@ def _parser() -> Parser:
             _add_settings(command, only=("task_rows", "task_data"))
         if name == "export":
             command.add_argument("--candidate", help="id of the candidate (default: the one that was found)")
-            command.add_argument("--output", type=Path, required=True, help="folder to write, must not exist")
+            command.add_argument("--output", type=Path, required=True, help="folder or file to write, must not exist")
+            command.add_argument(
+                "--format",
+                default="transformers",
+                metavar="X",
+                help="transformers (a folder) or gguf (a file, llama.cpp)",
+            )
+            command.add_argument(
+                "--type", metavar="X", help="with --format gguf: f32, f16 or bf16 (default: as the weights are)"
+            )
     return parser
 
 

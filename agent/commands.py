@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from agent.arguments import given, parse
-from agent.settings import Settings, make_settings
+from agent.settings import Settings, SettingsError, make_settings
 from agent.view import View
 
 if TYPE_CHECKING:
@@ -127,7 +127,17 @@ def _trace(options: Namespace, view: View) -> int:
 
 def _export(options: Namespace, view: View) -> int:
     from agent import session
+    from agent.gguf import export_gguf, gguf_type
 
+    if options.format not in ("transformers", "gguf"):
+        raise SettingsError(f"--format: transformers or gguf, got {options.format!r}")
+    if options.format == "gguf":
+        file = export_gguf(options.run, options.candidate, options.output, gguf_type(options.type), view)
+        view.line(f"GGUF        {file.path}  ({file.type}, {file.bytes / 1e6:,.0f} MB, read again and compared)")
+        view.line(f"Next: llama-cli -m {file.path}")
+        return 0
+    if options.type is not None:
+        raise SettingsError("--type is for --format gguf; a folder keeps the type of the weights")
     verified = session.export(options.run, options.candidate, options.output, view)
     view.line(f"Checkpoint  {options.output}  (reloaded in a new process, largest logit difference {verified:.1e})")
     return 0

@@ -126,14 +126,24 @@ def carry_out(settings: Settings, run: RunDirectory, view: View, prepared: Prepa
     return outcome
 
 
-def export(path: Path, candidate: str | None, folder: Path, view: View) -> float:
-    """Write one candidate of a finished run as a checkpoint; returns the largest logit difference after reloading."""
+def finished(path: Path, output: Path) -> tuple[RunDirectory, Settings]:
+    """A finished run to export from, once it is sure that `output` is free.
+
+    Raises:
+        SettingsError: something is at `output` already.
+        NotFinishedError: the run has no result yet.
+    """
     run = RunDirectory.open(path)
-    if folder.exists():
-        raise SettingsError(f"--output {folder} exists already: name a folder that does not")
+    if output.exists():
+        raise SettingsError(f"--output {output} exists already: name one that does not")
     if not run.status == "finished":
         raise NotFinishedError(f"the run {path} has no result yet: python main.py resume {path}")
-    settings = make_settings(run.settings)
+    return run, make_settings(run.settings)
+
+
+def export(path: Path, candidate: str | None, folder: Path, view: View) -> float:
+    """Write one candidate of a finished run as a checkpoint; returns the largest logit difference after reloading."""
+    run, settings = finished(path, folder)
     prepared = prepare(settings, run.id, view)
     with closing(prepared.bench.memory):
         return export_candidate(prepared, settings, run, candidate, folder, view).verified or 0.0

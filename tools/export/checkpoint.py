@@ -96,7 +96,7 @@ def export(
     partial = _begin(folder)
     try:
         tensors = elastic.smaller_state_dict(profile)
-        _check_room(folder, tensors)
+        check_room(folder, sum(tensor.nbytes for tensor in tensors.values()))
         shards = _write_weights(tensors, partial, shard_bytes, progress)
         config.save_pretrained(partial)
         if serving != "uniform":
@@ -203,13 +203,16 @@ def _finish(partial: Path, folder: Path, replace: bool) -> None:
         os.rename(partial, folder)
 
 
-def _check_room(folder: Path, tensors: dict[str, torch.Tensor]) -> None:
-    """Refuse before the long write what cannot fit."""
-    needed = sum(tensor.nbytes for tensor in tensors.values())
-    free = shutil.disk_usage(folder.parent).free
+def check_room(path: Path, needed: int) -> None:
+    """Refuse before the long write of `path` what cannot fit: so many bytes.
+
+    Raises:
+        ExportError: says how much is needed and how much there is.
+    """
+    free = shutil.disk_usage(path.parent).free
     if needed > free:
         raise ExportError(
-            f"The checkpoint needs {needed / 1e9:.2f} GB, and the disk of {str(folder.parent)!r} "
+            f"The checkpoint needs {needed / 1e9:.2f} GB, and the disk of {str(path.parent)!r} "
             f"has {free / 1e9:.2f} GB left."
         )
 

@@ -1,0 +1,231 @@
+"""GGUF files as they lie on the disk: names, shapes, rows, types, and what is refused."""
+
+from __future__ import annotations
+
+import gguf
+import pytest
+import torch
+from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
+from transformers import PreTrainedTokenizerFast
+
+from memory.profile import Profile
+from tests.tiny import MLP_UNIT, tiny_config, tiny_model
+from tools.export import gguf_file, gguf_tokenizer
+from tools.export.checkpoint import ExportError
+from tools.export.gguf_file import GgufError, GgufFacts, check_gguf, interleaved, rope_factors, write_gguf
+from tools.export.gguf_tokenizer import GgufTokenizerError, split_rules
+from tools.pruning.calibration import calibrate
+from tools.pruning.elastic import ElasticModel
+
+PROFILE = Profile((3, 1, 4), (5, 12, 1))
+FACTS = GgufFacts("tiny-30-pruned", "org/tiny", 0.3, "apache-2.0")
+
+
+@pytest.fixture(scope="module")
+def tokenizer(bundled):
+    return bundled.tokenizer
+
+
+def elastic_model(tokenizer, family: str = "llama", dtype: torch.dtype = torch.float32, **options) -> ElasticModel:
+    model = tiny_model(family, vocab_size=len(tokenizer), dtype=dtype, **options)
+    text = torch.randint(0, len(tokenizer), (8, 32), generator=torch.Generator().manual_seed(0))
+    return ElasticModel(model, calibrate(model, text), mlp_unit=MLP_UNIT)
+
+
+@pytest.fixture(scope="module")
+def elastic(tokenizer) -> ElasticModel:
+    return elastic_model(tokenizer)
+
+
+def values(reader: gguf.GGUFReader, key: str):
+    return reader.fields[key].contents()
+
+
+def test_it_states_every_layer_and_holds_every_tensor(elastic, tokenizer, tmp_path):
+    written = write_gguf(elastic, PROFILE, tokenizer, tmp_path / "model.gguf", FACTS)
+
+    reader = gguf.GGUFReader(written.path)
+    assert values(reader, "general.architecture") == "deci"
+    assert values(reader, "deci.attention.head_count") == [6, 2, 8]
+    assert values(reader, "deci.attention.head_count_kv") == [3, 1, 4]
+    assert values(reader, "deci.feed_forward_length") == [40, 96, 8]
+    assert values(reader, "deci.attention.key_length") == values(reader, "deci.rope.dimension_count") == 16
+    assert values(reader, "general.license") == "apache-2.0"
+    shapes = {tensor.name: list(map(int, tensor.shape))[::-1] for tensor in reader.tensors}
+    assert len(shapes) == written.tensors == 3 + 9 * 3
+    assert shapes["blk.0.attn_q.weight"] == [96, 64]
+    assert shapes["blk.1.ffn_down.weight"] == [64, 96]
+    assert shapes["output.weight"] == [len(tokenizer), 64]
+    assert written.type == "f32" and written.bytes == written.path.stat().st_size
+    assert [path.name for path in tmp_path.iterdir()] == ["model.gguf"]
+
+
+def test_a_tied_head_is_left_out(tokenizer, tmp_path):
+    written = write_gguf(elastic_model(tokenizer, tied=True), PROFILE, tokenizer, tmp_path / "model.gguf", FACTS)
+    assert "output.weight" not in {tensor.name for tensor in gguf.GGUFReader(written.path).tensors}
+
+
+@pytest.mark.parametrize(("dtype", "type"), [(torch.bfloat16, "bf16"), (torch.float16, "f16")])
+def test_weights_keep_their_type_and_their_bits_and_vectors_are_f32(tokenizer, tmp_path, dtype, type):
+    elastic = elastic_model(tokenizer, dtype=dtype)
+    written = write_gguf(elastic, PROFILE, tokenizer, tmp_path / "model.gguf", FACTS)
+    tensors = {tensor.name: tensor for tensor in gguf.GGUFReader(written.path).tensors}
+    down = elastic.smaller_state_dict(PROFILE)["model.layers.1.mlp.down_proj.weight"]
+    assert written.type == type
+    assert tensors["blk.1.ffn_down.weight"].data.tobytes() == down.view(torch.uint8).numpy().tobytes()
+    assert tensors["blk.1.ffn_norm.weight"].tensor_type == gguf.GGMLQuantizationType.F32
+
+
+def test_interleaving_puts_the_partners_of_a_rotation_side_by_side():
+    rows = torch.arange(8)[:, None]  # two heads of four: transformers turns 0 with 2 and 1 with 3
+    assert interleaved(rows, 2).flatten().tolist() == [0, 2, 1, 3, 4, 6, 5, 7]
+    assert interleaved(torch.arange(8), 2).tolist() == [0, 2, 1, 3, 4, 6, 5, 7]  # biases
+
+
+def test_scaled_frequencies_become_factors(tokenizer):
+    scaling = {"rope_type": "linear", "rope_theta": 10000.0, "factor": 4.0}
+    factors = rope_factors(tiny_model("llama", rope_parameters=scaling))
+    assert factors.tolist() == pytest.approx([4.0] * 8)
+    assert rope_factors(tiny_model("llama")) is None
+
+
+@pytest.mark.parametrize(
+    "config, sentence",
+    [
+        (tiny_config("qwen3"), "layer 0 of a qwen3 model: it has no norms"),
+        (tiny_config("mistral", sliding_window=64), "layer 0: its attention slides over 64 tokens"),
+        (
+            tiny_config("llama", rope_parameters={"rope_type": "dynamic", "rope_theta": 1e4, "factor": 2.0}),
+            "layer 0: its rotary embedding is scaled by 'dynamic'",
+        ),
+    ],
+)
+def test_what_deci_cannot_express_is_refused(config, sentence):
+    with pytest.raises(GgufError, match=sentence):
+        check_gguf(config)
+
+
+def test_an_unknown_type_names_those_there_are(elastic, tokenizer, tmp_path):
+    with pytest.raises(GgufError, match="'q4_0' is no type .*: f32, f16, bf16"):
+        write_gguf(elastic, PROFILE, tokenizer, tmp_path / "model.gguf", FACTS, type="q4_0")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_weight_beyond_the_range_of_f16_is_said_and_nothing_is_left(tokenizer, tmp_path):
+    elastic = elastic_model(tokenizer)
+    elastic.model.model.embed_tokens.weight[0, 0] = 1e6
+    with pytest.raises(GgufError, match="token_embd.weight holds numbers beyond the range of f16: .* bf16 or f32"):
+        write_gguf(elastic, PROFILE, tokenizer, tmp_path / "model.gguf", FACTS, type="f16")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_existing_file_and_a_strangers_partial_are_left_as_they_were(elastic, tokenizer, tmp_path):
+    path = tmp_path / "model.gguf"
+    path.write_text("mine")
+    with pytest.raises(ExportError, match="exists already"):
+        write_gguf(elastic, PROFILE, tokenizer, path, FACTS)
+    path.unlink()
+    partial = tmp_path / "model.gguf.partial"
+    partial.write_text("mine")
+    with pytest.raises(ExportError, match="is in the way"):
+        write_gguf(elastic, PROFILE, tokenizer, path, FACTS)
+    assert partial.read_text() == "mine"
+    partial.write_bytes(b"GGUF and then it was killed")
+    assert write_gguf(elastic, PROFILE, tokenizer, path, FACTS).path == path
+    assert not partial.exists()
+
+
+def test_a_file_that_reads_back_as_something_else_is_not_kept(elastic, tokenizer, tmp_path, monkeypatch):
+    write = gguf_file._write
+
+    def spoilt(*arguments):
+        sums = write(*arguments)
+        return {**sums, "blk.0.attn_q.weight": 0}
+
+    monkeypatch.setattr(gguf_file, "_write", spoilt)
+    with pytest.raises(ExportError, match="reads back as something else: blk.0.attn_q.weight"):
+        write_gguf(elastic, PROFILE, tokenizer, tmp_path / "model.gguf", FACTS)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_too_little_room_is_said_before_anything_is_written(elastic, tokenizer, tmp_path, monkeypatch):
+    from collections import namedtuple
+
+    usage = namedtuple("usage", "total used free")
+    monkeypatch.setattr("shutil.disk_usage", lambda path: usage(10, 9, 1))
+    with pytest.raises(ExportError, match="GB left"):
+        write_gguf(elastic, PROFILE, tokenizer, tmp_path / "model.gguf", FACTS)
+    assert list(tmp_path.iterdir()) == []
+
+
+LETTERS = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|"
+LLAMA_3 = LETTERS + r"\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+BYTES = {"type": "ByteLevel", "use_regex": True}
+PLAIN_BYTES = {"type": "ByteLevel", "use_regex": False}
+
+
+def definition(*steps: dict) -> dict:
+    return {"model": {"type": "BPE"}, "pre_tokenizer": {"type": "Sequence", "pretokenizers": list(steps)}}
+
+
+def split(pattern: str) -> dict:
+    return {"type": "Split", "pattern": {"Regex": pattern}, "behavior": "Isolated"}
+
+
+@pytest.mark.parametrize(
+    "tokenizer_json, name",
+    [
+        (definition(BYTES), "gpt-2"),
+        ({"model": {"type": "BPE"}, "pre_tokenizer": BYTES}, "gpt-2"),
+        (definition({"type": "Digits", "individual_digits": True}, BYTES), "smollm"),
+        (definition(split(LLAMA_3), PLAIN_BYTES), "llama-bpe"),
+        (definition(split(LLAMA_3.replace("{1,3}", "")), PLAIN_BYTES), "qwen2"),
+        ({"model": {"type": "BPE", "byte_fallback": True}, "pre_tokenizer": None}, "llama"),
+    ],
+)
+def test_the_rules_are_recognised_by_their_form(tokenizer_json, name):
+    assert split_rules(tokenizer_json) == name
+
+
+@pytest.mark.parametrize(
+    "tokenizer_json",
+    [
+        {"model": {"type": "WordPiece"}},
+        definition(split(r"\d+"), PLAIN_BYTES),
+        definition({"type": "Digits", "individual_digits": False}, BYTES),
+        {"model": {"type": "BPE"}, "pre_tokenizer": None},
+    ],
+)
+def test_rules_without_a_name_are_refused(tokenizer_json):
+    with pytest.raises(GgufTokenizerError, match="llama.cpp"):
+        split_rules(tokenizer_json)
+
+
+def sentencepiece_like() -> PreTrainedTokenizerFast:
+    """BPE that falls back to bytes, with a space in front, as Llama 2's."""
+    tokens = Tokenizer(models.BPE(byte_fallback=True, unk_token="<unk>", fuse_unk=True))
+    tokens.normalizer = normalizers.Sequence([normalizers.Prepend("▁"), normalizers.Replace(" ", "▁")])
+    tokens.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme="never", split=False)
+    tokens.decoder = decoders.Sequence([decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse()])
+    special = ["<unk>", "<s>", "</s>", *(f"<0x{byte:02X}>" for byte in range(256))]
+    tokens.train_from_iterator(
+        ["the cat sat on the mat and the dog sat on the log"] * 20,
+        trainers.BpeTrainer(vocab_size=320, special_tokens=special, show_progress=False),
+    )
+    return PreTrainedTokenizerFast(tokenizer_object=tokens, unk_token="<unk>", bos_token="<s>", eos_token="</s>")
+
+
+def test_sentencepiece_gets_byte_tokens_and_scores_in_the_order_of_its_merges(tmp_path):
+    tokenizer = sentencepiece_like()
+    elastic = elastic_model(tokenizer)
+    written = write_gguf(elastic, PROFILE, tokenizer, tmp_path / "model.gguf", FACTS)
+    reader = gguf.GGUFReader(written.path)
+    assert values(reader, "tokenizer.ggml.model") == "llama"
+    assert values(reader, "tokenizer.ggml.add_space_prefix") is True
+    kinds, scores = values(reader, "tokenizer.ggml.token_type"), values(reader, "tokenizer.ggml.scores")
+    vocab = tokenizer.get_vocab()
+    assert kinds[vocab["<0x41>"]] == gguf.TokenType.BYTE
+    merges = gguf_tokenizer.tokenizer_definition(tokenizer)["model"]["merges"]
+    merged = [scores[vocab["".join(merge)]] for merge in merges]
+    assert merged == sorted(merged, reverse=True) and len(merged) > 20
+    assert min(merged) > scores[vocab["t"]]

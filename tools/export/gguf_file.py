@@ -1,0 +1,302 @@
+"""The pruned model as a GGUF file for llama.cpp: architecture `deci`, which alone reads one size a layer.
+
+llama.cpp's `llama` reads the sizes of layer 0 for all layers. `deci`, made for NVIDIA's pruned Llamas, takes arrays of
+head counts and MLP widths, and its layers are Llama's: biases where a file has them, and rotary embedding of
+neighbouring pairs, for which the rows of queries and keys change places within each head. Scaled frequencies go into
+a tensor of factors. What its graph does not compute (norms of queries and keys, sliding windows, scaled attention) is
+refused.
+
+The file is written to `<name>.partial`, read again, compared tensor by tensor, and renamed.
+"""
+
+from __future__ import annotations
+
+import os
+import zlib
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, get_args
+
+import torch
+from torch import Tensor
+
+from memory.errors import SelfPrunerError
+from memory.profile import Profile
+from tools.export.checkpoint import ExportError, check_room, system_reason
+from tools.export.gguf_tokenizer import add_tokenizer, split_rules, tokenizer_definition
+from tools.models.families import family_of, geometry
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from tools.pruning.elastic import ElasticModel
+
+GgufType = Literal["f32", "f16", "bf16"]
+MAGIC = b"GGUF"
+TYPES: tuple[GgufType, ...] = get_args(GgufType)
+_NATURAL: dict[torch.dtype, GgufType] = {torch.float32: "f32", torch.float16: "f16", torch.bfloat16: "bf16"}
+_STATIC_ROPE = ("default", "linear", "llama3")  # scalings that are factors of the frequencies, whatever the length
+
+# Where a tensor of a layer goes: the names of transformers and of GGUF.
+_LAYER_NAMES = {
+    "input_layernorm": "attn_norm",
+    "self_attn.q_proj": "attn_q",
+    "self_attn.k_proj": "attn_k",
+    "self_attn.v_proj": "attn_v",
+    "self_attn.o_proj": "attn_output",
+    "post_attention_layernorm": "ffn_norm",
+    "mlp.gate_proj": "ffn_gate",
+    "mlp.up_proj": "ffn_up",
+    "mlp.down_proj": "ffn_down",
+}
+_NAMES = {"model.embed_tokens": "token_embd", "model.norm": "output_norm", "lm_head": "output"}
+
+
+class GgufError(SelfPrunerError):
+    """A model that the architecture `deci` of llama.cpp cannot express, or a type it is not written in."""
+
+
+@dataclass(frozen=True, slots=True)
+class GgufFacts:
+    """What the file states of itself besides its sizes."""
+
+    name: str
+    base_model: str  # hub id, or the name the user gave
+    sparsity: float  # of the decoder blocks
+    license: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class GgufFile:
+    """A finished file."""
+
+    path: Path
+    type: GgufType
+    tensors: int
+    bytes: int
+
+
+def natural_type(dtype: torch.dtype) -> GgufType:
+    """The type that keeps weights of `dtype` as they are."""
+    return _NATURAL[dtype]
+
+
+def check_gguf(config: Any, tokenizer: Any = None) -> None:
+    """Refuse what `deci` cannot express, from a config of transformers and the tokenizer where there is one.
+
+    Raises:
+        GgufError: says which layer and why.
+        GgufTokenizerError: llama.cpp has no rules for the tokenizer.
+    """
+    family = family_of(config).model_type
+    where = "GGUF's architecture deci cannot express layer 0"
+    if family == "qwen3":
+        raise GgufError(f"{where} of a qwen3 model: it has no norms of queries and keys")
+    window = getattr(config, "sliding_window", None)
+    if window is not None and window < config.max_position_embeddings and getattr(config, "use_sliding_window", True):
+        raise GgufError(f"{where}: its attention slides over {window} tokens, deci's does not")
+    kind = config.rope_parameters.get("rope_type", "default")
+    if kind not in _STATIC_ROPE:
+        raise GgufError(f"{where}: its rotary embedding is scaled by {kind!r}; known are {', '.join(_STATIC_ROPE)}")
+    if tokenizer is not None:
+        split_rules(tokenizer_definition(tokenizer))
+
+
+def write_gguf(
+    elastic: ElasticModel,
+    profile: Profile,
+    tokenizer: Any,
+    path: Path,
+    facts: GgufFacts,
+    *,
+    type: GgufType | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> GgufFile:
+    """Write the model that `profile` cuts from `elastic`, with its compensation, as one GGUF file.
+
+    Args:
+        elastic: the target model, reordered; read only.
+        profile: units kept in every layer.
+        tokenizer: its tokenizer.
+        path: the file, which must not exist.
+        facts: what the file states of itself.
+        type: of the matrices; None takes the one that keeps the weights as they are. Vectors are always f32.
+        progress: called with (bytes of weights written, bytes of weights in all).
+
+    Raises:
+        GgufError: what `check_gguf` refuses; a type that is none, or whose range a weight leaves.
+        ExportError: the file exists, there is no room or permission, or it reads back as something else.
+    """
+    check_gguf(elastic.model.config, tokenizer)
+    if type is not None and type not in TYPES:
+        raise GgufError(f"{type!r} is no type of GGUF that is written here: {', '.join(TYPES)}")
+    chosen = type or natural_type(elastic.dtype)
+    path = Path(os.path.abspath(path))
+    if os.path.lexists(path):
+        raise ExportError(f"{str(path)!r} exists already; name a file that does not.")
+    partial = path.with_name(f"{path.name}.partial")
+    if os.path.lexists(partial) and not _is_ours(partial):
+        raise ExportError(f"{str(partial)!r} is in the way and was not left by an export; move it elsewhere.")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        sums = _write(elastic, profile, tokenizer, partial, facts, chosen, progress)
+        _compare(partial, sums, profile, elastic)
+        size = partial.stat().st_size
+        os.replace(partial, path)
+    except OSError as error:
+        raise ExportError(f"{str(path)!r} could not be written: {system_reason(error)}.") from error
+    finally:
+        partial.unlink(missing_ok=True)
+    return GgufFile(path, chosen, len(sums), size)
+
+
+def _is_ours(partial: Path) -> bool:
+    """Whether a file is what a killed export left: the beginning of a GGUF file, or nothing yet."""
+    if not partial.is_file():
+        return False
+    with partial.open("rb") as file:
+        return file.read(len(MAGIC)) in (b"", MAGIC)
+
+
+def interleaved(rows: Tensor, heads: int) -> Tensor:
+    """Rows [heads * head_dim, ...] with the two halves of every head interleaved.
+
+    transformers turns row i of a head together with row i + head_dim / 2, llama.cpp rows 2i and 2i + 1.
+    """
+    half = rows.shape[0] // heads // 2
+    return rows.reshape(heads, 2, half, *rows.shape[1:]).transpose(1, 2).reshape(rows.shape)
+
+
+def rope_factors(model: Any) -> Tensor | None:
+    """By what each frequency [head_dim / 2] is divided, float32; None where they are not scaled."""
+    if model.config.rope_parameters.get("rope_type", "default") == "default":
+        return None
+    scaled = model.get_decoder().rotary_emb.inv_freq.double().cpu()
+    exponents = torch.arange(len(scaled), dtype=torch.float64) / len(scaled)
+    return (model.config.rope_parameters["rope_theta"] ** -exponents / scaled).float()
+
+
+def _tensors(elastic: ElasticModel, profile: Profile) -> Iterator[tuple[str, Tensor]]:
+    """Names of GGUF and tensors in llama.cpp's order of rows."""
+    shape = geometry(elastic.model.config)
+    if (factors := rope_factors(elastic.model)) is not None:
+        yield "rope_freqs.weight", factors
+    for key, tensor in elastic.smaller_state_dict(profile).items():
+        module, _, kind = key.rpartition(".")
+        if module in _NAMES:
+            yield f"{_NAMES[module]}.{kind}", tensor
+            continue
+        number, _, name = module.removeprefix("model.layers.").partition(".")
+        groups, _ = elastic.space.sizes(profile)[int(number)]
+        if name == "self_attn.q_proj":
+            tensor = interleaved(tensor, groups * shape.heads_per_group)
+        elif name == "self_attn.k_proj":
+            tensor = interleaved(tensor, groups)
+        yield f"blk.{number}.{_LAYER_NAMES[name]}.{kind}", tensor
+
+
+def _write(
+    elastic: ElasticModel,
+    profile: Profile,
+    tokenizer: Any,
+    path: Path,
+    facts: GgufFacts,
+    type: GgufType,
+    progress: Callable[[int, int], None] | None,
+) -> dict[str, int]:
+    """Write the file and return a checksum of every tensor's bytes."""
+    import gguf
+
+    writer = gguf.GGUFWriter(path=None, arch="deci")
+    _add_sizes(writer, elastic, profile, type)
+    _add_facts(writer, facts)
+    add_tokenizer(writer, tokenizer, elastic.model.config.vocab_size)
+    tensors = dict(_tensors(elastic, profile))
+    kinds = {name: type if tensor.ndim > 1 else "f32" for name, tensor in tensors.items()}
+    widths = {"f32": 4, "f16": 2, "bf16": 2}
+    total = sum(tensor.numel() * widths[kinds[name]] for name, tensor in tensors.items())
+    check_room(path, total)
+    quantisation = gguf.GGMLQuantizationType
+    for name, tensor in tensors.items():
+        raw = _array(name, tensor[:1], kinds[name])
+        shape = tensor.shape if kinds[name] != "bf16" else (*tensor.shape[:-1], 2 * tensor.shape[-1])
+        size = tensor.numel() * widths[kinds[name]]
+        writer.add_tensor_info(name, shape, raw.dtype, size, raw_dtype=quantisation[kinds[name].upper()])
+    writer.write_header_to_file(path=path)
+    writer.write_kv_data_to_file()
+    writer.write_ti_data_to_file()
+    sums, done = {}, 0
+    for name in list(tensors):
+        array = _array(name, tensors.pop(name), kinds[name])
+        writer.write_tensor_data(array)
+        sums[name] = zlib.crc32(array.tobytes())
+        done += array.nbytes
+        if progress is not None:
+            progress(done, total)
+    writer.close()
+    return sums
+
+
+def _array(name: str, tensor: Tensor, type: str) -> np.ndarray[Any, Any]:
+    """The tensor as numpy has it in that type; bf16, which numpy has not, as bytes."""
+    tensor = tensor.detach().cpu()
+    if type == "bf16":
+        return tensor.to(torch.bfloat16).contiguous().view(torch.uint8).numpy()
+    found = tensor.to(torch.float16 if type == "f16" else torch.float32).contiguous()
+    if not found.isfinite().all():
+        raise GgufError(f"{name} holds numbers beyond the range of {type}: write it with --type bf16 or f32")
+    return found.numpy()
+
+
+def _add_sizes(writer: Any, elastic: ElasticModel, profile: Profile, type: GgufType) -> None:
+    """What llama.cpp builds the model from."""
+    import gguf
+
+    config, shape = elastic.model.config, geometry(elastic.model.config)
+    sizes = elastic.space.sizes(profile)
+    writer.add_block_count(shape.n_layers)
+    writer.add_context_length(config.max_position_embeddings)
+    writer.add_embedding_length(shape.hidden)
+    writer.add_head_count([groups * shape.heads_per_group for groups, _ in sizes])
+    writer.add_head_count_kv([groups for groups, _ in sizes])
+    writer.add_feed_forward_length([channels for _, channels in sizes])
+    writer.add_key_length(shape.head_dim)
+    writer.add_value_length(shape.head_dim)
+    writer.add_rope_dimension_count(shape.head_dim)
+    writer.add_rope_freq_base(config.rope_parameters["rope_theta"])
+    writer.add_layer_norm_rms_eps(config.rms_norm_eps)
+    writer.add_vocab_size(config.vocab_size)
+    kinds = gguf.LlamaFileType
+    writer.add_file_type({"f32": kinds.ALL_F32, "f16": kinds.MOSTLY_F16, "bf16": kinds.MOSTLY_BF16}[type])
+    writer.add_quantization_version(gguf.GGML_QUANT_VERSION)
+
+
+def _add_facts(writer: Any, facts: GgufFacts) -> None:
+    writer.add_name(facts.name)
+    writer.add_description(
+        f"{facts.base_model}, {100 * facts.sparsity:.2f}% of its decoder blocks removed by Self-Pruner, not retrained"
+    )
+    writer.add_base_model_count(1)
+    writer.add_base_model_name(0, facts.base_model)
+    writer.add_tags(["self-pruner", "structured-pruning", "text-generation"])
+    if facts.license is not None:
+        writer.add_license(facts.license)
+
+
+def _compare(path: Path, sums: dict[str, int], profile: Profile, elastic: ElasticModel) -> None:
+    """Read the file again: every tensor with the bytes that were meant, every layer with its sizes."""
+    import gguf
+
+    reader = gguf.GGUFReader(path)
+    found = {tensor.name: zlib.crc32(tensor.data.tobytes()) for tensor in reader.tensors}
+    wrong = sorted(name for name in sums.keys() | found.keys() if sums.get(name) != found.get(name))
+    if wrong:
+        raise ExportError(f"{str(path)!r} reads back as something else: {', '.join(wrong[:3])} differ.")
+    sizes = elastic.space.sizes(profile)
+    for key, meant in (
+        ("deci.attention.head_count_kv", [groups for groups, _ in sizes]),
+        ("deci.feed_forward_length", [channels for _, channels in sizes]),
+    ):
+        if (read := reader.fields[key].contents()) != meant:
+            raise ExportError(f"{str(path)!r} reads back as something else: {key} is {read}.")
