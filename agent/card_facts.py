@@ -42,7 +42,7 @@ def card_facts(prepared: Prepared, settings: Settings, outcome: Outcome, run: Ru
         ),
         measured_on=outcome.measured_on,
         command=command_line(settings),
-        brain="the target model" if settings.brain == "self" else f"the scripted control {settings.brain!r}",
+        brain=brain_in_words(settings),
         latency_setting=outcome.latency_setting,
         calibration=f"{text_label(settings.calibration)}, tokens {prepared.texts['calibration']}",
         compensation=". ".join(filter(None, (settings.compensation, recalibration_sentence(outcome)))),
@@ -55,6 +55,13 @@ def card_facts(prepared: Prepared, settings: Settings, outcome: Outcome, run: Ru
         tensor_parallel=settings.tensor_parallel,
         license="apache-2.0" if prepared.loaded.name == "smollm2-135m" else None,
     )
+
+
+def brain_in_words(settings: Settings) -> str:
+    """What made the decisions."""
+    if settings.brain == "vllm":
+        return "the target model in vLLM" if settings.brain_url is None else "a model behind an endpoint"
+    return "the target model" if settings.brain == "self" else f"the scripted control {settings.brain!r}"
 
 
 def command_line(settings: Settings, command: str = "", defaults: Mapping[str, Any] | None = None) -> str:

@@ -134,7 +134,7 @@ def _total(settings: Settings, items: Sequence[Item], charged: int, of: str) -> 
 
 def _spoken(rates: Rates, arm: Arm, rounds: Sequence[Round], talks: Mapping[Kind, Talk]) -> Spoken:
     settings, spoken = rates.settings, Spoken(rates, talks)
-    if settings.brain != "self" or not arm.asks_brain:
+    if not settings.reads or not arm.asks_brain:
         return spoken
     closing: Kind = "latency" if settings.benchmarks else "survive"
     for one in rounds:

@@ -186,7 +186,7 @@ class Rehearsal:
         return state, known, legal_turn(known, self.prompts.actions)
 
     def _thinker(self, run: RunFacts) -> Thinker:
-        prompts, reads = self.prompts, self.settings.brain == "self"
+        prompts, reads = self.prompts, self.settings.reads
         tokens = Tokens(self.target.outline.tokenizer)
         return Thinker(
             bench=self.bench,

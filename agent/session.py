@@ -16,15 +16,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from langchain_core.language_models import BaseChatModel
-from langchain_core.messages import HumanMessage, SystemMessage
 from langgraph.checkpoint.sqlite import SqliteSaver
 from langgraph.runtime import RunControl
 
 from agent.arms import ARMS
 from agent.atomic import WriteError
-from agent.brain.chat import TargetBrain
-from agent.brain.scripted import FirstBrain, UniformBrain
+from agent.brains import brain_of, check_brain, counter_of, room_of
 from agent.checks import check_target
 from agent.finish import NotFinishedError, export_candidate, finish, read_outcome, tasks_afterwards, write_outcome
 from agent.founders import is_probed, make_founders, probe_uniform, spent_on_probes, with_costs
@@ -46,7 +43,7 @@ from agent.zero_shot import known_on_tasks
 from memory.database import connect
 from memory.errors import SelfPrunerError
 from memory.records import Candidate
-from prompts.templates import Messages, PromptSet
+from prompts.templates import PromptSet
 from tools.evaluation.fitness import perplexity
 from tools.pruning.operators import uniform
 from tools.workbench import FITNESS, Workbench
@@ -72,6 +69,7 @@ def start(settings: Settings, view: View) -> tuple[Path, Outcome]:
     check_text(settings)
     check_tasks(settings)
     check_memory(settings.memory_path)
+    check_brain(settings, view)
     with RunDirectory.create(
         settings.runs, settings.model, settings.to_toml(), device=device, seed=settings.seed
     ) as run:
@@ -98,6 +96,7 @@ def resume(path: Path, view: View) -> tuple[Path, Outcome]:
     """Go on with the run at `path`."""
     with RunDirectory.resume(path) as run:
         settings = make_settings(run.settings)
+        check_brain(settings, view)
         view.line(f"Resuming {run.path}")
         return run.path, carry_out(settings, run, view)
 
@@ -211,63 +210,33 @@ def run_search(
         screen.see(line)
 
     prompts = PromptSet(settings.prompts_of_arm, run.prompts)
-    brain = make_brain(prepared, settings)
     config = prepared.loaded.model.config
     sequences = settings.sequences(settings.fidelity[-1])
     dense = perplexity(bench.walks[FITNESS].targets.nll[:sequences])
     facts = run_facts(bench, prepared.loaded.name, prepared.loaded.family.model_type, config.hidden_size, dense, equal)
-    thinker = Thinker(
-        bench=bench,
-        settings=settings,
-        brain=brain,
-        prompts=prompts,
-        observer=Observer(bench, settings, facts, prompts.actions, prompts.hints),
-        count_tokens=_counter(brain),
-        context=_room(brain, config.max_position_embeddings),
-        trace=record,
-        operators=Operators(bench, settings, arm),
-    )
-    if arm.asks_brain:
-        thinker.check_room(first_state(seeds, 0))
-    control = RunControl()
-    judge = Judgement(bench, settings, record)
-    with _checkpoints(run.checkpoint) as saver, _drain_on_interrupt(control, view), screen.shown():
-        graph = build_graph(bench, thinker, judge, saver)
-        return search(graph, seeds, spent_on_probes(bench), control, run.id)
-
-
-def make_brain(prepared: Prepared, settings: Settings) -> BaseChatModel:
-    """The brain that the settings name, on the same weights as the elastic model."""
-    if settings.brain == "uniform":
-        return UniformBrain(seed=settings.seed)
-    if settings.brain == "first":
-        return FirstBrain(seed=settings.seed)
-    return TargetBrain(
-        model=prepared.loaded.model,
-        tokenizer=prepared.loaded.tokenizer,
-        temperature=settings.temperature,
-        top_p=settings.top_p,
-        thought_tokens=settings.thought_tokens,
-        max_call_tokens=settings.call_tokens,
-        time_limit=settings.brain_seconds,
-        seed=settings.seed,
-    )
+    with brain_of(prepared, settings, run.path, view) as brain:
+        thinker = Thinker(
+            bench=bench,
+            settings=settings,
+            brain=brain,
+            prompts=prompts,
+            observer=Observer(bench, settings, facts, prompts.actions, prompts.hints),
+            count_tokens=counter_of(brain),
+            context=room_of(brain, config.max_position_embeddings),
+            trace=record,
+            operators=Operators(bench, settings, arm),
+        )
+        if arm.asks_brain:
+            thinker.check_room(first_state(seeds, 0))
+        control = RunControl()
+        judge = Judgement(bench, settings, record)
+        with _checkpoints(run.checkpoint) as saver, _drain_on_interrupt(control, view), screen.shown():
+            graph = build_graph(bench, thinker, judge, saver)
+            return search(graph, seeds, spent_on_probes(bench), control, run.id)
 
 
 def _founder_ids(bench: Workbench) -> list[str]:
     return [row.id for row in bench.memory.recall(Candidate, run=bench.run, step=0)]
-
-
-def _counter(brain: BaseChatModel) -> Any:
-    def count(messages: Messages) -> int:
-        return brain.get_num_tokens_from_messages([SystemMessage(messages.system), HumanMessage(messages.turn)])
-
-    return count if isinstance(brain, TargetBrain) else lambda messages: 0  # controls read nothing
-
-
-def _room(brain: BaseChatModel, context: int) -> int:
-    limit = brain.prompt_limit if isinstance(brain, TargetBrain) else None
-    return context if limit is None else limit
 
 
 @contextmanager

@@ -17,7 +17,7 @@ from tools.export.serving import Serving
 from tools.pruning.budget import ParamsTextError, parse_params
 
 Count = Annotated[int, Field(ge=1)]
-BrainName = Literal["self", "uniform", "first"]
+BrainName = Literal["self", "vllm", "uniform", "first"]
 
 
 SLOPE_WINDOWS = 4  # measurements of slopes before their text begins anew
@@ -85,7 +85,15 @@ class Settings(BaseModel):
 
     # Who decides
     arm: ArmName = Field("hybrid", description="who decides; hybrid is the target model beside the tool's operators")
-    brain: BrainName = Field("self", description="the brain where an arm asks one: the target model, or a control")
+    brain: BrainName = Field(
+        "self",
+        description="the brain where an arm asks one: the target model, the same served by a vLLM of its own or at "
+        "--brain-url, or a control",
+    )
+    brain_url: str | None = Field(
+        None, description="OpenAI-compatible endpoint that serves the brain, such as http://localhost:8000/v1"
+    )
+    brain_model: str | None = Field(None, description="its name there (default: the only one that is served)")
     prompt_set: str | None = Field(None, description="prompt set: default or paper (default: the arm's own)")
     prompts: Path | None = Field(None, description="folder whose files replace those of the prompt set")
     samples: Count = Field(8, description="replies sampled for one prompt in one batch")
@@ -149,10 +157,15 @@ class Settings(BaseModel):
 
     @model_validator(mode="before")
     @classmethod
-    def _arm_of_target(cls, values: Any) -> Any:
-        """Layers of one width leave so few profiles that all of them are measured: there is nothing to search."""
+    def _implied(cls, values: Any) -> Any:
+        """What one setting says of another that is not given.
+
+        Layers of one width leave so few profiles that all are measured; an endpoint is there to be asked.
+        """
         if isinstance(values, dict) and values.get("target") == "uniform":
-            return {"arm": "uniform", **values}
+            values = {"arm": "uniform", **values}
+        if isinstance(values, dict) and values.get("brain_url") is not None:
+            values = {"brain": "vllm", **values}
         return values
 
     @model_validator(mode="after")
@@ -162,6 +175,10 @@ class Settings(BaseModel):
                 f"--target uniform leaves so few profiles that --arm uniform measures all of them: {self.arm} has "
                 "nothing to search"
             )
+        if self.brain_url is not None and self.brain != "vllm":
+            raise ValueError(f"--brain-url is where --brain vllm is asked, and --brain {self.brain} is asked here")
+        if self.brain_model is not None and self.brain_url is None:
+            raise ValueError("--brain-model is what --brain-url serves: give both")
         if self.tensor_parallel > 1 and self.target == "transformers":
             raise ValueError("--tensor-parallel is for --target vllm, vllm-native or uniform")
         if self.sparsity is not None and self.params is not None:
@@ -220,6 +237,11 @@ class Settings(BaseModel):
             paths = {text: Path(text).expanduser() for text in getattr(self, name).split(",")}
             update[name] = ",".join(str(path.resolve()) if path.is_file() else text for text, path in paths.items())
         return self.model_copy(update=update)
+
+    @property
+    def reads(self) -> bool:
+        """Whether the brain reads prompts; scripted controls do not."""
+        return self.brain in ("self", "vllm")
 
     @property
     def fitness_texts(self) -> tuple[str, ...]:

@@ -159,7 +159,7 @@ def kind_of(arm: str) -> Kind:
     known = ARMS.get(base_name(arm))
     if known is None or not known.searches:
         return "closed form" if known else "search"
-    scripted = re.search(r"\+brain=(?!self\b)", arm)
+    scripted = re.search(r"\+brain=(?!(?:self|vllm)\b)", arm)
     return "brain" if known.asks_brain and not scripted else "search"
 
 

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from memory.errors import SelfPrunerError
+from tools.engines.server import last_error
 from tools.export.checkpoint import MODELING_FILE
 
 GREEDY_SCRIPT = Path(__file__).with_name("greedy.py")
@@ -176,13 +177,6 @@ def ask(engine: Engine, python: Path, request: Mapping[str, Any], timeout: float
         except OSError as error:
             raise EngineError(f"{str(python)!r} cannot be run: {error.strerror}.") from error
     if child.returncode != 0:
-        raise EngineError(f"{engine} does not run {request['folder']!r}: {_last_error(child)}")
+        raise EngineError(f"{engine} does not run {request['folder']!r}: {last_error(child.stderr)}")
     answer: dict[str, Any] = json.loads(child.stdout.strip().splitlines()[-1])
     return answer
-
-
-def _last_error(child: subprocess.CompletedProcess[str]) -> str:
-    """The last line that names an error, which vLLM buries under those of its other processes."""
-    lines = [line.strip() for line in child.stderr.splitlines() if line.strip()]
-    named = [line for line in lines if "Error" in line and "Engine core initialization failed" not in line]
-    return (named or lines or [f"exit status {child.returncode}"])[-1]

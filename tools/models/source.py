@@ -124,16 +124,26 @@ def load(
     """
     if dtype not in DTYPES:
         raise UnknownDtypeError(f"unknown dtype {dtype!r}; it must be one of {', '.join(DTYPES)}")
-    if source.kind == "bundled":
-        folder = bundled_model(cache, progress)
-    elif source.kind == "hub":
-        folder = fetch_model(source.location, source.revision, progress, code=trust_remote_code)
-    else:
-        folder = Path(source.location)
+    folder = fetched(source, trust_remote_code=trust_remote_code, cache=cache, progress=progress)
     checked = checkpoint.inspect(folder)
     tokenizer = load_tokenizer(folder, trust_remote_code)
     model = _model(checked, device, dtype)
     return LoadedModel(model, tokenizer, source.name, checked.family, checkpoint.fingerprint(checked))
+
+
+def fetched(
+    source: ModelSource,
+    *,
+    trust_remote_code: bool = False,
+    cache: Path | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> Path:
+    """The folder that holds the model, fetched if need be; arguments and errors are those of `load`."""
+    if source.kind == "bundled":
+        return bundled_model(cache, progress)
+    if source.kind == "hub":
+        return fetch_model(source.location, source.revision, progress, code=trust_remote_code)
+    return Path(source.location)
 
 
 def _model(checked: checkpoint.Checkpoint, device: str, dtype: str) -> Any:

@@ -1,0 +1,172 @@
+"""An OpenAI-compatible endpoint: what it serves, whether it takes schemas, and its refusals in a sentence."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import urlsplit
+
+import httpx
+from pydantic import SecretStr
+
+from agent.brain.errors import BrainError, BrainTimeoutError
+
+KEY = "SELF_PRUNER_BRAIN_KEY"  # the environment variable with the endpoint's key
+CONNECT_SECONDS = 10.0
+PROBE_SECONDS = 60.0
+_SAID = 200  # characters of a server's own words that are quoted
+
+
+class EndpointError(BrainError):
+    """The endpoint cannot be reached, refuses what it is asked, or answers what is no reply."""
+
+
+@dataclass(frozen=True, slots=True)
+class Served:
+    """A model that an endpoint serves."""
+
+    name: str
+    context: int | None  # tokens, where the endpoint says
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoint:
+    """An address and what it takes to be answered there."""
+
+    url: str  # up to and with /v1
+    key: SecretStr | None = None
+    timeout: float = PROBE_SECONDS
+
+    def ask(self, method: str, path: str, body: Mapping[str, Any] | None = None) -> dict[str, Any]:
+        """The JSON object that comes back.
+
+        Raises:
+            EndpointError: nothing, a refusal, or something else comes back.
+            BrainTimeoutError: it takes too long.
+        """
+        headers = {"Authorization": f"Bearer {self.key.get_secret_value()}"} if self.key else {}
+        limit = httpx.Timeout(self.timeout, connect=min(CONNECT_SECONDS, self.timeout))
+        try:
+            answer = httpx.request(method, f"{self.url}{path}", json=body, headers=headers, timeout=limit)
+        except httpx.ConnectTimeout as error:
+            raise EndpointError(f"{self.url} cannot be reached: no connection within {limit.connect:.0f} s") from error
+        except httpx.TimeoutException as error:
+            raise BrainTimeoutError(f"{self.url} gave no answer within {self.timeout:.0f} s") from error
+        except httpx.HTTPError as error:
+            raise EndpointError(f"{self.url} cannot be reached: {error}") from error
+        if answer.is_redirect:
+            raise EndpointError(f"{self.url} sends elsewhere, to {answer.headers.get('location')}: name that address")
+        if answer.status_code in (401, 403):
+            given = "the key in" if self.key else "to answer without a key in"
+            raise EndpointError(f"{self.url} refuses {given} {KEY} (HTTP {answer.status_code})")
+        if answer.is_error:
+            raise EndpointError(f"{self.url}{path} answers HTTP {answer.status_code}: {_words(answer)}")
+        try:
+            found = answer.json()
+        except ValueError as error:
+            raise EndpointError(f"{self.url}{path} answers what is no JSON: {answer.text[:_SAID]!r}") from error
+        if not isinstance(found, dict):
+            raise EndpointError(f"{self.url}{path} answers no JSON object: {answer.text[:_SAID]!r}")
+        return found
+
+
+def _words(answer: httpx.Response) -> str:
+    """What a server says of its refusal."""
+    try:
+        body = answer.json()
+        message = body.get("error", body)
+        message = message.get("message", message) if isinstance(message, dict) else message
+    except (ValueError, AttributeError):
+        message = answer.text
+    return " ".join(str(message).split())[:_SAID] or "nothing"
+
+
+def checked_url(text: str) -> str:
+    """The address as it is used.
+
+    Raises:
+        EndpointError: it is none, or it holds a password.
+    """
+    parts = urlsplit(text)
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        raise EndpointError(f"{text!r} is no address of an endpoint: write it like http://localhost:8000/v1")
+    if parts.username or parts.password:
+        raise EndpointError(f"an address with a name or a password ends up in files: put the key into {KEY} instead")
+    return text.rstrip("/")
+
+
+def served_model(endpoint: Endpoint, wanted: str | None) -> Served:
+    """The model that the brain is: the one of that name, or the only one there is.
+
+    Raises:
+        EndpointError: there is none of that name, several and none is named, or the endpoint does not list any.
+    """
+    try:
+        listed = endpoint.ask("GET", "/models").get("data")
+    except EndpointError as error:
+        hint = "" if endpoint.url.endswith("/v1") or "HTTP 404" not in str(error) else "; does its address end in /v1?"
+        raise EndpointError(f"{error}{hint}") from error
+    rows = [row for row in listed if isinstance(row, dict) and "id" in row] if isinstance(listed, list) else []
+    found = {str(row["id"]): row for row in rows}
+    if not found:
+        raise EndpointError(f"{endpoint.url}/models lists no model")
+    names = ", ".join(sorted(found)[:10])
+    if wanted is None and len(found) > 1:
+        raise EndpointError(f"{endpoint.url} serves several models: name one of {names} with --brain-model")
+    name = wanted or next(iter(found))
+    if name not in found:
+        raise EndpointError(f"{endpoint.url} serves no {name!r}, only {names}")
+    context = found[name].get("max_model_len")
+    return Served(name, context if isinstance(context, int) and not isinstance(context, bool) else None)
+
+
+def obeys_schemas(endpoint: Endpoint, model: str) -> bool:
+    """Whether a reply has the form it was asked for, tried on one that no model would give by itself.
+
+    Raises:
+        EndpointError: the endpoint refuses to be given a schema.
+    """
+    schema = {
+        "type": "object",
+        "properties": {"colour": {"enum": ["vermilion"]}, "count": {"enum": [41]}},
+        "required": ["colour", "count"],
+        "additionalProperties": False,
+    }
+    body = {
+        "model": model,
+        "messages": [{"role": "user", "content": "Say hello."}],
+        "max_tokens": 64,
+        "temperature": 0,
+        "response_format": response_format(schema),
+    }
+    try:
+        answer = endpoint.ask("POST", "/chat/completions", body)
+    except EndpointError as error:
+        raise EndpointError(f"{error}; the brain's replies need JSON schemas (response_format json_schema)") from error
+    try:
+        said = json.loads(text_of(choices_of(answer, endpoint.url)[0]), strict=False)
+    except ValueError:
+        return False
+    return bool(said == {"colour": "vermilion", "count": 41})
+
+
+def response_format(schema: Mapping[str, Any]) -> dict[str, Any]:
+    """A schema as the structured output of a chat completion."""
+    return {"type": "json_schema", "json_schema": {"name": "call", "strict": True, "schema": schema}}
+
+
+def choices_of(answer: Mapping[str, Any], url: str) -> list[dict[str, Any]]:
+    """The choices of a chat completion, at least one."""
+    choices = answer.get("choices")
+    if not isinstance(choices, list) or not choices or not all(isinstance(choice, dict) for choice in choices):
+        raise EndpointError(f"{url}/chat/completions answers what is no chat completion: {str(answer)[:_SAID]}")
+    return choices
+
+
+def text_of(choice: Mapping[str, Any]) -> str:
+    """What it says; empty where it says nothing."""
+    message = choice.get("message")
+    content = message.get("content") if isinstance(message, dict) else None
+    return content if isinstance(content, str) else ""

@@ -1,0 +1,119 @@
+"""A vLLM server of our own on loopback, for as long as it is needed and never longer.
+
+It dies with the process that started it, also where that is killed: on Linux the kernel sees to it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from tools.engines.vllm import VllmError
+
+# Replies without a space that nobody reads: a vector of a width a layer would be twice as long.
+STRUCTURED = '{"backend": "guidance", "disable_any_whitespace": true}'
+START_SECONDS = 1800.0  # a large model is read from disk first
+_DEATH_SIGNAL = 1  # PR_SET_PDEATHSIG
+
+
+@contextmanager
+def served(
+    python: Path, model: str, log: Path, *, dtype: str, max_model_len: int, timeout: float = START_SECONDS
+) -> Iterator[str]:
+    """Serve a dense model with the vLLM of `python`; gives the address, up to and with /v1.
+
+    Args:
+        python: of an environment that has vLLM.
+        model: a folder of safetensors, or a hub id.
+        log: what the server says; written anew.
+        dtype: of its weights.
+        max_model_len: tokens of its context.
+        timeout: seconds that it may take to start.
+
+    Raises:
+        VllmError: it did not start; the sentence ends with the last error it named.
+    """
+    port = _free_port()
+    command = [
+        *(str(python), "-m", "vllm.entrypoints.openai.api_server", "--model", model, "--served-model-name", "target"),
+        *("--host", "127.0.0.1", "--port", str(port), "--dtype", dtype, "--max-model-len", str(max_model_len)),
+        *("--structured-outputs-config", STRUCTURED, "--enable-prefix-caching"),
+        *("--enable-prompt-tokens-details", "--enforce-eager"),
+    ]
+    environment = {"VLLM_CPU_KVCACHE_SPACE": "1", "VLLM_NO_USAGE_STATS": "1"} | os.environ
+    with log.open("w", encoding="utf-8") as said:
+        server = subprocess.Popen(
+            command,
+            env=environment,
+            cwd=log.parent,
+            stdin=subprocess.DEVNULL,
+            stdout=said,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+            preexec_fn=_die_with_parent if sys.platform == "linux" else None,
+        )
+    try:
+        _wait(server, port, log, timeout)
+        yield f"http://127.0.0.1:{port}/v1"
+    finally:
+        _end(server)
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def _die_with_parent() -> None:
+    ctypes.CDLL(None).prctl(_DEATH_SIGNAL, signal.SIGTERM)
+
+
+def _wait(server: subprocess.Popen[bytes], port: int, log: Path, timeout: float) -> None:
+    """Until it answers."""
+    end = time.monotonic() + timeout
+    while time.monotonic() < end:
+        if server.poll() is not None:
+            reason = last_error(log.read_text(encoding="utf-8", errors="replace"))
+            raise VllmError(f"vLLM did not start: {reason} ({log})")
+        if _answers(port):
+            return
+        time.sleep(0.5)
+    raise VllmError(f"vLLM did not answer within {timeout:.0f} s ({log})")
+
+
+def _answers(port: int) -> bool:
+    try:
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/health", timeout=5):
+            return True
+    except (urllib.error.URLError, OSError):
+        return False
+
+
+def _end(server: subprocess.Popen[bytes]) -> None:
+    """Ask it to go, then make whatever of it is left go."""
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(server.pid, signal.SIGTERM)
+    with contextlib.suppress(subprocess.TimeoutExpired):
+        server.wait(20)
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(server.pid, signal.SIGKILL)
+    server.wait()
+
+
+def last_error(text: str) -> str:
+    """The last line that names an error; vLLM buries it under those of its other processes."""
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    named = [line for line in lines if "Error" in line and "Engine core initialization failed" not in line]
+    return (named or lines or ["it said nothing"])[-1]
