@@ -151,7 +151,8 @@ def stop_reason(settings: Settings, state: SearchState) -> str:
             return f"of {settings.tokens} tokens too few are left to measure a candidate in full"
         if not state["offspring"]:
             if not ARMS[settings.arm].searches:
-                return "a closed form has nothing to search"
+                every = settings.target == "uniform"
+                return "every profile of one width is measured" if every else "a closed form has nothing to search"
             if state["evaluations"] >= settings.evaluations:
                 return f"{settings.evaluations} evaluations are used up"
             if state["stale"] >= settings.patience:

@@ -235,7 +235,7 @@ def measuring(settings: Settings) -> dict[str, Any]:
             "prompt_tokens": settings.latency_prompt,
             "decode_tokens": settings.latency_decode,
             "repeats": settings.latency_repeats,
-            "batch": 1,
+            "batch": settings.latency_batch,
         },
     }
 

@@ -154,8 +154,9 @@ class Rates:
 
     def latency(self) -> float:
         """One latency measurement: the dense model and a candidate in turn, after a warm-up."""
-        prefill = self.settings.latency_prompt * self.sizes.layers * self.speed.layer
-        step = self.speed.step(self.sizes.layers, 1)
+        batch = self.settings.latency_batch
+        prefill = batch * self.settings.latency_prompt * self.sizes.layers * self.speed.layer
+        step = self.speed.step(self.sizes.layers, batch)
         request = prefill + self.settings.latency_decode * step
         return 2 * (self.settings.latency_repeats * request + prefill + 2 * step)
 

@@ -12,9 +12,10 @@ import jinja2
 from agent.atomic import atomic_write
 from agent.outcome import Outcome, brain_sentence, brain_totals, recalibration_sentence, summary
 from agent.run_directory import RunDirectory
-from agent.settings import Settings
+from agent.settings import Settings, make_settings
 from agent.trace import Act, Judge, Think, TraceRecord, read_trace
 from agent.view import View
+from tools.export.card import serve_command
 
 TEMPLATES = Path(__file__).parent
 CURVE = (640.0, 220.0)  # pixels
@@ -141,9 +142,12 @@ def show_outcome(outcome: Outcome, run: RunDirectory, view: View) -> None:
     if outcome.verified is None:
         view.line(f"      python main.py export {run.path} --output FOLDER")
         return
-    view.line(
-        f"      AutoModelForCausalLM.from_pretrained({str(run.model)!r}, trust_remote_code=True)  # in transformers"
-    )
+    serving = make_settings(run.settings)
+    trust = "" if serving.target == "uniform" else ", trust_remote_code=True"
+    view.line(f"      AutoModelForCausalLM.from_pretrained({str(run.model)!r}{trust})  # in transformers")
+    if serving.target != "transformers":
+        command = serve_command(serving.target, serving.tensor_parallel)
+        view.line(f"      cd {run.model} && {command}  # in vLLM")
 
 
 def show_tasks(outcome: Outcome, view: View) -> None:

@@ -133,6 +133,7 @@ class Settings(BaseModel):
     benchmarks: int = Field(1, ge=0, description="latency measurements the brain may ask for; 0 measures none at all")
     latency_prompt: Count = Field(256, description="prompt tokens of a latency measurement")
     latency_decode: Count = Field(16, description="decoded tokens of a latency measurement")
+    latency_batch: Count = Field(1, description="prompts side by side in a latency measurement")
     latency_repeats: Count = Field(3, description="timed repeats of a latency measurement")
 
     # When it ends

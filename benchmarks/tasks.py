@@ -1,6 +1,6 @@
 """The zero-shot table of a finished run as a file that stands by itself: command, versions, rows, every figure.
 
-    python -m benchmarks.tasks runs/NAME --output tasks.json
+python -m benchmarks.tasks runs/NAME --output tasks.json
 """
 
 from __future__ import annotations

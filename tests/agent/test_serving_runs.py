@@ -85,6 +85,7 @@ def test_vllm_gets_head_counts_that_divide_and_aligned_widths(run, tmp_path):
     card = (folder / "model" / "README.md").read_text()
     assert "vllm serve . --trust-remote-code --model-impl transformers --tensor-parallel-size 2" in card
     assert "--target vllm --tensor-parallel 2" in card
+    assert "vllm serve . --trust-remote-code --model-impl transformers --tensor-parallel-size 2" in printed
     assert "Key/value groups of 4" in card
 
 
@@ -107,6 +108,7 @@ def test_uniform_measures_every_split_and_ends_in_a_stock_checkpoint(run, tmp_pa
     profiles = [one.profile for one in candidates]
     assert {profile.attention[0] for profile in profiles} == {1, 2, 4}  # three do not divide the hidden size
     assert all(len({*profile.attention}) == len({*profile.mlp}) == 1 for profile in profiles)
+    assert "every profile of one width is measured" in printed and "trust_remote_code" not in printed
     result = json.loads((folder / "result.json").read_text())
     assert result["spent"]["evaluations"] == len(profiles) == 3
     model = AutoModelForCausalLM.from_pretrained(folder / "model", dtype="auto")
