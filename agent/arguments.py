@@ -10,7 +10,7 @@ from typing import Any, Literal, NoReturn, Union, get_args, get_origin
 
 from agent.settings import Settings, SettingsError
 
-COMMANDS = ("run", "compare", "resume", "report", "trace", "export", "verify", "tasks")
+COMMANDS = ("run", "compare", "resume", "report", "trace", "export", "verify", "tasks", "latency-table", "bench-shapes")
 
 
 class Parser(argparse.ArgumentParser):
@@ -77,6 +77,20 @@ def _parser() -> Parser:
     )
     verify.add_argument("folder", type=Path, help="exported checkpoint")
     _add_settings(verify, only=("vllm_python", "tensor_parallel", "trust_remote_code"))
+    timing = (
+        *("model", "revision", "device", "dtype", "mlp_unit", "target", "tensor_parallel", "seed", "cache"),
+        *("latency_prompt", "latency_decode", "latency_batch", "latency_repeats"),
+    )
+    table = commands.add_parser(
+        "latency-table", help="milliseconds of every width here, and how well they predict", allow_abbrev=False
+    )
+    _add_settings(table, only=(*timing, "sparsity", "params"))
+    shapes = commands.add_parser(
+        "bench-shapes", help="speed-up of pruned shapes with random weights, also of giants", allow_abbrev=False
+    )
+    _add_settings(shapes, only=timing)
+    shapes.add_argument("--params", required=True, metavar="N,N", dest="counts", help="parameters to keep: 49B,35B")
+    shapes.add_argument("--layers", type=int, metavar="N", help="layers that are timed (default: what memory holds)")
     for name, text in (
         ("resume", "go on with a run or a comparison that was stopped or killed"),
         ("report", "write report.html anew and show the result"),

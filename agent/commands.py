@@ -28,6 +28,8 @@ def command(arguments: Sequence[str]) -> int:
         "export": _export,
         "verify": _verify,
         "tasks": _tasks,
+        "latency-table": _latency_table,
+        "bench-shapes": _bench_shapes,
     }
     return does[options.command](options, View())
 
@@ -147,6 +149,20 @@ def _verify(options: Namespace, view: View) -> int:
     from agent.verify import verify_in_vllm
 
     return verify_in_vllm(options.folder, make_settings(given(options)), view)
+
+
+def _latency_table(options: Namespace, view: View) -> int:
+    from agent.latency import latency_table
+
+    latency_table(make_settings(given(options)), view)
+    return 0
+
+
+def _bench_shapes(options: Namespace, view: View) -> int:
+    from agent.latency import bench_shapes
+
+    bench_shapes(make_settings(given(options)), options.counts.split(","), options.layers, view)
+    return 0
 
 
 def _tasks(options: Namespace, view: View) -> int:

@@ -132,18 +132,30 @@ def measure(
         raise LatencyError(
             f"a request of {prompt_tokens} + {decode_tokens} tokens is longer than the model's context of {context}."
         )
+    return in_turn(elastic.model, smaller_model(elastic, profile), prompt_tokens, decode_tokens, batch, repeats)
+
+
+def in_turn(
+    reference: PreTrainedModel,
+    model: PreTrainedModel,
+    prompt_tokens: int,
+    decode_tokens: int,
+    batch: int,
+    repeats: int,
+) -> LatencyReport:
+    """Time one request on `model` and on the `reference`, which stands for the dense one, as `measure` does."""
     generator = torch.Generator().manual_seed(0)
-    prompt = torch.randint(elastic.model.config.vocab_size, (batch, prompt_tokens), generator=generator)
-    prompt = prompt.to(elastic.device)
-    models = (elastic.model, smaller_model(elastic, profile))
-    for model in models:
-        _request(model, prompt, min(2, decode_tokens))
+    prompt = torch.randint(reference.config.vocab_size, (batch, prompt_tokens), generator=generator)
+    prompt = prompt.to(reference.device)
+    models = (reference, model)
+    for one in models:
+        _request(one, prompt, min(2, decode_tokens))
     dense: list[_Timing] = []
     candidate: list[_Timing] = []
     for repeat in range(repeats):
         sides = [(models[0], dense), (models[1], candidate)]
-        for model, timings in sides if repeat % 2 == 0 else reversed(sides):
-            timings.append(_request(model, prompt, decode_tokens))
+        for one, timings in sides if repeat % 2 == 0 else reversed(sides):
+            timings.append(_request(one, prompt, decode_tokens))
     return _report(dense, candidate, prompt_tokens, decode_tokens, batch)
 
 

@@ -1,0 +1,201 @@
+"""The commands `latency-table` and `bench-shapes`: how fast shapes are on this machine, before anything is searched."""
+
+from __future__ import annotations
+
+import gc
+import hashlib
+import json
+import os
+import random
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from agent.atomic import atomic_write
+from agent.preparation import budget_for, device_name, device_of, dtype_of
+from agent.settings import Settings, SettingsError, make_settings
+from agent.view import View
+from memory.profile import Profile
+from tools.latency.giant import depth_of, some_of
+from tools.latency.measure import LatencyReport, in_turn
+from tools.latency.shapes import Sizes, random_model
+from tools.latency.table import LatencyTable, Timer, check_table, measure_table
+from tools.models.bundled import cache_dir
+from tools.models.outline import outline, skeleton
+from tools.models.published import PUBLISHED
+from tools.models.source import resolve
+from tools.pruning.budget import Budget
+from tools.pruning.operators import random_profile, uniform
+
+FORMAT = 1
+SPREAD = 3  # profiles of unequal widths beside the uniform one
+MEMORY = 0.6  # of what is free may be taken by the models that are timed
+PAPER = {("llama-2-70b", "49B"): 1.39, ("llama-2-70b", "35B"): 1.70}  # Huang et al., arXiv 2502.14413
+
+
+def shape_of(settings: Settings) -> Any:
+    """The target model without weights: of published shapes where they are known, so that no hub is asked."""
+    if settings.model in PUBLISHED:
+        return skeleton(PUBLISHED[settings.model], settings.model)
+    source = resolve(settings.model, settings.revision, weights=False)
+    return outline(source, tokenizer=False, cache=settings.cache).model
+
+
+def spread(budget: Budget, seed: int) -> list[tuple[str, Profile]]:
+    """The uniform profile of a budget and some of unequal widths."""
+    rng = random.Random(seed)
+    return [("uniform", uniform(budget)), *((f"unequal {n + 1}", random_profile(budget, rng)) for n in range(SPREAD))]
+
+
+def latency_table(settings: Settings, view: View) -> Path:
+    """Measure or read the table of the target model's shapes here, and say how well it predicts; returns its file."""
+    model, device = shape_of(settings), device_of(settings)
+    dtype = getattr(torch, dtype_of(settings, device))
+    check_length(settings, model.config)
+    budget = budget_for(settings, model)
+    timer = _timer(settings, model.config, budget, device, dtype)
+    key = {
+        "format": FORMAT,
+        "config": {name: value for name, value in model.config.to_dict().items() if name != "transformers_version"},
+        "units": [budget.space.n_groups, budget.space.n_blocks],
+        "dtype": str(dtype),
+        "device": device_name(device),
+        "torch": torch.__version__,
+        "request": [settings.latency_prompt, settings.latency_batch, settings.latency_decode, settings.latency_repeats],
+    }
+    digest = hashlib.sha256(json.dumps(key, sort_keys=True, default=str).encode()).hexdigest()[:24]
+    path = (settings.cache or cache_dir()) / "latency" / f"{digest}.json"
+    table = _read(path, view)
+    if table is None:
+        with view.phase("Latency table") as progress:
+            table = measure_table(budget.space, timer, progress)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        atomic_write(path, json.dumps({**table.to_json(), "key": key}, indent=1, default=str) + "\n")
+    request = f"{settings.latency_prompt} + {settings.latency_decode} tokens, batch {settings.latency_batch}"
+    view.line(f"{settings.model} on {device_name(device)}, {str(dtype).removeprefix('torch.')}, {request}", "bold")
+    view.table(
+        "What a place takes beyond a whole one",
+        ("part", "units", "prefill ms", "decode ms"),
+        [
+            (part, str(width), f"{one.prefill:+.3f}", f"{one.decode:+.4f}")
+            for part, row in table.rows.items()
+            for width, one in sorted(row.items())
+        ],
+    )
+    view.line(f"Dense: prefill {table.dense.prefill:.1f} ms, decode {table.dense.decode:.2f} ms a token.")
+    with view.phase("Checking it"):
+        checked = check_table(table, spread(budget, settings.seed), timer, settings.latency_decode)
+    view.table(
+        "Whole profiles",
+        (f"profile at {budget.sparsity:.0%}", "predicted speed-up", "measured", "error"),
+        [(one.name, f"{one.predicted:.3f}", f"{one.measured:.3f}", f"{one.error:+.1%}") for one in checked],
+    )
+    view.line(f"Mean error {sum(abs(one.error) for one in checked) / len(checked):.1%}. Kept in {path}")
+    return path
+
+
+def bench_shapes(settings: Settings, counts: Sequence[str], layers: int | None, view: View) -> None:
+    """Time pruned shapes beside the dense ones, with as many layers as the memory holds."""
+    model, device = shape_of(settings), device_of(settings)
+    config, dtype = model.config, getattr(torch, dtype_of(settings, device))
+    check_length(settings, config)
+    budgets = [(text, budget_for(make_settings({**given_by(settings), "params": text}), model)) for text in counts]
+    whole = config.num_hidden_layers
+    timed = _depth(layers, whole, budgets[0][1], dtype.itemsize, device)
+    dense = budgets[0][1].space.sizes(budgets[0][1].space.dense())[0]
+
+    def pair(sizes: Sequence[Sizes]) -> LatencyReport:
+        models = [random_model(config, one, dtype=dtype, device=device) for one in ([dense] * len(sizes), sizes)]
+        report = in_turn(models[0], models[1], *_request(settings))
+        del models
+        gc.collect()
+        return report
+
+    def ms(report: LatencyReport) -> float:
+        return report.dense_prefill_ms + settings.latency_decode * report.dense_decode_ms
+
+    view.line(
+        f"{settings.model}: {timed} of {whole} layers of random weights, {settings.latency_prompt} + "
+        f"{settings.latency_decode} tokens, batch {settings.latency_batch}, on {device_name(device)} in "
+        f"{str(dtype).removeprefix('torch.')}" + ("" if timed == whole else "; the rest is extrapolated"),
+        "bold",
+    )
+    with view.phase("Dense"):
+        shallow = ms(pair([dense] * max(1, timed // 2)))
+        deep = ms(pair([dense] * timed))
+    depth = depth_of(whole, timed, deep, shallow)
+    rows, ratios = [], []
+    for count, budget in budgets:
+        linear = budget.space.params(budget.space.dense()) / budget.target_params
+        for name, profile in spread(budget, settings.seed):
+            with view.phase(f"{count}, {name}"):
+                found = depth.speedup(pair(some_of(budget.space.sizes(profile), timed)).speedup)
+            ratios.append(found / linear)
+            paper = PAPER.get((settings.model, count))
+            rows.append((count, name, f"{found:.2f}", f"{linear:.2f}", "-" if paper is None else f"{paper:.2f}"))
+    view.table("Speed-up", ("parameters", "profile", "speed-up", "parameters' ratio", "paper"), rows)
+    view.line(
+        f"{depth.share_of_layers:.0%} of the dense request is spent in the layers, the rest in embedding, norm and "
+        f"head, which nothing here prunes; the best profile has {max(ratios):.0%} and the worst {min(ratios):.0%} of "
+        "what its parameters promise."
+    )
+
+
+def given_by(settings: Settings) -> dict[str, Any]:
+    """The settings as they were given, without a budget."""
+    return {name: value for name, value in settings.model_dump(exclude_unset=True).items() if name != "sparsity"}
+
+
+def check_length(settings: Settings, config: Any) -> None:
+    """Refuse a request that is longer than the model's context."""
+    if settings.latency_prompt + settings.latency_decode > config.max_position_embeddings:
+        raise SettingsError(
+            f"--latency-prompt and --latency-decode must fit the model's context, {config.max_position_embeddings}"
+        )
+
+
+def _request(settings: Settings) -> tuple[int, int, int, int]:
+    return settings.latency_prompt, settings.latency_decode, settings.latency_batch, settings.latency_repeats
+
+
+def _timer(settings: Settings, config: Any, budget: Budget, device: str, dtype: torch.dtype) -> Timer:
+    """Times profiles beside one dense model."""
+    space = budget.space
+    dense = random_model(config, space.sizes(space.dense()), dtype=dtype, device=device)
+
+    def time(profile: Profile) -> LatencyReport:
+        smaller = random_model(config, space.sizes(profile), dtype=dtype, device=device)
+        return in_turn(dense, smaller, *_request(settings))
+
+    return time
+
+
+def _read(path: Path, view: View) -> LatencyTable | None:
+    """The table that is kept, or None; a damaged one is measured anew, and that is said."""
+    if not path.is_file():
+        return None
+    try:
+        return LatencyTable.from_json(json.loads(path.read_text(encoding="utf-8")))
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        view.warn(f"{path} is damaged ({type(error).__name__}) and is measured anew")
+        return None
+
+
+def _depth(wanted: int | None, whole: int, budget: Budget, width: int, device: str) -> int:
+    """How many layers are timed: as many as were asked for, or as the memory holds of two models."""
+    space = budget.space
+    if wanted is not None:
+        if not 2 <= wanted <= whole:
+            raise SettingsError(f"--layers takes 2 to {whole} of this model, got {wanted}")
+        return wanted
+    if device == "cpu":
+        free = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_AVPHYS_PAGES")
+    else:
+        free = torch.cuda.mem_get_info(device)[0]
+    layer = width * space.prunable_params(space.dense()) / whole
+    fits = int((MEMORY * free / 2 - width * space.fixed_params) // layer)
+    if fits < 2:
+        raise SettingsError(f"two layers of this model, twice, need {4 * layer / 1e9:.1f} GB: too much here")
+    return min(fits, whole)

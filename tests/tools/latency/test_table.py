@@ -1,0 +1,123 @@
+"""The latency table against machines whose times are known, and random models of given shapes."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from memory.profile import Profile
+from tests.tiny import FAMILY_NAMES, tiny_config, tiny_model
+from tools.latency.giant import depth_of, some_of
+from tools.latency.measure import LatencyReport, in_turn
+from tools.latency.shapes import random_model
+from tools.latency.table import LatencyTable, check_table, measure_table, timed_widths
+from tools.pruning.space import Space
+
+SPACE = Space(n_layers=4, n_groups=4, n_blocks=48, group_params=48, block_params=9, fixed_params=1000, mlp_unit=8)
+
+
+def report(prefill: float, decode: float, dense: tuple[float, float], decode_tokens: int = 10) -> LatencyReport:
+    whole, own = dense[0] + decode_tokens * dense[1], prefill + decode_tokens * decode
+    values = dict.fromkeys(LatencyReport.__dataclass_fields__, 0)
+    values |= {"prefill_ms": prefill, "decode_ms": decode, "dense_prefill_ms": dense[0], "dense_decode_ms": dense[1]}
+    ratios = {"speedup_prefill": dense[0] / prefill, "speedup_decode": dense[1] / decode, "speedup": whole / own}
+    return LatencyReport(**(values | ratios))
+
+
+def machine(profile: Profile) -> tuple[float, float]:
+    """A fixed time and one for every unit: prefill and decode."""
+    groups, blocks = sum(profile.attention), sum(profile.mlp)
+    return 5 + 2.0 * groups + 0.5 * blocks, 1 + 0.3 * groups + 0.05 * blocks
+
+
+def timer(profile: Profile) -> LatencyReport:
+    return report(*machine(profile), machine(SPACE.dense()))
+
+
+@settings(deadline=None, derandomize=True, max_examples=50)
+@given(st.lists(st.integers(1, 4), min_size=4, max_size=4), st.lists(st.integers(1, 48), min_size=4, max_size=4))
+def test_where_time_is_linear_in_units_every_profile_is_predicted(attention, mlp):
+    profile = Profile(tuple(attention), tuple(mlp))
+    found = measure_table(SPACE, timer).predict(profile)
+    assert (found.prefill, found.decode) == pytest.approx(machine(profile))
+
+
+def test_the_table_survives_its_file_and_is_compared_with_measurements():
+    table = measure_table(SPACE, timer)
+    again = LatencyTable.from_json(json.loads(json.dumps(table.to_json())))
+    profile = Profile((1, 2, 3, 4), (48, 20, 7, 1))
+    assert again.predict(profile) == table.predict(profile)
+    (checked,) = check_table(again, [("one", profile)], timer, 10)
+    assert checked.predicted == pytest.approx(checked.measured) and checked.error == pytest.approx(0.0)
+
+
+def test_an_error_is_that_of_the_time():
+    table = measure_table(SPACE, timer)
+    slow = check_table(table, [("one", SPACE.dense())], lambda profile: report(40.0, 8.0, (20.0, 4.0)), 10)
+    assert slow[0].error == pytest.approx(-0.5)  # it was predicted to take half of what it takes
+
+
+def test_dense_places_take_nothing_more_and_widths_may_be_slower():
+    def odd(profile: Profile) -> LatencyReport:
+        slower = 4.0 if 24 in profile.mlp else 1.0
+        prefill, decode = machine(profile)
+        return report(slower * prefill, decode, machine(SPACE.dense()))
+
+    table = measure_table(SPACE, odd)
+    assert table.predict(SPACE.dense()) == table.dense
+    assert table.rows["mlp"][24].prefill > 0
+
+
+@pytest.mark.parametrize(
+    "units, widths", [(1, []), (3, [1, 2]), (8, [1, 2, 3, 4, 5, 6, 7]), (48, [1, 6, 12, 18, 24, 30, 36, 42])]
+)
+def test_few_widths_are_timed_all_and_many_in_part(units, widths):
+    assert timed_widths(units) == widths
+
+
+@pytest.mark.parametrize("family", FAMILY_NAMES)
+@pytest.mark.parametrize("mha", [False, True])
+def test_a_random_model_has_the_tensors_of_its_layers_and_runs(family, mha):
+    config = tiny_config(family, mha)
+    model = random_model(config, [(1, 40), (4, 96)], dtype=torch.float32)
+    heads = 1 if mha else 2
+    first, second = model.get_decoder().layers
+    assert first.self_attn.q_proj.weight.shape == (16 * heads, 64) and first.mlp.down_proj.weight.shape == (64, 40)
+    assert second.self_attn.k_proj.weight.shape == (64, 64)
+    assert config.num_hidden_layers == 3  # the config that was given is left alone
+    found = in_turn(model, model, 8, 2, 2, 1)
+    assert found.batch == 2 and found.prefill_ms > 0
+    ids = torch.arange(8)[None]
+    whole = model(ids).logits
+    assert whole.isfinite().all()
+    step = model(ids[:, :7], use_cache=True)
+    last = model(ids[:, 7:], past_key_values=step.past_key_values).logits
+    torch.testing.assert_close(last[:, 0], whole[:, -1], atol=1e-4, rtol=1e-4)
+
+
+def test_it_rotates_as_the_family_does():
+    real = tiny_model("llama")
+    made = random_model(real.config, [(4, 96)] * 3, dtype=torch.float32)
+    made.load_state_dict(real.state_dict())
+    ids = torch.arange(12)[None]
+    torch.testing.assert_close(made(ids).logits, real(ids).logits)
+
+
+def test_a_giant_is_told_from_two_depths():
+    # 80 layers of 10 ms beside 40 ms of the rest, of which 4 and 2 layers are timed
+    depth = depth_of(80, 4, 80.0, 60.0)
+    assert (depth.fixed, depth.layer, depth.whole) == pytest.approx((40.0, 10.0, 840.0))
+    assert depth.share_of_layers == pytest.approx(800 / 840)
+    # layers that take half: 4 of them and the rest take 60, the ratio is 80 / 60
+    assert depth.speedup(80 / 60) == pytest.approx(840 / 440)
+    assert depth.speedup(1.0) == pytest.approx(1.0)
+
+
+def test_some_layers_stand_for_all():
+    sizes = [(2, 10 * layer) for layer in range(1, 9)]
+    assert some_of(sizes, 8) == sizes
+    assert some_of(sizes[::-1], 2) == [(2, 30), (2, 70)]

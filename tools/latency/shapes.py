@@ -1,0 +1,71 @@
+"""Models of given shapes with random weights: speed depends on shapes alone.
+
+So what pruning a giant would gain can be measured without its weights, and with a few of its layers where memory does
+not hold all: time is linear in equal layers, and two depths tell what a layer takes from what the rest does.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import nn
+from transformers import PreTrainedModel
+
+from tools.models.families import family_of, geometry
+
+Sizes = tuple[int, int]  # KV groups and MLP channels of a layer
+
+
+@torch.no_grad()
+def random_model(
+    config: Any, layers: Sequence[Sizes], *, dtype: torch.dtype, device: str = "cpu", seed: int = 0
+) -> PreTrainedModel:
+    """A model of the config's family with these layers, in eval mode.
+
+    Args:
+        config: of the dense model, as transformers has it; how many layers it says is of no account.
+        layers: KV groups and MLP channels of every layer; at least one.
+        dtype: of the weights.
+        device: where it is made.
+        seed: of the weights.
+    """
+    import transformers
+
+    shape = geometry(config)
+    config = copy.deepcopy(config)
+    config.num_hidden_layers = len(layers)
+    if getattr(config, "layer_types", None):
+        config.layer_types = config.layer_types[:1] * len(layers)
+    config._attn_implementation = "sdpa"
+    with torch.device("meta"):
+        model: Any = getattr(transformers, family_of(config).architecture)(config)
+        for layer, (groups, channels) in zip(model.get_decoder().layers, layers, strict=True):
+            _resize(layer, groups * shape.group_width, groups * shape.head_dim, channels)
+    model = model.to(dtype).to_empty(device=device)
+    generator = torch.Generator(device).manual_seed(seed)
+    for parameter in model.parameters():
+        parameter.uniform_(-0.02, 0.02, generator=generator)  # cheap, finite, and as dense as real weights
+    decoder = model.get_decoder()
+    decoder.rotary_emb = type(decoder.rotary_emb)(config=config).to(device)  # its buffers are no weights
+    model.tie_weights()
+    return model.eval().requires_grad_(False)
+
+
+def _resize(layer: Any, queries: int, keys: int, channels: int) -> None:
+    """Give one layer projections of other widths."""
+    attention, mlp = layer.self_attn, layer.mlp
+    for module, name, rows, columns in (
+        (attention, "q_proj", queries, None),
+        (attention, "k_proj", keys, None),
+        (attention, "v_proj", keys, None),
+        (attention, "o_proj", None, queries),
+        (mlp, "gate_proj", channels, None),
+        (mlp, "up_proj", channels, None),
+        (mlp, "down_proj", None, channels),
+    ):
+        old: nn.Linear = getattr(module, name)
+        new = nn.Linear(columns or old.in_features, rows or old.out_features, bias=old.bias is not None)
+        setattr(module, name, new)
