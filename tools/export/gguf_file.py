@@ -93,6 +93,8 @@ def check_gguf(config: Any, tokenizer: Any = None) -> None:
     where = "GGUF's architecture deci cannot express layer 0"
     if family == "qwen3":
         raise GgufError(f"{where} of a qwen3 model: it has no norms of queries and keys")
+    if config.hidden_act not in ("silu", "swish"):
+        raise GgufError(f"{where}: its MLP has the activation {config.hidden_act!r}, deci's has silu")
     window = getattr(config, "sliding_window", None)
     if window is not None and window < config.max_position_embeddings and getattr(config, "use_sliding_window", True):
         raise GgufError(f"{where}: its attention slides over {window} tokens, deci's does not")

@@ -93,6 +93,7 @@ def test_scaled_frequencies_become_factors(tokenizer):
     "config, sentence",
     [
         (tiny_config("qwen3"), "layer 0 of a qwen3 model: it has no norms"),
+        (tiny_config("llama", hidden_act="gelu"), "layer 0: its MLP has the activation 'gelu'"),
         (tiny_config("mistral", sliding_window=64), "layer 0: its attention slides over 64 tokens"),
         (
             tiny_config("llama", rope_parameters={"rope_type": "dynamic", "rope_theta": 1e4, "factor": 2.0}),
