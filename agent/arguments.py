@@ -10,7 +10,10 @@ from typing import Any, Literal, NoReturn, Union, get_args, get_origin
 
 from agent.settings import Settings, SettingsError
 
-COMMANDS = ("run", "compare", "resume", "report", "trace", "export", "verify", "tasks", "latency-table", "bench-shapes")
+COMMANDS = (
+    *("run", "compare", "resume", "report", "trace", "export", "verify", "evaluate", "tasks"),
+    *("latency-table", "bench-shapes"),
+)
 
 
 class Parser(argparse.ArgumentParser):
@@ -77,6 +80,34 @@ def _parser() -> Parser:
     )
     verify.add_argument("folder", type=Path, help="exported checkpoint")
     _add_settings(verify, only=("vllm_python", "tensor_parallel", "trust_remote_code"))
+    evaluate = commands.add_parser(
+        "evaluate",
+        help="the seven tasks and perplexity of an exported checkpoint beside its dense model; it goes on where it was",
+        allow_abbrev=False,
+    )
+    evaluate.add_argument("folder", type=Path, help="exported checkpoint, or the run that it is of")
+    _add_settings(
+        evaluate,
+        only=("model", "revision", "trust_remote_code", "device", "dtype", "task_rows", "task_data", "cache"),
+    )
+    evaluate.add_argument(
+        "--perplexity-text",
+        metavar="X",
+        help="wikitext2 or a .txt/.jsonl file, read in full (default wikitext2, where it can be had)",
+    )
+    evaluate.add_argument(
+        "--perplexity-length",
+        type=int,
+        metavar="N",
+        help="tokens of a window (default: the sequence length of the run that made the folder)",
+    )
+    evaluate.add_argument("--batch", type=int, metavar="N", help="questions side by side (default 8, on a GPU 32)")
+    evaluate.add_argument(
+        "--dense",
+        action=argparse.BooleanOptionalAction,
+        default=True,
+        help="measure the dense model beside it (on unless told otherwise)",
+    )
     timing = (
         *("model", "revision", "device", "dtype", "mlp_unit", "target", "tensor_parallel", "seed", "cache"),
         *("latency_prompt", "latency_decode", "latency_batch", "latency_repeats"),

@@ -27,6 +27,7 @@ def command(arguments: Sequence[str]) -> int:
         "trace": _trace,
         "export": _export,
         "verify": _verify,
+        "evaluate": _evaluate,
         "tasks": _tasks,
         "latency-table": _latency_table,
         "bench-shapes": _bench_shapes,
@@ -149,6 +150,23 @@ def _verify(options: Namespace, view: View) -> int:
     from agent.verify import verify_in_vllm
 
     return verify_in_vllm(options.folder, make_settings(given(options)), view)
+
+
+def _evaluate(options: Namespace, view: View) -> int:
+    from agent.evaluate import FILE, Wishes, evaluate, folder_of
+    from agent.report import show_checkpoint
+
+    wishes = Wishes(options.perplexity_text, options.perplexity_length, options.batch, options.dense)
+    try:
+        evaluation = evaluate(options.folder, given(options), wishes, view)
+    except KeyboardInterrupt:
+        view.line("Stopped. The same command goes on with the measurement in hand.", "yellow")
+        return STOPPED
+    show_checkpoint(evaluation, view)
+    folder = folder_of(options.folder)
+    view.line(f"Figures     {folder / FILE}")
+    view.line(f"Model card  {folder / 'README.md'}")
+    return 0
 
 
 def _latency_table(options: Namespace, view: View) -> int:

@@ -10,6 +10,7 @@ from typing import Any
 import jinja2
 
 from agent.atomic import atomic_write
+from agent.evaluate import Evaluation, read_evaluation
 from agent.outcome import Outcome, brain_sentence, brain_totals, recalibration_sentence, summary
 from agent.run_directory import RunDirectory
 from agent.settings import Settings, make_settings
@@ -37,6 +38,7 @@ def write_report(run: RunDirectory, settings: Settings, outcome: Outcome | None)
         brain=brain_sentence(outcome.yields) if outcome else "",
         recalibration=recalibration_sentence(outcome) if outcome else "",
         totals=brain_totals(records),
+        checkpoint=read_evaluation(run.model) if outcome else None,
         texts=by_text(outcome) if outcome else ((), []),
         curve=curve(records),
         layers=layers(outcome) if outcome else [],
@@ -128,6 +130,7 @@ def show_outcome(outcome: Outcome, run: RunDirectory, view: View) -> None:
     if outcome.several_texts():
         view.table("On every reporting text", *by_text(outcome))
     show_tasks(outcome, view)
+    show_checkpoint(read_evaluation(run.model), view)
     for sentence in outcome.warnings:
         view.warn(sentence)
     view.line("")
@@ -144,6 +147,7 @@ def show_outcome(outcome: Outcome, run: RunDirectory, view: View) -> None:
         return
     serving = make_settings(run.settings)
     trust = "" if serving.target == "uniform" else ", trust_remote_code=True"
+    view.line(f"      python main.py evaluate {run.path}  # tasks and perplexity of the checkpoint")
     view.line(f"      AutoModelForCausalLM.from_pretrained({str(run.model)!r}{trust})  # in transformers")
     if serving.target != "transformers":
         command = serve_command(serving.target, serving.tensor_parallel)
@@ -155,6 +159,13 @@ def show_tasks(outcome: Outcome, view: View) -> None:
     if outcome.tasks is not None:
         view.table("Zero-shot tasks", *outcome.tasks.cells())
         view.line(outcome.tasks.measured_on, "dim")
+
+
+def show_checkpoint(evaluation: Evaluation | None, view: View) -> None:
+    """What was measured of the checkpoint on the disk, where it was."""
+    if evaluation is not None:
+        view.table("The checkpoint on the disk", *evaluation.cells())
+        view.line(evaluation.measured_on, "dim")
 
 
 def by_text(outcome: Outcome) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:

@@ -6,6 +6,7 @@ kill, `resume` goes on with what is on the disk.
 
 from __future__ import annotations
 
+import gc
 import shutil
 import signal
 import sqlite3
@@ -39,7 +40,7 @@ from agent.texts import check_tasks, check_text
 from agent.think import Thinker
 from agent.trace import TraceRecord, TraceWriter
 from agent.view import View
-from agent.zero_shot import known_on_tasks
+from agent.zero_shot import known_on_tasks, with_checkpoint
 from memory.database import connect
 from memory.errors import SelfPrunerError
 from memory.records import Candidate
@@ -112,6 +113,10 @@ def carry_out(settings: Settings, run: RunDirectory, view: View, prepared: Prepa
             if state is None:
                 raise Stopped(run.path)
             outcome = finish(prepared, settings, state, run, view)
+        if settings.tasks and outcome.verified is not None and not given:
+            prepared = None
+            release()  # the checkpoint is measured in another process, which needs the room
+            with_checkpoint(settings, run, view)
         write_report(run, settings, outcome)
     except (Stopped, KeyboardInterrupt):
         with suppress(WriteError):
@@ -123,6 +128,13 @@ def carry_out(settings: Settings, run: RunDirectory, view: View, prepared: Prepa
         raise in_words(error, settings) from error
     run.set_status("finished", outcome.stop)
     return outcome
+
+
+def release() -> None:
+    """Give back the memory of models that nobody holds any more."""
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
 
 
 def finished(path: Path, output: Path) -> tuple[RunDirectory, Settings]:

@@ -61,7 +61,9 @@ def missing(bill: Bill) -> list[str]:
     if texts := sorted({one.text for one in bill.target.texts if one.text.lower() in HUB_TEXTS}):
         lines.append(f"{' and '.join(texts)} come from the hub, where they are not in its cache yet.")
     if bill.settings.tasks:
-        lines.append("The seven tasks come on top too: how long their questions are is not known before they are read.")
+        lines.append(
+            "The seven tasks come on top too, twice for the checkpoint; how long their questions are is not known yet."
+        )
     if bill.target.outline.tokenizer is None:
         lines.append("The tokenizer comes with the model, so until then the brain's tokens are counted by characters.")
     if not bill.target.outline.has_weights:

@@ -12,6 +12,7 @@ from dataclasses import replace
 
 from agent.atomic import atomic_write
 from agent.card_facts import card_facts
+from agent.evaluate import Wishes, evaluate, given_to_evaluate, put_on_card
 from agent.outcome import FOUND, RECALIBRATED, Outcome
 from agent.preparation import Prepared
 from agent.recalibrated import Recalibrated, recalibrated_memory
@@ -20,6 +21,7 @@ from agent.settings import Settings
 from agent.task_table import task_table
 from agent.unseen import FINISH_STEP
 from agent.view import View
+from memory.errors import SelfPrunerError
 from memory.profile import Profile
 from tools.evaluation.tasks.rows import TASKS
 from tools.evaluation.tasks.suite import TaskSuite
@@ -44,7 +46,20 @@ def with_tasks(
         profile = Profile(tuple(outcome.attention), tuple(outcome.mlp))
         card = model_card(card_facts(prepared, settings, outcome, run), profile, prepared.bench.budget.space)
         atomic_write(run.model / CARD, str(card))
+        put_on_card(run.model)
     return outcome
+
+
+def with_checkpoint(settings: Settings, run: RunDirectory, view: View) -> None:
+    """Measure the checkpoint of a run that asks for tasks as it lies on the disk, beside the dense model's files.
+
+    A machine may hold one model and not another process with the next one; then the run has its other figures, and why
+    these are missing is said.
+    """
+    try:
+        evaluate(run.model, given_to_evaluate(settings), Wishes(), view)
+    except SelfPrunerError as error:
+        view.warn(f"the checkpoint could not be measured in a process of its own: {error}")
 
 
 @contextmanager

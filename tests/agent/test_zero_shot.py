@@ -3,6 +3,7 @@
 import pytest
 
 from agent import session
+from agent.evaluate import read_evaluation
 from agent.finish import read_outcome
 from agent.outcome import FOUND, RECALIBRATED
 from agent.run_directory import RunDirectory
@@ -108,6 +109,13 @@ def test_a_run_with_tasks_ends_with_their_table_everywhere(run, data, tmp_path, 
         assert f"{100 * outcome.tasks.rows[0].mean.value:.1f} ± " in page
         assert "lm-eval 0.4.13, 4 rows of each task" in " ".join(page.split())
     assert "task accuracy and" not in card and str(data) not in card
+    on_disk = read_evaluation(path / "model")  # the same answers from lm-eval's own model of the files
+    assert [row.name for row in on_disk.table().rows] == ["dense", "this checkpoint"]
+    for apart, inside in zip(on_disk.table().rows, (outcome.tasks.rows[0], outcome.tasks.rows[-1]), strict=True):
+        assert apart.tasks == inside.tasks
+    for page in (output, report):
+        assert "The checkpoint on the disk" in page
+    assert "## This folder beside the dense model" in card
 
 
 def test_tasks_afterwards_are_added_to_a_finished_run(run, call, data, tmp_path, asked, monkeypatch):

@@ -23,6 +23,8 @@ _ENGINES: dict[Serving, str] = {
     "vllm-native": "vLLM, with its own class DeciLM; the folder's code is read for its config alone",
     "uniform": "vLLM, with its own class of this family",
 }
+EVALUATION_BEGIN, EVALUATION_END = "<!-- evaluation -->", "<!-- /evaluation -->"
+LOADING = "## How to load it\n"
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
 
 
@@ -104,6 +106,31 @@ def model_card(facts: CardFacts, profile: Profile, space: Space) -> ModelCard:
         tags=["self-pruner", "structured-pruning", "custom_code", facts.family],
     )
     return ModelCard(f"---\n{data.to_yaml()}\n---\n\n{page}")
+
+
+def with_evaluation(page: str, table: CardTasks, command: str) -> str:
+    """A card with the table of `main.py evaluate`, in the place of an earlier one or before how to load the model."""
+    lines = [
+        EVALUATION_BEGIN,
+        "## This folder beside the dense model",
+        "",
+        f"| {' | '.join(map(_cell, table.header))} |",
+        f"| ---{' | ---:' * (len(table.header) - 1)} |",
+        *(f"| {' | '.join(map(_cell, row))} |" for row in table.rows),
+        "",
+        _cell(table.measured_on),
+        "",
+        _fence(command, "sh"),
+        EVALUATION_END,
+        "",
+        "",
+    ]
+    section = "\n".join(lines)
+    before, begin, rest = page.partition(EVALUATION_BEGIN)
+    if begin and EVALUATION_END in rest:
+        return before + section + rest.partition(EVALUATION_END)[2].lstrip("\n")
+    before, heading, rest = page.partition(LOADING)
+    return before + section + heading + rest if heading else f"{page.rstrip()}\n\n{section}"
 
 
 def serve_command(serving: Serving, tensor_parallel: int = 1) -> str:

@@ -24,6 +24,7 @@ from safetensors.torch import save_file
 from memory.errors import SelfPrunerError
 from memory.profile import Profile
 from tools.export.card import CardFacts, model_card
+from tools.export.provenance import provenance_of, write_provenance
 from tools.export.serving import Serving, check_profile
 
 if TYPE_CHECKING:
@@ -106,6 +107,7 @@ def export(
         # to_json_file and not save_pretrained: published configs exist that the latter refuses to write
         (generation_config or elastic.model.generation_config).to_json_file(partial / "generation_config.json")
         (partial / "README.md").write_text(str(model_card(card, profile, elastic.space)), encoding="utf-8")
+        write_provenance(partial, provenance_of(card, profile, elastic.space))
         parameters = sum(tensor.numel() for tensor in tensors.values())
         size = sum(path.stat().st_size for path in partial.rglob("*") if path.is_file())
         _finish(partial, folder, replace)

@@ -11,7 +11,7 @@ import hashlib
 import json
 import math
 import struct
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -168,16 +168,33 @@ def read_header(shard: Path) -> dict[str, Any]:
 
 
 def fingerprint(checkpoint: Checkpoint) -> str:
-    """A hex digest of config and weights, the same for equal files wherever they lie.
+    """`digest_of` a folder that was inspected."""
+    return _digest(checkpoint.config, checkpoint.shards)
+
+
+def digest_of(folder: Path) -> str:
+    """A hex digest of config and weights, the same for equal files wherever they lie, of any family.
 
     Files up to 64 MiB are hashed whole; of larger ones the header, the size and the first 16 KiB of every tensor, so
     that a model of any size takes seconds.
+
+    Raises:
+        NotACheckpointError: no config.json, an unreadable one, or no weights.
+        PickleRefusedError: weights in pickle files only.
+        CorruptWeightsError: a truncated or damaged safetensors file, or an index that names what is not there.
     """
+    config, shards = read_config(folder / "config.json"), _shards(folder)
+    for shard in shards:
+        read_header(shard)
+    return _digest(config, sorted(shards))
+
+
+def _digest(config: Mapping[str, Any], shards: Iterable[Path]) -> str:
     digest = hashlib.sha256()
     told = {"transformers_version", "_name_or_path"}  # who saved it, not what it is
-    config = {key: value for key, value in checkpoint.config.items() if key not in told}
-    digest.update(json.dumps(config, sort_keys=True).encode())
-    for shard in checkpoint.shards:
+    told_apart = {key: value for key, value in config.items() if key not in told}
+    digest.update(json.dumps(told_apart, sort_keys=True).encode())
+    for shard in shards:
         size = shard.stat().st_size
         digest.update(f"{shard.name}:{size};".encode())
         with open(shard, "rb") as opened:

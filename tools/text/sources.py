@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import difflib
 import gzip
+import io
 import json
 import re
 import zipfile
@@ -131,16 +132,51 @@ def _papers(lines: bytes) -> list[tuple[str, str]]:
     ]
 
 
+def whole_text(name_or_path: str, progress: Progress | None = None) -> str:
+    """A text in one piece, as published perplexities read it.
+
+    Of `wikitext2` and of a `.txt` file the rows are joined by blank lines, empty rows among them, as GPTQ, Wanda and
+    FLAP join those of WikiText-2's test split; of a `.jsonl` file the documents.
+
+    Args:
+        name_or_path: `wikitext2`, or a `.txt` or `.jsonl` file, read in full.
+        progress: called with (bytes fetched, bytes in all) while something is fetched.
+
+    Raises:
+        UnknownTextError: another name.
+        TextFileError: a file that is empty, undecodable or malformed.
+        TextUnavailableError: the text must be fetched and cannot be.
+    """
+    path = Path(name_or_path).expanduser()
+    if name_or_path.lower() == "wikitext2":
+        return "\n\n".join(_rows(_wikitext2_split("reporting", progress)))
+    if path.suffix.lower() not in SUFFIXES and not path.exists():
+        raise UnknownTextError(
+            f"unknown text {name_or_path!r}: a text in one piece is wikitext2 or a {' or '.join(SUFFIXES)} file"
+        )
+    documents = read_documents(path)
+    return "\n\n".join(documents if path.suffix.lower() == ".jsonl" else _rows(documents[0]))
+
+
+def _rows(text: str) -> list[str]:
+    """The rows of a raw file as data sets have them: with their line feed, blank ones empty."""
+    return [row if row.strip() else "" for row in io.StringIO(text)]
+
+
 def _wikitext2(part: Part, progress: Progress | None) -> tuple[str, ...]:
     """The articles of one split of WikiText-2 raw, as they stand in the official file."""
+    return tuple(article for article in ARTICLE.split(_wikitext2_split(part, progress)) if article.strip())
+
+
+def _wikitext2_split(part: Part, progress: Progress | None) -> str:
+    """One split of WikiText-2 raw, the official file."""
     repo, filename, revision = WIKITEXT
     path = _fetch("wikitext2", repo, filename, revision, progress)
     try:
         with zipfile.ZipFile(path) as opened:
-            text = opened.read(WIKITEXT_MEMBERS[part]).decode()
+            return opened.read(WIKITEXT_MEMBERS[part]).decode()
     except (zipfile.BadZipFile, KeyError, UnicodeDecodeError) as error:
         raise _unavailable("wikitext2", f"{filename} in {repo} is not what it was ({error})") from error
-    return tuple(article for article in ARTICLE.split(text) if article.strip())
 
 
 def _c4(part: Part, progress: Progress | None) -> tuple[str, ...]:

@@ -83,6 +83,7 @@ def test_the_folder_holds_the_modelling_file_with_its_licence_and_nothing_unfini
         "generation_config.json",
         "model.safetensors",
         "modeling_self_pruner.py",
+        "self_pruner.json",
     }
     assert "SPDX-License-Identifier: Apache-2.0" in (folder / "modeling_self_pruner.py").read_text()
     assert [path.name for path in tmp_path.iterdir()] == ["model"]

@@ -7,7 +7,7 @@ import pytest
 from tools.models.hub import HubError
 from tools.text import sources
 from tools.text.local import TextFileError
-from tools.text.sources import C4_SHARDS, TextUnavailableError, UnknownTextError, text_source
+from tools.text.sources import C4_SHARDS, TextUnavailableError, UnknownTextError, text_source, whole_text
 from tools.text.split import PARTS
 
 
@@ -94,6 +94,13 @@ def test_wikitext2_comes_in_articles_of_its_own_splits(tmp_path, monkeypatch):
     assert [document.split("\n")[0] for document in documents] == [" = Title test = ", " = Second = "]
     assert "Title train" in text_source("wikitext2", "calibration").documents[0]
     assert "Title valid" in text_source("WikiText2", "fitness").documents[0]
+    # in one piece: the rows as the data set has them, blank ones empty, joined as published figures join them
+    whole = whole_text("wikitext2")
+    assert whole.startswith("\n\n = Title test = \n\n\n\n\n Some text . \n")
+    (tmp_path / "rows.txt").write_text(" \n = Title test = \n \n Some text . \n")
+    assert whole_text(str(tmp_path / "rows.txt")) == "\n\n = Title test = \n\n\n\n\n Some text . \n"
+    (tmp_path / "rows.jsonl").write_text('{"text": "One."}\n{"text": "Two."}\n')
+    assert whole_text(str(tmp_path / "rows.jsonl")) == "One.\n\nTwo."
 
 
 def test_c4_parts_are_different_shards(tmp_path, monkeypatch):

@@ -13,7 +13,7 @@ from itertools import groupby
 from typing import Any, NoReturn
 
 from lm_eval.api.instance import Instance
-from lm_eval.api.model import TemplateLM
+from lm_eval.api.model import LM, TemplateLM
 from lm_eval.evaluator import evaluate
 
 from memory.profile import Profile
@@ -44,8 +44,12 @@ def run_task(
         LikelihoodError: its logits are not finite, or a choice is longer than its context.
         TaskDataError: the rows cannot be had.
     """
+    return ask(ElasticLM(elastic, profile, suite.tokenizer, progress), suite, task)
+
+
+def ask(model: LM, suite: TaskSuite, task: TaskName) -> list[Accuracy]:
+    """Ask any model of the harness the rows of one task; TaskDataError where they cannot be had."""
     asked = suite.task(task)
-    model = ElasticLM(elastic, profile, suite.tokenizer, progress)
     with silent():
         results = evaluate(model, {"tasks": {task: asked}}, log_samples=False)
     found = results["results"][task]

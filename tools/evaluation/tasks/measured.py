@@ -104,14 +104,20 @@ def failure_on_tasks(scores: Mapping[TaskName, Mapping[str, TaskScore]]) -> str 
 
 
 def mean_of_seven(found: Mapping[TaskName, TaskScore]) -> Averaged | None:
-    """The mean accuracy; None unless all seven tasks are there: a mean over fewer would be of something else."""
-    values = [found[task].value for task in TASKS if task in found]
-    errors = [found[task].standard_error for task in TASKS if task in found]
-    if len(values) < len(TASKS):
+    """`mean_of` scores from the memory."""
+    return mean_of({task: (score.value or 0.0, score.standard_error) for task, score in found.items()})
+
+
+def mean_of(found: Mapping[TaskName, tuple[float, float | None]]) -> Averaged | None:
+    """The mean accuracy, from value and standard error of each task.
+
+    None unless all seven tasks are there: a mean over fewer would be of something else.
+    """
+    if not set(TASKS) <= found.keys():
         return None
-    known = [error for error in errors if error is not None]
-    spread = math.sqrt(sum(error**2 for error in known)) / len(TASKS) if len(known) == len(TASKS) else None
-    return Averaged(sum(value or 0.0 for value in values) / len(TASKS), spread)
+    errors = [error for _, error in found.values() if error is not None]
+    spread = math.sqrt(sum(error**2 for error in errors)) / len(TASKS) if len(errors) == len(TASKS) else None
+    return Averaged(sum(value for value, _ in found.values()) / len(TASKS), spread)
 
 
 def _suite(bench: Workbench) -> TaskSuite:

@@ -1,0 +1,149 @@
+"""A checkpoint measured in a process of its own, by lm-eval's own Hugging Face model, as anybody would measure it.
+
+Nothing of the elastic model takes part, so the figures are those of the files on the disk. Each one is handed on as
+soon as it is there.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from memory.errors import SelfPrunerError
+from tools.engines.server import die_with_parent, last_error
+from tools.evaluation.tasks.rows import TaskName, file_of
+from tools.evaluation.tasks.suite import METRICS, TaskSuite
+
+SCRIPT = Path(__file__).with_name("stock.py")
+ROOT = Path(__file__).parents[3]
+
+
+class StockError(SelfPrunerError):
+    """The process ended without its measurements."""
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """What one process measures of one folder."""
+
+    folder: str
+    rows: str  # folder of <task>.jsonl files
+    tasks: tuple[TaskName, ...]
+    text: str | None  # file of the text that perplexity is measured on
+    length: int  # tokens of its windows
+    dtype: str
+    device: str
+    batch: int  # requests of a task side by side
+    trust_remote_code: bool = False
+    parallelize: bool = False  # the layers are shared out over all GPUs
+
+
+@dataclass(frozen=True, slots=True)
+class TaskFigures:
+    """One task: every metric's value and its standard error, None for a single row."""
+
+    task: TaskName
+    metrics: Mapping[str, tuple[float, float | None]]
+
+
+@dataclass(frozen=True, slots=True)
+class TextFigures:
+    """Perplexity over windows that do not overlap, each read from its own beginning."""
+
+    perplexity: float
+    standard_error: float | None  # from the spread of the windows, by the delta method; None for a single one
+    windows: int
+
+
+@contextmanager
+def rows_on_disk(suite: TaskSuite, tasks: Sequence[TaskName]) -> Iterator[str]:
+    """The rows of some tasks as files, for as long as the block lasts, so that both models are asked the very same."""
+    with tempfile.TemporaryDirectory(prefix="self-pruner-rows-") as folder:
+        for task in tasks:
+            lines = (json.dumps(row) + "\n" for row in suite.rows(task))
+            file_of(Path(folder), task).write_text("".join(lines), encoding="utf-8")
+        yield folder
+
+
+def measured(
+    request: Request, progress: Callable[[int, int], None] | None = None
+) -> Iterator[TaskFigures | TextFigures]:
+    """The figures of a request, one by one, from a new process that ends with this one.
+
+    Args:
+        request: what to measure; the folder's code has been looked at if it is to be trusted.
+        progress: called with (requests or windows done, those in all) of the measurement in hand.
+
+    Raises:
+        StockError: the folder does not load or cannot be measured; the sentence ends with the last thing that was said.
+    """
+    with tempfile.TemporaryDirectory(prefix="self-pruner-stock-") as temporary:
+        asked = Path(temporary) / "request.json"
+        asked.write_text(json.dumps(asdict(request)), encoding="utf-8")
+        # An empty module cache: the folder's own code is read, not that of an earlier load.
+        environment = os.environ | {"HF_MODULES_CACHE": temporary, "HF_HUB_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1"}
+        environment["PYTHONPATH"] = os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH"))))
+        said = Path(temporary) / "errors.txt"
+        with (
+            said.open("w", encoding="utf-8") as errors,
+            subprocess.Popen(
+                [sys.executable, str(SCRIPT), str(asked)],
+                env=environment,
+                cwd=temporary,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=errors,
+                text=True,
+                preexec_fn=die_with_parent if sys.platform == "linux" else None,
+            ) as child,
+        ):
+            assert child.stdout is not None
+            try:
+                for line in child.stdout:
+                    found = _read(line)
+                    if isinstance(found, tuple):
+                        if progress is not None:
+                            progress(*found)
+                    elif found is not None:
+                        yield found
+            finally:
+                child.terminate()  # of no effect on one that has ended
+        if child.returncode:
+            reason = last_error(said.read_text(encoding="utf-8", errors="replace"))
+            raise StockError(f"{request.folder!r} cannot be measured: {reason}")
+
+
+def _read(line: str) -> TaskFigures | TextFigures | tuple[int, int] | None:
+    """One line of the process; what libraries print between is none."""
+    try:
+        said: Any = json.loads(line)
+    except ValueError:
+        return None
+    if not isinstance(said, dict):
+        return None
+    if "progress" in said:
+        done, total = said["progress"]
+        return int(done), int(total)
+    if "task" in said:
+        metrics = {name: (float(value), error) for name, (value, error) in said["metrics"].items()}
+        if set(metrics) != set(METRICS[said["task"]]):
+            raise StockError(f"the task {said['task']} came with the metrics {sorted(metrics)}")
+        return TaskFigures(said["task"], metrics)
+    return text_figures(said["nll"]) if "nll" in said else None
+
+
+def text_figures(nll: Sequence[float]) -> TextFigures:
+    """Perplexity from the mean negative log-likelihoods of windows, nats a token."""
+    perplexity = math.exp(statistics.fmean(nll))
+    error = perplexity * statistics.stdev(nll) / math.sqrt(len(nll)) if len(nll) > 1 else None
+    return TextFigures(perplexity, error, len(nll))

@@ -1,0 +1,83 @@
+"""What an exported folder says of itself to programs: the model it was cut from and what of it is left.
+
+The model card says the same to people. With this file beside the weights, the folder alone is enough to measure it
+again beside its dense model.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from memory.errors import SelfPrunerError
+from memory.profile import Profile
+from tools.export.card import CardFacts
+from tools.pruning.space import Space
+
+PROVENANCE_FILE = "self_pruner.json"
+
+
+class ProvenanceError(SelfPrunerError):
+    """The file is not what an export writes."""
+
+
+class Provenance(BaseModel):
+    """Where a checkpoint comes from."""
+
+    model_config = ConfigDict(frozen=True)
+
+    format: Literal[1] = 1
+    model: str  # the dense model, as --model takes it
+    revision: str | None = None
+    base_model: str  # its name for people: a hub id where there is one
+    fingerprint: str  # of its weights
+    dense_parameters: int
+    parameters: int
+    sequence_length: int | None = None  # of the reported perplexities, tokens
+    groups: tuple[int, ...]  # KV groups of every layer
+    channels: tuple[int, ...]  # MLP channels of every layer
+
+
+def provenance_of(card: CardFacts, profile: Profile, space: Space) -> Provenance:
+    """What is known at the export."""
+    length = card.settings.get("sequence_length")
+    revision = card.settings.get("revision")
+    sizes = space.sizes(profile)
+    return Provenance(
+        model=str(card.settings.get("model", card.base_model)),
+        revision=None if revision is None else str(revision),
+        base_model=card.base_model,
+        fingerprint=card.fingerprint,
+        dense_parameters=space.params(space.dense()),
+        parameters=space.params(profile),
+        sequence_length=length if isinstance(length, int) else None,
+        groups=tuple(groups for groups, _ in sizes),
+        channels=tuple(channels for _, channels in sizes),
+    )
+
+
+def write_provenance(folder: Path, provenance: Provenance) -> None:
+    """Write the file in `folder`."""
+    (folder / PROVENANCE_FILE).write_text(provenance.model_dump_json(indent=1) + "\n", encoding="utf-8")
+
+
+def read_provenance(folder: Path) -> Provenance | None:
+    """What the folder says, None where it has no such file.
+
+    Raises:
+        ProvenanceError: it is damaged, or of another version.
+    """
+    path = folder / PROVENANCE_FILE
+    if not path.is_file():
+        return None
+    try:
+        return Provenance.model_validate(json.loads(path.read_text(encoding="utf-8")))
+    except ValidationError as error:
+        fault = error.errors()[0]
+        place = ".".join(map(str, fault["loc"]))
+        raise ProvenanceError(f"{path} is not what an export writes: {place}: {fault['msg']}") from error
+    except (OSError, ValueError) as error:
+        raise ProvenanceError(f"{path} is damaged: {str(error).splitlines()[0]}") from error
