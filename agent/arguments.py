@@ -10,6 +10,7 @@ from typing import Any, Literal, NoReturn, Union, get_args, get_origin
 
 from agent.settings import Settings, SettingsError
 
+IN_TIME = ("speedup", "latency_ms", "latency_table")  # settings of a budget in time
 COMMANDS = (
     *("run", "compare", "resume", "report", "trace", "export", "verify", "evaluate", "tasks"),
     *("latency-table", "bench-shapes"),
@@ -56,7 +57,7 @@ def _parser() -> Parser:
     _add_settings(run)
     run.add_argument("--dry-run", action="store_true", help="say what the run would cost, and stop before it begins")
     compare = commands.add_parser("compare", help="several arms at equal cost", allow_abbrev=False)
-    _add_settings(compare, without=("arm", "sparsity", "params", "seed", "memory"))
+    _add_settings(compare, without=("arm", "sparsity", "params", "seed", "memory", *IN_TIME))
     compare.add_argument(
         "--arms", required=True, metavar="A,B", help="arms to compare: NAME, NAME:PROMPTS, NAME+SETTING=VALUE"
     )
@@ -116,6 +117,7 @@ def _parser() -> Parser:
         "latency-table", help="milliseconds of every width here, and how well they predict", allow_abbrev=False
     )
     _add_settings(table, only=(*timing, "sparsity", "params"))
+    table.add_argument("--output", type=Path, help="file for a copy of it, for --latency-table elsewhere")
     shapes = commands.add_parser(
         "bench-shapes", help="speed-up of pruned shapes with random weights, also of giants", allow_abbrev=False
     )

@@ -15,7 +15,7 @@ from tools.export.card import CardFacts, CardRow, CardTasks
 from tools.models.aliases import ALIASES, BUNDLED
 
 # settings that say where things are kept: of no interest to anybody else
-PLACES = ("runs", "memory", "cache", "task_data", "vllm_python")
+PLACES = ("runs", "memory", "cache", "task_data", "vllm_python", "latency_table")
 TEXTS = ("calibration", "fitness_text", "reporting_text")  # stated by the name of the file, not by where it lies
 HUB_IDS = {**ALIASES, BUNDLED: "HuggingFaceTB/SmolLM2-135M-Instruct"}
 
@@ -24,6 +24,7 @@ def card_facts(prepared: Prepared, settings: Settings, outcome: Outcome, run: Ru
     """What the model card states."""
     rows = [row for row in outcome.rows if row.name in ("dense", UNIFORM, FOUND, outcome.result)]
     environment = run.environment
+    speed = outcome.speed.sentence() if outcome.speed else None
     return CardFacts(
         base_model=HUB_IDS.get(prepared.loaded.name, settings.model),
         family=prepared.loaded.family.model_type,
@@ -43,7 +44,7 @@ def card_facts(prepared: Prepared, settings: Settings, outcome: Outcome, run: Ru
         measured_on=outcome.measured_on,
         command=command_line(settings),
         brain=brain_in_words(settings),
-        latency_setting=outcome.latency_setting,
+        latency_setting=". ".join(filter(None, (outcome.latency_setting, speed))) or None,
         calibration=f"{text_label(settings.calibration)}, tokens {prepared.texts['calibration']}",
         compensation=". ".join(filter(None, (settings.compensation, recalibration_sentence(outcome)))),
         exported=outcome.result,

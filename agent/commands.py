@@ -172,7 +172,7 @@ def _evaluate(options: Namespace, view: View) -> int:
 def _latency_table(options: Namespace, view: View) -> int:
     from agent.latency import latency_table
 
-    latency_table(make_settings(given(options)), view)
+    latency_table(make_settings(given(options)), options.output, view)
     return 0
 
 

@@ -25,6 +25,7 @@ from agent.rates import Rates, Sizes
 from agent.rehearsal import Opening, rehearsal
 from agent.schedule import rounds
 from agent.settings import Settings, SettingsError
+from agent.speed import untimed
 from agent.texts import check_tasks, check_text
 from memory.database import check
 from prompts.templates import PromptSet
@@ -52,6 +53,7 @@ class Bill:
     memory: tuple[Bytes, ...]
     disk: tuple[Bytes, ...]
     opening: Opening
+    to_time: int  # models to be timed for the latency table of a budget in time; where some are, the rest is a guess
 
 
 def dry_run(settings: Settings) -> Bill:
@@ -60,7 +62,7 @@ def dry_run(settings: Settings) -> Bill:
     Raises:
         SelfPrunerError: what the run would be refused for at its start.
     """
-    settings = settings.anchored()
+    settings, to_time = untimed(settings.anchored())
     target = check_target(settings, weights=False)
     arm = ARMS[settings.arm]
     prompts = PromptSet(settings.prompts_of_arm, settings.prompts)
@@ -93,6 +95,7 @@ def dry_run(settings: Settings) -> Bill:
         memory=memory(settings, sizes, talks, target.device, here),
         disk=disk(settings, sizes, cost, fetched, unpacked),
         opening=opening,
+        to_time=to_time,
     )
 
 

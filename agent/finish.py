@@ -35,6 +35,7 @@ from agent.preparation import Prepared
 from agent.recalibrated import Recalibrated, recalibrated
 from agent.run_directory import RunDirectory, RunDirectoryError
 from agent.settings import Settings, text_label
+from agent.speed import speed_facts
 from agent.state import SearchState
 from agent.trace import read_trace
 from agent.unseen import FINISH_STEP, compare_unseen
@@ -46,7 +47,7 @@ from memory.records import Candidate, Generation
 from tools.evaluation.fitness import perplexity
 from tools.evaluation.tool import measure
 from tools.export.publish import publish
-from tools.latency.tool import latency_setting, timed
+from tools.latency.tool import latency_setting, timed, timed_already
 from tools.pruning.operators import uniform
 from tools.pruning.sensitivity import closed_form
 from tools.workbench import Workbench
@@ -86,7 +87,7 @@ def finish(prepared: Prepared, settings: Settings, state: SearchState, run: RunD
             f"{text_label(settings.reporting_texts[0])} (reporting part), {settings.reporting_tokens} tokens in "
             f"sequences of {settings.sequence_length}"
         ),
-        latency_setting=latency_setting(bench) if settings.benchmarks else None,
+        latency_setting=latency_setting(bench) if settings.benchmarks or settings.in_time else None,
         spent={
             **{
                 name: float(state[name])
@@ -115,6 +116,7 @@ def finish(prepared: Prepared, settings: Settings, state: SearchState, run: RunD
         warnings=list(dict.fromkeys([*bench.elastic.warnings, *(refitted.elastic.warnings if refitted else [])])),
         texts=[*text_rows(bench, found), *(refitted.by_text() if refitted else [])],
         recalibration=refitted.facts if refitted else None,
+        speed=speed_facts(prepared, settings, found, timed_already(bench)),
     )
     if settings.export:
         outcome = export_and_verify(with_weights(prepared, refitted), settings, outcome, run, run.model, view)
@@ -151,7 +153,7 @@ def table(bench: Workbench, settings: Settings, found: Profile, view: View) -> t
         _dense_row(bench, bench.main_text),
         *(row_of(bench, name, profile, bench.main_text) for name, profile in models.items()),
     ]
-    if settings.benchmarks:
+    if settings.benchmarks or settings.in_time:
         with view.phase("Latency"):
             rows = with_latency(bench, rows, {name: models[name] for name in (UNIFORM, FOUND)})
     compared = [difference(bench, found, other, name, bench.main_text) for name, other in others.items()]
@@ -237,6 +239,7 @@ def export_candidate(
             "rows": refitted.beside(rows) if refitted else rows,
             "differences": differences,
             "recalibration": refitted.facts if refitted else None,
+            "speed": speed_facts(prepared, settings, profile, timed_already(bench)),
             "tasks": outcome.tasks if candidate in (None, outcome.candidate) else None,
         }
     )

@@ -7,7 +7,9 @@ import hashlib
 import json
 import os
 import random
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -17,19 +19,21 @@ from agent.atomic import atomic_write
 from agent.preparation import budget_for, device_name, device_of, dtype_of
 from agent.settings import Settings, SettingsError, make_settings
 from agent.view import View
-from memory.profile import Profile
+from memory.profile import PARTS, Profile
 from tools.latency.giant import depth_of, some_of
 from tools.latency.measure import LatencyReport, in_turn
 from tools.latency.shapes import Sizes, random_model
-from tools.latency.table import LatencyTable, Timer, check_table, measure_table
+from tools.latency.table import LatencyTable, LatencyTableError, Timed, Timer, check_table, measure_table, read_table
 from tools.models.bundled import cache_dir
 from tools.models.outline import outline, skeleton
 from tools.models.published import PUBLISHED
 from tools.models.source import resolve
 from tools.pruning.budget import Budget
 from tools.pruning.operators import random_profile, uniform
+from tools.pruning.space import Space
 
-FORMAT = 1
+FORMAT = 2
+IN_TIME = ("speedup", "latency_ms")  # budgets in time
 SPREAD = 3  # profiles of unequal widths beside the uniform one
 MEMORY = 0.6  # of what is free may be taken by the models that are timed
 PAPER = {("llama-2-70b", "49B"): 1.39, ("llama-2-70b", "35B"): 1.70}  # Huang et al., arXiv 2502.14413
@@ -49,32 +53,19 @@ def spread(budget: Budget, seed: int) -> list[tuple[str, Profile]]:
     return [("uniform", uniform(budget)), *((f"unequal {n + 1}", random_profile(budget, rng)) for n in range(SPREAD))]
 
 
-def latency_table(settings: Settings, view: View) -> Path:
-    """Measure or read the table of the target model's shapes here, and say how well it predicts; returns its file."""
-    model, device = shape_of(settings), device_of(settings)
-    dtype = getattr(torch, dtype_of(settings, device))
+def latency_table(settings: Settings, output: Path | None, view: View) -> Path:
+    """Measure or read the table of the target model's shapes here, and say how well it predicts; returns its file.
+
+    Args:
+        settings: the model, the device, the engine and the request.
+        output: where a copy of it is written for searches elsewhere.
+        view: where it is shown.
+    """
+    model = shape_of(settings)
+    budget = budget_for(without_time(settings), model)
     check_length(settings, model.config)
-    budget = budget_for(settings, model)
-    timer = _timer(settings, model.config, budget, device, dtype)
-    key = {
-        "format": FORMAT,
-        "config": {name: value for name, value in model.config.to_dict().items() if name != "transformers_version"},
-        "units": [budget.space.n_groups, budget.space.n_blocks],
-        "dtype": str(dtype),
-        "device": device_name(device),
-        "torch": torch.__version__,
-        "request": [settings.latency_prompt, settings.latency_batch, settings.latency_decode, settings.latency_repeats],
-    }
-    digest = hashlib.sha256(json.dumps(key, sort_keys=True, default=str).encode()).hexdigest()[:24]
-    path = (settings.cache or cache_dir()) / "latency" / f"{digest}.json"
-    table = _read(path, view)
-    if table is None:
-        with view.phase("Latency table") as progress:
-            table = measure_table(budget.space, timer, progress)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        atomic_write(path, json.dumps({**table.to_json(), "key": key}, indent=1, default=str) + "\n")
-    request = f"{settings.latency_prompt} + {settings.latency_decode} tokens, batch {settings.latency_batch}"
-    view.line(f"{settings.model} on {device_name(device)}, {str(dtype).removeprefix('torch.')}, {request}", "bold")
+    path, table = kept_table(settings, model.config, budget.space, view)
+    view.line(f"{settings.model}, {table.timed}", "bold")
     view.table(
         "What a place takes beyond a whole one",
         ("part", "units", "prefill ms", "decode ms"),
@@ -85,15 +76,81 @@ def latency_table(settings: Settings, view: View) -> Path:
         ],
     )
     view.line(f"Dense: prefill {table.dense.prefill:.1f} ms, decode {table.dense.decode:.2f} ms a token.")
-    with view.phase("Checking it"):
-        checked = check_table(table, spread(budget, settings.seed), timer, settings.latency_decode)
+    named = spread(budget, settings.seed)
+    with view.phase("Checking it"), timing(settings, model.config, budget.space) as timer:
+        checked = check_table(table, named, timer)
     view.table(
         "Whole profiles",
         (f"profile at {budget.sparsity:.0%}", "predicted speed-up", "measured", "error"),
         [(one.name, f"{one.predicted:.3f}", f"{one.measured:.3f}", f"{one.error:+.1%}") for one in checked],
     )
-    view.line(f"Mean error {sum(abs(one.error) for one in checked) / len(checked):.1%}. Kept in {path}")
+    if output is not None:
+        atomic_write(output, path.read_text(encoding="utf-8"))
+    view.line(f"Mean error {sum(abs(one.error) for one in checked) / len(checked):.1%}. Kept in {output or path}")
     return path
+
+
+def kept_table(settings: Settings, config: Any, space: Space, view: View) -> tuple[Path, LatencyTable]:
+    """The table of a space of profiles, from the cache where it was measured, else measured now and kept."""
+    path = table_path(settings, config, space)
+    if path.is_file():
+        try:
+            return path, read_table(path)
+        except LatencyTableError as error:
+            view.warn(f"{error}; it is measured anew")
+    with view.phase("Latency table") as progress, timing(settings, config, space) as timer:
+        table = measure_table(space, timed_of(settings, space), timer, progress)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    atomic_write(path, json.dumps(table.to_json(), indent=1) + "\n")
+    return path, table
+
+
+def table_path(settings: Settings, config: Any, space: Space) -> Path:
+    """Where the table of a space of profiles is kept."""
+    described = {name: value for name, value in config.to_dict().items() if name != "transformers_version"}
+    timed = asdict(timed_of(settings, space))
+    key = {"format": FORMAT, "config": described, "timed": timed, "repeats": settings.latency_repeats}
+    digest = hashlib.sha256(json.dumps(key, sort_keys=True, default=str).encode()).hexdigest()[:24]
+    return (settings.cache or cache_dir()) / "latency" / f"{digest}.json"
+
+
+def timed_of(settings: Settings, space: Space) -> Timed:
+    """What a table measured now would be of."""
+    device = device_of(settings)
+    return Timed(
+        model=settings.model,
+        layers=space.n_layers,
+        units={part: space.units(part) for part in PARTS},
+        mlp_unit=space.mlp_unit,
+        attention_unit=space.attention_unit,
+        engine=f"torch {torch.__version__}",
+        device=device_name(device),
+        dtype=dtype_of(settings, device),
+        prompt=settings.latency_prompt,
+        decode=settings.latency_decode,
+        batch=settings.latency_batch,
+    )
+
+
+@contextmanager
+def timing(settings: Settings, config: Any, space: Space) -> Iterator[Timer]:
+    """What times profiles beside one dense model of random weights, which is there as long as the block."""
+    check_length(settings, config)
+    device = device_of(settings)
+    dtype = getattr(torch, dtype_of(settings, device))
+    needed, free = 2 * dtype.itemsize * space.params(space.dense()), free_memory(device)
+    if needed > free:
+        raise SettingsError(
+            f"a latency table of {settings.model} needs two models of random weights, {needed / 1e9:.1f} GB, and "
+            f"{free / 1e9:.1f} GB are free: measure it where there is room, and name its file with --latency-table"
+        )
+    dense = random_model(config, space.sizes(space.dense()), dtype=dtype, device=device)
+
+    def time(profile: Profile) -> LatencyReport:
+        smaller = random_model(config, space.sizes(profile), dtype=dtype, device=device)
+        return in_turn(dense, smaller, *_request(settings))
+
+    yield time
 
 
 def bench_shapes(settings: Settings, counts: Sequence[str], layers: int | None, view: View) -> None:
@@ -145,7 +202,13 @@ def bench_shapes(settings: Settings, counts: Sequence[str], layers: int | None, 
 
 def given_by(settings: Settings) -> dict[str, Any]:
     """The settings as they were given, without a budget."""
-    return {name: value for name, value in settings.model_dump(exclude_unset=True).items() if name != "sparsity"}
+    budgets = ("sparsity", "params", *IN_TIME)
+    return {name: value for name, value in settings.model_dump(exclude_unset=True).items() if name not in budgets}
+
+
+def without_time(settings: Settings) -> Settings:
+    """The settings without a budget in time, which needs a table that is there already."""
+    return settings.model_copy(update=dict.fromkeys(IN_TIME))
 
 
 def check_length(settings: Settings, config: Any) -> None:
@@ -160,29 +223,6 @@ def _request(settings: Settings) -> tuple[int, int, int, int]:
     return settings.latency_prompt, settings.latency_decode, settings.latency_batch, settings.latency_repeats
 
 
-def _timer(settings: Settings, config: Any, budget: Budget, device: str, dtype: torch.dtype) -> Timer:
-    """Times profiles beside one dense model."""
-    space = budget.space
-    dense = random_model(config, space.sizes(space.dense()), dtype=dtype, device=device)
-
-    def time(profile: Profile) -> LatencyReport:
-        smaller = random_model(config, space.sizes(profile), dtype=dtype, device=device)
-        return in_turn(dense, smaller, *_request(settings))
-
-    return time
-
-
-def _read(path: Path, view: View) -> LatencyTable | None:
-    """The table that is kept, or None; a damaged one is measured anew, and that is said."""
-    if not path.is_file():
-        return None
-    try:
-        return LatencyTable.from_json(json.loads(path.read_text(encoding="utf-8")))
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        view.warn(f"{path} is damaged ({type(error).__name__}) and is measured anew")
-        return None
-
-
 def _depth(wanted: int | None, whole: int, budget: Budget, width: int, device: str) -> int:
     """How many layers are timed: as many as were asked for, or as the memory holds of two models."""
     space = budget.space
@@ -190,12 +230,16 @@ def _depth(wanted: int | None, whole: int, budget: Budget, width: int, device: s
         if not 2 <= wanted <= whole:
             raise SettingsError(f"--layers takes 2 to {whole} of this model, got {wanted}")
         return wanted
-    if device == "cpu":
-        free = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_AVPHYS_PAGES")
-    else:
-        free = torch.cuda.mem_get_info(device)[0]
+    free = free_memory(device)
     layer = width * space.prunable_params(space.dense()) / whole
     fits = int((MEMORY * free / 2 - width * space.fixed_params) // layer)
     if fits < 2:
         raise SettingsError(f"two layers of this model, twice, need {4 * layer / 1e9:.1f} GB: too much here")
     return min(fits, whole)
+
+
+def free_memory(device: str) -> int:
+    """Bytes that are free on a device."""
+    if device == "cpu":
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_AVPHYS_PAGES")
+    return int(torch.cuda.mem_get_info(device)[0])

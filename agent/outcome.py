@@ -8,6 +8,7 @@ from typing import Final, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict
 
+from agent.speed import SpeedFacts
 from agent.task_table import TaskTable
 from agent.trace import Act, Think, TraceRecord
 from memory.profile import Profile
@@ -109,6 +110,7 @@ class Outcome(BaseModel):
     texts: list[TextRow] = []  # every row of the final table on every reporting text
     recalibration: Recalibration | None = None  # where it was asked for
     tasks: TaskTable | None = None  # where they were measured
+    speed: SpeedFacts | None = None  # with a budget in time
     verified: float | None = None  # largest difference of a logit between the exported folder and the elastic model
 
     def row(self, name: str) -> Row:

@@ -28,6 +28,7 @@ from memory.store import Memory
 from tools.evaluation.targets import DenseTargets, TargetsError
 from tools.evaluation.walk import PopulationWalk
 from tools.export.serving import Units, expressible_heads, units_for
+from tools.latency.table import LatencyTableError, read_table
 from tools.models.bundled import cache_dir
 from tools.models.families import geometry, space_of
 from tools.models.outline import ModelOutline
@@ -36,6 +37,7 @@ from tools.pruning.budget import Budget, parse_params
 from tools.pruning.calibration import FORMAT as CALIBRATION_FORMAT
 from tools.pruning.calibration import Calibration, CalibrationFileError, calibrate
 from tools.pruning.elastic import ElasticModel
+from tools.pruning.latency_budget import NANOSECONDS, JointBudget, LatencyBudget, TimedSpace
 from tools.pruning.space import Space
 from tools.pruning.uniform_budget import UniformBudget
 from tools.workbench import FITNESS, Workbench
@@ -132,13 +134,19 @@ def budget_for(settings: Settings, model: PreTrainedModel) -> Budget:
     Raises:
         SelfPrunerError: what no profile reaches, or what the format asked for cannot express.
     """
+    return budget_of(settings, space_for(settings, model), model.config)
+
+
+def space_for(settings: Settings, model: PreTrainedModel) -> Space:
+    """The profiles that the settings allow of `model`, which may be one without weights."""
     units = units_of(settings, model.config)
-    space = space_of(model, units.mlp, settings.compensation == "bias", units.attention)
-    return budget_of(settings, space, model.config)
+    return space_of(model, units.mlp, settings.compensation == "bias", units.attention)
 
 
 def budget_of(settings: Settings, space: Space, config: Any) -> Budget:
     """The budget that the settings ask for in `space`; `config` is the dense model's."""
+    if settings.in_time:
+        return budget_in_time(settings, space)
     if settings.params is not None:
         budget = Budget.from_params(space, parse_params(settings.params))
     else:
@@ -148,6 +156,25 @@ def budget_of(settings: Settings, space: Space, config: Any) -> Budget:
     heads = expressible_heads(settings.target, config)
     units = frozenset(count // space.attention_unit for count in heads if count % space.attention_unit == 0)
     return UniformBudget(space, budget.target_params, units)
+
+
+def budget_in_time(settings: Settings, space: Space) -> Budget:
+    """The budget of a speed-up or of milliseconds, by the latency table that the settings name; with parameters, both.
+
+    Raises:
+        SelfPrunerError: no table, one of another model, or a target that no profile reaches.
+    """
+    if settings.latency_table is None:
+        raise SettingsError("--speedup and --latency-ms need a latency table: python main.py latency-table measures it")
+    table = read_table(settings.latency_table)
+    if reason := table.timed.refuses(space):
+        raise LatencyTableError(f"the latency table {settings.latency_table} does not fit: {reason}")
+    dense = table.dense.request(table.decode)
+    milliseconds = settings.latency_ms or dense / (settings.speedup or 1.0)
+    if settings.sparsity is None and settings.params is None:
+        return LatencyBudget.of(space, table, milliseconds)
+    plain = budget_of(settings.model_copy(update={"speedup": None, "latency_ms": None}), space, None)
+    return JointBudget(space, plain.target_params, TimedSpace(space, table), round(NANOSECONDS * milliseconds))
 
 
 def prepare(settings: Settings, run: str, view: View) -> Prepared:

@@ -124,6 +124,8 @@ def show_outcome(outcome: Outcome, run: RunDirectory, view: View) -> None:
     view.line(summary(outcome))
     if outcome.recalibration is not None:
         view.line(recalibration_sentence(outcome))
+    if outcome.speed is not None:
+        view.line(outcome.speed.sentence())
     view.line(brain_sentence(outcome.yields))
     for line in account(outcome):
         view.line(line)

@@ -149,6 +149,8 @@ class RunDirectory:
             raise NoRunError(f"there is no run in {path}: it has no settings.toml")
         settings = _read(path / "settings.toml", tomllib.loads)
         run = cls(path, settings, _read(path / "environment.json", json.loads))
+        if run.latency_table.is_file():  # the very table that the run was begun with
+            settings["latency_table"] = str(run.latency_table)
         if exclusive:
             run._lock = RunLock(path)
         return run
@@ -223,6 +225,11 @@ class RunDirectory:
     def model(self) -> Path:
         """The pruned checkpoint; exists once exported."""
         return self.path / "model"
+
+    @property
+    def latency_table(self) -> Path:
+        """The table of a budget in time; exists in runs that have one."""
+        return self.path / "latency_table.json"
 
     @property
     def status(self) -> Status:

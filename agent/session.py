@@ -35,6 +35,7 @@ from agent.preparation import Prepared, prepare
 from agent.report import write_report
 from agent.run_directory import RunDirectory, RunDirectoryError
 from agent.settings import Settings, SettingsError, make_settings
+from agent.speed import keep_with, with_table
 from agent.state import SearchState, first_state
 from agent.texts import check_tasks, check_text
 from agent.think import Thinker
@@ -63,7 +64,7 @@ class Stopped(Exception):
 
 def start(settings: Settings, view: View) -> tuple[Path, Outcome]:
     """Make a new run and carry it out; returns the run directory and the result."""
-    settings = settings.anchored()
+    settings = with_table(settings.anchored(), view)
     device = check_target(settings).device  # what no weights could mend leaves no run directory behind
     prompts = PromptSet(settings.prompts_of_arm, settings.prompts)
     prompts.check()
@@ -76,6 +77,7 @@ def start(settings: Settings, view: View) -> tuple[Path, Outcome]:
     ) as run:
         try:
             prompts.copy_to(run.prompts)
+            settings = keep_with(run, settings)
             view.line(f"Run {run.path}")
             return run.path, carry_out(settings, run, view)
         except SelfPrunerError:

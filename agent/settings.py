@@ -46,6 +46,13 @@ class Settings(BaseModel):
         None, gt=0, lt=1, description="share of decoder-block parameters to remove (default 0.2)"
     )
     params: str | None = Field(None, description="total parameters to keep instead, such as 49B or 110M")
+    speedup: float | None = Field(
+        None, gt=1, description="how many times as fast as dense a request must be, instead of a sparsity or beside it"
+    )
+    latency_ms: float | None = Field(None, gt=0, description="the same in milliseconds of one request")
+    latency_table: Path | None = Field(
+        None, description="file of a latency table that predicts them (default: measured here and kept)"
+    )
     mlp_unit: int | None = Field(None, ge=8, multiple_of=8, description="channels in an MLP unit (default 128 or 32)")
 
     # What will serve it
@@ -184,6 +191,12 @@ class Settings(BaseModel):
             raise ValueError("--tensor-parallel is for --target vllm, vllm-native or uniform")
         if self.sparsity is not None and self.params is not None:
             raise ValueError("--sparsity and --params state the same target: give only one of them")
+        if self.speedup is not None and self.latency_ms is not None:
+            raise ValueError("--speedup and --latency-ms state the same target: give only one of them")
+        if self.in_time and self.target == "uniform":
+            raise ValueError("--target uniform takes --sparsity or --params, not a budget in time")
+        if self.latency_table is not None and not self.in_time:
+            raise ValueError("--latency-table predicts what --speedup or --latency-ms ask for: give one of them")
         if list(self.fidelity) != sorted(set(self.fidelity)):
             raise ValueError(f"--fidelity must grow from stage to stage, got {','.join(map(str, self.fidelity))}")
         for name, tokens in [
@@ -214,6 +227,11 @@ class Settings(BaseModel):
         return self
 
     @property
+    def in_time(self) -> bool:
+        """Whether a budget in time is asked for."""
+        return self.speedup is not None or self.latency_ms is not None
+
+    @property
     def prompts_of_arm(self) -> str:
         """The prompt set: as given, or the arm's own."""
         return self.prompt_set or ARMS[self.arm].prompt_set
@@ -226,7 +244,7 @@ class Settings(BaseModel):
     def anchored(self) -> Settings:
         """The same with absolute paths, so that a run can be resumed from any folder."""
         update: dict[str, Any] = {"runs": self.runs.resolve(), "memory": self.memory_path.resolve()}
-        for name in ("cache", "prompts", "task_data"):
+        for name in ("cache", "prompts", "task_data", "latency_table"):
             if (path := getattr(self, name)) is not None:
                 update[name] = path.resolve()
         if self.vllm_python is not None:  # a link is what makes an environment: it is not followed

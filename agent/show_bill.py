@@ -14,6 +14,7 @@ from agent.estimate import NOTED, SHARED, SPOKEN, TRIED
 from agent.facts import ATTEMPTS
 from agent.footprint import Bytes
 from agent.view import View
+from tools.pruning.latency_budget import NANOSECONDS, LatencyBudget
 
 WIDTH = 110  # characters of a line of a schema
 HUB_TEXTS = ("wikitext2", "c4")
@@ -43,10 +44,13 @@ def what(bill: Bill) -> list[str]:
     space = sizes.space
     count = torch.get_num_threads()
     threads = f", {count} thread{'s' if count > 1 else ''}" if target.device == "cpu" else ""
+    timed = ""
+    if isinstance(target.budget, LatencyBudget):
+        timed = f", about, which are predicted to take {target.budget.target_time / NANOSECONDS:,.1f} ms a request"
     return [
         f"{outline.name} ({outline.family.model_type}): {space.n_layers} layers of {space.n_groups} attention and "
         f"{space.n_blocks} MLP units, {sizes.params:,} parameters to become {target.budget.target_params:,} "
-        f"({target.budget.sparsity:.1%} of the decoder blocks removed)",
+        f"({target.budget.sparsity:.1%} of the decoder blocks removed){timed}",
         f"Arm {bill.arm.name}: {bill.arm.meaning}; on {target.device} in {target.dtype}{threads}",
     ]
 
@@ -60,6 +64,11 @@ def missing(bill: Bill) -> list[str]:
         lines.append(f"Still to be fetched, which comes on top of the times below: {parts}.")
     if texts := sorted({one.text for one in bill.target.texts if one.text.lower() in HUB_TEXTS}):
         lines.append(f"{' and '.join(texts)} come from the hub, where they are not in its cache yet.")
+    if bill.to_time:
+        lines.append(
+            f"Before that, {bill.to_time} models of random weights are timed for the latency table, which is then "
+            "kept; until it is there, this bill takes time to go with parameters."
+        )
     if bill.settings.tasks:
         lines.append(
             "The seven tasks come on top too, twice for the checkpoint; how long their questions are is not known yet."

@@ -76,7 +76,8 @@ def wanted_texts(settings: Settings, longest: int, device: str) -> list[Wanted]:
     """
     if settings.sequence_length > longest:
         raise SettingsError(f"--sequence-length must be at most the model's context, {longest}")
-    if settings.benchmarks and settings.latency_prompt + settings.latency_decode > longest:
+    timed = settings.benchmarks or settings.in_time
+    if timed and settings.latency_prompt + settings.latency_decode > longest:
         raise SettingsError(f"--latency-prompt and --latency-decode must fit the model's context, {longest}")
     count = settings.calibration_sequences or (CPU_CALIBRATION if device == "cpu" else GPU_CALIBRATION)
     length = settings.sequence_length

@@ -8,19 +8,27 @@ Widths between measured ones lie on the line between these; nothing is assumed t
 
 from __future__ import annotations
 
+import json
 import statistics
 from bisect import bisect_left
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
+from memory.errors import SelfPrunerError
 from memory.profile import PARTS, Part, Profile
 from tools.latency.measure import LatencyReport
 from tools.pruning.space import Space
 
+_LAYOUT = "{} layers of {} attention units of {} KV groups and of {} MLP units of {} channels"
 POINTS = 7  # widths of a part that are timed, where it has more
 
 Timer = Callable[[Profile], LatencyReport]  # a profile beside the dense model
+
+
+class LatencyTableError(SelfPrunerError):
+    """A file that is no latency table, or one of another model."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,26 +43,64 @@ class Milliseconds:
         return self.prefill + decode_tokens * self.decode
 
 
+@dataclass(frozen=True, slots=True)
+class Timed:
+    """What a table is of."""
+
+    model: str  # its name
+    layers: int
+    units: dict[Part, int]  # of a dense layer
+    mlp_unit: int  # channels
+    attention_unit: int  # KV groups
+    engine: str  # what ran it, with its version
+    device: str
+    dtype: str
+    prompt: int  # tokens of the request
+    decode: int
+    batch: int
+
+    def __str__(self) -> str:
+        """In words."""
+        return (
+            f"{self.engine} on {self.device} in {self.dtype}, {self.prompt} + {self.decode} tokens, batch {self.batch}"
+        )
+
+    def refuses(self, space: Space) -> str | None:
+        """Why the table is of no use for a space of profiles, or None."""
+        own = (self.layers, self.units["attention"], self.attention_unit, self.units["mlp"], self.mlp_unit)
+        other = (space.n_layers, space.n_groups, space.attention_unit, space.n_blocks, space.mlp_unit)
+        if own == other:
+            return None
+        return f"it is of {self.model}: " + _LAYOUT.format(*own) + "; this model has " + _LAYOUT.format(*other)
+
+
 @dataclass(frozen=True)
 class LatencyTable:
     """The dense model's time, and what one place of each timed width takes beyond a dense one (mostly less)."""
 
     dense: Milliseconds
     rows: dict[Part, dict[int, Milliseconds]]  # by part and width, dense among them with zeros
+    timed: Timed
+
+    @property
+    def decode(self) -> int:
+        """Tokens that a request decodes."""
+        return self.timed.decode
 
     def predict(self, profile: Profile) -> Milliseconds:
         """What a request takes at `profile`, its places summed."""
-        changes = [self._change(part, width) for part in PARTS for width in profile.widths(part)]
+        changes = [self.change(part, width) for part in PARTS for width in profile.widths(part)]
         return Milliseconds(
             self.dense.prefill + sum(change.prefill for change in changes),
             self.dense.decode + sum(change.decode for change in changes),
         )
 
-    def speedup(self, profile: Profile, decode_tokens: int) -> float:
+    def speedup(self, profile: Profile) -> float:
         """Of a whole request, against the dense model."""
-        return self.dense.request(decode_tokens) / self.predict(profile).request(decode_tokens)
+        return self.dense.request(self.decode) / self.predict(profile).request(self.decode)
 
-    def _change(self, part: Part, width: int) -> Milliseconds:
+    def change(self, part: Part, width: int) -> Milliseconds:
+        """What a place of that width takes beyond a dense one."""
         row = self.rows[part]
         if width in row:
             return row[width]
@@ -78,7 +124,7 @@ class LatencyTable:
         rows = {
             part: {int(width): Milliseconds(**one) for width, one in values["rows"][part].items()} for part in PARTS
         }
-        return cls(Milliseconds(**values["dense"]), rows)
+        return cls(Milliseconds(**values["dense"]), rows, Timed(**values["timed"]))
 
 
 def timed_widths(units: int, points: int = POINTS) -> list[int]:
@@ -88,23 +134,39 @@ def timed_widths(units: int, points: int = POINTS) -> list[int]:
     return sorted({1, *(max(1, round(units * step / (points + 1))) for step in range(1, points + 1))})
 
 
-def measure_table(space: Space, timer: Timer, progress: Callable[[int, int], None] | None = None) -> LatencyTable:
+def wanted_profiles(space: Space) -> dict[tuple[Part, int], Profile]:
+    """The models that a table is made from: by part and width, that width in every layer, all else dense."""
+    dense = space.dense()
+    found: dict[tuple[Part, int], Profile] = {}
+    for part in PARTS:
+        for width in timed_widths(space.units(part)):
+            widths = (width,) * space.n_layers
+            found[part, width] = Profile(widths, dense.mlp) if part == "attention" else Profile(dense.attention, widths)
+    return found
+
+
+def measure_table(
+    space: Space, timed: Timed, timer: Timer, progress: Callable[[int, int], None] | None = None
+) -> LatencyTable:
     """Time every width that is wanted, one whole model each.
 
     Args:
         space: of the profiles.
+        timed: what is measured.
         timer: times a profile and the dense model in turn.
         progress: called with (models timed, models in all).
     """
-    wanted: list[tuple[Part, int]] = [(part, width) for part in PARTS for width in timed_widths(space.units(part))]
+    wanted = wanted_profiles(space)
     reports: dict[tuple[Part, int], LatencyReport] = {}
-    dense = space.dense()
-    for done, (part, width) in enumerate(wanted):
+    for done, (place, profile) in enumerate(wanted.items()):
         if progress is not None:
             progress(done, len(wanted))
-        widths = (width,) * space.n_layers
-        profile = Profile(widths, dense.mlp) if part == "attention" else Profile(dense.attention, widths)
-        reports[part, width] = timer(profile)
+        reports[place] = timer(profile)
+    return table_of(space, timed, reports)
+
+
+def table_of(space: Space, timed: Timed, reports: Mapping[tuple[Part, int], LatencyReport]) -> LatencyTable:
+    """The table that measurements of `wanted_profiles` make."""
     whole = Milliseconds(
         statistics.median(report.dense_prefill_ms for report in reports.values()),
         statistics.median(report.dense_decode_ms for report in reports.values()),
@@ -116,7 +178,7 @@ def measure_table(space: Space, timer: Timer, progress: Callable[[int, int], Non
             whole.prefill * (1 / report.speedup_prefill - 1) / space.n_layers,
             whole.decode * (1 / report.speedup_decode - 1) / space.n_layers,
         )
-    return LatencyTable(whole, rows)
+    return LatencyTable(whole, rows, timed)
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,8 +195,20 @@ class Checked:
         return self.measured / self.predicted - 1.0
 
 
-def check_table(
-    table: LatencyTable, profiles: Sequence[tuple[str, Profile]], timer: Timer, decode_tokens: int
-) -> list[Checked]:
+def check_table(table: LatencyTable, profiles: Sequence[tuple[str, Profile]], timer: Timer) -> list[Checked]:
     """Predictions for whole profiles beside measurements made now."""
-    return [Checked(name, table.speedup(profile, decode_tokens), timer(profile).speedup) for name, profile in profiles]
+    return [Checked(name, table.speedup(profile), timer(profile).speedup) for name, profile in profiles]
+
+
+def read_table(path: Path) -> LatencyTable:
+    """A table from its file.
+
+    Raises:
+        LatencyTableError: it cannot be read, or is no table.
+    """
+    try:
+        return LatencyTable.from_json(json.loads(path.read_text(encoding="utf-8")))
+    except OSError as error:
+        raise LatencyTableError(f"the latency table {path} cannot be read: {error.strerror}") from error
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise LatencyTableError(f"{path} is no latency table, or is damaged ({type(error).__name__})") from error

@@ -20,7 +20,7 @@ from decimal import Decimal
 from functools import cached_property
 
 from memory.errors import SelfPrunerError
-from memory.profile import Part, Profile
+from memory.profile import PARTS, Part, Profile
 from tools.pruning.space import Space
 
 Place = tuple[int, Part]  # a layer and one of its parts: what has a width
@@ -96,26 +96,55 @@ class Budget:
         prunable = self.target_params - self.space.fixed_params
         return 1.0 - prunable / self.space.prunable_params(self.space.dense())
 
+    # What is budgeted. Here it is parameters; budgets of another kind say what a unit costs in theirs.
+
+    def unit_price(self, part: Part) -> int:
+        """What one unit of `part` costs."""
+        return self.space.unit_params(part)
+
+    @property
+    def fixed_price(self) -> int:
+        """What no profile saves."""
+        return self.space.fixed_params
+
+    @property
+    def target_price(self) -> int:
+        """What a profile must cost, to within half an MLP unit."""
+        return self.target_params
+
+    def price(self, profile: Profile) -> int:
+        """What `profile` costs."""
+        return self.fixed_price + sum(self.unit_price(part) * sum(profile.widths(part)) for part in PARTS)
+
     @property
     def group_in_blocks(self) -> float:
         """The weight of an attention unit in MLP units."""
-        return self.space.group_params / self.space.block_params
+        return self.unit_price("attention") / self.unit_price("mlp")
 
     def holds(self, profile: Profile) -> bool:
         """Whether `profile` belongs to the space and is within half an MLP unit of the target."""
         return self.space.contains(profile) and (
-            2 * abs(self.space.params(profile) - self.target_params) <= self.space.block_params
+            2 * abs(self.price(profile) - self.target_price) <= self.unit_price("mlp")
         )
+
+    def settle(self, profile: Profile) -> Profile:
+        """`profile`, which holds by the prices of its units, on the budget: itself, where these prices are all."""
+        return profile
+
+    def exchange(self, profile: Profile, groups: int) -> tuple[int, ...]:
+        """Changes of the MLP total that make up for so many attention units more: none, one, or two."""
+        blocks = sum(profile.mlp)
+        return tuple(total - blocks for total in self.blocks(sum(profile.attention) + groups))
 
     def blocks(self, groups: int) -> tuple[int, ...]:
         """MLP totals that meet the target beside `groups` attention groups, over all layers: none, one, or two.
 
         Two only where the target lies exactly between two MLP units.
         """
-        space = self.space
-        below, rest = divmod(self.target_params - space.fixed_params - groups * space.group_params, space.block_params)
-        near = [below] if 2 * rest <= space.block_params else []
-        near += [below + 1] if 2 * rest >= space.block_params else []
+        space, unit = self.space, self.unit_price("mlp")
+        below, rest = divmod(self.target_price - self.fixed_price - groups * self.unit_price("attention"), unit)
+        near = [below] if 2 * rest <= unit else []
+        near += [below + 1] if 2 * rest >= unit else []
         return tuple(total for total in near if space.n_layers <= total <= space.n_layers * space.n_blocks)
 
     @cached_property
@@ -148,12 +177,13 @@ class Budget:
     def _repair(self, start: Profile, hold: frozenset[Place]) -> Profile:
         space = self.space
         groups, blocks = sum(start.attention), sum(start.mlp)
+        group_price, block_price = self.unit_price("attention"), self.unit_price("mlp")
 
         def distance(total: tuple[int, int]) -> int:
-            return space.group_params * abs(total[0] - groups) + space.block_params * abs(total[1] - blocks)
+            return group_price * abs(total[0] - groups) + block_price * abs(total[1] - blocks)
 
         least = min(map(distance, self.totals))
-        near = [total for total in self.totals if distance(total) <= least + space.block_params]
+        near = [total for total in self.totals if distance(total) <= least + block_price]
         level = self._water_level(start, hold)
         total = min(near, key=lambda total: (abs(total[0] - level), distance(total), total))
         held = {part: {layer for layer, of in hold if of == part} for part in ("attention", "mlp")}
@@ -179,11 +209,12 @@ class Budget:
             cut = share * dense
             return fixed[part] + sum(min(max(width - cut, 1), dense) for width in free[part])
 
-        target = self.target_params - space.fixed_params
+        group_price, block_price = self.unit_price("attention"), self.unit_price("mlp")
+        target = self.target_price - self.fixed_price
         low, high = -1.0, 1.0  # a share of -1 makes every free place dense, of 1 leaves one unit of it
         for _ in range(40):  # to 2e-12 of a dense width
             share = (low + high) / 2
-            if space.group_params * units("attention", share) + space.block_params * units("mlp", share) > target:
+            if group_price * units("attention", share) + block_price * units("mlp", share) > target:
                 low = share
             else:
                 high = share

@@ -175,9 +175,9 @@ def keep_best(budget: Budget, attention: Tensor, mlp: Tensor) -> Profile:
             ranked += [(score, layer, part) for score in sorted(row, reverse=True)[1:]]  # the best stays anyhow
     ranked.sort(key=lambda unit: unit[0], reverse=True)  # stable: equal units keep their places
 
-    costs = (space.unit_params(part) for _, _, part in ranked)
-    params = list(accumulate(costs, initial=space.params(space.smallest())))
-    cut = min(range(len(params)), key=lambda kept: abs(params[kept] - budget.target_params))
+    costs = (budget.unit_price(part) for _, _, part in ranked)
+    prices = list(accumulate(costs, initial=budget.price(space.smallest())))
+    cut = min(range(len(prices)), key=lambda kept: abs(prices[kept] - budget.target_price))
     groups = space.n_layers + sum(part == "attention" for _, _, part in ranked[:cut])
     blocks = 2 * space.n_layers + cut - groups
     blocks = min(budget.blocks(groups), key=lambda total: abs(total - blocks), default=blocks)

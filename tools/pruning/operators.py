@@ -77,8 +77,8 @@ def level_switch(budget: Budget, profile: Profile, rng: random.Random, step: int
     for giver in givers:
         for taker in takers:
             switched = _switched(budget, profile, giver, taker, step)
-            if switched is not None:
-                return switched
+            if switched is not None and (settled := budget.settle(switched)) != profile:
+                return settled
     raise OperatorError(
         f"a target of {budget.target_params:,} parameters leaves no unit of {profile.key()} that could be "
         "moved to another place: ask for a sparsity further from its bounds"
@@ -152,10 +152,8 @@ def _switched(budget: Budget, profile: Profile, giver: Place, taker: Place, step
     attention, mlp, sign = (giver, taker, -1) if giver[1] == "attention" else (taker, giver, 1)
     most = min(_units(budget, "attention", step), _room(budget.space, profile, attention, sign))
     room = _room(budget.space, profile, mlp, -sign)
-    groups, blocks = sum(profile.attention), sum(profile.mlp)
     for amount in range(most, 0, -1):
-        for total in budget.blocks(groups + sign * amount):
-            change = total - blocks
+        for change in budget.exchange(profile, sign * amount):
             if 0 < -sign * change <= room:
                 return _changed(profile, {attention: sign * amount, mlp: change})
     return None
@@ -163,7 +161,7 @@ def _switched(budget: Budget, profile: Profile, giver: Place, taker: Place, step
 
 def _units(budget: Budget, part: Part, step: int) -> int:
     """`step` MLP units in whole units of `part`, at least one."""
-    return max(1, round(step * budget.space.block_params / budget.space.unit_params(part)))
+    return max(1, round(step * budget.unit_price("mlp") / budget.unit_price(part)))
 
 
 def _room(space: Space, profile: Profile, place: Place, sign: int) -> int:

@@ -60,11 +60,11 @@ def held(costs: Costs, budget: Budget, parent: Profile, price: float) -> Costs:
         price: of an MLP unit's worth of parameters, as a share of what one costs on average between `parent` and dense.
     """
     space = budget.space
-    removed = (space.prunable_params(space.dense()) - space.prunable_params(parent)) / space.block_params
+    removed = (budget.price(space.dense()) - budget.price(parent)) / budget.unit_price("mlp")
     unit = price * costs.total(parent) / max(removed, 1.0)
     rows: dict[Part, tuple[tuple[float, ...], ...]] = {}
     for part in PARTS:
-        weight = unit * space.unit_params(part) / space.block_params
+        weight = unit * budget.unit_price(part) / budget.unit_price("mlp")
         rows[part] = tuple(
             tuple(cost + weight * abs(width - kept) for width, cost in enumerate(costs.row(layer, part)))
             for layer, kept in enumerate(parent.widths(part))

@@ -97,11 +97,12 @@ def cost_table(space: Space, probes: Sequence[Probe], curves: Mapping[Place, Seq
 def closed_form(budget: Budget, costs: Costs) -> Profile:
     """The profile on budget with the least total cost, exactly (the one found first among equals).
 
+    Exactly by the prices of units; a budget that asks for more than their sum settles what is left.
     Time grows with n_layers^2 * units^2: milliseconds for 30 layers of 48 MLP units, a second or so for 80 of 224.
     """
     attention, mlp = _Allocation(costs.attention), _Allocation(costs.mlp)
     groups, blocks = min(budget.totals, key=lambda total: (attention.cost(total[0]) + mlp.cost(total[1]), total))
-    return Profile(attention.widths(groups), mlp.widths(blocks))
+    return budget.settle(Profile(attention.widths(groups), mlp.widths(blocks)))
 
 
 def rank_places(budget: Budget, costs: Costs, profile: Profile, step: int = 1) -> tuple[list[Marginal], list[Marginal]]:
@@ -114,8 +115,8 @@ def rank_places(budget: Budget, costs: Costs, profile: Profile, step: int = 1) -
     cut: list[Marginal] = []
     grow: list[Marginal] = []
     for part in PARTS:
-        units = max(1, round(step * space.block_params / space.unit_params(part)))
-        worth = space.unit_params(part) / space.block_params
+        units = max(1, round(step * budget.unit_price("mlp") / budget.unit_price(part)))
+        worth = budget.unit_price(part) / budget.unit_price("mlp")
         for layer, width in enumerate(profile.widths(part)):
             row = costs.row(layer, part)
             if less := min(units, width - 1):

@@ -14,9 +14,18 @@ from tests.tiny import FAMILY_NAMES, tiny_config, tiny_model
 from tools.latency.giant import depth_of, some_of
 from tools.latency.measure import LatencyReport, in_turn
 from tools.latency.shapes import random_model
-from tools.latency.table import LatencyTable, check_table, measure_table, timed_widths
+from tools.latency.table import (
+    LatencyTable,
+    LatencyTableError,
+    Timed,
+    check_table,
+    measure_table,
+    read_table,
+    timed_widths,
+)
 from tools.pruning.space import Space
 
+TIMED = Timed("tiny", 4, {"attention": 4, "mlp": 48}, 8, 1, "torch", "cpu", "float32", 100, 10, 1)
 SPACE = Space(n_layers=4, n_groups=4, n_blocks=48, group_params=48, block_params=9, fixed_params=1000, mlp_unit=8)
 
 
@@ -42,22 +51,22 @@ def timer(profile: Profile) -> LatencyReport:
 @given(st.lists(st.integers(1, 4), min_size=4, max_size=4), st.lists(st.integers(1, 48), min_size=4, max_size=4))
 def test_where_time_is_linear_in_units_every_profile_is_predicted(attention, mlp):
     profile = Profile(tuple(attention), tuple(mlp))
-    found = measure_table(SPACE, timer).predict(profile)
+    found = measure_table(SPACE, TIMED, timer).predict(profile)
     assert (found.prefill, found.decode) == pytest.approx(machine(profile))
 
 
 def test_the_table_survives_its_file_and_is_compared_with_measurements():
-    table = measure_table(SPACE, timer)
+    table = measure_table(SPACE, TIMED, timer)
     again = LatencyTable.from_json(json.loads(json.dumps(table.to_json())))
     profile = Profile((1, 2, 3, 4), (48, 20, 7, 1))
     assert again.predict(profile) == table.predict(profile)
-    (checked,) = check_table(again, [("one", profile)], timer, 10)
+    (checked,) = check_table(again, [("one", profile)], timer)
     assert checked.predicted == pytest.approx(checked.measured) and checked.error == pytest.approx(0.0)
 
 
 def test_an_error_is_that_of_the_time():
-    table = measure_table(SPACE, timer)
-    slow = check_table(table, [("one", SPACE.dense())], lambda profile: report(40.0, 8.0, (20.0, 4.0)), 10)
+    table = measure_table(SPACE, TIMED, timer)
+    slow = check_table(table, [("one", SPACE.dense())], lambda profile: report(40.0, 8.0, (20.0, 4.0)))
     assert slow[0].error == pytest.approx(-0.5)  # it was predicted to take half of what it takes
 
 
@@ -67,7 +76,7 @@ def test_dense_places_take_nothing_more_and_widths_may_be_slower():
         prefill, decode = machine(profile)
         return report(slower * prefill, decode, machine(SPACE.dense()))
 
-    table = measure_table(SPACE, odd)
+    table = measure_table(SPACE, TIMED, odd)
     assert table.predict(SPACE.dense()) == table.dense
     assert table.rows["mlp"][24].prefill > 0
 
@@ -121,3 +130,19 @@ def test_some_layers_stand_for_all():
     sizes = [(2, 10 * layer) for layer in range(1, 9)]
     assert some_of(sizes, 8) == sizes
     assert some_of(sizes[::-1], 2) == [(2, 30), (2, 70)]
+
+
+def test_a_table_says_what_it_is_of_and_of_what_it_is_no_use():
+    assert str(TIMED) == "torch on cpu in float32, 100 + 10 tokens, batch 1"
+    assert TIMED.refuses(SPACE) is None
+    other = Space(n_layers=5, n_groups=4, n_blocks=48, group_params=48, block_params=9, fixed_params=1000, mlp_unit=8)
+    assert "it is of tiny: 4 layers of 4 attention units" in TIMED.refuses(other)
+    assert "this model has 5 layers" in TIMED.refuses(other)
+
+
+@pytest.mark.parametrize("content", ["{", "[]", "{}", '{"dense": 1, "rows": {}}', None])
+def test_a_file_that_is_no_table_is_one_sentence(tmp_path, content):
+    if content is not None:
+        (tmp_path / "table.json").write_text(content)
+    with pytest.raises(LatencyTableError, match=r"table\.json (is no latency table|cannot be read)"):
+        read_table(tmp_path / "table.json")
