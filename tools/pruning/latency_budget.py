@@ -70,7 +70,7 @@ class TimedSpace:
             up = [max(raw[: end + 1]) for end in range(len(raw))]
             down = [min(raw[start:]) for start in range(len(raw))]
             even = [(high + low) // 2 for high, low in zip(up, down, strict=True)]
-            found[part] = (even[0], *(time - even[-1] for time in even))
+            found[part] = (even[0] - even[-1], *(time - even[-1] for time in even))  # no place has a width of 0
         return found
 
     @property
@@ -144,9 +144,12 @@ class LatencyBudget(Budget):
 
     @cached_property
     def tolerance(self) -> int:
-        """How far from the target a profile may be, in nanoseconds."""
-        row = self.timed.rows["mlp"]
-        largest = max((high - low for low, high in zip(row[1:], row[2:], strict=False)), default=0)
+        """How far from the target a profile may be, in nanoseconds: half of the largest step of one unit, or more.
+
+        So a target can always be reached by single steps, however uneven the table is.
+        """
+        rows = (self.timed.rows[part][1:] for part in PARTS)
+        largest = max(high - low for row in rows for low, high in zip((row[0], *row), row, strict=False))
         return max((largest + 1) // 2, round(TOLERANCE * self.target_time))
 
     def unit_price(self, part: Part) -> int:
@@ -192,7 +195,11 @@ class LatencyBudget(Budget):
         return self._unit_by_unit(best, hold)
 
     def _unit_by_unit(self, profile: Profile, hold: Collection[Place]) -> Profile:
-        """The unit whose step comes nearest to the target, again and again; held places and attention last."""
+        """The unit whose step comes nearest to the target, again and again; held places and attention last.
+
+        A step is at most twice the tolerance, so one comes nearer whenever the target is further off than that. Steps
+        of no effect, on widths that take alike, may come first.
+        """
         while not self.holds(profile):
             missing = self.target_time - self.timed.time(profile)
             sign = 1 if missing > 0 else -1
@@ -202,11 +209,8 @@ class LatencyBudget(Budget):
                 for layer, width in enumerate(profile.widths(part)):
                     if 1 <= width + sign <= self.space.units(part):
                         left = abs(missing - (row[width + sign] - row[width]))
-                        steps.append(
-                            (left >= abs(missing), (layer, part) in hold, part == "attention", left, layer, part)
-                        )
-            if not steps or min(steps)[0]:
-                return profile  # no step comes nearer
+                        idle = left >= abs(missing)
+                        steps.append((idle, (layer, part) in hold, part == "attention", left, layer, part))
             *_, layer, part = min(steps)
             profile = profile.with_width(layer, part, profile.widths(part)[layer] + sign)
         return profile

@@ -81,7 +81,7 @@ def level_switch(budget: Budget, profile: Profile, rng: random.Random, step: int
                 return settled
     raise OperatorError(
         f"a target of {budget.target_params:,} parameters leaves no unit of {profile.key()} that could be "
-        "moved to another place: ask for a sparsity further from its bounds"
+        "moved to another place: ask for one further from its bounds"
     )
 
 
