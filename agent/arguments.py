@@ -113,10 +113,11 @@ def _parser() -> Parser:
         *("model", "revision", "device", "dtype", "mlp_unit", "target", "tensor_parallel", "seed", "cache"),
         *("latency_prompt", "latency_decode", "latency_batch", "latency_repeats"),
     )
+    engine = ("engine", "vllm_python", "compensation")
     table = commands.add_parser(
         "latency-table", help="milliseconds of every width here, and how well they predict", allow_abbrev=False
     )
-    _add_settings(table, only=(*timing, "sparsity", "params"))
+    _add_settings(table, only=(*timing, *engine, "sparsity", "params"))
     table.add_argument("--output", type=Path, help="file for a copy of it, for --latency-table elsewhere")
     shapes = commands.add_parser(
         "bench-shapes", help="speed-up of pruned shapes with random weights, also of giants", allow_abbrev=False

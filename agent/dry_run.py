@@ -27,6 +27,7 @@ from agent.schedule import rounds
 from agent.settings import Settings, SettingsError
 from agent.speed import untimed
 from agent.texts import check_tasks, check_text
+from agent.timing import check_engine
 from memory.database import check
 from prompts.templates import PromptSet
 from tools.models.bundled import TEXT_BUNDLE, cache_dir, model_folder, to_fetch
@@ -62,6 +63,7 @@ def dry_run(settings: Settings) -> Bill:
     Raises:
         SelfPrunerError: what the run would be refused for at its start.
     """
+    check_engine(settings)
     settings, to_time = untimed(settings.anchored())
     target = check_target(settings, weights=False)
     arm = ARMS[settings.arm]

@@ -47,7 +47,7 @@ from memory.records import Candidate, Generation
 from tools.evaluation.fitness import perplexity
 from tools.evaluation.tool import measure
 from tools.export.publish import publish
-from tools.latency.tool import latency_setting, timed, timed_already
+from tools.latency.tool import latency_setting, timed_all, timed_already
 from tools.pruning.operators import uniform
 from tools.pruning.sensitivity import closed_form
 from tools.workbench import Workbench
@@ -180,7 +180,8 @@ def text_rows(bench: Workbench, found: Profile) -> list[TextRow]:
 
 def with_latency(bench: Workbench, rows: Sequence[Row], profiles: dict[str, Profile]) -> list[Row]:
     """The rows with milliseconds; the dense model's are those measured beside the found profile."""
-    values = {name: timed(bench, profile, FINISH_STEP).values for name, profile in profiles.items()}
+    found = timed_all(bench, list(profiles.values()), FINISH_STEP)
+    values = {name: found[profile].values for name, profile in profiles.items()}
     dense = {name.removeprefix("dense_"): value for name, value in values["found"].items() if name.startswith("dense_")}
     values["dense"] = {**dense, "speedup": 1.0}
     columns = ("prefill_ms", "decode_ms", "tokens_per_second", "speedup")

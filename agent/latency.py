@@ -5,10 +5,8 @@ from __future__ import annotations
 import gc
 import hashlib
 import json
-import os
 import random
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -16,14 +14,16 @@ from typing import Any
 import torch
 
 from agent.atomic import atomic_write
-from agent.preparation import budget_for, device_name, device_of, dtype_of
+from agent.devices import device_name, device_of, dtype_of, free_memory
+from agent.preparation import budget_for
 from agent.settings import Settings, SettingsError, make_settings
+from agent.timing import MEMORY, check_length, engine_name, request_of, timing
 from agent.view import View
 from memory.profile import PARTS, Profile
 from tools.latency.giant import depth_of, some_of
 from tools.latency.measure import LatencyReport, in_turn
 from tools.latency.shapes import Sizes, random_model
-from tools.latency.table import LatencyTable, LatencyTableError, Timed, Timer, check_table, measure_table, read_table
+from tools.latency.table import LatencyTable, LatencyTableError, Timed, check_table, measure_table, read_table
 from tools.models.bundled import cache_dir
 from tools.models.outline import outline, skeleton
 from tools.models.published import PUBLISHED
@@ -35,7 +35,6 @@ from tools.pruning.space import Space
 FORMAT = 2
 IN_TIME = ("speedup", "latency_ms")  # budgets in time
 SPREAD = 3  # profiles of unequal widths beside the uniform one
-MEMORY = 0.6  # of what is free may be taken by the models that are timed
 PAPER = {("llama-2-70b", "49B"): 1.39, ("llama-2-70b", "35B"): 1.70}  # Huang et al., arXiv 2502.14413
 
 
@@ -99,7 +98,7 @@ def kept_table(settings: Settings, config: Any, space: Space, view: View) -> tup
         except LatencyTableError as error:
             view.warn(f"{error}; it is measured anew")
     with view.phase("Latency table") as progress, timing(settings, config, space) as timer:
-        table = measure_table(space, timed_of(settings, space), timer, progress)
+        table = measure_table(space, timed_of(settings, space), timer, progress, foreign=settings.engine == "vllm")
     path.parent.mkdir(parents=True, exist_ok=True)
     atomic_write(path, json.dumps(table.to_json(), indent=1) + "\n")
     return path, table
@@ -123,34 +122,13 @@ def timed_of(settings: Settings, space: Space) -> Timed:
         units={part: space.units(part) for part in PARTS},
         mlp_unit=space.mlp_unit,
         attention_unit=space.attention_unit,
-        engine=f"torch {torch.__version__}",
+        engine=engine_name(settings),
         device=device_name(device),
         dtype=dtype_of(settings, device),
         prompt=settings.latency_prompt,
         decode=settings.latency_decode,
         batch=settings.latency_batch,
     )
-
-
-@contextmanager
-def timing(settings: Settings, config: Any, space: Space) -> Iterator[Timer]:
-    """What times profiles beside one dense model of random weights, which is there as long as the block."""
-    check_length(settings, config)
-    device = device_of(settings)
-    dtype = getattr(torch, dtype_of(settings, device))
-    needed, free = 2 * dtype.itemsize * space.params(space.dense()), free_memory(device)
-    if needed > free:
-        raise SettingsError(
-            f"a latency table of {settings.model} needs two models of random weights, {needed / 1e9:.1f} GB, and "
-            f"{free / 1e9:.1f} GB are free: measure it where there is room, and name its file with --latency-table"
-        )
-    dense = random_model(config, space.sizes(space.dense()), dtype=dtype, device=device)
-
-    def time(profile: Profile) -> LatencyReport:
-        smaller = random_model(config, space.sizes(profile), dtype=dtype, device=device)
-        return in_turn(dense, smaller, *_request(settings))
-
-    yield time
 
 
 def bench_shapes(settings: Settings, counts: Sequence[str], layers: int | None, view: View) -> None:
@@ -165,7 +143,7 @@ def bench_shapes(settings: Settings, counts: Sequence[str], layers: int | None, 
 
     def pair(sizes: Sequence[Sizes]) -> LatencyReport:
         models = [random_model(config, one, dtype=dtype, device=device) for one in ([dense] * len(sizes), sizes)]
-        report = in_turn(models[0], models[1], *_request(settings))
+        report = in_turn(models[0], models[1], *request_of(settings))
         del models
         gc.collect()
         return report
@@ -211,18 +189,6 @@ def without_time(settings: Settings) -> Settings:
     return settings.model_copy(update=dict.fromkeys(IN_TIME))
 
 
-def check_length(settings: Settings, config: Any) -> None:
-    """Refuse a request that is longer than the model's context."""
-    if settings.latency_prompt + settings.latency_decode > config.max_position_embeddings:
-        raise SettingsError(
-            f"--latency-prompt and --latency-decode must fit the model's context, {config.max_position_embeddings}"
-        )
-
-
-def _request(settings: Settings) -> tuple[int, int, int, int]:
-    return settings.latency_prompt, settings.latency_decode, settings.latency_batch, settings.latency_repeats
-
-
 def _depth(wanted: int | None, whole: int, budget: Budget, width: int, device: str) -> int:
     """How many layers are timed: as many as were asked for, or as the memory holds of two models."""
     space = budget.space
@@ -236,10 +202,3 @@ def _depth(wanted: int | None, whole: int, budget: Budget, width: int, device: s
     if fits < 2:
         raise SettingsError(f"two layers of this model, twice, need {4 * layer / 1e9:.1f} GB: too much here")
     return min(fits, whole)
-
-
-def free_memory(device: str) -> int:
-    """Bytes that are free on a device."""
-    if device == "cpu":
-        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_AVPHYS_PAGES")
-    return int(torch.cuda.mem_get_info(device)[0])

@@ -9,10 +9,10 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import platform
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -21,8 +21,10 @@ from safetensors import SafetensorError
 from torch import Tensor
 from transformers import PreTrainedModel
 
+from agent.devices import device_name, device_of, dtype_of
 from agent.settings import Settings, SettingsError, text_label
 from agent.texts import read_tasks, read_texts, reporting_key, slope_text
+from agent.timing import engine_name, timing
 from agent.view import View
 from memory.store import Memory
 from tools.evaluation.targets import DenseTargets, TargetsError
@@ -57,35 +59,6 @@ class Prepared:
     calibration: Tensor  # token ids of the calibration text, [sequences, length]
 
 
-def device_of(settings: Settings) -> str:
-    """The device a run computes on.
-
-    Raises:
-        SettingsError: a device that this machine does not have.
-    """
-    if settings.device == "auto":
-        return "cuda" if torch.cuda.is_available() else "cpu"
-    if settings.device.startswith("cuda"):
-        if not torch.cuda.is_available():
-            raise SettingsError(f"--device {settings.device}: no GPU can be used here, only cpu")
-        index = int(settings.device.partition(":")[2] or 0)
-        if index >= torch.cuda.device_count():
-            raise SettingsError(f"--device {settings.device}: there are only {torch.cuda.device_count()} GPUs")
-    return settings.device
-
-
-def dtype_of(settings: Settings, device: str) -> str:
-    """The number type of the weights on `device`: by default bfloat16 where the device multiplies it natively."""
-    if settings.dtype != "auto":
-        return settings.dtype
-    return "bfloat16" if device != "cpu" or multiplies_bfloat16(torch.cpu.get_capabilities()) else "float32"
-
-
-def multiplies_bfloat16(capabilities: Mapping[str, Any]) -> bool:
-    """Whether a processor with these capabilities has matrix or dot products of bfloat16; others only emulate them."""
-    return any(capabilities.get(name) for name in ("avx512_bf16", "amx_bf16", "bf16"))
-
-
 def refit_memory(device: str) -> int:
     """Bytes that remembered refits may take: half of what the loaded model leaves of a GPU, else 1 GiB."""
     return torch.cuda.mem_get_info(device)[0] // 2 if device.startswith("cuda") else 1 << 30
@@ -108,13 +81,6 @@ def check_room(loaded: LoadedModel | ModelOutline, cache: Path) -> None:
                 f"the calibration of {loaded.name} needs {needed / 1e9:.1f} GB of {what} for its Gram matrices, and "
                 f"{free / 1e9:.1f} GB are free"
             )
-
-
-def device_name(device: str) -> str:
-    """The device as latencies are remembered under: the GPU's name, or the processor's and the number of threads."""
-    if device.startswith("cuda"):
-        return torch.cuda.get_device_name(device)
-    return f"{platform.processor() or platform.machine()} {torch.get_num_threads()} threads"
 
 
 def units_of(settings: Settings, config: Any) -> Units:
@@ -229,6 +195,7 @@ def prepare(settings: Settings, run: str, view: View) -> Prepared:
         "length": settings.sequence_length,
     }
     memory = Memory(settings.memory_path, named(context), {"model": loaded.name, **context})
+    elsewhere = settings.engine != "torch"  # latencies are timed by another engine than this process
     bench = Workbench(
         elastic=elastic,
         budget=budget,
@@ -239,6 +206,8 @@ def prepare(settings: Settings, run: str, view: View) -> Prepared:
         **measuring(settings),
         **slope_text(settings, len(texts["fitness"])),
         device_name=device_name(device),
+        engine=engine_name(settings) if elsewhere else "",
+        timing=partial(timing, settings, loaded.model.config, elastic.space) if elsewhere else None,
         tasks=read_tasks(settings, loaded.tokenizer, view),
     )
     for sentence in elastic.warnings:

@@ -39,6 +39,7 @@ from agent.speed import keep_with, with_table
 from agent.state import SearchState, first_state
 from agent.texts import check_tasks, check_text
 from agent.think import Thinker
+from agent.timing import check_engine
 from agent.trace import TraceRecord, TraceWriter
 from agent.view import View
 from agent.zero_shot import known_on_tasks, with_checkpoint
@@ -64,6 +65,7 @@ class Stopped(Exception):
 
 def start(settings: Settings, view: View) -> tuple[Path, Outcome]:
     """Make a new run and carry it out; returns the run directory and the result."""
+    check_engine(settings)
     settings = with_table(settings.anchored(), view)
     device = check_target(settings).device  # what no weights could mend leaves no run directory behind
     prompts = PromptSet(settings.prompts_of_arm, settings.prompts)
@@ -99,6 +101,7 @@ def resume(path: Path, view: View) -> tuple[Path, Outcome]:
     """Go on with the run at `path`."""
     with RunDirectory.resume(path) as run:
         settings = make_settings(run.settings)
+        check_engine(settings)
         check_brain(settings, view)
         view.line(f"Resuming {run.path}")
         return run.path, carry_out(settings, run, view)

@@ -138,6 +138,9 @@ class Settings(BaseModel):
         1, ge=0, description="generations after which an arm that learns measures the slopes at its best; 0: never"
     )
     benchmarks: int = Field(1, ge=0, description="latency measurements the brain may ask for; 0 measures none at all")
+    engine: Literal["torch", "vllm"] = Field(
+        "torch", description="what runs latency measurements: this process, or vLLM on shapes without weights"
+    )
     latency_prompt: Count = Field(256, description="prompt tokens of a latency measurement")
     latency_decode: Count = Field(16, description="decoded tokens of a latency measurement")
     latency_batch: Count = Field(1, description="prompts side by side in a latency measurement")

@@ -76,8 +76,10 @@ def untimed(settings: Settings) -> tuple[Settings, int]:
         # as if time went with parameters
         dense = space.params(space.dense())
         wanted = max(round(dense / settings.speedup), space.params(space.smallest()))
-        return settings.model_copy(update={**update, "params": str(wanted)}), len(wanted_profiles(space))
-    return settings.model_copy(update=update), len(wanted_profiles(space))
+        return settings.model_copy(update={**update, "params": str(wanted)}), len(
+            wanted_profiles(space, settings.engine == "vllm")
+        )
+    return settings.model_copy(update=update), len(wanted_profiles(space, settings.engine == "vllm"))
 
 
 def keep_with(run: RunDirectory, settings: Settings) -> Settings:

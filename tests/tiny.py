@@ -60,7 +60,9 @@ def tiny_model(
     return model.to(dtype).eval().requires_grad_(False)
 
 
-def tiny_folder(path: Path, family: str = "llama", tokenizer: bool = True, mha: bool = False, seed: int = 0) -> Path:
+def tiny_folder(
+    path: Path, family: str = "llama", tokenizer: bool = True, mha: bool = False, seed: int = 0, **overrides: Any
+) -> Path:
     """Saves a tiny model to `path`; with `tokenizer`, the bundled model's own, and a vocabulary to match."""
     from transformers import AutoTokenizer
 
@@ -70,10 +72,10 @@ def tiny_folder(path: Path, family: str = "llama", tokenizer: bool = True, mha: 
     path = Path(path)
     with quiet():
         if not tokenizer:
-            tiny_model(family, mha, seed).save_pretrained(path)
+            tiny_model(family, mha, seed, **overrides).save_pretrained(path)
             return path
         real = AutoTokenizer.from_pretrained(bundled_model())
         ends = dict(bos_token_id=real.bos_token_id, eos_token_id=real.eos_token_id)
-        tiny_model(family, mha, seed, tied=True, vocab_size=len(real), **ends).save_pretrained(path)
+        tiny_model(family, mha, seed, tied=True, vocab_size=len(real), **ends, **overrides).save_pretrained(path)
         real.save_pretrained(path)
     return path

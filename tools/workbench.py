@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import random
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -17,6 +18,7 @@ from memory.records import Candidate, Fitness, Proposer, Score, Slopes
 from memory.store import Memory
 from tools.evaluation.tasks.suite import TaskSuite
 from tools.evaluation.walk import PopulationWalk
+from tools.latency.table import Timer
 from tools.pruning.budget import Budget
 from tools.pruning.elastic import ElasticModel
 from tools.pruning.sensitivity import Costs, Probe
@@ -75,6 +77,8 @@ class Workbench:
     slope_windows: int = 1  # measurements before they begin there anew
     latency: dict[str, int] = field(default_factory=dict)
     device_name: str = "cpu"
+    engine: str = ""  # what times latencies, where it is not this process
+    timing: Callable[[], AbstractContextManager[Timer]] | None = None  # starts it
     progress: Progress | None = None
     # Names of the texts that reported figures are measured on, by what the user calls them; the main one first.
     reporting: Mapping[str, str] = field(default_factory=lambda: {"reporting": "reporting"})

@@ -26,6 +26,8 @@ from memory.profile import Profile
 from tools.export.card import CardFacts, model_card
 from tools.export.provenance import provenance_of, write_provenance
 from tools.export.serving import Serving, check_profile
+from tools.models.families import family_of
+from tools.pruning.space import Space
 
 if TYPE_CHECKING:
     from transformers import PreTrainedConfig
@@ -119,28 +121,43 @@ def export(
 
 
 def pruned_config(elastic: ElasticModel, profile: Profile, serving: Serving = "transformers") -> PreTrainedConfig:
+    """`config_of` what `profile` cuts from `elastic`."""
+    dtype, bias = str(elastic.dtype).removeprefix("torch."), elastic.compensation == "bias"
+    return config_of(elastic.model.config, elastic.space, profile, dtype=dtype, serving=serving, bias=bias)
+
+
+def config_of(
+    dense: Any, space: Space, profile: Profile, *, dtype: str, serving: Serving = "transformers", bias: bool = False
+) -> PreTrainedConfig:
     """The config of the smaller model: dense widths globally, each layer's own in `per_layer_config`.
 
     For the serving format `uniform` it is the family's own with the one width of all layers.
+
+    Args:
+        dense: The config of the dense model.
+        space: Of the profile.
+        profile: Units kept in every layer.
+        dtype: Of the weights.
+        serving: What will serve it.
+        bias: Whether output projections have biases that make up for removed units.
 
     Raises:
         ServingError: The format cannot express the profile.
     """
     from tools.export import modeling_self_pruner
 
-    check_profile(serving, elastic.space, profile)
-    dense = elastic.model.config
+    check_profile(serving, space, profile)
     stem = _CLASS_STEMS[dense.model_type]
     heads_per_group = dense.num_attention_heads // dense.num_key_value_heads
     head_dim = getattr(dense, "head_dim", None) or dense.hidden_size // dense.num_attention_heads
     settings = dense.to_dict()
     for key in ("model_type", "architectures", "auto_map", "transformers_version", "quantization_config"):
         settings.pop(key, None)
-    settings |= {"head_dim": head_dim, "dtype": str(elastic.dtype).removeprefix("torch.")}
+    settings |= {"head_dim": head_dim, "dtype": dtype}
     if serving == "uniform":
-        groups, channels = elastic.space.sizes(profile)[0]
+        groups, channels = space.sizes(profile)[0]
         settings |= {
-            "architectures": [type(elastic.model).__name__],
+            "architectures": [family_of(dense).architecture],
             "num_attention_heads": groups * heads_per_group,
             "num_key_value_heads": groups,
             "intermediate_size": channels,
@@ -161,13 +178,13 @@ def pruned_config(elastic: ElasticModel, profile: Profile, serving: Serving = "t
                 "num_key_value_heads": groups,
                 "intermediate_size": channels,
             }
-            for layer, (groups, channels) in enumerate(elastic.space.sizes(profile))
+            for layer, (groups, channels) in enumerate(space.sizes(profile))
         },
         "allow_global_per_layer_attribute_access": True,  # engines look at the global widths before the layers'
         "serialize_explicit_per_layer_config": True,
         # DeciLM has biases where these say so: those of queries, keys and values alone in Qwen2
         **({"qkv_bias": True} if serving == "vllm-native" and dense.model_type == "qwen2" else {}),
-        "compensation_bias": elastic.compensation == "bias",  # o_proj and down_proj then have biases in any family
+        "compensation_bias": bias,  # o_proj and down_proj then have biases in any family
     }
     config = getattr(modeling_self_pruner, f"{stem}Config")(**settings)
     config.name_or_path = ""  # a path on this machine is nobody else's business

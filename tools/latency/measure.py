@@ -52,7 +52,7 @@ class LatencyReport:
 
 
 @dataclass(frozen=True, slots=True)
-class _Timing:
+class Timing:
     """Seconds of one request."""
 
     prefill: float
@@ -60,6 +60,7 @@ class _Timing:
 
     @property
     def total(self) -> float:
+        """Of both."""
         return self.prefill + self.decode
 
 
@@ -150,17 +151,17 @@ def in_turn(
     models = (reference, model)
     for one in models:
         _request(one, prompt, min(2, decode_tokens))
-    dense: list[_Timing] = []
-    candidate: list[_Timing] = []
+    dense: list[Timing] = []
+    candidate: list[Timing] = []
     for repeat in range(repeats):
         sides = [(models[0], dense), (models[1], candidate)]
         for one, timings in sides if repeat % 2 == 0 else reversed(sides):
             timings.append(_request(one, prompt, decode_tokens))
-    return _report(dense, candidate, prompt_tokens, decode_tokens, batch)
+    return report_of(dense, candidate, prompt_tokens, decode_tokens, batch)
 
 
 @torch.no_grad()
-def _request(model: PreTrainedModel, prompt: Tensor, decode_tokens: int) -> _Timing:
+def _request(model: PreTrainedModel, prompt: Tensor, decode_tokens: int) -> Timing:
     """Seconds to read `prompt` [batch, length] and then to generate `decode_tokens` more tokens greedily."""
     start = _now(prompt.device)
     output = model(prompt, use_cache=True, logits_to_keep=1)
@@ -168,7 +169,7 @@ def _request(model: PreTrainedModel, prompt: Tensor, decode_tokens: int) -> _Tim
     for _ in range(decode_tokens):
         token = output.logits[:, -1:].argmax(-1)
         output = model(token, past_key_values=output.past_key_values, use_cache=True)
-    return _Timing(read - start, _now(prompt.device) - read)
+    return Timing(read - start, _now(prompt.device) - read)
 
 
 def _now(device: torch.device) -> float:
@@ -178,17 +179,19 @@ def _now(device: torch.device) -> float:
     return time.perf_counter()
 
 
-def _report(
-    dense: Sequence[_Timing], candidate: Sequence[_Timing], prompt_tokens: int, decode_tokens: int, batch: int
+def report_of(
+    dense: Sequence[Timing], candidate: Sequence[Timing], prompt_tokens: int, decode_tokens: int, batch: int
 ) -> LatencyReport:
-    def median_ms(timings: Sequence[_Timing], read: Callable[[_Timing], float]) -> float:
+    """What timings of both say, made in pairs one after the other."""
+
+    def median_ms(timings: Sequence[Timing], read: Callable[[Timing], float]) -> float:
         return 1e3 * statistics.median(map(read, timings))
 
-    def spread(timings: Sequence[_Timing], read: Callable[[_Timing], float]) -> float:
+    def spread(timings: Sequence[Timing], read: Callable[[Timing], float]) -> float:
         seconds = [read(timing) for timing in timings]
         return (max(seconds) - min(seconds)) / statistics.median(seconds)
 
-    def speedup(read: Callable[[_Timing], float]) -> float:
+    def speedup(read: Callable[[Timing], float]) -> float:
         return statistics.median(read(slow) / read(fast) for slow, fast in zip(dense, candidate, strict=True))
 
     prefill, decode, total = attrgetter("prefill"), attrgetter("decode"), attrgetter("total")

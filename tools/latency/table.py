@@ -81,6 +81,7 @@ class LatencyTable:
     dense: Milliseconds
     rows: dict[Part, dict[int, Milliseconds]]  # by part and width, dense among them with zeros
     timed: Timed
+    offset: Milliseconds = Milliseconds(0.0, 0.0)  # what dense widths take more in the format of pruned models
 
     @property
     def decode(self) -> int:
@@ -91,8 +92,8 @@ class LatencyTable:
         """What a request takes at `profile`, its places summed."""
         changes = [self.change(part, width) for part in PARTS for width in profile.widths(part)]
         return Milliseconds(
-            self.dense.prefill + sum(change.prefill for change in changes),
-            self.dense.decode + sum(change.decode for change in changes),
+            self.dense.prefill + self.offset.prefill + sum(change.prefill for change in changes),
+            self.dense.decode + self.offset.decode + sum(change.decode for change in changes),
         )
 
     def speedup(self, profile: Profile) -> float:
@@ -124,7 +125,8 @@ class LatencyTable:
         rows = {
             part: {int(width): Milliseconds(**one) for width, one in values["rows"][part].items()} for part in PARTS
         }
-        return cls(Milliseconds(**values["dense"]), rows, Timed(**values["timed"]))
+        dense, offset = Milliseconds(**values["dense"]), Milliseconds(**values["offset"])
+        return cls(dense, rows, Timed(**values["timed"]), offset)
 
 
 def timed_widths(units: int, points: int = POINTS) -> list[int]:
@@ -134,10 +136,13 @@ def timed_widths(units: int, points: int = POINTS) -> list[int]:
     return sorted({1, *(max(1, round(units * step / (points + 1))) for step in range(1, points + 1))})
 
 
-def wanted_profiles(space: Space) -> dict[tuple[Part, int], Profile]:
-    """The models that a table is made from: by part and width, that width in every layer, all else dense."""
+def wanted_profiles(space: Space, foreign: bool = False) -> dict[tuple[Part, int], Profile]:
+    """The models that a table is made from: by part and width, that width in every layer, all else dense.
+
+    Where pruned models are `foreign`, run in another format than the dense one, the whole widths in theirs too.
+    """
     dense = space.dense()
-    found: dict[tuple[Part, int], Profile] = {}
+    found: dict[tuple[Part, int], Profile] = {("mlp", space.n_blocks): dense} if foreign else {}
     for part in PARTS:
         for width in timed_widths(space.units(part)):
             widths = (width,) * space.n_layers
@@ -146,7 +151,12 @@ def wanted_profiles(space: Space) -> dict[tuple[Part, int], Profile]:
 
 
 def measure_table(
-    space: Space, timed: Timed, timer: Timer, progress: Callable[[int, int], None] | None = None
+    space: Space,
+    timed: Timed,
+    timer: Timer,
+    progress: Callable[[int, int], None] | None = None,
+    *,
+    foreign: bool = False,
 ) -> LatencyTable:
     """Time every width that is wanted, one whole model each.
 
@@ -155,8 +165,9 @@ def measure_table(
         timed: what is measured.
         timer: times a profile and the dense model in turn.
         progress: called with (models timed, models in all).
+        foreign: whether pruned models run in another format than the dense one.
     """
-    wanted = wanted_profiles(space)
+    wanted = wanted_profiles(space, foreign)
     reports: dict[tuple[Part, int], LatencyReport] = {}
     for done, (place, profile) in enumerate(wanted.items()):
         if progress is not None:
@@ -171,14 +182,20 @@ def table_of(space: Space, timed: Timed, reports: Mapping[tuple[Part, int], Late
         statistics.median(report.dense_prefill_ms for report in reports.values()),
         statistics.median(report.dense_decode_ms for report in reports.values()),
     )
-    rows: dict[Part, dict[int, Milliseconds]] = {part: {space.units(part): Milliseconds(0.0, 0.0)} for part in PARTS}
-    for (part, width), report in reports.items():
-        # by the ratio to the dense model of the same minute, so that a machine that slows down does not count
-        rows[part][width] = Milliseconds(
-            whole.prefill * (1 / report.speedup_prefill - 1) / space.n_layers,
-            whole.decode * (1 / report.speedup_decode - 1) / space.n_layers,
+    # by the ratio to the dense model of the same minute, so that a machine that slows down does not count
+    beyond = {
+        place: Milliseconds(
+            whole.prefill * (1 / report.speedup_prefill - 1), whole.decode * (1 / report.speedup_decode - 1)
         )
-    return LatencyTable(whole, rows, timed)
+        for place, report in reports.items()
+    }
+    offset = beyond.pop(("mlp", space.n_blocks), Milliseconds(0.0, 0.0))
+    rows: dict[Part, dict[int, Milliseconds]] = {part: {space.units(part): Milliseconds(0.0, 0.0)} for part in PARTS}
+    for (part, width), one in beyond.items():
+        rows[part][width] = Milliseconds(
+            (one.prefill - offset.prefill) / space.n_layers, (one.decode - offset.decode) / space.n_layers
+        )
+    return LatencyTable(whole, rows, timed, offset)
 
 
 @dataclass(frozen=True, slots=True)

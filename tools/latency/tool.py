@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
+from contextlib import nullcontext
 
 from langchain_core.tools import BaseTool, tool
 from langgraph.prebuilt import ToolRuntime
@@ -34,18 +36,28 @@ def benchmark_latency_tool(bench: Workbench) -> BaseTool:
 
 
 def timed(bench: Workbench, profile: Profile, step: int) -> Latency:
-    """The latency of `profile`, from the memory where this run measured it, else measured now and recorded.
+    """The latency of `profile`: `timed_all` of one."""
+    return timed_all(bench, [profile], step)[profile]
 
-    Milliseconds of another day are not those of now, so other runs' are left alone.
+
+def timed_all(bench: Workbench, profiles: Sequence[Profile], step: int) -> dict[Profile, Latency]:
+    """The latencies of some profiles, from the memory where this run measured them, else measured now and recorded.
+
+    Milliseconds of another day are not those of now, so other runs' are left alone. An engine that is not this process
+    is started once for all of them.
     """
-    known = bench.memory.recall(Latency, profile=profile, setting=_setting_of_run(bench))
-    if known:
-        return known[0]
-    report = measure(bench.elastic, profile, **bench.latency)
-    values = {name: value for name, value in vars(report).items() if isinstance(value, float)}
-    latency = Latency(profile, _setting_of_run(bench), values, bench.run, step)
-    bench.memory.record(latency)
-    return latency
+    known = timed_already(bench)
+    found = {profile: known[profile] for profile in profiles if profile in known}
+    missing = [profile for profile in dict.fromkeys(profiles) if profile not in found]
+    if not missing:
+        return found
+    with bench.timing() if bench.timing else nullcontext(None) as timer:
+        for profile in missing:
+            report = timer(profile) if timer else measure(bench.elastic, profile, **bench.latency)
+            values = {name: value for name, value in vars(report).items() if isinstance(value, float)}
+            found[profile] = Latency(profile, _setting_of_run(bench), values, bench.run, step)
+            bench.memory.record(found[profile])
+    return found
 
 
 def timed_already(bench: Workbench) -> dict[Profile, Latency]:
@@ -55,7 +67,10 @@ def timed_already(bench: Workbench) -> dict[Profile, Latency]:
 
 def latency_setting(bench: Workbench) -> str:
     """What a latency depends on besides the profile, as text."""
-    return ", ".join([bench.device_name, *(f"{name} {value}" for name, value in sorted(bench.latency.items()))])
+    engine = [bench.engine] if bench.engine else []
+    return ", ".join(
+        [bench.device_name, *engine, *(f"{name} {value}" for name, value in sorted(bench.latency.items()))]
+    )
 
 
 def _setting_of_run(bench: Workbench) -> str:

@@ -73,14 +73,19 @@ class TimedSpace:
             found[part] = (even[0] - even[-1], *(time - even[-1] for time in even))  # no place has a width of 0
         return found
 
-    @property
+    @cached_property
     def dense(self) -> int:
         """The dense model."""
         return round(NANOSECONDS * self.table.dense.request(self.table.decode))
 
+    @cached_property
+    def whole(self) -> int:
+        """The dense widths in the format of pruned models."""
+        return self.dense + round(NANOSECONDS * self.table.offset.request(self.table.decode))
+
     def time(self, profile: Profile) -> int:
         """A profile of the space."""
-        return self.dense + sum(self.rows[part][width] for part in PARTS for width in profile.widths(part))
+        return self.whole + sum(self.rows[part][width] for part in PARTS for width in profile.widths(part))
 
     def slope(self, part: Part) -> int:
         """What a unit takes on the straight line from the dense width that fits a row best."""
@@ -112,12 +117,12 @@ class LatencyBudget(Budget):
 
     def __post_init__(self) -> None:
         """Refuse a target out of reach."""
-        fastest, dense = self.timed.time(self.space.smallest()), self.timed.dense
-        if not fastest <= self.target_time <= dense:
+        fastest, dense, whole = self.timed.time(self.space.smallest()), self.timed.dense, self.timed.whole
+        if not fastest <= self.target_time <= whole:
             raise ImpossibleTargetError(
                 f"{_ms(self.target_time)}, a speed-up of {dense / self.target_time:.2f}, cannot be reached: by the "
                 f"latency table one unit everywhere takes {_ms(fastest)}, a speed-up of {_down(dense / fastest)}, the "
-                f"most that is reachable, and the dense model {_ms(dense)}"
+                f"most that is reachable, and the dense {'model' if whole == dense else 'widths'} {_ms(whole)}"
             )
 
     @classmethod

@@ -1,0 +1,133 @@
+"""Latency in vLLM, which will serve the model: shapes without weights, in a process of the engine's own environment.
+
+One process times any number of profiles beside the dense model, which is loaded as vLLM loads it by itself, in its own
+class: what a pruned model's format costs beside that class is part of what its user gets. The two are timed in turn
+where both fit in memory; else the dense model once, before the others.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from shutil import copyfile
+from typing import Any
+
+from memory.profile import Profile
+from tools.engines.server import die_with_parent, last_error
+from tools.engines.vllm import VllmError
+from tools.export.checkpoint import MODELING_FILE, config_of
+from tools.export.same_tokens import vllm_options
+from tools.export.serving import Serving
+from tools.latency.measure import LatencyReport, Timing, report_of
+from tools.latency.table import Timer
+from tools.models.families import family_of
+from tools.pruning.space import Space
+
+SCRIPT = Path(__file__).with_name("vllm_times.py")
+TOGETHER, ALONE = 0.42, 0.85  # of a GPU's memory that one engine takes
+
+
+@dataclass(frozen=True, slots=True)
+class VllmRequest:
+    """How models are loaded, and what is asked of them."""
+
+    python: Path  # of an environment that has vLLM
+    serving: Serving  # the format of pruned models
+    dtype: str
+    prompt: int  # tokens
+    decode: int
+    batch: int
+    repeats: int
+    tensor_parallel: int = 1
+    bias: bool = False  # whether output projections have biases that make up for removed units
+    together: bool = True  # whether memory holds two models
+    eager: bool = False  # no compiled graphs
+
+
+@contextmanager
+def timing_in_vllm(config: Any, space: Space, request: VllmRequest) -> Iterator[Timer]:
+    """What times profiles of `space` in vLLM beside the dense model of `config`, for as long as the block lasts.
+
+    Raises:
+        VllmError: the engine does not start, or refuses a model; the sentence ends with the last thing it said.
+    """
+    with tempfile.TemporaryDirectory(prefix="self-pruner-vllm-") as temporary:
+        root = Path(temporary)
+        stock = type(config)(**{**config.to_dict(), "architectures": [family_of(config).architecture]})
+        dense = _folder(root / "dense", stock, request)
+        setup = {
+            "dense": dense,
+            "share": TOGETHER if request.together else ALONE,
+            **{
+                name: getattr(request, name)
+                for name in ("dtype", "prompt", "decode", "batch", "repeats", "together", "eager")
+            },
+        }
+        (root / "setup.json").write_text(json.dumps(setup), encoding="utf-8")
+        environment = os.environ | {"HF_MODULES_CACHE": temporary, "HF_HUB_OFFLINE": "1", "VLLM_NO_USAGE_STATS": "1"}
+        environment.setdefault("VLLM_CPU_KVCACHE_SPACE", "1")  # GiB; it takes half of the memory else
+        environment.setdefault("VLLM_ENABLE_V1_MULTIPROCESSING", "0")  # two engines in one process
+        log = root / "vllm.log"
+        with (
+            log.open("w", encoding="utf-8") as said,
+            subprocess.Popen(
+                [str(request.python), str(SCRIPT), str(root / "setup.json")],
+                env=environment,
+                cwd=temporary,
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=said,
+                text=True,
+                preexec_fn=die_with_parent if sys.platform == "linux" else None,
+            ) as child,
+        ):
+            count = 0
+
+            def time(profile: Profile) -> LatencyReport:
+                nonlocal count
+                count += 1
+                smaller = config_of(
+                    config, space, profile, dtype=request.dtype, serving=request.serving, bias=request.bias
+                )
+                asked = _folder(root / f"profile-{count}", smaller, request)
+                return _answer(child, asked, log, request)
+
+            try:
+                yield time
+            finally:
+                child.terminate()
+
+
+def _folder(path: Path, config: Any, request: VllmRequest) -> dict[str, Any]:
+    """A checkpoint without weights, and how vLLM loads it."""
+    path.mkdir()
+    config.dtype = request.dtype
+    config.save_pretrained(path)
+    if "auto_map" in config.to_dict():
+        copyfile(MODELING_FILE, path / MODELING_FILE.name)
+    return {"folder": str(path), "options": vllm_options(path, request.tensor_parallel)}
+
+
+def _answer(child: subprocess.Popen[str], asked: dict[str, Any], log: Path, request: VllmRequest) -> LatencyReport:
+    """What the process says of one folder."""
+    assert child.stdin is not None and child.stdout is not None
+    try:
+        child.stdin.write(json.dumps(asked) + "\n")
+        child.stdin.flush()
+        line = child.stdout.readline()
+    except BrokenPipeError:
+        line = ""
+    if not line:
+        child.wait()
+        reason = last_error(log.read_text(encoding="utf-8", errors="replace"))
+        raise VllmError(f"vLLM cannot time this model: {reason}")
+    found: dict[str, list[tuple[float, float]]] = json.loads(line)
+    dense, candidate = ([Timing(*seconds) for seconds in found[name]] for name in ("dense", "candidate"))
+    return report_of(dense, candidate, request.prompt, request.decode, request.batch)
