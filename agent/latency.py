@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from transformers import PreTrainedModel
 
 from agent.atomic import atomic_write
 from agent.devices import device_name, device_of, dtype_of, free_memory
@@ -141,10 +142,13 @@ def bench_shapes(settings: Settings, counts: Sequence[str], layers: int | None, 
     timed = _depth(layers, whole, budgets[0][1], dtype.itemsize, device)
     dense = budgets[0][1].space.sizes(budgets[0][1].space.dense())[0]
 
+    def made(sizes: Sequence[Sizes]) -> PreTrainedModel:
+        return random_model(config, sizes, dtype=dtype, device=device)
+
     def pair(sizes: Sequence[Sizes]) -> LatencyReport:
-        models = [random_model(config, one, dtype=dtype, device=device) for one in ([dense] * len(sizes), sizes)]
-        report = in_turn(models[0], models[1], *request_of(settings))
-        del models
+        smaller = made(sizes)
+        report = in_turn(whole_model, smaller, *request_of(settings))
+        del smaller
         gc.collect()
         return report
 
@@ -158,8 +162,13 @@ def bench_shapes(settings: Settings, counts: Sequence[str], layers: int | None, 
         "bold",
     )
     with view.phase("Dense"):
-        shallow = ms(pair([dense] * max(1, timed // 2)))
-        deep = ms(pair([dense] * timed))
+        whole_model = made([dense] * timed)
+        half = made([dense] * max(1, timed // 2))
+        beside = in_turn(whole_model, half, *request_of(settings))
+        deep = ms(beside)
+        shallow = beside.prefill_ms + settings.latency_decode * beside.decode_ms
+        del half
+        gc.collect()
     depth = depth_of(whole, timed, deep, shallow)
     rows, ratios = [], []
     for count, budget in budgets:

@@ -73,10 +73,10 @@ def test_dense_and_candidate_are_timed_in_turn_after_a_warm_up(
     clock = iter(range(1000))
     asked: list[bool] = []
 
-    def request(model: object, prompt: torch.Tensor, decode_tokens: int) -> module._Timing:
+    def request(model: object, prompt: torch.Tensor, decode_tokens: int) -> module.Timing:
         asked.append(model is elastic.model)
         slow = 2.0 if model is elastic.model else 1.0
-        return module._Timing(prefill=slow, decode=4 * slow + 0 * next(clock))
+        return module.Timing(prefill=slow, decode=4 * slow + 0 * next(clock))
 
     monkeypatch.setattr(module, "_request", request)
     report = measure(elastic, PROFILE, prompt_tokens=8, decode_tokens=4, batch=3, repeats=3)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from memory.profile import PARTS, Profile
@@ -58,7 +58,7 @@ def milliseconds(of: LatencyTable, profile: Profile) -> float:
 
 
 @pytest.mark.parametrize("name", TABLES)
-@settings(deadline=None, derandomize=True, max_examples=60)
+@settings(deadline=None, derandomize=True, max_examples=60, suppress_health_check=[HealthCheck.too_slow])
 @given(profile=profiles, seed=st.integers(0, 1000), target=st.floats(86.0, 98.0))
 def test_every_operator_stays_on_the_budget(name, profile, seed, target):
     budget = LatencyBudget.of(SPACE, TABLES[name], target)
@@ -120,7 +120,7 @@ def joint(params: int, target: float, of: LatencyTable) -> JointBudget:
     return JointBudget(SPACE, params, TimedSpace(SPACE, of), round(NANOSECONDS * target))
 
 
-@settings(deadline=None, derandomize=True, max_examples=60)
+@settings(deadline=None, derandomize=True, max_examples=60, suppress_health_check=[HealthCheck.too_slow])
 @given(profile=profiles, seed=st.integers(0, 1000))
 def test_both_budgets_are_met_at_once(profile, seed):
     params = Budget.from_sparsity(SPACE, 0.3).target_params

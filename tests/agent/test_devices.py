@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from agent.preparation import dtype_of, multiplies_bfloat16
+from agent.devices import dtype_of, multiplies_bfloat16
 from agent.settings import Settings
 
 
