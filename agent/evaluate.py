@@ -24,7 +24,7 @@ from agent.preparation import device_of, dtype_of
 from agent.settings import Settings, SettingsError, make_settings, text_label
 from agent.task_table import TITLES, Accuracy, TaskRow, TaskTable
 from agent.view import View
-from tools.evaluation.tasks.apart import Request, TaskFigures, TextFigures, measured, rows_on_disk
+from tools.evaluation.tasks.apart import Request, StockError, TaskFigures, TextFigures, measured, rows_on_disk
 from tools.evaluation.tasks.measured import CONVENTION, mean_of
 from tools.evaluation.tasks.rows import TASKS, TaskName
 from tools.evaluation.tasks.suite import TaskSuite
@@ -175,19 +175,22 @@ def evaluate(folder: Path, given: Mapping[str, Any], wishes: Wishes, view: View)
         versions={name: version(name) for name in ("lm_eval", "torch", "transformers")},
         models=[],
     )
+    models = [(PRUNED, folder, pruned)]
+    if dense is not None:
+        models.insert(0, (DENSE, dense, digest_of(dense)))
+        if provenance is not None and provenance.fingerprint not in ("", models[0][2]):
+            view.warn(f"{settings.model} has other weights than the model that this checkpoint was cut from")
     found: list[Figures] = []
     kept = _kept(folder, wanted)
-    for name, place, weights in (
-        *([(DENSE, dense, digest_of(dense))] if dense is not None else []),
-        (PRUNED, folder, pruned),
-    ):
+    for name, place, weights in models:
         parameters = None
         if provenance is not None:
             parameters = provenance.dense_parameters if name == DENSE else provenance.parameters
         figures = Figures(name=name, parameters=parameters, weights=weights)
         job = _Job(place, figures, settings, wanted, wishes, suite, text)
         for figures in job.measured(kept, view):
-            _write(folder / FILE, wanted.model_copy(update={"models": [*found, figures]}))
+            others = [one for one in kept if one.weights not in {figures.weights, *(other.weights for other in found)}]
+            _write(folder / FILE, wanted.model_copy(update={"models": [*found, figures, *others]}))
         found.append(job.figures)
     evaluation = wanted.model_copy(update={"models": found})
     _write(folder / FILE, evaluation)
@@ -259,7 +262,9 @@ class _Job:
             for number, name in enumerate(names, start=1):
                 title = f"{self.figures.name}, {name} ({number} of {len(names)})"
                 with view.phase(title) as report:
-                    result = next(results)
+                    result = next(results, None)
+                if result is None:
+                    raise StockError(f"{self.folder} was left without {name}")
                 self._take(result)
                 _keep(cache, self.figures, view)
                 yield self.figures

@@ -190,6 +190,13 @@ def test_a_text_shorter_than_a_window_is_said(call, folder, tmp_path):
     assert len(read_evaluation(folder).models[0].tasks) == len(TASKS)  # what was measured before is kept
 
 
+def test_another_dense_model_than_the_one_it_was_cut_from_is_said(call, folder):
+    known = json.loads((folder / PROVENANCE_FILE).read_text())
+    (folder / PROVENANCE_FILE).write_text(json.dumps({**known, "fingerprint": "another"}))
+    status, printed, _ = call(folder)
+    assert status == 0 and "has other weights than the model that this checkpoint was cut from" in printed
+
+
 def test_foreign_code_needs_trust(call, folder):
     (folder / "modeling_self_pruner.py").write_text("import os\n")
     status, _, error = call(folder)

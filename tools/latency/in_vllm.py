@@ -9,8 +9,6 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
-import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -20,7 +18,7 @@ from shutil import copyfile
 from typing import Any
 
 from memory.profile import Profile
-from tools.engines.server import die_with_parent, last_error
+from tools.engines.child import Child, child
 from tools.engines.vllm import VllmError
 from tools.export.checkpoint import MODELING_FILE, config_of
 from tools.export.same_tokens import vllm_options
@@ -71,23 +69,14 @@ def timing_in_vllm(config: Any, space: Space, request: VllmRequest) -> Iterator[
             },
         }
         (root / "setup.json").write_text(json.dumps(setup), encoding="utf-8")
-        environment = os.environ | {"HF_MODULES_CACHE": temporary, "HF_HUB_OFFLINE": "1", "VLLM_NO_USAGE_STATS": "1"}
-        environment.setdefault("VLLM_CPU_KVCACHE_SPACE", "1")  # GiB; it takes half of the memory else
-        environment.setdefault("VLLM_ENABLE_V1_MULTIPROCESSING", "0")  # two engines in one process
-        log = root / "vllm.log"
-        with (
-            log.open("w", encoding="utf-8") as said,
-            subprocess.Popen(
-                [str(request.python), str(SCRIPT), str(root / "setup.json")],
-                env=environment,
-                cwd=temporary,
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=said,
-                text=True,
-                preexec_fn=die_with_parent if sys.platform == "linux" else None,
-            ) as child,
-        ):
+        environment = {
+            "VLLM_NO_USAGE_STATS": "1",
+            "VLLM_CPU_KVCACHE_SPACE": os.environ.get(
+                "VLLM_CPU_KVCACHE_SPACE", "1"
+            ),  # GiB; it takes half of memory else
+            "VLLM_ENABLE_V1_MULTIPROCESSING": "0",  # two engines in one process
+        }
+        with child([str(request.python), str(SCRIPT), str(root / "setup.json")], root, environment) as process:
             count = 0
 
             def time(profile: Profile) -> LatencyReport:
@@ -96,13 +85,9 @@ def timing_in_vllm(config: Any, space: Space, request: VllmRequest) -> Iterator[
                 smaller = config_of(
                     config, space, profile, dtype=request.dtype, serving=request.serving, bias=request.bias
                 )
-                asked = _folder(root / f"profile-{count}", smaller, request)
-                return _answer(child, asked, log, request)
+                return _answer(process, _folder(root / f"profile-{count}", smaller, request), request)
 
-            try:
-                yield time
-            finally:
-                child.terminate()
+            yield time
 
 
 def _folder(path: Path, config: Any, request: VllmRequest) -> dict[str, Any]:
@@ -115,19 +100,11 @@ def _folder(path: Path, config: Any, request: VllmRequest) -> dict[str, Any]:
     return {"folder": str(path), "options": vllm_options(path, request.tensor_parallel)}
 
 
-def _answer(child: subprocess.Popen[str], asked: dict[str, Any], log: Path, request: VllmRequest) -> LatencyReport:
+def _answer(process: Child, asked: dict[str, Any], request: VllmRequest) -> LatencyReport:
     """What the process says of one folder."""
-    assert child.stdin is not None and child.stdout is not None
-    try:
-        child.stdin.write(json.dumps(asked) + "\n")
-        child.stdin.flush()
-        line = child.stdout.readline()
-    except BrokenPipeError:
-        line = ""
+    line = process.ask(json.dumps(asked))
     if not line:
-        child.wait()
-        reason = last_error(log.read_text(encoding="utf-8", errors="replace"))
-        raise VllmError(f"vLLM cannot time this model: {reason}")
+        raise VllmError(f"vLLM cannot time this model: {process.fault()}")
     found: dict[str, list[tuple[float, float]]] = json.loads(line)
     dense, candidate = ([Timing(*seconds) for seconds in found[name]] for name in ("dense", "candidate"))
     return report_of(dense, candidate, request.prompt, request.decode, request.batch)

@@ -10,7 +10,6 @@ import json
 import math
 import os
 import statistics
-import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -20,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from memory.errors import SelfPrunerError
-from tools.engines.server import die_with_parent, last_error
+from tools.engines.child import child
 from tools.evaluation.tasks.rows import TaskName, file_of
 from tools.evaluation.tasks.suite import METRICS, TaskSuite
 
@@ -90,37 +89,19 @@ def measured(
     with tempfile.TemporaryDirectory(prefix="self-pruner-stock-") as temporary:
         asked = Path(temporary) / "request.json"
         asked.write_text(json.dumps(asdict(request)), encoding="utf-8")
-        # An empty module cache: the folder's own code is read, not that of an earlier load.
-        environment = os.environ | {"HF_MODULES_CACHE": temporary, "HF_HUB_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1"}
-        environment["PYTHONPATH"] = os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH"))))
-        said = Path(temporary) / "errors.txt"
-        with (
-            said.open("w", encoding="utf-8") as errors,
-            subprocess.Popen(
-                [sys.executable, str(SCRIPT), str(asked)],
-                env=environment,
-                cwd=temporary,
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.PIPE,
-                stderr=errors,
-                text=True,
-                preexec_fn=die_with_parent if sys.platform == "linux" else None,
-            ) as child,
-        ):
-            assert child.stdout is not None
-            try:
-                for line in child.stdout:
-                    found = _read(line)
-                    if isinstance(found, tuple):
-                        if progress is not None:
-                            progress(*found)
-                    elif found is not None:
-                        yield found
-            finally:
-                child.terminate()  # of no effect on one that has ended
-        if child.returncode:
-            reason = last_error(said.read_text(encoding="utf-8", errors="replace"))
-            raise StockError(f"{request.folder!r} cannot be measured: {reason}")
+        path = os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH"))))
+        environment = {"HF_DATASETS_OFFLINE": "1", "PYTHONPATH": path}
+        with child([sys.executable, str(SCRIPT), str(asked)], Path(temporary), environment) as process:
+            for line in process.lines():
+                found = _read(line)
+                if isinstance(found, tuple):
+                    if progress is not None:
+                        progress(*found)
+                elif found is not None:
+                    yield found
+            fault = process.fault()
+            if process.process.returncode:
+                raise StockError(f"{request.folder!r} cannot be measured: {fault}")
 
 
 def _read(line: str) -> TaskFigures | TextFigures | tuple[int, int] | None:

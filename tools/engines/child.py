@@ -1,0 +1,74 @@
+"""A process of its own that answers in lines, and ends when the one that started it does."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from tools.engines.server import die_with_parent, last_error
+
+LOG = "errors.txt"
+
+
+@dataclass(frozen=True, slots=True)
+class Child:
+    """A running process."""
+
+    process: subprocess.Popen[str]
+    log: Path
+
+    def lines(self) -> Iterator[str]:
+        """Its answers, until there are no more."""
+        assert self.process.stdout is not None
+        yield from self.process.stdout
+
+    def ask(self, line: str) -> str:
+        """Its answer to one line, empty where it has ended."""
+        assert self.process.stdin is not None and self.process.stdout is not None
+        try:
+            self.process.stdin.write(line + "\n")
+            self.process.stdin.flush()
+            return self.process.stdout.readline()
+        except BrokenPipeError:
+            return ""
+
+    def fault(self) -> str:
+        """The last error it named, once it has ended."""
+        self.process.wait()
+        return last_error(self.log.read_text(encoding="utf-8", errors="replace"))
+
+
+@contextmanager
+def child(command: Sequence[str], folder: Path, environment: Mapping[str, str]) -> Iterator[Child]:
+    """Run `command` for as long as the block lasts.
+
+    Args:
+        command: the program and its arguments.
+        folder: where it runs and its errors are written; also its cache of model code, so that the code it loads is
+            read from where the model lies and not left from an earlier load.
+        environment: variables beside those of this process.
+    """
+    variables = {**os.environ, "HF_MODULES_CACHE": str(folder), "HF_HUB_OFFLINE": "1", **environment}
+    log = folder / LOG
+    with (
+        log.open("w", encoding="utf-8") as errors,
+        subprocess.Popen(
+            command,
+            env=variables,
+            cwd=folder,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=errors,
+            text=True,
+            preexec_fn=die_with_parent if sys.platform == "linux" else None,
+        ) as process,
+    ):
+        try:
+            yield Child(process, log)
+        finally:
+            process.terminate()  # of no effect on one that has ended
