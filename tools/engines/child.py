@@ -6,13 +6,14 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from tools.engines.server import die_with_parent, last_error
 
 LOG = "errors.txt"
+PATIENCE = 20.0  # seconds that a process may take to end when it is asked to
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,9 +56,8 @@ def child(command: Sequence[str], folder: Path, environment: Mapping[str, str]) 
     """
     variables = {**os.environ, "HF_MODULES_CACHE": str(folder), "HF_HUB_OFFLINE": "1", **environment}
     log = folder / LOG
-    with (
-        log.open("w", encoding="utf-8") as errors,
-        subprocess.Popen(
+    with log.open("w", encoding="utf-8") as errors:
+        process = subprocess.Popen(
             command,
             env=variables,
             cwd=folder,
@@ -66,9 +66,17 @@ def child(command: Sequence[str], folder: Path, environment: Mapping[str, str]) 
             stderr=errors,
             text=True,
             preexec_fn=die_with_parent if sys.platform == "linux" else None,
-        ) as process,
-    ):
+        )
+    try:
+        yield Child(process, log)
+    finally:
+        process.terminate()  # of no effect on one that has ended
         try:
-            yield Child(process, log)
-        finally:
-            process.terminate()  # of no effect on one that has ended
+            process.wait(PATIENCE)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+        for pipe in (process.stdin, process.stdout):
+            with suppress(BrokenPipeError):  # what was said to one that had ended is still there to be sent
+                if pipe is not None:
+                    pipe.close()

@@ -1,0 +1,60 @@
+"""Processes that answer in lines: asked, read, at fault, and gone with whoever started them."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+
+from tools.engines.child import child
+
+ECHO = "import sys\nfor line in sys.stdin: print(line.strip().upper(), flush=True)"
+
+
+def test_it_answers_line_by_line_and_ends_with_the_block(tmp_path):
+    with child([sys.executable, "-c", ECHO], tmp_path, {}) as process:
+        assert process.ask("one") == "ONE\n"
+        assert process.ask("two") == "TWO\n"
+        assert process.process.poll() is None
+    assert process.process.returncode == -signal.SIGTERM
+
+
+def test_its_variables_are_those_given_beside_ours(tmp_path):
+    script = "import os\nprint(os.environ['MINE'], os.environ['HF_MODULES_CACHE'], os.getcwd())"
+    with child([sys.executable, "-c", script], tmp_path, {"MINE": "yes"}) as process:
+        assert list(process.lines()) == [f"yes {tmp_path} {tmp_path}\n"]
+        assert process.fault() == "it said nothing"
+        assert process.process.returncode == 0
+
+
+def test_what_it_died_of_is_the_last_error_it_named(tmp_path):
+    with child([sys.executable, "-c", "raise ValueError('too wide')"], tmp_path, {}) as process:
+        assert list(process.lines()) == []
+        assert process.fault() == "ValueError: too wide"
+        assert process.ask("one") == ""
+
+
+def test_it_is_gone_when_whoever_started_it_is_killed(tmp_path):
+    parent = (
+        "import sys\nfrom pathlib import Path\nfrom tools.engines.child import child\n"
+        f"asleep, here = [sys.executable, '-c', 'import time; time.sleep(60)'], Path({str(tmp_path)!r})\n"
+        "with child(asleep, here, {}) as process:\n"
+        "    print(process.process.pid, flush=True)\n    process.process.wait()\n"
+    )
+    started = subprocess.Popen([sys.executable, "-c", parent], stdout=subprocess.PIPE, text=True)
+    assert started.stdout is not None
+    pid = int(started.stdout.readline())
+    started.kill()
+    started.wait()
+    for _ in range(100):
+        try:
+            os.kill(pid, 0)
+        except ProcessLookupError:
+            return
+        with open(f"/proc/{pid}/stat", encoding="utf-8") as stat:
+            if stat.read().rpartition(")")[2].split()[0] == "Z":  # nobody is left to collect it here
+                return
+        time.sleep(0.05)
+    raise AssertionError("the process outlived its parent by five seconds")

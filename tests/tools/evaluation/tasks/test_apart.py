@@ -1,0 +1,29 @@
+"""What a measuring process says, line by line; the process itself is tested with the command that starts it."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+
+from tools.evaluation.tasks.apart import StockError, TaskFigures, _read, text_figures
+
+
+def test_progress_tasks_and_noise_are_told_apart():
+    assert _read('{"progress": [3, 7]}') == (3, 7)
+    found = _read('{"task": "piqa", "metrics": {"acc": [0.5, 0.1], "acc_norm": [0.25, null]}}')
+    assert found == TaskFigures("piqa", {"acc": (0.5, 0.1), "acc_norm": (0.25, None)})
+    for noise in ("Loading weights: 100%", "[1, 2]", "{}", ""):
+        assert _read(noise) is None
+
+
+def test_a_task_without_its_metrics_is_refused():
+    with pytest.raises(StockError, match=r"boolq came with the metrics \['f1'\]"):
+        _read('{"task": "boolq", "metrics": {"f1": [0.5, 0.1]}}')
+
+
+def test_perplexity_has_the_error_that_the_spread_of_windows_gives():
+    found = text_figures([2.0, 3.0, 4.0])
+    assert found.perplexity == pytest.approx(math.exp(3.0)) and found.windows == 3
+    assert found.standard_error == pytest.approx(math.exp(3.0) / math.sqrt(3))
+    assert text_figures([2.0]).standard_error is None
