@@ -122,7 +122,7 @@ def _parser() -> Parser:
     shapes = commands.add_parser(
         "bench-shapes", help="speed-up of pruned shapes with random weights, also of giants", allow_abbrev=False
     )
-    _add_settings(shapes, only=timing)
+    _add_settings(shapes, only=(*timing, *engine))
     shapes.add_argument("--params", required=True, metavar="N,N", dest="counts", help="parameters to keep: 49B,35B")
     shapes.add_argument("--layers", type=int, metavar="N", help="layers that are timed (default: what memory holds)")
     for name, text in (

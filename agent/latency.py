@@ -6,7 +6,7 @@ import gc
 import hashlib
 import json
 import random
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -133,58 +133,80 @@ def timed_of(settings: Settings, space: Space) -> Timed:
 
 
 def bench_shapes(settings: Settings, counts: Sequence[str], layers: int | None, view: View) -> None:
-    """Time pruned shapes beside the dense ones, with as many layers as the memory holds."""
+    """Time pruned shapes beside the dense ones: as many layers as the memory holds, or whole models in vLLM."""
     model, device = shape_of(settings), device_of(settings)
     config, dtype = model.config, getattr(torch, dtype_of(settings, device))
     check_length(settings, config)
     budgets = [(text, budget_for(make_settings({**given_by(settings), "params": text}), model)) for text in counts]
-    whole = config.num_hidden_layers
+    space, whole = budgets[0][1].space, config.num_hidden_layers
+    if settings.engine == "vllm":
+        if layers is not None:
+            raise SettingsError("--layers is for --engine torch: vLLM runs whole models")
+        view.line(f"{settings.model}, all {whole} layers, {timed_of(settings, space)}", "bold")
+        with timing(settings, config, space) as timer:
+            ratios = _speedups(settings, budgets, lambda profile: timer(profile).speedup, view)
+        view.line(f"{_promise(ratios)}.")
+        return
     timed = _depth(layers, whole, budgets[0][1], dtype.itemsize, device)
-    dense = budgets[0][1].space.sizes(budgets[0][1].space.dense())[0]
+    dense = space.sizes(space.dense())[0]
 
     def made(sizes: Sequence[Sizes]) -> PreTrainedModel:
         return random_model(config, sizes, dtype=dtype, device=device)
 
-    def pair(sizes: Sequence[Sizes]) -> LatencyReport:
+    def beside(sizes: Sequence[Sizes]) -> LatencyReport:
         smaller = made(sizes)
-        report = in_turn(whole_model, smaller, *request_of(settings))
+        report = in_turn(dense_model, smaller, *request_of(settings))
         del smaller
         gc.collect()
         return report
 
-    def ms(report: LatencyReport) -> float:
-        return report.dense_prefill_ms + settings.latency_decode * report.dense_decode_ms
-
     view.line(
-        f"{settings.model}: {timed} of {whole} layers of random weights, {settings.latency_prompt} + "
-        f"{settings.latency_decode} tokens, batch {settings.latency_batch}, on {device_name(device)} in "
-        f"{str(dtype).removeprefix('torch.')}" + ("" if timed == whole else "; the rest is extrapolated"),
+        f"{settings.model}: {timed} of {whole} layers of random weights, {timed_of(settings, space)}"
+        + ("" if timed == whole else "; the rest is extrapolated"),
         "bold",
     )
     with view.phase("Dense"):
-        whole_model = made([dense] * timed)
-        half = made([dense] * max(1, timed // 2))
-        beside = in_turn(whole_model, half, *request_of(settings))
-        deep = ms(beside)
-        shallow = beside.prefill_ms + settings.latency_decode * beside.decode_ms
-        del half
-        gc.collect()
-    depth = depth_of(whole, timed, deep, shallow)
+        dense_model = made([dense] * timed)
+        half = beside([dense] * max(1, timed // 2))
+    decode = settings.latency_decode
+    depth = depth_of(
+        whole,
+        timed,
+        half.dense_prefill_ms + decode * half.dense_decode_ms,
+        half.prefill_ms + decode * half.decode_ms,
+    )
+    ratios = _speedups(
+        settings,
+        budgets,
+        lambda profile: depth.speedup(beside(some_of(space.sizes(profile), timed)).speedup),
+        view,
+    )
+    view.line(
+        f"{depth.share_of_layers:.0%} of the dense request is spent in the layers, the rest in embedding, norm and "
+        f"head, which nothing here prunes; {_promise(ratios)}."
+    )
+
+
+def _speedups(
+    settings: Settings, budgets: Sequence[tuple[str, Budget]], speedup: Callable[[Profile], float], view: View
+) -> list[float]:
+    """Print the speed-ups of some profiles of every budget; returns them as shares of the ratios of parameters."""
     rows, ratios = [], []
     for count, budget in budgets:
         linear = budget.space.params(budget.space.dense()) / budget.target_params
         for name, profile in spread(budget, settings.seed):
             with view.phase(f"{count}, {name}"):
-                found = depth.speedup(pair(some_of(budget.space.sizes(profile), timed)).speedup)
+                found = speedup(profile)
             ratios.append(found / linear)
             paper = PAPER.get((settings.model, count))
             rows.append((count, name, f"{found:.2f}", f"{linear:.2f}", "-" if paper is None else f"{paper:.2f}"))
     view.table("Speed-up", ("parameters", "profile", "speed-up", "parameters' ratio", "paper"), rows)
-    view.line(
-        f"{depth.share_of_layers:.0%} of the dense request is spent in the layers, the rest in embedding, norm and "
-        f"head, which nothing here prunes; the best profile has {max(ratios):.0%} and the worst {min(ratios):.0%} of "
-        "what its parameters promise."
-    )
+    return ratios
+
+
+def _promise(ratios: Sequence[float]) -> str:
+    """The best and the worst of the shares."""
+    return f"the best profile has {max(ratios):.0%} and the worst {min(ratios):.0%} of what its parameters promise"
 
 
 def given_by(settings: Settings) -> dict[str, Any]:
