@@ -89,7 +89,13 @@ def _parser() -> Parser:
     evaluate.add_argument("folder", type=Path, help="exported checkpoint, or the run that it is of")
     _add_settings(
         evaluate,
-        only=("model", "revision", "trust_remote_code", "device", "dtype", "task_rows", "task_data", "cache"),
+        only=("revision", "trust_remote_code", "device", "dtype", "task_rows", "task_data", "cache"),
+    )
+    evaluate.add_argument(
+        "--model",
+        default=argparse.SUPPRESS,
+        metavar="X",
+        help="alias, hub id or local folder of the dense model (default: the one that the folder was cut from)",
     )
     evaluate.add_argument(
         "--perplexity-text",
