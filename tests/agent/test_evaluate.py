@@ -102,6 +102,7 @@ def test_the_figures_are_those_of_the_elastic_model_and_are_measured_once(call, 
     assert "text.txt, perplexity at 32" in printed and "mean of seven" in printed
     card = (folder / "README.md").read_text()
     assert card.count("## This folder beside the dense model") == 1 and "mean of seven" in card
+    assert "task accuracy and" not in card and "safety behaviour was not measured again" in card
     assert card.index("beside the dense model") < card.index("## How to load it")
 
     monkeypatch.setattr(evaluate_module, "measured", None)  # it would fail if anything were measured again

@@ -25,6 +25,7 @@ _ENGINES: dict[Serving, str] = {
 }
 EVALUATION_BEGIN, EVALUATION_END = "<!-- evaluation -->", "<!-- /evaluation -->"
 LOADING = "## How to load it\n"
+UNMEASURED, MEASURED = "task accuracy and safety behaviour were not", "safety behaviour was not"
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
 
 
@@ -126,6 +127,7 @@ def with_evaluation(page: str, table: CardTasks, command: str) -> str:
         "",
     ]
     section = "\n".join(lines)
+    page = page.replace(UNMEASURED, MEASURED)
     before, begin, rest = page.partition(EVALUATION_BEGIN)
     if begin and EVALUATION_END in rest:
         return before + section + rest.partition(EVALUATION_END)[2].lstrip("\n")
