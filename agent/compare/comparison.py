@@ -15,6 +15,7 @@ from agent.compare.plan import PlanError, PlannedRun, parse_arms, plan
 from agent.run_directory import NoRunError, RunDirectory
 from agent.settings import Settings, make_settings, text_label
 from agent.texts import check_text
+from agent.timing import check_engine
 from prompts.templates import PromptSet
 
 PLAN = "plan.json"
@@ -118,6 +119,7 @@ def check(comparison: Comparison) -> None:
     for run in comparison.planned():
         if (run.preparation, run.sparsity) not in checked:
             check_target(run.settings)
+            check_engine(run.settings)
             checked.add((run.preparation, run.sparsity))
         check_text(run.settings)
         if run.spec.arm.asks_brain:
