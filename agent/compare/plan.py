@@ -30,12 +30,13 @@ SHARED = frozenset(
         "prompt_set",
         "remembered",
         "export",
+        *("speedup", "latency_ms", "latency_table"),  # arms are compared at sparsities
     }
 )
 # What the elastic model and its measuring instruments are made from: runs that agree in these share one preparation.
 PREPARED = (
     *("model", "revision", "trust_remote_code", "device", "dtype", "mlp_unit", "importance", "compensation"),
-    *("target", "tensor_parallel"),
+    *("target", "tensor_parallel", "engine", "vllm_python"),
     *("calibration", "fitness_text", "reporting_text", "calibration_sequences", "calibration_length"),
     *("sequence_length", "reporting_tokens", "final_tokens", "slope_tokens", "cache"),
 )
