@@ -98,9 +98,16 @@ def kept_table(settings: Settings, config: Any, space: Space, view: View) -> tup
             return path, read_table(path)
         except LatencyTableError as error:
             view.warn(f"{error}; it is measured anew")
-    with view.phase("Latency table") as progress, timing(settings, config, space) as timer:
-        table = measure_table(space, timed_of(settings, space), timer, progress, foreign=settings.engine == "vllm")
     path.parent.mkdir(parents=True, exist_ok=True)
+    with view.phase("Latency table") as progress, timing(settings, config, space) as timer:
+        table = measure_table(
+            space,
+            timed_of(settings, space),
+            timer,
+            progress,
+            foreign=settings.engine == "vllm",
+            notes=path.with_suffix(".lines"),
+        )
     atomic_write(path, json.dumps(table.to_json(), indent=1) + "\n")
     return path, table
 

@@ -9,9 +9,11 @@ Widths between measured ones lie on the line between these; nothing is assumed t
 from __future__ import annotations
 
 import json
+import math
 import statistics
 from bisect import bisect_left
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -126,6 +128,11 @@ class LatencyTable:
             part: {int(width): Milliseconds(**one) for width, one in values["rows"][part].items()} for part in PARTS
         }
         dense, offset = Milliseconds(**values["dense"]), Milliseconds(**values["offset"])
+        numbers = [dense, offset, *(one for row in rows.values() for one in row.values())]
+        if not all(math.isfinite(one.prefill) and math.isfinite(one.decode) for one in numbers):
+            raise ValueError("it has times that are no numbers")
+        if min(dense.prefill, dense.decode) <= 0 or any(len(row) == 0 for row in rows.values()):
+            raise ValueError("it has no time of the dense model, or no widths")
         return cls(dense, rows, Timed(**values["timed"]), offset)
 
 
@@ -157,6 +164,7 @@ def measure_table(
     progress: Callable[[int, int], None] | None = None,
     *,
     foreign: bool = False,
+    notes: Path | None = None,
 ) -> LatencyTable:
     """Time every width that is wanted, one whole model each.
 
@@ -166,14 +174,34 @@ def measure_table(
         timer: times a profile and the dense model in turn.
         progress: called with (models timed, models in all).
         foreign: whether pruned models run in another format than the dense one.
+        notes: file that each timing is added to, and that earlier ones are taken from; deleted when all are there.
     """
     wanted = wanted_profiles(space, foreign)
-    reports: dict[tuple[Part, int], LatencyReport] = {}
+    reports = _noted(notes)
     for done, (place, profile) in enumerate(wanted.items()):
         if progress is not None:
             progress(done, len(wanted))
+        if place in reports:
+            continue
         reports[place] = timer(profile)
-    return table_of(space, timed, reports)
+        if notes is not None:
+            with notes.open("a", encoding="utf-8") as file:  # a line that was cut short is timed again
+                file.write("\n" + json.dumps([*place, asdict(reports[place])]))
+    table = table_of(space, timed, {place: reports[place] for place in wanted})
+    if notes is not None:
+        notes.unlink(missing_ok=True)
+    return table
+
+
+def _noted(notes: Path | None) -> dict[tuple[Part, int], LatencyReport]:
+    """The timings in a file of notes; lines that cannot be read are as good as none."""
+    found: dict[tuple[Part, int], LatencyReport] = {}
+    if notes is not None and notes.is_file():
+        for line in notes.read_text(encoding="utf-8", errors="replace").splitlines():
+            with suppress(ValueError, TypeError, KeyError):
+                part, width, values = json.loads(line)
+                found[part, width] = LatencyReport(**values)
+    return found
 
 
 def table_of(space: Space, timed: Timed, reports: Mapping[tuple[Part, int], LatencyReport]) -> LatencyTable:

@@ -22,6 +22,7 @@ from tools.latency.table import (
     measure_table,
     read_table,
     timed_widths,
+    wanted_profiles,
 )
 from tools.pruning.space import Space
 
@@ -145,4 +146,32 @@ def test_a_file_that_is_no_table_is_one_sentence(tmp_path, content):
     if content is not None:
         (tmp_path / "table.json").write_text(content)
     with pytest.raises(LatencyTableError, match=r"table\.json (is no latency table|cannot be read)"):
+        read_table(tmp_path / "table.json")
+
+
+def test_a_table_that_was_interrupted_goes_on(tmp_path):
+    notes, timed = tmp_path / "notes", []
+
+    def killed(profile: Profile) -> LatencyReport:
+        if len(timed) == 4:
+            raise KeyboardInterrupt
+        timed.append(profile)
+        return timer(profile)
+
+    with pytest.raises(KeyboardInterrupt):
+        measure_table(SPACE, TIMED, killed, notes=notes)
+    with notes.open("a", encoding="utf-8") as file:
+        file.write('["mlp", 42, {"prefill')  # the line in hand when it was killed
+    again = []
+    table = measure_table(SPACE, TIMED, lambda profile: again.append(profile) or timer(profile), notes=notes)
+    assert len(again) == len(wanted_profiles(SPACE)) - 4 and not set(again) & set(timed)
+    assert table == measure_table(SPACE, TIMED, timer) and not notes.exists()
+
+
+@pytest.mark.parametrize(
+    "change", [{"dense": {"prefill": 0.0, "decode": 1.0}}, {"offset": {"prefill": 1e999, "decode": 0}}]
+)
+def test_a_table_of_impossible_times_is_none(tmp_path, change):
+    (tmp_path / "table.json").write_text(json.dumps({**measure_table(SPACE, TIMED, timer).to_json(), **change}))
+    with pytest.raises(LatencyTableError, match="is no latency table"):
         read_table(tmp_path / "table.json")
