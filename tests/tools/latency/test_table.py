@@ -161,7 +161,7 @@ def test_a_table_that_was_interrupted_goes_on(tmp_path):
     with pytest.raises(KeyboardInterrupt):
         measure_table(SPACE, TIMED, killed, notes=notes)
     with notes.open("a", encoding="utf-8") as file:
-        file.write('["mlp", 42, {"prefill')  # the line in hand when it was killed
+        file.write('\n["mlp", 42, {"prefill')  # the line in hand when it was killed
     again = []
     table = measure_table(SPACE, TIMED, lambda profile: again.append(profile) or timer(profile), notes=notes)
     assert len(again) == len(wanted_profiles(SPACE)) - 4 and not set(again) & set(timed)
