@@ -59,7 +59,9 @@ def milliseconds(of: LatencyTable, profile: Profile) -> float:
 
 @pytest.mark.parametrize("name", TABLES)
 @settings(deadline=None, derandomize=True, max_examples=60, suppress_health_check=[HealthCheck.too_slow])
-@given(profile=profiles, seed=st.integers(0, 1000), target=st.floats(86.0, 98.0))
+@given(
+    profile=profiles, seed=st.integers(0, 1000), target=st.floats(86.0, 97.5)
+)  # further from dense than any tolerance
 def test_every_operator_stays_on_the_budget(name, profile, seed, target):
     budget = LatencyBudget.of(SPACE, TABLES[name], target)
     rng = random.Random(seed)
