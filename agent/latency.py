@@ -157,6 +157,11 @@ def bench_shapes(settings: Settings, counts: Sequence[str], layers: int | None, 
     timed = _depth(layers, whole, budgets[0][1], dtype.itemsize, device)
     dense = space.sizes(space.dense())[0]
 
+    def weight(one: Sizes) -> float:
+        """Parameters of a layer."""
+        groups, channels = one
+        return groups / space.attention_unit * space.group_params + channels / space.mlp_unit * space.block_params
+
     def made(sizes: Sequence[Sizes]) -> PreTrainedModel:
         return random_model(config, sizes, dtype=dtype, device=device)
 
@@ -185,12 +190,17 @@ def bench_shapes(settings: Settings, counts: Sequence[str], layers: int | None, 
     ratios = _speedups(
         settings,
         budgets,
-        lambda profile: depth.speedup(beside(some_of(space.sizes(profile), timed)).speedup),
+        lambda profile: depth.speedup(beside(some_of(space.sizes(profile), timed, weight)).speedup),
         view,
     )
     view.line(
         f"{depth.share_of_layers:.0%} of the dense request is spent in the layers, the rest in embedding, norm and "
         f"head, which nothing here prunes; {_promise(ratios)}."
+        + (
+            ""
+            if timed == whole
+            else f" Only {timed} of a profile's layers stand for all of them, the more roughly the fewer."
+        )
     )
 
 

@@ -55,7 +55,7 @@ def depth_of(layers: int, timed: int, deep: float, shallow: float) -> Depth:
     return Depth(layers, timed, max(deep - timed * layer, 0.0), layer)
 
 
-def some_of(sizes: Sequence[Sizes], count: int) -> list[Sizes]:
-    """So many layers, evenly apart, smallest to largest: the same mean, as nearly as that can be."""
-    ordered = sorted(sizes, key=lambda one: (one[1], one[0]))
+def some_of(sizes: Sequence[Sizes], count: int, weight: Callable[[Sizes], float]) -> list[Sizes]:
+    """So many layers, evenly apart from the lightest to the heaviest: the same mean, as nearly as that can be."""
+    ordered = sorted(sizes, key=lambda one: (weight(one), one))
     return [ordered[round((place + 0.5) * len(ordered) / count - 0.5)] for place in range(count)]

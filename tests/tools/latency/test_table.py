@@ -129,8 +129,10 @@ def test_a_giant_is_told_from_two_depths():
 
 def test_some_layers_stand_for_all():
     sizes = [(2, 10 * layer) for layer in range(1, 9)]
-    assert some_of(sizes, 8) == sizes
-    assert some_of(sizes[::-1], 2) == [(2, 30), (2, 70)]
+    weight = sum
+    assert some_of(sizes, 8, weight) == sizes
+    assert some_of(sizes[::-1], 2, weight) == [(2, 30), (2, 70)]
+    assert some_of([(90, 1), (1, 20), (1, 10), (1, 30)], 4, weight)[-1] == (90, 1)  # by what a layer weighs in all
 
 
 def test_a_table_says_what_it_is_of_and_of_what_it_is_no_use():
