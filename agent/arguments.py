@@ -8,9 +8,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal, NoReturn, Union, get_args, get_origin
 
-from agent.settings import Settings, SettingsError
+from agent.settings import IN_TIME, Settings, SettingsError
 
-IN_TIME = ("speedup", "latency_ms", "latency_table")  # settings of a budget in time
 COMMANDS = (
     *("run", "compare", "resume", "report", "trace", "export", "verify", "evaluate", "tasks"),
     *("latency-table", "bench-shapes"),
@@ -57,7 +56,7 @@ def _parser() -> Parser:
     _add_settings(run)
     run.add_argument("--dry-run", action="store_true", help="say what the run would cost, and stop before it begins")
     compare = commands.add_parser("compare", help="several arms at equal cost", allow_abbrev=False)
-    _add_settings(compare, without=("arm", "sparsity", "params", "seed", "memory", *IN_TIME))
+    _add_settings(compare, without=("arm", "sparsity", "params", "seed", "memory", "latency_table", *IN_TIME))
     compare.add_argument(
         "--arms", required=True, metavar="A,B", help="arms to compare: NAME, NAME:PROMPTS, NAME+SETTING=VALUE"
     )

@@ -153,7 +153,7 @@ def _verify(options: Namespace, view: View) -> int:
 
 
 def _evaluate(options: Namespace, view: View) -> int:
-    from agent.evaluate import FILE, Wishes, evaluate, folder_of
+    from agent.evaluate import CARD, FILE, Wishes, evaluate, folder_of
     from agent.report import show_checkpoint
 
     wishes = Wishes(options.perplexity_text, options.perplexity_length, options.batch, options.dense)
@@ -165,7 +165,7 @@ def _evaluate(options: Namespace, view: View) -> int:
     show_checkpoint(evaluation, view)
     folder = folder_of(options.folder)
     view.line(f"Figures     {folder / FILE}")
-    view.line(f"Model card  {folder / 'README.md'}")
+    view.line(f"Model card  {folder / CARD}")
     return 0
 
 

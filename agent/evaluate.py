@@ -37,7 +37,7 @@ from tools.models.source import fetched, resolve
 from tools.text.sources import TextUnavailableError, whole_text
 
 FILE = "evaluation.json"  # beside the checkpoint
-CARD = "README.md"
+CARD = "README.md"  # the model card in an exported folder
 DENSE, PRUNED = "dense", "this checkpoint"
 LENGTH = 2048  # tokens of a window where neither the folder nor the command says
 CPU_BATCH, GPU_BATCH = 8, 32

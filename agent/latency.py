@@ -17,7 +17,7 @@ from transformers import PreTrainedModel
 from agent.atomic import atomic_write
 from agent.devices import device_name, device_of, dtype_of, free_memory
 from agent.preparation import budget_for
-from agent.settings import Settings, SettingsError, make_settings
+from agent.settings import IN_TIME, Settings, SettingsError, make_settings
 from agent.timing import MEMORY, check_length, engine_name, request_of, timing
 from agent.view import View
 from memory.profile import PARTS, Profile
@@ -34,7 +34,6 @@ from tools.pruning.operators import random_profile, uniform
 from tools.pruning.space import Space
 
 FORMAT = 2
-IN_TIME = ("speedup", "latency_ms")  # budgets in time
 SPREAD = 3  # profiles of unequal widths beside the uniform one
 PAPER = {("llama-2-70b", "49B"): 1.39, ("llama-2-70b", "35B"): 1.70}  # Huang et al., arXiv 2502.14413
 
@@ -62,7 +61,7 @@ def latency_table(settings: Settings, output: Path | None, view: View) -> Path:
         view: where it is shown.
     """
     model = shape_of(settings)
-    budget = budget_for(without_time(settings), model)
+    budget = budget_for(settings.without_time(), model)
     check_length(settings, model.config)
     path, table = kept_table(settings, model.config, budget.space, view)
     view.line(f"{settings.model}, {table.timed}", "bold")
@@ -230,11 +229,6 @@ def given_by(settings: Settings) -> dict[str, Any]:
     """The settings as they were given, without a budget."""
     budgets = ("sparsity", "params", *IN_TIME)
     return {name: value for name, value in settings.model_dump(exclude_unset=True).items() if name not in budgets}
-
-
-def without_time(settings: Settings) -> Settings:
-    """The settings without a budget in time, which needs a table that is there already."""
-    return settings.model_copy(update=dict.fromkeys(IN_TIME))
 
 
 def _depth(wanted: int | None, whole: int, budget: Budget, width: int, device: str) -> int:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -21,7 +20,7 @@ from safetensors import SafetensorError
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from agent.devices import device_name, device_of, dtype_of
+from agent.devices import device_name, device_of, dtype_of, free_memory
 from agent.settings import Settings, SettingsError, text_label
 from agent.texts import read_tasks, read_texts, reporting_key, slope_text
 from agent.timing import engine_name, timing
@@ -73,7 +72,7 @@ def check_room(loaded: LoadedModel | ModelOutline, cache: Path) -> None:
     shape = geometry(loaded.model.config)
     width = shape.n_groups * shape.group_width
     needed = 4 * shape.n_layers * (width**2 + shape.intermediate**2)
-    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_AVPHYS_PAGES")
+    memory = free_memory("cpu")
     disk = next(folder for folder in (cache, *cache.resolve().parents) if folder.is_dir())
     for what, free in (("memory", memory), (f"disk in {cache}", shutil.disk_usage(disk).free)):
         if needed > free:
@@ -139,7 +138,7 @@ def budget_in_time(settings: Settings, space: Space) -> Budget:
     milliseconds = settings.latency_ms or dense / (settings.speedup or 1.0)
     if settings.sparsity is None and settings.params is None:
         return LatencyBudget.of(space, table, milliseconds)
-    plain = budget_of(settings.model_copy(update={"speedup": None, "latency_ms": None}), space, None)
+    plain = budget_of(settings.without_time(), space, None)
     return JointBudget(space, plain.target_params, TimedSpace(space, table), round(NANOSECONDS * milliseconds))
 
 

@@ -20,6 +20,7 @@ Count = Annotated[int, Field(ge=1)]
 BrainName = Literal["self", "vllm", "uniform", "first"]
 
 
+IN_TIME = ("speedup", "latency_ms")  # budgets in time; a latency table tells what they mean
 SLOPE_WINDOWS = 4  # measurements of slopes before their text begins anew
 
 
@@ -233,6 +234,10 @@ class Settings(BaseModel):
     def in_time(self) -> bool:
         """Whether a budget in time is asked for."""
         return self.speedup is not None or self.latency_ms is not None
+
+    def without_time(self) -> Settings:
+        """The same without a budget in time, which needs a latency table that is there already."""
+        return self.model_copy(update=dict.fromkeys(IN_TIME))
 
     @property
     def prompts_of_arm(self) -> str:

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pydantic import BaseModel, ConfigDict
 
 from agent.atomic import atomic_write
-from agent.latency import kept_table, shape_of, table_path, timed_of, without_time
+from agent.latency import kept_table, shape_of, table_path, timed_of
 from agent.preparation import Prepared, space_for
 from agent.run_directory import RunDirectory
 from agent.settings import Settings
@@ -71,15 +71,12 @@ def untimed(settings: Settings) -> tuple[Settings, int]:
     path = table_path(settings, model.config, space)
     if path.is_file():
         return settings.model_copy(update={"latency_table": path}), 0
-    update = dict.fromkeys(("speedup", "latency_ms"))
+    plain = settings.without_time()
     if settings.params is None and settings.sparsity is None and settings.speedup is not None:
         # as if time went with parameters
-        dense = space.params(space.dense())
-        wanted = max(round(dense / settings.speedup), space.params(space.smallest()))
-        return settings.model_copy(update={**update, "params": str(wanted)}), len(
-            wanted_profiles(space, settings.engine == "vllm")
-        )
-    return settings.model_copy(update=update), len(wanted_profiles(space, settings.engine == "vllm"))
+        wanted = max(round(space.params(space.dense()) / settings.speedup), space.params(space.smallest()))
+        plain = plain.model_copy(update={"params": str(wanted)})
+    return plain, len(wanted_profiles(space, settings.engine == "vllm"))
 
 
 def keep_with(run: RunDirectory, settings: Settings) -> Settings:
@@ -118,5 +115,4 @@ def speed_facts(
 
 def same_conditions(table: LatencyTable, settings: Settings, space: Space) -> bool:
     """Whether a measurement made now is of what the table predicts: engine, device, type and request."""
-    now = timed_of(without_time(settings), space)
-    return str(now) == str(table.timed)
+    return str(timed_of(settings, space)) == str(table.timed)

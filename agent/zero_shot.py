@@ -12,7 +12,7 @@ from dataclasses import replace
 
 from agent.atomic import atomic_write
 from agent.card_facts import card_facts
-from agent.evaluate import Wishes, evaluate, given_to_evaluate, put_on_card
+from agent.evaluate import CARD, Wishes, evaluate, given_to_evaluate, put_on_card
 from agent.outcome import FOUND, RECALIBRATED, Outcome
 from agent.preparation import Prepared
 from agent.recalibrated import Recalibrated, recalibrated_memory
@@ -27,8 +27,6 @@ from tools.evaluation.tasks.rows import TASKS
 from tools.evaluation.tasks.suite import TaskSuite
 from tools.export.card import model_card
 from tools.workbench import Workbench
-
-CARD = "README.md"  # the model card in an exported folder
 
 
 def with_tasks(

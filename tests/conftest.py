@@ -32,3 +32,17 @@ def bundled() -> LoadedModel:
     from tools.models.source import load, resolve
 
     return load(resolve("smollm2-135m"), device="cpu", dtype="float32")
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a tiny model and the bundled one's tokenizer; modules whose model is another say so themselves."""
+    from tests.tiny import tiny_folder
+
+    return tiny_folder(tmp_path_factory.mktemp("model") / "tiny")
+
+
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A cache that the runs of a module share."""
+    return tmp_path_factory.mktemp("cache")

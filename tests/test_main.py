@@ -11,7 +11,6 @@ from agent.arguments import given, parse
 from agent.run_directory import RunDirectory
 from agent.settings import Settings, make_settings
 from main import INTERRUPTED, main
-from tests.tiny import tiny_folder
 
 SMALL = [
     *("--sequence-length", "64", "--fidelity", "128,256", "--probe-tokens", "64", "--final-tokens", "128"),
@@ -19,16 +18,6 @@ SMALL = [
     *("--evaluations", "4", "--offspring", "3", "--initial", "2", "--population", "2", "--benchmarks", "0"),
     *("--sparsity", "0.3", "--brain", "first"),
 ]
-
-
-@pytest.fixture(scope="module")
-def model(tmp_path_factory):
-    return tiny_folder(tmp_path_factory.mktemp("model") / "tiny")
-
-
-@pytest.fixture(scope="module")
-def cache(tmp_path_factory):
-    return tmp_path_factory.mktemp("cache")
 
 
 @pytest.fixture

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from agent.arms import ARM_NAMES, ARMS, Arm
-from agent.settings import Settings, SettingsError, make_settings
+from agent.settings import IN_TIME, Settings, SettingsError, make_settings
 from prompts.files import available_sets
 
 # What all arms must share, or what says where things are kept; neither can be set for a single arm.
@@ -30,7 +30,7 @@ SHARED = frozenset(
         "prompt_set",
         "remembered",
         "export",
-        *("speedup", "latency_ms", "latency_table"),  # arms are compared at sparsities
+        *("latency_table", *IN_TIME),  # arms are compared at sparsities
     }
 )
 # What the elastic model and its measuring instruments are made from: runs that agree in these share one preparation.

@@ -24,7 +24,6 @@ from agent.view import View
 from main import INTERRUPTED, main
 from memory.records import Score
 from memory.store import Memory
-from tests.tiny import tiny_folder
 from tools.pruning.operators import uniform
 
 SMALL = [
@@ -34,16 +33,6 @@ SMALL = [
 ]
 ENOUGH = ["--calibration-length", "256", "--calibration-sequences", "64"]  # text for refits that carry over
 TOO_LITTLE = ["--calibration-length", "16", "--calibration-sequences", "1"]
-
-
-@pytest.fixture(scope="module")
-def model(tmp_path_factory):
-    return tiny_folder(tmp_path_factory.mktemp("model") / "tiny")
-
-
-@pytest.fixture(scope="module")
-def cache(tmp_path_factory):
-    return tmp_path_factory.mktemp("cache")
 
 
 @pytest.fixture

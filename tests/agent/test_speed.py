@@ -11,7 +11,7 @@ from agent.run_directory import RunDirectory
 from agent.speed import SpeedFacts
 from main import main
 from memory.profile import PARTS, Profile
-from tests.tiny import MLP_UNIT, tiny_folder
+from tests.tiny import MLP_UNIT
 from tools.latency.table import LatencyTable, Milliseconds, Timed
 
 SMALL = (
@@ -33,16 +33,6 @@ def table_of(**changes) -> LatencyTable:
         for part, unit in (("attention", 1.0), ("mlp", 0.5))
     }
     return LatencyTable(Milliseconds(60.0, 10.0), rows, Timed(**{**timed, **changes}))
-
-
-@pytest.fixture(scope="module")
-def model(tmp_path_factory):
-    return tiny_folder(tmp_path_factory.mktemp("model") / "tiny")
-
-
-@pytest.fixture(scope="module")
-def cache(tmp_path_factory):
-    return tmp_path_factory.mktemp("cache")
 
 
 @pytest.fixture

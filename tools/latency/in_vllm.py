@@ -71,9 +71,8 @@ def timing_in_vllm(config: Any, space: Space, request: VllmRequest) -> Iterator[
         (root / "setup.json").write_text(json.dumps(setup), encoding="utf-8")
         environment = {
             "VLLM_NO_USAGE_STATS": "1",
-            "VLLM_CPU_KVCACHE_SPACE": os.environ.get(
-                "VLLM_CPU_KVCACHE_SPACE", "1"
-            ),  # GiB; it takes half of memory else
+            # GiB; it takes half of the memory else
+            "VLLM_CPU_KVCACHE_SPACE": os.environ.get("VLLM_CPU_KVCACHE_SPACE", "1"),
             "VLLM_ENABLE_V1_MULTIPROCESSING": "0",  # two engines in one process
         }
         with child([str(request.python), str(SCRIPT), str(root / "setup.json")], root, environment) as process:

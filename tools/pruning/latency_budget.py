@@ -17,7 +17,7 @@ from tools.pruning.budget import Budget, ImpossibleTargetError, Place, feasible_
 from tools.pruning.operators import uniform
 from tools.pruning.space import Space
 
-TOLERANCE = 0.0025  # of the target, where half an MLP unit takes less
+TOLERANCE = 0.0025  # of the target, where half of the largest step of a unit is less
 CHEAPEST = 0.05  # what a unit costs at the least, as a share of what its parameters would
 AIMS = 12  # times that a projection aims before it goes unit by unit
 NANOSECONDS = 1_000_000  # in a millisecond: prices are whole numbers of these

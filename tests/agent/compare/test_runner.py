@@ -14,7 +14,6 @@ import pytest
 from agent.compare.collect import RECORD
 from agent.compare.results import Results
 from main import main
-from tests.tiny import tiny_folder
 
 ROOT = Path(__file__).parents[3]
 SMALL = [
@@ -22,16 +21,6 @@ SMALL = [
     *("--reporting-tokens", "128", "--calibration-length", "64", "--calibration-sequences", "4"),
     *("--offspring", "4", "--initial", "2", "--population", "2", "--brain", "uniform", "--tokens", "4000"),
 ]
-
-
-@pytest.fixture(scope="module")
-def model(tmp_path_factory):
-    return tiny_folder(tmp_path_factory.mktemp("model") / "tiny")
-
-
-@pytest.fixture(scope="module")
-def cache(tmp_path_factory):
-    return tmp_path_factory.mktemp("cache")
 
 
 @pytest.fixture
