@@ -45,6 +45,7 @@ from agent.view import View
 from agent.zero_shot import known_on_tasks, with_checkpoint
 from memory.database import connect
 from memory.errors import SelfPrunerError
+from memory.no_links import refuse_link
 from memory.records import Candidate
 from prompts.templates import PromptSet
 from tools.evaluation.fitness import perplexity
@@ -258,6 +259,7 @@ def _founder_ids(bench: Workbench) -> list[str]:
 
 @contextmanager
 def _checkpoints(path: Path) -> Iterator[SqliteSaver]:
+    refuse_link(path)
     with closing(sqlite3.connect(path, check_same_thread=False)) as connection:
         yield SqliteSaver(connection)
 

@@ -19,6 +19,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from memory.no_links import open_to_write
 from tools.engines.vllm import VllmError
 
 # Replies without a space that nobody reads: a vector of a width a layer would be twice as long.
@@ -52,7 +53,7 @@ def served(
         *("--enable-prompt-tokens-details", "--enforce-eager"),
     ]
     environment = {"VLLM_CPU_KVCACHE_SPACE": "1", "VLLM_NO_USAGE_STATS": "1"} | os.environ
-    with log.open("w", encoding="utf-8") as said:
+    with os.fdopen(open_to_write(log, os.O_WRONLY | os.O_TRUNC), "w", encoding="utf-8") as said:
         server = subprocess.Popen(
             command,
             env=environment,

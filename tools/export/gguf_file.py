@@ -155,7 +155,7 @@ def write_gguf(
 
 def _is_ours(partial: Path) -> bool:
     """Whether a file is what a killed export left: the beginning of a GGUF file, or nothing yet."""
-    if not partial.is_file():
+    if partial.is_symlink() or not partial.is_file():
         return False
     with partial.open("rb") as file:
         return file.read(len(MAGIC)) in (b"", MAGIC)
