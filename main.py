@@ -5,13 +5,14 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 
+from agent.stopping import exit_status, listen
 from memory.errors import SelfPrunerError
-
-INTERRUPTED = 130  # the shell's code for a process that Ctrl-C ended
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Carry out one command; returns the exit status."""
+    if arguments is None:
+        listen()
     try:
         # Imported here so that Ctrl-C during the seconds that torch takes to load is no traceback either.
         from agent.commands import command
@@ -22,7 +23,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return error.exit_code
     except KeyboardInterrupt:
         print("Interrupted.", file=sys.stderr)
-        return INTERRUPTED
+        return exit_status()
     except BrokenPipeError:  # the reader of a pipe, such as head, has seen enough
         sys.stderr.close()
         return 0

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import types
 from collections.abc import Sequence
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, Literal, NoReturn, Union, get_args, get_origin
 
@@ -28,9 +29,13 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     """The command and its options; `run` where no command is named.
 
     Raises:
-        SettingsError: an unknown option or a value of the wrong kind.
+        SettingsError: an unknown command or option, or a value of the wrong kind.
     """
     words = list(arguments)
+    if words and words[0] not in COMMANDS and not words[0].startswith("-"):
+        near = get_close_matches(words[0], COMMANDS)
+        meant = f"did you mean {' or '.join(near)}?" if near else f"commands are {', '.join(COMMANDS)}"
+        raise SettingsError(f"there is no command {words[0]!r}: {meant}")
     if not words or (words[0] not in COMMANDS and words[0] not in ("-h", "--help", "--version")):
         words.insert(0, "run")
     return _parser().parse_args(words)
@@ -143,11 +148,13 @@ def _parser() -> Parser:
             command.add_argument("--step", type=int, help="show this step in full, with its prompt")
         if name == "tasks":
             command.add_argument(
-                "--candidate", help="id of a candidate to add (default: the models of the final table)"
+                "--candidate", type=_name, help="id of a candidate to add (default: the models of the final table)"
             )
             _add_settings(command, only=("task_rows", "task_data"))
         if name == "export":
-            command.add_argument("--candidate", help="id of the candidate (default: the one that was found)")
+            command.add_argument(
+                "--candidate", type=_name, help="id of the candidate (default: the one that was found)"
+            )
             command.add_argument("--output", type=Path, required=True, help="folder or file to write, must not exist")
             command.add_argument(
                 "--format",
@@ -199,6 +206,12 @@ def _numbers(text: str) -> tuple[int, ...]:
         return tuple(int(number) for number in text.split(","))
     except ValueError:
         raise argparse.ArgumentTypeError(f"{text!r} is not a list of whole numbers such as 1024,4096") from None
+
+
+def _name(text: str) -> str:
+    if not text.strip():
+        raise argparse.ArgumentTypeError("it is empty; name a candidate, such as c12, or leave the option out")
+    return text
 
 
 def _version() -> str:

@@ -21,7 +21,8 @@ def atomic_write(path: Path, text: str) -> None:
     """
     partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:
-        with open(partial, "w", encoding="utf-8", newline="\n") as file:
+        partial.unlink(missing_ok=True)  # left by a process of our number, or a link that would be written through
+        with open(partial, "x", encoding="utf-8", newline="\n") as file:
             file.write(text)
             file.flush()
             os.fsync(file.fileno())

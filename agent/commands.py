@@ -8,12 +8,11 @@ from typing import TYPE_CHECKING
 
 from agent.arguments import given, parse
 from agent.settings import Settings, SettingsError, make_settings
+from agent.stopping import exit_status
 from agent.view import View
 
 if TYPE_CHECKING:
     from agent.compare.comparison import Comparison
-
-STOPPED = 130  # exit status of a run that was stopped and can be resumed
 
 
 def command(arguments: Sequence[str]) -> int:
@@ -51,7 +50,7 @@ def _compared(comparison: Comparison, view: View) -> int:
         results = carry_out_all(comparison, view)
     except Stopped:
         view.line(f"Stopped. Go on with: python main.py resume {comparison.path}", "yellow")
-        return STOPPED
+        return exit_status()
     show(results, view)
     view.line(f"Page   {comparison.path / 'compare.html'}")
     return 1 if results.missing else 0
@@ -77,7 +76,7 @@ def _run(options: Namespace, view: View) -> int:
         path, outcome = session.start(settings, view) if settings else session.resume(options.run, view)
     except session.Stopped as stopped:
         view.line(f"Stopped. Go on with: python main.py resume {stopped.run}", "yellow")
-        return STOPPED
+        return exit_status()
     show_outcome(outcome, RunDirectory.open(path), view)
     return 0
 
@@ -161,7 +160,7 @@ def _evaluate(options: Namespace, view: View) -> int:
         evaluation = evaluate(options.folder, given(options), wishes, view)
     except KeyboardInterrupt:
         view.line("Stopped. The same command goes on with the measurement in hand.", "yellow")
-        return STOPPED
+        return exit_status()
     show_checkpoint(evaluation, view)
     folder = folder_of(options.folder)
     view.line(f"Figures     {folder / FILE}")
@@ -191,6 +190,6 @@ def _tasks(options: Namespace, view: View) -> int:
         outcome = session.tasks(options.run, options.candidate, given(options), view)
     except KeyboardInterrupt:
         view.line("Stopped. The same command goes on with the task in hand.", "yellow")
-        return STOPPED
+        return exit_status()
     show_tasks(outcome, view)
     return 0

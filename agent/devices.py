@@ -25,7 +25,8 @@ def device_of(settings: Settings) -> str:
             raise SettingsError(f"--device {settings.device}: no GPU can be used here, only cpu")
         index = int(settings.device.partition(":")[2] or 0)
         if index >= torch.cuda.device_count():
-            raise SettingsError(f"--device {settings.device}: there are only {torch.cuda.device_count()} GPUs")
+            names = ", ".join(f"cuda:{number}" for number in range(torch.cuda.device_count()))
+            raise SettingsError(f"--device {settings.device}: there is none of that number here, only {names}")
     return settings.device
 
 

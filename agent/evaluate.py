@@ -24,6 +24,7 @@ from agent.preparation import device_of, dtype_of
 from agent.settings import Settings, SettingsError, make_settings, text_label
 from agent.task_table import TITLES, Accuracy, TaskRow, TaskTable
 from agent.view import View
+from memory.no_links import refuse_link
 from tools.evaluation.tasks.apart import Request, StockError, TaskFigures, TextFigures, measured, rows_on_disk
 from tools.evaluation.tasks.measured import CONVENTION, mean_of
 from tools.evaluation.tasks.rows import TASKS, TaskName
@@ -211,6 +212,7 @@ def folder_of(path: Path) -> Path:
     if (path / "settings.toml").is_file() and not (path / "config.json").is_file():
         if not (path / "model").is_dir():
             raise SettingsError(f"the run {path} has no checkpoint: python main.py export {path} --output FOLDER")
+        refuse_link(path / "model")  # its card is written to
         return path / "model"
     return path
 

@@ -7,6 +7,7 @@ import os
 from pathlib import Path
 
 from memory.errors import SelfPrunerError
+from memory.no_links import open_to_write
 
 
 class LockError(SelfPrunerError):
@@ -26,10 +27,11 @@ class RunLock:
         Raises:
             RunInUseError: another process holds it.
             LockError: no permission, or a file system without locks.
+            LinkError: a link lies in the place of the lock.
         """
         try:
             # never deleted: a lock on a deleted file excludes nobody
-            descriptor = os.open(folder / ".lock", os.O_RDWR | os.O_CREAT, 0o644)
+            descriptor = open_to_write(folder / ".lock", os.O_RDWR)
         except OSError as error:
             raise LockError(f"cannot lock the run {folder}: {error.strerror}") from error
         try:

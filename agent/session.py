@@ -1,14 +1,13 @@
 """One run from its settings to its checkpoint, and on again after it was stopped.
 
-Ctrl-C asks the graph to end after the node in hand; a second one ends the process at once. Either way, and after a
-kill, `resume` goes on with what is on the disk.
+A signal (Ctrl-C, SIGTERM, SIGHUP) asks the graph to end after the node in hand; a second one ends the process at once.
+Either way, and after a kill, `resume` goes on with what is on the disk.
 """
 
 from __future__ import annotations
 
 import gc
 import shutil
-import signal
 import sqlite3
 from collections.abc import Iterator
 from contextlib import closing, contextmanager, nullcontext, suppress
@@ -37,6 +36,7 @@ from agent.run_directory import RunDirectory, RunDirectoryError
 from agent.settings import Settings, SettingsError, make_settings
 from agent.speed import keep_with, with_table
 from agent.state import SearchState, first_state
+from agent.stopping import draining
 from agent.texts import check_tasks, check_text
 from agent.think import Thinker
 from agent.timing import check_engine
@@ -45,6 +45,7 @@ from agent.view import View
 from agent.zero_shot import known_on_tasks, with_checkpoint
 from memory.database import connect
 from memory.errors import SelfPrunerError
+from memory.no_links import refuse_link
 from memory.records import Candidate
 from prompts.templates import PromptSet
 from tools.evaluation.fitness import perplexity
@@ -246,8 +247,14 @@ def run_search(
         if arm.asks_brain:
             thinker.check_room(first_state(seeds, 0))
         control = RunControl()
+
+        def ask() -> None:
+            control.request_drain(DRAIN)
+            with suppress(OSError, RuntimeError):  # nobody reads it, or the signal came while a line was being written
+                view.line("Stopping after the step in hand; a second signal (Ctrl-C) stops at once.", "yellow")
+
         judge = Judgement(bench, settings, record)
-        with _checkpoints(run.checkpoint) as saver, _drain_on_interrupt(control, view), screen.shown():
+        with _checkpoints(run.checkpoint) as saver, draining(ask), screen.shown():
             graph = build_graph(bench, thinker, judge, saver)
             return search(graph, seeds, spent_on_probes(bench), control, run.id)
 
@@ -258,21 +265,6 @@ def _founder_ids(bench: Workbench) -> list[str]:
 
 @contextmanager
 def _checkpoints(path: Path) -> Iterator[SqliteSaver]:
+    refuse_link(path)
     with closing(sqlite3.connect(path, check_same_thread=False)) as connection:
         yield SqliteSaver(connection)
-
-
-@contextmanager
-def _drain_on_interrupt(control: RunControl, view: View) -> Iterator[None]:
-    """The first Ctrl-C drains, the second one is a KeyboardInterrupt again."""
-
-    def drain(signum: int, frame: object) -> None:
-        control.request_drain(DRAIN)
-        signal.signal(signal.SIGINT, signal.default_int_handler)
-        view.line("Stopping after the step in hand; press Ctrl-C again to stop at once.", "yellow")
-
-    before = signal.signal(signal.SIGINT, drain)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, before)

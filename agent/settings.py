@@ -37,7 +37,7 @@ class Settings(BaseModel):
     model: str = Field("smollm2-135m", description="alias, hub id or local folder of the target model")
     revision: str | None = Field(None, description="revision of a hub model")
     trust_remote_code: bool = Field(False, description="run the code a model repository ships (off unless asked for)")
-    device: str = Field("auto", pattern=r"^(auto|cpu|cuda(:\d+)?)$", description="auto, cpu, cuda or cuda:N")
+    device: str = Field("auto", pattern=r"^(auto|cpu|cuda(:[0-9]{1,4})?)$", description="auto, cpu, cuda or cuda:N")
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = Field(
         "auto", description="weights: auto is bfloat16 where the device multiplies it natively, else float32"
     )
@@ -323,4 +323,6 @@ def make_settings(values: dict[str, Any]) -> Settings:
         option = "--" + str(fault["loc"][0]).replace("_", "-")
         if fault["type"] == "extra_forbidden":
             raise SettingsError(f"unknown setting {fault['loc'][0]!r}") from None
+        if fault["type"] == "string_pattern_mismatch":  # nobody should have to read a pattern
+            message = f"it takes {Settings.model_fields[str(fault['loc'][0])].description}"
         raise SettingsError(f"{option}: {message}, got {fault['input']!r}") from None

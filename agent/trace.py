@@ -17,6 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field, JsonValue, TypeAdapter, Valid
 
 from agent.redaction import redact
 from memory.errors import SelfPrunerError
+from memory.no_links import open_to_write
 
 
 class TraceError(SelfPrunerError):
@@ -111,11 +112,12 @@ class TraceWriter:
 
         Raises:
             TraceError: no permission to write it.
+            LinkError: a link lies in its place.
         """
         self.path = path
         try:
             # os.write of the whole line, no buffer: a kill tears at most the last line
-            self._descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o644)
+            self._descriptor = open_to_write(path, os.O_RDWR | os.O_APPEND)
             _cut_torn_line(self._descriptor)
         except OSError as error:
             raise TraceError(f"cannot open the trace {path}: {error.strerror}") from error

@@ -22,6 +22,7 @@ from agent.task_table import task_table
 from agent.unseen import FINISH_STEP
 from agent.view import View
 from memory.errors import SelfPrunerError
+from memory.no_links import refuse_link
 from memory.profile import Profile
 from tools.evaluation.tasks.rows import TASKS
 from tools.evaluation.tasks.suite import TaskSuite
@@ -41,6 +42,7 @@ def with_tasks(
     table = task_table(models, FINISH_STEP, view)
     outcome = outcome.model_copy(update={"tasks": outcome.tasks.joined(table) if outcome.tasks else table})
     if outcome.verified is not None and run.model.is_dir():
+        refuse_link(run.model)
         profile = Profile(tuple(outcome.attention), tuple(outcome.mlp))
         card = model_card(card_facts(prepared, settings, outcome, run), profile, prepared.bench.budget.space)
         atomic_write(run.model / CARD, str(card))

@@ -10,7 +10,7 @@ from agent import session
 from agent.arguments import given, parse
 from agent.run_directory import RunDirectory
 from agent.settings import Settings, make_settings
-from main import INTERRUPTED, main
+from main import main
 
 SMALL = [
     *("--sequence-length", "64", "--fidelity", "128,256", "--probe-tokens", "64", "--final-tokens", "128"),
@@ -162,7 +162,7 @@ def test_a_run_made_with_relative_paths_is_resumed_from_anywhere(model, cache, t
     with monkeypatch.context() as patch:
         patch.setattr(session, "finish", interrupted)
         words = ["--model", str(model), "--cache", str(cache), "--runs", "mine", *SMALL]
-        assert main(words) == INTERRUPTED
+        assert main(words) == 130
     (path,) = (tmp_path / "mine").glob("tiny-*")
     (tmp_path / "elsewhere").mkdir()
     monkeypatch.chdir(tmp_path / "elsewhere")
@@ -186,7 +186,7 @@ def test_ctrl_c_in_any_phase_leaves_a_run_that_can_be_resumed(run, tmp_path, mon
     with monkeypatch.context() as patch:
         patch.setattr(session, phase, interrupted)
         status, output, errors = run()
-    assert status == INTERRUPTED and not errors
+    assert status == 130 and not errors
     (path,) = (tmp_path / "runs").glob("tiny-*")
     assert f"resume {path}" in output
     assert RunDirectory.open(path).status == "stopped"

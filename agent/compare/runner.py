@@ -34,6 +34,7 @@ from agent.session import Stopped, carry_out, with_founders
 from agent.settings import Settings, text_label
 from agent.view import View
 from memory.errors import SelfPrunerError
+from memory.no_links import refuse_link
 from memory.records import Score
 from memory.store import Memory
 from prompts.templates import PromptSet
@@ -81,6 +82,7 @@ def grouped(runs: Sequence[PlannedRun]) -> Iterator[list[PlannedRun]]:
 
 def share(comparison: Comparison, settings: Settings, view: View) -> Prepared:
     """Model, calibration, dense targets and probes for all runs with the preparation of `settings`."""
+    refuse_link(comparison.path / SHARED_MEMORY)
     settings = settings.model_copy(update={"memory": comparison.path / SHARED_MEMORY, "arm": "hybrid"})
     return with_founders(prepare(settings, "shared", view), settings, view)
 
@@ -89,6 +91,7 @@ def one(comparison: Comparison, planned: PlannedRun, shared: Prepared, view: Vie
     """Carry out one run, from its beginning or from where it was, and write its record."""
     folder = folder_of(comparison, planned)
     folder.mkdir(parents=True, exist_ok=True)
+    refuse_link(folder / "memory.sqlite")
     settings = planned.settings.model_copy(update={"runs": folder, "memory": folder / "memory.sqlite"})
     description = {"comparison": str(comparison.path)}
     with (

@@ -21,7 +21,7 @@ from agent.recalibrated import pieces, recalibrated, recalibrated_context
 from agent.run_directory import RunDirectory
 from agent.settings import make_settings
 from agent.view import View
-from main import INTERRUPTED, main
+from main import main
 from memory.records import Score
 from memory.store import Memory
 from tools.pruning.operators import uniform
@@ -130,7 +130,7 @@ def test_a_run_stopped_while_it_recalibrates_goes_on_to_the_same_result(run, tmp
 
     with monkeypatch.context() as patch:
         patch.setattr(module, moment, interrupted)
-        assert run(*TOO_LITTLE, "--no-export") == INTERRUPTED
+        assert run(*TOO_LITTLE, "--no-export") == 130
     assert run("resume", the_run(tmp_path).path) == 0
     assert result(tmp_path).recalibration.recalibrated is not None
 

@@ -124,9 +124,10 @@ def test_a_killed_run_resumes_to_the_same_candidates(tmp_path, options, whole, r
 
 
 @pytest.mark.slow
-def test_ctrl_c_drains_says_how_to_go_on_and_loses_nothing(tmp_path, options, whole):
-    run, status, errors = killed(tmp_path, options, lines_in_trace(5), signal.SIGINT)
-    assert status == 130
+@pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_drains_says_how_to_go_on_and_loses_nothing(tmp_path, options, whole, sent):
+    run, status, errors = killed(tmp_path, options, lines_in_trace(5), sent)
+    assert status == 128 + sent
     assert "Traceback" not in errors
     assert RunDirectory.open(run).status == "stopped"
     do("resume", run)

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import os
 import subprocess
-import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from tools.engines.server import die_with_parent, last_error
+from tools.engines.leashed import leashed
+from tools.engines.server import last_error
 
 LOG = "errors.txt"
 PATIENCE = 20.0  # seconds that a process may take to end when it is asked to
@@ -56,27 +56,26 @@ def child(command: Sequence[str], folder: Path, environment: Mapping[str, str]) 
     """
     variables = {**os.environ, "HF_MODULES_CACHE": str(folder), "HF_HUB_OFFLINE": "1", **environment}
     log = folder / LOG
-    with log.open("w", encoding="utf-8") as errors:
+    with leashed(command) as start, log.open("w", encoding="utf-8") as errors:
         process = subprocess.Popen(
-            command,
+            **start,
             env=variables,
             cwd=folder,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=errors,
             text=True,
-            preexec_fn=die_with_parent if sys.platform == "linux" else None,
         )
-    try:
-        yield Child(process, log)
-    finally:
-        process.terminate()  # of no effect on one that has ended
         try:
-            process.wait(PATIENCE)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
-        for pipe in (process.stdin, process.stdout):
-            with suppress(BrokenPipeError):  # what was said to one that had ended is still there to be sent
-                if pipe is not None:
-                    pipe.close()
+            yield Child(process, log)
+        finally:
+            process.terminate()  # of no effect on one that has ended
+            try:
+                process.wait(PATIENCE)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+            for pipe in (process.stdin, process.stdout):
+                with suppress(BrokenPipeError):  # what was said to one that had ended is still there to be sent
+                    if pipe is not None:
+                        pipe.close()

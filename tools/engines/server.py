@@ -1,17 +1,15 @@
 """A vLLM server of our own on loopback, for as long as it is needed and never longer.
 
-It dies with the process that started it, also where that is killed: on Linux the kernel sees to it.
+It dies with the process that started it, also where that is killed.
 """
 
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import os
 import signal
 import socket
 import subprocess
-import sys
 import time
 import urllib.error
 import urllib.request
@@ -19,12 +17,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from memory.no_links import open_to_write
+from tools.engines.leashed import leashed
 from tools.engines.vllm import VllmError
 
 # Replies without a space that nobody reads: a vector of a width a layer would be twice as long.
 STRUCTURED = '{"backend": "guidance", "disable_any_whitespace": true}'
 START_SECONDS = 1800.0  # a large model is read from disk first
-_DEATH_SIGNAL = 1  # PR_SET_PDEATHSIG
 
 
 @contextmanager
@@ -52,33 +51,27 @@ def served(
         *("--enable-prompt-tokens-details", "--enforce-eager"),
     ]
     environment = {"VLLM_CPU_KVCACHE_SPACE": "1", "VLLM_NO_USAGE_STATS": "1"} | os.environ
-    with log.open("w", encoding="utf-8") as said:
-        server = subprocess.Popen(
-            command,
-            env=environment,
-            cwd=log.parent,
-            stdin=subprocess.DEVNULL,
-            stdout=said,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,
-            preexec_fn=die_with_parent if sys.platform == "linux" else None,
-        )
-    try:
-        _wait(server, port, log, timeout)
-        yield f"http://127.0.0.1:{port}/v1"
-    finally:
-        _end(server)
+    with leashed(command) as start:
+        with os.fdopen(open_to_write(log, os.O_WRONLY | os.O_TRUNC), "w", encoding="utf-8") as said:
+            server = subprocess.Popen(
+                **start,
+                env=environment,
+                cwd=log.parent,
+                stdin=subprocess.DEVNULL,
+                stdout=said,
+                stderr=subprocess.STDOUT,
+            )
+        try:
+            _wait(server, port, log, timeout)
+            yield f"http://127.0.0.1:{port}/v1"
+        finally:
+            _end(server)
 
 
 def _free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
-
-
-def die_with_parent() -> None:
-    """Run in a child before it begins: it ends when its parent does, however that ends. Linux only."""
-    ctypes.CDLL(None).prctl(_DEATH_SIGNAL, signal.SIGTERM)
 
 
 def _wait(server: subprocess.Popen[bytes], port: int, log: Path, timeout: float) -> None:

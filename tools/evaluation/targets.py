@@ -115,6 +115,7 @@ class DenseTargets:
         """Write as one safetensors file, aside first, so that a file of this name is always whole."""
         aside = path.with_name(f".{path.name}.{os.getpid()}.partial")
         tensors = {"input_ids": self.input_ids, "indices": self.indices, "top": self.top, "rest": self.rest}
+        aside.unlink(missing_ok=True)  # a link by that name would be written through
         try:
             save_file({**tensors, "nll": torch.tensor(self.nll, dtype=torch.float64)}, aside)
             aside.replace(path)

@@ -1,6 +1,7 @@
 """The pruned model as a Hugging Face folder: really smaller tensors, one width a layer in its config, and its own code.
 
-Everything is written to `<folder>.partial` and renamed at the end, so `folder` either is complete or does not exist.
+Everything is written to `<folder>.partial` and renamed at the end, so `folder` either is complete or does not exist;
+what is published is verified before that.
 `config.json` keeps the dense widths as global values and states every layer's own in `per_layer_config`, which
 transformers and vLLM both read; `modeling_self_pruner.py` beside it builds the layers from there. For vLLM's own DeciLM
 class only the architecture's name differs. A model of one width is an ordinary checkpoint of its family instead.
@@ -12,6 +13,7 @@ import json
 import os
 import shutil
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -24,6 +26,7 @@ from safetensors.torch import save_file
 from memory.errors import SelfPrunerError
 from memory.profile import Profile
 from tools.export.card import CardFacts, model_card
+from tools.export.naming import UNFINISHED, begin, clear, flush, give_name
 from tools.export.provenance import provenance_of, write_provenance
 from tools.export.serving import Serving, check_profile
 from tools.models.families import family_of
@@ -36,7 +39,6 @@ if TYPE_CHECKING:
 
 SHARD_BYTES = 5_000_000_000
 MODELING_FILE = Path(__file__).with_name("modeling_self_pruner.py")
-UNFINISHED = ".unfinished-export"  # marks a folder as ours to delete after a crash
 
 _CLASS_STEMS = {
     "llama": "SelfPrunedLlama",
@@ -72,6 +74,7 @@ def export(
     replace: bool = False,
     shard_bytes: int = SHARD_BYTES,
     progress: Callable[[int, int], None] | None = None,
+    check: Callable[[Path], None] | None = None,
 ) -> Exported:
     """Write the model that `profile` cuts from `elastic`, with its compensation, as a folder that loads on its own.
 
@@ -86,6 +89,7 @@ def export(
         replace: Put the new folder in the place of an existing one, once it is complete.
         shard_bytes: Largest size of one safetensors file, in bytes.
         progress: Called with (bytes of weights written, bytes of weights in all).
+        check: Called with the whole folder before it gets its name, which it never does where this raises.
 
     Raises:
         ExportError: The folder exists already, or there is no room or no permission to write it.
@@ -111,12 +115,16 @@ def export(
         (partial / "README.md").write_text(str(model_card(card, profile, elastic.space)), encoding="utf-8")
         write_provenance(partial, provenance_of(card, profile, elastic.space))
         parameters = sum(tensor.numel() for tensor in tensors.values())
-        size = sum(path.stat().st_size for path in partial.rglob("*") if path.is_file())
-        _finish(partial, folder, replace)
+        size = sum(path.stat().st_size for path in partial.rglob("*") if path.is_file())  # the mark is empty
+        flush(partial)
+        if check is not None:
+            check(partial)
+        give_name(partial, folder, replace=replace)
     except (OSError, SafetensorError) as error:
         raise ExportError(f"The checkpoint could not be written to {str(folder)!r}: {system_reason(error)}.") from error
     finally:
-        shutil.rmtree(partial, ignore_errors=True)
+        with suppress(OSError):  # the next export clears it
+            clear(partial)
     return Exported(folder, parameters, size, shards)
 
 
@@ -192,34 +200,15 @@ def config_of(
 
 
 def _begin(folder: Path) -> Path:
-    """Make the empty `<folder>.partial`, over the remains of an export that was killed but over nothing else."""
-    partial = folder.with_name(f"{folder.name}.partial")
-    if os.path.lexists(partial) and not (partial / UNFINISHED).is_file():
-        raise ExportError(f"{str(partial)!r} is in the way and was not left by an export; move it elsewhere.")
+    """`naming.begin` with its refusals in words."""
     try:
-        if partial.exists():
-            shutil.rmtree(partial)
-        partial.mkdir(parents=True)
-        (partial / UNFINISHED).touch()
+        partial = begin(folder)
     except OSError as error:
         raise ExportError(f"Nothing can be written beside {str(folder)!r}: {system_reason(error)}.") from error
+    if partial is None:
+        way = folder.with_name(f"{folder.name}.partial")
+        raise ExportError(f"{str(way)!r} is in the way and was not left by an export; move it elsewhere.")
     return partial
-
-
-def _finish(partial: Path, folder: Path, replace: bool) -> None:
-    """Flush every file to disk, where a late 'disk full' shows, and rename the folder to its name."""
-    for path in partial.rglob("*"):
-        if path.is_file():
-            with path.open("rb") as file:
-                os.fsync(file.fileno())
-    (partial / UNFINISHED).unlink()
-    if replace and os.path.lexists(folder):
-        old = folder.with_name(f"{folder.name}.replaced")
-        os.rename(folder, old)
-        os.rename(partial, folder)
-        shutil.rmtree(old)
-    else:
-        os.rename(partial, folder)
 
 
 def check_room(path: Path, needed: int) -> None:

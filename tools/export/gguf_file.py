@@ -145,6 +145,8 @@ def write_gguf(
         sums = _write(elastic, profile, tokenizer, partial, facts, chosen, progress)
         _compare(partial, sums, profile, elastic)
         size = partial.stat().st_size
+        with partial.open("rb") as written:
+            os.fsync(written.fileno())  # where a late 'disk full' shows
         os.replace(partial, path)
     except OSError as error:
         raise ExportError(f"{str(path)!r} could not be written: {system_reason(error)}.") from error
@@ -155,7 +157,7 @@ def write_gguf(
 
 def _is_ours(partial: Path) -> bool:
     """Whether a file is what a killed export left: the beginning of a GGUF file, or nothing yet."""
-    if not partial.is_file():
+    if partial.is_symlink() or not partial.is_file():
         return False
     with partial.open("rb") as file:
         return file.read(len(MAGIC)) in (b"", MAGIC)

@@ -1,9 +1,8 @@
-"""Export, reload in a new process, compare: only a folder that passes keeps its name."""
+"""Export, reload in a new process, compare: only a folder that passes gets its name."""
 
 from __future__ import annotations
 
 import os
-import shutil
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -14,6 +13,7 @@ from safetensors import SafetensorError
 from memory.profile import Profile
 from tools.export.card import CardFacts
 from tools.export.checkpoint import Exported, ExportError, export, system_reason
+from tools.export.naming import set_aside
 from tools.export.serving import Serving
 from tools.export.verify import Verification, VerificationError, record_expected, verify
 
@@ -38,7 +38,7 @@ def publish(
 ) -> tuple[Exported, Verification]:
     """Export `profile` to `folder` and verify it on `input_ids` [batch, length >= 2].
 
-    A folder that fails is renamed to `<folder>.failed`, so nobody takes it for the result.
+    A folder that fails, or that cannot be verified, is kept as `<folder>.failed`, so nobody takes it for the result.
 
     Args:
         elastic: The target model, reordered; read only.
@@ -56,18 +56,23 @@ def publish(
         ExportError: The folder could not be written.
         VerificationError: The folder does not load or computes something else.
     """
-    exported = export(elastic, profile, tokenizer, folder, card, serving=serving, replace=replace, progress=progress)
-    try:
-        with tempfile.TemporaryDirectory(prefix="self-pruner-expected-") as temporary:
-            expected = record_expected(elastic, profile, input_ids, Path(temporary) / "expected.safetensors")
-            return exported, verify(exported.folder, expected, device=device)
-    except VerificationError as error:
-        failed = exported.folder.with_name(f"{exported.folder.name}.failed")
-        if failed.exists():
-            shutil.rmtree(failed)
-        os.rename(exported.folder, failed)
-        raise VerificationError(f"{error} It was renamed to {str(failed)!r}.") from error
-    except (OSError, SafetensorError) as error:
-        raise ExportError(
-            f"{str(exported.folder)!r} was written but could not be verified: {system_reason(error)}."
-        ) from error
+    final, found = Path(os.path.abspath(folder)), []
+
+    def check(partial: Path) -> None:
+        try:
+            with tempfile.TemporaryDirectory(prefix="self-pruner-expected-") as temporary:
+                expected = record_expected(elastic, profile, input_ids, Path(temporary) / "expected.safetensors")
+                found.append(verify(partial, expected, device=device))
+        except VerificationError as error:
+            kept = set_aside(partial, final)
+            raise VerificationError(f"{error} It was renamed to {str(kept)!r}.") from error
+        except (OSError, SafetensorError) as error:
+            kept = set_aside(partial, final)
+            raise ExportError(
+                f"The checkpoint was written to {str(kept)!r} but could not be verified: {system_reason(error)}."
+            ) from error
+
+    exported = export(
+        elastic, profile, tokenizer, final, card, serving=serving, replace=replace, progress=progress, check=check
+    )
+    return exported, found[0]

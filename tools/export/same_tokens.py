@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from memory.errors import SelfPrunerError
+from tools.engines.leashed import leashed
 from tools.engines.server import last_error
 from tools.export.checkpoint import MODELING_FILE
 
@@ -169,9 +170,16 @@ def ask(engine: Engine, python: Path, request: Mapping[str, Any], timeout: float
         environment.setdefault("VLLM_ENABLE_V1_MULTIPROCESSING", "0")  # no process that could outlive this one
         command = [str(python), str(GREEDY_SCRIPT), engine, str(path)]
         try:
-            child = subprocess.run(
-                command, env=environment, cwd=temporary, capture_output=True, text=True, timeout=timeout, check=False
-            )
+            with leashed(command) as start:
+                child = subprocess.run(
+                    **start,
+                    env=environment,
+                    cwd=temporary,
+                    capture_output=True,
+                    text=True,
+                    timeout=timeout,
+                    check=False,
+                )
         except subprocess.TimeoutExpired as error:
             raise EngineError(f"{engine} gave no answer within {timeout:.0f} s.") from error
         except OSError as error:

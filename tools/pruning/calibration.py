@@ -92,6 +92,7 @@ class Calibration:
         metadata = {"format": FORMAT, "layers": str(len(self.mlp)), "tokens": str(self.tokens)}
         path.parent.mkdir(parents=True, exist_ok=True)
         aside = path.with_name(f".{path.name}.{os.getpid()}.partial")
+        aside.unlink(missing_ok=True)  # a link by that name would be written through
         try:
             save_file(tensors, aside, metadata)
             os.replace(aside, path)

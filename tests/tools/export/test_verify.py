@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import subprocess
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -13,12 +14,15 @@ from safetensors.torch import load_file, save_file
 
 from memory.profile import Profile
 from tests.tiny import MLP_UNIT, tiny_model
+from tools.export import checkpoint as checkpoint_module
+from tools.export import naming as naming_module
 from tools.export import publish as publish_module
 from tools.export import verify as verify_module
 from tools.export.card import CardFacts
 from tools.export.checkpoint import ExportError, export
+from tools.export.naming import UNFINISHED
 from tools.export.publish import publish
-from tools.export.verify import VerificationError, record_expected, verify
+from tools.export.verify import Verification, VerificationError, record_expected, verify
 from tools.pruning.calibration import calibrate
 from tools.pruning.elastic import ElasticModel
 
@@ -97,15 +101,101 @@ def test_tensors_that_do_not_fit_the_config_fail(monkeypatch, tmp_path):
         verify(tmp_path, tmp_path / "expected.safetensors")
 
 
-def test_a_verification_that_cannot_be_made_is_said_and_keeps_the_folder(elastic, monkeypatch, tmp_path):
+def test_a_checkpoint_that_cannot_be_verified_is_kept_but_gets_no_name(elastic, monkeypatch, tmp_path):
     def full(*_args):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     monkeypatch.setattr(publish_module, "record_expected", full)
 
-    with pytest.raises(ExportError, match="was written but could not be verified: No space left on device"):
+    with pytest.raises(ExportError, match="model.failed' but could not be verified: No space left on device"):
         publish(elastic, PROFILE, None, tmp_path / "model", CARD, INPUT_IDS)
-    assert (tmp_path / "model" / "config.json").exists()
+    assert [path.name for path in tmp_path.iterdir()] == ["model.failed"]
+    assert (tmp_path / "model.failed" / "config.json").exists()
+
+
+def test_a_checkpoint_has_no_name_while_it_is_verified(elastic, monkeypatch, tmp_path):
+    seen = []
+
+    def look(folder, *_args, **_options):
+        seen.append((folder.name, (tmp_path / "model").exists(), (folder / "config.json").exists()))
+        return Verification(0.0, 0.0, 0.0, 1e-4, "float32", 7, ok=True)
+
+    monkeypatch.setattr(publish_module, "verify", look)
+
+    publish(elastic, PROFILE, None, tmp_path / "model", CARD, INPUT_IDS)
+    assert seen == [("model.partial", False, True)]
+    assert (tmp_path / "model" / "config.json").exists() and not (tmp_path / "model" / UNFINISHED).exists()
+
+
+def test_an_older_checkpoint_stays_until_the_new_one_is_verified(elastic, monkeypatch, tmp_path):
+    publish(elastic, PROFILE, None, tmp_path / "model", CARD, INPUT_IDS)
+    before = (tmp_path / "model" / "model.safetensors").read_bytes()
+    reply(monkeypatch, stdout=answer(maximum="1.0"))
+
+    with pytest.raises(VerificationError):
+        publish(elastic, PROFILE, None, tmp_path / "model", CARD, INPUT_IDS, replace=True)
+    assert (tmp_path / "model" / "model.safetensors").read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    ("place", "name"),
+    [
+        (checkpoint_module, "save_file"),
+        (checkpoint_module, "write_provenance"),
+        (publish_module, "record_expected"),
+        (publish_module, "verify"),
+        (checkpoint_module, "give_name"),
+        (naming_module.Path, "touch"),  # the folder is there, its mark is not
+        (naming_module.Path, "unlink"),  # the folder has its name, the mark is still in it
+    ],
+    ids=lambda place: place if isinstance(place, str) else "",
+)
+def test_a_process_killed_while_it_exports_leaves_no_name_and_nothing_in_the_way(elastic, tmp_path, place, name):
+    folder = tmp_path / "model"
+    child = os.fork()
+    if child == 0:
+        setattr(place, name, lambda *_args, **_options: os._exit(9))
+        with suppress(BaseException):
+            publish(elastic, PROFILE, None, folder, CARD, INPUT_IDS)
+        os._exit(0)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 9
+    if name == "unlink":  # verified before it got its name
+        verify(folder, record_expected(elastic, PROFILE, INPUT_IDS, tmp_path / "expected"))
+        return
+    assert not folder.exists()
+
+    publish(elastic, PROFILE, None, folder, CARD, INPUT_IDS)
+    assert [path.name for path in tmp_path.iterdir()] == ["model"]
+
+
+def test_what_was_replaced_when_a_process_was_killed_is_cleared(elastic, tmp_path):
+    (tmp_path / "model.replaced").mkdir()
+    (tmp_path / "model.replaced" / "config.json").write_text("old")
+    for _ in range(2):
+        export(elastic, PROFILE, None, tmp_path / "model", CARD, replace=True)
+        assert [path.name for path in tmp_path.iterdir()] == ["model"]
+
+
+def test_a_strangers_folder_is_not_deleted_for_a_failed_checkpoint(elastic, monkeypatch, tmp_path):
+    (tmp_path / "model.failed").mkdir()
+    (tmp_path / "model.failed" / "thesis.txt").write_text("mine")
+    reply(monkeypatch, stdout=answer(maximum="1.0"))
+
+    for _ in range(2):
+        with pytest.raises(VerificationError, match="renamed to .*model.failed-2'"):
+            publish(elastic, PROFILE, None, tmp_path / "model", CARD, INPUT_IDS)
+    assert (tmp_path / "model.failed" / "thesis.txt").read_text() == "mine"
+
+
+@pytest.mark.parametrize(("dtype", "allowed"), [("bfloat16", 5e-2), ("float16", 1e-2), ("float32", 1e-4)])
+def test_a_difference_above_what_the_data_type_explains_fails(monkeypatch, tmp_path, dtype, allowed):
+    for factor, passes in ((0.9, True), (1.2, False)):
+        reply(monkeypatch, stdout=answer(maximum=str(factor * allowed)).replace("float32", dtype))
+        if passes:
+            assert verify(tmp_path, tmp_path / "expected.safetensors").ok
+            continue
+        with pytest.raises(VerificationError, match="not the model that was searched"):
+            verify(tmp_path, tmp_path / "expected.safetensors")
 
 
 def test_a_folder_that_does_not_load_fails_with_the_last_thing_said(monkeypatch, tmp_path):

@@ -1,0 +1,157 @@
+"""Signals: the first one drains or interrupts, the second one ends the process, whatever it is busy with."""
+
+from __future__ import annotations
+
+import os
+import pty
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+ALL = [signal.SIGINT, signal.SIGTERM, signal.SIGHUP]
+# A call that lets other threads run, never looks at signals and takes hours: as a long tensor operation does.
+BUSY = "import hashlib\nhashlib.pbkdf2_hmac('sha256', b'', b'', 2**31 - 1)\n"
+START = "import time\nfrom agent.stopping import Stop, draining, exit_status, listen\nlisten()\n"
+UNTIL_STOPPED = (
+    "try:\n    say('ready')\n    time.sleep(100)\n"
+    "except KeyboardInterrupt as error:\n    say(type(error).__name__)\n    raise SystemExit(exit_status())\n"
+)
+DRAINS = (
+    "asked = []\n"
+    "try:\n"
+    "    with draining(lambda: asked.append(1)):\n"
+    "        say('ready')\n"
+    "        while not asked: time.sleep(0.01)\n"
+    "        time.sleep(0.3)\n"
+    "        say('step done')\n"
+    "    say('something else begins')\n"
+    "except Stop:\n"
+    "    say('stopped')\n"
+    "    raise SystemExit(exit_status())\n"
+)
+SAY = "def say(text): print(text, flush=True)\n"
+
+
+def started(script: str, **options: object) -> subprocess.Popen[str]:
+    """A process that runs `script` and has said that it is ready."""
+    process = subprocess.Popen(
+        [sys.executable, "-c", START + SAY + script],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        cwd=ROOT,
+        **options,  # type: ignore[call-overload]
+    )
+    assert process.stdout is not None and process.stdout.readline() == "ready\n"
+    return process
+
+
+def ended(process: subprocess.Popen[str]) -> tuple[int, str, str]:
+    """Its exit status and what else it said; a process that hangs is an error."""
+    try:
+        said, errors = process.communicate(timeout=60)
+    finally:
+        process.kill()
+    return process.returncode, said, errors
+
+
+@pytest.mark.parametrize("number", ALL)
+def test_the_first_signal_interrupts_what_does_not_end_by_itself(number):
+    process = started(UNTIL_STOPPED)
+    process.send_signal(number)
+    assert ended(process) == (128 + number, "Stop\n", "")
+
+
+@pytest.mark.parametrize("number", ALL)
+def test_the_first_signal_lets_the_step_in_hand_end_and_nothing_begin_after_it(number):
+    process = started(DRAINS)
+    process.send_signal(number)
+    assert ended(process) == (128 + number, "step done\nstopped\n", "")
+
+
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [
+        (signal.SIGINT, signal.SIGINT),
+        (signal.SIGTERM, signal.SIGTERM),
+        (signal.SIGHUP, signal.SIGINT),
+        (signal.SIGINT, signal.SIGTERM),
+    ],
+)
+def test_the_second_signal_of_any_kind_ends_a_process_in_the_middle_of_a_long_operation(first, second):
+    process = started("with draining(lambda: None):\n    say('ready')\n    exec(" + repr(BUSY) + ")\n")
+    process.send_signal(first)
+    time.sleep(1.2)  # longer than an echo
+    process.send_signal(second)
+    status, said, errors = ended(process)
+    assert (status, said) == (128 + second, "") and "Stopped at once" in errors
+
+
+def test_the_second_signal_does_not_wait_for_threads_that_go_on(tmp_path):
+    asks = "import threading\nthreading.Thread(target=time.sleep, args=(1000,)).start()\n"
+    process = started(asks + UNTIL_STOPPED)
+    process.send_signal(signal.SIGTERM)
+    assert process.stdout is not None and process.stdout.readline() == "Stop\n"  # and now it waits for the thread
+    time.sleep(1.2)
+    process.send_signal(signal.SIGTERM)
+    assert ended(process)[0] == 128 + signal.SIGTERM
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_that_is_sent_twice_at_once_is_one(number):
+    process = started(DRAINS)
+    for _ in range(2):  # as `timeout` does, and a terminal that closes
+        process.send_signal(number)
+        time.sleep(0.05)
+    assert ended(process) == (128 + number, "step done\nstopped\n", "")
+
+
+def test_a_signal_that_it_was_started_to_ignore_stays_ignored():
+    ignore = lambda: signal.signal(signal.SIGHUP, signal.SIG_IGN)  # noqa: E731
+    process = started("say('ready')\ntime.sleep(1)\nsay('done')\n", preexec_fn=ignore)
+    process.send_signal(signal.SIGHUP)
+    assert ended(process) == (0, "done\n", "")
+
+
+def test_the_cursor_of_a_terminal_is_shown_again_by_the_end_at_once():
+    main, terminal = pty.openpty()
+    script = START + "import os\nwith draining(lambda: None):\n    os.write(1, b'ready')\n    time.sleep(100)\n"
+    process = subprocess.Popen([sys.executable, "-c", script], stdout=terminal, stderr=terminal, cwd=ROOT)
+    os.close(terminal)
+    assert os.read(main, 100) == b"ready"
+    process.send_signal(signal.SIGINT)
+    time.sleep(1.2)
+    process.send_signal(signal.SIGINT)
+    assert process.wait(60) == 130
+    assert b"\x1b[?25h" in os.read(main, 1000)
+    os.close(main)
+
+
+def test_a_terminal_that_is_closed_stops_the_run_in_order_and_writing_to_it_is_no_error(tmp_path):
+    main, terminal = pty.openpty()
+    script = (
+        f"import pathlib, signal\nlog = pathlib.Path({str(tmp_path / 'log')!r})\n"
+        "def tell():\n    print('Stopping', flush=True)\n"
+        "try:\n    with draining(tell):\n        print('ready', flush=True)\n        signal.pause()\n"
+        "        print('step done', flush=True)\n"
+        "except Stop:\n    log.write_text(f'stopped {exit_status()}')\n"
+    )
+    take_terminal = "import fcntl, os, termios\nfcntl.ioctl(0, termios.TIOCSCTTY, 0)\n"
+    process = subprocess.Popen(
+        [sys.executable, "-c", take_terminal + START + script],
+        stdin=terminal,
+        stdout=terminal,
+        stderr=terminal,
+        cwd=ROOT,
+        start_new_session=True,
+    )
+    os.close(terminal)
+    assert os.read(main, 100).strip() == b"ready"
+    os.close(main)  # the window is closed
+    assert process.wait(60) == 0
+    assert (tmp_path / "log").read_text() == "stopped 129"

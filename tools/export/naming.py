@@ -1,0 +1,88 @@
+"""How an exported folder gets its name: written as `<folder>.partial`, renamed once it is known to be good.
+
+A process may be killed at any point. Then there is no folder of the final name that is not whole and verified, and what
+is left is recognised by the mark in it and cleared by the next export; a stranger's folder never is.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from pathlib import Path
+
+UNFINISHED = ".unfinished-export"  # the mark; it goes last, so that remains of remains are recognised too
+
+
+def begin(folder: Path) -> Path | None:
+    """Make the empty `<folder>.partial` over the remains of an export; None where something else has that name.
+
+    Raises:
+        OSError: nothing can be written there.
+    """
+    partial = folder.with_name(f"{folder.name}.partial")
+    if os.path.lexists(partial):
+        if not _is_ours(partial):
+            return None
+        clear(partial)
+    partial.mkdir(parents=True)
+    (partial / UNFINISHED).touch()
+    return partial
+
+
+def flush(partial: Path) -> None:
+    """Force every file to the disk, where a late 'disk full' shows."""
+    for path in partial.rglob("*"):
+        if path.is_file():
+            with path.open("rb") as file:
+                os.fsync(file.fileno())
+
+
+def give_name(partial: Path, folder: Path, *, replace: bool) -> None:
+    """Rename a folder that is whole and verified to its name, with `replace` over what has it."""
+    old = folder.with_name(f"{folder.name}.replaced")
+    if replace:
+        clear(old)  # of an export that was killed here
+        if os.path.lexists(folder):
+            os.rename(folder, old)
+    os.rename(partial, folder)
+    (folder / UNFINISHED).unlink()
+    descriptor = os.open(folder.parent, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+    if replace:
+        clear(old)
+
+
+def set_aside(partial: Path, folder: Path) -> Path:
+    """Keep a folder that is not what it should be as `<folder>.failed`, in the place of an earlier one."""
+    failed, number = folder.with_name(f"{folder.name}.failed"), 2
+    while os.path.lexists(failed) and not _is_ours(failed):
+        failed, number = folder.with_name(f"{folder.name}.failed-{number}"), number + 1
+    clear(failed)
+    os.rename(partial, failed)
+    return failed
+
+
+def clear(path: Path) -> None:
+    """Delete what there is at `path`, if anything: a link without what it leads to, a folder with its mark last."""
+    if path.is_symlink() or path.is_file():
+        path.unlink()
+    elif path.is_dir():
+        for inner in path.iterdir():
+            if inner.name == UNFINISHED:
+                continue
+            if inner.is_dir() and not inner.is_symlink():
+                shutil.rmtree(inner)
+            else:
+                inner.unlink()
+        (path / UNFINISHED).unlink(missing_ok=True)
+        path.rmdir()
+
+
+def _is_ours(path: Path) -> bool:
+    """Whether a folder has the mark of an export, or nothing at all yet."""
+    if path.is_symlink() or not path.is_dir():
+        return False
+    return (path / UNFINISHED).is_file() or not any(path.iterdir())
