@@ -18,7 +18,6 @@ from tools.models.families import UnsupportedFamilyError
 from tools.models.hub import HubError, _reporting, fetch_dataset_file, fetch_model
 from tools.models.source import load, pinned, resolve
 
-
 COMMIT = "0123456789abcdef" * 2 + "c0ffee42"
 
 
