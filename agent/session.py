@@ -22,7 +22,7 @@ from langgraph.runtime import RunControl
 from agent.arms import ARMS
 from agent.atomic import WriteError
 from agent.brains import brain_of, check_brain, counter_of, room_of
-from agent.checks import check_target
+from agent.checks import at_commit, check_target
 from agent.finish import NotFinishedError, export_candidate, finish, read_outcome, tasks_afterwards, write_outcome
 from agent.founders import is_probed, make_founders, probe_uniform, spent_on_probes, with_costs
 from agent.graph import Judgement, build_graph, search
@@ -67,7 +67,7 @@ class Stopped(Exception):
 def start(settings: Settings, view: View) -> tuple[Path, Outcome]:
     """Make a new run and carry it out; returns the run directory and the result."""
     check_engine(settings)
-    settings = with_table(settings.anchored(), view)
+    settings = with_table(at_commit(settings.anchored()), view)
     device = check_target(settings).device  # what no weights could mend leaves no run directory behind
     prompts = PromptSet(settings.prompts_of_arm, settings.prompts)
     prompts.check()

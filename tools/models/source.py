@@ -9,7 +9,7 @@ from __future__ import annotations
 import difflib
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -18,7 +18,7 @@ from tools.models import checkpoint
 from tools.models.aliases import ALIASES, BUNDLED, names
 from tools.models.bundled import bundled_model
 from tools.models.families import Family
-from tools.models.hub import fetch_model
+from tools.models.hub import COMMIT, commit_of, fetch_model
 from tools.models.quiet import quiet
 
 DTYPES = ("auto", "float32", "bfloat16", "float16")
@@ -50,6 +50,11 @@ class ModelSource:
     location: str  # the folder, or the hub id; empty for the bundled model
     revision: str | None = None
 
+    @property
+    def commit(self) -> str | None:
+        """The commit, where the revision is one; None for a branch or tag, a folder and the bundled model."""
+        return self.revision if self.revision is not None and COMMIT.fullmatch(self.revision) else None
+
 
 @dataclass(frozen=True, slots=True)
 class LoadedModel:
@@ -60,6 +65,7 @@ class LoadedModel:
     name: str  # as in file names and reports
     family: Family
     fingerprint: str  # hex digest of config and weights, equal for equal checkpoints
+    commit: str | None = None  # of a hub model, whatever revision was asked for
 
 
 def resolve(name: str, revision: str | None = None, weights: bool = True) -> ModelSource:
@@ -96,6 +102,17 @@ def resolve(name: str, revision: str | None = None, weights: bool = True) -> Mod
     return source
 
 
+def pinned(source: ModelSource) -> ModelSource:
+    """A hub model at the commit that its revision stands for now, so that a branch that moves later changes nothing.
+
+    Raises:
+        HubError: the hub does not know it, or cannot be reached and no copy was fetched before.
+    """
+    if source.kind != "hub" or source.commit is not None:
+        return source
+    return replace(source, revision=commit_of(source.location, source.revision))
+
+
 def load(
     source: ModelSource,
     *,
@@ -124,11 +141,12 @@ def load(
     """
     if dtype not in DTYPES:
         raise UnknownDtypeError(f"unknown dtype {dtype!r}; it must be one of {', '.join(DTYPES)}")
+    source = pinned(source)
     folder = fetched(source, trust_remote_code=trust_remote_code, cache=cache, progress=progress)
     checked = checkpoint.inspect(folder)
     tokenizer = load_tokenizer(folder, trust_remote_code)
     model = _model(checked, device, dtype)
-    return LoadedModel(model, tokenizer, source.name, checked.family, checkpoint.fingerprint(checked))
+    return LoadedModel(model, tokenizer, source.name, checked.family, checkpoint.fingerprint(checked), source.commit)
 
 
 def fetched(
