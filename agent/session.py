@@ -32,6 +32,7 @@ from agent.observe import Observer, run_facts
 from agent.operators import Operators
 from agent.outcome import Outcome
 from agent.preparation import Prepared, prepare
+from agent.pruned_checkpoints import keep_newest
 from agent.report import write_report
 from agent.run_directory import RunDirectory, RunDirectoryError
 from agent.settings import Settings, SettingsError, make_settings
@@ -259,7 +260,7 @@ def _founder_ids(bench: Workbench) -> list[str]:
 @contextmanager
 def _checkpoints(path: Path) -> Iterator[SqliteSaver]:
     with closing(sqlite3.connect(path, check_same_thread=False)) as connection:
-        yield SqliteSaver(connection)
+        yield keep_newest(SqliteSaver(connection))
 
 
 @contextmanager
