@@ -31,6 +31,7 @@ from agent.observe import Observer, run_facts
 from agent.operators import Operators
 from agent.outcome import Outcome
 from agent.preparation import Prepared, prepare
+from agent.pruned_checkpoints import keep_newest
 from agent.report import write_report
 from agent.run_directory import RunDirectory, RunDirectoryError
 from agent.settings import Settings, SettingsError, make_settings
@@ -112,7 +113,7 @@ def carry_out(settings: Settings, run: RunDirectory, view: View, prepared: Prepa
     """Prepare, search, finish. The run's status says how it ended. What was prepared already is left open."""
     given = prepared is not None
     try:
-        prepared = with_founders(prepared or prepare(settings, run.id, view), settings, view)
+        prepared = with_founders(prepared or prepare(settings, run.id, view, run.records), settings, view)
         memory = prepared.bench.memory
         with nullcontext() if given else closing(memory), TraceWriter(run.trace) as trace:
             state = run_search(prepared, settings, run, view, trace)
@@ -161,7 +162,7 @@ def finished(path: Path, output: Path) -> tuple[RunDirectory, Settings]:
 def export(path: Path, candidate: str | None, folder: Path, view: View) -> float:
     """Write one candidate of a finished run as a checkpoint; returns the largest logit difference after reloading."""
     run, settings = finished(path, folder)
-    prepared = prepare(settings, run.id, view)
+    prepared = prepare(settings, run.id, view, run.records)
     with closing(prepared.bench.memory):
         return export_candidate(prepared, settings, run, candidate, folder, view).verified or 0.0
 
@@ -182,7 +183,7 @@ def tasks(path: Path, candidate: str | None, changes: dict[str, Any], view: View
         settings = make_settings({**run.settings, **changes, "tasks": True}).anchored()
         suite = check_tasks(settings)
         if suite is None or not known_on_tasks(outcome, suite, candidate):
-            prepared = with_founders(prepare(settings, run.id, view), settings, view)
+            prepared = with_founders(prepare(settings, run.id, view, run.records), settings, view)
             with closing(prepared.bench.memory):
                 outcome = tasks_afterwards(prepared, settings, run, outcome, candidate, view)
             write_outcome(outcome, run.path)
@@ -267,4 +268,4 @@ def _founder_ids(bench: Workbench) -> list[str]:
 def _checkpoints(path: Path) -> Iterator[SqliteSaver]:
     refuse_link(path)
     with closing(sqlite3.connect(path, check_same_thread=False)) as connection:
-        yield SqliteSaver(connection)
+        yield keep_newest(SqliteSaver(connection))
