@@ -37,6 +37,7 @@ from agent.run_directory import RunDirectory, RunDirectoryError
 from agent.settings import Settings, SettingsError, make_settings
 from agent.speed import keep_with, with_table
 from agent.state import SearchState, first_state
+from agent.strict_checkpoints import StrictSerializer
 from agent.texts import check_tasks, check_text
 from agent.think import Thinker
 from agent.timing import check_engine
@@ -259,7 +260,7 @@ def _founder_ids(bench: Workbench) -> list[str]:
 @contextmanager
 def _checkpoints(path: Path) -> Iterator[SqliteSaver]:
     with closing(sqlite3.connect(path, check_same_thread=False)) as connection:
-        yield SqliteSaver(connection)
+        yield SqliteSaver(connection, serde=StrictSerializer())
 
 
 @contextmanager
