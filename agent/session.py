@@ -38,6 +38,7 @@ from agent.settings import Settings, SettingsError, make_settings
 from agent.speed import keep_with, with_table
 from agent.state import SearchState, first_state
 from agent.stopping import draining
+from agent.strict_checkpoints import StrictSerializer
 from agent.texts import check_tasks, check_text
 from agent.think import Thinker
 from agent.timing import check_engine
@@ -268,4 +269,4 @@ def _founder_ids(bench: Workbench) -> list[str]:
 def _checkpoints(path: Path) -> Iterator[SqliteSaver]:
     refuse_link(path)
     with closing(sqlite3.connect(path, check_same_thread=False)) as connection:
-        yield keep_newest(SqliteSaver(connection))
+        yield keep_newest(SqliteSaver(connection, serde=StrictSerializer()))
