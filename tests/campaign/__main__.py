@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from tests.campaign.kills import Tally
     from tests.campaign.scenarios import World
 
-PARTS = ("kills", "together", "clock", "disk")
+PARTS = ("kills", "together", "clock", "disk", "fuzz", "soak")
 
 
 def parse() -> argparse.Namespace:
@@ -26,6 +26,9 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--sizes", type=int, default=20, help="sizes of a full disk")
     parser.add_argument("--clocks", type=int, default=5, help="runs under a clock that jumps")
     parser.add_argument("--at-once", default="2,4", help="how many runs share a memory at once")
+    parser.add_argument("--inputs", type=int, default=10_000, help="invented inputs of each sort")
+    parser.add_argument("--candidates", type=int, default=5_000, help="candidates of one long run")
+    parser.add_argument("--sort", action="append", help="only these sorts of input")
     parser.add_argument("--seed", type=int, default=0, help="of everything that is drawn")
     parser.add_argument("--brain", default="self", help="of the runs; a scripted one takes half the time")
     parser.add_argument("--scenario", action="append", help="only these commands")
@@ -61,11 +64,19 @@ def main() -> int:
 
 def carried_out(options: argparse.Namespace, world: World) -> Iterator[tuple[str, Tally]]:
     """The parts that are asked for, one after another, with what came of each."""
-    from tests.campaign import disk, kills, together
+    from tests.campaign import disk, fuzz, kills, soak, together
+    from tests.campaign.inputs import TARGETS
     from tests.campaign.scenarios import SCENARIOS
 
     if options.point:
         yield "one point", kills.repeat(world, options.scenario[0], options.point, say)
+        return
+    if "fuzz" in options.parts:
+        sorts = {name: target for name, target in TARGETS.items() if not options.sort or name in options.sort}
+        yield "fuzz", fuzz.campaign(sorts, options.inputs, options.seed, say)
+    if "soak" in options.parts:
+        yield "soak", soak.campaign(world, options.candidates, say)
+    if not {"kills", "together", "clock", "disk"}.intersection(options.parts):
         return
     whole = kills.survey(world, SCENARIOS["run"])
     if "kills" in options.parts:

@@ -73,10 +73,10 @@ def call(
     words: Sequence[object],
     folder: Path,
     prepare: Callable[[], None] = lambda: None,
-    name: str = "call",
+    patience: float = PATIENCE,
 ) -> Ended:
     """Carry out one command line in a fork; `prepare` is called in it first, to install what shall go wrong."""
-    return wait(begin(words, folder, prepare, name))
+    return wait(begin(words, folder, prepare), patience)
 
 
 @dataclass(frozen=True)
@@ -108,9 +108,9 @@ def begin(
     return Begun(pid, output, errors, start)
 
 
-def wait(begun: Begun) -> Ended:
+def wait(begun: Begun, patience: float = PATIENCE) -> Ended:
     """Wait for its end, and for that of the processes it began."""
-    deadline = begun.start + PATIENCE
+    deadline = begun.start + patience
     hung = False
     while True:
         pid, status = os.waitpid(begun.pid, os.WNOHANG)
@@ -126,7 +126,7 @@ def wait(begun: Begun) -> Ended:
         path.unlink()
     orphans = _orphans(begun.pid)
     if hung:
-        orphans = (f"the command itself, after {PATIENCE:.0f} s", *orphans)
+        orphans = (f"the command itself, after {patience:.0f} s", *orphans)
     return Ended(os.waitstatus_to_exitcode(status), output, errors, seconds, orphans)
 
 
