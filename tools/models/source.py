@@ -21,6 +21,7 @@ from tools.models import checkpoint
 from tools.models.aliases import ALIASES, BUNDLED, names
 from tools.models.bundled import bundled_model
 from tools.models.families import Family
+from tools.models.foreign_code import ADVICE, tokenizer_code
 from tools.models.hub import COMMIT, commit_of, fetch_model
 from tools.models.quiet import quiet
 
@@ -201,10 +202,13 @@ def _model(checked: checkpoint.Checkpoint, device: str, dtype: str) -> Any:
 
 
 def load_tokenizer(folder: Path, trust_remote_code: bool) -> Any:
-    """The tokenizer of a checkpoint folder; TokenizerError when there is none."""
+    """The tokenizer of a checkpoint folder; TokenizerError when there is none, or code in it that nobody trusts."""
     from transformers import AutoTokenizer
 
     checkpoint.check_files(folder)
+    code = None if trust_remote_code else tokenizer_code(folder)
+    if code is not None:  # transformers would take some other class in silence
+        raise TokenizerError(f"the tokenizer in {str(folder)!r} has code of its own ({code}): {ADVICE}")
     try:
         with quiet():
             tokenizer = AutoTokenizer.from_pretrained(
