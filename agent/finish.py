@@ -27,6 +27,7 @@ from agent.outcome import (
     TextRow,
     brain_totals,
     difference,
+    fault_of,
     recalibration_sentence,
     row_of,
     yields,
@@ -113,7 +114,9 @@ def finish(prepared: Prepared, settings: Settings, state: SearchState, run: RunD
             bench.fidelity[0],
             bench.memory.recall(Generation, run=bench.run),
         ),
-        warnings=list(dict.fromkeys([*bench.elastic.warnings, *(refitted.elastic.warnings if refitted else [])])),
+        warnings=list(
+            dict.fromkeys([*bench.elastic.warnings, *(refitted.elastic.warnings if refitted else []), *records.gaps()])
+        ),
         texts=[*text_rows(bench, found), *(refitted.by_text() if refitted else [])],
         recalibration=refitted.facts if refitted else None,
         speed=speed_facts(prepared, settings, found, timed_already(bench)),
@@ -287,6 +290,9 @@ def read_outcome(run: Path) -> Outcome | None:
     if not path.is_file():
         return None
     try:
-        return Outcome.model_validate_json(path.read_text(encoding="utf-8"))
+        outcome = Outcome.model_validate_json(path.read_text(encoding="utf-8"))
+        if fault := fault_of(outcome):
+            raise ValueError(fault)
+        return outcome
     except (OSError, ValueError) as error:
         raise RunDirectoryError(f"{path} is damaged: {str(error).splitlines()[0]}") from error

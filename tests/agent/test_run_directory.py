@@ -190,7 +190,7 @@ def test_a_run_in_use_is_refused_naming_the_process_but_may_be_read(tmp_path):
 def test_a_run_is_free_again_when_its_process_is_killed(tmp_path):
     code = (
         "import sys, pathlib, datetime; from agent.run_directory import RunDirectory\n"
-        "run = RunDirectory.create(pathlib.Path(sys.argv[1]), 'tiny', {}, device='cpu', seed=0)\n"
+        "run = RunDirectory.create(pathlib.Path(sys.argv[1]), 'tiny', {'seed': 0}, device='cpu', seed=0)\n"
         "print(run.path, flush=True); sys.stdin.read()"
     )
     holder = subprocess.Popen(
@@ -237,6 +237,7 @@ def test_no_run_to_be_found_is_said(tmp_path):
     [
         ("settings.toml", b'model = "tiny'),
         ("settings.toml", b"\xff\xfe"),
+        ("settings.toml", b""),
         ("environment.json", b"{"),
         ("environment.json", b"[]"),
     ],
