@@ -39,7 +39,7 @@ from agent.settings import Settings, text_label
 from agent.speed import speed_facts
 from agent.state import SearchState
 from agent.trace import read_trace
-from agent.unseen import FINISH_STEP, compare_unseen
+from agent.unseen import FINISH_STEP, best_unseen, compare_unseen
 from agent.view import View
 from agent.zero_shot import models_of, with_tasks
 from memory.errors import SelfPrunerError
@@ -69,7 +69,7 @@ def finish(prepared: Prepared, settings: Settings, state: SearchState, run: RunD
         unseen = compare_unseen(bench, settings, progress)
     if not unseen:
         view.warn("no candidate could be measured on unseen text; the best of the search is taken")
-    best = min(unseen, key=lambda name: (unseen[name], name)) if unseen else state["best"]
+    best = best_unseen(unseen) or state["best"]
     found = bench.candidate(best).profile
     rows, differences = table(bench, settings, found, view)
     refitted = recalibrated(prepared, settings, found, view)

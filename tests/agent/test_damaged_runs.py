@@ -17,6 +17,9 @@ from agent.run_directory import RunDirectory
 from agent.settings import Settings
 from agent.trace import Act, Judge, Reply, Think, TraceWriter
 from main import main
+from prompts.files import PromptError
+from prompts.templates import PromptSet
+from tools.latency.table import LatencyTableError, read_table
 
 MARKUP = "</title><script>alert(1)</script>"
 DAMAGES = {
@@ -211,3 +214,13 @@ def test_a_pipe_in_the_place_of_a_file_is_not_waited_for(whole, tmp_path, capfd,
     os.mkfifo(run / file)
     for command in ("report", "trace"):
         done([command, run], capfd)
+
+
+def test_brackets_without_end_are_no_latency_table_and_no_prompt_set(tmp_path):
+    (tmp_path / "table.json").write_bytes(DAMAGES["deep"])
+    with pytest.raises(LatencyTableError, match="no latency table, or is damaged"):
+        read_table(tmp_path / "table.json")
+    PromptSet("default").copy_to(tmp_path / "prompts")
+    (tmp_path / "prompts" / "set.toml").write_bytes(b"hints = " + DAMAGES["deep"])
+    with pytest.raises(PromptError, match="set.toml, line 1: syntax error"):
+        PromptSet("default", tmp_path / "prompts").check()

@@ -223,6 +223,16 @@ def test_the_latest_run_is_the_newest_of_any_model(tmp_path):
     assert RunDirectory.latest(tmp_path) == tmp_path / "tiny-20261123-090503-11"
 
 
+def test_an_access_token_on_the_command_line_is_in_no_file_of_the_run(tmp_path, monkeypatch):
+    secret = "hf_AbCdEfGhIjKlMnOpQrStUvWx"
+    monkeypatch.setattr(sys, "argv", ["main.py", "--brain-model", f"x@{secret}", "--seed", "3"])
+    with create(tmp_path) as run:
+        environment = json.loads((run.path / "environment.json").read_text())
+        assert environment["command"] == ["main.py", "--brain-model", "x@[redacted]", "--seed", "3"]
+        for path in run.path.rglob("*"):
+            assert not path.is_file() or secret not in path.read_text()
+
+
 def test_no_run_to_be_found_is_said(tmp_path):
     with pytest.raises(NoRunError, match="there is no run in"):
         RunDirectory.latest(tmp_path)
