@@ -11,7 +11,7 @@ from agent.preparation import budget_for, device_of, dtype_of
 from agent.settings import Settings
 from agent.texts import Wanted, wanted_texts
 from tools.models.outline import ModelOutline, outline
-from tools.models.source import resolve
+from tools.models.source import pinned, resolve
 from tools.pruning.budget import Budget
 
 
@@ -24,6 +24,16 @@ class Target:
     dtype: str
     budget: Budget
     texts: list[Wanted]
+
+
+def at_commit(settings: Settings) -> Settings:
+    """The settings with the commit that the revision of a hub model stands for now, which a resumed run goes on with.
+
+    Raises:
+        SelfPrunerError: an unknown model, or one that the hub does not have.
+    """
+    source = pinned(resolve(settings.model, settings.revision, weights=False))
+    return settings if source.commit is None else settings.model_copy(update={"revision": source.commit})
 
 
 def check_target(settings: Settings, *, weights: bool = True) -> Target:

@@ -31,9 +31,9 @@ from tools.evaluation.tasks.rows import TASKS, TaskName
 from tools.evaluation.tasks.suite import TaskSuite
 from tools.export.card import CardTasks, with_evaluation
 from tools.export.provenance import Provenance, read_provenance
-from tools.export.same_tokens import check_code
 from tools.models.bundled import cache_dir
 from tools.models.checkpoint import digest_of
+from tools.models.foreign_code import check_code
 from tools.models.source import fetched, resolve
 from tools.text.sources import TextUnavailableError, whole_text
 
@@ -274,8 +274,7 @@ class _Job:
                 yield self.figures
 
     def _request(self, rows: str, tasks: Sequence[TaskName], text: str | None) -> Request:
-        wanted, auto = self.wanted, "auto_map" in json.loads((self.folder / "config.json").read_text(encoding="utf-8"))
-        own = self.figures.name == PRUNED and auto
+        wanted = self.wanted
         return Request(
             folder=str(self.folder.resolve()),
             rows=rows,
@@ -285,7 +284,8 @@ class _Job:
             dtype=wanted.dtype,
             device=wanted.device,
             batch=self.wishes.batch or (CPU_BATCH if wanted.device == "cpu" else GPU_BATCH),
-            trust_remote_code=own or self.settings.trust_remote_code,
+            trust_remote_code=self.settings.trust_remote_code,
+            exported=self.figures.name == PRUNED,
             parallelize=wanted.device == "cuda" and torch.cuda.device_count() > 1,
         )
 

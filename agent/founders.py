@@ -130,6 +130,7 @@ def best_known(bench: Workbench, limit: int) -> list[tuple[Profile, str]]:
 
     Fitness compares only within a budget, so runs are taken by how near theirs was, and each gives its best.
     """
+    bench = replace(bench, memory=bench.memory.shared)  # only what is taken becomes the run's own
     runs: dict[str, list[Candidate]] = {}
     for row in bench.memory.recall(Candidate):
         if row.run != bench.run:

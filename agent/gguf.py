@@ -43,7 +43,7 @@ def export_gguf(path: Path, candidate: str | None, file: Path, type: GgufType | 
     if outcome is None:
         raise NotFinishedError(f"the run {path} has no result yet: python main.py resume {path}")
     check_gguf(check_target(settings).outline.model.config)
-    prepared = prepare(settings, run.id, view)
+    prepared = prepare(settings, run.id, view, run.records)
     bench = prepared.bench
     with closing(bench.memory):
         profile = bench.candidate(candidate or outcome.candidate).profile

@@ -21,11 +21,11 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from agent.devices import device_name, device_of, dtype_of, free_memory
+from agent.run_memory import memory_of
 from agent.settings import Settings, SettingsError, text_label
 from agent.texts import read_tasks, read_texts, reporting_key, slope_text
 from agent.timing import engine_name, timing
 from agent.view import View
-from memory.store import Memory
 from tools.evaluation.targets import DenseTargets, TargetsError
 from tools.evaluation.walk import PopulationWalk
 from tools.export.serving import Units, expressible_heads, units_for
@@ -142,8 +142,8 @@ def budget_in_time(settings: Settings, space: Space) -> Budget:
     return JointBudget(space, plain.target_params, TimedSpace(space, table), round(NANOSECONDS * milliseconds))
 
 
-def prepare(settings: Settings, run: str, view: View) -> Prepared:
-    """Make the workbench of the run named `run`."""
+def prepare(settings: Settings, run: str, view: View, records: Path | None = None) -> Prepared:
+    """Make the workbench of the run named `run`, whose own file is `records` where it has a run directory."""
     device = device_of(settings)
     dtype = dtype_of(settings, device)
     cache = settings.cache or cache_dir()
@@ -193,7 +193,8 @@ def prepare(settings: Settings, run: str, view: View) -> Prepared:
         "fitness": digests["fitness"],  # of the whole text: how much of it is measured is up to each run
         "length": settings.sequence_length,
     }
-    memory = Memory(settings.memory_path, named(context), {"model": loaded.name, **context})
+    description = {"model": loaded.name, **context}
+    memory = memory_of(settings.memory_path, run, records, named(context), description, view)
     elsewhere = settings.engine != "torch"  # latencies are timed by another engine than this process
     bench = Workbench(
         elastic=elastic,

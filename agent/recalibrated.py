@@ -111,7 +111,7 @@ def recalibrated_memory(bench: Workbench, profile: Profile) -> Memory:
     """What is remembered of `profile` recalibrated; to be closed."""
     context = recalibrated_context(bench.memory.context, profile)
     description = {"recalibrated": profile.key(), "context": bench.memory.context, "share": SHARE}
-    return Memory(bench.memory.path, context, description)
+    return bench.memory.sibling(context, description)
 
 
 def check_room(elastic: ElasticModel) -> None:

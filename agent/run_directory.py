@@ -25,6 +25,7 @@ from agent.environment import describe
 from agent.flat_toml import dumps
 from agent.run_lock import RunLock
 from memory.errors import SelfPrunerError
+from memory.run_records import RECORDS
 
 Status = Literal["running", "finished", "stopped"]
 
@@ -216,6 +217,11 @@ class RunDirectory:
     def checkpoint(self) -> Path:
         """LangGraph's checkpoints."""
         return self.path / "checkpoint.sqlite"
+
+    @property
+    def records(self) -> Path:
+        """What the run made and measured."""
+        return self.path / RECORDS
 
     @property
     def trace(self) -> Path:

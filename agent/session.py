@@ -22,7 +22,7 @@ from langgraph.runtime import RunControl
 from agent.arms import ARMS
 from agent.atomic import WriteError
 from agent.brains import brain_of, check_brain, counter_of, room_of
-from agent.checks import check_target
+from agent.checks import at_commit, check_target
 from agent.finish import NotFinishedError, export_candidate, finish, read_outcome, tasks_afterwards, write_outcome
 from agent.founders import is_probed, make_founders, probe_uniform, spent_on_probes, with_costs
 from agent.graph import Judgement, build_graph, search
@@ -31,12 +31,14 @@ from agent.observe import Observer, run_facts
 from agent.operators import Operators
 from agent.outcome import Outcome
 from agent.preparation import Prepared, prepare
+from agent.pruned_checkpoints import keep_newest
 from agent.report import write_report
 from agent.run_directory import RunDirectory, RunDirectoryError
 from agent.settings import Settings, SettingsError, make_settings
 from agent.speed import keep_with, with_table
 from agent.state import SearchState, first_state
 from agent.stopping import draining
+from agent.strict_checkpoints import StrictSerializer
 from agent.texts import check_tasks, check_text
 from agent.think import Thinker
 from agent.timing import check_engine
@@ -67,7 +69,7 @@ class Stopped(Exception):
 def start(settings: Settings, view: View) -> tuple[Path, Outcome]:
     """Make a new run and carry it out; returns the run directory and the result."""
     check_engine(settings)
-    settings = with_table(settings.anchored(), view)
+    settings = with_table(at_commit(settings.anchored()), view)
     device = check_target(settings).device  # what no weights could mend leaves no run directory behind
     prompts = PromptSet(settings.prompts_of_arm, settings.prompts)
     prompts.check()
@@ -112,7 +114,7 @@ def carry_out(settings: Settings, run: RunDirectory, view: View, prepared: Prepa
     """Prepare, search, finish. The run's status says how it ended. What was prepared already is left open."""
     given = prepared is not None
     try:
-        prepared = with_founders(prepared or prepare(settings, run.id, view), settings, view)
+        prepared = with_founders(prepared or prepare(settings, run.id, view, run.records), settings, view)
         memory = prepared.bench.memory
         with nullcontext() if given else closing(memory), TraceWriter(run.trace) as trace:
             state = run_search(prepared, settings, run, view, trace)
@@ -161,7 +163,7 @@ def finished(path: Path, output: Path) -> tuple[RunDirectory, Settings]:
 def export(path: Path, candidate: str | None, folder: Path, view: View) -> float:
     """Write one candidate of a finished run as a checkpoint; returns the largest logit difference after reloading."""
     run, settings = finished(path, folder)
-    prepared = prepare(settings, run.id, view)
+    prepared = prepare(settings, run.id, view, run.records)
     with closing(prepared.bench.memory):
         return export_candidate(prepared, settings, run, candidate, folder, view).verified or 0.0
 
@@ -182,7 +184,7 @@ def tasks(path: Path, candidate: str | None, changes: dict[str, Any], view: View
         settings = make_settings({**run.settings, **changes, "tasks": True}).anchored()
         suite = check_tasks(settings)
         if suite is None or not known_on_tasks(outcome, suite, candidate):
-            prepared = with_founders(prepare(settings, run.id, view), settings, view)
+            prepared = with_founders(prepare(settings, run.id, view, run.records), settings, view)
             with closing(prepared.bench.memory):
                 outcome = tasks_afterwards(prepared, settings, run, outcome, candidate, view)
             write_outcome(outcome, run.path)
@@ -267,4 +269,4 @@ def _founder_ids(bench: Workbench) -> list[str]:
 def _checkpoints(path: Path) -> Iterator[SqliteSaver]:
     refuse_link(path)
     with closing(sqlite3.connect(path, check_same_thread=False)) as connection:
-        yield SqliteSaver(connection)
+        yield keep_newest(SqliteSaver(connection, serde=StrictSerializer()))

@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -135,7 +136,8 @@ class TraceWriter:
                 rest = rest[os.write(self._descriptor, rest) :]
             os.fsync(self._descriptor)
         except OSError as error:
-            _cut_torn_line(self._descriptor)
+            with suppress(OSError):  # a disk that fails may refuse this too; the next to open the trace does it then
+                _cut_torn_line(self._descriptor)
             raise TraceError(f"cannot write the trace {self.path}: {error.strerror}") from error
 
     def close(self) -> None:

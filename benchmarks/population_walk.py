@@ -19,7 +19,7 @@ import platform
 import random
 import statistics
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -28,17 +28,17 @@ import torch
 from torch import Tensor
 
 from benchmarks.masked_model import MaskedModel
-from memory.profile import Part, Profile
+from benchmarks.population_work import agreement, flops, generation
+from memory.profile import Profile
 from tools.evaluation.prefixes import PrefixStates
-from tools.evaluation.sharing import WalkCounters, path, trie
+from tools.evaluation.sharing import WalkCounters, trie
 from tools.evaluation.targets import DenseTargets
 from tools.evaluation.walk import PopulationWalk
-from tools.models.families import geometry
 from tools.models.source import load, resolve
 from tools.pruning.budget import Budget
 from tools.pruning.calibration import calibrate
 from tools.pruning.elastic import ElasticModel
-from tools.pruning.operators import mutate, random_profile
+from tools.pruning.operators import random_profile
 from tools.pruning.store import ResidentLayers
 from tools.text.sources import text_source
 from tools.text.tokens import sequences
@@ -66,43 +66,6 @@ class Way:
         self.processor.append(time.process_time() - processor)
         self.peak = max(self.peak, _peak_memory(device) - before)
         return scores
-
-
-def flops(
-    elastic: ElasticModel, profiles: Sequence[Profile], length: int, starts: Mapping[Profile, int]
-) -> tuple[float, float, float, float]:
-    """Multiply-adds a token of the population: alone and sliced, masked, walked, walked from `starts`; with heads."""
-    space, shape = elastic.space, geometry(elastic.model.config)
-
-    def cost(part: Part, width: int) -> float:
-        scores = shape.group_width * length if part == "attention" else 0  # causal: half of length, for QK and for PV
-        return width * (space.unit_params(part) + scores)
-
-    head = len(profiles) * shape.hidden * shape.vocab
-    nodes = [node for sublayer in trie(profiles) for node in sublayer]
-    needed = [node for sublayer in trie(profiles, starts) for node in sublayer]
-    alone = head + sum(node.users * cost(node.part, node.width) for node in nodes)
-    masked = head + sum(node.users * cost(node.part, space.units(node.part)) for node in nodes)
-    walked, continued = (head + sum(cost(node.part, node.width) for node in some) for some in (nodes, needed))
-    return alone, masked, walked, continued
-
-
-def agreement(profiles: Sequence[Profile], earlier: Sequence[Profile]) -> dict[Profile, int]:
-    """Sublayers that each profile has in common with the one of `earlier` that it follows longest."""
-    paths = [path(profile) for profile in earlier]
-
-    def common(own: tuple[int, ...], other: tuple[int, ...]) -> int:
-        return next((at for at, (a, b) in enumerate(zip(own, other, strict=True)) if a != b), len(own))
-
-    return {profile: max(common(path(profile), other) for other in paths) for profile in profiles}
-
-
-def generation(budget: Budget, parents: Sequence[Profile], size: int, rng: random.Random) -> list[Profile]:
-    """Distinct offspring, one level switch from parents on the budget, the parents taken in turn."""
-    children: dict[Profile, None] = {}
-    while len(children) < size:
-        children[mutate(budget, parents[len(children) % len(parents)], rng)] = None
-    return list(children)
 
 
 def _watch_memory(device: torch.device) -> int:

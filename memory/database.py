@@ -172,7 +172,7 @@ def _create(path: Path) -> None:
     except FileExistsError as error:
         raise MemoryAccessError(f"cannot make the memory file {path}: {path.parent} is not a folder") from error
     partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    partial.unlink(missing_ok=True)  # a process with our number may have died here
+    _discard(partial)  # a process with our number may have died here
     try:
         with closing(sqlite3.connect(partial, isolation_level=None)) as connection:
             connection.execute("PRAGMA journal_mode = WAL")  # kept in the file: readers and one writer at a time
@@ -183,7 +183,13 @@ def _create(path: Path) -> None:
     except FileExistsError:
         pass  # another process was first, and its file is as good as ours
     finally:
-        partial.unlink(missing_ok=True)
+        _discard(partial)
+
+
+def _discard(partial: Path) -> None:
+    """Removes a file that was being built, with the logs beside it that SQLite leaves where the disk is full."""
+    for suffix in ("", "-journal", "-wal", "-shm"):
+        partial.with_name(partial.name + suffix).unlink(missing_ok=True)
 
 
 def _migrate(connection: sqlite3.Connection, path: Path) -> None:

@@ -20,7 +20,7 @@ from memory.records import Candidate, Fact, Fitness, Generation, Latency, Score,
 
 Record = TypeVar("Record", Candidate, Score, Slopes, TaskScore, Latency, Generation, Fitness)
 
-_TABLES: dict[type, str] = {
+TABLES: dict[type, str] = {
     Candidate: "candidate",
     Score: "score",
     Slopes: "slopes",
@@ -34,13 +34,14 @@ _TABLES: dict[type, str] = {
 class Memory:
     """What is known in one context; safe for several threads and processes at once."""
 
-    def __init__(self, path: Path, context: str, description: Mapping[str, object]) -> None:
+    def __init__(self, path: Path, context: str, description: Mapping[str, object], *, durable: bool = True) -> None:
         """Opens the file at `path`, making it where there is none.
 
         Args:
             path: the memory file, shared by runs.
             context: digest of everything that makes scores comparable.
             description: the same in words, for a person who looks into the file; JSON values.
+            durable: whether every record is forced to the disk; a copy that can be made again need not be.
 
         Raises:
             MemoryFileError: the file is not a memory, is corrupt, too new, locked, or cannot be written.
@@ -50,10 +51,21 @@ class Memory:
         self._lock = threading.RLock()
         self._connection = connect(self.path)
         try:
+            if not durable:
+                self._connection.execute("PRAGMA synchronous = NORMAL")
             self._write([("INSERT OR IGNORE INTO context VALUES (?, ?)", [context, json.dumps(dict(description))])])
         except BaseException:
             self.close()
             raise
+
+    @property
+    def shared(self) -> Memory:
+        """What all runs know: this memory itself, unless it is a run's own."""
+        return self
+
+    def sibling(self, context: str, description: Mapping[str, object]) -> Memory:
+        """The same files in another context; to be closed."""
+        return Memory(self.path, context, description)
 
     def record(self, *facts: Fact) -> None:
         """Writes facts, all or none; recording the same fact again changes nothing.
@@ -98,7 +110,7 @@ class Memory:
         sort = [f'"{name.removeprefix("-")}" {"DESC" if name[0] == "-" else "ASC"} NULLS LAST' for name in orders]
         sort.append("profile, sequences" if kind is Fitness else "rowid")
         selected = ", ".join(f'"{name}"' for name in names)
-        sql = f"SELECT {selected} FROM {_TABLES[kind]} WHERE {' AND '.join(where)} ORDER BY {', '.join(sort)} LIMIT ?"
+        sql = f"SELECT {selected} FROM {TABLES[kind]} WHERE {' AND '.join(where)} ORDER BY {', '.join(sort)} LIMIT ?"
         with self._lock, faults_in_words(self.path):
             rows = self._connection.execute(sql, [*values, -1 if limit is None else limit]).fetchall()
         return [_record(kind, row) for row in rows]
@@ -130,18 +142,26 @@ class Memory:
                 raise
 
 
-def _insert(kind: type[Fact]) -> str:
-    """The idempotent insert of one kind of fact."""
+def columns(kind: type[Fact]) -> str:
+    """The columns of one kind of fact, as SQL names them."""
+    return ", ".join(("context", *(f'"{field.name}"' for field in fields(kind))))
+
+
+def upsert(kind: type[Fact], table: str, rows: str) -> str:
+    """The idempotent insert of facts of one kind: SQL that writes `rows`, a VALUES or a SELECT, to `table`."""
     names = [field.name for field in fields(kind)]
-    columns = ", ".join(f'"{name}"' for name in names)
-    places = ", ".join("?" * (len(names) + 1))
     key = ", ".join(("context", *kind.key))
     update = "UPDATE SET " + ", ".join(f'"{name}" = excluded."{name}"' for name in names if name not in kind.key)
     if kind in (Score, TaskScore):
-        update += f" WHERE {_TABLES[kind]}.error IS NOT NULL"
+        update += f" WHERE {TABLES[kind]}.error IS NOT NULL"
     elif kind in (Latency, Slopes):
         update = "NOTHING"
-    return f"INSERT INTO {_TABLES[kind]} (context, {columns}) VALUES ({places}) ON CONFLICT ({key}) DO {update}"
+    return f"INSERT INTO {table} ({columns(kind)}) {rows} ON CONFLICT ({key}) DO {update}"
+
+
+def _insert(kind: type[Fact]) -> str:
+    places = ", ".join("?" * (len(fields(kind)) + 1))
+    return upsert(kind, TABLES[kind], f"VALUES ({places})")
 
 
 _INSERTS = {kind: _insert(kind) for kind in get_args(Fact)}

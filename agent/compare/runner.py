@@ -30,13 +30,13 @@ from agent.outcome import Outcome
 from agent.preparation import Prepared, budget_of, device_of, measuring, prepare
 from agent.run_directory import NoRunError, RunDirectory
 from agent.run_lock import RunLock
+from agent.run_memory import memory_of
 from agent.session import Stopped, carry_out, with_founders
 from agent.settings import Settings, text_label
 from agent.view import View
 from memory.errors import SelfPrunerError
 from memory.no_links import refuse_link
 from memory.records import Score
-from memory.store import Memory
 from prompts.templates import PromptSet
 from tools.pruning.operators import uniform
 from tools.workbench import FITNESS
@@ -97,7 +97,9 @@ def one(comparison: Comparison, planned: PlannedRun, shared: Prepared, view: Vie
     with (
         held(folder),
         opened(folder, settings) as run,
-        closing(Memory(folder / "memory.sqlite", shared.bench.memory.context, description)) as memory,
+        closing(
+            memory_of(settings.memory_path, run.id, run.records, shared.bench.memory.context, description, view)
+        ) as memory,
     ):
         bench = replace(
             shared.bench,

@@ -12,6 +12,7 @@ from agent.facts import eligible
 from agent.graph import Judgement, build_graph, search
 from agent.observe import Observer, run_facts
 from agent.operators import Operators
+from agent.pruned_checkpoints import keep_newest
 from agent.think import Thinker
 from agent.trace import Act, Think
 from memory.records import Candidate, Generation, Score, Slopes
@@ -39,7 +40,7 @@ class Search:
         self.checkpoint = path / f"{run}.sqlite"
         self.connection = sqlite3.connect(self.checkpoint, check_same_thread=False)
         judge = Judgement(self.bench, self.settings, self.trace)
-        self.graph = build_graph(self.bench, thinker, judge, SqliteSaver(self.connection))
+        self.graph = build_graph(self.bench, thinker, judge, keep_newest(SqliteSaver(self.connection)))
 
     def trace(self, record):
         self.see(record)

@@ -81,6 +81,22 @@ def test_a_torn_first_line_longer_than_a_block_is_cut_off(path):
     assert read_trace(path) == [ACT]
 
 
+@pytest.mark.parametrize("torn", [65_535, 65_536, 65_537, 131_072])
+def test_a_torn_line_as_long_as_the_blocks_that_are_searched_takes_no_whole_line_with_it(path, torn):
+    write(path, THINK, ACT)
+    whole = path.read_bytes()
+    path.write_bytes(whole + b"x" * torn)
+    write(path, JUDGE)
+    assert path.read_bytes().startswith(whole)
+    assert read_trace(path) == [THINK, ACT, JUDGE]
+
+
+def test_a_trace_of_one_torn_byte_begins_anew(path):
+    path.write_bytes(b"{")
+    write(path, ACT)
+    assert read_trace(path) == [ACT]
+
+
 @pytest.mark.parametrize(
     "line",
     [
@@ -157,6 +173,56 @@ def test_a_full_disk_leaves_the_trace_as_it_was(path, monkeypatch):
         assert path.read_bytes() == before
         writer.write(JUDGE)
     assert read_trace(path) == [THINK, JUDGE]
+
+
+def test_a_disk_that_fails_altogether_is_said_and_the_torn_line_is_cut_later(path, monkeypatch):
+    write_some = os.write
+
+    def fail(*_):
+        raise OSError(5, "Input/output error")
+
+    with TraceWriter(path) as writer:
+        writer.write(THINK)
+        monkeypatch.setattr(os, "write", lambda descriptor, data: write_some(descriptor, data[:10]))
+        monkeypatch.setattr(os, "fsync", fail)
+        monkeypatch.setattr(os, "ftruncate", fail)
+        with pytest.raises(TraceError, match=r"cannot write the trace .*trace\.jsonl: Input/output error"):
+            writer.write(ACT)
+        monkeypatch.undo()
+    path.write_bytes(path.read_bytes()[:-3])
+    write(path, JUDGE)
+    assert read_trace(path) == [THINK, JUDGE]
+
+
+def test_a_record_is_forced_to_the_disk_before_it_counts(path, monkeypatch):
+    forced, force = [], os.fsync
+    monkeypatch.setattr(os, "fsync", lambda descriptor: (force(descriptor), forced.append(path.read_bytes()))[0])
+    with TraceWriter(path) as writer:
+        for count, record in enumerate((THINK, ACT), start=1):
+            writer.write(record)
+            assert len(forced) == count and forced[-1] == path.read_bytes()
+
+
+def test_a_closed_trace_takes_no_more(path):
+    with TraceWriter(path) as writer:
+        writer.write(THINK)
+    with pytest.raises(TraceError, match="cannot write the trace"):
+        writer.write(ACT)
+    assert read_trace(path) == [THINK]
+
+
+def test_a_record_is_not_changed_after_it_was_made():
+    with pytest.raises(ValueError, match="frozen"):
+        JUDGE.stop = "patience"
+
+
+def test_what_a_record_does_not_say_counts_as_nothing():
+    think = Think(step=1, generation=0, prompt="")
+    assert think.input_tokens == think.output_tokens == think.cached_tokens == 0
+    assert think.decode_steps == think.forced_tokens == think.seconds == 0
+    assert not think.fallback and think.error is None and think.replies == ()
+    act = Act(step=1, call=0, tool="evaluate", arguments={})
+    assert act.repair == act.tokens == act.seconds == 0 and act.result is act.error is None
 
 
 def test_no_trace_and_no_permission_are_said(tmp_path):

@@ -3,6 +3,8 @@
 import os
 import shutil
 import sqlite3
+import subprocess
+import sys
 import tempfile
 from contextlib import closing
 from pathlib import Path
@@ -22,6 +24,7 @@ from memory.profile import Profile
 from memory.records import Fitness, Score, Slopes, TaskScore
 from memory.store import Memory
 
+ROOT = Path(__file__).parents[2]
 VERSION_1 = """
 CREATE TABLE context (context TEXT PRIMARY KEY, description TEXT NOT NULL) STRICT;
 CREATE TABLE candidate (
@@ -222,6 +225,19 @@ def test_a_file_system_without_links_leaves_nothing_behind(tmp_path, monkeypatch
     monkeypatch.setattr(os, "link", refuse)
     with pytest.raises(MemoryAccessError, match="cannot make the memory file .*Operation not permitted"):
         open_memory(tmp_path / "memory.sqlite")
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("room", [4096, 20_000, 40_000])
+def test_a_disk_that_is_full_before_the_memory_is_made_leaves_nothing_behind(tmp_path, room):
+    code = (
+        "import resource, sys; from pathlib import Path; from memory.store import Memory; "
+        f"resource.setrlimit(resource.RLIMIT_FSIZE, ({room}, resource.RLIM_INFINITY)); "
+        "Memory(Path(sys.argv[1]), 'context', {})"
+    )
+    words = [sys.executable, "-c", code, str(tmp_path / "memory.sqlite")]
+    ended = subprocess.run(words, capture_output=True, text=True, env=os.environ | {"PYTHONPATH": str(ROOT)})
+    assert "MemoryAccessError: the disk failed" in ended.stderr
     assert list(tmp_path.iterdir()) == []
 
 

@@ -7,10 +7,9 @@ again beside its dense model.
 from __future__ import annotations
 
 import json
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Literal
-
-from pydantic import BaseModel, ConfigDict, ValidationError
 
 from memory.errors import SelfPrunerError
 from memory.profile import Profile
@@ -24,10 +23,9 @@ class ProvenanceError(SelfPrunerError):
     """The file is not what an export writes."""
 
 
-class Provenance(BaseModel):
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Provenance:
     """Where a checkpoint comes from."""
-
-    model_config = ConfigDict(frozen=True)
 
     format: Literal[1] = 1
     model: str  # the dense model, as --model takes it
@@ -61,7 +59,8 @@ def provenance_of(card: CardFacts, profile: Profile, space: Space) -> Provenance
 
 def write_provenance(folder: Path, provenance: Provenance) -> None:
     """Write the file in `folder`."""
-    (folder / PROVENANCE_FILE).write_text(provenance.model_dump_json(indent=1) + "\n", encoding="utf-8")
+    text = json.dumps(asdict(provenance), indent=1, ensure_ascii=False)
+    (folder / PROVENANCE_FILE).write_text(text + "\n", encoding="utf-8")
 
 
 def read_provenance(folder: Path) -> Provenance | None:
@@ -70,11 +69,13 @@ def read_provenance(folder: Path) -> Provenance | None:
     Raises:
         ProvenanceError: it is damaged, or of another version.
     """
+    from pydantic import TypeAdapter, ValidationError  # what writes the file does without
+
     path = folder / PROVENANCE_FILE
     if not path.is_file():
         return None
     try:
-        return Provenance.model_validate(json.loads(path.read_text(encoding="utf-8")))
+        return TypeAdapter(Provenance).validate_python(json.loads(path.read_text(encoding="utf-8")))
     except ValidationError as error:
         fault = error.errors()[0]
         place = ".".join(map(str, fault["loc"]))

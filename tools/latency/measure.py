@@ -86,14 +86,14 @@ def smaller_model(elastic: ElasticModel, profile: Profile) -> PreTrainedModel:
         with elastic.store.layer(index) as layer:
             empty = decoder.layers[index]
             for name, parameter in layer.named_parameters():
-                _put(empty, name, parameter)
+                put(empty, name, parameter)
             for part in PARTS:
                 for name, tensor in elastic.block_weights(index, part, profile.widths(part)[index]).items():
-                    _put(empty, f"{BLOCKS[part]}.{name}", tensor.contiguous())
+                    put(empty, f"{BLOCKS[part]}.{name}", tensor.contiguous())
     return smaller
 
 
-def _put(layer: nn.Module, name: str, tensor: Tensor) -> None:
+def put(layer: nn.Module, name: str, tensor: Tensor) -> None:
     """Set one parameter of a decoder layer, whatever the size of the one it had."""
     owner, _, leaf = name.rpartition(".")
     module = layer.get_submodule(owner)
@@ -150,18 +150,18 @@ def in_turn(
     prompt = prompt.to(reference.device)
     models = (reference, model)
     for one in models:
-        _request(one, prompt, min(2, decode_tokens))
+        request(one, prompt, min(2, decode_tokens))
     dense: list[Timing] = []
     candidate: list[Timing] = []
     for repeat in range(repeats):
         sides = [(models[0], dense), (models[1], candidate)]
         for one, timings in sides if repeat % 2 == 0 else reversed(sides):
-            timings.append(_request(one, prompt, decode_tokens))
+            timings.append(request(one, prompt, decode_tokens))
     return report_of(dense, candidate, prompt_tokens, decode_tokens, batch)
 
 
 @torch.no_grad()
-def _request(model: PreTrainedModel, prompt: Tensor, decode_tokens: int) -> Timing:
+def request(model: PreTrainedModel, prompt: Tensor, decode_tokens: int) -> Timing:
     """Seconds to read `prompt` [batch, length] and then to generate `decode_tokens` more tokens greedily."""
     start = _now(prompt.device)
     output = model(prompt, use_cache=True, logits_to_keep=1)

@@ -44,19 +44,19 @@ def random_model(
     with torch.device("meta"):
         model: Any = getattr(transformers, family_of(config).architecture)(config)
         for layer, (groups, channels) in zip(model.get_decoder().layers, layers, strict=True):
-            _resize(layer, groups * shape.group_width, groups * shape.head_dim, channels)
+            resize(layer, groups * shape.group_width, groups * shape.head_dim, channels)
     model = model.to(dtype).to_empty(device=device)
     generator = torch.Generator(device).manual_seed(seed)
     some = torch.empty(NUMBERS, dtype=dtype, device=device).uniform_(-0.02, 0.02, generator=generator)
     for parameter in model.parameters():
-        _fill(parameter, some)
+        fill(parameter, some)
     decoder = model.get_decoder()
     decoder.rotary_emb = type(decoder.rotary_emb)(config=config).to(device)  # its buffers are no weights
     model.tie_weights()
     return model.eval().requires_grad_(False)
 
 
-def _fill(parameter: torch.Tensor, some: torch.Tensor) -> None:
+def fill(parameter: torch.Tensor, some: torch.Tensor) -> None:
     """The same random numbers over and over: as dense as real weights, and made as fast as memory is written."""
     flat = parameter.view(-1)
     whole = len(flat) // len(some) * len(some)
@@ -64,7 +64,7 @@ def _fill(parameter: torch.Tensor, some: torch.Tensor) -> None:
     flat[whole:].copy_(some[: len(flat) - whole])
 
 
-def _resize(layer: Any, queries: int, keys: int, channels: int) -> None:
+def resize(layer: Any, queries: int, keys: int, channels: int) -> None:
     """Give one layer projections of other widths."""
     attention, mlp = layer.self_attn, layer.mlp
     for module, name, rows, columns in (

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import io
+import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from fnmatch import fnmatch
@@ -20,6 +21,7 @@ from tools.models.quiet import quiet
 Progress = Callable[[int, int], None]
 TOKENIZER = ("tokenizer*", "vocab*", "merges.txt", "special_tokens_map.json", "added_tokens.json", "*.model", "*.jinja")
 WEIGHTS = (checkpoint.INDEX, checkpoint.WEIGHTS, "model-*.safetensors")
+COMMIT = re.compile("[0-9a-f]{40}")
 WANTED = ("config.json", "generation_config.json", *TOKENIZER, *WEIGHTS)
 
 
@@ -63,6 +65,27 @@ def fetch_model(repo: str, revision: str | None = None, progress: Progress | Non
     if progress:
         progress(total, total)  # files that were there already are in no bar
     return Path(folder)
+
+
+def commit_of(repo: str, revision: str | None = None) -> str:
+    """The commit that a revision of a hub model stands for now; without network, at the time of the copy fetched last.
+
+    Args:
+        repo: hub id, `org/name`.
+        revision: branch, tag or commit; None for the main branch.
+
+    Raises:
+        HubError: as in `fetch_model`, and for a model without config.json.
+    """
+    with quiet(), _explained(repo, revision):
+        try:  # by its name, so that the cache notes what it stood for and it is found again without network
+            config = huggingface_hub.hf_hub_download(repo, "config.json", revision=revision)
+        except hub_errors.RemoteEntryNotFoundError as error:
+            raise HubError(f"the hub's {repo!r} has no config.json: it is no model that can be pruned") from error
+    commit = Path(config).parent.name  # the cache keeps files by commit
+    if not COMMIT.fullmatch(commit):
+        raise HubError(f"the hub's cache keeps {repo!r} in {config}, which does not say of which commit it is")
+    return commit
 
 
 def fetch_outline(

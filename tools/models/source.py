@@ -9,19 +9,28 @@ from __future__ import annotations
 import difflib
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
+
+from huggingface_hub.errors import StrictDataclassError
+from safetensors import SafetensorError
 
 from memory.errors import SelfPrunerError
 from tools.models import checkpoint
 from tools.models.aliases import ALIASES, BUNDLED, names
 from tools.models.bundled import bundled_model
 from tools.models.families import Family
-from tools.models.hub import fetch_model
+from tools.models.foreign_code import ADVICE, tokenizer_code
+from tools.models.hub import COMMIT, commit_of, fetch_model
 from tools.models.quiet import quiet
 
 DTYPES = ("auto", "float32", "bfloat16", "float16")
+# What the libraries raise for files whose values make no sense.
+SENSELESS = (
+    *(OSError, ValueError, TypeError, LookupError, AttributeError, ArithmeticError, AssertionError),
+    *(StrictDataclassError, SafetensorError),
+)
 HUB_ID = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*")
 
 
@@ -50,6 +59,11 @@ class ModelSource:
     location: str  # the folder, or the hub id; empty for the bundled model
     revision: str | None = None
 
+    @property
+    def commit(self) -> str | None:
+        """The commit, where the revision is one; None for a branch or tag, a folder and the bundled model."""
+        return self.revision if self.revision is not None and COMMIT.fullmatch(self.revision) else None
+
 
 @dataclass(frozen=True, slots=True)
 class LoadedModel:
@@ -60,6 +74,7 @@ class LoadedModel:
     name: str  # as in file names and reports
     family: Family
     fingerprint: str  # hex digest of config and weights, equal for equal checkpoints
+    commit: str | None = None  # of a hub model, whatever revision was asked for
 
 
 def resolve(name: str, revision: str | None = None, weights: bool = True) -> ModelSource:
@@ -96,6 +111,17 @@ def resolve(name: str, revision: str | None = None, weights: bool = True) -> Mod
     return source
 
 
+def pinned(source: ModelSource) -> ModelSource:
+    """A hub model at the commit that its revision stands for now, so that a branch that moves later changes nothing.
+
+    Raises:
+        HubError: the hub does not know it, or cannot be reached and no copy was fetched before.
+    """
+    if source.kind != "hub" or source.commit is not None:
+        return source
+    return replace(source, revision=commit_of(source.location, source.revision))
+
+
 def load(
     source: ModelSource,
     *,
@@ -124,11 +150,12 @@ def load(
     """
     if dtype not in DTYPES:
         raise UnknownDtypeError(f"unknown dtype {dtype!r}; it must be one of {', '.join(DTYPES)}")
+    source = pinned(source)
     folder = fetched(source, trust_remote_code=trust_remote_code, cache=cache, progress=progress)
     checked = checkpoint.inspect(folder)
     tokenizer = load_tokenizer(folder, trust_remote_code)
     model = _model(checked, device, dtype)
-    return LoadedModel(model, tokenizer, source.name, checked.family, checkpoint.fingerprint(checked))
+    return LoadedModel(model, tokenizer, source.name, checked.family, checkpoint.fingerprint(checked), source.commit)
 
 
 def fetched(
@@ -150,17 +177,23 @@ def _model(checked: checkpoint.Checkpoint, device: str, dtype: str) -> Any:
     """The model on `device`, every one of its weights from the checkpoint."""
     import transformers
 
-    with quiet():
-        model, report = getattr(transformers, checked.family.architecture).from_pretrained(
-            checked.folder,
-            dtype=dtype,
-            device_map={"": device},
-            attn_implementation="sdpa",
-            use_safetensors=True,
-            local_files_only=True,
-            output_loading_info=True,
-            ignore_mismatched_sizes=True,  # reported below, in a sentence
-        )
+    try:
+        with quiet():
+            model, report = getattr(transformers, checked.family.architecture).from_pretrained(
+                checked.folder,
+                dtype=dtype,
+                device_map={"": device},
+                attn_implementation="sdpa",
+                use_safetensors=True,
+                local_files_only=True,
+                output_loading_info=True,
+                ignore_mismatched_sizes=True,  # reported below, in a sentence
+            )
+    except SENSELESS as error:
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise checkpoint.NotACheckpointError(
+            f"no model can be made of {str(checked.folder)!r}: {reason[:300]}"
+        ) from error
     missing, mismatched = sorted(report["missing_keys"]), sorted(report["mismatched_keys"])
     if missing or mismatched:  # transformers fills these with random numbers
         what = f"lacks the tensor {missing[0]!r}" if missing else f"has the wrong shape for {mismatched[0][0]!r}"
@@ -169,13 +202,21 @@ def _model(checked: checkpoint.Checkpoint, device: str, dtype: str) -> Any:
 
 
 def load_tokenizer(folder: Path, trust_remote_code: bool) -> Any:
-    """The tokenizer of a checkpoint folder; TokenizerError when there is none."""
+    """The tokenizer of a checkpoint folder; TokenizerError when there is none, or code in it that nobody trusts."""
     from transformers import AutoTokenizer
 
+    checkpoint.check_files(folder)
+    code = None if trust_remote_code else tokenizer_code(folder)
+    if code is not None:  # transformers would take some other class in silence
+        raise TokenizerError(f"the tokenizer in {str(folder)!r} has code of its own ({code}): {ADVICE}")
     try:
         with quiet():
-            return AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=trust_remote_code)
-    except (OSError, ValueError, KeyError, TypeError, ImportError) as error:
+            tokenizer = AutoTokenizer.from_pretrained(
+                folder, local_files_only=True, trust_remote_code=trust_remote_code
+            )
+            tokenizer("A word.")  # some damage shows only now
+            return tokenizer
+    except (*SENSELESS, ImportError, RecursionError) as error:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise TokenizerError(f"{str(folder)!r} has no tokenizer that can be loaded: {reason}") from error
 

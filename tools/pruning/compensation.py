@@ -201,6 +201,7 @@ class Compensator:
         self.damping = damping
         self.remember_factors = remember_factors
         self.warnings: list[str] = []
+        self.factorisations = 0  # Gram matrices factored so far, the same ones again included
         self.memo = MemoryBound(memory)
 
     def for_one_profile(self) -> Compensator:
@@ -285,6 +286,7 @@ class Compensator:
         return self.memo.get(place, lambda: self._factorise(place, weight, features()))
 
     def _factorise(self, place: tuple[int, Part], weight: Tensor, features: Features) -> Factor:
+        self.factorisations += 1
         factor = factorise(weight, features.gram, self.damping, features.carried)
         if factor.damping > self.damping:
             layer, part = place

@@ -97,6 +97,11 @@ class ElasticModel:
         return self._compensator.warnings
 
     @property
+    def factorisations(self) -> int:
+        """Gram matrices that were factored so far; one that was forgotten and made again counts again."""
+        return self._compensator.factorisations
+
+    @property
     def damping(self) -> float:
         """Of the least-squares refit, as a share of the mean Gram diagonal."""
         return self._compensator.damping

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import difflib
 import gzip
+import hashlib
 import io
 import json
 import re
@@ -31,7 +32,9 @@ Progress = Callable[[int, int], None]
 
 BUNDLED = ("passages", "papers")
 NAMES = (*BUNDLED, "wikitext2", "c4")
-WIKITEXT = ("ggml-org/ci", "wikitext-2-raw-v1.zip", "main")  # the raw files; the data set proper has parquet only
+# The archive of the raw files as it was first published; the data set proper has parquet only.
+WIKITEXT = ("ggml-org/ci", "wikitext-2-raw-v1.zip", "927b3642933080f1b0e811e2f916e14c292992f9")
+WIKITEXT_SHA256 = "ef7edb566e3e2b2d31b29c1fdb0c89a4cc683597484c3dc2517919c615435a11"
 WIKITEXT_MEMBERS: dict[Part, str] = {
     "calibration": "wikitext-2-raw/wiki.train.raw",
     "fitness": "wikitext-2-raw/wiki.valid.raw",
@@ -169,13 +172,17 @@ def _wikitext2(part: Part, progress: Progress | None) -> tuple[str, ...]:
 
 
 def _wikitext2_split(part: Part, progress: Progress | None) -> str:
-    """One split of WikiText-2 raw, the official file."""
+    """One split of WikiText-2 raw, the official file: of an archive with the very hash, or of none."""
     repo, filename, revision = WIKITEXT
     path = _fetch("wikitext2", repo, filename, revision, progress)
     try:
+        with open(path, "rb") as archive:
+            found = hashlib.file_digest(archive, "sha256").hexdigest()
+        if found != WIKITEXT_SHA256:
+            raise _unavailable("wikitext2", f"{path} has the sha256 {found}, it must be {WIKITEXT_SHA256}")
         with zipfile.ZipFile(path) as opened:
             return opened.read(WIKITEXT_MEMBERS[part]).decode()
-    except (zipfile.BadZipFile, KeyError, UnicodeDecodeError) as error:
+    except (OSError, zipfile.BadZipFile, KeyError, UnicodeDecodeError) as error:
         raise _unavailable("wikitext2", f"{filename} in {repo} is not what it was ({error})") from error
 
 

@@ -78,7 +78,7 @@ def test_dense_and_candidate_are_timed_in_turn_after_a_warm_up(
         slow = 2.0 if model is elastic.model else 1.0
         return module.Timing(prefill=slow, decode=4 * slow + 0 * next(clock))
 
-    monkeypatch.setattr(module, "_request", request)
+    monkeypatch.setattr(module, "request", request)
     report = measure(elastic, PROFILE, prompt_tokens=8, decode_tokens=4, batch=3, repeats=3)
     assert asked == [True, False, True, False, False, True, True, False]
     assert (report.prefill_ms, report.decode_ms, report.tokens_per_second) == (1000.0, 1000.0, 3.0)

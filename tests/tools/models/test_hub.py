@@ -8,15 +8,21 @@ import huggingface_hub
 import pytest
 from huggingface_hub import errors
 
+from agent import session
+from agent.run_directory import RunDirectory
+from agent.settings import make_settings
+from agent.view import View
 from tests.tiny import tiny_folder, tiny_model
 from tools.models.checkpoint import PickleRefusedError, QuantisedModelError
 from tools.models.families import UnsupportedFamilyError
 from tools.models.hub import HubError, _reporting, fetch_dataset_file, fetch_model
-from tools.models.source import load, resolve
+from tools.models.source import load, pinned, resolve
+
+COMMIT = "0123456789abcdef" * 2 + "c0ffee42"
 
 
 class Hub:
-    """A hub with one repository in a folder; remembers what was fetched."""
+    """A hub with one repository in a folder, named by its commit as in the cache; remembers what was fetched."""
 
     def __init__(self, folder, monkeypatch):
         self.folder, self.fetched = folder, []
@@ -29,7 +35,7 @@ class Hub:
         assert files_metadata
         files = [path for path in self.folder.rglob("*") if path.is_file()]
         siblings = [SimpleNamespace(rfilename=str(f.relative_to(self.folder)), size=f.stat().st_size) for f in files]
-        return SimpleNamespace(sha="c0ffee", siblings=siblings)
+        return SimpleNamespace(sha=self.folder.name, siblings=siblings)
 
     def download(self, repo, filename, *, revision=None, repo_type=None, local_files_only=False):
         if local_files_only and filename not in self.fetched:
@@ -49,12 +55,12 @@ class Hub:
 
 @pytest.fixture(scope="module")
 def original(tmp_path_factory):
-    return tiny_folder(tmp_path_factory.mktemp("hub") / "repository")
+    return tiny_folder(tmp_path_factory.mktemp("hub") / COMMIT)
 
 
 @pytest.fixture
 def repository(original, tmp_path):
-    folder = shutil.copytree(original, tmp_path / "repository")
+    folder = shutil.copytree(original, tmp_path / COMMIT)
     unwanted = ("pytorch_model.bin", "consolidated.safetensors", "original/params.json", "README.md")
     for name in (*unwanted, "tokenization_x.py"):
         (folder / name).parent.mkdir(exist_ok=True)
@@ -97,6 +103,73 @@ def test_shards_are_fetched_with_their_index(tmp_path, monkeypatch):
 def test_an_alias_is_loaded_from_the_hub(repository, monkeypatch):
     Hub(repository, monkeypatch)
     assert load(resolve("llama-2-7b"), device="cpu", dtype="auto").name == "llama-2-7b"
+
+
+class MovingHub(Hub):
+    """A hub whose branch `main` stands for one commit after another, each a folder of the first one's parent."""
+
+    def at(self, revision):
+        known = self.folder.parent / (self.folder.name if revision in (None, "main") else revision)
+        if not known.is_dir():
+            raise http_error(errors.RevisionNotFoundError)
+        return known
+
+    def info(self, repo, revision=None, files_metadata=False):
+        siblings = [SimpleNamespace(rfilename=f.name, size=f.stat().st_size) for f in self.at(revision).iterdir()]
+        return SimpleNamespace(siblings=siblings)
+
+    def download(self, repo, filename, *, revision=None, local_files_only=False):
+        if not (self.at(revision) / filename).is_file():
+            raise http_error(errors.RemoteEntryNotFoundError)
+        return str(self.at(revision) / filename)
+
+    def snapshot(self, repo, *, revision, **options):
+        return str(self.at(revision))
+
+    def move(self):
+        """A commit with other weights, to which `main` moves; returns it."""
+        later = self.folder.parent / self.folder.name[::-1]
+        tiny_folder(later, seed=1)
+        self.folder = later
+        return later.name
+
+
+def test_a_branch_is_resolved_to_its_commit_which_stays_though_the_branch_moves(repository, monkeypatch):
+    hub = MovingHub(repository, monkeypatch)
+    assert resolve("org/name").commit is None and resolve(str(repository)).commit is None
+    early = pinned(resolve("org/name", "main"))
+    before = load(early, device="cpu", dtype="auto")
+    later = hub.move()
+    assert early.commit == COMMIT and pinned(early) == early
+    again = load(early, device="cpu", dtype="auto")
+    now = load(resolve("org/name"), device="cpu", dtype="auto")
+    assert (before.commit, again.commit, now.commit) == (COMMIT, COMMIT, later)
+    assert before.fingerprint == again.fingerprint != now.fingerprint
+    assert load(resolve(str(repository)), device="cpu", dtype="auto").commit is None
+
+
+def test_a_run_writes_down_the_commit_and_goes_on_with_it(repository, tmp_path, monkeypatch):
+    hub, seen = MovingHub(repository, monkeypatch), []
+
+    def carry_out(settings, run, view):
+        loaded = load(resolve(settings.model, settings.revision), device="cpu", dtype="auto")
+        seen.append((settings.revision, loaded.commit, loaded.fingerprint))
+
+    monkeypatch.setattr(session, "carry_out", carry_out)
+    asked = {"model": "org/name", "mlp_unit": 8, "runs": tmp_path / "runs", "memory": tmp_path / "memory.sqlite"}
+    path, _ = session.start(make_settings(asked), View())
+    hub.move()
+    session.resume(path, View())
+    assert RunDirectory.open(path).settings["revision"] == COMMIT
+    assert len(set(seen)) == 1 and seen[0][:2] == (COMMIT, COMMIT)
+
+
+def test_a_repository_without_config_is_one_sentence(repository, monkeypatch):
+    MovingHub(repository, monkeypatch)
+    (repository / "config.json").unlink()
+    with pytest.raises(HubError, match=r"'org/name' has no config\.json") as caught:
+        pinned(resolve("org/name"))
+    assert "\n" not in str(caught.value)
 
 
 def test_pickles_are_refused_before_any_download(repository, monkeypatch):

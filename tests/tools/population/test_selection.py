@@ -29,6 +29,11 @@ def test_four_survivors_of_seven_choose_from_the_best_and_three_pairs() -> None:
     assert brackets(list("1234567"), 4) == [["1"], ["2", "3"], ["4", "5"], ["6", "7"]]
 
 
+def test_a_place_chooses_from_two_ids_unless_told_otherwise() -> None:
+    assert brackets(list("123456789"), 3) == [["1"], ["2", "3"], ["4", "5"]]
+    assert brackets(list("123456789"), 3, width=3) == [["1"], ["2", "3", "4"], ["5", "6", "7"]]
+
+
 def test_short_populations_give_the_better_places_the_smaller_choice() -> None:
     assert brackets(list("12345"), 4) == [["1"], ["2"], ["3"], ["4", "5"]]
     assert brackets(list("12"), 4) == [["1"], ["2"]]
@@ -64,6 +69,10 @@ def test_pairing_sees_a_small_gain_that_the_spread_between_sequences_hides() -> 
     parent = [0.2, 1.9, 0.7, 3.1, 1.2]
     result = paired([score - 0.01 for score in parent], parent)
     assert result.mean == pytest.approx(-0.01) and result.standard_error == pytest.approx(0, abs=1e-9)
+
+
+def test_two_sequences_have_a_standard_error() -> None:
+    assert paired([1.0, 3.0], [1.0, 1.0]).standard_error == pytest.approx(1.0)  # differences 0 and 2
 
 
 def test_one_sequence_has_no_standard_error() -> None:

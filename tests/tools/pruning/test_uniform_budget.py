@@ -66,6 +66,28 @@ def test_a_proposal_becomes_the_profile_that_leans_as_it_does():
     assert mixed.changed_units > 0
 
 
+def test_a_projection_counts_every_unit_and_weighs_groups_as_parameters_do():
+    made = budget(SMALL, 0.3)  # a group of 48 parameters beside MLP units of 9
+    proposal = Profile((1, 4, 2), (3, 12, 9))
+    found = made.project(proposal.attention, proposal.mlp)
+    groups = sum(abs(new - old) for new, old in zip(found.profile.attention, proposal.attention, strict=True))
+    blocks = sum(abs(new - old) for new, old in zip(found.profile.mlp, proposal.mlp, strict=True))
+    assert groups > 1 and blocks > 1
+    assert found.changed_units == groups + blocks
+    assert found.moved == pytest.approx(groups * 48 / 9 + blocks)
+    again = made.project(found.profile.attention, found.profile.mlp)
+    assert again.profile == found.profile and again.changed_units == again.moved == 0
+
+
+def test_the_smallest_and_the_dense_profile_are_reached_and_nothing_beyond_them():
+    low, high = SMALL.params(SMALL.smallest()), SMALL.params(SMALL.dense())
+    assert UniformBudget(SMALL, low).profiles == (SMALL.smallest(),)
+    assert UniformBudget(SMALL, high).profiles == (SMALL.dense(),)
+    for beyond in (low - 1, high + 1):  # within half a step, and yet no such model
+        with pytest.raises(ImpossibleTargetError, match="layers of one width: this model can keep"):
+            UniformBudget(SMALL, beyond)
+
+
 def test_the_closed_form_is_the_cheapest_of_them():
     made = budget(SMOLLM2, 0.3)
     dear_attention = Costs(((9.0, 6.0, 3.0, 0.0),) * 30, (tuple(float(48 - width) / 100 for width in range(49)),) * 30)
@@ -85,6 +107,8 @@ def test_only_allowed_head_counts_are_taken():
 def test_a_target_between_the_steps_or_outside_is_refused_with_what_can_be_kept():
     with pytest.raises(ImpossibleTargetError, match="with 4 attention units a layer: this model can keep"):
         budget(SMALL, 0.75, frozenset({4}))
+    with pytest.raises(ImpossibleTargetError, match="with 3, 4 attention units a layer"):
+        budget(SMALL, 0.75, frozenset({4, 3}))
     with pytest.raises(ImpossibleTargetError, match="layers of one width: this model can keep"):
         UniformBudget(SMALL, 10)
 
@@ -92,3 +116,5 @@ def test_a_target_between_the_steps_or_outside_is_refused_with_what_can_be_kept(
 def test_a_proposal_of_the_wrong_length_is_refused():
     with pytest.raises(ProposalError, match="mlp needs 3 widths, one a layer, and got 2"):
         budget(SMALL, 0.3).project((1, 1, 1), (1, 1))
+    with pytest.raises(ProposalError, match="attention needs 3 widths, one a layer, and got 4"):
+        budget(SMALL, 0.3).project((1, 1, 1, 1), (1, 1, 1))

@@ -1,5 +1,7 @@
 import gzip
+import hashlib
 import json
+import re
 import zipfile
 
 import pytest
@@ -90,6 +92,7 @@ def test_wikitext2_comes_in_articles_of_its_own_splits(tmp_path, monkeypatch):
             )
             opened.writestr(f"wikitext-2-raw/wiki.{split}.raw", text)
     monkeypatch.setattr(sources, "fetch_dataset_file", lambda repo, filename, revision, progress: archive)
+    monkeypatch.setattr(sources, "WIKITEXT_SHA256", hashlib.sha256(archive.read_bytes()).hexdigest())
     documents = text_source("wikitext2", "reporting").documents
     assert [document.split("\n")[0] for document in documents] == [" = Title test = ", " = Second = "]
     assert "Title train" in text_source("wikitext2", "calibration").documents[0]
@@ -101,6 +104,22 @@ def test_wikitext2_comes_in_articles_of_its_own_splits(tmp_path, monkeypatch):
     assert whole_text(str(tmp_path / "rows.txt")) == "\n\n = Title test = \n\n\n\n\n Some text . \n"
     (tmp_path / "rows.jsonl").write_text('{"text": "One."}\n{"text": "Two."}\n')
     assert whole_text(str(tmp_path / "rows.jsonl")) == "One.\n\nTwo."
+
+
+def test_wikitext2_is_asked_for_at_a_commit_and_another_archive_is_refused(tmp_path, monkeypatch):
+    asked = []
+
+    def fetch(repo, filename, revision, progress):
+        asked.append(revision)
+        with zipfile.ZipFile(tmp_path / filename, "w") as opened:
+            opened.writestr("wikitext-2-raw/wiki.test.raw", " = Title = \n \n Another text . \n")
+        return tmp_path / filename
+
+    monkeypatch.setattr(sources, "fetch_dataset_file", fetch)
+    for read in (lambda: text_source("wikitext2", "reporting"), lambda: whole_text("wikitext2")):
+        with pytest.raises(TextUnavailableError, match="has the sha256 .*, it must be ef7edb56"):
+            read()
+    assert all(re.fullmatch("[0-9a-f]{40}", revision) for revision in (*asked, sources.C4[1]))
 
 
 def test_c4_parts_are_different_shards(tmp_path, monkeypatch):

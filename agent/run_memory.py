@@ -1,0 +1,52 @@
+"""The memory that a run works with: its own file in the run directory, then the one that it shares with other runs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from agent.view import View
+from memory.database import MemoryFileError
+from memory.run_records import RunRecords
+from memory.store import Memory
+
+
+def memory_of(
+    path: Path, run: str, records: Path | None, context: str, description: Mapping[str, object], view: View
+) -> Memory:
+    """Open the memory at `path` and, where a run has one, the run's own file before it; both are to be closed.
+
+    A run that has its own file goes on without a memory that cannot be used, which is said; so is what one of the two
+    was given of the other.
+
+    Args:
+        path: the memory that runs share.
+        run: by which the memory knows the run.
+        records: the run's own file; None for what belongs to no run directory.
+        context: as for a memory.
+        description: as for a memory.
+        view: where it is said.
+
+    Raises:
+        MemoryFileError: the run's file cannot be used, or there is none yet and the memory cannot be used.
+    """
+    if records is None:
+        return Memory(path, context, description)
+    shared = None
+    try:
+        shared = Memory(path, context, description, durable=False)
+    except MemoryFileError as error:
+        if not records.exists():
+            raise
+        view.warn(f"{error}; the run goes on with its own {records.name}, which fills a memory that can be used again")
+    try:
+        memory = RunRecords(records, run, context, description, shared)
+    except BaseException:
+        if shared is not None:
+            shared.close()
+        raise
+    if memory.filled:
+        view.line(f"The run had no {records.name} yet: {memory.filled} records were copied from the memory {path}")
+    if memory.restored:
+        view.line(f"The memory {path} lacked {memory.restored} records of this run and has them again")
+    return memory

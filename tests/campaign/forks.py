@@ -1,0 +1,269 @@
+"""A fork server: everything is imported once, and every command line runs in a fork of this process.
+
+Importing torch, transformers and lm-eval takes fifteen seconds and a whole run of a tiny model two, so a hundred killed
+runs cost minutes instead of an hour. A fork is a process like any other: it can be killed, its locks fall with it, and
+its own children (verification, `evaluate`) are processes again, forked in turn in place of a new interpreter.
+"""
+
+from __future__ import annotations
+
+import atexit
+import inspect
+import os
+import runpy
+import signal
+import subprocess
+import sys
+import threading
+import time
+import traceback
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
+PATIENCE = 240.0  # seconds that one command may take before it counts as hanging
+LEFTOVER = 10.0  # seconds that children may outlive their parent
+LOADED = """
+agent.commands agent.session agent.report agent.evaluate agent.compare.command agent.compare.runner agent.compare.report
+agent.brain.remote lm_eval.models.huggingface tools.evaluation.tasks.harness transformers.models.llama.modeling_llama
+transformers.models.auto.modeling_auto transformers.generation.utils cma llguidance datasets accelerate pyarrow
+langgraph.checkpoint.sqlite langchain_core.messages jinja2.sandbox
+"""
+BROKEN = 99  # exit status of a command that ended with a traceback
+
+
+@dataclass(frozen=True)
+class Ended:
+    """How one command line ended."""
+
+    status: int  # exit status, or minus the signal
+    output: str
+    errors: str
+    seconds: float
+    orphans: tuple[str, ...]  # what was still running after it
+
+    @property
+    def fault(self) -> str | None:
+        """What no command may do, however it is disturbed."""
+        if "Traceback" in self.errors + self.output:
+            return f"a traceback: {self.errors.strip().splitlines()[-1]}"
+        if self.orphans:
+            return f"left running: {', '.join(self.orphans)}"
+        return None
+
+
+def load_everything() -> None:
+    """Import what the commands import, so that no fork does."""
+    import gc
+    from importlib import import_module
+
+    import torch
+
+    torch.set_num_threads(1)
+    for name in LOADED.split():
+        with suppress(ImportError):
+            import_module(name)
+    gc.collect()
+    gc.freeze()
+
+
+def call(
+    words: Sequence[object],
+    folder: Path,
+    prepare: Callable[[], None] = lambda: None,
+    patience: float = PATIENCE,
+) -> Ended:
+    """Carry out one command line in a fork; `prepare` is called in it first, to install what shall go wrong."""
+    return wait(begin(words, folder, prepare), patience)
+
+
+@dataclass(frozen=True)
+class Begun:
+    """A command line that is being carried out."""
+
+    pid: int
+    output: Path
+    errors: Path
+    start: float
+
+
+def begin(
+    words: Sequence[object],
+    folder: Path,
+    prepare: Callable[[], None] = lambda: None,
+    name: str = "call",
+) -> Begun:
+    """Fork the command line; its output goes to files beside `folder`, temporary files into `folder`/tmp."""
+    with suppress(OSError):  # no room is what some cases are about
+        (folder / "tmp").mkdir(parents=True, exist_ok=True)
+    output, errors = folder.with_name(f"{folder.name}.{name}.out"), folder.with_name(f"{folder.name}.{name}.err")
+    sys.stdout.flush()
+    sys.stderr.flush()
+    start = time.monotonic()
+    pid = os.fork()
+    if pid == 0:
+        _child([str(word) for word in words], folder, prepare, output, errors)
+    return Begun(pid, output, errors, start)
+
+
+def wait(begun: Begun, patience: float = PATIENCE) -> Ended:
+    """Wait for its end, and for that of the processes it began."""
+    deadline = begun.start + patience
+    hung = False
+    while True:
+        pid, status = os.waitpid(begun.pid, os.WNOHANG)
+        if pid:
+            break
+        if time.monotonic() > deadline and not hung:
+            hung = True
+            os.kill(begun.pid, signal.SIGKILL)
+        time.sleep(0.005)
+    seconds = time.monotonic() - begun.start
+    output, errors = (path.read_text(encoding="utf-8", errors="replace") for path in (begun.output, begun.errors))
+    for path in (begun.output, begun.errors):
+        path.unlink()
+    orphans = _orphans(begun.pid)
+    if hung:
+        orphans = (f"the command itself, after {patience:.0f} s", *orphans)
+    return Ended(os.waitstatus_to_exitcode(status), output, errors, seconds, orphans)
+
+
+def _orphans(session: int) -> tuple[str, ...]:
+    """What still runs in the session of a process that has ended; it is ended too."""
+    deadline = time.monotonic() + LEFTOVER
+    while (left := _running(session)) and time.monotonic() < deadline:
+        time.sleep(0.02)
+    for pid in left:
+        with suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+    return tuple(left.values())
+
+
+def _running(session: int) -> dict[int, str]:
+    found = {}
+    for entry in Path("/proc").iterdir():
+        if not entry.name.isdigit():
+            continue
+        with suppress(OSError, IndexError, ValueError):
+            name, _, rest = (entry / "stat").read_text().rpartition(")")
+            fields = rest.split()
+            if int(fields[3]) == session and fields[0] not in "ZX":
+                found[int(entry.name)] = f"process {entry.name} ({name.partition('(')[2]})"
+    return found
+
+
+def _child(
+    words: list[str],
+    folder: Path,
+    prepare: Callable[[], None],
+    output: Path,
+    errors: Path,
+) -> None:
+    """The fork: a session of its own, its output in files, its temporary files in its folder; never returns."""
+    status = BROKEN
+    try:
+        os.setsid()
+        for number, path in ((1, output), (2, errors)):
+            descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+            os.dup2(descriptor, number)
+            os.close(descriptor)
+        os.environ["TMPDIR"] = str(folder / "tmp")
+        _as_started()
+        subprocess.Popen._execute_child = _forked  # type: ignore[attr-defined]
+        prepare()
+        from main import main
+
+        status = main(words)
+    except SystemExit as end:
+        status = end.code if isinstance(end.code, int) else 1
+    except BaseException:
+        traceback.print_exc()
+    finally:
+        _end(status)
+
+
+def _as_started() -> None:
+    """Signals, streams and temporary files as a new interpreter has them."""
+    import tempfile
+
+    tempfile.tempdir = None
+    for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGALRM):
+        signal.signal(number, signal.SIG_DFL)
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    sys.stdout, sys.stderr = (open(number, "w", encoding="utf-8", closefd=False) for number in (1, 2))  # noqa: SIM115
+
+
+def _end(status: int) -> None:
+    """What an interpreter does at its end, without going back into the code that forked."""
+    try:
+        threading._shutdown()  # type: ignore[attr-defined]
+        atexit._run_exitfuncs()
+        sys.stdout.flush()
+        sys.stderr.flush()
+    finally:
+        os._exit(status)
+
+
+_real_execute = subprocess.Popen._execute_child  # type: ignore[attr-defined]
+_names = list(inspect.signature(_real_execute).parameters)
+PIPES = ("p2cread", "p2cwrite", "c2pread", "c2pwrite", "errread", "errwrite")
+after_fork: list[Callable[[], None]] = []  # what takes the faults off in a child's children
+
+
+def _forked(self: subprocess.Popen, *arguments: object) -> None:  # type: ignore[type-arg]
+    """In place of a new interpreter that runs a script: a fork that runs it. Other programs start as ever."""
+    given = dict(zip(_names[1:], arguments, strict=True))
+    command = [os.fspath(word) for word in given["args"]] if not isinstance(given["args"], str) else []
+    script = next((number for number, word in enumerate(command) if word.endswith(".py")), 0)
+    if not script or command[0] != sys.executable:
+        _real_execute(self, *arguments)
+        return
+    # A real start runs nothing of Python's between fork and program, where an interrupt would be swallowed.
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGINT, signal.SIGTERM, signal.SIGHUP))
+    self.pid = os.fork()
+    if self.pid:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        self._child_created = True
+        self._close_pipe_fds(*(given[end] for end in PIPES))  # type: ignore[attr-defined]
+        return
+    status = 1
+    try:
+        for number, name in enumerate(("p2cread", "c2pwrite", "errwrite")):
+            if given[name] != -1:
+                os.dup2(given[name], number)
+        os.closerange(3, 4096)  # locks and databases are the parent's
+        for undo in after_fork:
+            undo()
+        if given["preexec_fn"]:
+            given["preexec_fn"]()
+        if given["cwd"]:
+            os.chdir(given["cwd"])
+        if given["env"] is not None:
+            os.environ.clear()
+            os.environ.update(given["env"])
+        _as_started()
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        _modules_cache()
+        sys.argv = command[script:]
+        runpy.run_path(command[script], run_name="__main__")
+        status = 0
+    except SystemExit as end:
+        status = end.code if isinstance(end.code, int) else int(end.code is not None)
+    except BaseException:
+        traceback.print_exc()
+    finally:
+        _end(status)
+
+
+def _modules_cache() -> None:
+    """Where transformers keeps foreign code, read from the environment at import."""
+    from transformers import dynamic_module_utils
+    from transformers.utils import hub
+
+    folder = os.environ.get("HF_MODULES_CACHE")
+    if folder:
+        for module in (dynamic_module_utils, hub):
+            if hasattr(module, "HF_MODULES_CACHE"):
+                module.HF_MODULES_CACHE = folder

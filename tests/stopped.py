@@ -1,0 +1,37 @@
+"""A run that was stopped once its search was done: cheap to make, and everything that `resume` reads is there."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+from agent import session
+from main import INTERRUPTED, main
+
+SMALL = [
+    *("--sequence-length", "64", "--fidelity", "128,256", "--probe-tokens", "64", "--final-tokens", "128"),
+    *("--slope-tokens", "64", "--reporting-tokens", "128", "--calibration-length", "64"),
+    *("--calibration-sequences", "4", "--evaluations", "4", "--offspring", "3", "--initial", "2", "--population", "2"),
+    *("--benchmarks", "0", "--sparsity", "0.3", "--brain", "first", "--no-recalibrate", "--no-export"),
+]
+
+
+def stopped_run(runs: Path, model: Path, cache: Path, *words: str) -> Path:
+    """Makes a run below `runs` that was stopped before its final choice."""
+
+    def interrupted(*arguments: object, **options: object) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(session, "finish", interrupted)
+        places = ["--model", model, "--cache", cache, "--runs", runs]
+        assert main([str(word) for word in [*places, *SMALL, *words]]) == INTERRUPTED
+    (run,) = runs.glob(f"{model.name}-*")
+    return run
+
+
+def copied(run: Path, to: Path) -> Path:
+    """A copy of the run, to be changed; its memory stays the one that all copies share."""
+    return Path(shutil.copytree(run, to / run.name))

@@ -1,0 +1,66 @@
+"""How far a reloaded folder's logits are: of every token, of one decoded with the cache, and what did not fit."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from tests.tiny import tiny_model
+from tools.export.reload import compare
+
+INPUT_IDS = torch.randint(0, 512, (2, 12), generator=torch.Generator().manual_seed(1))
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("reload") / "model"
+    tiny_model("llama").save_pretrained(path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def logits() -> torch.Tensor:
+    """Of the tiny model, [2, 12, 512]."""
+    with torch.no_grad():
+        return tiny_model("llama")(INPUT_IDS).logits
+
+
+def differences(folder: Path, tmp_path: Path, logits: torch.Tensor) -> dict[str, object]:
+    save_file({"input_ids": INPUT_IDS, "logits": logits.contiguous()}, tmp_path / "expected.safetensors")
+    return compare(str(folder), str(tmp_path / "expected.safetensors"), "cpu")
+
+
+def test_the_very_model_differs_by_rounding_alone(folder, tmp_path, logits):
+    found = differences(folder, tmp_path, logits)
+    assert found["max_abs"] == pytest.approx(0, abs=1e-4) and found["cached_max_abs"] == pytest.approx(0, abs=1e-4)
+    assert found["scale"] == pytest.approx(logits.abs().max().item())
+    assert (found["dtype"], found["wrong_keys"]) == ("float32", [])
+    assert found["parameters"] == tiny_model("llama").num_parameters()
+
+
+@pytest.mark.parametrize("row", [0, 1])
+@pytest.mark.parametrize("sign", [1, -1])
+@pytest.mark.parametrize(("token", "cached"), [(0, 0.0), (6, 0.0), (11, 3.0)])
+def test_one_wrong_logit_is_found_in_any_row_and_the_last_one_with_the_cache_too(
+    folder, tmp_path, logits, row, sign, token, cached
+):
+    wrong = logits.clone()
+    wrong[row, token, 7] += 3.0 * sign
+    found = differences(folder, tmp_path, wrong)
+    assert found["max_abs"] == pytest.approx(3.0, abs=1e-3)
+    assert found["mean_abs"] == pytest.approx(3.0 / logits.numel(), abs=1e-5)
+    assert found["cached_max_abs"] == pytest.approx(cached, abs=1e-3)
+
+
+def test_tensors_too_few_and_too_many_are_named(folder, tmp_path, logits):
+    other = tmp_path / "other"
+    other.mkdir()
+    (other / "config.json").write_text((folder / "config.json").read_text())
+    tensors = load_file(folder / "model.safetensors")
+    del tensors["model.norm.weight"]
+    tensors["model.surplus.weight"] = torch.ones(2)
+    save_file(tensors, other / "model.safetensors", metadata={"format": "pt"})
+    assert differences(other, tmp_path, logits)["wrong_keys"] == ["model.norm.weight", "model.surplus.weight"]
