@@ -104,9 +104,10 @@ def _report(options: Namespace, view: View) -> int:
         write_all(options.run, results)
         show(results, view)
         return 0
-    run = RunDirectory.open(options.run)
+    run = RunDirectory.open(options.run, strict=False)
     outcome = read_outcome(run.path)
-    write_report(run, make_settings(run.settings), outcome)
+    for sentence in write_report(run, make_settings(run.settings), outcome):
+        view.warn(sentence)
     if outcome is None:
         view.line(f"This run is not finished ({run.status}): {run.report} holds what there is.")
         view.line(f"Go on with: python main.py resume {run.path}")
@@ -119,7 +120,7 @@ def _trace(options: Namespace, view: View) -> int:
     from agent.run_directory import RunDirectory
     from agent.show_trace import show_step, show_steps
 
-    run = RunDirectory.open(options.run)
+    run = RunDirectory.open(options.run, strict=False)
     if options.step is None:
         show_steps(run.trace, view)
     else:

@@ -220,8 +220,10 @@ def folder_of(path: Path) -> Path:
 def read_evaluation(folder: Path) -> Evaluation | None:
     """What was measured of the checkpoint in `folder`; None where there is nothing, or nothing that can be read."""
     try:
-        return Evaluation.model_validate_json((folder / FILE).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        found = Evaluation.model_validate_json((folder / FILE).read_text(encoding="utf-8"))
+        found.cells()  # whose tasks may not be those that are known
+        return found
+    except (OSError, ValueError, KeyError):
         return None
 
 

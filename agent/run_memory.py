@@ -7,6 +7,7 @@ from pathlib import Path
 
 from agent.view import View
 from memory.database import MemoryFileError
+from memory.no_links import refuse_link
 from memory.run_records import RunRecords
 from memory.store import Memory
 
@@ -28,10 +29,12 @@ def memory_of(
         view: where it is said.
 
     Raises:
+        LinkError: a link lies in the place of the run's file; the memory, which the user names, may be one.
         MemoryFileError: the run's file cannot be used, or there is none yet and the memory cannot be used.
     """
     if records is None:
         return Memory(path, context, description)
+    refuse_link(records)
     shared = None
     try:
         shared = Memory(path, context, description, durable=False)

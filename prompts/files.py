@@ -115,7 +115,7 @@ def parse_settings(source: Source) -> SetSettings:
     """Check `set.toml`; raises PromptError naming the key and what is allowed."""
     try:
         table = tomllib.loads(source.text)
-    except tomllib.TOMLDecodeError as error:
+    except (tomllib.TOMLDecodeError, RecursionError) as error:
         place = re.search(r"at line (\d+)", str(error))
         line = int(place[1]) if place else len(source.text.splitlines())  # else: "at end of document"
         raise PromptError(source.path, line, f"syntax error: {error}") from error

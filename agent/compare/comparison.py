@@ -74,15 +74,12 @@ class Comparison:
             raise PlanError(f"there is no comparison in {path}: it has no {PLAN}")
         try:
             content = json.loads((path / PLAN).read_text(encoding="utf-8"))
-            return cls(
-                path,
-                content["arms"],
-                tuple(content["sparsities"]),
-                tuple(content["seeds"]),
-                make_settings(content["settings"]),
-            )
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            raise PlanError(f"{path / PLAN} is damaged: {error}") from error
+            seeds, sparsities = tuple(content["seeds"]), tuple(content["sparsities"])
+            if not all(isinstance(seed, int) for seed in seeds) or not all(0 <= share < 1 for share in sparsities):
+                raise ValueError(f"seeds {seeds}, sparsities {sparsities}")
+            return cls(path, str(content["arms"]), sparsities, seeds, make_settings(content["settings"]))
+        except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+            raise PlanError(f"{path / PLAN} is damaged: {str(error).splitlines()[0]}") from error
 
     def joined(self, other: Comparison) -> Comparison:
         """This comparison with the arms, sparsities and seeds of `other` added.
