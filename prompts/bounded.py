@@ -63,7 +63,7 @@ class BoundedEnvironment(ImmutableSandboxedEnvironment):
         elif operator == "**" and isinstance(left, int) and isinstance(right, int):
             _check_bits(left.bit_length() * right)
         elif operator == "%" and isinstance(left, str):
-            _check_format(left)
+            check_format(left)
             self._charge(right)
         return self._weighed(super().call_binop(context, operator, left, right))
 
@@ -77,7 +77,7 @@ class BoundedEnvironment(ImmutableSandboxedEnvironment):
             own = inner.__self__
             __self._charge(own)
             if isinstance(own, str) and inner.__name__ in ("format", "format_map"):
-                _check_format(own)
+                check_format(own)
             else:
                 _check_sizes((own, *handed))
         return __self._weighed(super().call(__context, __obj, *args, **kwargs))
@@ -92,7 +92,7 @@ class BoundedEnvironment(ImmutableSandboxedEnvironment):
         """The template with its loops counted and the values it puts together weighed."""
         return _Counting().visit(super()._parse(source, name, filename))
 
-    def _guarded(self, name: str, function: Callable[..., Any], test: bool = False) -> Callable[..., Any]:
+    def _guarded(self, name: str, function: Any, test: bool = False) -> Callable[..., Any]:
         own = 1 if hasattr(function, "jinja_pass_arg") else 0  # Jinja2's context, or another of its own
 
         @wraps(function)
@@ -103,7 +103,7 @@ class BoundedEnvironment(ImmutableSandboxedEnvironment):
                 if not test:
                     _check_no_function(value)
             if name == "format":
-                _check_format(str(handed[0]))
+                check_format(str(handed[0]))
             elif not test and name not in _NO_MULTIPLIER:
                 _check_sizes(handed)
             made = function(*args, **kwargs)
@@ -174,7 +174,7 @@ class _Counting(NodeTransformer):
     visit_Import = visit_FromImport = visit_Extends = visit_Include
 
 
-def _filtered(node: nodes.Expr, name: str, *args: nodes.Expr) -> nodes.Filter:
+def _filtered(node: Any, name: str, *args: nodes.Expr) -> nodes.Filter:
     return nodes.Filter(node, name, list(args), [], None, None, lineno=node.lineno)
 
 
@@ -188,7 +188,7 @@ def weight(value: Any) -> int:
     while waiting:
         one = waiting.pop()
         if isinstance(one, Namespace):
-            one = one._Namespace__attrs  # type: ignore[attr-defined]  # what its text shows
+            one = one._Namespace__attrs  # what its text shows
         if isinstance(one, str):
             total += len(one)
         elif isinstance(one, dict):
@@ -228,7 +228,8 @@ def _check_bits(bits: int) -> None:
         raise TooMuchError(f"a number has more than {BITS:,} bits")
 
 
-def _check_format(text: str) -> None:
+def check_format(text: str) -> None:
+    """Refuse a format string that asks for a large or computed width; raises TooMuchError."""
     if _NAMED_FIELD.search(text):
         raise TooMuchError("a format asks for a width or precision that is too large, or computed")
 
