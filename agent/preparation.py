@@ -20,6 +20,7 @@ from safetensors import SafetensorError
 from torch import Tensor
 from transformers import PreTrainedModel
 
+from agent.brain.chat_template import unusable
 from agent.devices import device_name, device_of, dtype_of, free_memory
 from agent.run_memory import memory_of
 from agent.settings import Settings, SettingsError, text_label
@@ -157,6 +158,8 @@ def prepare(settings: Settings, run: str, view: View, records: Path | None = Non
             cache=cache,
             progress=progress,
         )
+    if reason := unusable(loaded.tokenizer):
+        view.warn(f"the chat template of {loaded.name} cannot be used ({reason}): prompts are plain text")
     budget_for(settings, loaded.model)  # checked before anything expensive is done
     texts, digests = read_texts(settings, loaded, device, view)
     check_room(loaded, cache)
