@@ -12,6 +12,7 @@ import jinja2
 from agent.atomic import atomic_write
 from agent.evaluate import Evaluation, read_evaluation
 from agent.outcome import Outcome, brain_sentence, brain_totals, recalibration_sentence, summary
+from agent.redaction import redact
 from agent.run_directory import RunDirectory
 from agent.settings import Settings, make_settings
 from agent.trace import Act, Judge, Think, TraceRecord, read_trace
@@ -45,7 +46,7 @@ def write_report(run: RunDirectory, settings: Settings, outcome: Outcome | None)
         notes=notes(records),
         faults=faults(records),
     )
-    atomic_write(run.report, page)
+    atomic_write(run.report, redact(page))
 
 
 def curve(records: Sequence[TraceRecord]) -> dict[str, Any] | None:
