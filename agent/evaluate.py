@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import tomllib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -152,7 +153,7 @@ def evaluate(folder: Path, given: Mapping[str, Any], wishes: Wishes, view: View)
     """
     folder = folder_of(folder)
     provenance = read_provenance(folder)
-    settings = _settings(provenance, given)
+    settings = _settings(provenance, given, folder)
     check_code(folder, settings.trust_remote_code)
     pruned = digest_of(folder)
     device = device_of(settings)
@@ -302,12 +303,22 @@ class _Job:
         return (self.settings.cache or cache_dir()) / "evaluations" / name
 
 
-def _settings(provenance: Provenance | None, given: Mapping[str, Any]) -> Settings:
-    """Those that were given, beside the dense model that the folder names."""
-    known = (
-        {} if provenance is None or "model" in given else {"model": provenance.model, "revision": provenance.revision}
-    )
+def _settings(provenance: Provenance | None, given: Mapping[str, Any], folder: Path) -> Settings:
+    """Those that were given, beside the dense model that the folder names, or the run that it lies in."""
+    known: dict[str, Any] = {}
+    if provenance is not None and "model" not in given:
+        model = provenance.model or _model_of_run(folder.resolve().parent)
+        known = {} if model is None else {"model": model, "revision": provenance.revision}
     return make_settings({**known, **given, "tasks": True})
+
+
+def _model_of_run(path: Path) -> str | None:
+    """The target model of the run at `path`; None where there is no run."""
+    try:
+        model = tomllib.loads((path / "settings.toml").read_text(encoding="utf-8")).get("model")
+    except (OSError, ValueError):
+        return None
+    return model if isinstance(model, str) else None
 
 
 def _check(folder: Path, wishes: Wishes, length: int) -> None:
@@ -336,10 +347,9 @@ def _text(wishes: Wishes, view: View) -> tuple[str | None, str | None]:
 
 def _dense(settings: Settings, provenance: Provenance | None, view: View) -> Path:
     """The folder of the dense model, fetched if need be."""
-    if provenance is None and "model" not in settings.model_fields_set:
-        raise SettingsError(
-            "the folder does not say which model it was cut from: name it with --model, or leave it out with --no-dense"
-        )
+    if "model" not in settings.model_fields_set:
+        what = "which model it was cut from" if provenance is None else f"where {provenance.base_model!r} lies"
+        raise SettingsError(f"the folder does not say {what}: name it with --model, or leave it out with --no-dense")
     source = resolve(settings.model, settings.revision)
     with view.phase(f"Fetching {source.name}", unit="bytes") as progress:
         return fetched(source, trust_remote_code=settings.trust_remote_code, cache=settings.cache, progress=progress)

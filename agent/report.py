@@ -13,6 +13,7 @@ from agent.atomic import atomic_write
 from agent.evaluate import FILE as FIGURES
 from agent.evaluate import Evaluation, read_evaluation
 from agent.outcome import Outcome, brain_sentence, brain_totals, recalibration_sentence, summary
+from agent.redaction import redact
 from agent.run_directory import RunDirectory
 from agent.settings import Settings, make_settings
 from agent.trace import Act, Judge, Think, TraceRecord, TraceRecords, read_trace
@@ -48,7 +49,7 @@ def write_report(run: RunDirectory, settings: Settings, outcome: Outcome | None)
         notes=notes(records),
         faults=[*missing, *faults(records)],
     )
-    atomic_write(run.report, page)
+    atomic_write(run.report, redact(page))
     return missing
 
 
