@@ -34,6 +34,7 @@ from agent.preparation import Prepared, prepare
 from agent.pruned_checkpoints import keep_newest
 from agent.report import write_report
 from agent.run_directory import RunDirectory, RunDirectoryError
+from agent.run_memory import check_whole
 from agent.settings import Settings, SettingsError, make_settings
 from agent.speed import keep_with, with_table
 from agent.state import SearchState, first_state
@@ -220,6 +221,7 @@ def run_search(
 ) -> SearchState | None:
     """The agent's search; None where the user stopped it."""
     bench, arm = prepared.bench, ARMS[settings.arm]
+    check_whole(bench.memory, run)
     seeds = _founder_ids(bench) or make_founders(bench, arm, settings.remembered)
     equal = uniform(bench.budget)
     screen = SearchScreen(view, settings, lambda: bench.fitness(equal, bench.fidelity[-1]))
