@@ -7,6 +7,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from memory.errors import SelfPrunerError
+from memory.partials import partial_of
 
 
 class WriteError(SelfPrunerError):
@@ -19,7 +20,7 @@ def atomic_write(path: Path, text: str) -> None:
     Raises:
         WriteError: no permission, no room, or no such folder; `path` is as it was and nothing is left beside it.
     """
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    partial = partial_of(path)
     try:
         partial.unlink(missing_ok=True)  # left by a process of our number, or a link that would be written through
         with open(partial, "x", encoding="utf-8", newline="\n") as file:
@@ -28,10 +29,12 @@ def atomic_write(path: Path, text: str) -> None:
             os.fsync(file.fileno())
         os.replace(partial, path)
         sync_folder(path.parent)
-    except OSError as error:
+    except BaseException as error:  # an interrupt leaves nothing behind either
         with suppress(OSError):  # it may never have come to be
             partial.unlink()
-        raise WriteError(f"cannot write {path}: {error.strerror or error}") from error
+        if isinstance(error, OSError):
+            raise WriteError(f"cannot write {path}: {error.strerror or error}") from error
+        raise
 
 
 def sync_folder(folder: Path) -> None:

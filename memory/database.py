@@ -15,6 +15,7 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 
 from memory.errors import SelfPrunerError
+from memory.partials import LOGS, clear_partials, partial_of
 
 APPLICATION_ID = 0x53505230  # "SPR0", in the header of every memory file
 SCHEMA_VERSION = 3
@@ -114,6 +115,11 @@ _FAULTS: dict[int, tuple[type[MemoryFileError], str]] = {
 }
 
 
+def corrupt(path: Path) -> CorruptMemoryError:
+    """The error of a file whose rows are not what was written."""
+    return CorruptMemoryError(_CORRUPT.format(path=path))
+
+
 @contextmanager
 def faults_in_words(path: Path) -> Iterator[None]:
     """Raises SQLite's complaints about the file as a `MemoryFileError`; mistakes in our own SQL pass through."""
@@ -122,6 +128,8 @@ def faults_in_words(path: Path) -> Iterator[None]:
     except sqlite3.Error as error:
         # the low byte is the primary code, the rest a detail; an error of the Python module itself has no code
         fault = _FAULTS.get(getattr(error, "sqlite_errorcode", 0) & 0xFF)
+        if fault is None and str(error).startswith("Could not decode to UTF-8"):
+            fault = CorruptMemoryError, _CORRUPT  # a text that nobody wrote: SQLite itself looks into no text
         if fault is None:
             raise
         raise fault[0](fault[1].format(path=path, seconds=BUSY_SECONDS)) from error
@@ -140,6 +148,7 @@ def connect(path: Path) -> sqlite3.Connection:
         try:
             if not path.exists():
                 _create(path)
+            clear_partials(path)  # of whoever was killed once its memory had its name
         except OSError as error:
             raise MemoryAccessError(f"cannot make the memory file {path}: {error.strerror}") from error
         _identify(path)
@@ -171,7 +180,7 @@ def _create(path: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
     except FileExistsError as error:
         raise MemoryAccessError(f"cannot make the memory file {path}: {path.parent} is not a folder") from error
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    partial = partial_of(path)
     _discard(partial)  # a process with our number may have died here
     try:
         with closing(sqlite3.connect(partial, isolation_level=None)) as connection:
@@ -188,7 +197,7 @@ def _create(path: Path) -> None:
 
 def _discard(partial: Path) -> None:
     """Removes a file that was being built, with the logs beside it that SQLite leaves where the disk is full."""
-    for suffix in ("", "-journal", "-wal", "-shm"):
+    for suffix in ("", *LOGS):
         partial.with_name(partial.name + suffix).unlink(missing_ok=True)
 
 

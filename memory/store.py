@@ -14,7 +14,7 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any, TypeVar, get_args, get_type_hints
 
-from memory.database import connect, faults_in_words
+from memory.database import connect, corrupt, faults_in_words
 from memory.profile import Profile
 from memory.records import Candidate, Fact, Fitness, Generation, Latency, Score, Slopes, TaskScore
 
@@ -113,7 +113,10 @@ class Memory:
         sql = f"SELECT {selected} FROM {TABLES[kind]} WHERE {' AND '.join(where)} ORDER BY {', '.join(sort)} LIMIT ?"
         with self._lock, faults_in_words(self.path):
             rows = self._connection.execute(sql, [*values, -1 if limit is None else limit]).fetchall()
-        return [_record(kind, row) for row in rows]
+        try:
+            return [_record(kind, row) for row in rows]
+        except (ValueError, TypeError, RecursionError) as error:  # a row that no program wrote
+            raise corrupt(self.path) from error
 
     def close(self) -> None:
         """Closes the file; the memory is of no use afterwards."""

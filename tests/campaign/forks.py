@@ -8,6 +8,7 @@ its own children (verification, `evaluate`) are processes again, forked in turn 
 from __future__ import annotations
 
 import atexit
+import ctypes
 import inspect
 import os
 import runpy
@@ -31,6 +32,8 @@ agent.brain.remote lm_eval.models.huggingface tools.evaluation.tasks.harness tra
 transformers.models.auto.modeling_auto transformers.generation.utils cma llguidance datasets accelerate pyarrow
 langgraph.checkpoint.sqlite langchain_core.messages jinja2.sandbox
 """
+SUBREAPER = 36  # prctl's name for a process that orphans are given to
+_running: set[int] = set()  # commands that have not been waited for
 BROKEN = 99  # exit status of a command that ended with a traceback
 
 
@@ -101,10 +104,13 @@ def begin(
     output, errors = folder.with_name(f"{folder.name}.{name}.out"), folder.with_name(f"{folder.name}.{name}.err")
     sys.stdout.flush()
     sys.stderr.flush()
+    ctypes.CDLL(None).prctl(SUBREAPER, 1, 0, 0, 0)  # whoever loses its parent becomes our child, and is found
     start = time.monotonic()
     pid = os.fork()
     if pid == 0:
+        _running.clear()
         _child([str(word) for word in words], folder, prepare, output, errors)
+    _running.add(pid)
     return Begun(pid, output, errors, start)
 
 
@@ -124,16 +130,17 @@ def wait(begun: Begun, patience: float = PATIENCE) -> Ended:
     output, errors = (path.read_text(encoding="utf-8", errors="replace") for path in (begun.output, begun.errors))
     for path in (begun.output, begun.errors):
         path.unlink()
-    orphans = _orphans(begun.pid)
+    _running.discard(begun.pid)
+    orphans = _orphans()
     if hung:
         orphans = (f"the command itself, after {patience:.0f} s", *orphans)
     return Ended(os.waitstatus_to_exitcode(status), output, errors, seconds, orphans)
 
 
-def _orphans(session: int) -> tuple[str, ...]:
-    """What still runs in the session of a process that has ended; it is ended too."""
+def _orphans() -> tuple[str, ...]:
+    """What commands that have ended left running; it is ended too."""
     deadline = time.monotonic() + LEFTOVER
-    while (left := _running(session)) and time.monotonic() < deadline:
+    while (left := _left()) and time.monotonic() < deadline:
         time.sleep(0.02)
     for pid in left:
         with suppress(ProcessLookupError):
@@ -141,15 +148,20 @@ def _orphans(session: int) -> tuple[str, ...]:
     return tuple(left.values())
 
 
-def _running(session: int) -> dict[int, str]:
+def _left() -> dict[int, str]:
+    """Our children that are no commands in hand: what lost its parent."""
     found = {}
     for entry in Path("/proc").iterdir():
-        if not entry.name.isdigit():
+        if not entry.name.isdigit() or int(entry.name) in _running:
             continue
         with suppress(OSError, IndexError, ValueError):
             name, _, rest = (entry / "stat").read_text().rpartition(")")
-            fields = rest.split()
-            if int(fields[3]) == session and fields[0] not in "ZX":
+            state, parent = rest.split()[:2]
+            if int(parent) != os.getpid():
+                continue
+            if state in "ZX":
+                os.waitpid(int(entry.name), os.WNOHANG)
+            else:
                 found[int(entry.name)] = f"process {entry.name} ({name.partition('(')[2]})"
     return found
 
@@ -175,7 +187,8 @@ def _child(
         prepare()
         from main import main
 
-        status = main(words)
+        sys.argv = ["main.py", *words]
+        status = main()
     except SystemExit as end:
         status = end.code if isinstance(end.code, int) else 1
     except BaseException:
@@ -189,6 +202,7 @@ def _as_started() -> None:
     import tempfile
 
     tempfile.tempdir = None
+    signal.set_wakeup_fd(-1)
     for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGALRM):
         signal.signal(number, signal.SIG_DFL)
     signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -216,8 +230,7 @@ def _forked(self: subprocess.Popen, *arguments: object) -> None:  # type: ignore
     """In place of a new interpreter that runs a script: a fork that runs it. Other programs start as ever."""
     given = dict(zip(_names[1:], arguments, strict=True))
     command = [os.fspath(word) for word in given["args"]] if not isinstance(given["args"], str) else []
-    script = next((number for number, word in enumerate(command) if word.endswith(".py")), 0)
-    if not script or command[0] != sys.executable:
+    if _script(command) is None:
         _real_execute(self, *arguments)
         return
     # A real start runs nothing of Python's between fork and program, where an interrupt would be swallowed.
@@ -233,7 +246,11 @@ def _forked(self: subprocess.Popen, *arguments: object) -> None:  # type: ignore
         for number, name in enumerate(("p2cread", "c2pwrite", "errwrite")):
             if given[name] != -1:
                 os.dup2(given[name], number)
-        os.closerange(3, 4096)  # locks and databases are the parent's
+        for descriptor in set(range(3, 4096)).difference(given["pass_fds"]):  # locks and databases are the parent's
+            with suppress(OSError):
+                os.close(descriptor)
+        if given["start_new_session"]:
+            os.setsid()
         for undo in after_fork:
             undo()
         if given["preexec_fn"]:
@@ -246,15 +263,30 @@ def _forked(self: subprocess.Popen, *arguments: object) -> None:  # type: ignore
         _as_started()
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
         _modules_cache()
-        sys.argv = command[script:]
-        runpy.run_path(command[script], run_name="__main__")
-        status = 0
+        os.execvp = _become  # type: ignore[assignment]
+        _become("", command)
     except SystemExit as end:
         status = end.code if isinstance(end.code, int) else int(end.code is not None)
     except BaseException:
         traceback.print_exc()
     finally:
         _end(status)
+
+
+def _script(command: list[str]) -> int | None:
+    """Where the script stands in a command that starts one with this interpreter, or None."""
+    if not command or command[0] != sys.executable:
+        return None
+    return next((number for number, word in enumerate(command) if word.endswith(".py")), None)
+
+
+def _become(file: str, command: list[str]) -> None:
+    """Run a script in this process, as if it had been started for that, and end."""
+    script = _script(command)
+    assert script is not None, command
+    sys.argv = command[script:]
+    runpy.run_path(command[script], run_name="__main__")
+    raise SystemExit(0)
 
 
 def _modules_cache() -> None:

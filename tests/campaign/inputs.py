@@ -8,6 +8,7 @@ import shutil
 import struct
 from collections.abc import Sequence
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -65,10 +66,14 @@ def _edited(drawn: tuple[bytes, list[tuple[str, float, bytes]]]) -> bytes:
     return data
 
 
+edits = st.lists(
+    st.tuples(st.randoms(use_true_random=False), st.sampled_from(["put", "drop", "add"]), odd_json), max_size=3
+)
+
+
 def changed(good: Any) -> SearchStrategy[Any]:
     """A good JSON value with a few of its places replaced, removed or added."""
-    edit = st.tuples(st.randoms(use_true_random=False), st.sampled_from(["put", "drop", "add"]), odd_json)
-    return st.lists(edit, max_size=3).map(lambda edits: _changed(json.loads(json.dumps(good)), edits))
+    return edits.map(lambda drawn: _changed(json.loads(json.dumps(good)), drawn))
 
 
 def _changed(value: Any, edits: list[tuple[random.Random, str, Any]]) -> Any:
@@ -133,20 +138,34 @@ def settings(folder: Path) -> Made:
 
 
 def tool_arguments(folder: Path) -> Made:
-    """Calls of the four tools, as the graph carries them out."""
+    """What a brain may say in any turn of a search, and what the tools make of it where it counts as legal."""
     from langchain_core.messages import AIMessage
     from langgraph.graph import END, START, StateGraph
     from langgraph.prebuilt import ToolNode
 
+    from agent.brain.schema import sample_call
+    from agent.brain.scripted import ScriptBrain, UniformBrain
     from agent.graph import tool_error
-    from agent.state import SearchState, first_state
-    from tests.bench import founded_bench, tiny_settings
+    from agent.state import SearchState
+    from agent.think import Thinker
+    from tests.agent.test_search import Search
     from tools.evaluation.tool import evaluate_tool
     from tools.latency.tool import benchmark_latency_tool
     from tools.population.tool import record_population_tool
     from tools.pruning.tool import prune_model_tool
 
-    bench, founders = founded_bench(folder, tiny_settings())
+    turns: list[tuple[Any, ...]] = []
+    real = Thinker._ask
+
+    def ask(thinker: Thinker, *turn: Any) -> Any:
+        turns.append((thinker, *turn))
+        return real(thinker, *turn)
+
+    Thinker._ask = ask  # type: ignore[method-assign]
+    search = Search(folder, UniformBrain(seed=0), evaluations=16, arm="self")
+    search.go()
+    Thinker._ask = real  # type: ignore[method-assign]
+    bench = search.bench
     tools = [
         prune_model_tool(bench),
         evaluate_tool(bench),
@@ -158,29 +177,32 @@ def tool_arguments(folder: Path) -> Made:
     graph.add_edge(START, "act")
     graph.add_edge("act", END)
     compiled = graph.compile()
-    calls = {
-        "prune_model": {"operator": "mutation", "parents": ["c1"], "edits": [{"layer": 0, "part": "mlp", "change": 1}]},
-        "evaluate": {"candidates": ["c1"], "tokens": 32},
-        "record_population": {"survivors": ["c1", "c2"], "note": "a note"},
-    }
-    crossed = {"operator": "crossover", "parents": ["c1", "c2"], "layers": [0, 1], "mask": [0, 1, 0]}
-    vectors = {"operator": "initialise", "attention": [3, 3, 3], "mlp": [8, 8, 8], "draw": 2}
-    by_name = [(name, arguments) for name, arguments in calls.items()]
-    by_name += [("prune_model", crossed), ("prune_model", vectors)]
-    call = st.one_of(
-        *(changed(arguments).map(lambda value, name=name: (name, value)) for name, arguments in by_name),
-        st.tuples(
-            st.sampled_from([*calls, "benchmark_latency", "no_tool"]), st.dictionaries(odd_text, odd_json, max_size=3)
-        ),
-    ).filter(lambda drawn: isinstance(drawn[1], dict))
+    name = st.one_of(st.none(), odd_text, st.sampled_from(["evaluate", "prune_model", "benchmark_latency"]))
+    reply = st.tuples(st.randoms(use_true_random=False), edits, name)
 
-    def attempt(drawn: tuple[str, dict[str, Any]]) -> None:
-        name, arguments = drawn
-        spoken = AIMessage("", tool_calls=[{"name": name, "args": arguments, "id": "s1.0", "type": "tool_call"}])
-        state = {**first_state(founders, 0), "step": 1, "messages": [spoken]}
-        assert isinstance(compiled.invoke(state)["messages"][-1].content, str)
+    def said(turn: Any, drawn: tuple[random.Random, Any, str | None]) -> dict[str, Any]:
+        rng, changes, name = drawn
+        tool = rng.choice(turn.tools)["function"]
+        arguments = _changed(sample_call(tool["parameters"], rng), changes)
+        return {
+            "thought": "so",
+            "name": tool["name"] if name is None or rng.random() < 0.8 else name,
+            "args": arguments,
+        }
 
-    return call, attempt
+    def attempt(drawn: tuple[int, list[Any]]) -> None:
+        number, replies = drawn
+        thinker, state, known, turn, step = turns[number % len(turns)]
+        script = ScriptBrain(
+            seed=0, replies=[said(turn, replies[index % len(replies)]) for index in range(turn.replies)]
+        )
+        asked = replace(thinker, brain=script)._ask(state, known, turn, step)
+        for index, call in enumerate(asked.calls):
+            named = {"name": call["name"], "args": call["arguments"], "id": f"s{step}.{index}", "type": "tool_call"}
+            message = AIMessage("", tool_calls=[named])
+            compiled.invoke({**state, "step": step, "proposed_by": "brain", "messages": [message]})
+
+    return st.tuples(st.integers(0, 1000), st.lists(reply, min_size=1, max_size=3)), attempt
 
 
 def endpoint_replies(folder: Path) -> Made:

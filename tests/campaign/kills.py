@@ -24,7 +24,7 @@ from tests.campaign.scenarios import SCENARIOS, Scenario, World, differences, fr
 
 WEIGHTS = {"run": 6, "compare": 2, "evaluate": 2, "tasks": 2, "export": 1}  # of a hundred points, about so many tenths
 SECOND = 0.25  # share of points after which what goes on is ended too
-ENDS = {"KILL": (-9,), "TERM": (-15, 143, 130), "INT": (130,)}
+ENDS = {"KILL": (-9,), "TERM": (143,), "INT": (130,)}
 
 
 @dataclass

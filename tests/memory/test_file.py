@@ -10,6 +10,7 @@ import pytest
 import memory.database as database
 from memory.database import (
     SCHEMA_VERSION,
+    CorruptMemoryError,
     MemoryAccessError,
     MemoryBusyError,
     MemoryFullError,
@@ -50,6 +51,23 @@ def foreign(path):
 def newer(path):
     with closing(connect(path)) as connection:
         connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION + 1}")
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        "run = CAST(x'ff41' AS TEXT)",
+        "profile = 'no widths'",
+        "profile = '1|'",
+        "error = 'and a value too'",
+    ],
+)
+def test_a_row_that_nobody_wrote_is_a_damaged_file_and_said_in_a_sentence(path, damage):
+    with closing(Memory(path, "context", {})) as memory:
+        memory.record(SCORE)
+        memory._connection.execute(f"UPDATE score SET {damage}")
+        with pytest.raises(CorruptMemoryError, match="is corrupt; move it away"):
+            memory.recall(Score)
 
 
 def test_a_memory_says_in_its_header_what_it_is(path):

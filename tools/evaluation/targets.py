@@ -8,7 +8,6 @@ memory.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +18,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from memory.errors import SelfPrunerError
+from memory.partials import partial_of
 from tools.evaluation.fitness import TOP_K, Buckets, next_tokens, sequence_means, split
 from tools.pruning.elastic import ElasticModel
 from tools.pruning.store import LayerStore
@@ -113,7 +113,7 @@ class DenseTargets:
 
     def save(self, path: Path) -> None:
         """Write as one safetensors file, aside first, so that a file of this name is always whole."""
-        aside = path.with_name(f".{path.name}.{os.getpid()}.partial")
+        aside = partial_of(path)
         tensors = {"input_ids": self.input_ids, "indices": self.indices, "top": self.top, "rest": self.rest}
         aside.unlink(missing_ok=True)  # a link by that name would be written through
         try:

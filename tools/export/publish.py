@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import os
-import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from safetensors import SafetensorError
 
+from memory.partials import scratch
 from memory.profile import Profile
 from tools.export.card import CardFacts
 from tools.export.checkpoint import Exported, ExportError, export, system_reason
@@ -60,7 +60,7 @@ def publish(
 
     def check(partial: Path) -> None:
         try:
-            with tempfile.TemporaryDirectory(prefix="self-pruner-expected-") as temporary:
+            with scratch("expected") as temporary:
                 expected = record_expected(elastic, profile, input_ids, Path(temporary) / "expected.safetensors")
                 found.append(verify(partial, expected, device=device))
         except VerificationError as error:

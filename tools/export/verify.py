@@ -6,12 +6,12 @@ import json
 import os
 import subprocess
 import sys
-import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from memory.errors import SelfPrunerError
+from memory.partials import scratch
 from memory.profile import Profile
 from tools.engines.leashed import leashed
 from tools.models.checkpoint import NotACheckpointError
@@ -76,7 +76,7 @@ def verify(folder: Path, expected: Path, *, device: str = "cpu", timeout: float 
             check_code(folder)
         except (ForeignCodeError, NotACheckpointError) as error:
             raise VerificationError(str(error)) from error
-    with tempfile.TemporaryDirectory(prefix="self-pruner-verify-") as modules:
+    with scratch("verify") as modules:
         # An empty module cache: the folder's own code is read, not that of an earlier load.
         environment = os.environ | {"HF_MODULES_CACHE": modules, "HF_HUB_OFFLINE": "1"}
         command = [sys.executable, "-I", str(RELOAD_SCRIPT), os.path.abspath(folder), os.path.abspath(expected), device]

@@ -11,7 +11,6 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from fnmatch import fnmatch
@@ -19,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from memory.errors import SelfPrunerError
+from memory.partials import scratch
 from tools.models import checkpoint
 from tools.models.hub import WANTED
 
@@ -86,7 +86,7 @@ def vouched(folder: Path, trusted: bool = False) -> Iterator[Path]:
         return
     names = sorted(path.name for path in folder.iterdir())
     checkpoint.check_names(names, repr(str(folder)))
-    with tempfile.TemporaryDirectory(prefix="self-pruner-vouched-") as temporary:
+    with scratch("vouched") as temporary:
         copy = Path(temporary) / folder.resolve().name
         copy.mkdir()
         for name in names:

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from memory.errors import SelfPrunerError
+from memory.partials import partial_of
 from memory.profile import PARTS, Part
 from tools.pruning.store import ResidentLayers, embed, linear, output_projection
 
@@ -91,7 +92,7 @@ class Calibration:
                 tensors[f"{part}.{layer}.squares"] = self.input_squares(layer, part).contiguous()
         metadata = {"format": FORMAT, "layers": str(len(self.mlp)), "tokens": str(self.tokens)}
         path.parent.mkdir(parents=True, exist_ok=True)
-        aside = path.with_name(f".{path.name}.{os.getpid()}.partial")
+        aside = partial_of(path)
         aside.unlink(missing_ok=True)  # a link by that name would be written through
         try:
             save_file(tensors, aside, metadata)

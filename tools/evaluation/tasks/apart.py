@@ -11,7 +11,6 @@ import math
 import os
 import statistics
 import sys
-import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
@@ -19,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from memory.errors import SelfPrunerError
+from memory.partials import scratch
 from tools.engines.child import child
 from tools.evaluation.tasks.rows import TaskName, file_of
 from tools.evaluation.tasks.suite import METRICS, TaskSuite
@@ -70,7 +70,7 @@ class TextFigures:
 @contextmanager
 def rows_on_disk(suite: TaskSuite, tasks: Sequence[TaskName]) -> Iterator[str]:
     """The rows of some tasks as files, for as long as the block lasts, so that both models are asked the very same."""
-    with tempfile.TemporaryDirectory(prefix="self-pruner-rows-") as folder:
+    with scratch("rows") as folder:
         for task in tasks:
             lines = (json.dumps(row) + "\n" for row in suite.rows(task))
             file_of(Path(folder), task).write_text("".join(lines), encoding="utf-8")
@@ -90,7 +90,7 @@ def measured(
         StockError: the folder does not load or cannot be measured; the sentence ends with the last thing that was said.
         SelfPrunerError: what `vouched` raises of an exported checkpoint.
     """
-    with _placed(request) as placed, tempfile.TemporaryDirectory(prefix="self-pruner-stock-") as temporary:
+    with _placed(request) as placed, scratch("stock") as temporary:
         asked = Path(temporary) / "request.json"
         asked.write_text(json.dumps(asdict(placed)), encoding="utf-8")
         path = os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH"))))
