@@ -92,6 +92,7 @@ def _dry_run(settings: Settings, view: View) -> int:
 
 
 def _report(options: Namespace, view: View) -> int:
+    from agent.binding import check_settings
     from agent.compare.comparison import Comparison, is_comparison
     from agent.compare.report import show, write_all
     from agent.compare.runner import collect
@@ -105,6 +106,7 @@ def _report(options: Namespace, view: View) -> int:
         show(results, view)
         return 0
     run = RunDirectory.open(options.run, strict=False)
+    check_settings(run, view)
     outcome = read_outcome(run.path)
     for sentence in write_report(run, make_settings(run.settings), outcome):
         view.warn(sentence)
