@@ -36,7 +36,11 @@ def command(arguments: Sequence[str]) -> int:
 
 def _compare(options: Namespace, view: View) -> int:
     from agent.compare.command import begin
+    from agent.compare.comparison import is_comparison
+    from agent.foreign import consent
 
+    if options.into is not None and is_comparison(options.into):
+        consent(options.into, options.yes, view)
     return _compared(begin(options, given(options)), view)
 
 
@@ -58,7 +62,9 @@ def _compared(comparison: Comparison, view: View) -> int:
 
 def _resume(options: Namespace, view: View) -> int:
     from agent.compare.comparison import Comparison, is_comparison
+    from agent.foreign import consent
 
+    consent(options.run, options.yes, view)
     if is_comparison(options.run):
         return _compared(Comparison.open(options.run.resolve()), view)
     return _run(options, view)
@@ -132,10 +138,12 @@ def _trace(options: Namespace, view: View) -> int:
 
 def _export(options: Namespace, view: View) -> int:
     from agent import session
+    from agent.foreign import consent
     from agent.gguf import export_gguf, gguf_type
 
     if options.format not in ("transformers", "gguf"):
         raise SettingsError(f"--format: transformers or gguf, got {options.format!r}")
+    consent(options.run, options.yes, view)
     if options.format == "gguf":
         file = export_gguf(options.run, options.candidate, options.output, gguf_type(options.type), view)
         view.line(f"GGUF        {file.path}  ({file.type}, {file.bytes / 1e6:,.0f} MB, read again and compared)")
@@ -187,8 +195,10 @@ def _bench_shapes(options: Namespace, view: View) -> int:
 
 def _tasks(options: Namespace, view: View) -> int:
     from agent import session
+    from agent.foreign import consent
     from agent.report import show_tasks
 
+    consent(options.run, options.yes, view)
     try:
         outcome = session.tasks(options.run, options.candidate, given(options), view)
     except KeyboardInterrupt:

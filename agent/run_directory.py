@@ -24,6 +24,7 @@ from agent.atomic import WriteError, atomic_write, sync_folder
 from agent.environment import describe
 from agent.flat_toml import dumps
 from agent.run_lock import RunLock
+from agent.seal import seal
 from memory.errors import SelfPrunerError
 from memory.run_records import RECORDS
 
@@ -84,6 +85,7 @@ class RunDirectory:
         environment = describe(device, seed, now)
         stem = f"{_model_name(model)}-{now:%Y%m%d-%H%M%S}"
         environment["run"] = f"{stem}-{secrets.token_hex(4)}"
+        environment["seal"] = seal(environment["run"], text)
         try:
             base.mkdir(parents=True, exist_ok=True)
             number = 1

@@ -13,6 +13,7 @@ from agent.checks import check_target
 from agent.compare.collect import RECORD
 from agent.compare.plan import PlanError, PlannedRun, parse_arms, plan
 from agent.run_directory import NoRunError, RunDirectory
+from agent.seal import holds, seal
 from agent.settings import Settings, make_settings, text_label
 from agent.texts import check_text
 from agent.timing import check_engine
@@ -61,6 +62,7 @@ class Comparison:
             "seeds": self.seeds,
             "settings": self.settings.to_toml(),
         }
+        content["seal"] = seal(PLAN, json.dumps(content))
         atomic_write(self.path / PLAN, json.dumps(content, indent=2) + "\n")
 
     @classmethod
@@ -108,6 +110,20 @@ class Comparison:
 def is_comparison(path: Path) -> bool:
     """Whether `path` is the folder of a comparison."""
     return (path / PLAN).is_file()
+
+
+def is_sealed(path: Path) -> bool:
+    """Whether the plan in `path` is as this user wrote it on this machine.
+
+    Raises:
+        PlanError: it is damaged.
+    """
+    try:
+        content = json.loads((path / PLAN).read_text(encoding="utf-8"))
+        found = content.pop("seal", None)
+    except (OSError, ValueError, AttributeError) as error:
+        raise PlanError(f"{path / PLAN} is damaged: {error}") from error
+    return holds(found, PLAN, json.dumps(content))
 
 
 def check(comparison: Comparison) -> None:
