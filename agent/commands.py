@@ -41,7 +41,7 @@ def _compare(options: Namespace, view: View) -> int:
 
     if options.into is not None and is_comparison(options.into):
         consent(options.into, options.yes, view)
-    return _compared(begin(options, given(options)), view)
+    return _compared(begin(options, given(options), view), view)
 
 
 def _compared(comparison: Comparison, view: View) -> int:
