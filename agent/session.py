@@ -116,6 +116,8 @@ def resume(path: Path, view: View) -> tuple[Path, Outcome]:
 def carry_out(settings: Settings, run: RunDirectory, view: View, prepared: Prepared | None = None) -> Outcome:
     """Prepare, search, finish. The run's status says how it ended. What was prepared already is left open."""
     given = prepared is not None
+    if run.checkpoint.exists() and not run.trace.is_file():
+        view.warn("trace.jsonl is missing: what was said and done before is left out of the run's statistics")
     try:
         prepared = prepared or prepare(
             settings, run.id, view, run.records, lambda conditions: bind(run, conditions, view)

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from agent import session
 from agent.compare.comparison import Comparison
 from agent.finish import write_outcome
 from agent.outcome import SPENT, Difference, Outcome, Row, Yield
@@ -144,6 +145,20 @@ def test_no_damage_to_a_file_ends_in_anything_but_a_sentence(whole, tmp_path, ca
         if command == "report" and file in ("trace.jsonl", "environment.json") and how in ("missing", "binary"):
             assert status == 0 and "warning: " in said and Path(file).name.partition(".")[0] in said
             assert "left out" in (run / "report.html").read_text()
+
+
+def test_a_run_that_goes_on_without_its_trace_says_so(whole, tmp_path, capfd, monkeypatch):
+    def interrupted(*_arguments, **_options):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(session, "prepare", interrupted)
+    run = shutil.copytree(whole, tmp_path / "run")
+    (run / "checkpoint.sqlite").touch()
+    (run / "status.json").write_text('{"status": "stopped"}')
+    assert main(["resume", str(run)]) == 130 and "warning" not in capfd.readouterr().out
+    (run / "trace.jsonl").unlink()
+    assert main(["resume", str(run)]) == 130
+    assert "warning: trace.jsonl is missing" in capfd.readouterr().out
 
 
 def test_a_damaged_line_of_the_trace_is_counted_on_the_page_and_the_screen(whole, tmp_path, capfd):
