@@ -78,11 +78,11 @@ def inspect(folder: Path) -> Checkpoint:
         header = read_header(shard)
         absent = sorted(names - header.keys())
         if absent:
-            raise CorruptWeightsError(f"{shard.name} lacks the tensor {absent[0]!r} that {INDEX} says it holds")
+            raise CorruptWeightsError(f"{shard.name} lacks the tensor {shown(absent[0])} that {INDEX} says it holds")
         for name, tensor in header.items():
             if tensor["dtype"] not in DTYPE_BYTES:
                 raise QuantisedModelError(
-                    f"tensor {name!r} in {shard.name} has type {tensor['dtype']}; pruning needs plain weights"
+                    f"tensor {shown(name)} in {shard.name} has type {tensor['dtype'][:20]}; pruning needs plain weights"
                     f" ({', '.join(DTYPE_BYTES)}), so start from the model that was not quantised"
                 )
             shapes[name] = tensor["shape"]
@@ -219,6 +219,7 @@ def digest_of(folder: Path) -> str:
         PickleRefusedError: weights in pickle files only.
         CorruptWeightsError: a truncated or damaged safetensors file, or an index that names what is not there.
     """
+    check_files(folder)
     config, shards = read_config(folder / "config.json"), _shards(folder)
     for shard in shards:
         read_header(shard)

@@ -7,9 +7,12 @@ import signal
 
 import pytest
 
+from agent.settings import make_settings
+from agent.texts import read_texts
+from agent.view import View
 from memory.errors import SelfPrunerError
 from tests.tiny import tiny_folder
-from tools.models.checkpoint import INDEX, WEIGHTS, inspect
+from tools.models.checkpoint import INDEX, WEIGHTS, digest_of, inspect
 from tools.models.source import load, load_tokenizer, resolve
 
 FIRST = "model.layers.0.mlp.down_proj.weight"
@@ -251,6 +254,23 @@ def test_a_damaged_tokenizer_config_is_one_sentence_or_does_no_harm(folder, cont
         assert "\n" not in str(error) and "tokenizer" in str(error)
     else:
         assert tokenizer("early layers")["input_ids"]
+
+
+def test_a_tokenizer_of_another_model_is_one_sentence(tmp_path, original):
+    tiny_folder(tmp_path / "m", tokenizer=False)  # it knows 512 tokens
+    for file in original.glob("tokenizer*"):
+        shutil.copy(file, tmp_path / "m")
+    settings = make_settings(
+        {"sequence_length": 64, "calibration_length": 64, "calibration_sequences": 2, "mlp_unit": 8}
+    )
+    loaded = load(resolve(str(tmp_path / "m")), device="cpu", dtype="auto")
+    sentence = refused(settings, lambda settings: read_texts(settings, loaded, "cpu", View()))
+    assert "they do not belong together" in sentence
+
+
+def test_what_is_evaluated_is_looked_at_too(folder):
+    put(folder / "tokenizer.json", "pipe")
+    assert "tokenizer.json" in refused(folder, digest_of)
 
 
 @pytest.mark.parametrize("name", ["config.json", "generation_config.json"])
