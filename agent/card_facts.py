@@ -11,6 +11,7 @@ from agent.founders import UNIFORM
 from agent.outcome import FOUND, Outcome, recalibration_sentence
 from agent.preparation import Prepared
 from agent.run_directory import RunDirectory
+from agent.same_again import same_again
 from agent.settings import Settings, text_label
 from tools.export.card import CardFacts, CardRow, CardTasks
 from tools.models.aliases import ALIASES, BUNDLED
@@ -56,6 +57,7 @@ def card_facts(prepared: Prepared, settings: Settings, outcome: Outcome, run: Ru
         tasks=card_tasks(outcome),
         serving=settings.target,
         tensor_parallel=settings.tensor_parallel,
+        again=same_again(settings, environment),
         license="apache-2.0" if prepared.loaded.name == "smollm2-135m" else None,
     )
 

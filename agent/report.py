@@ -15,6 +15,7 @@ from agent.evaluate import Evaluation, read_evaluation
 from agent.outcome import Outcome, brain_sentence, brain_totals, recalibration_sentence, summary
 from agent.redaction import redact
 from agent.run_directory import RunDirectory
+from agent.same_again import same_again
 from agent.settings import Settings, make_settings
 from agent.trace import Act, Judge, Think, TraceRecord, TraceRecords, read_trace
 from agent.view import View
@@ -37,6 +38,7 @@ def write_report(run: RunDirectory, settings: Settings, outcome: Outcome | None)
         run=run.name,
         settings=settings.to_toml(),
         environment=surroundings(run),
+        again=same_again(settings, run.environment),
         outcome=outcome,
         summary=summary(outcome) if outcome else "This run is not finished.",
         brain=brain_sentence(outcome.yields) if outcome else "",

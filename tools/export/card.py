@@ -73,6 +73,7 @@ class CardFacts:
     tasks: CardTasks | None = None  # None where they were not measured
     serving: Serving = "transformers"
     tensor_parallel: int = 1  # devices that share a layer
+    again: str = ""  # what it takes to make the same again
     limitations: tuple[str, ...] = ()  # sentences beside the general ones
     local: bool = False  # the base model is a folder of the machine that made this: its name helps nobody to find it
 
