@@ -13,7 +13,7 @@ import torch
 from agent import verify as verify_module
 from main import main
 from memory.profile import Profile
-from tests.foreign import WAYS, edit, in_our_place, of_the_tokenizer, ran
+from tests.foreign import WAYS, edit, in_our_place, nested, of_the_tokenizer, ran
 from tests.tiny import MLP_UNIT, tiny_folder
 from tests.tools.evaluation.tasks.seven import write_tasks
 from tools.export.card import CardFacts
@@ -126,6 +126,14 @@ def test_a_tokenizer_with_code_of_its_own_is_refused_and_not_replaced_in_silence
     with pytest.raises(TokenizerError, match="code of its own .*allow it with --trust-remote-code"):
         load_tokenizer(folder, trust_remote_code=False)
     assert not ran(folder).exists()
+
+
+def test_loading_a_tokenizer_runs_no_code_of_its_model(folder):
+    nested(folder)
+    load_tokenizer(folder, trust_remote_code=False)
+    assert not ran(folder).exists()
+    load_tokenizer(folder, trust_remote_code=True)
+    assert ran(folder).exists()
 
 
 def test_a_config_cannot_ask_for_kernels_of_a_stranger(folder, evaluate):
