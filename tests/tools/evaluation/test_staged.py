@@ -10,6 +10,7 @@ from tools.evaluation.staged import FidelityError, missing, sequences_of, stages
 def test_a_fidelity_is_the_first_sequences() -> None:
     assert sequences_of(1024, 512, 8) == range(2)
     assert stages([1024, 4096], 512, 8) == (range(2), range(8))
+    assert sequences_of(1, 1, 8) == range(1)  # the smallest there can be
 
 
 @pytest.mark.parametrize("fidelity", [0, -512, 100, 1000, 513])
