@@ -91,7 +91,7 @@ def share(comparison: Comparison, settings: Settings, view: View) -> Prepared:
     def bind(conditions: Conditions) -> None:
         check_bound(comparison.path, settings, conditions, view)
 
-    return with_founders(prepare(settings, "shared", view, bind), settings, view)
+    return with_founders(prepare(settings, "shared", view, bind=bind), settings, view)
 
 
 def one(comparison: Comparison, planned: PlannedRun, shared: Prepared, view: View) -> None:
