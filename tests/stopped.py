@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from agent import session
-from main import INTERRUPTED, main
+from main import main
 
 SMALL = [
     *("--sequence-length", "64", "--fidelity", "128,256", "--probe-tokens", "64", "--final-tokens", "128"),
@@ -29,7 +29,7 @@ def stopped_run(runs: Path, model: Path, cache: Path, *words: str) -> Path:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(session, "finish", interrupted)
         places = ["--model", model, "--cache", cache, "--runs", runs]
-        assert main([str(word) for word in [*places, *SMALL, *words]]) == INTERRUPTED
+        assert main([str(word) for word in [*places, *SMALL, *words]]) == 130  # as after Ctrl-C
     (run,) = runs.glob(f"{model.name}-*")
     return run
 
