@@ -19,7 +19,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
         return command(sys.argv[1:] if arguments is None else arguments)
     except SelfPrunerError as error:
-        print(f"error: {error}", file=sys.stderr)
+        from agent.printable import printable
+
+        print(f"error: {printable(str(error))}", file=sys.stderr)
         return error.exit_code
     except KeyboardInterrupt:
         print("Interrupted.", file=sys.stderr)

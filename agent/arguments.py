@@ -80,6 +80,7 @@ def _parser() -> Parser:
         help="another comparison with the same settings, a folder or its results.json: runs that are finished there "
         "count and are not run again; may be given several times",
     )
+    _add_consent(compare)
     verify = commands.add_parser(
         "verify", help="compare what vLLM writes with an exported checkpoint, token by token", allow_abbrev=False
     )
@@ -144,6 +145,8 @@ def _parser() -> Parser:
     ):
         command = commands.add_parser(name, help=text, allow_abbrev=False)
         command.add_argument("run", type=Path, help="run directory")
+        if name in ("resume", "export", "tasks"):
+            _add_consent(command)
         if name == "trace":
             command.add_argument("--step", type=int, help="show this step in full, with its prompt")
         if name == "tasks":
@@ -166,6 +169,11 @@ def _parser() -> Parser:
                 "--type", metavar="X", help="with --format gguf: f32, f16 or bf16 (default: as the weights are)"
             )
     return parser
+
+
+def _add_consent(parser: argparse.ArgumentParser) -> None:
+    text = "a run from elsewhere may use what it names: programs, endpoints, files outside of it"
+    parser.add_argument("--yes", action="store_true", help=text)
 
 
 def _add_settings(

@@ -51,7 +51,7 @@ def check_brain(settings: Settings, view: View) -> None:
 
 def endpoint_of(settings: Settings, url: str | None = None) -> Endpoint:
     """The endpoint that the settings name, or the one at `url`, with the key that the environment holds."""
-    key = os.environ.get(KEY) if url is None else None
+    key = os.environ.get(KEY, "").strip() if url is None else ""
     address = checked_url(url or settings.brain_url or "")
     return Endpoint(address, SecretStr(key) if key else None, settings.brain_seconds)
 

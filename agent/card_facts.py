@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from agent.founders import UNIFORM
 from agent.outcome import FOUND, Outcome, recalibration_sentence
 from agent.preparation import Prepared
 from agent.run_directory import RunDirectory
+from agent.same_again import same_again
 from agent.settings import Settings, text_label
 from tools.export.card import CardFacts, CardRow, CardTasks
 from tools.models.aliases import ALIASES, BUNDLED
@@ -26,7 +28,8 @@ def card_facts(prepared: Prepared, settings: Settings, outcome: Outcome, run: Ru
     environment = run.environment
     speed = outcome.speed.sentence() if outcome.speed else None
     return CardFacts(
-        base_model=HUB_IDS.get(prepared.loaded.name, settings.model),
+        base_model=prepared.loaded.name if is_local(settings) else HUB_IDS.get(prepared.loaded.name, settings.model),
+        local=is_local(settings),
         family=prepared.loaded.family.model_type,
         sparsity=prepared.bench.budget.sparsity,
         rows=tuple(
@@ -48,14 +51,35 @@ def card_facts(prepared: Prepared, settings: Settings, outcome: Outcome, run: Ru
         calibration=f"{text_label(settings.calibration)}, tokens {prepared.texts['calibration']}",
         compensation=". ".join(filter(None, (settings.compensation, recalibration_sentence(outcome)))),
         exported=outcome.result,
-        settings={name: value for name, value in settings.to_toml().items() if name not in PLACES},
+        settings=shareable(settings),
         versions={name: str(version) for name, version in environment.get("versions", {}).items() if version},
         fingerprint=prepared.loaded.fingerprint,
         tasks=card_tasks(outcome),
         serving=settings.target,
         tensor_parallel=settings.tensor_parallel,
+        again=same_again(settings, environment),
         license="apache-2.0" if prepared.loaded.name == "smollm2-135m" else None,
     )
+
+
+def is_local(settings: Settings) -> bool:
+    """Whether the target model is a folder of this machine."""
+    path = Path(settings.model).expanduser()
+    return path.is_absolute() or path.is_dir()
+
+
+def shareable(settings: Settings) -> dict[str, Any]:
+    """The settings as a stranger may read them: without where things lie, and who was asked."""
+    values = {name: value for name, value in settings.to_toml().items() if name not in PLACES}
+    if is_local(settings):
+        values["model"] = Path(settings.model).expanduser().resolve().name
+    if settings.brain_url is not None:
+        values["brain_url"] = "URL"
+    if settings.prompts is not None:
+        values["prompts"] = settings.prompts.name
+    for name in TEXTS:
+        values[name] = ",".join(map(text_label, values[name].split(",")))
+    return values
 
 
 def brain_in_words(settings: Settings) -> str:
@@ -66,7 +90,7 @@ def brain_in_words(settings: Settings) -> str:
 
 
 def command_line(settings: Settings, command: str = "", defaults: Mapping[str, Any] | None = None) -> str:
-    """A command that makes the same run: every setting that is not the default, but where things are kept.
+    """A command that makes the same run: every setting that is not the default, as far as it is `shareable`.
 
     Args:
         settings: those of the run.
@@ -75,16 +99,14 @@ def command_line(settings: Settings, command: str = "", defaults: Mapping[str, A
     """
     default = Settings(**(defaults or {}))
     words = ["python main.py", *([command] if command else [])]
-    for name, value in settings.to_toml().items():
-        if name in PLACES or value == default.to_toml().get(name):
+    for name, value in shareable(settings).items():
+        if value == default.to_toml().get(name):
             continue
         option = "--" + name.replace("_", "-")
         if isinstance(value, bool):
             words.append(option if value else f"--no-{option[2:]}")
         else:
             text = ",".join(map(str, value)) if isinstance(value, list) else str(value)
-            if name in TEXTS:
-                text = ",".join(map(text_label, text.split(",")))
             words.append(f"{option} {json.dumps(text) if ' ' in text else text}")
     return " ".join(words)
 

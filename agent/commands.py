@@ -36,8 +36,12 @@ def command(arguments: Sequence[str]) -> int:
 
 def _compare(options: Namespace, view: View) -> int:
     from agent.compare.command import begin
+    from agent.compare.comparison import is_comparison
+    from agent.foreign import consent
 
-    return _compared(begin(options, given(options)), view)
+    if options.into is not None and is_comparison(options.into):
+        consent(options.into, options.yes, view)
+    return _compared(begin(options, given(options), view), view)
 
 
 def _compared(comparison: Comparison, view: View) -> int:
@@ -58,7 +62,9 @@ def _compared(comparison: Comparison, view: View) -> int:
 
 def _resume(options: Namespace, view: View) -> int:
     from agent.compare.comparison import Comparison, is_comparison
+    from agent.foreign import consent
 
+    consent(options.run, options.yes, view)
     if is_comparison(options.run):
         return _compared(Comparison.open(options.run.resolve()), view)
     return _run(options, view)
@@ -92,6 +98,7 @@ def _dry_run(settings: Settings, view: View) -> int:
 
 
 def _report(options: Namespace, view: View) -> int:
+    from agent.binding import check_settings
     from agent.compare.comparison import Comparison, is_comparison
     from agent.compare.report import show, write_all
     from agent.compare.runner import collect
@@ -104,9 +111,11 @@ def _report(options: Namespace, view: View) -> int:
         write_all(options.run, results)
         show(results, view)
         return 0
-    run = RunDirectory.open(options.run)
+    run = RunDirectory.open(options.run, strict=False)
+    check_settings(run, view)
     outcome = read_outcome(run.path)
-    write_report(run, make_settings(run.settings), outcome)
+    for sentence in write_report(run, make_settings(run.settings), outcome):
+        view.warn(sentence)
     if outcome is None:
         view.line(f"This run is not finished ({run.status}): {run.report} holds what there is.")
         view.line(f"Go on with: python main.py resume {run.path}")
@@ -119,7 +128,7 @@ def _trace(options: Namespace, view: View) -> int:
     from agent.run_directory import RunDirectory
     from agent.show_trace import show_step, show_steps
 
-    run = RunDirectory.open(options.run)
+    run = RunDirectory.open(options.run, strict=False)
     if options.step is None:
         show_steps(run.trace, view)
     else:
@@ -129,10 +138,12 @@ def _trace(options: Namespace, view: View) -> int:
 
 def _export(options: Namespace, view: View) -> int:
     from agent import session
+    from agent.foreign import consent
     from agent.gguf import export_gguf, gguf_type
 
     if options.format not in ("transformers", "gguf"):
         raise SettingsError(f"--format: transformers or gguf, got {options.format!r}")
+    consent(options.run, options.yes, view)
     if options.format == "gguf":
         file = export_gguf(options.run, options.candidate, options.output, gguf_type(options.type), view)
         view.line(f"GGUF        {file.path}  ({file.type}, {file.bytes / 1e6:,.0f} MB, read again and compared)")
@@ -184,8 +195,10 @@ def _bench_shapes(options: Namespace, view: View) -> int:
 
 def _tasks(options: Namespace, view: View) -> int:
     from agent import session
+    from agent.foreign import consent
     from agent.report import show_tasks
 
+    consent(options.run, options.yes, view)
     try:
         outcome = session.tasks(options.run, options.candidate, given(options), view)
     except KeyboardInterrupt:

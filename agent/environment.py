@@ -33,11 +33,12 @@ def describe(device: str, seed: int, now: datetime) -> dict[str, Any]:
         "platform": platform.platform(),
         "processors": os.cpu_count(),
         "command": [redact(word) for word in sys.argv],
-        "versions": {package: _version(package) for package in _PACKAGES},
+        "versions": {package: version_of(package) for package in _PACKAGES},
     }
 
 
-def _version(package: str) -> str | None:
+def version_of(package: str) -> str | None:
+    """The installed version of a package, None where it is not installed."""
     try:
         return metadata.version(package)
     except metadata.PackageNotFoundError:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import tomllib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -31,9 +32,9 @@ from tools.evaluation.tasks.rows import TASKS, TaskName
 from tools.evaluation.tasks.suite import TaskSuite
 from tools.export.card import CardTasks, with_evaluation
 from tools.export.provenance import Provenance, read_provenance
-from tools.export.same_tokens import check_code
 from tools.models.bundled import cache_dir
 from tools.models.checkpoint import digest_of
+from tools.models.foreign_code import check_code
 from tools.models.source import fetched, resolve
 from tools.text.sources import TextUnavailableError, whole_text
 
@@ -152,7 +153,7 @@ def evaluate(folder: Path, given: Mapping[str, Any], wishes: Wishes, view: View)
     """
     folder = folder_of(folder)
     provenance = read_provenance(folder)
-    settings = _settings(provenance, given)
+    settings = _settings(provenance, given, folder)
     check_code(folder, settings.trust_remote_code)
     pruned = digest_of(folder)
     device = device_of(settings)
@@ -220,8 +221,10 @@ def folder_of(path: Path) -> Path:
 def read_evaluation(folder: Path) -> Evaluation | None:
     """What was measured of the checkpoint in `folder`; None where there is nothing, or nothing that can be read."""
     try:
-        return Evaluation.model_validate_json((folder / FILE).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        found = Evaluation.model_validate_json((folder / FILE).read_text(encoding="utf-8"))
+        found.cells()  # whose tasks may not be those that are known
+        return found
+    except (OSError, ValueError, KeyError):
         return None
 
 
@@ -272,8 +275,7 @@ class _Job:
                 yield self.figures
 
     def _request(self, rows: str, tasks: Sequence[TaskName], text: str | None) -> Request:
-        wanted, auto = self.wanted, "auto_map" in json.loads((self.folder / "config.json").read_text(encoding="utf-8"))
-        own = self.figures.name == PRUNED and auto
+        wanted = self.wanted
         return Request(
             folder=str(self.folder.resolve()),
             rows=rows,
@@ -283,7 +285,8 @@ class _Job:
             dtype=wanted.dtype,
             device=wanted.device,
             batch=self.wishes.batch or (CPU_BATCH if wanted.device == "cpu" else GPU_BATCH),
-            trust_remote_code=own or self.settings.trust_remote_code,
+            trust_remote_code=self.settings.trust_remote_code,
+            exported=self.figures.name == PRUNED,
             parallelize=wanted.device == "cuda" and torch.cuda.device_count() > 1,
         )
 
@@ -300,12 +303,22 @@ class _Job:
         return (self.settings.cache or cache_dir()) / "evaluations" / name
 
 
-def _settings(provenance: Provenance | None, given: Mapping[str, Any]) -> Settings:
-    """Those that were given, beside the dense model that the folder names."""
-    known = (
-        {} if provenance is None or "model" in given else {"model": provenance.model, "revision": provenance.revision}
-    )
+def _settings(provenance: Provenance | None, given: Mapping[str, Any], folder: Path) -> Settings:
+    """Those that were given, beside the dense model that the folder names, or the run that it lies in."""
+    known: dict[str, Any] = {}
+    if provenance is not None and "model" not in given:
+        model = provenance.model or _model_of_run(folder.resolve().parent)
+        known = {} if model is None else {"model": model, "revision": provenance.revision}
     return make_settings({**known, **given, "tasks": True})
+
+
+def _model_of_run(path: Path) -> str | None:
+    """The target model of the run at `path`; None where there is no run."""
+    try:
+        model = tomllib.loads((path / "settings.toml").read_text(encoding="utf-8")).get("model")
+    except (OSError, ValueError):
+        return None
+    return model if isinstance(model, str) else None
 
 
 def _check(folder: Path, wishes: Wishes, length: int) -> None:
@@ -334,10 +347,9 @@ def _text(wishes: Wishes, view: View) -> tuple[str | None, str | None]:
 
 def _dense(settings: Settings, provenance: Provenance | None, view: View) -> Path:
     """The folder of the dense model, fetched if need be."""
-    if provenance is None and "model" not in settings.model_fields_set:
-        raise SettingsError(
-            "the folder does not say which model it was cut from: name it with --model, or leave it out with --no-dense"
-        )
+    if "model" not in settings.model_fields_set:
+        what = "which model it was cut from" if provenance is None else f"where {provenance.base_model!r} lies"
+        raise SettingsError(f"the folder does not say {what}: name it with --model, or leave it out with --no-dense")
     source = resolve(settings.model, settings.revision)
     with view.phase(f"Fetching {source.name}", unit="bytes") as progress:
         return fetched(source, trust_remote_code=settings.trust_remote_code, cache=settings.cache, progress=progress)

@@ -27,6 +27,7 @@ from agent.outcome import (
     TextRow,
     brain_totals,
     difference,
+    fault_of,
     recalibration_sentence,
     row_of,
     yields,
@@ -38,7 +39,7 @@ from agent.settings import Settings, text_label
 from agent.speed import speed_facts
 from agent.state import SearchState
 from agent.trace import read_trace
-from agent.unseen import FINISH_STEP, compare_unseen
+from agent.unseen import FINISH_STEP, best_unseen, compare_unseen
 from agent.view import View
 from agent.zero_shot import models_of, with_tasks
 from memory.errors import SelfPrunerError
@@ -68,7 +69,7 @@ def finish(prepared: Prepared, settings: Settings, state: SearchState, run: RunD
         unseen = compare_unseen(bench, settings, progress)
     if not unseen:
         view.warn("no candidate could be measured on unseen text; the best of the search is taken")
-    best = min(unseen, key=lambda name: (unseen[name], name)) if unseen else state["best"]
+    best = best_unseen(unseen) or state["best"]
     found = bench.candidate(best).profile
     rows, differences = table(bench, settings, found, view)
     refitted = recalibrated(prepared, settings, found, view)
@@ -113,7 +114,9 @@ def finish(prepared: Prepared, settings: Settings, state: SearchState, run: RunD
             bench.fidelity[0],
             bench.memory.recall(Generation, run=bench.run),
         ),
-        warnings=list(dict.fromkeys([*bench.elastic.warnings, *(refitted.elastic.warnings if refitted else [])])),
+        warnings=list(
+            dict.fromkeys([*bench.elastic.warnings, *(refitted.elastic.warnings if refitted else []), *records.gaps()])
+        ),
         texts=[*text_rows(bench, found), *(refitted.by_text() if refitted else [])],
         recalibration=refitted.facts if refitted else None,
         speed=speed_facts(prepared, settings, found, timed_already(bench)),
@@ -287,6 +290,9 @@ def read_outcome(run: Path) -> Outcome | None:
     if not path.is_file():
         return None
     try:
-        return Outcome.model_validate_json(path.read_text(encoding="utf-8"))
+        outcome = Outcome.model_validate_json(path.read_text(encoding="utf-8"))
+        if fault := fault_of(outcome):
+            raise ValueError(fault)
+        return outcome
     except (OSError, ValueError) as error:
         raise RunDirectoryError(f"{path} is damaged: {str(error).splitlines()[0]}") from error

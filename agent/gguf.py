@@ -5,6 +5,7 @@ from __future__ import annotations
 from contextlib import closing
 from pathlib import Path
 
+from agent.binding import bind_result
 from agent.card_facts import card_facts
 from agent.checks import check_target
 from agent.finish import NotFinishedError, read_outcome, with_weights
@@ -38,12 +39,12 @@ def export_gguf(path: Path, candidate: str | None, file: Path, type: GgufType | 
         SelfPrunerError: what `finished` and `write_gguf` refuse; a model that the format cannot express is refused
             before it is loaded.
     """
-    run, settings = finished(path, file)
+    run, settings = finished(path, file, view)
     outcome = read_outcome(run.path)
     if outcome is None:
         raise NotFinishedError(f"the run {path} has no result yet: python main.py resume {path}")
     check_gguf(check_target(settings).outline.model.config)
-    prepared = prepare(settings, run.id, view, run.records)
+    prepared = prepare(settings, run.id, view, run.records, bind_result(run, view))
     bench = prepared.bench
     with closing(bench.memory):
         profile = bench.candidate(candidate or outcome.candidate).profile

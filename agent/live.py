@@ -17,6 +17,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
+from agent.printable import printable
 from agent.settings import Settings
 from agent.state import cost
 from agent.steps import spent_share
@@ -104,7 +105,8 @@ class SearchScreen:
         )
         if self.total:
             table.add_row("Measuring", ProgressBar(total=self.total, completed=self.done, width=30), Text(""))
-        lines = [Text(self.best()), Text(f"Thought: {self.thought[:WIDTH]}"), Text(f"Call: {self.call[:WIDTH]}")]
+        told = (self.best(), f"Thought: {self.thought[:WIDTH]}", f"Call: {self.call[:WIDTH]}")
+        lines = [Text(printable(line)) for line in told]
         if self.failures or self.fallbacks:
             lines.append(Text(f"Brain: {self.failures} failed turns, {self.fallbacks} stood in for", style="yellow"))
         return Group(table, *lines)

@@ -13,7 +13,7 @@ from agent.settings import Settings
 from agent.state import SearchState
 from agent.steps import spent_share
 from memory.profile import Profile
-from memory.records import Candidate, Generation
+from memory.records import Candidate, Generation, Score
 from prompts.variables import (
     Action,
     Ask,
@@ -36,7 +36,7 @@ from prompts.variables import (
 from tools.evaluation.fitness import perplexity
 from tools.latency.tool import timed_already
 from tools.pruning.tool import candidate_number
-from tools.workbench import Workbench
+from tools.workbench import FITNESS, Workbench
 
 SENSITIVITIES = 8  # most sensitive places shown
 BEST, RECENT, FAILED, MOVES, NOTES = 4, 4, 2, 4, 2  # entries of the history
@@ -102,7 +102,10 @@ class Observer:
         fitness = {name: found.kl for name, found in scores.items() if found and found.kl is not None}
         measured = [row for row in newest if row.id in fitness]
         best = sorted(measured, key=lambda row: fitness[row.id])
-        failed = [row for row in newest if self.bench.failure(row.profile)]
+        # of a failure there are no values; asked for all at once, since every candidate so far may be one
+        faults = self.bench.memory.recall(Score, run=self.bench.run, text=FITNESS, kl=None, nll=None)
+        unscored = {fault.profile for fault in faults}
+        failed = [row for row in newest if row.profile in unscored]
         notes = self.bench.memory.recall(Generation, run=self.bench.run, order="-number", limit=NOTES)
         return History(
             population=tuple(self._row(rows[name]) for name in here[: max(4, self.settings.population)]),

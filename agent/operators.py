@@ -231,19 +231,26 @@ def local_costs(bench: Workbench, centre: str) -> LocalCosts | None:
         return None
     rows = bench.memory.recall(Candidate, run=bench.run)
     profiles = {row.id: row.profile for row in rows}
-    known: dict[str, LocalCosts | None] = {}
-    steps: list[tuple[LocalCosts, Profile, float]] = []
+    known: dict[Profile, LocalCosts | None] = {}
+    steps: list[tuple[float, float, float]] = []
     for row in rows:
         if row.proposed_by != "model" or row.operator != "mutation":
             continue
-        start = row.parents[0]
-        if start not in known:
-            found = bench.slopes(profiles[start])
-            known[start] = LocalCosts(bench.costs, profiles[start], found) if found else None
-        local = known[start]
-        change = measured_change(bench, row.profile, profiles[start])
-        if local is not None and change is not None:
-            steps.append((local, row.profile, change))
+        start = profiles[row.parents[0]]
+        change = measured_change(bench, row.profile, start)
+        if change is None:
+            continue
+        derived = bench.memory.derived.setdefault(start, {})  # good until more slopes are measured there
+        if row.profile not in derived:
+            if start not in known:
+                found = bench.slopes(start)
+                known[start] = LocalCosts(bench.costs, start, found) if found else None
+            local = known[start]
+            if local is None:
+                continue
+            derived[row.profile] = local.terms(row.profile)
+        own, slope = derived[row.profile]
+        steps.append((own, slope, change))
     return LocalCosts(bench.costs, profiles[centre], slopes, learned_curvature(steps))
 
 
@@ -274,16 +281,17 @@ def founder(bench: Workbench, arm: Arm) -> Profile:
 
 def history(bench: Workbench, generation: int) -> list[dict[str, Record]]:
     """What every maker's offspring came to in the generations before `generation`, the first population left out."""
-    rows = [row for row in bench.memory.recall(Candidate, run=bench.run) if 0 < row.generation < generation]
+    rows: dict[int, list[Candidate]] = {}
+    for row in bench.memory.recall(Candidate, run=bench.run):
+        rows.setdefault(row.generation, []).append(row)
     closed = {one.number: set(one.survivors) for one in bench.memory.recall(Generation, run=bench.run)}
     found: list[dict[str, Record]] = []
     for number in range(1, generation):
         counts: dict[str, Record] = {}
-        for row in rows:
-            if row.generation == number:
-                before = counts.get(row.proposed_by, Record(0, 0))
-                survived = row.id in closed.get(number, ())
-                counts[row.proposed_by] = replace(before, made=before.made + 1, survived=before.survived + survived)
+        for row in rows.get(number, ()):
+            before = counts.get(row.proposed_by, Record(0, 0))
+            survived = row.id in closed.get(number, ())
+            counts[row.proposed_by] = replace(before, made=before.made + 1, survived=before.survived + survived)
         found.append(counts)
     return found
 

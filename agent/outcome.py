@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Final, Literal, get_args
+from typing import Any, Final, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict
 
+from agent.answers import is_answer
 from agent.speed import SpeedFacts
 from agent.task_table import TaskTable
 from agent.trace import Act, Think, TraceRecord
-from memory.profile import Profile
+from memory.profile import PARTS, Profile
 from memory.records import Candidate, Generation, Proposer
 from tools.evaluation.fitness import mean, perplexity
 from tools.population.selection import Paired, paired
@@ -127,6 +128,30 @@ class Outcome(BaseModel):
         return len({row.text for row in self.texts}) > 1
 
 
+SPENT = (  # what a result says of its cost
+    *("evaluations", "tokens", "generation", "failed_turns", "fallbacks", "illegal"),
+    *("search_minutes", "weight_bytes", "peak_resident_bytes"),
+    *("brain_turns", "brain_output_tokens", "brain_decode_steps", "brain_seconds"),
+)
+
+
+def fault_of(outcome: Outcome) -> str:
+    """Why a result that was read from a file cannot be one that a run wrote; empty where it can."""
+    missing = [name for name in SPENT if name not in outcome.spent]
+    names = {row.name for row in outcome.rows}
+    missing += [name for name in ("dense", "uniform", FOUND, outcome.result) if name not in names]
+    missing += [part for part in PARTS if outcome.dense.get(part, 0) < 1]
+    if missing:
+        return f"it does not say {missing[0]!r}"
+    if not outcome.attention or len(outcome.attention) != len(outcome.mlp):
+        return "its profile has not one width a layer"
+    if any(not 0 <= one.improved <= one.compared <= one.made for one in outcome.yields):
+        return "more candidates improved than were made"
+    if outcome.tasks is not None and not outcome.tasks.asked:
+        return "its tasks asked nothing"
+    return ""
+
+
 def reporting_scores(bench: Workbench, profile: Profile, text: str) -> tuple[list[float], list[float]]:
     """KL and negative log-likelihood of every sequence of `text`, in nats a token."""
     scores = [score for _, score in sorted(bench.scores(profile, text).items()) if score.error is None]
@@ -164,13 +189,14 @@ def yields(
     survivors = {(one.number, name) for one in generations for name in one.survivors}
     changes: dict[str, float] = {}
     for record in records:
-        if isinstance(record, Act) and record.tool == "evaluate" and isinstance(record.result, dict):
-            if record.result["fidelity"] != first_fidelity:
+        if isinstance(record, Act) and record.tool == "evaluate" and is_answer(record):
+            answer: Any = record.result
+            if answer["fidelity"] != first_fidelity:
                 continue
-            for result in record.result["results"]:  # type: ignore[union-attr]
-                if isinstance(result, dict) and result.get("change"):
+            for result in answer["results"]:
+                if result.get("change"):
                     # against the better parent: the one that leaves the least improvement
-                    changes[str(result["id"])] = max(change["mean"] for change in result["change"])  # type: ignore
+                    changes[str(result["id"])] = max(change["mean"] for change in result["change"])
     found = []
     for name, operator in sorted(kinds, key=lambda kind: (PROPOSERS.index(kind[0]), kind[1])):
         own = kinds[name, operator]

@@ -20,6 +20,8 @@ from safetensors import SafetensorError
 from torch import Tensor
 from transformers import PreTrainedModel
 
+from agent.brain.chat_template import unusable
+from agent.conditions import Conditions, conditions_of
 from agent.devices import device_name, device_of, dtype_of, free_memory
 from agent.run_memory import memory_of
 from agent.settings import Settings, SettingsError, text_label
@@ -56,6 +58,7 @@ class Prepared:
     loaded: LoadedModel
     texts: dict[str, str]  # digests of the texts, by what they are for
     calibration: Tensor  # token ids of the calibration text, [sequences, length]
+    conditions: Conditions
 
 
 def refit_memory(device: str) -> int:
@@ -142,8 +145,22 @@ def budget_in_time(settings: Settings, space: Space) -> Budget:
     return JointBudget(space, plain.target_params, TimedSpace(space, table), round(NANOSECONDS * milliseconds))
 
 
-def prepare(settings: Settings, run: str, view: View, records: Path | None = None) -> Prepared:
-    """Make the workbench of the run named `run`, whose own file is `records` where it has a run directory."""
+def prepare(
+    settings: Settings,
+    run: str,
+    view: View,
+    records: Path | None = None,
+    bind: Callable[[Conditions], None] | None = None,
+) -> Prepared:
+    """Make the workbench of the run named `run`.
+
+    Args:
+        settings: those of the run.
+        run: by which the memory knows it.
+        view: where progress is shown.
+        records: its own file, where it has a run directory.
+        bind: told what figures depend on before anything is measured, and refuses what it must.
+    """
     device = device_of(settings)
     dtype = dtype_of(settings, device)
     cache = settings.cache or cache_dir()
@@ -157,8 +174,14 @@ def prepare(settings: Settings, run: str, view: View, records: Path | None = Non
             cache=cache,
             progress=progress,
         )
+    if reason := unusable(loaded.tokenizer):
+        view.warn(f"the chat template of {loaded.name} cannot be used ({reason}): prompts are plain text")
     budget_for(settings, loaded.model)  # checked before anything expensive is done
     texts, digests = read_texts(settings, loaded, device, view)
+    tokens = {name: digest(ids) for name, ids in texts.items()}
+    conditions = conditions_of(loaded, device, dtype, tokens, settings.memory_path)
+    if bind is not None:
+        bind(conditions)
     check_room(loaded, cache)
     key = {"format": FORMAT, "model": loaded.fingerprint, "dtype": dtype, "text": digest(texts["calibration"])}
     with view.phase("Calibration") as progress:
@@ -216,7 +239,7 @@ def prepare(settings: Settings, run: str, view: View, records: Path | None = Non
         view.warn(
             "the fitness text is too short for slopes on tokens of their own: they are measured on the ranked ones"
         )
-    return Prepared(bench, loaded, digests, texts["calibration"])
+    return Prepared(bench, loaded, digests, texts["calibration"], conditions)
 
 
 def measuring(settings: Settings) -> dict[str, Any]:

@@ -10,11 +10,14 @@ from typing import Any
 import jinja2
 
 from agent.atomic import atomic_write
+from agent.evaluate import FILE as FIGURES
 from agent.evaluate import Evaluation, read_evaluation
 from agent.outcome import Outcome, brain_sentence, brain_totals, recalibration_sentence, summary
+from agent.redaction import redact
 from agent.run_directory import RunDirectory
+from agent.same_again import same_again
 from agent.settings import Settings, make_settings
-from agent.trace import Act, Judge, Think, TraceRecord, read_trace
+from agent.trace import Act, Judge, Think, TraceRecord, TraceRecords, read_trace
 from agent.view import View
 from tools.export.card import serve_command
 
@@ -23,29 +26,52 @@ CURVE = (640.0, 220.0)  # pixels
 MARGIN = 46.0
 
 
-def write_report(run: RunDirectory, settings: Settings, outcome: Outcome | None) -> None:
-    """Write `report.html`; of an unfinished run it holds what there is."""
-    records = read_trace(run.trace) if run.trace.exists() else []
+def write_report(run: RunDirectory, settings: Settings, outcome: Outcome | None) -> list[str]:
+    """Write `report.html`; of an unfinished run it holds what there is. Returns what is missing in it, in sentences."""
+    records = read_trace(run.trace) if run.trace.is_file() else TraceRecords()
+    checkpoint = read_evaluation(run.model) if outcome else None
+    missing = gaps(run, records, checkpoint)
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(TEMPLATES), autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True
     )
     page = environment.get_template("report.html.j2").render(
         run=run.name,
         settings=settings.to_toml(),
-        environment=run.environment,
+        environment=surroundings(run),
+        again=same_again(settings, run.environment),
         outcome=outcome,
         summary=summary(outcome) if outcome else "This run is not finished.",
         brain=brain_sentence(outcome.yields) if outcome else "",
         recalibration=recalibration_sentence(outcome) if outcome else "",
         totals=brain_totals(records),
-        checkpoint=read_evaluation(run.model) if outcome else None,
+        checkpoint=checkpoint,
         texts=by_text(outcome) if outcome else ((), []),
         curve=curve(records),
         layers=layers(outcome) if outcome else [],
         notes=notes(records),
-        faults=faults(records),
+        faults=[*missing, *faults(records)],
     )
-    atomic_write(run.report, page)
+    atomic_write(run.report, redact(page))
+    return missing
+
+
+def gaps(run: RunDirectory, records: TraceRecords, checkpoint: Evaluation | None) -> list[str]:
+    """What a page of this run has to do without because a file is missing or damaged, a sentence each."""
+    found = records.gaps()
+    if not run.trace.is_file():
+        found.append("trace.jsonl is missing: what the brain said, and what came of it, is left out")
+    if run.fault:
+        found.append(f"{run.fault}: versions and device are left out")
+    if checkpoint is None and (run.model / FIGURES).is_file():
+        found.append(f"{FIGURES} of the checkpoint is damaged and was left out")
+    return found
+
+
+def surroundings(run: RunDirectory) -> dict[str, Any]:
+    """What a page says of where the run was made, as far as it is known."""
+    versions = run.environment.get("versions")
+    known = versions if isinstance(versions, dict) else {}
+    return {"versions": known, **{name: run.environment.get(name, "unknown") for name in ("python", "device")}}
 
 
 def curve(records: Sequence[TraceRecord]) -> dict[str, Any] | None:

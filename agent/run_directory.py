@@ -24,6 +24,7 @@ from agent.atomic import WriteError, atomic_write, sync_folder
 from agent.environment import describe
 from agent.flat_toml import dumps
 from agent.run_lock import RunLock
+from agent.seal import seal
 from memory.errors import SelfPrunerError
 from memory.run_records import RECORDS
 
@@ -51,6 +52,7 @@ class RunDirectory:
     path: Path
     settings: dict[str, Any]  # as resolved when the run was made, without those that were None
     environment: dict[str, Any]  # versions, machine, device, seed, when it was made
+    fault: str = ""  # what is wrong with environment.json, where that may be
     _lock: RunLock | None = field(default=None, repr=False)
 
     @classmethod
@@ -83,6 +85,7 @@ class RunDirectory:
         environment = describe(device, seed, now)
         stem = f"{_model_name(model)}-{now:%Y%m%d-%H%M%S}"
         environment["run"] = f"{stem}-{secrets.token_hex(4)}"
+        environment["seal"] = seal(environment["run"], text)
         try:
             base.mkdir(parents=True, exist_ok=True)
             number = 1
@@ -132,12 +135,13 @@ class RunDirectory:
         return run
 
     @classmethod
-    def open(cls, path: Path, *, exclusive: bool = False) -> RunDirectory:
+    def open(cls, path: Path, *, exclusive: bool = False, strict: bool = True) -> RunDirectory:
         """Reads the run at `path`.
 
         Args:
             path: a run directory.
             exclusive: also lock it, which whoever writes to it must.
+            strict: refuse a run whose environment.json is missing or damaged; else `fault` says so, and it is empty.
 
         Raises:
             NoRunError: there is no run at `path`.
@@ -149,7 +153,16 @@ class RunDirectory:
         if not (path / "settings.toml").is_file():
             raise NoRunError(f"there is no run in {path}: it has no settings.toml")
         settings = _read(path / "settings.toml", tomllib.loads)
-        run = cls(path, settings, _read(path / "environment.json", json.loads))
+        if not settings:  # as a file that was never filled: the defaults would be another run
+            raise RunDirectoryError(f"{path / 'settings.toml'} is damaged: it is empty")
+        environment, fault = {}, ""
+        try:
+            environment = _read(path / "environment.json", json.loads)
+        except RunDirectoryError as error:
+            if strict:
+                raise
+            fault = str(error)
+        run = cls(path, settings, environment, fault)
         if run.latency_table.is_file():  # the very table that the run was begun with
             settings["latency_table"] = str(run.latency_table)
         if exclusive:
@@ -281,11 +294,13 @@ def _model_name(model: str) -> str:
 
 def _read(path: Path, parse: Any) -> dict[str, Any]:
     """A file of a run as a table."""
+    if path.exists() and not path.is_file():
+        raise RunDirectoryError(f"cannot read {path}: it is no file")
     try:
         table = parse(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise RunDirectoryError(f"cannot read {path}: {error.strerror}") from error
-    except ValueError as error:  # undecodable text, and what both parsers raise
+    except (ValueError, RecursionError) as error:  # undecodable or too deep, and what both parsers raise
         raise RunDirectoryError(f"{path} is damaged: {error}") from error
     if not isinstance(table, dict):
         raise RunDirectoryError(f"{path} is damaged: it holds no table")

@@ -5,8 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
+from agent.run_directory import RunDirectory, RunDirectoryError
 from agent.view import View
 from memory.database import MemoryFileError
+from memory.no_links import refuse_link
+from memory.records import Candidate
 from memory.run_records import RunRecords
 from memory.store import Memory
 
@@ -28,10 +31,12 @@ def memory_of(
         view: where it is said.
 
     Raises:
+        LinkError: a link lies in the place of the run's file; the memory, which the user names, may be one.
         MemoryFileError: the run's file cannot be used, or there is none yet and the memory cannot be used.
     """
     if records is None:
         return Memory(path, context, description)
+    refuse_link(records)
     shared = None
     try:
         shared = Memory(path, context, description, durable=False)
@@ -50,3 +55,22 @@ def memory_of(
     if memory.restored:
         view.line(f"The memory {path} lacked {memory.restored} records of this run and has them again")
     return memory
+
+
+def check_whole(memory: Memory, run: RunDirectory) -> None:
+    """Refuse to go on with a run of which only half is left: what it made, or where its search was.
+
+    Raises:
+        RunDirectoryError: says what is gone.
+    """
+    made = memory.recall(Candidate, run=run.id, order="-step", limit=1)
+    if not made and run.checkpoint.exists():
+        raise RunDirectoryError(
+            f"the run {run.path} cannot be resumed: neither its own {run.records.name} nor the memory "
+            f"{memory.shared.path} has its candidates; put one of them back or start a new run"
+        )
+    if made and made[0].step > 0 and not run.checkpoint.exists():
+        raise RunDirectoryError(
+            f"the run {run.path} cannot be resumed: its {run.checkpoint.name}, which says where the search was, is "
+            "gone; start a new run with the same memory: what this one measured is not measured again"
+        )

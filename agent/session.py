@@ -21,6 +21,7 @@ from langgraph.runtime import RunControl
 
 from agent.arms import ARMS
 from agent.atomic import WriteError
+from agent.binding import bind, bind_result, check_begun, check_settings
 from agent.brains import brain_of, check_brain, counter_of, room_of
 from agent.checks import at_commit, check_target
 from agent.finish import NotFinishedError, export_candidate, finish, read_outcome, tasks_afterwards, write_outcome
@@ -34,6 +35,7 @@ from agent.preparation import Prepared, prepare
 from agent.pruned_checkpoints import keep_newest
 from agent.report import write_report
 from agent.run_directory import RunDirectory, RunDirectoryError
+from agent.run_memory import check_whole
 from agent.settings import Settings, SettingsError, make_settings
 from agent.speed import keep_with, with_table
 from agent.state import SearchState, first_state
@@ -103,6 +105,7 @@ def check_memory(path: Path) -> None:
 def resume(path: Path, view: View) -> tuple[Path, Outcome]:
     """Go on with the run at `path`."""
     with RunDirectory.resume(path) as run:
+        check_settings(run, view)
         settings = make_settings(run.settings)
         check_engine(settings)
         check_brain(settings, view)
@@ -113,8 +116,16 @@ def resume(path: Path, view: View) -> tuple[Path, Outcome]:
 def carry_out(settings: Settings, run: RunDirectory, view: View, prepared: Prepared | None = None) -> Outcome:
     """Prepare, search, finish. The run's status says how it ended. What was prepared already is left open."""
     given = prepared is not None
+    if run.checkpoint.exists() and not run.trace.is_file():
+        view.warn("trace.jsonl is missing: what was said and done before is left out of the run's statistics")
     try:
-        prepared = with_founders(prepared or prepare(settings, run.id, view, run.records), settings, view)
+        prepared = prepared or prepare(
+            settings, run.id, view, run.records, lambda conditions: bind(run, conditions, view)
+        )
+        if given:
+            bind(run, prepared.conditions, view)
+        check_begun(run, prepared.bench.memory, prepared.conditions)
+        prepared = with_founders(prepared, settings, view)
         memory = prepared.bench.memory
         with nullcontext() if given else closing(memory), TraceWriter(run.trace) as trace:
             state = run_search(prepared, settings, run, view, trace)
@@ -145,7 +156,7 @@ def release() -> None:
         torch.cuda.empty_cache()
 
 
-def finished(path: Path, output: Path) -> tuple[RunDirectory, Settings]:
+def finished(path: Path, output: Path, view: View) -> tuple[RunDirectory, Settings]:
     """A finished run to export from, once it is sure that `output` is free.
 
     Raises:
@@ -157,13 +168,14 @@ def finished(path: Path, output: Path) -> tuple[RunDirectory, Settings]:
         raise SettingsError(f"--output {output} exists already: name one that does not")
     if not run.status == "finished":
         raise NotFinishedError(f"the run {path} has no result yet: python main.py resume {path}")
+    check_settings(run, view)
     return run, make_settings(run.settings)
 
 
 def export(path: Path, candidate: str | None, folder: Path, view: View) -> float:
     """Write one candidate of a finished run as a checkpoint; returns the largest logit difference after reloading."""
-    run, settings = finished(path, folder)
-    prepared = prepare(settings, run.id, view, run.records)
+    run, settings = finished(path, folder, view)
+    prepared = prepare(settings, run.id, view, run.records, bind_result(run, view))
     with closing(prepared.bench.memory):
         return export_candidate(prepared, settings, run, candidate, folder, view).verified or 0.0
 
@@ -181,10 +193,12 @@ def tasks(path: Path, candidate: str | None, changes: dict[str, Any], view: View
         outcome = read_outcome(run.path)
         if outcome is None or run.status != "finished":
             raise NotFinishedError(f"the run {path} has no result yet: python main.py resume {path}")
+        check_settings(run, view)
         settings = make_settings({**run.settings, **changes, "tasks": True}).anchored()
         suite = check_tasks(settings)
         if suite is None or not known_on_tasks(outcome, suite, candidate):
-            prepared = with_founders(prepare(settings, run.id, view, run.records), settings, view)
+            prepared = prepare(settings, run.id, view, run.records, bind_result(run, view))
+            prepared = with_founders(prepared, settings, view)
             with closing(prepared.bench.memory):
                 outcome = tasks_afterwards(prepared, settings, run, outcome, candidate, view)
             write_outcome(outcome, run.path)
@@ -220,6 +234,7 @@ def run_search(
 ) -> SearchState | None:
     """The agent's search; None where the user stopped it."""
     bench, arm = prepared.bench, ARMS[settings.arm]
+    check_whole(bench.memory, run)
     seeds = _founder_ids(bench) or make_founders(bench, arm, settings.remembered)
     equal = uniform(bench.budget)
     screen = SearchScreen(view, settings, lambda: bench.fitness(equal, bench.fidelity[-1]))

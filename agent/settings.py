@@ -189,6 +189,8 @@ class Settings(BaseModel):
             )
         if self.brain_url is not None and self.brain != "vllm":
             raise ValueError(f"--brain-url is where --brain vllm is asked, and --brain {self.brain} is asked here")
+        if self.brain_url is not None:
+            _check_address(self.brain_url)
         if self.brain_model is not None and self.brain_url is None:
             raise ValueError("--brain-model is what --brain-url serves: give both")
         if self.tensor_parallel > 1 and self.target == "transformers":
@@ -298,6 +300,16 @@ class Settings(BaseModel):
     def to_toml(self) -> dict[str, Any]:
         """The settings as plain values, without those that are None."""
         return self.model_dump(mode="json", exclude_none=True)
+
+
+def _check_address(url: str) -> None:
+    """Refuse an address that is none, or that would carry a key into settings.toml, whoever is asked in the end."""
+    from agent.brain.endpoint import EndpointError, checked_url  # not above: it takes an HTTP client
+
+    try:
+        checked_url(url)
+    except EndpointError as error:
+        raise ValueError(str(error)) from None
 
 
 def text_label(text: str) -> str:

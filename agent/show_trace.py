@@ -6,7 +6,8 @@ import json
 from pathlib import Path
 from typing import Any
 
-from agent.trace import Act, Step, TraceError, by_step, read_trace
+from agent.answers import is_answer
+from agent.trace import Act, Step, TraceError, TraceRecords, by_step, read_trace
 from agent.view import View
 
 SHORT = 110  # characters of a line in the overview
@@ -14,7 +15,10 @@ SHORT = 110  # characters of a line in the overview
 
 def show_steps(path: Path, view: View) -> None:
     """One line a step: who did what, and what came of it."""
-    for step in by_step(read_trace(path)).values():
+    steps = by_step(_read(path, view))
+    if not steps:
+        view.line("There is no step in the trace.")
+    for step in steps.values():
         view.line(f"{step.number:4d}  {overview(step)}"[:SHORT])
 
 
@@ -24,7 +28,7 @@ def show_step(path: Path, number: int, view: View) -> None:
     Raises:
         TraceError: there is no such step; the sentence names the steps there are.
     """
-    steps = by_step(read_trace(path))
+    steps = by_step(_read(path, view))
     if number not in steps:
         there = f"steps {min(steps)} to {max(steps)}" if steps else "no steps"
         raise TraceError(f"there is no step {number}; the trace has {there}")
@@ -56,6 +60,13 @@ def show_step(path: Path, number: int, view: View) -> None:
         view.line(f"judge: {spent}; best {judge.best} {judge.fitness}; {judge.stop or 'goes on'}", "bold")
 
 
+def _read(path: Path, view: View) -> TraceRecords:
+    records = read_trace(path)
+    for sentence in records.gaps():
+        view.warn(sentence)
+    return records
+
+
 def overview(step: Step) -> str:
     """What one step did, in a line."""
     parts = []
@@ -75,6 +86,8 @@ def overview(step: Step) -> str:
 
 
 def _came_of(acts: list[Act]) -> str:
+    if any(act.error is None and not is_answer(act) for act in acts):
+        return "with an answer that cannot be read"
     results: list[dict[str, Any]] = [act.result for act in acts if isinstance(act.result, dict)]
     if acts[0].tool == "prune_model":
         rows = [row for result in results for row in result["candidates"]]

@@ -15,7 +15,7 @@ from torch import Tensor
 from agent.settings import SLOPE_WINDOWS, Settings, SettingsError
 from agent.view import View
 from tools.evaluation.tasks.suite import TaskSuite
-from tools.models.source import LoadedModel
+from tools.models.source import LoadedModel, TokenizerError
 from tools.text.sources import NAMES, text_source
 from tools.text.split import Part
 from tools.text.tokens import sequences
@@ -124,6 +124,11 @@ def read_texts(
         for part, source, n, tokens, least in wanted:
             text = text_source(source, part, cache=settings.cache, progress=progress)
             ids = sequences(text.documents, loaded.tokenizer, n, tokens, f"{source} ({part} part)", least)
+            if (largest := int(ids.max())) >= loaded.model.config.vocab_size:
+                raise TokenizerError(
+                    f"the tokenizer of {loaded.name} writes token {largest}, and the model knows"
+                    f" {loaded.model.config.vocab_size}: they do not belong together"
+                )
             if part == "fitness":
                 fitness.append(ids)
                 digests[part] = " ".join([*digests.get(part, "").split(), text.digest[:16]])

@@ -2,6 +2,7 @@
 
 A line is written whole and forced to the disk before the step counts as done. A run that was killed may leave a torn
 last line, which belongs to a step that will be run again; a step that is run again supersedes its earlier records.
+Nothing that a run needs is read from it, so a damaged line costs what it would have told and nothing else.
 """
 
 from __future__ import annotations
@@ -152,28 +153,47 @@ class TraceWriter:
         self.close()
 
 
-def read_trace(path: Path) -> list[TraceRecord]:
+class TraceRecords(list[TraceRecord]):
+    """The records of a trace, and how much of it could not be read."""
+
+    damaged: int = 0  # lines that are no records
+
+    def gaps(self) -> list[str]:
+        """What is missing in what is told from these, in at most one sentence."""
+        if not self.damaged:
+            return []
+        lines = "1 line of the trace is" if self.damaged == 1 else f"{self.damaged} lines of the trace are"
+        return [f"{lines} damaged and {'was' if self.damaged == 1 else 'were'} left out"]
+
+
+def read_trace(path: Path) -> TraceRecords:
     """Reads a trace, also one that is being written.
 
     Returns:
-        The records in the order of steps; of a step that was run again only what it said last.
+        The records in the order of steps; of a step that was run again only what it said last. Damaged lines are
+        left out and counted.
 
     Raises:
-        TraceError: there is no trace, or a line is damaged (its number is named).
+        TraceError: there is no trace, or it cannot be read.
     """
+    if path.exists() and not path.is_file():
+        raise TraceError(f"cannot read the trace {path}: it is no file")
     try:
         lines = path.read_bytes().split(b"\n")[:-1]  # what follows the last newline is torn or still being written
     except OSError as error:
         raise TraceError(f"cannot read the trace {path}: {error.strerror}") from error
     records: dict[tuple[int, int, int], TraceRecord] = {}
-    for number, line in enumerate(lines, start=1):
+    damaged = 0
+    for line in lines:
         try:
             record = _RECORD.validate_json(line)
-        except ValidationError as error:
-            what = error.errors(include_url=False)[0]["msg"]
-            raise TraceError(f"line {number} of the trace {path} is damaged: {what}") from error
+        except (ValidationError, RecursionError):
+            damaged += 1
+            continue
         records[_key(record)] = record
-    return [records[key] for key in sorted(records)]
+    found = TraceRecords(records[key] for key in sorted(records))
+    found.damaged = damaged
+    return found
 
 
 def by_step(records: Sequence[TraceRecord]) -> dict[int, Step]:

@@ -5,7 +5,7 @@ A search fits the tokens it sees, so its own figures flatter its best candidates
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from agent.facts import eligible
@@ -27,6 +27,11 @@ def compare_unseen(bench: Workbench, settings: Settings, progress: Progress | No
     few += [name for name in ranked[settings.final_candidates :] if rows[name].proposed_by == "seed"]
     fitness = unseen_fitness(bench, settings, [rows[name].profile for name in few], progress)
     return {name: fitness[rows[name].profile] for name in few if rows[name].profile in fitness}
+
+
+def best_unseen(unseen: Mapping[str, float]) -> str | None:
+    """Whom a run ends with: the id of the least KL on unseen tokens, of equals the first by name; None of nobody."""
+    return min(unseen, key=lambda name: (unseen[name], name), default=None)
 
 
 def unseen_fitness(

@@ -7,7 +7,8 @@ from pathlib import Path
 from agent.settings import Settings, SettingsError
 from agent.view import View
 from tools.engines.vllm import vllm_python
-from tools.export.same_tokens import PROMPTS, Comparison, check_code, compare_tokens
+from tools.export.same_tokens import PROMPTS, Comparison, compare_tokens
+from tools.models.foreign_code import check_code
 from tools.models.source import load_tokenizer
 
 
@@ -25,7 +26,13 @@ def verify_in_vllm(folder: Path, settings: Settings, view: View) -> int:
     tokenizer = load_tokenizer(folder, settings.trust_remote_code)
     prompts = [tokenizer(prompt).input_ids for prompt in PROMPTS]
     with view.phase("Both engines"):
-        found = compare_tokens(folder, prompts, python, tensor_parallel=settings.tensor_parallel)
+        found = compare_tokens(
+            folder,
+            prompts,
+            python,
+            tensor_parallel=settings.tensor_parallel,
+            trusted=settings.trust_remote_code,
+        )
     for sentence in verdict(found):
         view.line(sentence, "" if found.ok else "red")
     return 0 if found.ok else 1

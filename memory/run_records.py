@@ -15,7 +15,7 @@ from typing import cast, get_args
 from memory.database import CorruptMemoryError, faults_in_words
 from memory.profile import Profile
 from memory.records import Candidate, Fact, Fitness, Generation, Latency, Score, Slopes, TaskScore
-from memory.store import TABLES, Memory, Record, columns, upsert
+from memory.store import TABLES, Memory, Record, columns, key_of, upsert
 
 RECORDS = "records.sqlite"  # in the run directory
 BORROWED: tuple[type[Fact], ...] = (Score, Slopes, TaskScore)  # what serves other runs too; latencies name their run
@@ -62,7 +62,7 @@ class RunRecords(Memory):
             try:
                 if self._count("main"):
                     self.restored = self._copy(shared.path, into_memory=True)
-                else:  # a new run, of which the memory has nothing, or one from before there was such a file
+                elif shared.recall(Candidate, run=run, limit=1):  # of a new run the memory has nothing
                     self.filled = self._copy(shared.path, into_memory=False)
             except BaseException:
                 super().close()
@@ -103,6 +103,9 @@ class RunRecords(Memory):
         if self._shared is not None:
             self._shared.close()
 
+    def _forget_what_others_changed(self) -> None:
+        """Nothing: the run's lock keeps other processes from writing here, and siblings write in other contexts."""
+
     def _borrow(self, kind: type[Fact], profile: object) -> None:
         """Copies what other runs measured of a profile, or of several, when they are asked for the first time."""
         if kind not in BORROWED or profile is None or self._shared is None:
@@ -113,8 +116,8 @@ class RunRecords(Memory):
             return
         found = cast(list[Fact], self._shared.recall(kind, profile=new))
         if found:
-            own = {_key(fact) for fact in cast(list[Fact], super().recall(kind, profile=new))}
-            super().record(*(fact for fact in found if _key(fact) not in own))
+            own = {key_of(fact) for fact in cast(list[Fact], super().recall(kind, profile=new))}
+            super().record(*(fact for fact in found if key_of(fact) not in own))
         self._asked.update((kind, one) for one in new)
 
     def _copy(self, memory: Path, *, into_memory: bool) -> int:
@@ -149,10 +152,6 @@ class RunRecords(Memory):
     def _count(self, database: str) -> int:
         counts = (self._connection.execute(f"SELECT count(*) FROM {database}.{TABLES[kind]}") for kind in KINDS)
         return sum(count.fetchone()[0] for count in counts)
-
-
-def _key(fact: Fact) -> tuple[object, ...]:
-    return tuple(getattr(fact, name) for name in fact.key)
 
 
 _DECIDED = "run = :run"

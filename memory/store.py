@@ -12,7 +12,7 @@ import threading
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import fields
 from pathlib import Path
-from typing import Any, TypeVar, get_args, get_type_hints
+from typing import Any, TypeVar, cast, get_args, get_type_hints
 
 from memory.database import connect, corrupt, faults_in_words
 from memory.profile import Profile
@@ -48,6 +48,10 @@ class Memory:
         """
         self.path = Path(path)
         self.context = context
+        self.derived: dict[Profile, dict[Any, Any]] = {}  # what callers worked out from the slopes of a profile
+        self._decided: dict[tuple[type, object], dict[object, Any]] = {}  # all that a run decided, by key
+        self._means: dict[tuple[object, object], dict[object, Any]] = {}  # by profile and text, then sequences
+        self._version = -1  # of the file, as other connections wrote it
         self._lock = threading.RLock()
         self._connection = connect(self.path)
         try:
@@ -76,7 +80,15 @@ class Memory:
         Raises:
             MemoryFileError: the disk is full or the file cannot be written; then nothing was.
         """
-        self._write([(_INSERTS[type(fact)], [self.context, *_row(fact)]) for fact in facts])
+        with self._lock:
+            self._write([(_INSERTS[type(fact)], [self.context, *_row(fact)]) for fact in facts])
+            for fact in facts:
+                if isinstance(fact, Candidate | Generation) and (type(fact), fact.run) in self._decided:
+                    self._decided[type(fact), fact.run][key_of(fact)] = _stored(fact)
+                elif isinstance(fact, Score):
+                    self._means.pop((fact.profile, fact.text), None)
+                elif isinstance(fact, Slopes):
+                    self.derived.pop(fact.profile, None)
 
     def recall(
         self, kind: type[Record], *, order: str | Collection[str] = (), limit: int | None = None, **equals: object
@@ -94,6 +106,42 @@ class Memory:
             ValueError: a field that `kind` does not have.
             MemoryFileError: the file cannot be read.
         """
+        with self._lock:
+            self._forget_what_others_changed()
+            plain = not order and limit is None and all(isinstance(one, Profile | str | int) for one in equals.values())
+            if plain and kind in (Candidate, Generation) and equals.keys() == {"run"}:
+                return list(self._decisions(kind, equals["run"]).values())
+            if plain and kind is Candidate and equals.keys() == {"run", "id"}:
+                found = self._decisions(kind, equals["run"]).get((equals["run"], equals["id"]))
+                return [found] if found else []
+            if plain and kind is Fitness and equals.keys() == {"profile", "text", "sequences"}:
+                means = self._means.setdefault((equals["profile"], equals["text"]), {})
+                if equals["sequences"] not in means:
+                    means[equals["sequences"]] = self._select(kind, order, limit, equals)
+                return list(means[equals["sequences"]])
+            return self._select(kind, order, limit, equals)
+
+    def _decisions(self, kind: type[Record], run: object) -> dict[object, Any]:
+        """All candidates or generations of a run by key: read once, then extended by what is recorded here."""
+        known = self._decided.get((kind, run))
+        if known is None:
+            rows = self._select(kind, (), None, {"run": run})
+            known = self._decided[kind, run] = {key_of(cast(Fact, row)): row for row in rows}
+        return known
+
+    def _forget_what_others_changed(self) -> None:
+        """Drops what is kept of the file where another connection has written to it since."""
+        with faults_in_words(self.path):
+            (version,) = self._connection.execute("PRAGMA data_version").fetchone()
+        if version != self._version:
+            self._version = version
+            self._decided.clear()
+            self._means.clear()
+
+    def _select(
+        self, kind: type[Record], order: str | Collection[str], limit: int | None, equals: Mapping[str, object]
+    ) -> list[Record]:
+        """`recall` from the file."""
         names = [field.name for field in fields(kind)]
         orders = [order] if isinstance(order, str) else list(order)
         if unknown := {name.removeprefix("-") for name in orders}.union(equals).difference(names):
@@ -168,6 +216,18 @@ def _insert(kind: type[Fact]) -> str:
 
 
 _INSERTS = {kind: _insert(kind) for kind in get_args(Fact)}
+
+
+def key_of(fact: Fact) -> tuple[object, ...]:
+    """By which the same fact, told again, is the same row."""
+    return tuple(getattr(fact, name) for name in fact.key)
+
+
+def _stored(fact: Fact) -> Fact:
+    """The fact as it is read back: what SQLite cannot hold is replaced."""
+    kind: Any = type(fact)
+    stored: Fact = _record(kind, tuple(_row(fact)))
+    return stored
 
 
 def _row(fact: Fact) -> list[Any]:

@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 from typing import get_args
 
+from agent.printable import printable
 from memory.errors import SelfPrunerError
 from prompts.sample import sample_variables
 from prompts.templates import PromptSet
@@ -23,9 +24,9 @@ def main(arguments: list[str]) -> int:
         prompts.check()
         messages = prompts.render(sample_variables(arguments[1], prompts.actions))  # type: ignore[arg-type]
     except SelfPrunerError as error:
-        print(error, file=sys.stderr)
+        print(printable(str(error)), file=sys.stderr)
         return error.exit_code
-    print(f"{messages.system}\n\n{messages.turn}")
+    print(printable(f"{messages.system}\n\n{messages.turn}"))
     return 0
 
 

@@ -14,6 +14,7 @@ from prompts.variables import ACTIONS, Action
 
 SETS = Path(__file__).parent
 SETTINGS = "set.toml"
+LARGEST_FILE = 1 << 17  # bytes
 
 
 class PromptError(SelfPrunerError):
@@ -103,6 +104,8 @@ def _read_folder(folder: Path) -> dict[str, Source]:
         if not path.is_file():
             raise PromptError(path, None, "it is not a file")
         try:
+            if (size := path.stat().st_size) > LARGEST_FILE:
+                raise PromptError(path, None, f"it has {size:,} bytes; a prompt file may have {LARGEST_FILE:,}")
             sources[path.name] = Source(path, path.read_text(encoding="utf-8"))
         except UnicodeDecodeError as error:
             raise PromptError(path, None, f"it is not UTF-8 text (byte {error.start})") from error
@@ -115,7 +118,7 @@ def parse_settings(source: Source) -> SetSettings:
     """Check `set.toml`; raises PromptError naming the key and what is allowed."""
     try:
         table = tomllib.loads(source.text)
-    except tomllib.TOMLDecodeError as error:
+    except (tomllib.TOMLDecodeError, RecursionError) as error:
         place = re.search(r"at line (\d+)", str(error))
         line = int(place[1]) if place else len(source.text.splitlines())  # else: "at end of document"
         raise PromptError(source.path, line, f"syntax error: {error}") from error

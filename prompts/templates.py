@@ -16,17 +16,19 @@ from typing import Any, NoReturn
 
 import jinja2
 from jinja2 import meta, nodes
-from jinja2.sandbox import ImmutableSandboxedEnvironment, SecurityError
+from jinja2.sandbox import SecurityError
 
 from prompts import variables as names
+from prompts.bounded import BoundedEnvironment
 from prompts.files import SETTINGS, PromptError, Source, parse_settings, read_set
 from prompts.sample import samples
 from prompts.variables import KINDS, SYSTEM_NAMES, TURN_NAMES, Variables
 
 ENTRIES = ("system.j2", "turn.j2", *(f"ask_{kind}.j2" for kind in KINDS))
 
-# What evaluating an expression of a template can raise, besides Jinja2's own errors.
+# What compiling a template or evaluating its expressions can raise, besides Jinja2's own errors.
 _EXPRESSION_ERRORS = (TypeError, ValueError, ArithmeticError, LookupError, AttributeError, RecursionError)
+_COMPILER_ERRORS = (SyntaxError, MemoryError, AssertionError)
 
 _MISSING_FIELD = re.compile(r"prompts\.variables\.(\w+) object' has no attribute '(\w+)'")
 _MISSING_NAME = re.compile(r"^'(\w+)' is undefined$")
@@ -76,6 +78,7 @@ class PromptSet:
             PromptError: With the file and line of the first mistake.
         """
         self._check_names()
+        self._check_compiled()
         self._check_all_used()
         for variables in samples(self.actions):
             self.render(variables)
@@ -90,11 +93,12 @@ class PromptSet:
         return {name: source for name, source in self._sources.items() if name != SETTINGS}
 
     def _render(self, name: str, values: Mapping[str, Any]) -> str:
+        self._environment.start()
         try:
             return self._environment.get_template(name).render(values).strip()
         except jinja2.TemplateError as error:
             self._raise_placed(name, error)
-        except _EXPRESSION_ERRORS as error:
+        except (*_EXPRESSION_ERRORS, *_COMPILER_ERRORS) as error:
             self._raise_placed(name, error)
 
     def _raise_placed(self, name: str, error: Exception) -> NoReturn:
@@ -122,7 +126,7 @@ class PromptSet:
         for name, source in self._templates().items():
             try:
                 yield name, source, self._environment.parse(source.text, name, str(source.path))
-            except jinja2.TemplateSyntaxError as error:
+            except (jinja2.TemplateSyntaxError, RecursionError) as error:
                 self._raise_placed(name, error)
 
     def _check_names(self) -> None:
@@ -146,6 +150,14 @@ class PromptSet:
                 for target in _constant_targets(include):
                     if target not in self._sources or target == SETTINGS:
                         raise PromptError(source.path, include.lineno, _not_in_set(target, self._templates()))
+
+    def _check_compiled(self) -> None:
+        """Find what parses and is more than Python compiles: loops in loops in loops."""
+        for name, source in self._templates().items():
+            try:
+                self._environment.compile(source.text, name, str(source.path))
+            except (RecursionError, *_COMPILER_ERRORS) as error:
+                raise PromptError(source.path, None, _sentence(error, name, TURN_NAMES)) from error
 
     def _check_all_used(self) -> None:
         """A file that nothing includes is a misspelt override: say so rather than ignore it."""
@@ -184,9 +196,9 @@ class _Loader(jinja2.BaseLoader):
         return source.text, str(source.path), None
 
 
-def _environment(loader: jinja2.BaseLoader) -> jinja2.Environment:
+def _environment(loader: jinja2.BaseLoader) -> BoundedEnvironment:
     """Jinja2 without access to Python: immutable sandbox, strict names, only `range` and `namespace` as functions."""
-    environment = ImmutableSandboxedEnvironment(
+    environment = BoundedEnvironment(
         loader=loader, undefined=_Strict, trim_blocks=True, lstrip_blocks=True, autoescape=False
     )
     environment.globals = {name: environment.globals[name] for name in ("range", "namespace")}
@@ -197,6 +209,7 @@ def _environment(loader: jinja2.BaseLoader) -> jinja2.Environment:
         "widths": _widths,
         "oneline": _oneline,
     }
+    environment.bound()
     return environment
 
 
@@ -243,7 +256,9 @@ def _sentence(error: Exception, name: str, allowed: frozenset[str]) -> str:
     if isinstance(error, jinja2.TemplateSyntaxError):
         return f"syntax error: {text.rstrip('.')}"
     if isinstance(error, RecursionError):
-        return "the templates include one another without end"
+        return "the templates include one another without end, or an expression is nested too deep"
+    if isinstance(error, _COMPILER_ERRORS):
+        return f"the template cannot be compiled: {getattr(error, 'msg', None) or text or type(error).__name__}"
     if match := _MISSING_NAME.match(text):
         return _unknown_name(match[1], name, allowed)
     if match := _MISSING_FIELD.search(text):

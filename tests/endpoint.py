@@ -6,14 +6,14 @@ import json
 import random
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 from agent.brain.schema import sample_call
 
-Answer = dict | list | str | tuple[int, Any] | None
+Answer = dict | list | str | tuple[int, Any] | Callable[[BaseHTTPRequestHandler], None] | None
 
 
 @dataclass
@@ -46,7 +46,7 @@ def serving(
 ) -> Iterator[Server]:
     """Answers GET /v1/models with `models` and POST /v1/chat/completions with `chat(body)`.
 
-    An answer is JSON, a text as it is, or (status, either).
+    An answer is JSON, a text as it is, (status, either), or a function that writes all of it.
     """
 
     class Handler(BaseHTTPRequestHandler):
@@ -60,6 +60,10 @@ def serving(
             self.give(chat(body), self.path == "/v1/chat/completions")
 
         def give(self, answer: Answer, known: bool) -> None:
+            if callable(answer):
+                with suppress(OSError):  # the other side may have had enough
+                    answer(self)
+                return
             status, said = answer if isinstance(answer, tuple) else (200, answer)
             status = status if known else 404
             data = said.encode() if isinstance(said, str) else json.dumps(said).encode()
@@ -68,7 +72,8 @@ def serving(
                 self.send_header("Location", location)
             self.send_header("Content-Length", str(len(data)))
             self.end_headers()
-            self.wfile.write(data)
+            with suppress(OSError):  # the other side may have had enough
+                self.wfile.write(data)
 
         def log_message(self, *_: object) -> None:
             pass

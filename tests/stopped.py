@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -35,3 +37,15 @@ def stopped_run(runs: Path, model: Path, cache: Path, *words: str) -> Path:
 def copied(run: Path, to: Path) -> Path:
     """A copy of the run, to be changed; its memory stays the one that all copies share."""
     return Path(shutil.copytree(run, to / run.name))
+
+
+@contextmanager
+def in_place_of(folder: Path, other: Path) -> Iterator[None]:
+    """While this lasts, `folder` is a copy of `other`."""
+    aside = folder.rename(folder.with_name("aside"))
+    shutil.copytree(other, folder)
+    try:
+        yield
+    finally:
+        shutil.rmtree(folder)
+        aside.rename(folder)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -12,10 +14,13 @@ import httpx
 from pydantic import SecretStr
 
 from agent.brain.errors import BrainError, BrainTimeoutError
+from agent.redaction import redact
 
 KEY = "SELF_PRUNER_BRAIN_KEY"  # the environment variable with the endpoint's key
 CONNECT_SECONDS = 10.0
 PROBE_SECONDS = 60.0
+LARGEST = 4 << 20  # bytes of an answer
+DEEPEST = 64  # objects and lists within each other in an answer
 _SAID = 200  # characters of a server's own words that are quoted
 
 
@@ -39,61 +44,124 @@ class Endpoint:
     key: SecretStr | None = None
     timeout: float = PROBE_SECONDS
 
-    def ask(self, method: str, path: str, body: Mapping[str, Any] | None = None) -> dict[str, Any]:
-        """The JSON object that comes back.
+    def ask(
+        self, method: str, path: str, body: Mapping[str, Any] | None = None, until: float | None = None
+    ) -> dict[str, Any]:
+        """The JSON object that comes back, without the key where the endpoint repeats it.
+
+        Args:
+            method: of HTTP.
+            path: after the address.
+            body: sent as JSON.
+            until: when all of it must be there, by `time.monotonic`; None gives it the endpoint's own timeout from now.
 
         Raises:
             EndpointError: nothing, a refusal, or something else comes back.
             BrainTimeoutError: it takes too long.
         """
-        headers = {"Authorization": f"Bearer {self.key.get_secret_value()}"} if self.key else {}
-        limit = httpx.Timeout(self.timeout, connect=min(CONNECT_SECONDS, self.timeout))
+        left = self.timeout if until is None else until - time.monotonic()
+        key = self.key.get_secret_value() if self.key else ""
+        if not (key.isascii() and key.isprintable()):
+            raise EndpointError(f"the key in {KEY} has characters that no header can carry: check for stray ones")
+        headers = {"Authorization": f"Bearer {key}"} if key else {}
+        connect = min(CONNECT_SECONDS, self.timeout)
+        request = httpx.Request(method, f"{self.url}{path}", json=body, headers=headers)
         try:
-            answer = httpx.request(method, f"{self.url}{path}", json=body, headers=headers, timeout=limit)
+            answer = asyncio.run(asyncio.wait_for(_answer(request, connect), max(left, 0.0)))
         except httpx.ConnectTimeout as error:
-            raise EndpointError(f"{self.url} cannot be reached: no connection within {limit.connect:.0f} s") from error
-        except httpx.TimeoutException as error:
+            raise EndpointError(f"{self.url} cannot be reached: no connection within {connect:.0f} s") from error
+        except TimeoutError as error:
             raise BrainTimeoutError(f"{self.url} gave no answer within {self.timeout:.0f} s") from error
         except httpx.HTTPError as error:
-            raise EndpointError(f"{self.url} cannot be reached: {error}") from error
+            raise EndpointError(f"{self.url} cannot be reached: {redact(str(error))}") from error
         if answer.is_redirect:
-            raise EndpointError(f"{self.url} sends elsewhere, to {answer.headers.get('location')}: name that address")
+            place = redact(str(answer.headers.get("location")))
+            raise EndpointError(f"{self.url} sends elsewhere, to {place}: name that address")
         if answer.status_code in (401, 403):
             given = "the key in" if self.key else "to answer without a key in"
             raise EndpointError(f"{self.url} refuses {given} {KEY} (HTTP {answer.status_code})")
         if answer.is_error:
             raise EndpointError(f"{self.url}{path} answers HTTP {answer.status_code}: {_words(answer)}")
+        text = redact(answer.content.decode("utf-8", "replace"))
         try:
-            found = answer.json()
-        except ValueError as error:
-            raise EndpointError(f"{self.url}{path} answers what is no JSON: {answer.text[:_SAID]!r}") from error
-        if not isinstance(found, dict):
-            raise EndpointError(f"{self.url}{path} answers no JSON object: {answer.text[:_SAID]!r}")
-        return found
+            found = json.loads(answer.content)
+        except (ValueError, RecursionError) as error:
+            raise EndpointError(f"{self.url}{path} answers what is no JSON: {text[:_SAID]!r}") from error
+        if not isinstance(found, dict) or too_deep(found):
+            what = "nests its answer too deep" if isinstance(found, dict) else "answers no JSON object"
+            raise EndpointError(f"{self.url}{path} {what}: {text[:_SAID]!r}")
+        cleaned: dict[str, Any] = without_keys(found)
+        return cleaned
+
+
+async def _answer(request: httpx.Request, connect: float) -> httpx.Response:
+    """All of an answer; how long it may take in all is for the caller to say, since a server can drip."""
+    request.headers["accept-encoding"] = "identity"  # a small answer stays one
+    limit = httpx.Timeout(None, connect=connect)
+    async with httpx.AsyncClient(timeout=limit) as client:
+        answer = await client.send(request, stream=True)
+        body = bytearray()
+        async for part in answer.aiter_raw():
+            body += part
+            if len(body) > LARGEST:
+                raise EndpointError(f"{request.url} answers more than {LARGEST >> 20} MB, which is no reply")
+        encoding = answer.headers.get("content-encoding", "identity")
+        if encoding != "identity":
+            raise EndpointError(f"{request.url} answers in the encoding {encoding!r}, which it was not asked for")
+        return httpx.Response(answer.status_code, headers=answer.headers, content=bytes(body), request=request)
+
+
+def too_deep(value: Any) -> bool:
+    """Whether lists and objects lie within each other deeper than any reply needs."""
+    level = [value]
+    for _ in range(DEEPEST):
+        inner = [one.values() if isinstance(one, dict) else one for one in level if isinstance(one, dict | list)]
+        if not inner:
+            return False
+        level = [one for several in inner for one in several]
+    return True
+
+
+def without_keys(value: Any) -> Any:
+    """The same value, every text in it redacted."""
+    if isinstance(value, str):
+        return redact(value)
+    if isinstance(value, dict):
+        return {redact(name): without_keys(inner) for name, inner in value.items()}
+    return [without_keys(inner) for inner in value] if isinstance(value, list) else value
 
 
 def _words(answer: httpx.Response) -> str:
     """What a server says of its refusal."""
     try:
-        body = answer.json()
+        body = json.loads(answer.content)
         message = body.get("error", body)
         message = message.get("message", message) if isinstance(message, dict) else message
-    except (ValueError, AttributeError):
-        message = answer.text
-    return " ".join(str(message).split())[:_SAID] or "nothing"
+        said = str(message)
+    except (ValueError, AttributeError, RecursionError):
+        said = answer.content.decode("utf-8", "replace")
+    return redact(" ".join(said.split()))[:_SAID] or "nothing"
 
 
 def checked_url(text: str) -> str:
     """The address as it is used.
 
     Raises:
-        EndpointError: it is none, or it holds a password.
+        EndpointError: it is none, or it holds a password, a key or a query, where keys are written too.
     """
-    parts = urlsplit(text)
-    if parts.scheme not in ("http", "https") or not parts.hostname:
-        raise EndpointError(f"{text!r} is no address of an endpoint: write it like http://localhost:8000/v1")
-    if parts.username or parts.password:
+    try:
+        parts = urlsplit(text)
+        known = parts.scheme in ("http", "https") and parts.hostname and (parts.port or True)
+    except ValueError:
+        known = False
+    if not known:
+        raise EndpointError(f"{redact(text)!r} is no address of an endpoint: write it like http://localhost:8000/v1")
+    if parts.username or parts.password or "@" in parts.netloc:
         raise EndpointError(f"an address with a name or a password ends up in files: put the key into {KEY} instead")
+    if "?" in text or "#" in text:
+        raise EndpointError(f"an address with a query (?) ends up in files: put a key into {KEY} instead")
+    if redact(text) != text:
+        raise EndpointError(f"an address with a key in it ends up in files: put the key into {KEY} alone")
     return text.rstrip("/")
 
 
@@ -119,7 +187,7 @@ def served_model(endpoint: Endpoint, wanted: str | None) -> Served:
     if name not in found:
         raise EndpointError(f"{endpoint.url} serves no {name!r}, only {names}")
     context = found[name].get("max_model_len")
-    return Served(name, context if isinstance(context, int) and not isinstance(context, bool) else None)
+    return Served(name, context if type(context) is int and context > 0 else None)
 
 
 def obeys_schemas(endpoint: Endpoint, model: str) -> bool:
@@ -147,7 +215,7 @@ def obeys_schemas(endpoint: Endpoint, model: str) -> bool:
         raise EndpointError(f"{error}; the brain's replies need JSON schemas (response_format json_schema)") from error
     try:
         said = json.loads(text_of(choices_of(answer, endpoint.url)[0]), strict=False)
-    except ValueError:
+    except (ValueError, RecursionError):
         return False
     return bool(said == {"colour": "vermilion", "count": 41})
 

@@ -6,31 +6,34 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
-from jinja2 import TemplateError
 from langchain_core.messages import AIMessage, BaseMessage, SystemMessage, ToolMessage
+
+from agent.brain.chat_template import ChatTemplateError, applied, unusable
+from agent.brain.errors import BrainError
 
 
 def render(tokenizer: Any, messages: Sequence[BaseMessage]) -> list[int]:
     """Token ids of a prompt that ends where the reply begins.
 
-    With a chat template if there is one; a template that refuses the system role gets it as the beginning of the first
-    user message. Base models get plain text, paragraph by paragraph. Tool results become user text, since many
-    templates have no tool role, and neighbours of one role become one, since many alternate strictly.
+    With a chat template if there is one that can be used; one that refuses the system role gets it as the beginning of
+    the first user message. Base models get plain text, paragraph by paragraph. Tool results become user text, since
+    many templates have no tool role, and neighbours of one role become one, since many alternate strictly.
+
+    Raises:
+        BrainError: the chat template takes other conversations, and not this one.
     """
     turns = alternating(messages, tokenizer.all_special_tokens)
-    if not tokenizer.chat_template:
+    if not tokenizer.chat_template or unusable(tokenizer):
         text = "\n\n".join(turn["content"] for turn in turns) + "\n\n"
         return tokenizer(text)["input_ids"]
     try:
-        text = templated(tokenizer, turns)
-    except TemplateError:
-        text = templated(tokenizer, alternating(messages, tokenizer.all_special_tokens, system="user"))
+        text = applied(tokenizer, turns)
+    except ChatTemplateError:
+        try:
+            text = applied(tokenizer, alternating(messages, tokenizer.all_special_tokens, system="user"))
+        except ChatTemplateError as error:
+            raise BrainError(f"the model's chat template does not take this conversation: {error}") from error
     return tokenizer(text, add_special_tokens=False)["input_ids"]
-
-
-def templated(tokenizer: Any, turns: list[dict[str, str]]) -> str:
-    """The chat template's text. Models that think by themselves are asked not to: the grammar has its own thought."""
-    return tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True, enable_thinking=False)
 
 
 def alternating(

@@ -19,11 +19,13 @@ from langchain_core.outputs import ChatGeneration, ChatResult
 from pydantic import Field
 
 from agent.brain.calls import Brain, LegalCall, call_id, legal_calls, reply, usage
-from agent.brain.endpoint import choices_of, response_format, text_of
+from agent.brain.endpoint import choices_of, response_format, text_of, too_deep, without_keys
 from agent.brain.page import alternating, render
 
 AT_ONCE = 8  # requests of one turn
 CHARACTERS = 4  # a token of a thought is about so many
+FAR = 4  # times as many tokens as counted here, or as few, are believed: tokenizers differ
+TEMPLATE = 1000  # tokens that an endpoint may put around a prompt
 FORMAT = (
     "Answer with one JSON object: `thought`, one short line with your reason, then `name` and `arguments` of the call."
 )
@@ -124,6 +126,7 @@ class EndpointBrain(Brain):
         """
         seed = self.seed if seed is None else seed
         start = time.perf_counter()
+        until = time.monotonic() + self.endpoint.timeout
         offers = [legal_calls(offer, tool_choice) for offer in variants or [tools or ()] * n]
         turns = alternating(messages, [])
         turns[0]["content"] += "\n\n" + FORMAT
@@ -131,7 +134,9 @@ class EndpointBrain(Brain):
         for index, offer in enumerate(offers):
             groups.setdefault(json.dumps(reply_schema(offer, self.thought_tokens)), []).append(index)
         with ThreadPoolExecutor(AT_ONCE) as pool:
-            asked = pool.map(lambda group: self._group(turns, json.loads(group[0]), group[1], seed), groups.items())
+            asked = pool.map(
+                lambda group: self._group(turns, json.loads(group[0]), group[1], seed, until), groups.items()
+            )
             said = {index: choice for group in asked for index, choice in group.items()}
         seconds = time.perf_counter() - start
         read = sum(choice.read for choice in said.values())
@@ -143,7 +148,12 @@ class EndpointBrain(Brain):
         return ChatResult(generations=out)
 
     def _group(
-        self, turns: Sequence[Mapping[str, str]], schema: Mapping[str, Any], indices: Sequence[int], seed: int
+        self,
+        turns: Sequence[Mapping[str, str]],
+        schema: Mapping[str, Any],
+        indices: Sequence[int],
+        seed: int,
+        until: float,
     ) -> dict[int, _Choice]:
         """Replies obliged to one schema, by index. A server that gives fewer than it was asked for is asked again."""
         found: dict[int, _Choice] = {}
@@ -159,7 +169,7 @@ class EndpointBrain(Brain):
                 "seed": (seed + left[0]) % 2**31,
                 "response_format": response_format(schema),
             }
-            answer = self.endpoint.ask("POST", "/chat/completions", body)
+            answer = self.endpoint.ask("POST", "/chat/completions", body, until)
             choices = choices_of(answer, self.endpoint.url)[: len(left)]
             read, cached, written = self._spent(answer, turns, choices)
             for place, (index, choice) in enumerate(zip(left, choices, strict=False)):
@@ -172,18 +182,19 @@ class EndpointBrain(Brain):
     def _spent(
         self, answer: Mapping[str, Any], turns: Sequence[Mapping[str, str]], choices: Sequence[Mapping[str, Any]]
     ) -> tuple[int, int, int]:
-        """Tokens read, of those from a cache, and written; counted here where the endpoint does not say."""
-        told = answer.get("usage")
-        if isinstance(told, dict) and isinstance(told.get("prompt_tokens"), int):
-            details = told.get("prompt_tokens_details") or {}
-            return (
-                told["prompt_tokens"],
-                int(details.get("cached_tokens") or 0),
-                int(told.get("completion_tokens") or 0),
-            )
-        texts = [turn["content"] for turn in turns]
-        read = sum(len(self.tokenizer(text)["input_ids"]) for text in texts)
-        return read, 0, sum(len(self.tokenizer(text_of(choice))["input_ids"]) for choice in choices)
+        """Tokens read, of those from a cache, and written.
+
+        They are counted here too: what the endpoint says is believed where it is near, or a limit on tokens would hold
+        for nothing.
+        """
+        usage = _object(answer.get("usage"))
+        read = sum(len(self.tokenizer(turn["content"])["input_ids"]) for turn in turns)
+        written = sum(len(self.tokenizer(text_of(choice))["input_ids"]) for choice in choices)
+        allowed = len(choices) * (self.thought_tokens + self.max_call_tokens)  # some of it may be thought in silence
+        read = _believed(usage.get("prompt_tokens"), read, FAR * read + TEMPLATE)
+        written = _believed(usage.get("completion_tokens"), written, max(FAR * written, allowed))
+        cached = _object(usage.get("prompt_tokens_details")).get("cached_tokens")
+        return read, cached if type(cached) is int and 0 <= cached <= read else 0, written
 
     def _message(self, said: _Choice, seed: int, index: int, seconds: float, shared: Mapping[str, int]) -> AIMessage:
         facts = {
@@ -200,11 +211,15 @@ class EndpointBrain(Brain):
         }
         try:
             call = json.loads(said.text, strict=False)  # some engines let raw control characters into strings
+            if too_deep(call):
+                raise ValueError
+            if (harmless := without_keys(call)) != call:  # it was spelled in escapes
+                call, facts["raw"] = harmless, json.dumps(harmless)
             thought, name, arguments = str(call.get("thought", "")), call["name"], call["arguments"]
             if isinstance(name, str) and isinstance(arguments, dict):
                 return reply(" ".join(thought.split()), name, arguments, seed=seed, index=index, **facts)
             fault = "the reply's name is no text or its arguments are no object"
-        except (ValueError, KeyError, AttributeError, TypeError):
+        except (ValueError, KeyError, AttributeError, TypeError, RecursionError):
             fault = "the reply is not the JSON object that was asked for"
         broken = {
             "name": None,
@@ -219,3 +234,13 @@ class EndpointBrain(Brain):
             usage_metadata=usage(shared.get("prompt_tokens", 0), said.written),
             response_metadata=facts,
         )
+
+
+def _object(value: Any) -> Mapping[str, Any]:
+    """A value of an answer that should be an object; an empty one where it is none."""
+    return value if isinstance(value, dict) else {}
+
+
+def _believed(told: Any, counted: int, most: int) -> int:
+    """What an endpoint tells of tokens where that can be; else what was counted here."""
+    return told if type(told) is int and counted / FAR <= told <= most else counted

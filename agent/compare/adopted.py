@@ -11,6 +11,7 @@ from pathlib import Path
 
 from agent.atomic import atomic_write
 from agent.card_facts import PLACES
+from agent.compare.bound import read_bound, write_bound
 from agent.compare.collect import DENSE, RECORD, keep_dense
 from agent.compare.comparison import Comparison, folder_of, record_path
 from agent.compare.plan import PlanError
@@ -59,3 +60,5 @@ def adopt(comparison: Comparison, found: Sequence[Results]) -> None:
                 atomic_write(folder / RECORD, run.model_dump_json(indent=1) + "\n")
         if results.dense and not (comparison.path / DENSE).is_file():
             keep_dense(comparison.path, results.dense, results.units)
+        if results.bound is not None and read_bound(comparison.path) is None:
+            write_bound(comparison.path, results.bound)

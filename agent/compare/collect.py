@@ -158,5 +158,11 @@ def read_dense(folder: Path) -> tuple[list[TextResult], dict[str, int]]:
     """The dense model's figures and the units of its layers; empty before anything was prepared."""
     if not (folder / DENSE).is_file():
         return [], {}
-    content = json.loads((folder / DENSE).read_text(encoding="utf-8"))
-    return [TextResult.model_validate(one) for one in content["texts"]], content["units"]
+    try:
+        content = json.loads((folder / DENSE).read_text(encoding="utf-8"))
+        units = {str(part): int(count) for part, count in dict(content["units"]).items()}
+        return [TextResult.model_validate(one) for one in content["texts"]], units
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+        raise PlanError(
+            f"{folder / DENSE} is damaged: {str(error).splitlines()[0]}; delete it, and it is measured again"
+        ) from error

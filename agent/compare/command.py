@@ -9,12 +9,14 @@ from pathlib import Path
 from typing import Any
 
 from agent.compare.adopted import adopt, read_finished
+from agent.compare.bound import check_finished
 from agent.compare.comparison import DEFAULTS, Comparison, check, is_comparison
 from agent.compare.plan import PlanError, parse_arms, parse_seeds, parse_sparsities
 from agent.settings import make_settings
+from agent.view import View
 
 
-def begin(options: Namespace, given: dict[str, Any]) -> Comparison:
+def begin(options: Namespace, given: dict[str, Any], view: View) -> Comparison:
     """The comparison that the options ask for, checked, with its plan written.
 
     Raises:
@@ -32,6 +34,7 @@ def begin(options: Namespace, given: dict[str, Any]) -> Comparison:
     elif path.exists() and (not path.is_dir() or any(path.iterdir())):
         raise PlanError(f"--into {path} is neither empty nor a comparison")
     finished = read_finished(comparison, options.finished)
+    check_finished(comparison.path, options.finished, finished, view)
     check(comparison)
     comparison.save()
     adopt(comparison, finished)

@@ -13,6 +13,7 @@ from agent.checks import check_target
 from agent.compare.collect import RECORD
 from agent.compare.plan import PlanError, PlannedRun, parse_arms, plan
 from agent.run_directory import NoRunError, RunDirectory
+from agent.seal import holds, seal
 from agent.settings import Settings, make_settings, text_label
 from agent.texts import check_text
 from agent.timing import check_engine
@@ -61,6 +62,7 @@ class Comparison:
             "seeds": self.seeds,
             "settings": self.settings.to_toml(),
         }
+        content["seal"] = seal(PLAN, json.dumps(content))
         atomic_write(self.path / PLAN, json.dumps(content, indent=2) + "\n")
 
     @classmethod
@@ -74,15 +76,12 @@ class Comparison:
             raise PlanError(f"there is no comparison in {path}: it has no {PLAN}")
         try:
             content = json.loads((path / PLAN).read_text(encoding="utf-8"))
-            return cls(
-                path,
-                content["arms"],
-                tuple(content["sparsities"]),
-                tuple(content["seeds"]),
-                make_settings(content["settings"]),
-            )
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            raise PlanError(f"{path / PLAN} is damaged: {error}") from error
+            seeds, sparsities = tuple(content["seeds"]), tuple(content["sparsities"])
+            if not all(isinstance(seed, int) for seed in seeds) or not all(0 <= share < 1 for share in sparsities):
+                raise ValueError(f"seeds {seeds}, sparsities {sparsities}")
+            return cls(path, str(content["arms"]), sparsities, seeds, make_settings(content["settings"]))
+        except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+            raise PlanError(f"{path / PLAN} is damaged: {str(error).splitlines()[0]}") from error
 
     def joined(self, other: Comparison) -> Comparison:
         """This comparison with the arms, sparsities and seeds of `other` added.
@@ -111,6 +110,20 @@ class Comparison:
 def is_comparison(path: Path) -> bool:
     """Whether `path` is the folder of a comparison."""
     return (path / PLAN).is_file()
+
+
+def is_sealed(path: Path) -> bool:
+    """Whether the plan in `path` is as this user wrote it on this machine.
+
+    Raises:
+        PlanError: it is damaged.
+    """
+    try:
+        content = json.loads((path / PLAN).read_text(encoding="utf-8"))
+        found = content.pop("seal", None)
+    except (OSError, ValueError, AttributeError) as error:
+        raise PlanError(f"{path / PLAN} is damaged: {error}") from error
+    return holds(found, PLAN, json.dumps(content))
 
 
 def check(comparison: Comparison) -> None:

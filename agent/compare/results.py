@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pydantic import BaseModel, ConfigDict
 
+from agent.conditions import Conditions
+
 CURRENT = 1  # format of `results.json`
 
 
@@ -86,4 +88,5 @@ class Results(_Record):
     measured_on: str  # reporting texts, tokens, sequence length, in words
     arms: dict[str, str]  # arm as written -> what it means
     missing: list[str] = []  # runs that are not finished, in words
+    bound: Conditions | None = None  # what they are measured with; None in results of before
     runs: list[RunResult]

@@ -19,11 +19,13 @@ from typing import Any
 from agent.arms import Arm
 from agent.atomic import atomic_write
 from agent.card_facts import command_line
+from agent.compare.bound import bind_comparison, check_bound, read_bound
 from agent.compare.collect import RECORD, read_dense, read_result, run_result, write_dense
 from agent.compare.comparison import DEFAULTS, Comparison, folder_of, options, record_path
 from agent.compare.plan import PlannedRun
 from agent.compare.report import write_all
 from agent.compare.results import Results, RunResult
+from agent.conditions import Conditions
 from agent.environment import describe
 from agent.founders import PROBE_STEP, probe_uniform, probed
 from agent.outcome import Outcome
@@ -55,6 +57,7 @@ def carry_out_all(comparison: Comparison, view: View) -> Results:
             continue
         shared = share(comparison, group[0].settings, view)
         with closing(shared.bench.memory):
+            bind_comparison(comparison.path, group[0].settings, shared)
             write_dense(comparison.path, shared)
             for run in group:
                 if record_path(comparison, run) is None:
@@ -84,7 +87,11 @@ def share(comparison: Comparison, settings: Settings, view: View) -> Prepared:
     """Model, calibration, dense targets and probes for all runs with the preparation of `settings`."""
     refuse_link(comparison.path / SHARED_MEMORY)
     settings = settings.model_copy(update={"memory": comparison.path / SHARED_MEMORY, "arm": "hybrid"})
-    return with_founders(prepare(settings, "shared", view), settings, view)
+
+    def bind(conditions: Conditions) -> None:
+        check_bound(comparison.path, settings, conditions, view)
+
+    return with_founders(prepare(settings, "shared", view, bind=bind), settings, view)
 
 
 def one(comparison: Comparison, planned: PlannedRun, shared: Prepared, view: View) -> None:
@@ -201,5 +208,6 @@ def collect(comparison: Comparison, failed: dict[str, str] | None = None) -> Res
         ),
         arms={run.spec.text: run.spec.meaning for run in planned},
         missing=missing,
+        bound=read_bound(comparison.path),
         runs=runs,
     )

@@ -82,6 +82,7 @@ def test_where_it_helps_the_recalibrated_weights_are_exported_and_everything_say
     outcome = result(tmp_path)
     facts = outcome.recalibration
     assert facts.recalibrated < facts.searched == outcome.unseen[outcome.candidate]
+    assert facts.searched == min(outcome.unseen.values()) < max(outcome.unseen.values())
     assert outcome.result == "found, recalibrated" and [row.name for row in outcome.rows][-2:] == [
         "found",
         outcome.result,

@@ -1,8 +1,15 @@
 """Access tokens do not reach a file; ordinary words do."""
 
+import base64
+import html
+import json
+from datetime import datetime
+from urllib.parse import quote, quote_plus
+
 import pytest
 
-from agent.redaction import redact
+from agent.environment import describe
+from agent.redaction import KEYS, redact
 
 
 @pytest.mark.parametrize(
@@ -30,3 +37,36 @@ def test_a_password_in_an_address_is_blotted_out():
 )
 def test_ordinary_text_stays(text):
     assert redact(text) == text
+
+
+VALUE = "Zürich/of+\\9\"'&key"
+
+
+@pytest.mark.parametrize("name", KEYS)
+def test_the_value_of_a_variable_that_holds_a_key_is_blotted_out_in_every_likely_form(name, monkeypatch):
+    monkeypatch.setenv(name, VALUE + "\n")
+    dumped = VALUE
+    forms = [VALUE, repr(VALUE)[1:-1], quote(VALUE), quote(VALUE, safe=""), quote_plus(VALUE), html.escape(VALUE)]
+    for _ in range(3):
+        dumped = json.dumps(dumped)[1:-1]
+        forms.append(dumped)
+    forms += [json.dumps(VALUE, ensure_ascii=False)[1:-1], json.dumps(VALUE)[1:-1].replace("/", "\\/")]
+    for form in forms:
+        assert redact(f"x{form}y") == "x[redacted]y", form
+    for before in ("", "user:", "Bearer ", "key="):
+        encoded = base64.b64encode(f"{before}{VALUE}!".encode()).decode()
+        hidden = redact(encoded)
+        assert "[redacted]" in hidden and len(hidden.replace("[redacted]", "")) <= len(before) * 4 // 3 + 8
+    monkeypatch.delenv(name)
+    assert redact(VALUE) == VALUE
+
+
+def test_a_value_too_short_to_be_a_secret_is_left_alone(monkeypatch):
+    monkeypatch.setenv("SELF_PRUNER_BRAIN_KEY", "EMPTY")
+    assert redact("EMPTY or not") == "EMPTY or not"
+
+
+def test_a_key_in_the_command_line_does_not_reach_the_environment_file(monkeypatch):
+    monkeypatch.setenv("HF_TOKEN", "no-usual-form")
+    monkeypatch.setattr("sys.argv", ["main.py", "--prompts", "no-usual-form"])
+    assert "no-usual-form" not in json.dumps(describe("cpu", 0, datetime(2026, 1, 1)))

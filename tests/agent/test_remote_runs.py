@@ -2,17 +2,25 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import os
+import shutil
 import socket
 import subprocess
 from pathlib import Path
+from urllib.parse import quote
 
 import pytest
 
+import prompts
+from agent import evaluate as evaluate_module
+from agent.settings import SettingsError
+from agent.view import View
 from main import main
 from tests.endpoint import completion, obedient, serving
 from tests.tiny import tiny_folder
+from tools.export.provenance import read_provenance
 
 PYTHON = os.environ.get("SELF_PRUNER_VLLM_PYTHON")
 SHORT = [
@@ -80,6 +88,66 @@ def test_an_endpoint_makes_every_decision_and_is_charged_for(run, tmp_path, monk
     written = "".join(path.read_text(errors="replace") for path in folder.rglob("*") if path.is_file())
     assert "my-secret-key" not in written
     assert f'brain_url = "{server.url}"' in (folder / "settings.toml").read_text()
+
+
+def test_an_endpoint_that_repeats_the_key_puts_it_nowhere(run, tmp_path, monkeypatch):
+    monkeypatch.setenv("SELF_PRUNER_BRAIN_KEY", "no/usual-form")
+    turns = iter(range(1000))
+
+    def chat(body: dict):
+        said = server.keys[-1] or ""
+        turn = next(turns)
+        if turn == 2:
+            return 500, f"what is {said}?"
+        answer = obedient(body)
+        for choice in answer["choices"]:
+            call = json.loads(choice["message"]["content"])
+            hidden = base64.b64encode(said.encode()).decode()
+            call["thought"] = f"{said} {quote(said, safe='')} {hidden}"[: 4 * 32] if "thought" in call else ""
+            choice["message"]["content"] = json.dumps(call) if turn != 3 else f"no JSON, {said}"
+        return answer
+
+    with serving(chat) as server:
+        status, printed, errors = run("--brain-url", server.url)
+    assert status == 0, errors
+    folder, _ = result_of(tmp_path)
+    assert main(["trace", str(folder)]) == 0 and main(["report", str(folder)]) == 0
+    kept = b"".join(path.read_bytes() for path in (tmp_path / "runs").rglob("*") if path.is_file())
+    assert b"[redacted]" in kept
+    for form in ("no/usual-form", "no%2Fusual-form", base64.b64encode(b"Bearer no/usual-form").decode()[12:-4]):
+        assert form not in printed + errors and form.encode() not in kept
+
+
+def test_a_checkpoint_says_neither_where_things_lie_nor_who_was_asked(run, tmp_path, model):
+    (tmp_path / "mine").mkdir()
+    shutil.copy(Path(prompts.__file__).parent / "default" / "system.j2", tmp_path / "mine")
+    with serving() as server:
+        status, printed, errors = run("--brain-url", server.url, "--export", "--prompts", str(tmp_path / "mine"))
+    assert status == 0, errors
+    folder, _ = result_of(tmp_path)
+    card, provenance = ((folder / "model" / name).read_text() for name in ("README.md", "self_pruner.json"))
+    for path in (folder / "model").iterdir():
+        if path.suffix != ".safetensors":
+            text = path.read_text(errors="replace")
+            assert not any(place in text for place in (str(tmp_path), str(model), "127.0.0.1", "pytest-of")), path
+    assert "--model tiny" in card and "--brain-url URL" in card and "--prompts mine" in card
+    assert json.loads(provenance)["model"] is None and json.loads(provenance)["base_model"] == "tiny"
+    assert evaluate_module._settings(read_provenance(folder / "model"), {}, folder / "model").model == str(model)
+    moved = (folder / "model").rename(tmp_path / "moved")
+    settings = evaluate_module._settings(read_provenance(moved), {}, moved)
+    with pytest.raises(SettingsError, match="does not say where 'tiny' lies: name it with --model"):
+        evaluate_module._dense(settings, read_provenance(moved), View())
+
+
+@pytest.mark.parametrize("told", [-1_000_000, 0])
+def test_an_endpoint_that_says_it_cost_nothing_does_not_outlast_a_limit_on_tokens(run, tmp_path, told):
+    usage = {"prompt_tokens": told, "completion_tokens": told, "prompt_tokens_details": {"cached_tokens": told}}
+    with serving(lambda body: {**obedient(body), "usage": usage}) as server:
+        status, printed, errors = run("--brain-url", server.url, "--tokens", "4000", "--evaluations", "500")
+    assert status == 0, errors
+    _, result = result_of(tmp_path)
+    assert result["spent"]["brain_tokens"] >= 4000 or "tokens" in result["stop"]
+    assert result["spent"]["brain_tokens"] > 100 * sum("vermilion" not in json.dumps(one) for one in server.asked)
 
 
 def test_nonsense_is_counted_and_the_tool_stands_in(run, tmp_path):

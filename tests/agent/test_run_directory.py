@@ -190,7 +190,7 @@ def test_a_run_in_use_is_refused_naming_the_process_but_may_be_read(tmp_path):
 def test_a_run_is_free_again_when_its_process_is_killed(tmp_path):
     code = (
         "import sys, pathlib, datetime; from agent.run_directory import RunDirectory\n"
-        "run = RunDirectory.create(pathlib.Path(sys.argv[1]), 'tiny', {}, device='cpu', seed=0)\n"
+        "run = RunDirectory.create(pathlib.Path(sys.argv[1]), 'tiny', {'seed': 0}, device='cpu', seed=0)\n"
         "print(run.path, flush=True); sys.stdin.read()"
     )
     holder = subprocess.Popen(
@@ -223,6 +223,16 @@ def test_the_latest_run_is_the_newest_of_any_model(tmp_path):
     assert RunDirectory.latest(tmp_path) == tmp_path / "tiny-20261123-090503-11"
 
 
+def test_an_access_token_on_the_command_line_is_in_no_file_of_the_run(tmp_path, monkeypatch):
+    secret = "hf_AbCdEfGhIjKlMnOpQrStUvWx"
+    monkeypatch.setattr(sys, "argv", ["main.py", "--brain-model", f"x@{secret}", "--seed", "3"])
+    with create(tmp_path) as run:
+        environment = json.loads((run.path / "environment.json").read_text())
+        assert environment["command"] == ["main.py", "--brain-model", "x@[redacted]", "--seed", "3"]
+        for path in run.path.rglob("*"):
+            assert not path.is_file() or secret not in path.read_text()
+
+
 def test_no_run_to_be_found_is_said(tmp_path):
     with pytest.raises(NoRunError, match="there is no run in"):
         RunDirectory.latest(tmp_path)
@@ -237,6 +247,7 @@ def test_no_run_to_be_found_is_said(tmp_path):
     [
         ("settings.toml", b'model = "tiny'),
         ("settings.toml", b"\xff\xfe"),
+        ("settings.toml", b""),
         ("environment.json", b"{"),
         ("environment.json", b"[]"),
     ],

@@ -12,7 +12,8 @@ from agent.verify import verdict
 from main import main
 from tests.tiny import tiny_folder
 from tools.export.checkpoint import MODELING_FILE
-from tools.export.same_tokens import Comparison, Difference, EngineError, ask, check_code, vllm_options
+from tools.export.same_tokens import Comparison, Difference, EngineError, ask, vllm_options
+from tools.models.foreign_code import ForeignCodeError, check_code
 
 
 def comparison(*differences: Difference) -> Comparison:
@@ -49,14 +50,14 @@ def checkpoint(tmp_path: Path) -> Path:
 def test_our_own_code_passes_and_any_other_is_refused_unless_trusted(checkpoint):
     check_code(checkpoint)
     (checkpoint / MODELING_FILE.name).write_text("import os\n")
-    with pytest.raises(EngineError, match=f"brings code that is not .*{MODELING_FILE.name}"):
+    with pytest.raises(ForeignCodeError, match=f"brings code that is not .*{MODELING_FILE.name}"):
         check_code(checkpoint)
     check_code(checkpoint, trusted=True)
 
 
 def test_further_code_is_refused_too(checkpoint):
     (checkpoint / "tokenization_x.py").write_text("")
-    with pytest.raises(EngineError, match="tokenization_x.py"):
+    with pytest.raises(ForeignCodeError, match="tokenization_x.py"):
         check_code(checkpoint)
 
 

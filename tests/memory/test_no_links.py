@@ -6,16 +6,21 @@ import os
 import subprocess
 import sys
 from datetime import datetime
+from io import StringIO
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 
 from agent.atomic import atomic_write
 from agent.compare.runner import held
 from agent.evaluate import folder_of
 from agent.run_directory import RunDirectory
+from agent.run_memory import memory_of
 from agent.session import _checkpoints
 from agent.trace import TraceWriter
+from agent.view import View
+from memory.database import connect
 from memory.no_links import LinkError, open_to_write, refuse_link
 from tools.engines.server import served
 from tools.evaluation.targets import DenseTargets
@@ -97,6 +102,21 @@ def test_the_checkpoints_of_a_foreign_run_are_not_written_through_a_link(run, ou
     with pytest.raises(LinkError, match="is a symbolic link"), _checkpoints(run / "checkpoint.sqlite"):
         pass
     assert not outside.exists()
+
+
+def test_a_runs_own_records_are_not_written_through_a_link_but_the_memory_may_be_one_of_the_users(run, tmp_path):
+    view = View(Console(file=StringIO()))
+    connect(tmp_path / "real.sqlite").close()
+    memory = plant(tmp_path / "memory.sqlite", tmp_path / "real.sqlite")
+    connect(tmp_path / "other.sqlite").close()
+    before = (tmp_path / "other.sqlite").read_bytes()
+    records = plant(run / "records.sqlite", tmp_path / "other.sqlite")
+    with pytest.raises(LinkError, match="records.sqlite is a symbolic link"):
+        memory_of(memory, "run", records, "context", {}, view)
+    assert (tmp_path / "other.sqlite").read_bytes() == before
+    records.unlink()
+    memory_of(memory, "run", records, "context", {}, view).close()
+    assert memory.is_symlink()
 
 
 def test_a_file_that_is_written_aside_is_not_written_through_a_link(run, outside):

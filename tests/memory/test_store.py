@@ -297,3 +297,50 @@ def test_what_was_recorded_survives_a_kill(tmp_path):
     with Memory(path, "context", {}) as memory:
         found = {score.profile for score in memory.recall(Score)}
     assert {Profile((1,), (i + 1,)) for i in range(told + 1)} <= found
+
+
+def test_what_a_run_decided_is_recalled_as_it_is_in_the_file_whoever_writes_it(memory):
+    def recalled():
+        found = memory.recall(Candidate, run="r")
+        with Memory(memory.path, "context", {}) as other:
+            assert found == other.recall(Candidate, run="r")
+        return [(row.id, row.detail) for row in found]
+
+    assert recalled() == []
+    memory.record(candidate(id="c1"), candidate(id="c2"))
+    assert recalled() == [("c1", "layers 0-1"), ("c2", "layers 0-1")]
+    memory.record(candidate(id="c1", detail="half \ud83d a pair"), candidate("other", "c9"))
+    assert recalled() == [("c1", "half ? a pair"), ("c2", "layers 0-1")]
+    with Memory(memory.path, "context", {}) as other:
+        other.record(candidate(id="c3", detail="of another connection"))
+    assert recalled()[2:] == [("c3", "of another connection")]
+    memory.recall(Candidate, run="r").clear()  # a list of one's own
+    assert len(recalled()) == 3
+
+
+def test_a_candidate_that_could_not_be_written_is_not_recalled(memory):
+    memory.record(candidate())
+    assert len(memory.recall(Candidate, run="r")) == 1
+    with pytest.raises(sqlite3.IntegrityError):
+        memory.record(candidate(id="c2"), candidate(id="c3", detail=None))
+    assert [row.id for row in memory.recall(Candidate, run="r")] == ["c1"]
+
+
+def test_a_mean_follows_its_scores_until_it_is_complete(memory):
+    def mean(sequences):
+        return [found.kl for found in memory.recall(Fitness, profile=WIDE, text="passages", sequences=sequences)]
+
+    memory.record(score(kl=0.5), score(sequence=1, kl=None, nll=None, error="out of memory"))
+    assert (mean(1), mean(2)) == ([0.5], [])
+    memory.record(score(sequence=1, kl=1.5))
+    assert (mean(1), mean(2)) == ([0.5], [1.0])
+    memory.record(score(kl=9.0))  # measured again: the first stands
+    assert (mean(1), mean(2)) == ([0.5], [1.0])
+
+
+def test_several_profiles_or_runs_may_be_asked_for_at_once(memory):
+    memory.record(candidate(), candidate("s", profile=NARROW), score(kl=0.5), score(NARROW, kl=0.25))
+    for _ in range(2):
+        found = memory.recall(Fitness, profile=[WIDE, NARROW], text="passages", sequences=1, order="kl")
+        assert [mean.profile for mean in found] == [NARROW, WIDE]
+        assert [row.run for row in memory.recall(Candidate, run=["r", "s"])] == ["r", "s"]

@@ -23,6 +23,7 @@ from tools.engines.vllm import VllmError
 
 # Replies without a space that nobody reads: a vector of a width a layer would be twice as long.
 STRUCTURED = '{"backend": "guidance", "disable_any_whitespace": true}'
+KEYS = ("SELF_PRUNER_BRAIN_KEY", "VLLM_API_KEY")  # for others: the first is a stranger's, the second would lock us out
 START_SECONDS = 1800.0  # a large model is read from disk first
 
 
@@ -50,7 +51,8 @@ def served(
         *("--structured-outputs-config", STRUCTURED, "--enable-prefix-caching"),
         *("--enable-prompt-tokens-details", "--enforce-eager"),
     ]
-    environment = {"VLLM_CPU_KVCACHE_SPACE": "1", "VLLM_NO_USAGE_STATS": "1"} | os.environ
+    others = {name: value for name, value in os.environ.items() if name not in KEYS}
+    environment = {"VLLM_CPU_KVCACHE_SPACE": "1", "VLLM_NO_USAGE_STATS": "1"} | others
     with leashed(command) as start:
         with os.fdopen(open_to_write(log, os.O_WRONLY | os.O_TRUNC), "w", encoding="utf-8") as said:
             server = subprocess.Popen(

@@ -55,7 +55,7 @@ class CardTasks:
 class CardFacts:
     """Everything the card states that the tensors do not."""
 
-    base_model: str  # hub id or the name the user gave
+    base_model: str  # hub id, or the name of a folder
     family: str  # llama, mistral, qwen2, qwen3
     sparsity: float  # asked for, share of decoder-block parameters
     rows: tuple[CardRow, ...]
@@ -73,7 +73,9 @@ class CardFacts:
     tasks: CardTasks | None = None  # None where they were not measured
     serving: Serving = "transformers"
     tensor_parallel: int = 1  # devices that share a layer
+    again: str = ""  # what it takes to make the same again
     limitations: tuple[str, ...] = ()  # sentences beside the general ones
+    local: bool = False  # the base model is a folder of the machine that made this: its name helps nobody to find it
 
 
 def model_card(facts: CardFacts, profile: Profile, space: Space) -> ModelCard:

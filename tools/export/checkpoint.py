@@ -30,6 +30,7 @@ from tools.export.naming import UNFINISHED, begin, clear, flush, give_name
 from tools.export.provenance import provenance_of, write_provenance
 from tools.export.serving import Serving, check_profile
 from tools.models.families import family_of
+from tools.models.foreign_code import CLASS_STEMS, MODELING_FILE, auto_map_of
 from tools.pruning.space import Space
 
 if TYPE_CHECKING:
@@ -38,14 +39,6 @@ if TYPE_CHECKING:
     from tools.pruning.elastic import ElasticModel
 
 SHARD_BYTES = 5_000_000_000
-MODELING_FILE = Path(__file__).with_name("modeling_self_pruner.py")
-
-_CLASS_STEMS = {
-    "llama": "SelfPrunedLlama",
-    "mistral": "SelfPrunedMistral",
-    "qwen2": "SelfPrunedQwen2",
-    "qwen3": "SelfPrunedQwen3",
-}
 
 
 class ExportError(SelfPrunerError):
@@ -155,7 +148,7 @@ def config_of(
     from tools.export import modeling_self_pruner
 
     check_profile(serving, space, profile)
-    stem = _CLASS_STEMS[dense.model_type]
+    stem = CLASS_STEMS[dense.model_type]
     heads_per_group = dense.num_attention_heads // dense.num_key_value_heads
     head_dim = getattr(dense, "head_dim", None) or dense.hidden_size // dense.num_attention_heads
     settings = dense.to_dict()
@@ -175,11 +168,7 @@ def config_of(
         return stock
     settings |= {
         "architectures": ["DeciLMForCausalLM" if serving == "vllm-native" else f"{stem}ForCausalLM"],
-        "auto_map": {  # the config first: vLLM resolves them in this order
-            "AutoConfig": f"{MODELING_FILE.stem}.{stem}Config",
-            "AutoModel": f"{MODELING_FILE.stem}.{stem}Model",
-            "AutoModelForCausalLM": f"{MODELING_FILE.stem}.{stem}ForCausalLM",
-        },
+        "auto_map": auto_map_of(dense.model_type),
         "per_layer_config": {
             layer: {
                 "num_attention_heads": groups * heads_per_group,

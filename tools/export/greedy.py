@@ -1,9 +1,10 @@
 """Write the greedy tokens of some prompts with one engine: a script of its own, run in the environment of the engine.
 
 `python greedy.py ENGINE REQUEST`, where ENGINE is transformers or vllm and REQUEST a JSON file with `folder`, `prompts`
-(lists of token ids), `new_tokens`, `dtype` and, for vLLM, `options` of its `LLM`. The last line of standard output is
-one JSON object: `tokens`, a list for each prompt; `gaps`, where transformers wrote them, how far the best logit was
-above the second at each; and `engine`, its version. Nothing of this project is imported.
+(lists of token ids), `new_tokens`, `dtype` and, for transformers, `trust_remote_code`, for vLLM `options` of its `LLM`.
+The last line of standard output is one JSON object: `tokens`, a list for each prompt; `gaps`, where transformers wrote
+them, how far the best logit was above the second at each; and `engine`, its version. Nothing of this project is
+imported.
 """
 
 from __future__ import annotations
@@ -15,12 +16,15 @@ from typing import Any
 
 
 def with_transformers(request: dict[str, Any]) -> dict[str, Any]:
-    """With the model's own code where it brings any."""
+    """With the model's own code where that may run."""
     import torch
     import transformers
 
     model: Any = transformers.AutoModelForCausalLM.from_pretrained(
-        request["folder"], trust_remote_code=True, dtype=request["dtype"]
+        request["folder"],
+        trust_remote_code=request["trust_remote_code"],
+        dtype=request["dtype"],
+        use_safetensors=True,
     )
     model = model.to("cuda" if torch.cuda.is_available() else "cpu").eval()
     written, gaps = [], []

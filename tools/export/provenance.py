@@ -28,7 +28,7 @@ class Provenance:
     """Where a checkpoint comes from."""
 
     format: Literal[1] = 1
-    model: str  # the dense model, as --model takes it
+    model: str | None  # the dense model, as --model takes it; None for a folder of the machine that made this
     revision: str | None = None
     base_model: str  # its name for people: a hub id where there is one
     fingerprint: str  # of its weights
@@ -45,7 +45,7 @@ def provenance_of(card: CardFacts, profile: Profile, space: Space) -> Provenance
     revision = card.settings.get("revision")
     sizes = space.sizes(profile)
     return Provenance(
-        model=str(card.settings.get("model", card.base_model)),
+        model=None if card.local else str(card.settings.get("model", card.base_model)),
         revision=None if revision is None else str(revision),
         base_model=card.base_model,
         fingerprint=card.fingerprint,

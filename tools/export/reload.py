@@ -21,7 +21,7 @@ def compare(folder: str, expected: str, device: str) -> dict[str, object]:
     """The differences of all logits, and of the last token's when it is decoded with the KV cache."""
     reference = load_file(expected)
     loaded: Any = AutoModelForCausalLM.from_pretrained(
-        folder, trust_remote_code=True, dtype="auto", output_loading_info=True
+        folder, trust_remote_code=True, dtype="auto", use_safetensors=True, output_loading_info=True
     )
     model, info = loaded
     model = model.to(device).eval()

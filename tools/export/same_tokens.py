@@ -20,7 +20,8 @@ from typing import Any, Literal
 from memory.errors import SelfPrunerError
 from tools.engines.leashed import leashed
 from tools.engines.server import last_error
-from tools.export.checkpoint import MODELING_FILE
+from tools.models.checkpoint import read_config
+from tools.models.foreign_code import vouched
 
 GREEDY_SCRIPT = Path(__file__).with_name("greedy.py")
 NEW_TOKENS = 16
@@ -73,30 +74,12 @@ class Comparison:
         return all(difference.is_tie for difference in self.differences)
 
 
-def check_code(folder: Path, trusted: bool = False) -> None:
-    """Refuse a folder whose Python code is not ours, unless the user trusts it.
-
-    Raises:
-        EngineError: no checkpoint, or code that nobody vouches for.
-    """
-    if not (folder / "config.json").is_file():
-        raise EngineError(f"{str(folder)!r} is no checkpoint: it has no config.json")
-    ours = MODELING_FILE.read_bytes()
-    foreign = [
-        path.name
-        for path in sorted(folder.glob("*.py"))
-        if path.name != MODELING_FILE.name or path.read_bytes() != ours
-    ]
-    if foreign and not trusted:
-        raise EngineError(
-            f"{str(folder)!r} brings code that is not this version's own ({foreign[0]}): read it, and allow it with "
-            "--trust-remote-code"
-        )
-
-
 def vllm_options(folder: Path, tensor_parallel: int = 1) -> dict[str, Any]:
-    """How vLLM loads an exported folder: with its own class where the folder names one, else with transformers'."""
-    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    """How vLLM loads an exported folder: with its own class where the folder names one, else with transformers'.
+
+    The folder's code has been vouched for.
+    """
+    config = read_config(folder / "config.json")
     options: dict[str, Any] = {}
     if "auto_map" in config:
         options["trust_remote_code"] = True
@@ -112,30 +95,36 @@ def compare_tokens(
     *,
     new_tokens: int = NEW_TOKENS,
     tensor_parallel: int = 1,
+    trusted: bool = False,
     timeout: float | None = None,
 ) -> Comparison:
     """The greedy tokens of vLLM, run by `python`, beside those of transformers.
 
     Args:
-        folder: an exported checkpoint whose code `check_code` has passed.
+        folder: an exported checkpoint.
         prompts: token ids, at least one a prompt.
         python: of an environment that has vLLM.
         new_tokens: how many are written for each prompt.
         tensor_parallel: devices that share a layer in vLLM.
+        trusted: run the code that the folder brings, whatever it is.
         timeout: seconds after which an engine counts as failed; None waits.
 
     Raises:
         EngineError: an engine does not load the folder; the sentence ends with the last thing it said.
+        SelfPrunerError: what `vouched` raises.
     """
-    request = {
-        "folder": os.path.abspath(folder),
-        "prompts": [list(prompt) for prompt in prompts],
-        "new_tokens": new_tokens,
-        "dtype": "float32",
-    }
-    reference = ask("transformers", Path(sys.executable), request, timeout)
-    options = vllm_options(folder, tensor_parallel)
-    found = ask("vllm", python, {**request, "options": options}, timeout)
+    with vouched(folder, trusted) as place:
+        request = {
+            "folder": os.path.abspath(place),
+            "name": str(folder),
+            "prompts": [list(prompt) for prompt in prompts],
+            "new_tokens": new_tokens,
+            "dtype": "float32",
+        }
+        options = vllm_options(place, tensor_parallel)
+        code = options.get("trust_remote_code", False)
+        reference = ask("transformers", Path(sys.executable), {**request, "trust_remote_code": code}, timeout)
+        found = ask("vllm", python, {**request, "options": options}, timeout)
     return Comparison(
         engine=found["engine"],
         reference=reference["engine"],
@@ -185,6 +174,8 @@ def ask(engine: Engine, python: Path, request: Mapping[str, Any], timeout: float
         except OSError as error:
             raise EngineError(f"{str(python)!r} cannot be run: {error.strerror}.") from error
     if child.returncode != 0:
-        raise EngineError(f"{engine} does not run {request['folder']!r}: {last_error(child.stderr)}")
+        raise EngineError(
+            f"{engine} does not run {request.get('name', request['folder'])!r}: {last_error(child.stderr)}"
+        )
     answer: dict[str, Any] = json.loads(child.stdout.strip().splitlines()[-1])
     return answer

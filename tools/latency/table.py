@@ -259,5 +259,5 @@ def read_table(path: Path) -> LatencyTable:
         return LatencyTable.from_json(json.loads(path.read_text(encoding="utf-8")))
     except OSError as error:
         raise LatencyTableError(f"the latency table {path} cannot be read: {error.strerror}") from error
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise LatencyTableError(f"{path} is no latency table, or is damaged ({type(error).__name__})") from error

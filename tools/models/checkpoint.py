@@ -17,7 +17,9 @@ from pathlib import Path
 from typing import Any
 
 from memory.errors import SelfPrunerError
+from tools.models.claims import contradiction, senseless, shown
 from tools.models.families import Family, family_of
+from tools.models.plain_file import parse_json, read_json, size_of, strange_file
 
 WEIGHTS = "model.safetensors"
 INDEX = "model.safetensors.index.json"
@@ -25,6 +27,9 @@ PICKLES = (".bin", ".pt", ".pth", ".ckpt")
 DTYPE_BYTES = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2}  # of plain weights; any other is quantised or no weight
 HASHED_WHOLE = 64 << 20  # files up to this many bytes are hashed whole, larger ones by samples of every tensor
 SAMPLE = 16 << 10  # bytes at the start of a tensor
+LARGEST_CONFIG = 4 << 20  # bytes of a config.json
+MOST_DIMENSIONS = 8
+LARGEST_HEADER = 32 << 20  # bytes of a header or index, of which the largest models have a tenth
 
 
 class NotACheckpointError(SelfPrunerError):
@@ -61,23 +66,35 @@ def inspect(folder: Path) -> Checkpoint:
         UnsupportedFamilyError: another architecture.
         QuantisedModelError: quantised weights.
         PickleRefusedError: weights in pickle files only.
-        CorruptWeightsError: a truncated or damaged safetensors file, or an index that names what is not there.
+        CorruptWeightsError: a truncated or damaged safetensors file, an index that names what is not there, or weights
+            that are not those of the config.
     """
+    check_files(folder)
     config = read_config(folder / "config.json")
     family = check_config(config)
     expected = _shards(folder)
+    shapes: dict[str, list[int]] = {}
     for shard, names in expected.items():
         header = read_header(shard)
         absent = sorted(names - header.keys())
         if absent:
-            raise CorruptWeightsError(f"{shard.name} lacks the tensor {absent[0]!r} that {INDEX} says it holds")
+            raise CorruptWeightsError(f"{shard.name} lacks the tensor {shown(absent[0])} that {INDEX} says it holds")
         for name, tensor in header.items():
             if tensor["dtype"] not in DTYPE_BYTES:
                 raise QuantisedModelError(
-                    f"tensor {name!r} in {shard.name} has type {tensor['dtype']}; pruning needs plain weights"
+                    f"tensor {shown(name)} in {shard.name} has type {tensor['dtype'][:20]}; pruning needs plain weights"
                     f" ({', '.join(DTYPE_BYTES)}), so start from the model that was not quantised"
                 )
+            shapes[name] = tensor["shape"]
+    if fault := contradiction(config, shapes):
+        raise CorruptWeightsError(f"the checkpoint in {str(folder)!r} {fault}")
     return Checkpoint(folder, family, config, tuple(sorted(expected)))
+
+
+def check_files(folder: Path) -> None:
+    """Refuses a folder with what no reader would come back from; raises NotACheckpointError."""
+    if fault := strange_file(folder):
+        raise NotACheckpointError(f"{str(folder)!r} holds no checkpoint: {fault}")
 
 
 def has_weights(folder: Path) -> bool:
@@ -89,7 +106,7 @@ def has_weights(folder: Path) -> bool:
 def read_config(path: Path) -> dict[str, Any]:
     """The content of a config.json; NotACheckpointError when there is none or it is no JSON object."""
     try:
-        config = json.loads(path.read_bytes())
+        config = read_json(path, LARGEST_CONFIG)
     except FileNotFoundError:
         raise NotACheckpointError(
             f"{str(path.parent)!r} has no config.json; a model folder holds config.json, safetensors and a tokenizer"
@@ -102,7 +119,13 @@ def read_config(path: Path) -> dict[str, Any]:
 
 
 def check_config(config: dict[str, Any]) -> Family:
-    """The family of a checkpoint by its config; raises UnsupportedFamilyError or QuantisedModelError."""
+    """The family of a checkpoint by its config.
+
+    Raises:
+        UnsupportedFamilyError: another architecture.
+        QuantisedModelError: quantised weights.
+        NotACheckpointError: sizes that no model has.
+    """
     family = family_of(config)
     for key in ("quantization_config", "compression_config"):
         if config.get(key):
@@ -111,6 +134,8 @@ def check_config(config: dict[str, Any]) -> Family:
                 f"this checkpoint is quantised (method {method!r}): pruning needs plain weights,"
                 " so start from the model that was not quantised"
             )
+    if fault := senseless(config):
+        raise NotACheckpointError(f"the config.json describes no model: {fault}")
     return family
 
 
@@ -145,16 +170,23 @@ def read_header(shard: Path) -> dict[str, Any]:
         CorruptWeightsError: when the file is missing, truncated or no safetensors file.
     """
     try:
-        size = shard.stat().st_size
+        size = size_of(shard)
         with open(shard, "rb") as opened:
             prefix = opened.read(8)
             length = struct.unpack("<Q", prefix)[0] if len(prefix) == 8 else size
             if 8 + length > size:
                 raise CorruptWeightsError(f"{shard.name} is truncated: {size:,} bytes do not hold even its header")
-            header = json.loads(opened.read(length))
+            if length > LARGEST_HEADER:
+                raise CorruptWeightsError(
+                    f"{shard.name} is damaged: its header claims {length:,} bytes, at most {LARGEST_HEADER:,} are read"
+                )
+            header = parse_json(opened.read(length))
         header.pop("__metadata__", None)
+        if not all(map(_is_tensor, header.values())):
+            raise ValueError("an entry is no tensor")
         end = 8 + length + max((tensor["data_offsets"][1] for tensor in header.values()), default=0)
         wrong = next((name for name, tensor in header.items() if not _fills_its_range(tensor)), None)
+        astray = _out_of_line(header)
     except OSError as error:
         raise CorruptWeightsError(f"{shard.name} cannot be read: {error.strerror}") from error
     except (ValueError, TypeError, KeyError, AttributeError, IndexError) as error:
@@ -163,7 +195,11 @@ def read_header(shard: Path) -> dict[str, Any]:
         fault = "truncated" if size < end else "damaged"
         raise CorruptWeightsError(f"{shard.name} is {fault}: it has {size:,} bytes and its header declares {end:,}")
     if wrong is not None:
-        raise CorruptWeightsError(f"{shard.name} is damaged: tensor {wrong!r} does not have the size of its shape")
+        raise CorruptWeightsError(f"{shard.name} is damaged: tensor {shown(wrong)} does not have the size of its shape")
+    if astray is not None:
+        raise CorruptWeightsError(
+            f"{shard.name} is damaged: tensor {shown(astray)} does not begin where the one before it ends"
+        )
     return header
 
 
@@ -183,6 +219,7 @@ def digest_of(folder: Path) -> str:
         PickleRefusedError: weights in pickle files only.
         CorruptWeightsError: a truncated or damaged safetensors file, or an index that names what is not there.
     """
+    check_files(folder)
     config, shards = read_config(folder / "config.json"), _shards(folder)
     for shard in shards:
         read_header(shard)
@@ -218,10 +255,14 @@ def _shards(folder: Path) -> dict[Path, set[str]]:
     if (folder / WEIGHTS).exists():  # as transformers prefers it
         return {folder / WEIGHTS: set()}
     try:
-        weight_map = json.loads((folder / INDEX).read_bytes())["weight_map"]
+        weight_map = read_json(folder / INDEX, LARGEST_HEADER)["weight_map"]
         shards: dict[Path, set[str]] = {}
         for tensor, name in weight_map.items():
-            shards.setdefault(folder / Path(name).name, set()).add(tensor)
+            if not _is_shard(name):  # the library would follow it to wherever it leads
+                raise CorruptWeightsError(
+                    f"{INDEX} names {shown(name)}, which is no safetensors file of its own folder"
+                )
+            shards.setdefault(folder / name, set()).add(tensor)
     except OSError as error:
         raise CorruptWeightsError(f"{INDEX} cannot be read: {error.strerror}") from error
     except (ValueError, KeyError, TypeError, AttributeError) as error:
@@ -230,6 +271,37 @@ def _shards(folder: Path) -> dict[Path, set[str]]:
         if not shard.is_file():
             raise CorruptWeightsError(f"{INDEX} names {shard.name!r}, which is not in {str(folder)!r}")
     return shards
+
+
+def _is_shard(name: object) -> bool:
+    """Whether an index may name this as a file of its folder."""
+    return isinstance(name, str) and name.endswith(".safetensors") and not set(name) & set("/\\\0")
+
+
+def _is_tensor(entry: object) -> bool:
+    """Whether an entry of a header has a type, a shape and a range of bytes, and all of them are what they must be."""
+    if not isinstance(entry, dict) or not isinstance(entry["dtype"], str):
+        return False
+    shape, offsets = entry["shape"], entry["data_offsets"]
+    numbers = [*shape, *offsets]
+    return (
+        isinstance(shape, list)
+        and len(shape) <= MOST_DIMENSIONS
+        and all(type(number) is int and 0 <= number < 1 << 63 for number in numbers)
+        and len(offsets) == 2
+        and offsets[0] <= offsets[1]
+    )
+
+
+def _out_of_line(header: Mapping[str, Any]) -> str | None:
+    """The first tensor that overlaps the one before it or leaves a gap, by their places in the file."""
+    position = 0
+    for name, tensor in sorted(header.items(), key=lambda item: item[1]["data_offsets"]):
+        start, end = tensor["data_offsets"]
+        if start != position:
+            return name
+        position = end
+    return None
 
 
 def _fills_its_range(tensor: dict[str, Any]) -> bool:

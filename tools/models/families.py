@@ -80,6 +80,8 @@ def family_of(config: Any) -> Family:
     family = FAMILIES.get(model_type) if isinstance(model_type, str) else None
     if family is None:
         raise UnsupportedFamilyError(f"models of type {model_type!r} cannot be pruned; supported families: {supported}")
+    if architectures and not (isinstance(architectures, list) and all(isinstance(name, str) for name in architectures)):
+        raise UnsupportedFamilyError("the 'architectures' of this model must be a list of names")
     if architectures and family.architecture not in architectures:
         raise UnsupportedFamilyError(
             f"architecture {architectures[0]!r} is no causal language model of a supported family;"

@@ -11,17 +11,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from huggingface_hub.errors import StrictDataclassError
-
 from tools.models import checkpoint
 from tools.models.bundled import MODEL_BUNDLE, MODEL_CONFIG, model_folder, to_fetch
 from tools.models.families import Family, family_of
 from tools.models.hub import fetch_outline
 from tools.models.quiet import quiet
-from tools.models.source import ModelSource, load_tokenizer
+from tools.models.source import SENSELESS, ModelSource, load_tokenizer
 
 # What transformers raises for a config whose values make no sense.
-_SENSELESS = (ValueError, TypeError, KeyError, AttributeError, ArithmeticError, RuntimeError, StrictDataclassError)
+_SENSELESS = (*SENSELESS, RuntimeError)
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,15 +13,24 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
+from huggingface_hub.errors import StrictDataclassError
+from safetensors import SafetensorError
+
 from memory.errors import SelfPrunerError
 from tools.models import checkpoint
 from tools.models.aliases import ALIASES, BUNDLED, names
 from tools.models.bundled import bundled_model
 from tools.models.families import Family
+from tools.models.foreign_code import ADVICE, tokenizer_code
 from tools.models.hub import COMMIT, commit_of, fetch_model
 from tools.models.quiet import quiet
 
 DTYPES = ("auto", "float32", "bfloat16", "float16")
+# What the libraries raise for files whose values make no sense.
+SENSELESS = (
+    *(OSError, ValueError, TypeError, LookupError, AttributeError, ArithmeticError, AssertionError),
+    *(StrictDataclassError, SafetensorError),
+)
 HUB_ID = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*")
 
 
@@ -168,17 +177,23 @@ def _model(checked: checkpoint.Checkpoint, device: str, dtype: str) -> Any:
     """The model on `device`, every one of its weights from the checkpoint."""
     import transformers
 
-    with quiet():
-        model, report = getattr(transformers, checked.family.architecture).from_pretrained(
-            checked.folder,
-            dtype=dtype,
-            device_map={"": device},
-            attn_implementation="sdpa",
-            use_safetensors=True,
-            local_files_only=True,
-            output_loading_info=True,
-            ignore_mismatched_sizes=True,  # reported below, in a sentence
-        )
+    try:
+        with quiet():
+            model, report = getattr(transformers, checked.family.architecture).from_pretrained(
+                checked.folder,
+                dtype=dtype,
+                device_map={"": device},
+                attn_implementation="sdpa",
+                use_safetensors=True,
+                local_files_only=True,
+                output_loading_info=True,
+                ignore_mismatched_sizes=True,  # reported below, in a sentence
+            )
+    except SENSELESS as error:
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise checkpoint.NotACheckpointError(
+            f"no model can be made of {str(checked.folder)!r}: {reason[:300]}"
+        ) from error
     missing, mismatched = sorted(report["missing_keys"]), sorted(report["mismatched_keys"])
     if missing or mismatched:  # transformers fills these with random numbers
         what = f"lacks the tensor {missing[0]!r}" if missing else f"has the wrong shape for {mismatched[0][0]!r}"
@@ -187,13 +202,21 @@ def _model(checked: checkpoint.Checkpoint, device: str, dtype: str) -> Any:
 
 
 def load_tokenizer(folder: Path, trust_remote_code: bool) -> Any:
-    """The tokenizer of a checkpoint folder; TokenizerError when there is none."""
+    """The tokenizer of a checkpoint folder; TokenizerError when there is none, or code in it that nobody trusts."""
     from transformers import AutoTokenizer
 
+    checkpoint.check_files(folder)
+    code = None if trust_remote_code else tokenizer_code(folder)
+    if code is not None:  # transformers would take some other class in silence
+        raise TokenizerError(f"the tokenizer in {str(folder)!r} has code of its own ({code}): {ADVICE}")
     try:
         with quiet():
-            return AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=trust_remote_code)
-    except (OSError, ValueError, KeyError, TypeError, ImportError) as error:
+            tokenizer = AutoTokenizer.from_pretrained(
+                folder, local_files_only=True, trust_remote_code=trust_remote_code
+            )
+            tokenizer("A word.")  # some damage shows only now
+            return tokenizer
+    except (*SENSELESS, ImportError, RecursionError) as error:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise TokenizerError(f"{str(folder)!r} has no tokenizer that can be loaded: {reason}") from error
 

@@ -46,6 +46,10 @@ class LocalCosts:
         if not self.slopes:
             raise LocalCostsError("local costs need slopes on at least one sequence")
 
+    def terms(self, profile: Profile) -> tuple[float, float]:
+        """What is predicted of a step to `profile`, in nats a token: its own curvature, and its slopes."""
+        return self.second.total(profile), self.first.total(profile)
+
     @cached_property
     def first(self) -> Costs:
         """The mean slopes."""
@@ -103,16 +107,15 @@ class LocalCosts:
         return _table(row, self.centre.n_layers)
 
 
-def learned_curvature(steps: Sequence[tuple[LocalCosts, Profile, float]]) -> float:
+def learned_curvature(steps: Sequence[tuple[float, float, float]]) -> float:
     """The factor under which the predictions of steps fit best what was measured, by ridge regression.
 
     Args:
-        steps: local costs, a profile near their centre, and its measured change of fitness in nats a token.
+        steps: the two `LocalCosts.terms` of each, and its measured change of fitness, in nats a token.
     """
     explained, weight = CURVATURE * PRIOR**2, PRIOR**2
-    for local, profile, change in steps:
-        own = local.second.total(profile)
-        explained += own * (change - local.first.total(profile))
+    for own, slope, change in steps:
+        explained += own * (change - slope)
         weight += own**2
     return min(max(explained / weight, CURVATURES[0]), CURVATURES[1])
 

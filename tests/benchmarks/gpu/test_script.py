@@ -14,7 +14,7 @@ from benchmarks.gpu.__main__ import PARTS
 
 ROOT = Path(__file__).parents[3]
 ALLOWED = ("torch", "transformers", "safetensors", "accelerate")
-FORBIDDEN = ("langgraph", "langchain_core", "llguidance", "lm_eval", "datasets", "pydantic", "cma", "gguf", "pytest")
+FORBIDDEN = ("langgraph", "langchain_core", "llguidance", "lm_eval", "datasets", "cma", "gguf", "pytest")
 
 
 @pytest.fixture(scope="session")

@@ -149,6 +149,13 @@ def test_a_file_that_reads_back_as_something_else_is_not_kept(elastic, tokenizer
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_file_has_no_name_while_it_is_read_again(elastic, tokenizer, tmp_path, monkeypatch):
+    seen = []
+    monkeypatch.setattr(gguf_file, "_compare", lambda path, *_args: seen.append([p.name for p in tmp_path.iterdir()]))
+    write_gguf(elastic, PROFILE, tokenizer, tmp_path / "model.gguf", FACTS)
+    assert seen == [["model.gguf.partial"]]
+
+
 def test_too_little_room_is_said_before_anything_is_written(elastic, tokenizer, tmp_path, monkeypatch):
     from collections import namedtuple
 

@@ -13,9 +13,11 @@ from safetensors.torch import load_file
 
 from memory.profile import Profile
 from tests.tiny import MLP_UNIT, tiny_model
+from tools.engines.leashed import LEASH
 from tools.export import publish as publish_module
 from tools.export import verify as verify_module
 from tools.export.card import CardFacts
+from tools.export.naming import UNFINISHED
 from tools.export.publish import publish
 from tools.export.verify import VerificationError, record_expected, verify
 from tools.pruning.calibration import calibrate
@@ -55,7 +57,8 @@ def child(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     """What the new process answers, to be changed by a test; "command" and "options" are what it was started with."""
     told: dict[str, Any] = {"returncode": 0, "stderr": "", "answer": dict(ANSWER)}
 
-    def run(command: list[str], **options: Any) -> subprocess.CompletedProcess[str]:
+    def run(args: list[str], **options: Any) -> subprocess.CompletedProcess[str]:
+        command = args[args.index(str(LEASH)) + 2 :]  # it is started so that it ends with this process
         told.update({"command": command, "options": options, "cwd was there": Path(options["cwd"]).is_dir()})
         stdout = "said by a library\n" + json.dumps(told["answer"]) + "\n"
         return subprocess.CompletedProcess(command, told["returncode"], stdout, told["stderr"])
@@ -112,8 +115,8 @@ def test_it_reaches_no_hub_and_finds_no_code_of_an_earlier_load(child, folder, t
 
 
 def test_waiting_has_an_end_where_one_is_given(folder, tmp_path, monkeypatch):
-    def late(command: list[str], timeout: float, **_: Any) -> None:
-        raise subprocess.TimeoutExpired(command, timeout)
+    def late(args: list[str], timeout: float, **_: Any) -> None:
+        raise subprocess.TimeoutExpired(args, timeout)
 
     monkeypatch.setattr(verify_module.subprocess, "run", late)
     with pytest.raises(VerificationError, match="did not load within 90 s"):
@@ -184,6 +187,7 @@ def test_publishing_for_an_engine_writes_what_that_engine_reads(elastic, child, 
 def test_a_failed_folder_takes_the_place_of_an_earlier_one_with_all_it_held(elastic, child, tmp_path):
     (tmp_path / "model.failed").mkdir()
     (tmp_path / "model.failed" / "earlier.txt").write_text("earlier")
+    (tmp_path / "model.failed" / UNFINISHED).touch()  # an export left it; a stranger's would stay
     child["answer"]["max_abs"] = 1.0
     with pytest.raises(VerificationError, match=r"1 .*is allowed\. It was renamed to .*model\.failed"):
         publish(elastic, PROFILE, None, tmp_path / "model", CARD, INPUT_IDS)

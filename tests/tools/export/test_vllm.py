@@ -91,6 +91,7 @@ def test_a_wrong_weight_does_not_pass(tmp_path):
 
     folder = exported(tmp_path / "model", "llama", False, UNEQUAL, "vllm")
     request = {"folder": str(folder), "prompts": prompts(), "new_tokens": 16, "dtype": "float32"}
+    request["trust_remote_code"] = True
     right = ask("transformers", Path(sys.executable), request)["tokens"]
     (weights,) = folder.glob("*.safetensors")
     tensors = load_file(weights)
@@ -141,6 +142,7 @@ def test_the_command_on_the_card_serves_it(tmp_path, bundled):
         wait_for(port, server, tmp_path / "serve.log")
         ids = [bundled.tokenizer(prompt).input_ids for prompt in PROMPTS]
         request = {"folder": str(folder), "prompts": ids, "new_tokens": 12, "dtype": "float32"}
+        request["trust_remote_code"] = True
         reference = ask("transformers", Path(sys.executable), request)
         body = {"model": ".", "prompt": ids, "max_tokens": 12, "temperature": 0, "ignore_eos": True}
         choices = post(port, "/v1/completions", {**body, "return_token_ids": True})["choices"]

@@ -140,7 +140,7 @@ def steps(factor, scale=1.0):
     """What steps would have measured if curvature were `factor`, with probe costs `scale` times as high."""
     local = replace(local_costs(scale=0.5), costs=probed(scale))
     taken = random.Random(0).sample(NEAR, 20)
-    return [(local, step, local.first.total(step) + factor * local.second.total(step)) for step in taken]
+    return [(*local.terms(step), local.first.total(step) + factor * local.second.total(step)) for step in taken]
 
 
 @pytest.mark.parametrize("factor", [1.4, 2.5, 6.0])

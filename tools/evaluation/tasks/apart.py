@@ -13,7 +13,7 @@ import statistics
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,8 @@ from memory.partials import scratch
 from tools.engines.child import child
 from tools.evaluation.tasks.rows import TaskName, file_of
 from tools.evaluation.tasks.suite import METRICS, TaskSuite
+from tools.models.checkpoint import read_config
+from tools.models.foreign_code import is_ours, vouched
 
 SCRIPT = Path(__file__).with_name("stock.py")
 ROOT = Path(__file__).parents[3]
@@ -43,7 +45,8 @@ class Request:
     dtype: str
     device: str
     batch: int  # requests of a task side by side
-    trust_remote_code: bool = False
+    trust_remote_code: bool = False  # whatever it is
+    exported: bool = False  # an exported checkpoint, whose code is ours
     parallelize: bool = False  # the layers are shared out over all GPUs
 
 
@@ -80,15 +83,16 @@ def measured(
     """The figures of a request, one by one, from a new process that ends with this one.
 
     Args:
-        request: what to measure; the folder's code has been looked at if it is to be trusted.
+        request: what to measure.
         progress: called with (requests or windows done, those in all) of the measurement in hand.
 
     Raises:
         StockError: the folder does not load or cannot be measured; the sentence ends with the last thing that was said.
+        SelfPrunerError: what `vouched` raises of an exported checkpoint.
     """
-    with scratch("stock") as temporary:
+    with _placed(request) as placed, scratch("stock") as temporary:
         asked = Path(temporary) / "request.json"
-        asked.write_text(json.dumps(asdict(request)), encoding="utf-8")
+        asked.write_text(json.dumps(asdict(placed)), encoding="utf-8")
         path = os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH"))))
         environment = {"HF_DATASETS_OFFLINE": "1", "PYTHONPATH": path}
         with child([sys.executable, str(SCRIPT), str(asked)], Path(temporary), environment) as process:
@@ -102,6 +106,16 @@ def measured(
             fault = process.fault()
             if process.process.returncode:
                 raise StockError(f"{request.folder!r} cannot be measured: {fault}")
+
+
+@contextmanager
+def _placed(request: Request) -> Iterator[Request]:
+    """The request for the folder that is loaded: of an exported checkpoint one with this project's code."""
+    if request.trust_remote_code or not request.exported:
+        yield request
+        return
+    with vouched(Path(request.folder)) as place:
+        yield replace(request, folder=str(place), trust_remote_code=is_ours(read_config(place / "config.json")))
 
 
 def _read(line: str) -> TaskFigures | TextFigures | tuple[int, int] | None:
