@@ -188,6 +188,8 @@ def _create(path: Path) -> None:
             connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
             connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
             connection.executescript(SCHEMA)
+            # Into the file itself, which alone gets the name: closing does it too, and says nothing of a full disk.
+            connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
         os.link(partial, path)
     except FileExistsError:
         pass  # another process was first, and its file is as good as ours

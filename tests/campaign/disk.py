@@ -12,6 +12,7 @@ import os
 import resource
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from tests.campaign import forks
 from tests.campaign.kills import Survey, Tally
@@ -23,25 +24,31 @@ ROOM = 1 << 30  # bytes after room was made
 
 def full(world: World, scenario: Scenario, undisturbed: Survey, size: int, say: Callable[[str], None]) -> list[str]:
     """The command on a disk of `size` bytes, then with room; returns what is wrong."""
+    wrong: list[str] = in_fork(lambda: _case(world, scenario, undisturbed, size, say))
+    return wrong
+
+
+def in_fork(case: Callable[[], Any]) -> Any:
+    """What `case` returns, carried out in a fork, whose mounts nobody else sees; JSON values."""
     reading, writing = os.pipe()
     pid = os.fork()
     if pid == 0:
         try:
-            wrong = _case(world, scenario, undisturbed, size, say)
+            said = case()
         except BaseException as error:
-            wrong = [f"the campaign itself: {type(error).__name__}: {error}"]
-        os.write(writing, json.dumps(wrong).encode())
+            said = [f"the campaign itself: {type(error).__name__}: {error}"]
+        os.write(writing, json.dumps(said).encode())
         os._exit(0)
     os.close(writing)
     with os.fdopen(reading) as pipe:
-        said = pipe.read()
+        told = pipe.read()
     os.waitpid(pid, 0)
-    return list(json.loads(said))
+    return json.loads(told)
 
 
 def _case(world: World, scenario: Scenario, undisturbed: Survey, size: int, say: Callable[[str], None]) -> list[str]:
     world.case.mkdir(exist_ok=True)
-    mounted = _mount(world.case, size)
+    mounted = mount(world.case, size)
     if not mounted:
         fresh(world, scenario)
     ended = forks.call(scenario.words(world), world.case, lambda: None if mounted else _limit(size))
@@ -53,7 +60,7 @@ def _case(world: World, scenario: Scenario, undisturbed: Survey, size: int, say:
     anew = False
     if ended.status:
         if mounted:
-            _mount(world.case, ROOM, REMOUNT)
+            mount(world.case, ROOM, REMOUNT)
         anew = not world.runs()  # nothing was searched yet, and what the probes measured is free the second time
         again = forks.call(scenario.again(world), world.case)
         if again.status or again.fault:
@@ -68,7 +75,7 @@ def _limit(size: int) -> None:
     resource.setrlimit(resource.RLIMIT_FSIZE, (size, size))
 
 
-def _mount(folder: Path, size: int, flags: int = 0) -> bool:
+def mount(folder: Path, size: int, flags: int = 0) -> bool:
     """A file system of `size` bytes on `folder`, seen by this process and its children; False where not allowed."""
     libc = ctypes.CDLL(None, use_errno=True)
     if not flags and (libc.unshare(NEW_NAMESPACE) or libc.mount(None, b"/", None, PRIVATE, None)):

@@ -66,9 +66,7 @@ def _edited(drawn: tuple[bytes, list[tuple[str, float, bytes]]]) -> bytes:
     return data
 
 
-edits = st.lists(
-    st.tuples(st.randoms(use_true_random=False), st.sampled_from(["put", "drop", "add"]), odd_json), max_size=3
-)
+edits = st.lists(st.tuples(st.integers(0, 2**32), st.sampled_from(["put", "drop", "add"]), odd_json), max_size=3)
 
 
 def changed(good: Any) -> SearchStrategy[Any]:
@@ -76,9 +74,9 @@ def changed(good: Any) -> SearchStrategy[Any]:
     return edits.map(lambda drawn: _changed(json.loads(json.dumps(good)), drawn))
 
 
-def _changed(value: Any, edits: list[tuple[random.Random, str, Any]]) -> Any:
-    for rng, what, new in edits:
-        inside = value
+def _changed(value: Any, edits: list[tuple[int, str, Any]]) -> Any:
+    for number, what, new in edits:
+        rng, inside = random.Random(number), value
         while isinstance(inside, dict | list) and inside:
             key = rng.choice(list(inside) if isinstance(inside, dict) else range(len(inside)))
             below = inside[key]
@@ -178,10 +176,11 @@ def tool_arguments(folder: Path) -> Made:
     graph.add_edge("act", END)
     compiled = graph.compile()
     name = st.one_of(st.none(), odd_text, st.sampled_from(["evaluate", "prune_model", "benchmark_latency"]))
-    reply = st.tuples(st.randoms(use_true_random=False), edits, name)
+    reply = st.tuples(st.integers(0, 2**32), edits, name)
 
-    def said(turn: Any, drawn: tuple[random.Random, Any, str | None]) -> dict[str, Any]:
-        rng, changes, name = drawn
+    def said(turn: Any, drawn: tuple[int, Any, str | None]) -> dict[str, Any]:
+        number, changes, name = drawn
+        rng = random.Random(number)
         tool = rng.choice(turn.tools)["function"]
         arguments = _changed(sample_call(tool["parameters"], rng), changes)
         return {

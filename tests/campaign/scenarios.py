@@ -37,6 +37,8 @@ TIMED = re.compile(r"second|minute|_ms$|speedup|peak_|^(time|created|date|made)$
 READ_AGAIN = re.compile(r"^(cached|brain)_tokens$")
 # Files whose content is of the process, or shows in other files' without its times.
 DERIVED = ("checkpoint.sqlite", ".lock", "environment.json", "report.html", "compare.html", "table.md", "table.csv")
+# Python's tempfile tries a folder out with such a file, and whoever is killed just then leaves it.
+PROBE = re.compile(r"[a-z0-9_]{8}")
 NAMED = re.compile(r"tiny-\d{8}-\d{6}(?:-[0-9a-f]{1,8}\b)*")
 
 
@@ -173,6 +175,9 @@ def begin(world: World, scenario: Scenario, prepare: Callable[[], None] = lambda
 def left_behind(world: World) -> dict[str, object]:
     """Everything in the case's folder by name, in a form that is equal where nothing but time differs."""
     found: dict[str, object] = {}
+    for path in sorted(world.case.rglob("*")):
+        if path.parent == world.case / "tmp" and PROBE.fullmatch(path.name):
+            path.unlink()
     for path in sorted(world.case.rglob("*")):
         if path.is_dir():
             if not any(path.iterdir()):

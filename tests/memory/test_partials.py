@@ -13,8 +13,10 @@ import pytest
 
 from agent import atomic
 from agent.atomic import atomic_write
+from memory.errors import SelfPrunerError
 from memory.partials import partial_of, scratch
 from memory.store import Memory
+from tests.campaign.disk import REMOUNT, ROOM, in_fork, mount
 
 
 @pytest.fixture(scope="module")
@@ -55,6 +57,31 @@ def test_a_memory_that_was_being_made_by_a_dead_process_goes_with_its_logs(tmp_p
             pass
         assert [path.name for path in tmp_path.iterdir()] == ["memory.sqlite"]
         (tmp_path / f".memory.sqlite.{gone}.partial").write_text("a part")
+
+
+@pytest.mark.parametrize("size", range(131_072, 180_224, 8_192))
+def test_a_memory_that_does_not_fit_on_the_disk_has_no_name_yet_and_is_made_once_there_is_room(tmp_path, size):
+    said = in_fork(lambda: made_on_a_full_disk(tmp_path, size))
+    if said == "not allowed":
+        pytest.skip("only who may mount can fill up a disk")
+    assert said == "MemoryFullError, then made"
+
+
+def made_on_a_full_disk(folder: Path, size: int) -> str:
+    """What comes of making a memory on a disk of so many bytes, and again with room."""
+    if not mount(folder, size):
+        return "not allowed"
+    path, said = folder / "memory.sqlite", "made"
+    try:
+        Memory(path, "context", {}).close()
+    except SelfPrunerError as error:
+        said = type(error).__name__
+    mount(folder, ROOM, REMOUNT)
+    try:
+        Memory(path, "context", {}).close()
+        return f"{said}, then made"
+    except SelfPrunerError as error:
+        return f"{said}, then {error}"
 
 
 def test_a_folder_that_is_not_there_has_nothing_to_remove(tmp_path):
