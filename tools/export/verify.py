@@ -13,8 +13,7 @@ from typing import TYPE_CHECKING
 
 from memory.errors import SelfPrunerError
 from memory.profile import Profile
-from tools.models.checkpoint import NotACheckpointError
-from tools.models.foreign_code import ForeignCodeError, check_code
+from tools.models.foreign_code import ForeignCodeError, refuse_foreign
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -69,8 +68,8 @@ def verify(folder: Path, expected: Path, *, device: str = "cpu", timeout: float 
             disagree, or the logits differ.
     """
     try:  # it is loaded as a stranger would, with the code in it: that must still be what was written
-        check_code(folder)
-    except (ForeignCodeError, NotACheckpointError) as error:
+        refuse_foreign(folder)
+    except ForeignCodeError as error:
         raise VerificationError(str(error)) from error
     with tempfile.TemporaryDirectory(prefix="self-pruner-verify-") as modules:
         # An empty module cache: the folder's own code is read, not that of an earlier load.
