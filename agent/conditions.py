@@ -85,7 +85,7 @@ def conditions_of(loaded: LoadedModel, device: str, dtype: str, texts: Mapping[s
     """
     return Conditions(
         weights=loaded.fingerprint,
-        commit=getattr(loaded, "commit", None),
+        commit=loaded.commit,
         device=device.partition(":")[0],
         dtype=dtype,
         texts=dict(texts),

@@ -14,8 +14,7 @@ from memory.errors import SelfPrunerError
 from memory.partials import scratch
 from memory.profile import Profile
 from tools.engines.leashed import leashed
-from tools.models.checkpoint import NotACheckpointError
-from tools.models.foreign_code import ForeignCodeError, check_code
+from tools.models.foreign_code import ForeignCodeError, refuse_foreign
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -69,13 +68,10 @@ def verify(folder: Path, expected: Path, *, device: str = "cpu", timeout: float 
         VerificationError: The folder does not load, holds code that no export writes, its tensors and its config
             disagree, or the logits differ.
     """
-    # It is loaded as a stranger would, with the code in it, which must still be what was written. Without a config
-    # there is nothing to load.
-    if (folder / "config.json").is_file():
-        try:
-            check_code(folder)
-        except (ForeignCodeError, NotACheckpointError) as error:
-            raise VerificationError(str(error)) from error
+    try:  # it is loaded as a stranger would, with the code in it: that must still be what was written
+        refuse_foreign(folder)
+    except ForeignCodeError as error:
+        raise VerificationError(str(error)) from error
     with scratch("verify") as modules:
         # An empty module cache: the folder's own code is read, not that of an earlier load.
         environment = os.environ | {"HF_MODULES_CACHE": modules, "HF_HUB_OFFLINE": "1"}

@@ -67,7 +67,17 @@ def check_code(folder: Path, trusted: bool = False) -> None:
     if not (folder / "config.json").is_file():
         raise checkpoint.NotACheckpointError(f"{str(folder)!r} is no checkpoint: it has no config.json")
     checkpoint.read_config(folder / "config.json")
-    found = None if trusted else next(_foreign(folder), None)
+    if not trusted:
+        refuse_foreign(folder)
+
+
+def refuse_foreign(folder: Path) -> None:
+    """Refuse a folder with code that is not ours, checkpoint or not.
+
+    Raises:
+        ForeignCodeError: code that nobody vouches for; the sentence names the first.
+    """
+    found = next(_foreign(folder), None)
     if found is not None:
         raise ForeignCodeError(f"{str(folder)!r} brings code that is not this version's own ({found}): {ADVICE}")
 
