@@ -75,7 +75,8 @@ def changed(good: Any) -> SearchStrategy[Any]:
 
 
 def _changed(value: Any, edits: list[tuple[int, str, Any]]) -> Any:
-    for number, what, new in edits:
+    for number, what, drawn in edits:
+        new = json.loads(json.dumps(drawn))  # what is put into itself would be no JSON
         rng, inside = random.Random(number), value
         while isinstance(inside, dict | list) and inside:
             key = rng.choice(list(inside) if isinstance(inside, dict) else range(len(inside)))
