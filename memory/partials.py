@@ -1,12 +1,14 @@
 """What is made aside and renamed: named after the process that makes it, so that a killed one's is known and removed.
 
 Nobody can tidy up after kill -9 but whoever comes next, so every name says whose it is, and whoever makes the same
-thing again first removes what processes that are gone have left of it.
+thing again first removes what processes that are gone have left of it. A folder may be shared by several machines,
+so a name says the machine too, and each removes its own.
 """
 
 from __future__ import annotations
 
 import os
+import platform
 import re
 import shutil
 import tempfile
@@ -15,18 +17,24 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 LOGS = ("-journal", "-wal", "-shm")  # beside a database that is being made
+_HERE = re.sub(r"[^A-Za-z0-9]+", "-", platform.node())[:32]  # a container has a name, and processes, of its own
+
+
+def owner(process: int) -> str:
+    """A process of this machine, as names say it."""
+    return f"{_HERE}-{process}"
 
 
 def partial_of(path: Path) -> Path:
     """Where this process makes the file `path`; what others left there when they were killed is removed first."""
     clear_partials(path)
-    return path.with_name(f".{path.name}.{os.getpid()}.partial")
+    return path.with_name(f".{path.name}.{owner(os.getpid())}.partial")
 
 
 def clear_partials(path: Path) -> None:
     """Remove what processes that are gone left of making the file `path`."""
     logs = "|".join(map(re.escape, LOGS))
-    ours = re.compile(rf"\.{re.escape(path.name)}\.(\d+)\.partial(?:{logs})?")
+    ours = re.compile(rf"\.{re.escape(path.name)}\.{re.escape(_HERE)}-(\d+)\.partial(?:{logs})?")
     with suppress(OSError):  # a folder that is not there, or not ours to tidy
         for found in list(path.parent.iterdir()):
             match = ours.fullmatch(found.name)
@@ -38,13 +46,13 @@ def clear_partials(path: Path) -> None:
 def scratch(name: str) -> Iterator[str]:
     """A folder for temporary files, gone with the block; what killed processes left of theirs is removed first."""
     prefix = f"self-pruner-{name}-"
-    ours = re.compile(rf"{re.escape(prefix)}(\d+)-.+")
+    ours = re.compile(rf"{re.escape(prefix)}{re.escape(_HERE)}-(\d+)-.+")
     with suppress(OSError):
         for found in list(Path(tempfile.gettempdir()).iterdir()):
             match = ours.fullmatch(found.name)
             if match and not lives(int(match[1])) and found.lstat().st_uid == os.getuid():
                 shutil.rmtree(found, ignore_errors=True)  # which follows no links
-    with tempfile.TemporaryDirectory(prefix=f"{prefix}{os.getpid()}-") as folder:
+    with tempfile.TemporaryDirectory(prefix=f"{prefix}{owner(os.getpid())}-") as folder:
         yield folder
 
 

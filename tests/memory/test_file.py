@@ -20,6 +20,7 @@ from memory.database import (
     connect,
     faults_in_words,
 )
+from memory.partials import owner
 from memory.profile import Profile
 from memory.records import Latency, Score
 from memory.store import Memory
@@ -158,7 +159,7 @@ def test_the_header_tells_the_new_version_while_the_memory_is_still_open(path):
 
 
 def test_what_a_dead_process_of_our_number_left_is_no_obstacle(path):
-    rest = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    rest = path.with_name(f".{path.name}.{owner(os.getpid())}.partial")
     rest.write_bytes(b"half a memory")
     with Memory(path, "context", {}) as memory:
         memory.record(SCORE)

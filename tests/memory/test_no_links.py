@@ -22,6 +22,7 @@ from agent.trace import TraceWriter
 from agent.view import View
 from memory.database import connect
 from memory.no_links import LinkError, open_to_write, refuse_link
+from memory.partials import owner
 from tools.engines.server import served
 from tools.evaluation.targets import DenseTargets
 from tools.export.gguf_file import _is_ours
@@ -120,7 +121,7 @@ def test_a_runs_own_records_are_not_written_through_a_link_but_the_memory_may_be
 
 
 def test_a_file_that_is_written_aside_is_not_written_through_a_link(run, outside):
-    plant(run / f".status.json.{os.getpid()}.partial", outside)
+    plant(run / f".status.json.{owner(os.getpid())}.partial", outside)
     plant(run / "status.json", outside)
     atomic_write(run / "status.json", "{}")
     assert outside.read_text() == "precious"
@@ -149,7 +150,7 @@ def test_measurements_kept_in_the_cache_are_not_written_through_a_link(tmp_path,
 
     ids = torch.zeros(1, 2, dtype=torch.long)
     targets = DenseTargets(ids, torch.zeros(1, 2, 1, dtype=torch.long), torch.zeros(1, 2, 1), torch.zeros(1, 2), (0.0,))
-    plant(tmp_path / f".targets.{os.getpid()}.partial", outside)
+    plant(tmp_path / f".targets.{owner(os.getpid())}.partial", outside)
     targets.save(tmp_path / "targets")
     assert outside.read_text() == "precious" and DenseTargets.load(tmp_path / "targets").nll == (0.0,)
 

@@ -14,7 +14,7 @@ import pytest
 from agent import atomic
 from agent.atomic import atomic_write
 from memory.errors import SelfPrunerError
-from memory.partials import partial_of, scratch
+from memory.partials import owner, partial_of, scratch
 from memory.store import Memory
 from tests.campaign.disk import REMOUNT, ROOM, in_fork, mount
 
@@ -28,13 +28,16 @@ def gone() -> int:
 
 
 def test_what_a_dead_process_left_of_a_file_goes_when_the_file_is_written_again(tmp_path, gone):
-    dead = tmp_path / f".report.html.{gone}.partial"
-    living = tmp_path / f".report.html.{os.getppid()}.partial"
-    other = tmp_path / f".report.txt.{gone}.partial"
-    for path in (dead, living, other):
+    dead = tmp_path / f".report.html.{owner(gone)}.partial"
+    living = tmp_path / f".report.html.{owner(os.getppid())}.partial"
+    other = tmp_path / f".report.txt.{owner(gone)}.partial"
+    elsewhere = tmp_path / f".report.html.{owner(gone).replace(str(gone), f'x-{gone}')}.partial"  # a shared disk
+    for path in (dead, living, other, elsewhere):
         path.write_text("a part")
     atomic_write(tmp_path / "report.html", "whole")
-    assert sorted(path.name for path in tmp_path.iterdir()) == sorted([living.name, other.name, "report.html"])
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted(
+        [living.name, other.name, elsewhere.name, "report.html"]
+    )
 
 
 def test_a_write_that_is_interrupted_leaves_nothing_aside(tmp_path, monkeypatch):
@@ -51,12 +54,12 @@ def test_a_write_that_is_interrupted_leaves_nothing_aside(tmp_path, monkeypatch)
 
 def test_a_memory_that_was_being_made_by_a_dead_process_goes_with_its_logs(tmp_path, gone):
     for suffix in ("", "-wal", "-shm"):
-        (tmp_path / f".memory.sqlite.{gone}.partial{suffix}").write_text("a part")
+        (tmp_path / f".memory.sqlite.{owner(gone)}.partial{suffix}").write_text("a part")
     for _ in range(2):  # one that makes the file, one that finds it
         with closing(Memory(tmp_path / "memory.sqlite", "context", {})):
             pass
         assert [path.name for path in tmp_path.iterdir()] == ["memory.sqlite"]
-        (tmp_path / f".memory.sqlite.{gone}.partial").write_text("a part")
+        (tmp_path / f".memory.sqlite.{owner(gone)}.partial").write_text("a part")
 
 
 @pytest.mark.parametrize("size", range(131_072, 180_224, 8_192))
@@ -85,18 +88,21 @@ def made_on_a_full_disk(folder: Path, size: int) -> str:
 
 
 def test_a_folder_that_is_not_there_has_nothing_to_remove(tmp_path):
-    assert partial_of(tmp_path / "none" / "file").name == f".file.{os.getpid()}.partial"
+    assert partial_of(tmp_path / "none" / "file").name == f".file.{owner(os.getpid())}.partial"
 
 
 def test_temporary_files_of_dead_processes_go_and_those_of_living_ones_stay(tmp_path, monkeypatch, gone):
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
-    dead, living = tmp_path / f"self-pruner-rows-{gone}-abc", tmp_path / f"self-pruner-rows-{os.getppid()}-abc"
+    dead, living = (
+        tmp_path / f"self-pruner-rows-{owner(gone)}-abc",
+        tmp_path / f"self-pruner-rows-{owner(os.getppid())}-abc",
+    )
     stranger = tmp_path / f"other-rows-{gone}-abc"
     for folder in (dead, living, stranger):
         folder.mkdir()
         (folder / "piqa.jsonl").write_text("rows")
     with scratch("rows") as folder:
-        assert Path(folder).name.startswith(f"self-pruner-rows-{os.getpid()}-")
+        assert Path(folder).name.startswith(f"self-pruner-rows-{owner(os.getpid())}-")
         assert not dead.exists() and living.exists() and stranger.exists()
     assert not Path(folder).exists()
 
@@ -106,7 +112,7 @@ def test_no_link_is_followed_when_temporary_files_are_removed(tmp_path, monkeypa
     (tmp_path / "tmp").mkdir()
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "kept.txt").write_text("kept")
-    (tmp_path / "tmp" / f"self-pruner-rows-{gone}-abc").symlink_to(tmp_path / "mine")
+    (tmp_path / "tmp" / f"self-pruner-rows-{owner(gone)}-abc").symlink_to(tmp_path / "mine")
     with scratch("rows"):
         pass
     assert (tmp_path / "mine" / "kept.txt").read_text() == "kept"
