@@ -16,7 +16,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -63,6 +63,7 @@ class Events:
         self.began: dict[str, float] = {BEGIN: time.monotonic()}
         self.seconds: dict[str, float] = {}
         self.active = True
+        self.connections: list[sqlite3.Connection] = []
 
     def install(self) -> None:
         """Watch this process."""
@@ -103,6 +104,9 @@ class Events:
         assert self.point is not None
         self.active = False
         os.write(self.log, what.encode("utf-8", "replace"))
+        for connection in self.connections:  # an interrupt that came while they call back would be swallowed by SQLite
+            with suppress(sqlite3.Error):
+                connection.set_trace_callback(None)
         number = getattr(signal, f"SIG{self.point.signal}")
         if self.point.group:
             os.killpg(0, number)
@@ -138,6 +142,7 @@ class Events:
         def connect(*arguments: Any, **options: Any) -> sqlite3.Connection:
             connection = real(*arguments, **options)
             connection.set_trace_callback(self._statement)
+            self.connections.append(connection)
             return connection
 
         sqlite3.connect = connect  # type: ignore[assignment]

@@ -39,7 +39,7 @@ READ_AGAIN = re.compile(r"^(cached|brain)_tokens$")
 DERIVED = ("checkpoint.sqlite", ".lock", "environment.json", "report.html", "compare.html", "table.md", "table.csv")
 # Python's tempfile tries a folder out with such a file, and whoever is killed just then leaves it.
 PROBE = re.compile(r"[a-z0-9_]{8}")
-INODE = re.compile(r"\(file \d+\)")  # by which a run knows its memory
+INODE = re.compile(r" \(file \d+\)")  # by which a run knows its memory
 NAMED = re.compile(r"tiny-\d{8}-\d{6}(?:-[0-9a-f]{1,8}\b)*")
 
 
@@ -232,7 +232,7 @@ def _content(path: Path) -> object:
 
 
 def _text(path: Path) -> str:
-    return INODE.sub("(file N)", NAMED.sub("RUN", path.read_text(encoding="utf-8")))
+    return INODE.sub("", NAMED.sub("RUN", path.read_text(encoding="utf-8")))
 
 
 def _untimed(value: Any) -> Any:

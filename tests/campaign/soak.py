@@ -24,7 +24,9 @@ from tests.campaign.scenarios import World
 WARM = 0.3  # share of the candidates that only warm up
 BYTES_A_CANDIDATE = 4096  # resident memory: what is known of one, in Python's objects
 CACHE = 1 << 20  # bytes of hidden states, and of refits, that are kept; hundreds of megabytes in a run proper
+SLACK = 4 << 20  # bytes that the allocator may take at once, however few candidates there were
 SLOWER = 2.0  # how many times the seconds a candidate may grow from the first part after warming up to the last one
+LONG = 1000  # candidates from which on times say something
 CHECKPOINT = 4 << 20  # bytes of the checkpoint, which holds ids and numbers of the last step alone
 SETTINGS = (
     "--fidelity 64 --probe-tokens 64 --slopes 0 --final-tokens 64 --reporting-tokens 64 --offspring 40 --population 8 "
@@ -69,13 +71,13 @@ def judged(samples: list[Sample], say: Callable[[str], None]) -> list[str]:
     third = len(warm) // 3
     first, last = warm[:third], warm[-third:]
     count = last[-1].evaluations - first[0].evaluations
-    grown = (last[-1].resident - first[0].resident) / count
+    grown = max(0, last[-1].resident - first[0].resident - SLACK) / count
     say(f"{total:.0f} candidates: {grown:,.0f} bytes of memory each, {last[-1].resident / 1e6:,.0f} MB in the end")
     if grown > BYTES_A_CANDIDATE:
         faults.append(f"memory grows by {grown:,.0f} bytes a candidate, {BYTES_A_CANDIDATE:,} are allowed")
     early, late = _pace(first), _pace(last)
     say(f"{1000 * early:.1f} ms a candidate after warming up, {1000 * late:.1f} ms in the end")
-    if late > SLOWER * early:
+    if late > SLOWER * early and total >= LONG:
         faults.append(f"a candidate takes {1000 * late:.1f} ms in the end, and {1000 * early:.1f} ms after warming up")
     for name, size in last[-1].files.items():
         each = (size - first[0].files.get(name, 0)) / count
@@ -91,7 +93,7 @@ def _pace(samples: list[Sample]) -> float:
     paces = [
         (b.seconds - a.seconds) / (b.evaluations - a.evaluations) for a, b in pairs if b.evaluations > a.evaluations
     ]
-    return statistics.median(paces)
+    return statistics.median(paces or [0.0])
 
 
 def _deeper(folder: Path) -> None:
