@@ -11,7 +11,8 @@ from __future__ import annotations
 import hashlib
 import json
 import tomllib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -190,9 +191,11 @@ def evaluate(folder: Path, given: Mapping[str, Any], wishes: Wishes, view: View)
             parameters = provenance.dense_parameters if name == DENSE else provenance.parameters
         figures = Figures(name=name, parameters=parameters, weights=weights)
         job = _Job(place, figures, settings, wanted, wishes, suite, text)
-        for figures in job.measured(kept, view):
-            others = [one for one in kept if one.weights not in {figures.weights, *(other.weights for other in found)}]
-            _write(folder / FILE, wanted.model_copy(update={"models": [*found, figures, *others]}))
+        with closing(job.measured(kept, view)) as measurements:  # here, not when it is collected: a signal is heard
+            for figures in measurements:
+                done = {figures.weights, *(other.weights for other in found)}
+                others = [one for one in kept if one.weights not in done]
+                _write(folder / FILE, wanted.model_copy(update={"models": [*found, figures, *others]}))
         found.append(job.figures)
     evaluation = wanted.model_copy(update={"models": found})
     _write(folder / FILE, evaluation)
@@ -248,7 +251,7 @@ class _Job:
     suite: TaskSuite
     text: str | None
 
-    def measured(self, kept: Sequence[Figures], view: View) -> Iterator[Figures]:
+    def measured(self, kept: Sequence[Figures], view: View) -> Generator[Figures, None, None]:
         """The figures each time there is a new one; also once at the start."""
         cache = self._cache()
         for one in (*kept, *_read(cache)):
@@ -263,16 +266,17 @@ class _Job:
         with rows_on_disk(self.suite, tasks) as rows:
             if text is not None:
                 (Path(rows) / "text.txt").write_text(text, encoding="utf-8")
-            results = measured(self._request(rows, tasks, text), lambda done, total: report(done, total))
-            for number, name in enumerate(names, start=1):
-                title = f"{self.figures.name}, {name} ({number} of {len(names)})"
-                with view.phase(title) as report:
-                    result = next(results, None)
-                if result is None:
-                    raise StockError(f"{self.folder} was left without {name}")
-                self._take(result)
-                _keep(cache, self.figures, view)
-                yield self.figures
+            request = self._request(rows, tasks, text)
+            with closing(measured(request, lambda done, total: report(done, total))) as results:
+                for number, name in enumerate(names, start=1):
+                    title = f"{self.figures.name}, {name} ({number} of {len(names)})"
+                    with view.phase(title) as report:
+                        result = next(results, None)
+                    if result is None:
+                        raise StockError(f"{self.folder} was left without {name}")
+                    self._take(result)
+                    _keep(cache, self.figures, view)
+                    yield self.figures
 
     def _request(self, rows: str, tasks: Sequence[TaskName], text: str | None) -> Request:
         wanted = self.wanted

@@ -12,6 +12,7 @@ import os
 import sqlite3
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
+from functools import cache
 from pathlib import Path
 
 from memory.errors import SelfPrunerError
@@ -158,6 +159,7 @@ def connect(path: Path) -> sqlite3.Connection:
             if verdict != "ok":
                 raise CorruptMemoryError(_CORRUPT.format(path=path))
             _migrate(connection, path)
+            _check_schema(connection, path)
             connection.execute("PRAGMA foreign_keys = ON")
             # a run's checkpoint may already rely on what was recorded, so a record survives a power cut too
             connection.execute("PRAGMA synchronous = FULL")
@@ -221,6 +223,34 @@ def _migrate(connection: sqlite3.Connection, path: Path) -> None:
         # into the file itself: whoever identifies it looks at nothing else
         connection.execute("PRAGMA wal_checkpoint(PASSIVE)")
     _refuse_newer(_version(connection), path)  # what the log beside the file knows, its header may not
+
+
+def _check_schema(connection: sqlite3.Connection, path: Path) -> None:
+    """Raises for a file that lacks a table or a column of them: quick_check looks at pages alone."""
+    try:
+        known = _columns(connection)
+    except sqlite3.OperationalError as error:
+        if error.sqlite_errorcode != sqlite3.SQLITE_ERROR:
+            raise
+        raise corrupt(path) from error  # a view whose table is gone
+    if not known >= _schema_columns():
+        raise corrupt(path)
+
+
+def _columns(connection: sqlite3.Connection) -> set[tuple[str, str]]:
+    """Every table or view of the file with each of its columns."""
+    rows = connection.execute(
+        "SELECT master.name, info.name FROM sqlite_master AS master JOIN pragma_table_info(master.name) AS info "
+        "WHERE master.type IN ('table', 'view')"
+    )
+    return set(rows)
+
+
+@cache
+def _schema_columns() -> set[tuple[str, str]]:
+    with closing(sqlite3.connect(":memory:")) as connection:
+        connection.executescript(SCHEMA)
+        return _columns(connection)
 
 
 def _version(connection: sqlite3.Connection) -> int:

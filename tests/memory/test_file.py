@@ -71,6 +71,23 @@ def test_a_row_that_nobody_wrote_is_a_damaged_file_and_said_in_a_sentence(path, 
             memory.recall(Score)
 
 
+@pytest.mark.parametrize(
+    "damage",
+    [
+        "DROP TABLE score",
+        "DROP VIEW fitness",
+        "ALTER TABLE candidate RENAME COLUMN params TO other",
+        "DROP TABLE context",
+    ],
+)
+def test_a_file_without_one_of_its_tables_or_columns_is_a_damaged_file(path, damage):
+    connect(path).close()
+    with closing(sqlite3.connect(path, isolation_level=None)) as connection:
+        connection.execute(damage)
+    with pytest.raises(CorruptMemoryError, match="is corrupt; move it away"):
+        connect(path)
+
+
 def test_a_memory_says_in_its_header_what_it_is(path):
     connect(path).close()
     content = path.read_bytes()

@@ -11,7 +11,7 @@ import math
 import os
 import statistics
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -79,7 +79,7 @@ def rows_on_disk(suite: TaskSuite, tasks: Sequence[TaskName]) -> Iterator[str]:
 
 def measured(
     request: Request, progress: Callable[[int, int], None] | None = None
-) -> Iterator[TaskFigures | TextFigures]:
+) -> Generator[TaskFigures | TextFigures, None, None]:
     """The figures of a request, one by one, from a new process that ends with this one.
 
     Args:
