@@ -155,7 +155,7 @@ def test_a_signal_to_our_group_does_not_reach_it():
     "starts",
     [
         "from tools.export import verify as module\nmodule.RELOAD_SCRIPT = Path({script!r})\n"
-        "module.verify(Path('.'), Path('.'))\n",
+        "module.verify(Path({empty!r}), Path('.'))\n",
         "from tools.export import same_tokens as module\nmodule.GREEDY_SCRIPT = Path({script!r})\n"
         "module.ask('transformers', Path(sys.executable), {{}})\n",
         "from tools.engines import server as module\n"
@@ -171,8 +171,9 @@ def test_whatever_is_started_dies_with_a_killed_parent(tmp_path, starts):
     python.write_text(f"#!/bin/sh\nexec {sys.executable} {script}\n")
     python.chmod(0o755)
     code = "import sys\nfrom pathlib import Path\n" + starts.format(
-        script=str(script), python=str(python), log=str(tmp_path / "log")
+        script=str(script), python=str(python), log=str(tmp_path / "log"), empty=str(tmp_path / "empty")
     )
+    (tmp_path / "empty").mkdir()
     parent = subprocess.Popen([sys.executable, "-c", code], cwd=ROOT)
     end = time.monotonic() + 60
     while not (told.exists() and told.read_text().endswith(" ")):
