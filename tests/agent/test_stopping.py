@@ -37,6 +37,12 @@ DRAINS = (
 SAY = "def say(text): print(text, flush=True)\n"
 
 
+def hears_everything() -> None:
+    """For a child: the tests may have been started to ignore signals (nohup, a job in the background of a script)."""
+    for number in ALL:
+        signal.signal(number, signal.SIG_DFL)
+
+
 def started(script: str, **options: object) -> subprocess.Popen[str]:
     """A process that runs `script` and has said that it is ready."""
     process = subprocess.Popen(
@@ -45,7 +51,7 @@ def started(script: str, **options: object) -> subprocess.Popen[str]:
         stderr=subprocess.PIPE,
         text=True,
         cwd=ROOT,
-        **options,  # type: ignore[call-overload]
+        **{"preexec_fn": hears_everything, **options},  # type: ignore[call-overload]
     )
     assert process.stdout is not None and process.stdout.readline() == "ready\n"
     return process
@@ -121,7 +127,9 @@ def test_a_signal_that_it_was_started_to_ignore_stays_ignored():
 def test_the_cursor_of_a_terminal_is_shown_again_by_the_end_at_once():
     main, terminal = pty.openpty()
     script = START + "import os\nwith draining(lambda: None):\n    os.write(1, b'ready')\n    time.sleep(100)\n"
-    process = subprocess.Popen([sys.executable, "-c", script], stdout=terminal, stderr=terminal, cwd=ROOT)
+    process = subprocess.Popen(
+        [sys.executable, "-c", script], stdout=terminal, stderr=terminal, cwd=ROOT, preexec_fn=hears_everything
+    )
     os.close(terminal)
     assert os.read(main, 100) == b"ready"
     process.send_signal(signal.SIGINT)
@@ -135,9 +143,9 @@ def test_the_cursor_of_a_terminal_is_shown_again_by_the_end_at_once():
 def test_a_terminal_that_is_closed_stops_the_run_in_order_and_writing_to_it_is_no_error(tmp_path):
     main, terminal = pty.openpty()
     script = (
-        f"import pathlib, signal\nlog = pathlib.Path({str(tmp_path / 'log')!r})\n"
-        "def tell():\n    print('Stopping', flush=True)\n"
-        "try:\n    with draining(tell):\n        print('ready', flush=True)\n        signal.pause()\n"
+        f"import pathlib\nlog = pathlib.Path({str(tmp_path / 'log')!r})\n"
+        "told = []\ndef tell():\n    print('Stopping', flush=True)\n    told.append(1)\n"
+        "try:\n    with draining(tell):\n        print('ready', flush=True)\n        while not told: time.sleep(0.01)\n"
         "        print('step done', flush=True)\n"
         "except Stop:\n    log.write_text(f'stopped {exit_status()}')\n"
     )
@@ -149,6 +157,7 @@ def test_a_terminal_that_is_closed_stops_the_run_in_order_and_writing_to_it_is_n
         stderr=terminal,
         cwd=ROOT,
         start_new_session=True,
+        preexec_fn=hears_everything,
     )
     os.close(terminal)
     assert os.read(main, 100).strip() == b"ready"
