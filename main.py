@@ -5,8 +5,8 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 
-from agent.stopping import exit_status, listen
-from memory.errors import SelfPrunerError
+from self_pruner.agent.stopping import exit_status, listen
+from self_pruner.memory.errors import SelfPrunerError
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -15,11 +15,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         listen()
     try:
         # Imported here so that Ctrl-C during the seconds that torch takes to load is no traceback either.
-        from agent.commands import command
+        from self_pruner.agent.commands import command
 
         return command(sys.argv[1:] if arguments is None else arguments)
     except SelfPrunerError as error:
-        from agent.printable import printable
+        from self_pruner.tools.text.printable import printable
 
         print(f"error: {printable(str(error))}", file=sys.stderr)
         return error.exit_code

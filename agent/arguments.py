@@ -9,7 +9,7 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, Literal, NoReturn, Union, get_args, get_origin
 
-from agent.settings import IN_TIME, Settings, SettingsError
+from self_pruner.agent.settings import IN_TIME, Settings, SettingsError
 
 COMMANDS = (
     *("run", "compare", "resume", "report", "trace", "export", "verify", "evaluate", "tasks"),

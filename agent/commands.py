@@ -6,13 +6,13 @@ from argparse import Namespace
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
-from agent.arguments import given, parse
-from agent.settings import Settings, SettingsError, make_settings
-from agent.stopping import exit_status
-from agent.view import View
+from self_pruner.agent.arguments import given, parse
+from self_pruner.agent.settings import Settings, SettingsError, make_settings
+from self_pruner.agent.stopping import exit_status
+from self_pruner.agent.view import View
 
 if TYPE_CHECKING:
-    from agent.compare.comparison import Comparison
+    from self_pruner.agent.compare.comparison import Comparison
 
 
 def command(arguments: Sequence[str]) -> int:
@@ -35,9 +35,9 @@ def command(arguments: Sequence[str]) -> int:
 
 
 def _compare(options: Namespace, view: View) -> int:
-    from agent.compare.command import begin
-    from agent.compare.comparison import is_comparison
-    from agent.foreign import consent
+    from self_pruner.agent.compare.command import begin
+    from self_pruner.agent.compare.comparison import is_comparison
+    from self_pruner.agent.foreign_runs import consent
 
     if options.into is not None and is_comparison(options.into):
         consent(options.into, options.yes, view)
@@ -45,9 +45,9 @@ def _compare(options: Namespace, view: View) -> int:
 
 
 def _compared(comparison: Comparison, view: View) -> int:
-    from agent.compare.report import show
-    from agent.compare.runner import carry_out_all
-    from agent.session import Stopped
+    from self_pruner.agent.compare.report import show
+    from self_pruner.agent.compare.runner import carry_out_all
+    from self_pruner.agent.session import Stopped
 
     view.line(f"Comparison {comparison.path}")
     try:
@@ -61,8 +61,8 @@ def _compared(comparison: Comparison, view: View) -> int:
 
 
 def _resume(options: Namespace, view: View) -> int:
-    from agent.compare.comparison import Comparison, is_comparison
-    from agent.foreign import consent
+    from self_pruner.agent.compare.comparison import Comparison, is_comparison
+    from self_pruner.agent.foreign_runs import consent
 
     consent(options.run, options.yes, view)
     if is_comparison(options.run):
@@ -74,9 +74,9 @@ def _run(options: Namespace, view: View) -> int:
     settings = make_settings(given(options)) if options.command == "run" else None
     if settings and options.dry_run:
         return _dry_run(settings, view)
-    from agent import session
-    from agent.report import show_outcome
-    from agent.run_directory import RunDirectory
+    from self_pruner.agent import session
+    from self_pruner.agent.report.html_report import show_outcome
+    from self_pruner.agent.run_files.run_directory import RunDirectory
 
     try:
         path, outcome = session.start(settings, view) if settings else session.resume(options.run, view)
@@ -88,8 +88,8 @@ def _run(options: Namespace, view: View) -> int:
 
 
 def _dry_run(settings: Settings, view: View) -> int:
-    from agent.dry_run import dry_run, refuse_for_lack_of_room
-    from agent.show_bill import show_bill
+    from self_pruner.agent.dry_run.dry_run import dry_run, refuse_for_lack_of_room
+    from self_pruner.agent.dry_run.show_bill import show_bill
 
     bill = dry_run(settings)
     show_bill(bill, view)
@@ -98,13 +98,13 @@ def _dry_run(settings: Settings, view: View) -> int:
 
 
 def _report(options: Namespace, view: View) -> int:
-    from agent.binding import check_settings
-    from agent.compare.comparison import Comparison, is_comparison
-    from agent.compare.report import show, write_all
-    from agent.compare.runner import collect
-    from agent.finish import read_outcome
-    from agent.report import show_outcome, write_report
-    from agent.run_directory import RunDirectory
+    from self_pruner.agent.compare.comparison import Comparison, is_comparison
+    from self_pruner.agent.compare.report import show, write_all
+    from self_pruner.agent.compare.runner import collect
+    from self_pruner.agent.report.html_report import show_outcome, write_report
+    from self_pruner.agent.result.finish import read_outcome
+    from self_pruner.agent.run_files.binding import check_settings
+    from self_pruner.agent.run_files.run_directory import RunDirectory
 
     if is_comparison(options.run):
         results = collect(Comparison.open(options.run.resolve()))
@@ -125,8 +125,8 @@ def _report(options: Namespace, view: View) -> int:
 
 
 def _trace(options: Namespace, view: View) -> int:
-    from agent.run_directory import RunDirectory
-    from agent.show_trace import show_step, show_steps
+    from self_pruner.agent.report.trace_view import show_step, show_steps
+    from self_pruner.agent.run_files.run_directory import RunDirectory
 
     run = RunDirectory.open(options.run, strict=False)
     if options.step is None:
@@ -137,9 +137,9 @@ def _trace(options: Namespace, view: View) -> int:
 
 
 def _export(options: Namespace, view: View) -> int:
-    from agent import session
-    from agent.foreign import consent
-    from agent.gguf import export_gguf, gguf_type
+    from self_pruner.agent import session
+    from self_pruner.agent.export import export_gguf, gguf_type
+    from self_pruner.agent.foreign_runs import consent
 
     if options.format not in ("transformers", "gguf"):
         raise SettingsError(f"--format: transformers or gguf, got {options.format!r}")
@@ -157,14 +157,14 @@ def _export(options: Namespace, view: View) -> int:
 
 
 def _verify(options: Namespace, view: View) -> int:
-    from agent.verify import verify_in_vllm
+    from self_pruner.agent.report.compare_with_vllm import verify_in_vllm
 
     return verify_in_vllm(options.folder, make_settings(given(options)), view)
 
 
 def _evaluate(options: Namespace, view: View) -> int:
-    from agent.evaluate import CARD, FILE, Wishes, evaluate, folder_of
-    from agent.report import show_checkpoint
+    from self_pruner.agent.report.html_report import show_checkpoint
+    from self_pruner.agent.result.evaluate_checkpoint import CARD, FILE, Wishes, evaluate, folder_of
 
     wishes = Wishes(options.perplexity_text, options.perplexity_length, options.batch, options.dense)
     try:
@@ -180,23 +180,23 @@ def _evaluate(options: Namespace, view: View) -> int:
 
 
 def _latency_table(options: Namespace, view: View) -> int:
-    from agent.latency import latency_table
+    from self_pruner.agent.prepare.latency_table import latency_table
 
     latency_table(make_settings(given(options)), options.output, view)
     return 0
 
 
 def _bench_shapes(options: Namespace, view: View) -> int:
-    from agent.latency import bench_shapes
+    from self_pruner.agent.prepare.latency_table import bench_shapes
 
     bench_shapes(make_settings(given(options)), options.counts.split(","), options.layers, view)
     return 0
 
 
 def _tasks(options: Namespace, view: View) -> int:
-    from agent import session
-    from agent.foreign import consent
-    from agent.report import show_tasks
+    from self_pruner.agent import session
+    from self_pruner.agent.foreign_runs import consent
+    from self_pruner.agent.report.html_report import show_tasks
 
     consent(options.run, options.yes, view)
     try:

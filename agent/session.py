@@ -19,42 +19,55 @@ import torch
 from langgraph.checkpoint.sqlite import SqliteSaver
 from langgraph.runtime import RunControl
 
-from agent.arms import ARMS
-from agent.atomic import WriteError
-from agent.binding import bind, bind_result, check_begun, check_settings
-from agent.brains import brain_of, check_brain, counter_of, room_of
-from agent.checks import at_commit, check_target
-from agent.finish import NotFinishedError, export_candidate, finish, read_outcome, tasks_afterwards, write_outcome
-from agent.founders import is_probed, make_founders, probe_uniform, spent_on_probes, with_costs
-from agent.graph import Judgement, build_graph, search
-from agent.live import SearchScreen
-from agent.observe import Observer, run_facts
-from agent.operators import Operators
-from agent.outcome import Outcome
-from agent.preparation import Prepared, prepare
-from agent.pruned_checkpoints import keep_newest
-from agent.report import write_report
-from agent.run_directory import RunDirectory, RunDirectoryError
-from agent.run_memory import check_whole
-from agent.settings import Settings, SettingsError, make_settings
-from agent.speed import keep_with, with_table
-from agent.state import SearchState, first_state
-from agent.stopping import draining
-from agent.strict_checkpoints import StrictSerializer
-from agent.texts import check_tasks, check_text
-from agent.think import Thinker
-from agent.timing import check_engine
-from agent.trace import TraceRecord, TraceWriter
-from agent.view import View
-from agent.zero_shot import known_on_tasks, with_checkpoint
-from memory.database import connect
-from memory.errors import SelfPrunerError
-from memory.no_links import refuse_link
-from memory.records import Candidate
-from prompts.templates import PromptSet
-from tools.evaluation.fitness import perplexity
-from tools.pruning.operators import uniform
-from tools.workbench import FITNESS, Workbench
+from self_pruner.agent.arms import ARMS
+from self_pruner.agent.prepare.brain import brain_of, check_brain, counter_of, room_of
+from self_pruner.agent.prepare.checks import at_commit, check_target
+from self_pruner.agent.prepare.latency_timer import check_engine
+from self_pruner.agent.prepare.texts import check_tasks, check_text
+from self_pruner.agent.prepare.time_budget import keep_with, with_table
+from self_pruner.agent.prepare.workbench import Prepared, prepare
+from self_pruner.agent.report.html_report import write_report
+from self_pruner.agent.report.live_screen import SearchScreen
+from self_pruner.agent.result.finish import (
+    NotFinishedError,
+    export_candidate,
+    finish,
+    read_outcome,
+    tasks_afterwards,
+    write_outcome,
+)
+from self_pruner.agent.result.outcome import Outcome
+from self_pruner.agent.result.zero_shot import known_on_tasks, with_checkpoint
+from self_pruner.agent.run_files.atomic_write import WriteError
+from self_pruner.agent.run_files.binding import bind, bind_result, check_begun, check_settings
+from self_pruner.agent.run_files.pruned_checkpoints import keep_newest
+from self_pruner.agent.run_files.run_directory import RunDirectory, RunDirectoryError
+from self_pruner.agent.run_files.run_memory import check_whole
+from self_pruner.agent.run_files.strict_checkpoints import StrictSerializer
+from self_pruner.agent.run_files.trace import TraceRecord, TraceWriter
+from self_pruner.agent.search.graph import Judgement, build_graph, search
+from self_pruner.agent.search.initial_population import (
+    is_probed,
+    make_founders,
+    probe_uniform,
+    spent_on_probes,
+    with_costs,
+)
+from self_pruner.agent.search.prompt_variables import Observer, run_facts
+from self_pruner.agent.search.proposers import Operators
+from self_pruner.agent.search.state import SearchState, first_state
+from self_pruner.agent.search.think import Thinker
+from self_pruner.agent.settings import Settings, SettingsError, make_settings
+from self_pruner.agent.stopping import draining
+from self_pruner.agent.view import View
+from self_pruner.memory.database import connect
+from self_pruner.memory.errors import SelfPrunerError
+from self_pruner.memory.no_links import refuse_link
+from self_pruner.memory.records import Candidate
+from self_pruner.prompts.templates import PromptSet
+from self_pruner.tools.evaluation.fitness import perplexity
+from self_pruner.tools.profiles.operators import uniform
+from self_pruner.tools.workbench import FITNESS, Workbench
 
 DRAIN = "stopped by the user"
 

@@ -11,10 +11,10 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from agent.arms import ARMS, ArmName
-from memory.errors import SelfPrunerError
-from tools.export.serving import Serving
-from tools.pruning.budget import ParamsTextError, parse_params
+from self_pruner.agent.arms import ARMS, ArmName
+from self_pruner.memory.errors import SelfPrunerError
+from self_pruner.tools.export.serving import Serving
+from self_pruner.tools.profiles.budget import ParamsTextError, parse_params
 
 Count = Annotated[int, Field(ge=1)]
 BrainName = Literal["self", "vllm", "uniform", "first"]
@@ -304,7 +304,7 @@ class Settings(BaseModel):
 
 def _check_address(url: str) -> None:
     """Refuse an address that is none, or that would carry a key into settings.toml, whoever is asked in the end."""
-    from agent.brain.endpoint import EndpointError, checked_url  # not above: it takes an HTTP client
+    from self_pruner.agent.brain.endpoint import EndpointError, checked_url  # not above: it takes an HTTP client
 
     try:
         checked_url(url)

@@ -16,10 +16,10 @@ from rich.segment import Segment
 from rich.table import Table
 from rich.text import Text
 
-from agent.printable import escaped, printable
+from self_pruner.tools.text.printable import escaped, printable
 
 if TYPE_CHECKING:  # torch takes seconds to load, and --help needs none of it
-    from tools.workbench import Progress as Report
+    from self_pruner.tools.workbench import Progress as Report
 
 PLAIN_WIDTH = 110  # characters of a table that goes to a file
 PLAIN_SECONDS = 20.0  # between two plain lines of one phase

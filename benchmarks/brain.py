@@ -26,9 +26,9 @@ from langchain_core.outputs import ChatGeneration
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from agent.brain.chat import TargetBrain
-from agent.brain.schema import violations
-from tools.models.source import load, resolve
+from self_pruner.agent.brain.chat import TargetBrain
+from self_pruner.agent.brain.schema import violations
+from self_pruner.tools.models.source import load, resolve
 
 SYSTEM = """You are {name}, a language model that prunes itself. You choose how many units of every layer to keep.
 {layers} layers; attention: {groups} units a layer; mlp: {blocks} units a layer. One attention unit weighs 5 mlp units.

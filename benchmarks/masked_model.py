@@ -10,9 +10,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from memory.profile import Part
-from tools.pruning.elastic import ElasticModel, branch
-from tools.pruning.store import OUTPUTS, output_projection
+from self_pruner.memory.profile import Part
+from self_pruner.tools.pruning.elastic import ElasticModel, branch
+from self_pruner.tools.pruning.store import OUTPUTS, output_projection
 
 
 class MaskedModel:

@@ -4,7 +4,7 @@ Heavy libraries are imported once; every mutant is tried in a forked process on 
 which a test starts see the fault too. What survives is printed: a missing test, or a change of no effect.
 
     python -m benchmarks.mutation                                     # every module below, a line each
-    python -m benchmarks.mutation memory/store.py agent/trace.py      # these, and what survives
+    python -m benchmarks.mutation memory/store.py agent/run_files/trace.py      # these, and what survives
 """
 
 from __future__ import annotations
@@ -33,16 +33,22 @@ TESTS = {
     "memory/profile.py": ["tests/memory"],
     "memory/records.py": ["tests/memory"],
     "memory/store.py": ["tests/memory"],
-    "agent/trace.py": ["tests/agent/test_trace.py"],
-    "agent/run_directory.py": ["tests/agent/test_run_identity.py", "tests/agent/test_run_directory.py"],
-    "agent/run_lock.py": ["tests/agent/test_run_lock.py", "tests/agent/test_run_directory.py"],
-    "agent/legal.py": ["tests/agent/test_legal.py"],
-    "agent/quotas.py": ["tests/agent/test_quotas.py"],
-    "tools/population/selection.py": ["tests/tools/population"],
+    "agent/run_files/trace.py": ["tests/agent/run_files/test_trace.py"],
+    "agent/run_files/run_directory.py": [
+        "tests/agent/run_files/test_run_identity.py",
+        "tests/agent/run_files/test_run_directory.py",
+    ],
+    "agent/run_files/run_lock.py": [
+        "tests/agent/run_files/test_run_lock.py",
+        "tests/agent/run_files/test_run_directory.py",
+    ],
+    "agent/search/legal_calls.py": ["tests/agent/search/test_legal_calls.py"],
+    "agent/search/operator_quotas.py": ["tests/agent/search/test_operator_quotas.py"],
+    "tools/profiles/selection.py": ["tests/tools/population"],
     "tools/evaluation/staged.py": ["tests/tools/evaluation/test_staged.py"],
-    "tools/pruning/space.py": ["tests/tools/pruning/test_space.py"],
-    "tools/pruning/budget.py": ["tests/tools/pruning/test_budget.py"],
-    "tools/pruning/uniform_budget.py": ["tests/tools/pruning/test_uniform_budget.py"],
+    "tools/profiles/space.py": ["tests/tools/profiles/test_space.py"],
+    "tools/profiles/budget.py": ["tests/tools/profiles/test_budget.py"],
+    "tools/profiles/uniform_budget.py": ["tests/tools/profiles/test_uniform_budget.py"],
     "tools/export/reload.py": ["tests/tools/export/test_reload.py"],
     "tools/export/verify.py": EXPORT,
     "tools/export/publish.py": EXPORT,

@@ -29,19 +29,19 @@ from torch import Tensor
 
 from benchmarks.masked_model import MaskedModel
 from benchmarks.population_work import agreement, flops, generation
-from memory.profile import Profile
-from tools.evaluation.prefixes import PrefixStates
-from tools.evaluation.sharing import WalkCounters, trie
-from tools.evaluation.targets import DenseTargets
-from tools.evaluation.walk import PopulationWalk
-from tools.models.source import load, resolve
-from tools.pruning.budget import Budget
-from tools.pruning.calibration import calibrate
-from tools.pruning.elastic import ElasticModel
-from tools.pruning.operators import random_profile
-from tools.pruning.store import ResidentLayers
-from tools.text.sources import text_source
-from tools.text.tokens import sequences
+from self_pruner.memory.profile import Profile
+from self_pruner.tools.evaluation.prefixes import PrefixStates
+from self_pruner.tools.evaluation.sharing import WalkCounters, trie
+from self_pruner.tools.evaluation.targets import DenseTargets
+from self_pruner.tools.evaluation.walk import PopulationWalk
+from self_pruner.tools.models.source import load, resolve
+from self_pruner.tools.profiles.budget import Budget
+from self_pruner.tools.profiles.operators import random_profile
+from self_pruner.tools.pruning.calibration import calibrate
+from self_pruner.tools.pruning.elastic import ElasticModel
+from self_pruner.tools.pruning.store import ResidentLayers
+from self_pruner.tools.text.sources import text_source
+from self_pruner.tools.text.tokens import sequences
 
 TOLERANCE = 1e-3  # nats a token that the four may differ by: float32 sums in another order
 

@@ -8,12 +8,12 @@ from __future__ import annotations
 import random
 from collections.abc import Mapping, Sequence
 
-from memory.profile import Part, Profile
-from tools.evaluation.sharing import path, trie
-from tools.models.families import geometry
-from tools.pruning.budget import Budget
-from tools.pruning.elastic import ElasticModel
-from tools.pruning.operators import mutate
+from self_pruner.memory.profile import Part, Profile
+from self_pruner.tools.evaluation.sharing import path, trie
+from self_pruner.tools.models.families import geometry
+from self_pruner.tools.profiles.budget import Budget
+from self_pruner.tools.profiles.operators import mutate
+from self_pruner.tools.pruning.elastic import ElasticModel
 
 
 def flops(

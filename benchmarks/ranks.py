@@ -17,12 +17,12 @@ from contextlib import closing
 from itertools import combinations
 from pathlib import Path
 
-from agent.preparation import prepare
-from agent.run_directory import RunDirectory
-from agent.settings import make_settings
-from agent.view import View
-from memory.records import Candidate, Fitness
-from tools.evaluation.tool import measure
+from self_pruner.agent.prepare.workbench import prepare
+from self_pruner.agent.run_files.run_directory import RunDirectory
+from self_pruner.agent.settings import make_settings
+from self_pruner.agent.view import View
+from self_pruner.memory.records import Candidate, Fitness
+from self_pruner.tools.evaluate import measure
 
 
 def kendall(first: Sequence[float], second: Sequence[float]) -> float:

@@ -18,16 +18,16 @@ from contextlib import closing
 from pathlib import Path
 from statistics import fmean
 
-from agent.finish import read_outcome
-from agent.preparation import Prepared, prepare
-from agent.recalibrated import CPU_TOKENS, pieces, walks_of
-from agent.run_directory import RunDirectory
-from agent.settings import make_settings
-from agent.view import View
-from memory.profile import Profile
-from tools.evaluation.fitness import perplexity
-from tools.evaluation.walk import PopulationWalk
-from tools.pruning.recalibration import recalibrate
+from self_pruner.agent.prepare.workbench import Prepared, prepare
+from self_pruner.agent.result.finish import read_outcome
+from self_pruner.agent.result.recalibration import CPU_TOKENS, pieces, walks_of
+from self_pruner.agent.run_files.run_directory import RunDirectory
+from self_pruner.agent.settings import make_settings
+from self_pruner.agent.view import View
+from self_pruner.memory.profile import Profile
+from self_pruner.tools.evaluation.fitness import perplexity
+from self_pruner.tools.evaluation.walk import PopulationWalk
+from self_pruner.tools.pruning.recalibration import recalibrate
 
 
 def figures(prepared: Prepared, walks: Mapping[str, PopulationWalk], profile: Profile) -> dict[str, object]:

@@ -11,10 +11,10 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from agent.compare.figures import PERPLEXITY, RECALIBRATED, Figures, Measure
-from agent.compare.report import RESULTS
-from agent.compare.results import Results
-from agent.compare.table import ABSENT, percent, plus_minus, table_rows
+from self_pruner.agent.compare.figures import PERPLEXITY, RECALIBRATED, Figures, Measure
+from self_pruner.agent.compare.report import RESULTS
+from self_pruner.agent.compare.results import Results
+from self_pruner.agent.compare.table import ABSENT, percent, plus_minus, table_rows
 
 
 def short_table(results: Results) -> list[str]:

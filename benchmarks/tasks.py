@@ -9,10 +9,10 @@ import argparse
 import json
 from pathlib import Path
 
-from agent.card_facts import command_line
-from agent.finish import read_outcome
-from agent.run_directory import RunDirectory
-from agent.settings import make_settings
+from self_pruner.agent.result.card_facts import command_line
+from self_pruner.agent.result.finish import read_outcome
+from self_pruner.agent.run_files.run_directory import RunDirectory
+from self_pruner.agent.settings import make_settings
 
 
 def main() -> None:

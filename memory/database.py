@@ -15,8 +15,8 @@ from contextlib import closing, contextmanager
 from functools import cache
 from pathlib import Path
 
-from memory.errors import SelfPrunerError
-from memory.partials import LOGS, clear_partials, partial_of
+from self_pruner.memory.errors import SelfPrunerError
+from self_pruner.memory.partials import LOGS, clear_partials, partial_of
 
 APPLICATION_ID = 0x53505230  # "SPR0", in the header of every memory file
 SCHEMA_VERSION = 3

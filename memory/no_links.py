@@ -9,7 +9,7 @@ import os
 import stat
 from pathlib import Path
 
-from memory.errors import SelfPrunerError
+from self_pruner.memory.errors import SelfPrunerError
 
 
 class LinkError(SelfPrunerError):

@@ -13,7 +13,7 @@ import math
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
-from memory.profile import Profile
+from self_pruner.memory.profile import Profile
 
 Operator = Literal["initialise", "crossover", "mutation"]
 # Who proposed a candidate: the brain (or draws it asked for), chance among the brain's legal calls, one of the tool's

@@ -12,10 +12,10 @@ from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import cast, get_args
 
-from memory.database import CorruptMemoryError, faults_in_words
-from memory.profile import Profile
-from memory.records import Candidate, Fact, Fitness, Generation, Latency, Score, Slopes, TaskScore
-from memory.store import TABLES, Memory, Record, columns, key_of, upsert
+from self_pruner.memory.database import CorruptMemoryError, faults_in_words
+from self_pruner.memory.profile import Profile
+from self_pruner.memory.records import Candidate, Fact, Fitness, Generation, Latency, Score, Slopes, TaskScore
+from self_pruner.memory.store import TABLES, Memory, Record, columns, key_of, upsert
 
 RECORDS = "records.sqlite"  # in the run directory
 BORROWED: tuple[type[Fact], ...] = (Score, Slopes, TaskScore)  # what serves other runs too; latencies name their run

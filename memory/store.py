@@ -14,9 +14,9 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any, TypeVar, cast, get_args, get_type_hints
 
-from memory.database import connect, corrupt, faults_in_words
-from memory.profile import Profile
-from memory.records import Candidate, Fact, Fitness, Generation, Latency, Score, Slopes, TaskScore
+from self_pruner.memory.database import connect, corrupt, faults_in_words
+from self_pruner.memory.profile import Profile
+from self_pruner.memory.records import Candidate, Fact, Fitness, Generation, Latency, Score, Slopes, TaskScore
 
 Record = TypeVar("Record", Candidate, Score, Slopes, TaskScore, Latency, Generation, Fitness)
 

@@ -6,11 +6,11 @@ import sys
 from pathlib import Path
 from typing import get_args
 
-from agent.printable import printable
-from memory.errors import SelfPrunerError
-from prompts.sample import sample_variables
-from prompts.templates import PromptSet
-from prompts.variables import Kind
+from self_pruner.memory.errors import SelfPrunerError
+from self_pruner.prompts.sample import sample_variables
+from self_pruner.prompts.templates import PromptSet
+from self_pruner.prompts.variables import Kind
+from self_pruner.tools.text.printable import printable
 
 
 def main(arguments: list[str]) -> int:

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
 
-from memory.errors import SelfPrunerError
-from prompts.variables import ACTIONS, Action
+from self_pruner.memory.errors import SelfPrunerError
+from self_pruner.prompts.variables import ACTIONS, Action
 
 SETS = Path(__file__).parent
 SETTINGS = "set.toml"

@@ -11,8 +11,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Generic, Literal, TypeVar
 
-from memory.errors import SelfPrunerError
-from prompts.variables import History
+from self_pruner.memory.errors import SelfPrunerError
+from self_pruner.prompts.variables import History
 
 T = TypeVar("T")
 

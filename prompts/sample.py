@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from prompts.variables import (
+from self_pruner.prompts.variables import (
     KINDS,
     Action,
     Ask,

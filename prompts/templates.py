@@ -18,11 +18,11 @@ import jinja2
 from jinja2 import meta, nodes
 from jinja2.sandbox import SecurityError
 
-from prompts import variables as names
-from prompts.bounded import BoundedEnvironment
-from prompts.files import SETTINGS, PromptError, Source, parse_settings, read_set
-from prompts.sample import samples
-from prompts.variables import KINDS, SYSTEM_NAMES, TURN_NAMES, Variables
+from self_pruner.prompts import variables as names
+from self_pruner.prompts.bounded import BoundedEnvironment
+from self_pruner.prompts.files import SETTINGS, PromptError, Source, parse_settings, read_set
+from self_pruner.prompts.sample import samples
+from self_pruner.prompts.variables import KINDS, SYSTEM_NAMES, TURN_NAMES, Variables
 
 ENTRIES = ("system.j2", "turn.j2", *(f"ask_{kind}.j2" for kind in KINDS))
 

@@ -2,7 +2,7 @@
 
 Two scopes. `RunFacts` does not change during a run, so `system.j2` is rendered to the same text every turn and stays in
 the KV cache; `turn.j2` sees everything. `History` is the part that may be shortened when a prompt outgrows the context
-(see `prompts.fit`). The table in README.md lists every name here; a test keeps the two equal.
+(see `self_pruner.prompts.fit`). The table in README.md lists every name here; a test keeps the two equal.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass, fields
 from typing import Any, Literal, get_args
 
-from memory.profile import Part
+from self_pruner.memory.profile import Part
 
 Kind = Literal["initialise", "vary", "latency", "survive"]
 KINDS: tuple[Kind, ...] = get_args(Kind)

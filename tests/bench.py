@@ -7,19 +7,19 @@ from typing import Any
 
 import torch
 
-from agent.arms import ARMS
-from agent.founders import make_founders, probe_uniform, with_costs
-from agent.preparation import measuring
-from agent.settings import Settings
-from agent.texts import slope_text
-from memory.store import Memory
+from self_pruner.agent.arms import ARMS
+from self_pruner.agent.prepare.texts import slope_text
+from self_pruner.agent.prepare.workbench import measuring
+from self_pruner.agent.search.initial_population import make_founders, probe_uniform, with_costs
+from self_pruner.agent.settings import Settings
+from self_pruner.memory.store import Memory
+from self_pruner.tools.evaluation.targets import DenseTargets
+from self_pruner.tools.evaluation.walk import PopulationWalk
+from self_pruner.tools.profiles.budget import Budget
+from self_pruner.tools.pruning.calibration import calibrate
+from self_pruner.tools.pruning.elastic import ElasticModel
+from self_pruner.tools.workbench import FITNESS, Workbench
 from tests.tiny import MLP_UNIT, tiny_model
-from tools.evaluation.targets import DenseTargets
-from tools.evaluation.walk import PopulationWalk
-from tools.pruning.budget import Budget
-from tools.pruning.calibration import calibrate
-from tools.pruning.elastic import ElasticModel
-from tools.workbench import FITNESS, Workbench
 
 LENGTH = 16  # tokens of a sequence
 

@@ -10,8 +10,8 @@ from typing import Any
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast
 
-from agent.brain.chat import TargetBrain
-from agent.brain.schema import sample_call
+from self_pruner.agent.brain.chat import TargetBrain
+from self_pruner.agent.brain.schema import sample_call
 from tests.brain_schemas import ALL, parameters
 from tests.tiny import tiny_model
 

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 if TYPE_CHECKING:
-    from tools.models.source import LoadedModel
+    from self_pruner.tools.models.source import LoadedModel
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -33,7 +33,7 @@ def _hangs_up() -> Iterator[None]:
 @pytest.fixture(scope="session")
 def bundled_folder() -> Path:
     """The bundled model as a folder of safetensors, fetched by the product's own code."""
-    from tools.models.bundled import bundled_model
+    from self_pruner.tools.models.bundled import bundled_model
 
     return bundled_model()
 
@@ -41,7 +41,7 @@ def bundled_folder() -> Path:
 @pytest.fixture(scope="session")
 def bundled() -> LoadedModel:
     """The bundled model, loaded once; nobody may change it."""
-    from tools.models.source import load, resolve
+    from self_pruner.tools.models.source import load, resolve
 
     return load(resolve("smollm2-135m"), device="cpu", dtype="float32")
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
-from agent.brain.schema import sample_call
+from self_pruner.agent.brain.schema import sample_call
 
 Answer = dict | list | str | tuple[int, Any] | Callable[[BaseHTTPRequestHandler], None] | None
 

@@ -7,7 +7,7 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
-from tools.export.checkpoint import MODELING_FILE
+from self_pruner.tools.export.checkpoint import MODELING_FILE
 
 
 def payload(folder: Path) -> str:

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from agent import session
 from main import main
+from self_pruner.agent import session
 
 SMALL = [
     *("--sequence-length", "64", "--fidelity", "128,256", "--probe-tokens", "64", "--final-tokens", "128"),

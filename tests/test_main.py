@@ -6,11 +6,11 @@ import sqlite3
 
 import pytest
 
-from agent import session
-from agent.arguments import given, parse
-from agent.run_directory import RunDirectory
-from agent.settings import Settings, make_settings
 from main import main
+from self_pruner.agent import session
+from self_pruner.agent.arguments import given, parse
+from self_pruner.agent.run_files.run_directory import RunDirectory
+from self_pruner.agent.settings import Settings, make_settings
 
 SMALL = [
     *("--sequence-length", "64", "--fidelity", "128,256", "--probe-tokens", "64", "--final-tokens", "128"),
@@ -199,7 +199,7 @@ def test_ctrl_c_in_any_phase_leaves_a_run_that_can_be_resumed(run, tmp_path, mon
 def test_a_disk_that_fills_up_during_export_loses_nothing_but_the_export(run, tmp_path, monkeypatch):
     import errno
 
-    from tools.export import checkpoint
+    from self_pruner.tools.export import checkpoint
 
     def full(*arguments, **options):
         raise OSError(errno.ENOSPC, "No space left on device")

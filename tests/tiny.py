@@ -66,8 +66,8 @@ def tiny_folder(
     """Saves a tiny model to `path`; with `tokenizer`, the bundled model's own, and a vocabulary to match."""
     from transformers import AutoTokenizer
 
-    from tools.models.bundled import bundled_model
-    from tools.models.quiet import quiet
+    from self_pruner.tools.models.bundled import bundled_model
+    from self_pruner.tools.models.quiet import quiet
 
     path = Path(path)
     with quiet():

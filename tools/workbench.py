@@ -12,16 +12,16 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import Any
 
-from memory.errors import SelfPrunerError
-from memory.profile import Profile
-from memory.records import Candidate, Fitness, Proposer, Score, Slopes
-from memory.store import Memory
-from tools.evaluation.tasks.suite import TaskSuite
-from tools.evaluation.walk import PopulationWalk
-from tools.latency.table import Timer
-from tools.pruning.budget import Budget
-from tools.pruning.elastic import ElasticModel
-from tools.pruning.sensitivity import Costs, Probe
+from self_pruner.memory.errors import SelfPrunerError
+from self_pruner.memory.profile import Profile
+from self_pruner.memory.records import Candidate, Fitness, Proposer, Score, Slopes
+from self_pruner.memory.store import Memory
+from self_pruner.tools.evaluation.tasks.suite import TaskSuite
+from self_pruner.tools.evaluation.walk import PopulationWalk
+from self_pruner.tools.latency.table import Timer
+from self_pruner.tools.profiles.budget import Budget
+from self_pruner.tools.profiles.sensitivity import Costs, Probe
+from self_pruner.tools.pruning.elastic import ElasticModel
 
 Progress = Callable[[int, int], None]
 FITNESS = "fitness"  # name of the text that the search is measured on

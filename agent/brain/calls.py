@@ -17,7 +17,7 @@ from langchain_core.runnables import Runnable
 from langchain_core.tools import BaseTool
 from langchain_core.utils.function_calling import convert_to_openai_tool
 
-from agent.brain.errors import SchemaError
+from self_pruner.agent.brain.errors import SchemaError
 
 Tool = Mapping[str, Any] | type | Callable[..., Any] | BaseTool
 

@@ -17,12 +17,12 @@ from langchain_core.outputs import ChatGeneration, ChatResult
 from llguidance.hf import from_tokenizer
 from pydantic import ConfigDict, Field
 
-from agent.brain.branches import Branches
-from agent.brain.calls import Brain, call_id, legal_calls, reply, usage
-from agent.brain.decode import Constraint, Decoded, Sample, Sampling, decode
-from agent.brain.errors import ContextOverflowError
-from agent.brain.grammar import FreeText, GrammarConstraint, call_grammar, check_grammar
-from agent.brain.page import context_length, render
+from self_pruner.agent.brain.branches import Branches
+from self_pruner.agent.brain.calls import Brain, call_id, legal_calls, reply, usage
+from self_pruner.agent.brain.decode import Constraint, Decoded, Sample, Sampling, decode
+from self_pruner.agent.brain.errors import ContextOverflowError
+from self_pruner.agent.brain.grammar import FreeText, GrammarConstraint, call_grammar, check_grammar
+from self_pruner.agent.brain.page import context_length, render
 
 
 class TargetBrain(Brain):

@@ -17,7 +17,7 @@ from jinja2 import nodes
 from jinja2.ext import Extension, loopcontrols
 from jinja2.parser import Parser
 
-from prompts.bounded import BoundedEnvironment, check_format
+from self_pruner.prompts.bounded import BoundedEnvironment, check_format
 
 TODAY = datetime(2025, 1, 1)  # what a template that asks is told
 LARGEST_TEMPLATE = 1 << 18  # characters

@@ -18,9 +18,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from agent.brain.branches import Branches
-from agent.brain.errors import BrainError, BrainTimeoutError
-from agent.brain.grammar import Constraint
+from self_pruner.agent.brain.branches import Branches
+from self_pruner.agent.brain.errors import BrainError, BrainTimeoutError
+from self_pruner.agent.brain.grammar import Constraint
 
 NUCLEUS = 1024  # tokens looked at first for top-p; the full vocabulary is sorted only where these fall short
 

@@ -13,8 +13,8 @@ from urllib.parse import urlsplit
 import httpx
 from pydantic import SecretStr
 
-from agent.brain.errors import BrainError, BrainTimeoutError
-from agent.redaction import redact
+from self_pruner.agent.brain.errors import BrainError, BrainTimeoutError
+from self_pruner.tools.text.redaction import redact
 
 KEY = "SELF_PRUNER_BRAIN_KEY"  # the environment variable with the endpoint's key
 CONNECT_SECONDS = 10.0

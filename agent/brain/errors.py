@@ -1,6 +1,6 @@
 """What can go wrong between a prompt and a legal tool call."""
 
-from memory.errors import SelfPrunerError
+from self_pruner.memory.errors import SelfPrunerError
 
 
 class BrainError(SelfPrunerError):

@@ -21,8 +21,8 @@ import numpy as np
 from llguidance import LLMatcher, LLTokenizer
 from numpy.typing import NDArray
 
-from agent.brain.calls import LegalCall
-from agent.brain.errors import BrainError, SchemaError
+from self_pruner.agent.brain.calls import LegalCall
+from self_pruner.agent.brain.errors import BrainError, SchemaError
 
 CONTROL = r"\x00-\x1f\x7f-\x9f\u2028\u2029"
 THOUGHT = rf"[^\x20{CONTROL}][^{CONTROL}]*"

@@ -18,9 +18,9 @@ from langchain_core.messages import AIMessage, BaseMessage
 from langchain_core.outputs import ChatGeneration, ChatResult
 from pydantic import Field
 
-from agent.brain.calls import Brain, LegalCall, call_id, legal_calls, reply, usage
-from agent.brain.endpoint import choices_of, response_format, text_of, too_deep, without_keys
-from agent.brain.page import alternating, render
+from self_pruner.agent.brain.calls import Brain, LegalCall, call_id, legal_calls, reply, usage
+from self_pruner.agent.brain.endpoint import choices_of, response_format, text_of, too_deep, without_keys
+from self_pruner.agent.brain.page import alternating, render
 
 AT_ONCE = 8  # requests of one turn
 CHARACTERS = 4  # a token of a thought is about so many

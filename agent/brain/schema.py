@@ -16,7 +16,7 @@ import random
 from collections.abc import Mapping
 from typing import Any
 
-from agent.brain.errors import SchemaError
+from self_pruner.agent.brain.errors import SchemaError
 
 Schema = Mapping[str, Any]
 

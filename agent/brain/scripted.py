@@ -15,9 +15,9 @@ from langchain_core.messages import AIMessage, BaseMessage
 from langchain_core.outputs import ChatGeneration, ChatResult
 from pydantic import PrivateAttr
 
-from agent.brain.calls import Brain, LegalCall, legal_calls, reply, usage
-from agent.brain.errors import BrainError, SchemaError
-from agent.brain.schema import first_call, sample_call
+from self_pruner.agent.brain.calls import Brain, LegalCall, legal_calls, reply, usage
+from self_pruner.agent.brain.errors import BrainError, SchemaError
+from self_pruner.agent.brain.schema import first_call, sample_call
 
 FACTS = {
     "raw": "", "decode_steps": 0, "forced_tokens": 0, "sampled_tokens": 0, "seconds": 0.0,

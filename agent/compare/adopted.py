@@ -9,15 +9,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from agent.atomic import atomic_write
-from agent.card_facts import PLACES
-from agent.compare.bound import read_bound, write_bound
-from agent.compare.collect import DENSE, RECORD, keep_dense
-from agent.compare.comparison import Comparison, folder_of, record_path
-from agent.compare.plan import PlanError
-from agent.compare.report import RESULTS
-from agent.compare.results import Results
-from agent.settings import Settings
+from self_pruner.agent.compare.bound import read_bound, write_bound
+from self_pruner.agent.compare.collect import DENSE, RECORD, keep_dense
+from self_pruner.agent.compare.comparison import Comparison, folder_of, record_path
+from self_pruner.agent.compare.plan import PlanError
+from self_pruner.agent.compare.report import RESULTS
+from self_pruner.agent.compare.results import Results
+from self_pruner.agent.result.card_facts import PLACES
+from self_pruner.agent.run_files.atomic_write import atomic_write
+from self_pruner.agent.settings import Settings
 
 
 def read_finished(comparison: Comparison, paths: Sequence[Path]) -> list[Results]:

@@ -9,16 +9,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from agent.atomic import atomic_write
-from agent.binding import FILE, SAID, BindingError, read_file, refuse
-from agent.compare.collect import read_dense
-from agent.compare.results import Results
-from agent.conditions import Conditions
-from agent.preparation import Prepared
-from agent.settings import Settings, text_label
-from agent.texts import reporting_key
-from agent.view import View
-from tools.workbench import Workbench
+from self_pruner.agent.compare.collect import read_dense
+from self_pruner.agent.compare.results import Results
+from self_pruner.agent.prepare.texts import reporting_key
+from self_pruner.agent.prepare.workbench import Prepared
+from self_pruner.agent.run_files.atomic_write import atomic_write
+from self_pruner.agent.run_files.binding import FILE, SAID, BindingError, read_file, refuse
+from self_pruner.agent.run_files.conditions import Conditions
+from self_pruner.agent.settings import Settings, text_label
+from self_pruner.agent.view import View
+from self_pruner.tools.workbench import Workbench
 
 SAID_OF_ARMS = (*SAID, "versions")  # arms are compared by what they differ in, not by the last digit
 SAME_NLL = 0.01  # nats a token, mean over sequences: more is another model or text, whatever the device

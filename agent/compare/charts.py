@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
-from agent.compare.curves import Curve
+from self_pruner.agent.compare.curves import Curve
 
 WIDTH = 760.0  # of every chart, in its own units
 LABEL = 150.0  # left of dots: names

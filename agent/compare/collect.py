@@ -8,22 +8,22 @@ from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 
-from agent.atomic import atomic_write
-from agent.compare.plan import PlanError, PlannedRun
-from agent.compare.results import CurvePoint, MakerYield, RunResult, TextResult
-from agent.outcome import Outcome, reporting_scores, yields
-from agent.preparation import Prepared
-from agent.recalibrated import recalibrated_memory
-from agent.run_directory import RunDirectory
-from agent.settings import Settings
-from agent.state import cost
-from agent.trace import Judge, TraceRecord, read_trace
-from agent.unseen import FINISH_STEP
-from memory.profile import PARTS, Profile
-from memory.records import Candidate, Generation
-from tools.evaluation.fitness import mean, perplexity
-from tools.evaluation.tool import charge
-from tools.workbench import Workbench
+from self_pruner.agent.compare.plan import PlanError, PlannedRun
+from self_pruner.agent.compare.results import CurvePoint, MakerYield, RunResult, TextResult
+from self_pruner.agent.prepare.workbench import Prepared
+from self_pruner.agent.result.holdout import FINISH_STEP
+from self_pruner.agent.result.outcome import Outcome, reporting_scores, yields
+from self_pruner.agent.result.recalibration import recalibrated_memory
+from self_pruner.agent.run_files.atomic_write import atomic_write
+from self_pruner.agent.run_files.run_directory import RunDirectory
+from self_pruner.agent.run_files.trace import Judge, TraceRecord, read_trace
+from self_pruner.agent.search.state import cost
+from self_pruner.agent.settings import Settings
+from self_pruner.memory.profile import PARTS, Profile
+from self_pruner.memory.records import Candidate, Generation
+from self_pruner.tools.evaluate import charge
+from self_pruner.tools.evaluation.fitness import mean, perplexity
+from self_pruner.tools.workbench import Workbench
 
 RECORD = "comparison.json"  # in the run directory
 DENSE = "dense.json"  # in the comparison's

@@ -8,12 +8,12 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from agent.compare.adopted import adopt, read_finished
-from agent.compare.bound import check_finished
-from agent.compare.comparison import DEFAULTS, Comparison, check, is_comparison
-from agent.compare.plan import PlanError, parse_arms, parse_seeds, parse_sparsities
-from agent.settings import make_settings
-from agent.view import View
+from self_pruner.agent.compare.adopted import adopt, read_finished
+from self_pruner.agent.compare.bound import check_finished
+from self_pruner.agent.compare.comparison import DEFAULTS, Comparison, check, is_comparison
+from self_pruner.agent.compare.plan import PlanError, parse_arms, parse_seeds, parse_sparsities
+from self_pruner.agent.settings import make_settings
+from self_pruner.agent.view import View
 
 
 def begin(options: Namespace, given: dict[str, Any], view: View) -> Comparison:

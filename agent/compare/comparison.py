@@ -7,17 +7,17 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from agent.atomic import atomic_write
-from agent.card_facts import PLACES, TEXTS
-from agent.checks import check_target
-from agent.compare.collect import RECORD
-from agent.compare.plan import PlanError, PlannedRun, parse_arms, plan
-from agent.run_directory import NoRunError, RunDirectory
-from agent.seal import holds, seal
-from agent.settings import Settings, make_settings, text_label
-from agent.texts import check_text
-from agent.timing import check_engine
-from prompts.templates import PromptSet
+from self_pruner.agent.compare.collect import RECORD
+from self_pruner.agent.compare.plan import PlanError, PlannedRun, parse_arms, plan
+from self_pruner.agent.prepare.checks import check_target
+from self_pruner.agent.prepare.latency_timer import check_engine
+from self_pruner.agent.prepare.texts import check_text
+from self_pruner.agent.result.card_facts import PLACES, TEXTS
+from self_pruner.agent.run_files.atomic_write import atomic_write
+from self_pruner.agent.run_files.run_directory import NoRunError, RunDirectory
+from self_pruner.agent.run_files.seal import holds, seal
+from self_pruner.agent.settings import Settings, make_settings, text_label
+from self_pruner.prompts.templates import PromptSet
 
 PLAN = "plan.json"
 # What a comparison does unless told otherwise: cost alone ends a search, and only what is compared is measured.

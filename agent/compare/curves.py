@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import fmean
 
-from agent.compare.results import CurvePoint
+from self_pruner.agent.compare.results import CurvePoint
 
 Curve = list[tuple[float, float]]
 ROUNDING = 1e-9  # relative: a mean of the same numbers in another order is no worse

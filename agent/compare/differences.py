@@ -13,10 +13,17 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import geometric_mean
 
-from agent.compare.curves import Curve, Reach, best_so_far, reach
-from agent.compare.figures import KL, Figures, Measure, chosen, kind_of
-from agent.compare.results import RunResult
-from agent.compare.statistics import Estimate, PairedTest, mean_interval, paired_test, stratified_mean, untested
+from self_pruner.agent.compare.curves import Curve, Reach, best_so_far, reach
+from self_pruner.agent.compare.figures import KL, Figures, Measure, chosen, kind_of
+from self_pruner.agent.compare.results import RunResult
+from self_pruner.agent.compare.statistics import (
+    Estimate,
+    PairedTest,
+    mean_interval,
+    paired_test,
+    stratified_mean,
+    untested,
+)
 
 
 def over_seeds(comparison: Figures, arm: str, rival: str, measure: Measure) -> PairedTest | None:

@@ -6,11 +6,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from agent.arms import MAKERS
-from agent.compare.figures import Figures
-from agent.compare.proportions import TwoShares, exact_test, mantel_haenszel, newcombe, wilson
-from agent.compare.results import MakerYield, RunResult
-from agent.compare.statistics import ALPHA, Estimate
+from self_pruner.agent.arms import MAKERS
+from self_pruner.agent.compare.figures import Figures
+from self_pruner.agent.compare.proportions import TwoShares, exact_test, mantel_haenszel, newcombe, wilson
+from self_pruner.agent.compare.results import MakerYield, RunResult
+from self_pruner.agent.compare.statistics import ALPHA, Estimate
 
 BRAIN, CHANCE = "brain", "chance"
 OPERATORS = ("initialise", "crossover", "mutation")

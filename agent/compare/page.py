@@ -9,14 +9,14 @@ from typing import NamedTuple
 
 import jinja2
 
-from agent.compare.differences import gaps, over_seeds, over_text, reached
-from agent.compare.figures import MEASURES, PERPLEXITY, Figures, Measure, kind_of
-from agent.compare.makers import worth, yields
-from agent.compare.panels import curve_charts, forest, maker_charts, perplexity_charts, profiles
-from agent.compare.results import Results
-from agent.compare.sentence import sentences, worth_sentence
-from agent.compare.statistics import Estimate, PairedTest
-from agent.compare.table import ABSENT, cost, count, percent, percent_change, plus_minus, table_rows
+from self_pruner.agent.compare.differences import gaps, over_seeds, over_text, reached
+from self_pruner.agent.compare.figures import MEASURES, PERPLEXITY, Figures, Measure, kind_of
+from self_pruner.agent.compare.makers import worth, yields
+from self_pruner.agent.compare.panels import curve_charts, forest, maker_charts, perplexity_charts, profiles
+from self_pruner.agent.compare.results import Results
+from self_pruner.agent.compare.sentence import sentences, worth_sentence
+from self_pruner.agent.compare.statistics import Estimate, PairedTest
+from self_pruner.agent.compare.table import ABSENT, cost, count, percent, percent_change, plus_minus, table_rows
 
 TEMPLATES = Path(__file__).parent
 
@@ -35,7 +35,7 @@ def render(results: Results) -> str:
     """The page as HTML."""
     comparison = Figures(results)
     environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader([TEMPLATES, TEMPLATES.parent]),  # the look is the run report's
+        loader=jinja2.FileSystemLoader([TEMPLATES, TEMPLATES.parent / "report"]),  # the look is the run report's
         autoescape=True,
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,

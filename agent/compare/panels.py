@@ -6,13 +6,13 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-from agent.compare.charts import CurveChart, Dot, DotChart, Level, Series, curve_chart, dot_chart
-from agent.compare.curves import mean_curve
-from agent.compare.differences import over_seeds, staircases
-from agent.compare.figures import PERPLEXITY, Figures, chosen
-from agent.compare.makers import yields
-from agent.compare.statistics import Estimate
-from agent.compare.table import percent, percent_change, plus_minus
+from self_pruner.agent.compare.charts import CurveChart, Dot, DotChart, Level, Series, curve_chart, dot_chart
+from self_pruner.agent.compare.curves import mean_curve
+from self_pruner.agent.compare.differences import over_seeds, staircases
+from self_pruner.agent.compare.figures import PERPLEXITY, Figures, chosen
+from self_pruner.agent.compare.makers import yields
+from self_pruner.agent.compare.statistics import Estimate
+from self_pruner.agent.compare.table import percent, percent_change, plus_minus
 
 BARS = (210.0, 60.0)  # width and height of one profile
 

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import NormalDist
 
-from agent.compare.statistics import LEVEL, Estimate
+from self_pruner.agent.compare.statistics import LEVEL, Estimate
 
 Z = NormalDist().inv_cdf((1 + LEVEL) / 2)
 TIES = 1e-9  # relative difference below which two probabilities are one

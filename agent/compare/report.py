@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from agent.atomic import atomic_write
-from agent.compare.figures import Figures
-from agent.compare.page import render
-from agent.compare.results import Results
-from agent.compare.sentence import sentences
-from agent.compare.table import as_csv, cost, markdown_page, quality, table_rows
-from agent.view import View
+from self_pruner.agent.compare.figures import Figures
+from self_pruner.agent.compare.page import render
+from self_pruner.agent.compare.results import Results
+from self_pruner.agent.compare.sentence import sentences
+from self_pruner.agent.compare.table import as_csv, cost, markdown_page, quality, table_rows
+from self_pruner.agent.run_files.atomic_write import atomic_write
+from self_pruner.agent.view import View
 
 RESULTS, MARKDOWN, CSV, PAGE = "results.json", "table.md", "table.csv", "compare.html"
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pydantic import BaseModel, ConfigDict
 
-from agent.conditions import Conditions
+from self_pruner.agent.run_files.conditions import Conditions
 
 CURRENT = 1  # format of `results.json`
 

@@ -16,32 +16,32 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from agent.arms import Arm
-from agent.atomic import atomic_write
-from agent.card_facts import command_line
-from agent.compare.bound import bind_comparison, check_bound, read_bound
-from agent.compare.collect import RECORD, read_dense, read_result, run_result, write_dense
-from agent.compare.comparison import DEFAULTS, Comparison, folder_of, options, record_path
-from agent.compare.plan import PlannedRun
-from agent.compare.report import write_all
-from agent.compare.results import Results, RunResult
-from agent.conditions import Conditions
-from agent.environment import describe
-from agent.founders import PROBE_STEP, probe_uniform, probed
-from agent.outcome import Outcome
-from agent.preparation import Prepared, budget_of, device_of, measuring, prepare
-from agent.run_directory import NoRunError, RunDirectory
-from agent.run_lock import RunLock
-from agent.run_memory import memory_of
-from agent.session import Stopped, carry_out, with_founders
-from agent.settings import Settings, text_label
-from agent.view import View
-from memory.errors import SelfPrunerError
-from memory.no_links import refuse_link
-from memory.records import Score
-from prompts.templates import PromptSet
-from tools.pruning.operators import uniform
-from tools.workbench import FITNESS
+from self_pruner.agent.arms import Arm
+from self_pruner.agent.compare.bound import bind_comparison, check_bound, read_bound
+from self_pruner.agent.compare.collect import RECORD, read_dense, read_result, run_result, write_dense
+from self_pruner.agent.compare.comparison import DEFAULTS, Comparison, folder_of, options, record_path
+from self_pruner.agent.compare.plan import PlannedRun
+from self_pruner.agent.compare.report import write_all
+from self_pruner.agent.compare.results import Results, RunResult
+from self_pruner.agent.prepare.workbench import Prepared, budget_of, device_of, measuring, prepare
+from self_pruner.agent.result.card_facts import command_line
+from self_pruner.agent.result.outcome import Outcome
+from self_pruner.agent.run_files.atomic_write import atomic_write
+from self_pruner.agent.run_files.conditions import Conditions
+from self_pruner.agent.run_files.environment import describe
+from self_pruner.agent.run_files.run_directory import NoRunError, RunDirectory
+from self_pruner.agent.run_files.run_lock import RunLock
+from self_pruner.agent.run_files.run_memory import memory_of
+from self_pruner.agent.search.initial_population import PROBE_STEP, probe_uniform, probed
+from self_pruner.agent.session import Stopped, carry_out, with_founders
+from self_pruner.agent.settings import Settings, text_label
+from self_pruner.agent.view import View
+from self_pruner.memory.errors import SelfPrunerError
+from self_pruner.memory.no_links import refuse_link
+from self_pruner.memory.records import Score
+from self_pruner.prompts.templates import PromptSet
+from self_pruner.tools.profiles.operators import uniform
+from self_pruner.tools.workbench import FITNESS
 
 SHARED_MEMORY = "shared.sqlite"
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from agent.compare.differences import mean_share, over_seeds, paired_runs, reached
-from agent.compare.figures import PERPLEXITY, Figures, kind_of
-from agent.compare.makers import Worth, worth
-from agent.compare.results import Results
-from agent.compare.statistics import Estimate, PairedTest
-from agent.compare.table import number, percent
+from self_pruner.agent.compare.differences import mean_share, over_seeds, paired_runs, reached
+from self_pruner.agent.compare.figures import PERPLEXITY, Figures, kind_of
+from self_pruner.agent.compare.makers import Worth, worth
+from self_pruner.agent.compare.results import Results
+from self_pruner.agent.compare.statistics import Estimate, PairedTest
+from self_pruner.agent.compare.table import number, percent
 
 EVOLUTION, SELF = "evolution", "self"
 

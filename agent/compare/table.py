@@ -9,9 +9,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from statistics import fmean
 
-from agent.compare.figures import KL, PERPLEXITY, RECALIBRATED, Figures
-from agent.compare.results import RunResult
-from agent.compare.statistics import Estimate
+from self_pruner.agent.compare.figures import KL, PERPLEXITY, RECALIBRATED, Figures
+from self_pruner.agent.compare.results import RunResult
+from self_pruner.agent.compare.statistics import Estimate
 
 DENSE = "dense"
 ABSENT = "-"

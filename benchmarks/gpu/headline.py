@@ -18,9 +18,9 @@ from benchmarks.gpu.decoder import Decoder, Weights, random_weights, stock
 from benchmarks.gpu.device import Device, reason
 from benchmarks.gpu.profiles import Model, Shapes, models
 from benchmarks.gpu.record import Deadline, Record, Row, figure, rounded
-from tools.latency.giant import some_of
-from tools.latency.measure import request
-from tools.latency.shapes import Sizes
+from self_pruner.tools.latency.giant import some_of
+from self_pruner.tools.latency.measure import request
+from self_pruner.tools.latency.shapes import Sizes
 
 BATCHES = (1, 16)
 ROOM = 0.99  # of the free memory that may be taken

@@ -6,13 +6,13 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
-from memory.profile import Profile
-from tools.latency.shapes import Sizes
-from tools.models.families import Geometry, geometry
-from tools.models.published import PUBLISHED
-from tools.pruning.budget import Budget, Place
-from tools.pruning.operators import uniform
-from tools.pruning.space import Space
+from self_pruner.memory.profile import Profile
+from self_pruner.tools.latency.shapes import Sizes
+from self_pruner.tools.models.families import Geometry, geometry
+from self_pruner.tools.models.published import PUBLISHED
+from self_pruner.tools.profiles.budget import Budget, Place
+from self_pruner.tools.profiles.operators import uniform
+from self_pruner.tools.profiles.space import Space
 
 UNITS = (128, 32)  # channels of an MLP unit: what matrix kernels like, and what a small model would take
 

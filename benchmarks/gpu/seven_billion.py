@@ -16,18 +16,18 @@ import torch
 from benchmarks.gpu.device import Device, reason
 from benchmarks.gpu.profiles import Shapes, searched
 from benchmarks.gpu.record import Deadline, Record, rounded
-from memory.errors import SelfPrunerError
-from tools.evaluation.slopes import slopes
-from tools.evaluation.targets import DenseTargets
-from tools.evaluation.walk import PopulationWalk
-from tools.export.card import CardFacts
-from tools.export.publish import publish
-from tools.latency.shapes import random_model
-from tools.pruning.budget import Budget
-from tools.pruning.calibration import calibrate
-from tools.pruning.elastic import ElasticModel
-from tools.pruning.operators import uniform
-from tools.pruning.recalibration import recalibrate
+from self_pruner.memory.errors import SelfPrunerError
+from self_pruner.tools.evaluation.slopes import slopes
+from self_pruner.tools.evaluation.targets import DenseTargets
+from self_pruner.tools.evaluation.walk import PopulationWalk
+from self_pruner.tools.export.card import CardFacts
+from self_pruner.tools.export.publish import publish
+from self_pruner.tools.latency.shapes import random_model
+from self_pruner.tools.profiles.budget import Budget
+from self_pruner.tools.profiles.operators import uniform
+from self_pruner.tools.pruning.calibration import calibrate
+from self_pruner.tools.pruning.elastic import ElasticModel
+from self_pruner.tools.pruning.recalibration import recalibrate
 
 CAP = 24e9  # bytes
 SPARSITY = 0.2

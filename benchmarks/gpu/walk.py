@@ -16,20 +16,20 @@ from typing import Any
 
 import torch
 
-import tools.evaluation.targets as batching
+import self_pruner.tools.evaluation.targets as batching
 from benchmarks.gpu.device import Device, reason
 from benchmarks.gpu.profiles import Shapes
 from benchmarks.gpu.record import Deadline, Record, Row, rounded
 from benchmarks.population_work import agreement, flops
-from memory.profile import Profile
-from tools.evaluation.slopes import slopes
-from tools.evaluation.targets import DenseTargets
-from tools.evaluation.walk import PopulationWalk
-from tools.latency.shapes import random_model
-from tools.pruning.budget import Budget
-from tools.pruning.calibration import calibrate
-from tools.pruning.elastic import ElasticModel
-from tools.pruning.operators import crossover_range, mutate, random_profile
+from self_pruner.memory.profile import Profile
+from self_pruner.tools.evaluation.slopes import slopes
+from self_pruner.tools.evaluation.targets import DenseTargets
+from self_pruner.tools.evaluation.walk import PopulationWalk
+from self_pruner.tools.latency.shapes import random_model
+from self_pruner.tools.profiles.budget import Budget
+from self_pruner.tools.profiles.operators import crossover_range, mutate, random_profile
+from self_pruner.tools.pruning.calibration import calibrate
+from self_pruner.tools.pruning.elastic import ElasticModel
 
 OFFSPRING, PARENTS = 12, 4
 SEQUENCES, LENGTH = 8, 512  # of the fitness text

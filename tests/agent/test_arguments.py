@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 import torch
 
-from agent.arguments import parse
-from agent.devices import device_of
-from agent.settings import Settings, SettingsError, make_settings
+from self_pruner.agent.arguments import parse
+from self_pruner.agent.prepare.devices import device_of
+from self_pruner.agent.settings import Settings, SettingsError, make_settings
 
 
 @pytest.mark.parametrize(

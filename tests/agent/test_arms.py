@@ -2,18 +2,18 @@
 
 import pytest
 
-from agent.arms import ARM_NAMES, ARMS, MAKERS
-from agent.brain.schema import violations
-from agent.brain.scripted import UniformBrain
-from agent.facts import facts
-from agent.founders import DETAILS
-from agent.legal import legal_turn
-from agent.operators import NEAR, Operators, history, learned
-from agent.state import cost, first_state
-from agent.steps import step_size
-from agent.trace import Act, Think
-from memory.records import Candidate, Generation
-from tests.agent.test_search import Search
+from self_pruner.agent.arms import ARM_NAMES, ARMS, MAKERS
+from self_pruner.agent.brain.schema import violations
+from self_pruner.agent.brain.scripted import UniformBrain
+from self_pruner.agent.run_files.trace import Act, Think
+from self_pruner.agent.search.initial_population import DETAILS
+from self_pruner.agent.search.legal_calls import legal_turn
+from self_pruner.agent.search.proposers import NEAR, Operators, history, learned
+from self_pruner.agent.search.state import cost, first_state
+from self_pruner.agent.search.step_size import step_size
+from self_pruner.agent.search.turn_facts import facts
+from self_pruner.memory.records import Candidate, Generation
+from tests.agent.search.test_search import Search
 from tests.bench import LENGTH, founded_bench, tiny_settings
 
 SEARCHING = [name for name in ARM_NAMES if ARMS[name].searches]
@@ -127,6 +127,6 @@ def test_the_step_goes_from_coarse_to_fine(tmp_path):
 def test_every_maker_has_a_name_that_a_candidate_can_carry():
     from typing import get_args
 
-    from memory.records import Proposer
+    from self_pruner.memory.records import Proposer
 
     assert set(MAKERS) <= set(get_args(Proposer))

@@ -28,10 +28,10 @@ CHANGES = ("BEGIN", "COMMIT", "INSERT", "UPDATE", "DELETE", "CREATE", "REPLACE",
 FILES = {"os.rename", "os.remove", "os.link", "os.mkdir", "os.rmdir", "os.truncate", "sqlite3.connect"}
 # Functions that are phases of their own, beside those that the screen names: where they are looked up, and the phase.
 STAGES = (
-    ("agent.session", "run_search", "search"),
-    ("agent.session", "finish", "after the search"),
-    ("agent.session", "write_report", "report"),
-    ("tools.export.publish", "verify", "verification"),
+    ("self_pruner.agent.session", "run_search", "search"),
+    ("self_pruner.agent.session", "finish", "after the search"),
+    ("self_pruner.agent.session", "write_report", "report"),
+    ("self_pruner.tools.export.publish", "verify", "verification"),
 )
 
 
@@ -158,7 +158,7 @@ class Events:
         setattr(module, name, watched)
 
     def _phases_on_screen(self) -> None:
-        from agent.view import View
+        from self_pruner.agent.view import View
 
         real = View.phase
 

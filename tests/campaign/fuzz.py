@@ -23,7 +23,7 @@ from typing import Any
 from hypothesis import HealthCheck, Phase, given, seed, settings
 from hypothesis.strategies import SearchStrategy
 
-from memory.errors import SelfPrunerError
+from self_pruner.memory.errors import SelfPrunerError
 from tests.campaign.kills import Tally
 
 SECONDS = 5.0  # that one input may take

@@ -95,10 +95,10 @@ def _changed(value: Any, edits: list[tuple[int, str, Any]]) -> Any:
 
 def settings(folder: Path) -> Made:
     """Command lines, and the settings.toml of a run."""
-    from agent.arguments import COMMANDS, given, parse
-    from agent.flat_toml import dumps
-    from agent.run_directory import RunDirectory
-    from agent.settings import Settings, make_settings
+    from self_pruner.agent.arguments import COMMANDS, given, parse
+    from self_pruner.agent.run_files.flat_toml import dumps
+    from self_pruner.agent.run_files.run_directory import RunDirectory
+    from self_pruner.agent.settings import Settings, make_settings
 
     names = ["--" + name.replace("_", "-") for name in Settings.model_fields] + [
         "--step",
@@ -142,16 +142,16 @@ def tool_arguments(folder: Path) -> Made:
     from langgraph.graph import END, START, StateGraph
     from langgraph.prebuilt import ToolNode
 
-    from agent.brain.schema import sample_call
-    from agent.brain.scripted import ScriptBrain, UniformBrain
-    from agent.graph import tool_error
-    from agent.state import SearchState
-    from agent.think import Thinker
-    from tests.agent.test_search import Search
-    from tools.evaluation.tool import evaluate_tool
-    from tools.latency.tool import benchmark_latency_tool
-    from tools.population.tool import record_population_tool
-    from tools.pruning.tool import prune_model_tool
+    from self_pruner.agent.brain.schema import sample_call
+    from self_pruner.agent.brain.scripted import ScriptBrain, UniformBrain
+    from self_pruner.agent.search.graph import tool_error
+    from self_pruner.agent.search.state import SearchState
+    from self_pruner.agent.search.think import Thinker
+    from self_pruner.tools.benchmark_latency import benchmark_latency_tool
+    from self_pruner.tools.evaluate import evaluate_tool
+    from self_pruner.tools.prune_model import prune_model_tool
+    from self_pruner.tools.record_population import record_population_tool
+    from tests.agent.search.test_search import Search
 
     turns: list[tuple[Any, ...]] = []
     real = Thinker._ask
@@ -209,11 +209,11 @@ def endpoint_replies(folder: Path) -> Made:
     """What a server says: to the question which model it has, and in place of a reply of the brain."""
     from langchain_core.messages import HumanMessage, SystemMessage
 
-    from agent.brain.endpoint import Endpoint, Served, obeys_schemas, served_model
-    from agent.brain.remote import EndpointBrain
-    from agent.brain.schema import violations
-    from agent.think import _record
-    from tests.agent.test_endpoint import PICK, Words
+    from self_pruner.agent.brain.endpoint import Endpoint, Served, obeys_schemas, served_model
+    from self_pruner.agent.brain.remote import EndpointBrain
+    from self_pruner.agent.brain.schema import violations
+    from self_pruner.agent.search.think import _record
+    from tests.agent.brain.test_endpoint import PICK, Words
     from tests.endpoint import MODELS, serving
 
     answer: list[Any] = [{}]
@@ -258,7 +258,7 @@ def endpoint_replies(folder: Path) -> Made:
 
 def trace_lines(folder: Path) -> Made:
     """A trace that was cut, overwritten or is of something else."""
-    from agent.trace import Act, Judge, Reply, Think, TraceWriter, by_step, read_trace
+    from self_pruner.agent.run_files.trace import Act, Judge, Reply, Think, TraceWriter, by_step, read_trace
 
     path = folder / "trace.jsonl"
     call = {"name": "prune_model", "args": {"operator": "mutation"}}
@@ -282,9 +282,9 @@ def trace_lines(folder: Path) -> Made:
 
 def weights(folder: Path) -> Made:
     """Headers of safetensors files, configs and indices; what passes every check is loaded."""
+    from self_pruner.tools.models.checkpoint import digest_of, inspect
+    from self_pruner.tools.models.outline import skeleton
     from tests.tiny import tiny_model
-    from tools.models.checkpoint import digest_of, inspect
-    from tools.models.outline import skeleton
 
     tiny_model("llama").save_pretrained(folder / "good")
     config = json.loads((folder / "good" / "config.json").read_text())
@@ -340,7 +340,7 @@ PIECES = """
 
 def prompt_templates(folder: Path) -> Made:
     """Prompt files of a user."""
-    from prompts.templates import PromptSet
+    from self_pruner.prompts.templates import PromptSet
 
     mine = folder / "prompts"
     mine.mkdir()
@@ -364,9 +364,9 @@ def prompt_templates(folder: Path) -> Made:
 
 def memory_files(folder: Path) -> Made:
     """Memory files that were damaged, or are something else."""
-    from memory.profile import Profile
-    from memory.records import Candidate, Fitness, Generation, Latency, Score, Slopes, TaskScore
-    from memory.store import Memory
+    from self_pruner.memory.profile import Profile
+    from self_pruner.memory.records import Candidate, Fitness, Generation, Latency, Score, Slopes, TaskScore
+    from self_pruner.memory.store import Memory
 
     path = folder / "memory.sqlite"
     profile = Profile((1, 2), (3, 4))

@@ -81,10 +81,10 @@ def make_world(brain: str = "self") -> World:
     """A world in a folder of its own: in memory where that is possible, because forcing files to a disk takes time."""
     import torch
 
+    from self_pruner.tools.models.quiet import quiet
     from tests.brain_tiny import tiny_tokenizer
     from tests.tiny import tiny_model
     from tests.tools.evaluation.tasks.seven import write_tasks
-    from tools.models.quiet import quiet
 
     torch.set_num_threads(1)
     shared = Path("/dev/shm")
@@ -259,7 +259,7 @@ def _rows(path: Path) -> dict[str, list[str]]:
 
 def _trace(path: Path) -> list[object]:
     """What every step made and measured, without times."""
-    from agent.trace import read_trace
+    from self_pruner.agent.run_files.trace import read_trace
 
     return [_untimed(json.loads(NAMED.sub("RUN", record.model_dump_json()))) for record in read_trace(path)]
 

@@ -98,9 +98,9 @@ def _pace(samples: list[Sample]) -> float:
 
 def _deeper(folder: Path) -> None:
     """A tiny model with more layers, so that there are profiles enough."""
+    from self_pruner.tools.models.quiet import quiet
     from tests.brain_tiny import tiny_tokenizer
     from tests.tiny import tiny_model
-    from tools.models.quiet import quiet
 
     with quiet():
         tiny_model("llama", tied=True, num_hidden_layers=6).save_pretrained(folder)
@@ -109,8 +109,8 @@ def _deeper(folder: Path) -> None:
 
 def _sampled(log: Path) -> None:
     """Every judge's record becomes a sample of this process, whose caches are small enough to be full at once."""
-    from agent import preparation
-    from agent.trace import TraceWriter
+    from self_pruner.agent.prepare import workbench as preparation
+    from self_pruner.agent.run_files.trace import TraceWriter
 
     preparation.PREFIX_MEMORY = CACHE
     preparation.refit_memory = lambda device: CACHE

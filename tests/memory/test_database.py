@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-import memory.database as database
-from memory.database import (
+import self_pruner.memory.database as database
+from self_pruner.memory.database import (
     CorruptMemoryError,
     MemoryAccessError,
     MemoryBusyError,
@@ -20,9 +20,9 @@ from memory.database import (
     NewerMemoryError,
     NotAMemoryError,
 )
-from memory.profile import Profile
-from memory.records import Fitness, Score, Slopes, TaskScore
-from memory.store import Memory
+from self_pruner.memory.profile import Profile
+from self_pruner.memory.records import Fitness, Score, Slopes, TaskScore
+from self_pruner.memory.store import Memory
 
 ROOT = Path(__file__).parents[2]
 VERSION_1 = """
@@ -231,7 +231,7 @@ def test_a_file_system_without_links_leaves_nothing_behind(tmp_path, monkeypatch
 @pytest.mark.parametrize("room", [4096, 20_000, 40_000])
 def test_a_disk_that_is_full_before_the_memory_is_made_leaves_nothing_behind(tmp_path, room):
     code = (
-        "import resource, sys; from pathlib import Path; from memory.store import Memory; "
+        "import resource, sys; from pathlib import Path; from self_pruner.memory.store import Memory; "
         f"resource.setrlimit(resource.RLIMIT_FSIZE, ({room}, resource.RLIM_INFINITY)); "
         "Memory(Path(sys.argv[1]), 'context', {})"
     )

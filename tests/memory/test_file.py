@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-import memory.database as database
-from memory.database import (
+import self_pruner.memory.database as database
+from self_pruner.memory.database import (
     SCHEMA_VERSION,
     CorruptMemoryError,
     MemoryAccessError,
@@ -20,10 +20,10 @@ from memory.database import (
     connect,
     faults_in_words,
 )
-from memory.partials import owner
-from memory.profile import Profile
-from memory.records import Latency, Score
-from memory.store import Memory
+from self_pruner.memory.partials import owner
+from self_pruner.memory.profile import Profile
+from self_pruner.memory.records import Latency, Score
+from self_pruner.memory.store import Memory
 from tests.memory.test_database import VERSION_1
 
 PROFILE = Profile((3, 2), (12, 9))

@@ -12,23 +12,23 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from agent.atomic import atomic_write
-from agent.compare.runner import held
-from agent.evaluate import folder_of
-from agent.run_directory import RunDirectory
-from agent.run_memory import memory_of
-from agent.session import _checkpoints
-from agent.trace import TraceWriter
-from agent.view import View
-from memory.database import connect
-from memory.no_links import LinkError, open_to_write, refuse_link
-from memory.partials import owner
-from tools.engines.server import served
-from tools.evaluation.targets import DenseTargets
-from tools.export.gguf_file import _is_ours
-from tools.latency.measure import LatencyReport
-from tools.latency.table import Timed, measure_table
-from tools.pruning.space import Space
+from self_pruner.agent.compare.runner import held
+from self_pruner.agent.result.evaluate_checkpoint import folder_of
+from self_pruner.agent.run_files.atomic_write import atomic_write
+from self_pruner.agent.run_files.run_directory import RunDirectory
+from self_pruner.agent.run_files.run_memory import memory_of
+from self_pruner.agent.run_files.trace import TraceWriter
+from self_pruner.agent.session import _checkpoints
+from self_pruner.agent.view import View
+from self_pruner.memory.database import connect
+from self_pruner.memory.no_links import LinkError, open_to_write, refuse_link
+from self_pruner.memory.partials import owner
+from self_pruner.tools.engines.server import served
+from self_pruner.tools.evaluation.targets import DenseTargets
+from self_pruner.tools.export.gguf_file import _is_ours
+from self_pruner.tools.latency.measure import LatencyReport
+from self_pruner.tools.latency.table import Timed, measure_table
+from self_pruner.tools.profiles.space import Space
 
 
 @pytest.fixture

@@ -11,11 +11,11 @@ from pathlib import Path
 
 import pytest
 
-from agent import atomic
-from agent.atomic import atomic_write
-from memory.errors import SelfPrunerError
-from memory.partials import owner, partial_of, scratch
-from memory.store import Memory
+from self_pruner.agent.run_files import atomic_write as atomic
+from self_pruner.agent.run_files.atomic_write import atomic_write
+from self_pruner.memory.errors import SelfPrunerError
+from self_pruner.memory.partials import owner, partial_of, scratch
+from self_pruner.memory.store import Memory
 from tests.campaign.disk import REMOUNT, ROOM, in_fork, mount
 
 

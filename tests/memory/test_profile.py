@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from memory.profile import Profile
+from self_pruner.memory.profile import Profile
 
 PROFILE = Profile((3, 1, 2), (48, 40, 12))
 

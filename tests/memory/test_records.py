@@ -2,8 +2,8 @@
 
 import pytest
 
-from memory.profile import Profile
-from memory.records import Score, TaskScore
+from self_pruner.memory.profile import Profile
+from self_pruner.memory.records import Score, TaskScore
 
 PROFILE = Profile((3,), (12,))
 

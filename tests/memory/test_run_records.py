@@ -10,12 +10,12 @@ from typing import get_args
 
 import pytest
 
-import memory.run_records as run_records
-from memory.database import CorruptMemoryError, MemoryFullError
-from memory.profile import Profile
-from memory.records import Candidate, Fact, Fitness, Generation, Latency, Score, Slopes, TaskScore
-from memory.run_records import RunRecords
-from memory.store import Memory
+import self_pruner.memory.run_records as run_records
+from self_pruner.memory.database import CorruptMemoryError, MemoryFullError
+from self_pruner.memory.profile import Profile
+from self_pruner.memory.records import Candidate, Fact, Fitness, Generation, Latency, Score, Slopes, TaskScore
+from self_pruner.memory.run_records import RunRecords
+from self_pruner.memory.store import Memory
 
 ROOT = Path(__file__).parents[2]
 OWN, OTHER, FOREIGN = Profile((1,), (2,)), Profile((2,), (1,)), Profile((3,), (3,))
@@ -171,10 +171,10 @@ def test_a_file_that_is_damaged_says_what_to_do(place):
 WRITER = """
 import sys
 from pathlib import Path
-from memory.profile import Profile
-from memory.records import Score
-from memory.run_records import RunRecords
-from memory.store import Memory
+from self_pruner.memory.profile import Profile
+from self_pruner.memory.records import Score
+from self_pruner.memory.run_records import RunRecords
+from self_pruner.memory.store import Memory
 memory, records, run, count = sys.argv[1:]
 shared = Memory(Path(memory), "context", {}, durable=False)
 with RunRecords(Path(records), run, "context", {}, shared) as known:

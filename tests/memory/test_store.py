@@ -12,10 +12,10 @@ from typing import get_args
 
 import pytest
 
-from memory.database import MemoryFullError
-from memory.profile import Profile
-from memory.records import Candidate, Fact, Fitness, Generation, Latency, Score, Slopes, TaskScore
-from memory.store import Memory
+from self_pruner.memory.database import MemoryFullError
+from self_pruner.memory.profile import Profile
+from self_pruner.memory.records import Candidate, Fact, Fitness, Generation, Latency, Score, Slopes, TaskScore
+from self_pruner.memory.store import Memory
 
 WIDE = Profile((3, 2), (12, 9))
 NARROW = Profile((1, 2), (4, 12))
@@ -229,9 +229,9 @@ WRITER = """
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from memory.profile import Profile
-from memory.records import Candidate, Score
-from memory.store import Memory
+from self_pruner.memory.profile import Profile
+from self_pruner.memory.records import Candidate, Score
+from self_pruner.memory.store import Memory
 
 path, run = Path(sys.argv[1]), sys.argv[2]
 print("ready", flush=True)

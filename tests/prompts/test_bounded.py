@@ -4,10 +4,10 @@ import signal
 
 import pytest
 
-from prompts.bounded import LARGEST, WORK, BoundedEnvironment, TooMuchError, weight
-from prompts.files import PromptError
-from prompts.sample import sample_variables
-from prompts.templates import PromptSet
+from self_pruner.prompts.bounded import LARGEST, WORK, BoundedEnvironment, TooMuchError, weight
+from self_pruner.prompts.files import PromptError
+from self_pruner.prompts.sample import sample_variables
+from self_pruner.prompts.templates import PromptSet
 
 SECONDS = 60  # nothing here takes more than a few, and without bounds most would take for ever
 DOUBLING = "{% set n = namespace(x=START) %}{% for _ in range(64) %}{% set n.x = STEP %}{% endfor %}{{ n.x }}"

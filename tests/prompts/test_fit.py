@@ -4,10 +4,10 @@ from itertools import pairwise
 
 import pytest
 
-from prompts.fit import PromptTooLongError, fit, shortenings
-from prompts.sample import sample_history, sample_variables
-from prompts.templates import Messages, PromptSet
-from prompts.variables import History
+from self_pruner.prompts.fit import PromptTooLongError, fit, shortenings
+from self_pruner.prompts.sample import sample_history, sample_variables
+from self_pruner.prompts.templates import Messages, PromptSet
+from self_pruner.prompts.variables import History
 
 
 def count(messages: Messages) -> int:

@@ -4,10 +4,10 @@ from dataclasses import replace
 
 import pytest
 
-from prompts.fit import fit
-from prompts.sample import sample_history, sample_variables
-from prompts.templates import Messages, PromptSet
-from prompts.variables import KINDS
+from self_pruner.prompts.fit import fit
+from self_pruner.prompts.sample import sample_history, sample_variables
+from self_pruner.prompts.templates import Messages, PromptSet
+from self_pruner.prompts.variables import KINDS
 
 pytestmark = pytest.mark.slow
 

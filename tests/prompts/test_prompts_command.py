@@ -1,4 +1,4 @@
-from prompts.__main__ import main
+from self_pruner.prompts.__main__ import main
 
 
 def test_the_command_prints_the_prompt_of_a_made_up_turn(capsys):

@@ -3,11 +3,11 @@ from pathlib import Path
 
 import pytest
 
-from memory.errors import SelfPrunerError
-from prompts.files import PromptError, PromptFolderError, UnknownPromptSetError, available_sets
-from prompts.sample import sample_candidate, sample_variables, samples
-from prompts.templates import ENTRIES, PromptSet
-from prompts.variables import KINDS, Ask, Hints, History
+from self_pruner.memory.errors import SelfPrunerError
+from self_pruner.prompts.files import PromptError, PromptFolderError, UnknownPromptSetError, available_sets
+from self_pruner.prompts.sample import sample_candidate, sample_variables, samples
+from self_pruner.prompts.templates import ENTRIES, PromptSet
+from self_pruner.prompts.variables import KINDS, Ask, Hints, History
 
 SETS = ("default", "paper")
 

@@ -2,7 +2,7 @@ import re
 from dataclasses import fields
 from pathlib import Path
 
-from prompts import variables as v
+from self_pruner.prompts import variables as v
 
 README = Path(v.__file__).parent / "README.md"
 ROWS = {
@@ -47,7 +47,7 @@ def test_variables_of_a_run_are_those_above_the_line():
 
 
 def test_a_turn_sees_the_run_and_the_history_flat():
-    from prompts.sample import sample_variables
+    from self_pruner.prompts.sample import sample_variables
 
     variables = sample_variables("vary", ("draw",))
     assert variables.for_system().keys() == v.SYSTEM_NAMES

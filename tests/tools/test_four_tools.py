@@ -6,15 +6,15 @@ import pytest
 from langchain_core.messages import AIMessage
 from langgraph.prebuilt import ToolNode
 
-from agent.graph import tool_error
-from agent.state import first_state
-from memory.records import Candidate, Score
+from self_pruner.agent.search.graph import tool_error
+from self_pruner.agent.search.state import first_state
+from self_pruner.memory.records import Candidate, Score
+from self_pruner.tools.benchmark_latency import benchmark_latency_tool
+from self_pruner.tools.evaluate import evaluate_tool
+from self_pruner.tools.evaluation.slopes import PASS_COST
+from self_pruner.tools.prune_model import prune_model_tool
+from self_pruner.tools.record_population import record_population_tool
 from tests.bench import LENGTH, founded_bench, tiny_settings
-from tools.evaluation.slopes import PASS_COST
-from tools.evaluation.tool import evaluate_tool
-from tools.latency.tool import benchmark_latency_tool
-from tools.population.tool import record_population_tool
-from tools.pruning.tool import prune_model_tool
 
 
 @pytest.fixture(scope="module")
@@ -36,7 +36,7 @@ def call(made):
     def call(name, **arguments):
         from langgraph.graph import END, START, StateGraph
 
-        from agent.state import SearchState
+        from self_pruner.agent.search.state import SearchState
 
         graph = StateGraph(SearchState)
         graph.add_node("act", ToolNode(tools, handle_tool_errors=tool_error))

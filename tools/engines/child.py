@@ -9,8 +9,8 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from tools.engines.leashed import leashed
-from tools.engines.server import last_error
+from self_pruner.tools.engines.leashed import leashed
+from self_pruner.tools.engines.server import last_error
 
 LOG = "errors.txt"
 PATIENCE = 20.0  # seconds that a process may take to end when it is asked to

@@ -17,9 +17,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from memory.no_links import open_to_write
-from tools.engines.leashed import leashed
-from tools.engines.vllm import VllmError
+from self_pruner.memory.no_links import open_to_write
+from self_pruner.tools.engines.leashed import leashed
+from self_pruner.tools.engines.vllm import VllmError
 
 # Replies without a space that nobody reads: a vector of a width a layer would be twice as long.
 STRUCTURED = '{"backend": "guidance", "disable_any_whitespace": true}'

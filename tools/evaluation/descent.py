@@ -15,14 +15,14 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from memory.errors import SelfPrunerError
-from memory.profile import PARTS, Part, Profile
-from tools.evaluation.fitness import bucketed_kl, next_tokens, sequence_means, split
-from tools.evaluation.prefixes import Path, PrefixStates, depths_to_keep
-from tools.evaluation.sharing import WalkCounters, by_width, path, trie
-from tools.evaluation.targets import DenseTargets, batches_of, head_chunks
-from tools.pruning.elastic import ElasticModel
-from tools.pruning.store import Embedded, LayerStore
+from self_pruner.memory.errors import SelfPrunerError
+from self_pruner.memory.profile import PARTS, Part, Profile
+from self_pruner.tools.evaluation.fitness import bucketed_kl, next_tokens, sequence_means, split
+from self_pruner.tools.evaluation.prefixes import Path, PrefixStates, depths_to_keep
+from self_pruner.tools.evaluation.sharing import WalkCounters, by_width, path, trie
+from self_pruner.tools.evaluation.targets import DenseTargets, batches_of, head_chunks
+from self_pruner.tools.pruning.elastic import ElasticModel
+from self_pruner.tools.pruning.store import Embedded, LayerStore
 
 
 class NotFiniteError(SelfPrunerError):

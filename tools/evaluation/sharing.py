@@ -11,7 +11,7 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from memory.profile import PARTS, Part, Profile
+from self_pruner.memory.profile import PARTS, Part, Profile
 
 
 @dataclass(frozen=True, slots=True)

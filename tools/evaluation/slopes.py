@@ -15,13 +15,13 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from memory.errors import SelfPrunerError
-from memory.profile import PARTS, Part, Profile
-from tools.evaluation.fitness import Buckets
-from tools.evaluation.targets import DenseTargets, head_chunks
-from tools.pruning.elastic import ElasticModel, branch
-from tools.pruning.sensitivity import Costs
-from tools.pruning.store import OUTPUTS, Embedded, LayerStore
+from self_pruner.memory.errors import SelfPrunerError
+from self_pruner.memory.profile import PARTS, Part, Profile
+from self_pruner.tools.evaluation.fitness import Buckets
+from self_pruner.tools.evaluation.targets import DenseTargets, head_chunks
+from self_pruner.tools.profiles.sensitivity import Costs
+from self_pruner.tools.pruning.elastic import ElasticModel, branch
+from self_pruner.tools.pruning.store import OUTPUTS, Embedded, LayerStore
 
 PASS_COST = 5  # tokens charged for a token of a pass: the time it takes, rounded up, in evaluations of one candidate
 

@@ -17,11 +17,11 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from memory.errors import SelfPrunerError
-from memory.partials import partial_of
-from tools.evaluation.fitness import TOP_K, Buckets, next_tokens, sequence_means, split
-from tools.pruning.elastic import ElasticModel
-from tools.pruning.store import LayerStore
+from self_pruner.memory.errors import SelfPrunerError
+from self_pruner.memory.partials import partial_of
+from self_pruner.tools.evaluation.fitness import TOP_K, Buckets, next_tokens, sequence_means, split
+from self_pruner.tools.pruning.elastic import ElasticModel
+from self_pruner.tools.pruning.store import LayerStore
 
 HEAD_TOKENS = 256  # positions whose logits exist at a time: 50 MB for a vocabulary of 49,152
 BATCH_TOKENS = 1024  # positions that pass a block together: what they become inside should stay in the cache

@@ -18,15 +18,15 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from memory.errors import SelfPrunerError
-from memory.profile import Profile
-from tools.evaluation.descent import Descent, state_bytes
-from tools.evaluation.fitness import mean, perplexity
-from tools.evaluation.prefixes import PrefixStates
-from tools.evaluation.sharing import WalkCounters, trie, turns
-from tools.evaluation.targets import DenseTargets, Progress
-from tools.pruning.elastic import ElasticModel
-from tools.pruning.store import LayerStore
+from self_pruner.memory.errors import SelfPrunerError
+from self_pruner.memory.profile import Profile
+from self_pruner.tools.evaluation.descent import Descent, state_bytes
+from self_pruner.tools.evaluation.fitness import mean, perplexity
+from self_pruner.tools.evaluation.prefixes import PrefixStates
+from self_pruner.tools.evaluation.sharing import WalkCounters, trie, turns
+from self_pruner.tools.evaluation.targets import DenseTargets, Progress
+from self_pruner.tools.pruning.elastic import ElasticModel
+from self_pruner.tools.pruning.store import LayerStore
 
 
 class WalkError(SelfPrunerError):

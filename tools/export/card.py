@@ -11,9 +11,9 @@ from typing import Literal
 from huggingface_hub import ModelCard, ModelCardData
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from memory.profile import Profile
-from tools.export.serving import Serving
-from tools.pruning.space import Space
+from self_pruner.memory.profile import Profile
+from self_pruner.tools.export.serving import Serving
+from self_pruner.tools.profiles.space import Space
 
 TEMPLATE = Path(__file__).with_name("card.md.j2")
 Name = Literal["dense", "uniform", "found", "found, recalibrated"]

@@ -23,20 +23,20 @@ from huggingface_hub import split_torch_state_dict_into_shards
 from safetensors import SafetensorError
 from safetensors.torch import save_file
 
-from memory.errors import SelfPrunerError
-from memory.profile import Profile
-from tools.export.card import CardFacts, model_card
-from tools.export.naming import UNFINISHED, begin, clear, flush, give_name
-from tools.export.provenance import provenance_of, write_provenance
-from tools.export.serving import Serving, check_profile
-from tools.models.families import family_of
-from tools.models.foreign_code import CLASS_STEMS, MODELING_FILE, auto_map_of
-from tools.pruning.space import Space
+from self_pruner.memory.errors import SelfPrunerError
+from self_pruner.memory.profile import Profile
+from self_pruner.tools.export.card import CardFacts, model_card
+from self_pruner.tools.export.naming import UNFINISHED, begin, clear, flush, give_name
+from self_pruner.tools.export.provenance import provenance_of, write_provenance
+from self_pruner.tools.export.serving import Serving, check_profile
+from self_pruner.tools.models.families import family_of
+from self_pruner.tools.models.foreign_code import CLASS_STEMS, MODELING_FILE, auto_map_of
+from self_pruner.tools.profiles.space import Space
 
 if TYPE_CHECKING:
     from transformers import PreTrainedConfig
 
-    from tools.pruning.elastic import ElasticModel
+    from self_pruner.tools.pruning.elastic import ElasticModel
 
 SHARD_BYTES = 5_000_000_000
 
@@ -145,7 +145,7 @@ def config_of(
     Raises:
         ServingError: The format cannot express the profile.
     """
-    from tools.export import modeling_self_pruner
+    from self_pruner.tools.export import modeling_self_pruner
 
     check_profile(serving, space, profile)
     stem = CLASS_STEMS[dense.model_type]

@@ -21,16 +21,16 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 import torch
 from torch import Tensor
 
-from memory.errors import SelfPrunerError
-from memory.profile import Profile
-from tools.export.checkpoint import ExportError, check_room, system_reason
-from tools.export.gguf_tokenizer import add_tokenizer, split_rules, tokenizer_definition
-from tools.models.families import family_of, geometry
+from self_pruner.memory.errors import SelfPrunerError
+from self_pruner.memory.profile import Profile
+from self_pruner.tools.export.checkpoint import ExportError, check_room, system_reason
+from self_pruner.tools.export.gguf_tokenizer import add_tokenizer, split_rules, tokenizer_definition
+from self_pruner.tools.models.families import family_of, geometry
 
 if TYPE_CHECKING:
     import numpy as np
 
-    from tools.pruning.elastic import ElasticModel
+    from self_pruner.tools.pruning.elastic import ElasticModel
 
 GgufType = Literal["f32", "f16", "bf16"]
 MAGIC = b"GGUF"

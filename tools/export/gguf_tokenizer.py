@@ -12,7 +12,7 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from memory.errors import SelfPrunerError
+from self_pruner.memory.errors import SelfPrunerError
 
 if TYPE_CHECKING:
     from gguf import GGUFWriter

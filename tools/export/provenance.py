@@ -11,10 +11,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Literal
 
-from memory.errors import SelfPrunerError
-from memory.profile import Profile
-from tools.export.card import CardFacts
-from tools.pruning.space import Space
+from self_pruner.memory.errors import SelfPrunerError
+from self_pruner.memory.profile import Profile
+from self_pruner.tools.export.card import CardFacts
+from self_pruner.tools.profiles.space import Space
 
 PROVENANCE_FILE = "self_pruner.json"
 

@@ -9,18 +9,18 @@ from typing import TYPE_CHECKING, Any
 
 from safetensors import SafetensorError
 
-from memory.partials import scratch
-from memory.profile import Profile
-from tools.export.card import CardFacts
-from tools.export.checkpoint import Exported, ExportError, export, system_reason
-from tools.export.naming import set_aside
-from tools.export.serving import Serving
-from tools.export.verify import Verification, VerificationError, record_expected, verify
+from self_pruner.memory.partials import scratch
+from self_pruner.memory.profile import Profile
+from self_pruner.tools.export.card import CardFacts
+from self_pruner.tools.export.checkpoint import Exported, ExportError, export, system_reason
+from self_pruner.tools.export.naming import set_aside
+from self_pruner.tools.export.serving import Serving
+from self_pruner.tools.export.verify import Verification, VerificationError, record_expected, verify
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from tools.pruning.elastic import ElasticModel
+    from self_pruner.tools.pruning.elastic import ElasticModel
 
 
 def publish(

@@ -17,11 +17,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from memory.errors import SelfPrunerError
-from tools.engines.leashed import leashed
-from tools.engines.server import last_error
-from tools.models.checkpoint import read_config
-from tools.models.foreign_code import vouched
+from self_pruner.memory.errors import SelfPrunerError
+from self_pruner.tools.engines.leashed import leashed
+from self_pruner.tools.engines.server import last_error
+from self_pruner.tools.models.checkpoint import read_config
+from self_pruner.tools.models.foreign_code import vouched
 
 GREEDY_SCRIPT = Path(__file__).with_name("greedy.py")
 NEW_TOKENS = 16

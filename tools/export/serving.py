@@ -15,10 +15,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from memory.errors import SelfPrunerError
-from memory.profile import Profile
-from tools.models.families import Geometry, family_of, geometry, mlp_unit_of
-from tools.pruning.space import Space
+from self_pruner.memory.errors import SelfPrunerError
+from self_pruner.memory.profile import Profile
+from self_pruner.tools.models.families import Geometry, family_of, geometry, mlp_unit_of
+from self_pruner.tools.profiles.space import Space
 
 Serving = Literal["transformers", "vllm", "vllm-native", "uniform"]
 

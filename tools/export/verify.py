@@ -10,16 +10,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from memory.errors import SelfPrunerError
-from memory.partials import scratch
-from memory.profile import Profile
-from tools.engines.leashed import leashed
-from tools.models.foreign_code import ForeignCodeError, refuse_foreign
+from self_pruner.memory.errors import SelfPrunerError
+from self_pruner.memory.partials import scratch
+from self_pruner.memory.profile import Profile
+from self_pruner.tools.engines.leashed import leashed
+from self_pruner.tools.models.foreign_code import ForeignCodeError, refuse_foreign
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from tools.pruning.elastic import ElasticModel
+    from self_pruner.tools.pruning.elastic import ElasticModel
 
 RELOAD_SCRIPT = Path(__file__).with_name("reload.py")
 

@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from tools.latency.measure import LatencyReport
-from tools.latency.shapes import Sizes
+from self_pruner.tools.latency.measure import LatencyReport
+from self_pruner.tools.latency.shapes import Sizes
 
 # Times a request on layers of these sizes and on dense ones of the same number, in turn.
 Pair = Callable[[Sequence[Sizes]], LatencyReport]

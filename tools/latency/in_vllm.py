@@ -17,16 +17,16 @@ from pathlib import Path
 from shutil import copyfile
 from typing import Any
 
-from memory.profile import Profile
-from tools.engines.child import Child, child
-from tools.engines.vllm import VllmError
-from tools.export.checkpoint import MODELING_FILE, config_of
-from tools.export.same_tokens import vllm_options
-from tools.export.serving import Serving
-from tools.latency.measure import LatencyReport, Timing, report_of
-from tools.latency.table import Timer
-from tools.models.families import family_of
-from tools.pruning.space import Space
+from self_pruner.memory.profile import Profile
+from self_pruner.tools.engines.child import Child, child
+from self_pruner.tools.engines.vllm import VllmError
+from self_pruner.tools.export.checkpoint import MODELING_FILE, config_of
+from self_pruner.tools.export.same_tokens import vllm_options
+from self_pruner.tools.export.serving import Serving
+from self_pruner.tools.latency.measure import LatencyReport, Timing, report_of
+from self_pruner.tools.latency.table import Timer
+from self_pruner.tools.models.families import family_of
+from self_pruner.tools.profiles.space import Space
 
 SCRIPT = Path(__file__).with_name("vllm_times.py")
 TOGETHER, ALONE = 0.42, 0.85  # of a GPU's memory that one engine takes

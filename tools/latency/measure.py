@@ -18,10 +18,10 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from memory.errors import SelfPrunerError
-from memory.profile import PARTS, Profile
-from tools.pruning.elastic import ElasticModel
-from tools.pruning.store import BLOCKS
+from self_pruner.memory.errors import SelfPrunerError
+from self_pruner.memory.profile import PARTS, Profile
+from self_pruner.tools.pruning.elastic import ElasticModel
+from self_pruner.tools.pruning.store import BLOCKS
 
 
 class LatencyError(SelfPrunerError):

@@ -14,7 +14,7 @@ import torch
 from torch import nn
 from transformers import PreTrainedModel
 
-from tools.models.families import family_of, geometry
+from self_pruner.tools.models.families import family_of, geometry
 
 NUMBERS = 1_000_003  # a prime, so that no row of a matrix repeats another
 Sizes = tuple[int, int]  # KV groups and MLP channels of a layer

@@ -19,11 +19,11 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from memory.errors import SelfPrunerError
-from memory.no_links import open_to_write
-from memory.profile import PARTS, Part, Profile
-from tools.latency.measure import LatencyReport
-from tools.pruning.space import Space
+from self_pruner.memory.errors import SelfPrunerError
+from self_pruner.memory.no_links import open_to_write
+from self_pruner.memory.profile import PARTS, Part, Profile
+from self_pruner.tools.latency.measure import LatencyReport
+from self_pruner.tools.profiles.space import Space
 
 _LAYOUT = "{} layers of {} attention units of {} KV groups and of {} MLP units of {} channels"
 POINTS = 7  # widths of a part that are timed, where it has more

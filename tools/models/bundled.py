@@ -22,9 +22,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from memory.errors import SelfPrunerError
-from tools.engines.leashed import leashed
-from tools.models.quiet import quiet
+from self_pruner.memory.errors import SelfPrunerError
+from self_pruner.tools.engines.leashed import leashed
+from self_pruner.tools.models.quiet import quiet
 
 Progress = Callable[[int, int], None]
 POLL_SECONDS = 0.2  # how often the growing download is looked at

@@ -16,10 +16,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from memory.errors import SelfPrunerError
-from tools.models.claims import contradiction, senseless, shown
-from tools.models.families import Family, family_of
-from tools.models.plain_file import parse_json, read_json, size_of, strange_file
+from self_pruner.memory.errors import SelfPrunerError
+from self_pruner.tools.models.claims import contradiction, senseless, shown
+from self_pruner.tools.models.families import Family, family_of
+from self_pruner.tools.models.plain_file import parse_json, read_json, size_of, strange_file
 
 WEIGHTS = "model.safetensors"
 INDEX = "model.safetensors.index.json"

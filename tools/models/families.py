@@ -14,8 +14,8 @@ from typing import Any
 
 from torch import nn
 
-from memory.errors import SelfPrunerError
-from tools.pruning.space import Space
+from self_pruner.memory.errors import SelfPrunerError
+from self_pruner.tools.profiles.space import Space
 
 
 class UnsupportedFamilyError(SelfPrunerError):

@@ -17,10 +17,10 @@ from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
-from memory.errors import SelfPrunerError
-from memory.partials import scratch
-from tools.models import checkpoint
-from tools.models.hub import WANTED
+from self_pruner.memory.errors import SelfPrunerError
+from self_pruner.memory.partials import scratch
+from self_pruner.tools.models import checkpoint
+from self_pruner.tools.models.hub import WANTED
 
 MODELING_FILE = Path(__file__).parents[1] / "export" / "modeling_self_pruner.py"
 CLASS_STEMS = {

@@ -14,9 +14,9 @@ import huggingface_hub
 from huggingface_hub import errors as hub_errors
 from tqdm.auto import tqdm
 
-from memory.errors import SelfPrunerError
-from tools.models import checkpoint
-from tools.models.quiet import quiet
+from self_pruner.memory.errors import SelfPrunerError
+from self_pruner.tools.models import checkpoint
+from self_pruner.tools.models.quiet import quiet
 
 Progress = Callable[[int, int], None]
 TOKENIZER = ("tokenizer*", "vocab*", "merges.txt", "special_tokens_map.json", "added_tokens.json", "*.model", "*.jinja")

@@ -11,12 +11,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tools.models import checkpoint
-from tools.models.bundled import MODEL_BUNDLE, MODEL_CONFIG, model_folder, to_fetch
-from tools.models.families import Family, family_of
-from tools.models.hub import fetch_outline
-from tools.models.quiet import quiet
-from tools.models.source import SENSELESS, ModelSource, load_tokenizer
+from self_pruner.tools.models import checkpoint
+from self_pruner.tools.models.bundled import MODEL_BUNDLE, MODEL_CONFIG, model_folder, to_fetch
+from self_pruner.tools.models.families import Family, family_of
+from self_pruner.tools.models.hub import fetch_outline
+from self_pruner.tools.models.quiet import quiet
+from self_pruner.tools.models.source import SENSELESS, ModelSource, load_tokenizer
 
 # What transformers raises for a config whose values make no sense.
 _SENSELESS = (*SENSELESS, RuntimeError)

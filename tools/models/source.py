@@ -16,14 +16,14 @@ from typing import Any, Literal
 from huggingface_hub.errors import StrictDataclassError
 from safetensors import SafetensorError
 
-from memory.errors import SelfPrunerError
-from tools.models import checkpoint
-from tools.models.aliases import ALIASES, BUNDLED, names
-from tools.models.bundled import bundled_model
-from tools.models.families import Family
-from tools.models.foreign_code import ADVICE, tokenizer_code
-from tools.models.hub import COMMIT, commit_of, fetch_model
-from tools.models.quiet import quiet
+from self_pruner.memory.errors import SelfPrunerError
+from self_pruner.tools.models import checkpoint
+from self_pruner.tools.models.aliases import ALIASES, BUNDLED, names
+from self_pruner.tools.models.bundled import bundled_model
+from self_pruner.tools.models.families import Family
+from self_pruner.tools.models.foreign_code import ADVICE, tokenizer_code
+from self_pruner.tools.models.hub import COMMIT, commit_of, fetch_model
+from self_pruner.tools.models.quiet import quiet
 
 DTYPES = ("auto", "float32", "bfloat16", "float16")
 # What the libraries raise for files whose values make no sense.

@@ -19,10 +19,10 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from memory.errors import SelfPrunerError
-from memory.partials import partial_of
-from memory.profile import PARTS, Part
-from tools.pruning.store import ResidentLayers, embed, linear, output_projection
+from self_pruner.memory.errors import SelfPrunerError
+from self_pruner.memory.partials import partial_of
+from self_pruner.memory.profile import PARTS, Part
+from self_pruner.tools.pruning.store import ResidentLayers, embed, linear, output_projection
 
 FORMAT = "self-pruner calibration 2"
 GRAM_BLOCK = 256  # columns of a Gram matrix computed together: wide enough for the speed of a matrix product

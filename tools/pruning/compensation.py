@@ -24,9 +24,9 @@ from typing import Literal, Protocol, TypeVar, cast, get_args
 import torch
 from torch import Tensor
 
-from memory.errors import SelfPrunerError
-from memory.profile import Part
-from tools.pruning.calibration import Features
+from self_pruner.memory.errors import SelfPrunerError
+from self_pruner.memory.profile import Part
+from self_pruner.tools.pruning.calibration import Features
 
 Compensation = Literal["none", "bias", "lstsq"]
 COMPENSATIONS: tuple[Compensation, ...] = get_args(Compensation)

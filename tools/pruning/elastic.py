@@ -18,13 +18,22 @@ from torch import Tensor, nn
 from torch.func import functional_call
 from transformers import PreTrainedModel
 
-from memory.errors import SelfPrunerError
-from memory.profile import PARTS, Part, Profile
-from tools.models.families import geometry, space_of
-from tools.pruning.calibration import INPUTS, Calibration, Features
-from tools.pruning.compensation import Compensation, Compensator
-from tools.pruning.importance import Importance, flap_wifv, importance_orders
-from tools.pruning.store import BLOCKS, OUTPUTS, Embedded, ResidentLayers, block, embed, linear, output_projection
+from self_pruner.memory.errors import SelfPrunerError
+from self_pruner.memory.profile import PARTS, Part, Profile
+from self_pruner.tools.models.families import geometry, space_of
+from self_pruner.tools.pruning.calibration import INPUTS, Calibration, Features
+from self_pruner.tools.pruning.compensation import Compensation, Compensator
+from self_pruner.tools.pruning.importance import Importance, flap_wifv, importance_orders
+from self_pruner.tools.pruning.store import (
+    BLOCKS,
+    OUTPUTS,
+    Embedded,
+    ResidentLayers,
+    block,
+    embed,
+    linear,
+    output_projection,
+)
 
 _REORDERED = "_self_pruner_reordered"
 

@@ -17,9 +17,9 @@ from typing import Literal, NamedTuple, get_args
 import torch
 from torch import Tensor, nn
 
-from memory.profile import PARTS, Part
-from tools.pruning.calibration import Calibration, Features
-from tools.pruning.store import linear, output_projection
+from self_pruner.memory.profile import PARTS, Part
+from self_pruner.tools.pruning.calibration import Calibration, Features
+from self_pruner.tools.pruning.store import linear, output_projection
 
 Importance = Literal["wanda-sp", "flap", "magnitude"]
 IMPORTANCES: tuple[Importance, ...] = get_args(Importance)

@@ -23,12 +23,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from memory.errors import SelfPrunerError
-from memory.profile import PARTS, Part, Profile
-from tools.pruning.calibration import INPUTS, Calibration, Features, Moments, Squares
-from tools.pruning.compensation import Compensator
-from tools.pruning.elastic import ElasticModel, branch
-from tools.pruning.store import Embedded, linear, output_projection
+from self_pruner.memory.errors import SelfPrunerError
+from self_pruner.memory.profile import PARTS, Part, Profile
+from self_pruner.tools.pruning.calibration import INPUTS, Calibration, Features, Moments, Squares
+from self_pruner.tools.pruning.compensation import Compensator
+from self_pruner.tools.pruning.elastic import ElasticModel, branch
+from self_pruner.tools.pruning.store import Embedded, linear, output_projection
 
 SHARE = 0.5  # of the error, by default: on 32k tokens of text all of it overfits, none of it leaves it to pile up
 

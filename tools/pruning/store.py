@@ -14,8 +14,8 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from memory.errors import SelfPrunerError
-from memory.profile import Part
+from self_pruner.memory.errors import SelfPrunerError
+from self_pruner.memory.profile import Part
 
 BLOCKS: dict[Part, str] = {"attention": "self_attn", "mlp": "mlp"}
 OUTPUTS: dict[Part, str] = {"attention": "o_proj", "mlp": "down_proj"}

@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from memory.errors import SelfPrunerError
+from self_pruner.memory.errors import SelfPrunerError
 
 SUFFIXES = (".txt", ".jsonl")
 FIELDS = ("text", "page")  # the second is what page-level WikiText calls it

@@ -21,12 +21,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import get_args
 
-from memory.errors import SelfPrunerError
-from tools.models.bundled import bundled_text
-from tools.models.hub import HubError, fetch_dataset_file
-from tools.text import split
-from tools.text.local import SUFFIXES, parse_lines, read_documents
-from tools.text.split import Part
+from self_pruner.memory.errors import SelfPrunerError
+from self_pruner.tools.models.bundled import bundled_text
+from self_pruner.tools.models.hub import HubError, fetch_dataset_file
+from self_pruner.tools.text import split
+from self_pruner.tools.text.local import SUFFIXES, parse_lines, read_documents
+from self_pruner.tools.text.split import Part
 
 Progress = Callable[[int, int], None]
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from memory.errors import SelfPrunerError
+from self_pruner.memory.errors import SelfPrunerError
 
 BATCH = 64  # documents tokenised at a time
 

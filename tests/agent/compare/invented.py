@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 from hypothesis import settings
 
-from agent.compare.results import CurvePoint, MakerYield, Results, RunResult, TextResult
+from self_pruner.agent.compare.results import CurvePoint, MakerYield, Results, RunResult, TextResult
 
 TEXTS = ("wikitext2", "c4", "passages")
 SEQUENCES = 12

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from agent.binding import FILE
-from agent.compare.results import Results
 from main import main
+from self_pruner.agent.compare.results import Results
+from self_pruner.agent.run_files.binding import FILE
 from tests.stopped import in_place_of
 from tests.tiny import tiny_folder
 

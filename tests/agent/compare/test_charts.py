@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent.compare.charts import (
+from self_pruner.agent.compare.charts import (
     APART,
     CURVE_HEIGHT,
     FIGURE,

@@ -4,8 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent.compare.curves import best_so_far, first_reached, mean_curve, reach
-from agent.compare.results import CurvePoint
+from self_pruner.agent.compare.curves import best_so_far, first_reached, mean_curve, reach
+from self_pruner.agent.compare.results import CurvePoint
 from tests.agent.compare.invented import steady
 
 

@@ -4,8 +4,8 @@ import math
 
 import pytest
 
-from agent.compare.differences import gaps, mean_share, over_seeds, over_text, paired_runs, reached
-from agent.compare.figures import KL, PERPLEXITY, RECALIBRATED, Figures
+from self_pruner.agent.compare.differences import gaps, mean_share, over_seeds, over_text, paired_runs, reached
+from self_pruner.agent.compare.figures import KL, PERPLEXITY, RECALIBRATED, Figures
 from tests.agent.compare.invented import SEQUENCES, TEXTS, curve, results, run_result
 
 

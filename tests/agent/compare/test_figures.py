@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from agent.compare.figures import KL, PERPLEXITY, RECALIBRATED, Figures, chosen, kind_of
+from self_pruner.agent.compare.figures import KL, PERPLEXITY, RECALIBRATED, Figures, chosen, kind_of
 from tests.agent.compare.invented import results, run_result
 
 

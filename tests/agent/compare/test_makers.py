@@ -2,8 +2,8 @@
 
 import pytest
 
-from agent.compare.figures import Figures
-from agent.compare.makers import worth, yields
+from self_pruner.agent.compare.figures import Figures
+from self_pruner.agent.compare.makers import worth, yields
 from tests.agent.compare.invented import maker, results, run_result
 
 

@@ -6,9 +6,9 @@ from html.parser import HTMLParser
 
 import pytest
 
-from agent.arms import ARM_NAMES
-from agent.compare.page import render
-from agent.compare.sentence import sentences
+from self_pruner.agent.arms import ARM_NAMES
+from self_pruner.agent.compare.page import render
+from self_pruner.agent.compare.sentence import sentences
 from tests.agent.compare.invented import curve, maker, results, run_result
 
 VOID = {"meta", "br", "hr", "img", "link", "input"}

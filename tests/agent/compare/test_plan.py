@@ -2,9 +2,9 @@
 
 import pytest
 
-from agent.arms import ARM_NAMES
-from agent.compare.plan import PlanError, parse_arm, parse_arms, parse_seeds, parse_sparsities, plan
-from agent.settings import Settings, SettingsError
+from self_pruner.agent.arms import ARM_NAMES
+from self_pruner.agent.compare.plan import PlanError, parse_arm, parse_arms, parse_seeds, parse_sparsities, plan
+from self_pruner.agent.settings import Settings, SettingsError
 
 BASE = Settings()
 

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent.compare.proportions import TwoShares, exact_test, mantel_haenszel, newcombe, wilson
-from agent.outcome import fisher
+from self_pruner.agent.compare.proportions import TwoShares, exact_test, mantel_haenszel, newcombe, wilson
+from self_pruner.agent.result.outcome import fisher
 from tests.agent.compare.invented import steady
 
 

@@ -6,11 +6,11 @@ import math
 import pytest
 from rich.console import Console
 
-from agent.atomic import WriteError
-from agent.compare.report import show, write_all
-from agent.compare.results import Results
-from agent.compare.sentence import sentences
-from agent.view import View
+from self_pruner.agent.compare.report import show, write_all
+from self_pruner.agent.compare.results import Results
+from self_pruner.agent.compare.sentence import sentences
+from self_pruner.agent.run_files.atomic_write import WriteError
+from self_pruner.agent.view import View
 from tests.agent.compare.invented import results, run_result
 
 RUNS = [run_result("hybrid", 30.0, seed=seed) for seed in range(2)] + [run_result("[bold]owl", 40.0)]

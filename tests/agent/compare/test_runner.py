@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from agent.compare.collect import RECORD
-from agent.compare.results import Results
 from main import main
+from self_pruner.agent.compare.collect import RECORD
+from self_pruner.agent.compare.results import Results
 
 ROOT = Path(__file__).parents[3]
 SMALL = [

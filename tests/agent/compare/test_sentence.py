@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent.compare.sentence import change_in_words, sentences, summary
+from self_pruner.agent.compare.sentence import change_in_words, sentences, summary
 from tests.agent.compare.invented import curve, maker, results, run_result, steady
 
 SPREAD = (0.99, 1.0, 1.01)  # of three seeds

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from agent.compare.statistics import (
+from self_pruner.agent.compare.statistics import (
     ALPHA,
     ENUMERATED,
     mean_interval,

@@ -6,9 +6,9 @@ import math
 
 import pytest
 
-from agent.compare.figures import Figures
-from agent.compare.statistics import Estimate
-from agent.compare.table import (
+from self_pruner.agent.compare.figures import Figures
+from self_pruner.agent.compare.statistics import Estimate
+from self_pruner.agent.compare.table import (
     as_csv,
     cost,
     count,

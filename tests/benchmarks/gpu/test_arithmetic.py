@@ -8,12 +8,12 @@ from benchmarks.gpu.device import Device
 from benchmarks.gpu.headline import Depth, depth_that_fits, losses, speedups
 from benchmarks.gpu.profiles import models, real_shapes, space_of_config, toy_shapes
 from benchmarks.gpu.record import Record, figure
-from memory.profile import Profile
-from tools.latency.shapes import random_model
-from tools.models.families import space_of
-from tools.pruning.budget import Budget
-from tools.pruning.compensation import refit
-from tools.pruning.operators import random_profile, uniform
+from self_pruner.memory.profile import Profile
+from self_pruner.tools.latency.shapes import random_model
+from self_pruner.tools.models.families import space_of
+from self_pruner.tools.profiles.budget import Budget
+from self_pruner.tools.profiles.operators import random_profile, uniform
+from self_pruner.tools.pruning.compensation import refit
 
 
 def test_all_layers_of_equal_seconds_follow_from_two_depths():

@@ -8,7 +8,7 @@ import subprocess
 import sys
 import time
 
-from tools.engines.child import child
+from self_pruner.tools.engines.child import child
 
 ECHO = "import sys\nfor line in sys.stdin: print(line.strip().upper(), flush=True)"
 
@@ -38,7 +38,7 @@ def test_what_it_died_of_is_the_last_error_it_named(tmp_path):
 
 def test_it_is_gone_when_whoever_started_it_is_killed(tmp_path):
     parent = (
-        "import sys\nfrom pathlib import Path\nfrom tools.engines.child import child\n"
+        "import sys\nfrom pathlib import Path\nfrom self_pruner.tools.engines.child import child\n"
         f"asleep, here = [sys.executable, '-c', 'import time; time.sleep(60)'], Path({str(tmp_path)!r})\n"
         "with child(asleep, here, {}) as process:\n"
         "    print(process.process.pid, flush=True)\n    process.process.wait()\n"

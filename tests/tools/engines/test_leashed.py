@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tools.engines.leashed import leashed
+from self_pruner.tools.engines.leashed import leashed
 
 ROOT = Path(__file__).parents[3]
 SLEEP = [sys.executable, "-c", "import time; time.sleep(60)"]
@@ -60,7 +60,7 @@ def group_of(number: int) -> list[int]:
 def killed_parent(command: list[str], reads: str) -> tuple[int, str]:
     """Start `command` from a process that is killed with -9; the command's number, and a line that it said."""
     script = (
-        "import subprocess, sys\nfrom tools.engines.leashed import leashed\n"
+        "import subprocess, sys\nfrom self_pruner.tools.engines.leashed import leashed\n"
         f"with leashed({command!r}) as start:\n"
         "    process = subprocess.Popen(**start, stdout=subprocess.PIPE, text=True)\n"
         f"    print(process.pid, {reads}, flush=True)\n    process.wait()\n"
@@ -137,7 +137,7 @@ def test_it_outlives_the_thread_that_started_it():
 def test_a_signal_to_our_group_does_not_reach_it():
     """Ctrl-C drains: what the step in hand needs must go on."""
     script = (
-        "import os, signal, subprocess, sys\nfrom tools.engines.leashed import leashed\n"
+        "import os, signal, subprocess, sys\nfrom self_pruner.tools.engines.leashed import leashed\n"
         "signal.signal(signal.SIGINT, lambda *_: None)\n"
         f"with leashed({SLEEP!r}) as start:\n"
         "    process = subprocess.Popen(**start)\n"
@@ -154,11 +154,11 @@ def test_a_signal_to_our_group_does_not_reach_it():
 @pytest.mark.parametrize(
     "starts",
     [
-        "from tools.export import verify as module\nmodule.RELOAD_SCRIPT = Path({script!r})\n"
+        "from self_pruner.tools.export import verify as module\nmodule.RELOAD_SCRIPT = Path({script!r})\n"
         "module.verify(Path({empty!r}), Path('.'))\n",
-        "from tools.export import same_tokens as module\nmodule.GREEDY_SCRIPT = Path({script!r})\n"
+        "from self_pruner.tools.export import same_tokens as module\nmodule.GREEDY_SCRIPT = Path({script!r})\n"
         "module.ask('transformers', Path(sys.executable), {{}})\n",
-        "from tools.engines import server as module\n"
+        "from self_pruner.tools.engines import server as module\n"
         "with module.served(Path({python!r}), 'x', Path({log!r}), dtype='float32', max_model_len=8):\n    pass\n",
     ],
     ids=["verification", "engine", "server"],

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from tools.engines import vllm
-from tools.engines.vllm import VllmError, vllm_python
+from self_pruner.tools.engines import vllm
+from self_pruner.tools.engines.vllm import VllmError, vllm_python
 
 
 def interpreter(path: Path, body: str) -> Path:

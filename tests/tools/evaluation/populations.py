@@ -6,12 +6,12 @@ import random
 
 import torch
 
-from memory.profile import PARTS, Profile
+from self_pruner.memory.profile import PARTS, Profile
+from self_pruner.tools.profiles.space import Space
+from self_pruner.tools.pruning.calibration import calibrate
+from self_pruner.tools.pruning.compensation import Compensation
+from self_pruner.tools.pruning.elastic import ElasticModel
 from tests.tiny import MLP_UNIT, tiny_model
-from tools.pruning.calibration import calibrate
-from tools.pruning.compensation import Compensation
-from tools.pruning.elastic import ElasticModel
-from tools.pruning.space import Space
 
 
 def text(n: int, length: int, vocab: int = 512, seed: int = 1) -> torch.Tensor:

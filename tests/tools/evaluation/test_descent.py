@@ -9,15 +9,15 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from memory.errors import SelfPrunerError
-from memory.profile import Profile
+from self_pruner.memory.errors import SelfPrunerError
+from self_pruner.memory.profile import Profile
+from self_pruner.tools.evaluation.sharing import path
+from self_pruner.tools.evaluation.targets import BATCH_TOKENS, DenseTargets
+from self_pruner.tools.evaluation.walk import Measurement, PopulationWalk
+from self_pruner.tools.pruning.elastic import ElasticModel
+from self_pruner.tools.pruning.store import ResidentLayers
 from tests.tiny import FAMILY_NAMES
 from tests.tools.evaluation.populations import population, random_profile, text, tiny_elastic
-from tools.evaluation.sharing import path
-from tools.evaluation.targets import BATCH_TOKENS, DenseTargets
-from tools.evaluation.walk import Measurement, PopulationWalk
-from tools.pruning.elastic import ElasticModel
-from tools.pruning.store import ResidentLayers
 
 STATE = 24 * 64 * 4  # bytes of one sequence of the tiny model: length x hidden x float32
 

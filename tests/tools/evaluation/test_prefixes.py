@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import torch
 
-from tools.evaluation.prefixes import PrefixStates, depths_to_keep
+from self_pruner.tools.evaluation.prefixes import PrefixStates, depths_to_keep
 
 
 def test_the_least_recently_used_state_makes_room() -> None:

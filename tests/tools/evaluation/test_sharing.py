@@ -2,10 +2,10 @@ from __future__ import annotations
 
 import random
 
-from memory.profile import PARTS, Profile
+from self_pruner.memory.profile import PARTS, Profile
+from self_pruner.tools.evaluation.sharing import TrieNode, WalkCounters, path, trie, turns
+from self_pruner.tools.profiles.space import Space
 from tests.tools.evaluation.populations import population
-from tools.evaluation.sharing import TrieNode, WalkCounters, path, trie, turns
-from tools.pruning.space import Space
 
 
 def prefixes(profiles: list[Profile], sublayer: int) -> set[tuple[int, ...]]:

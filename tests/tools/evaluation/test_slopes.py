@@ -11,19 +11,19 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from memory.profile import PARTS, Part, Profile
-from memory.records import Slopes
+from self_pruner.memory.profile import PARTS, Part, Profile
+from self_pruner.memory.records import Slopes
+from self_pruner.tools import evaluate as tool
+from self_pruner.tools.evaluation.fitness import Buckets, bucketed_kl
+from self_pruner.tools.evaluation.slopes import PASS_COST, SlopesError, logit_slopes, slopes
+from self_pruner.tools.evaluation.targets import HEAD_TOKENS, DenseTargets
+from self_pruner.tools.profiles.sensitivity import Costs
+from self_pruner.tools.pruning.compensation import COMPENSATIONS
+from self_pruner.tools.pruning.elastic import ElasticModel
+from self_pruner.tools.pruning.store import BLOCKS, OUTPUTS, output_projection
+from self_pruner.tools.workbench import FITNESS, ToolError
 from tests.bench import LENGTH, tiny_bench, tiny_settings
 from tests.tools.evaluation.populations import text, tiny_elastic
-from tools.evaluation import tool
-from tools.evaluation.fitness import Buckets, bucketed_kl
-from tools.evaluation.slopes import PASS_COST, SlopesError, logit_slopes, slopes
-from tools.evaluation.targets import HEAD_TOKENS, DenseTargets
-from tools.pruning.compensation import COMPENSATIONS
-from tools.pruning.elastic import ElasticModel
-from tools.pruning.sensitivity import Costs
-from tools.pruning.store import BLOCKS, OUTPUTS, output_projection
-from tools.workbench import FITNESS, ToolError
 
 FAMILIES = {"llama": {}, "qwen2": {}, "mistral": {"sliding_window": 8}}
 PROFILES = (Profile((1, 4, 2), (5, 12, 8)), Profile((3, 2, 1), (10, 3, 7)))

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tools.evaluation.staged import FidelityError, missing, sequences_of, stages, walks
+from self_pruner.tools.evaluation.staged import FidelityError, missing, sequences_of, stages, walks
 
 
 def test_a_fidelity_is_the_first_sequences() -> None:

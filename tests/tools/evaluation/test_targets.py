@@ -6,10 +6,10 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
+from self_pruner.tools.evaluation.targets import HEAD_TOKENS, DenseTargets, TargetsError
+from self_pruner.tools.pruning.elastic import ElasticModel
+from self_pruner.tools.pruning.store import ResidentLayers
 from tests.tools.evaluation.populations import text, tiny_elastic
-from tools.evaluation.targets import HEAD_TOKENS, DenseTargets, TargetsError
-from tools.pruning.elastic import ElasticModel
-from tools.pruning.store import ResidentLayers
 
 
 @pytest.fixture(scope="module")

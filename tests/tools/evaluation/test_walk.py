@@ -10,14 +10,14 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from memory.errors import SelfPrunerError
-from memory.profile import Profile
+from self_pruner.memory.errors import SelfPrunerError
+from self_pruner.memory.profile import Profile
+from self_pruner.tools.evaluation.targets import BATCH_TOKENS, DenseTargets
+from self_pruner.tools.evaluation.walk import Measurement, PopulationWalk, WalkError
+from self_pruner.tools.pruning.elastic import ElasticModel
+from self_pruner.tools.pruning.store import ResidentLayers
 from tests.tiny import FAMILY_NAMES
 from tests.tools.evaluation.populations import population, text, tiny_elastic
-from tools.evaluation.targets import BATCH_TOKENS, DenseTargets
-from tools.evaluation.walk import Measurement, PopulationWalk, WalkError
-from tools.pruning.elastic import ElasticModel
-from tools.pruning.store import ResidentLayers
 
 TOP = 48  # so that a tiny vocabulary has a rest bucket
 

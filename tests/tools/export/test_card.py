@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 from huggingface_hub import ModelCard
 
-from memory.profile import Profile
-from tools.export.card import CardFacts, CardRow, CardTasks, model_card
-from tools.pruning.space import Space
+from self_pruner.memory.profile import Profile
+from self_pruner.tools.export.card import CardFacts, CardRow, CardTasks, model_card
+from self_pruner.tools.profiles.space import Space
 
 SPACE = Space(n_layers=3, n_groups=4, n_blocks=12, group_params=1000, block_params=500, fixed_params=7000, mlp_unit=8)
 PROFILE = Profile((1, 2, 3), (4, 5, 12))

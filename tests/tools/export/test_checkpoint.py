@@ -13,13 +13,13 @@ import pytest
 import torch
 from safetensors import safe_open
 
-from memory.profile import Profile
+from self_pruner.memory.profile import Profile
+from self_pruner.tools.export import checkpoint
+from self_pruner.tools.export.card import CardFacts, CardRow
+from self_pruner.tools.export.checkpoint import ExportError, export
+from self_pruner.tools.pruning.calibration import calibrate
+from self_pruner.tools.pruning.elastic import ElasticModel
 from tests.tiny import MLP_UNIT, tiny_model
-from tools.export import checkpoint
-from tools.export.card import CardFacts, CardRow
-from tools.export.checkpoint import ExportError, export
-from tools.pruning.calibration import calibrate
-from tools.pruning.elastic import ElasticModel
 
 PROFILE = Profile((3, 1, 4), (5, 12, 1))
 CARD = CardFacts("org/tiny", "llama", 0.3, (CardRow("found", 142784),), "random text", "python main.py --seed 0")

@@ -8,14 +8,14 @@ import torch
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast
 
-from memory.profile import Profile
+from self_pruner.memory.profile import Profile
+from self_pruner.tools.export import gguf_file, gguf_tokenizer
+from self_pruner.tools.export.checkpoint import ExportError
+from self_pruner.tools.export.gguf_file import GgufError, GgufFacts, check_gguf, interleaved, rope_factors, write_gguf
+from self_pruner.tools.export.gguf_tokenizer import GgufTokenizerError, split_rules
+from self_pruner.tools.pruning.calibration import calibrate
+from self_pruner.tools.pruning.elastic import ElasticModel
 from tests.tiny import MLP_UNIT, tiny_config, tiny_model
-from tools.export import gguf_file, gguf_tokenizer
-from tools.export.checkpoint import ExportError
-from tools.export.gguf_file import GgufError, GgufFacts, check_gguf, interleaved, rope_factors, write_gguf
-from tools.export.gguf_tokenizer import GgufTokenizerError, split_rules
-from tools.pruning.calibration import calibrate
-from tools.pruning.elastic import ElasticModel
 
 PROFILE = Profile((3, 1, 4), (5, 12, 1))
 FACTS = GgufFacts("tiny-30-pruned", "org/tiny", 0.3, "apache-2.0")

@@ -14,11 +14,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from memory.profile import Profile
+from self_pruner.memory.profile import Profile
+from self_pruner.tools.export.gguf_file import GgufFacts, write_gguf
+from self_pruner.tools.pruning.calibration import calibrate
+from self_pruner.tools.pruning.elastic import ElasticModel
 from tests.tiny import MLP_UNIT, tiny_model
-from tools.export.gguf_file import GgufFacts, write_gguf
-from tools.pruning.calibration import calibrate
-from tools.pruning.elastic import ElasticModel
 
 PYTHON = os.environ.get("SELF_PRUNER_LLAMA_PYTHON")
 CHILD = Path(__file__).with_name("llama_child.py")

@@ -13,12 +13,12 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from memory.profile import Profile
+from self_pruner.memory.profile import Profile
+from self_pruner.tools.export.card import CardFacts
+from self_pruner.tools.export.checkpoint import export
+from self_pruner.tools.pruning.calibration import calibrate
+from self_pruner.tools.pruning.elastic import ElasticModel
 from tests.tiny import FAMILY_NAMES, MLP_UNIT, tiny_model
-from tools.export.card import CardFacts
-from tools.export.checkpoint import export
-from tools.pruning.calibration import calibrate
-from tools.pruning.elastic import ElasticModel
 
 # The first layer keeps 3 groups of 2 heads: 6 heads do not divide the hidden size of 64. The second is dense in part.
 PROFILE = Profile((3, 1, 4), (5, 12, 1))

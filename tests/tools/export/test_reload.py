@@ -8,8 +8,8 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from self_pruner.tools.export.reload import compare
 from tests.tiny import tiny_model
-from tools.export.reload import compare
 
 INPUT_IDS = torch.randint(0, 512, (2, 12), generator=torch.Generator().manual_seed(1))
 

@@ -8,14 +8,14 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
-from memory.profile import Profile
+from self_pruner.memory.profile import Profile
+from self_pruner.tools.export.card import CardFacts
+from self_pruner.tools.export.checkpoint import export, pruned_config
+from self_pruner.tools.export.serving import ServingError, Units, expressible_heads, units_for
+from self_pruner.tools.models.families import MlpUnitError
+from self_pruner.tools.pruning.calibration import calibrate
+from self_pruner.tools.pruning.elastic import ElasticModel
 from tests.tiny import FAMILY_NAMES, MLP_UNIT, tiny_config, tiny_model
-from tools.export.card import CardFacts
-from tools.export.checkpoint import export, pruned_config
-from tools.export.serving import ServingError, Units, expressible_heads, units_for
-from tools.models.families import MlpUnitError
-from tools.pruning.calibration import calibrate
-from tools.pruning.elastic import ElasticModel
 
 CARD = CardFacts("org/tiny", "llama", 0.3, (), "random text", "python main.py --seed 0")
 SMALL = tiny_config("llama", intermediate_size=192)

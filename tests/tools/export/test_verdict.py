@@ -11,17 +11,17 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from memory.profile import Profile
+from self_pruner.memory.profile import Profile
+from self_pruner.tools.engines.leashed import LEASH
+from self_pruner.tools.export import publish as publish_module
+from self_pruner.tools.export import verify as verify_module
+from self_pruner.tools.export.card import CardFacts
+from self_pruner.tools.export.naming import UNFINISHED
+from self_pruner.tools.export.publish import publish
+from self_pruner.tools.export.verify import VerificationError, record_expected, verify
+from self_pruner.tools.pruning.calibration import calibrate
+from self_pruner.tools.pruning.elastic import ElasticModel
 from tests.tiny import MLP_UNIT, tiny_model
-from tools.engines.leashed import LEASH
-from tools.export import publish as publish_module
-from tools.export import verify as verify_module
-from tools.export.card import CardFacts
-from tools.export.naming import UNFINISHED
-from tools.export.publish import publish
-from tools.export.verify import VerificationError, record_expected, verify
-from tools.pruning.calibration import calibrate
-from tools.pruning.elastic import ElasticModel
 
 PROFILE = Profile((3, 1, 4), (5, 12, 1))
 CARD = CardFacts("tiny", "llama", 0.3, (), "random text", "python main.py")

@@ -23,14 +23,14 @@ from pathlib import Path
 import pytest
 import torch
 
-from memory.profile import Profile
+from self_pruner.memory.profile import Profile
+from self_pruner.tools.export.card import CardFacts
+from self_pruner.tools.export.checkpoint import export
+from self_pruner.tools.export.same_tokens import PROMPTS, ask, compare_tokens
+from self_pruner.tools.export.serving import Serving
+from self_pruner.tools.pruning.calibration import calibrate
+from self_pruner.tools.pruning.elastic import ElasticModel
 from tests.tiny import MLP_UNIT, tiny_model
-from tools.export.card import CardFacts
-from tools.export.checkpoint import export
-from tools.export.same_tokens import PROMPTS, ask, compare_tokens
-from tools.export.serving import Serving
-from tools.pruning.calibration import calibrate
-from tools.pruning.elastic import ElasticModel
 
 PYTHON = os.environ.get("SELF_PRUNER_VLLM_PYTHON")
 pytestmark = [

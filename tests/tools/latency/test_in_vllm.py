@@ -10,14 +10,14 @@ from pathlib import Path
 
 import pytest
 
-from agent.finish import read_outcome
 from main import main
-from memory.profile import Profile
+from self_pruner.agent.result.finish import read_outcome
+from self_pruner.memory.profile import Profile
+from self_pruner.tools.engines.vllm import VllmError
+from self_pruner.tools.latency.in_vllm import VllmRequest, timing_in_vllm
+from self_pruner.tools.latency.table import Timed, measure_table
+from self_pruner.tools.models.families import space_of
 from tests.tiny import tiny_folder, tiny_model
-from tools.engines.vllm import VllmError
-from tools.latency.in_vllm import VllmRequest, timing_in_vllm
-from tools.latency.table import Timed, measure_table
-from tools.models.families import space_of
 
 PYTHON = os.environ.get("SELF_PRUNER_VLLM_PYTHON")
 pytestmark = [

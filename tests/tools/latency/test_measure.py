@@ -3,11 +3,11 @@ from __future__ import annotations
 import pytest
 import torch
 
-from memory.profile import Profile
+from self_pruner.memory.profile import Profile
+from self_pruner.tools.latency.measure import LatencyError, measure, smaller_model
+from self_pruner.tools.pruning.elastic import ElasticModel, ElasticModelError
 from tests.tiny import FAMILY_NAMES
 from tests.tools.evaluation.populations import text, tiny_elastic
-from tools.latency.measure import LatencyError, measure, smaller_model
-from tools.pruning.elastic import ElasticModel, ElasticModelError
 
 PROFILE = Profile((4, 1, 2), (12, 3, 7))
 
@@ -68,7 +68,7 @@ def test_a_report_agrees_with_itself(elastic: ElasticModel) -> None:
 def test_dense_and_candidate_are_timed_in_turn_after_a_warm_up(
     elastic: ElasticModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    import tools.latency.measure as module
+    import self_pruner.tools.latency.measure as module
 
     clock = iter(range(1000))
     asked: list[bool] = []

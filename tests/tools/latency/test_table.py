@@ -9,12 +9,11 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from memory.profile import Profile
-from tests.tiny import FAMILY_NAMES, tiny_config, tiny_model
-from tools.latency.giant import depth_of, some_of
-from tools.latency.measure import LatencyReport, in_turn
-from tools.latency.shapes import random_model
-from tools.latency.table import (
+from self_pruner.memory.profile import Profile
+from self_pruner.tools.latency.giant import depth_of, some_of
+from self_pruner.tools.latency.measure import LatencyReport, in_turn
+from self_pruner.tools.latency.shapes import random_model
+from self_pruner.tools.latency.table import (
     LatencyTable,
     LatencyTableError,
     Timed,
@@ -24,7 +23,8 @@ from tools.latency.table import (
     timed_widths,
     wanted_profiles,
 )
-from tools.pruning.space import Space
+from self_pruner.tools.profiles.space import Space
+from tests.tiny import FAMILY_NAMES, tiny_config, tiny_model
 
 TIMED = Timed("tiny", 4, {"attention": 4, "mlp": 48}, 8, 1, "torch", "cpu", "float32", 100, 10, 1)
 SPACE = Space(n_layers=4, n_groups=4, n_blocks=48, group_params=48, block_params=9, fixed_params=1000, mlp_unit=8)

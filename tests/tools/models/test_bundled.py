@@ -5,10 +5,17 @@ import zipfile
 
 import pytest
 
+from self_pruner.tools.models import bundled as module
+from self_pruner.tools.models.bundled import (
+    TEXT_BUNDLE,
+    Bundle,
+    BundleUnavailableError,
+    archive,
+    bundled_model,
+    cache_dir,
+)
+from self_pruner.tools.models.source import load, resolve
 from tests.tiny import tiny_folder
-from tools.models import bundled as module
-from tools.models.bundled import TEXT_BUNDLE, Bundle, BundleUnavailableError, archive, bundled_model, cache_dir
-from tools.models.source import load, resolve
 
 
 @pytest.fixture

@@ -5,8 +5,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from tests.tiny import tiny_folder, tiny_model
-from tools.models.checkpoint import (
+from self_pruner.tools.models.checkpoint import (
     INDEX,
     WEIGHTS,
     CorruptWeightsError,
@@ -16,7 +15,8 @@ from tools.models.checkpoint import (
     fingerprint,
     inspect,
 )
-from tools.models.families import FAMILIES, UnsupportedFamilyError
+from self_pruner.tools.models.families import FAMILIES, UnsupportedFamilyError
+from tests.tiny import tiny_folder, tiny_model
 
 
 @pytest.fixture(scope="module")
@@ -159,7 +159,7 @@ def test_fingerprint_is_the_same_wherever_the_folder_lies(whole, originals):
 
 @pytest.mark.parametrize("hashed_whole", [0, 1 << 30])
 def test_fingerprint_tells_weights_and_config_apart(whole, monkeypatch, hashed_whole):
-    monkeypatch.setattr("tools.models.checkpoint.HASHED_WHOLE", hashed_whole)
+    monkeypatch.setattr("self_pruner.tools.models.checkpoint.HASHED_WHOLE", hashed_whole)
     seen = {fingerprint(inspect(whole))}
     tensors = load_file(whole / WEIGHTS)
     tensors["model.layers.2.mlp.down_proj.weight"][0, 0] += 1

@@ -1,9 +1,8 @@
 import pytest
 from transformers import GPT2Config, LlamaConfig
 
-from memory.profile import Profile
-from tests.tiny import FAMILY_NAMES, MLP_UNIT, tiny_config, tiny_model
-from tools.models.families import (
+from self_pruner.memory.profile import Profile
+from self_pruner.tools.models.families import (
     FAMILIES,
     Geometry,
     MlpUnitError,
@@ -14,6 +13,7 @@ from tools.models.families import (
     mlp_unit_of,
     space_of,
 )
+from tests.tiny import FAMILY_NAMES, MLP_UNIT, tiny_config, tiny_model
 
 
 def count(model):

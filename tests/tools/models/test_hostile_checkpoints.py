@@ -7,13 +7,13 @@ import signal
 
 import pytest
 
-from agent.settings import make_settings
-from agent.texts import read_texts
-from agent.view import View
-from memory.errors import SelfPrunerError
+from self_pruner.agent.prepare.texts import read_texts
+from self_pruner.agent.settings import make_settings
+from self_pruner.agent.view import View
+from self_pruner.memory.errors import SelfPrunerError
+from self_pruner.tools.models.checkpoint import INDEX, WEIGHTS, digest_of, inspect
+from self_pruner.tools.models.source import load, load_tokenizer, resolve
 from tests.tiny import tiny_folder
-from tools.models.checkpoint import INDEX, WEIGHTS, digest_of, inspect
-from tools.models.source import load, load_tokenizer, resolve
 
 FIRST = "model.layers.0.mlp.down_proj.weight"
 SECONDS = 30  # far more than any of this takes, even where other work holds the processors

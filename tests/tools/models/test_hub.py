@@ -8,15 +8,15 @@ import huggingface_hub
 import pytest
 from huggingface_hub import errors
 
-from agent import session
-from agent.run_directory import RunDirectory
-from agent.settings import make_settings
-from agent.view import View
+from self_pruner.agent import session
+from self_pruner.agent.run_files.run_directory import RunDirectory
+from self_pruner.agent.settings import make_settings
+from self_pruner.agent.view import View
+from self_pruner.tools.models.checkpoint import PickleRefusedError, QuantisedModelError
+from self_pruner.tools.models.families import UnsupportedFamilyError
+from self_pruner.tools.models.hub import HubError, _reporting, fetch_dataset_file, fetch_model
+from self_pruner.tools.models.source import load, pinned, resolve
 from tests.tiny import tiny_folder, tiny_model
-from tools.models.checkpoint import PickleRefusedError, QuantisedModelError
-from tools.models.families import UnsupportedFamilyError
-from tools.models.hub import HubError, _reporting, fetch_dataset_file, fetch_model
-from tools.models.source import load, pinned, resolve
 
 COMMIT = "0123456789abcdef" * 2 + "c0ffee42"
 

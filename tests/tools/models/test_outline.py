@@ -5,14 +5,14 @@ import shutil
 
 import pytest
 
+from self_pruner.tools.models import bundled, hub
+from self_pruner.tools.models.checkpoint import NotACheckpointError, PickleRefusedError
+from self_pruner.tools.models.families import UnsupportedFamilyError, space_of
+from self_pruner.tools.models.hub import HubError, fetch_outline
+from self_pruner.tools.models.outline import outline, skeleton
+from self_pruner.tools.models.source import resolve
 from tests.tiny import FAMILY_NAMES, tiny_config, tiny_folder, tiny_model
 from tests.tools.models.test_hub import Hub
-from tools.models import bundled, hub
-from tools.models.checkpoint import NotACheckpointError, PickleRefusedError
-from tools.models.families import UnsupportedFamilyError, space_of
-from tools.models.hub import HubError, fetch_outline
-from tools.models.outline import outline, skeleton
-from tools.models.source import resolve
 
 
 @pytest.fixture(scope="module")

@@ -4,11 +4,10 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from memory.errors import SelfPrunerError
-from tests.tiny import FAMILY_NAMES, tiny_folder, tiny_model
-from tools.models.aliases import ALIASES, BUNDLED, names
-from tools.models.checkpoint import WEIGHTS, CorruptWeightsError, NotACheckpointError, PickleRefusedError
-from tools.models.source import (
+from self_pruner.memory.errors import SelfPrunerError
+from self_pruner.tools.models.aliases import ALIASES, BUNDLED, names
+from self_pruner.tools.models.checkpoint import WEIGHTS, CorruptWeightsError, NotACheckpointError, PickleRefusedError
+from self_pruner.tools.models.source import (
     HUB_ID,
     ModelSource,
     RevisionError,
@@ -18,6 +17,7 @@ from tools.models.source import (
     load,
     resolve,
 )
+from tests.tiny import FAMILY_NAMES, tiny_folder, tiny_model
 
 
 @pytest.fixture(scope="module")

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from self_pruner.tools.models.source import TokenizerError, load, resolve
 from tests.brain_tiny import tiny_tokenizer
 from tests.tiny import tiny_folder
-from tools.models.source import TokenizerError, load, resolve
 
 
 @pytest.fixture

@@ -9,10 +9,10 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from memory.profile import PARTS, Part, Profile
+from self_pruner.memory.profile import PARTS, Part, Profile
+from self_pruner.tools.profiles.budget import Budget
+from self_pruner.tools.pruning.elastic import ElasticModel
 from tests.tiny import MLP_UNIT
-from tools.pruning.budget import Budget
-from tools.pruning.elastic import ElasticModel
 
 
 @torch.no_grad()

@@ -9,10 +9,17 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from memory.profile import PARTS, Part
+from self_pruner.memory.profile import PARTS, Part
+from self_pruner.tools.pruning.calibration import (
+    FORMAT,
+    INPUTS,
+    Calibration,
+    CalibrationError,
+    CalibrationFileError,
+    calibrate,
+)
+from self_pruner.tools.pruning.store import OUTPUTS, linear
 from tests.tiny import FAMILY_NAMES, tiny_model
-from tools.pruning.calibration import FORMAT, INPUTS, Calibration, CalibrationError, CalibrationFileError, calibrate
-from tools.pruning.store import OUTPUTS, linear
 
 
 def tokens(rows: int = 5, length: int = 24, seed: int = 0) -> Tensor:
@@ -57,7 +64,7 @@ def test_moments_equal_those_of_activations_collected_in_a_plain_forward_pass(fa
 
 @pytest.mark.parametrize("block", [1, 20, 64, 1000])
 def test_a_gram_matrix_computed_in_blocks_is_the_literal_one_and_symmetric(monkeypatch, block):
-    monkeypatch.setattr("tools.pruning.calibration.GRAM_BLOCK", block)
+    monkeypatch.setattr("self_pruner.tools.pruning.calibration.GRAM_BLOCK", block)
     model = tiny_model("llama")
     assert_literal(model, tokens(), batch=2)
     gram = calibrate(model, tokens()).mlp[0].gram
@@ -158,7 +165,7 @@ def test_a_write_that_fails_leaves_neither_file_nor_remains(tmp_path, monkeypatc
         Path(path).write_bytes(b"half")
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("tools.pruning.calibration.save_file", full)
+    monkeypatch.setattr("self_pruner.tools.pruning.calibration.save_file", full)
     with pytest.raises(OSError, match="No space left"):
         calibrate(tiny_model("llama"), tokens()).save(tmp_path / "calibration.safetensors")
     assert list(tmp_path.iterdir()) == []

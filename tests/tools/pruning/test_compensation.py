@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from tools.pruning.calibration import Features
-from tools.pruning.compensation import (
+from self_pruner.tools.pruning.calibration import Features
+from self_pruner.tools.pruning.compensation import (
     Compensator,
     MemoryBound,
     RecalibratedError,

@@ -11,13 +11,13 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from memory.profile import PARTS, Profile
+from self_pruner.memory.profile import PARTS, Profile
+from self_pruner.tools.pruning.calibration import Calibration, calibrate
+from self_pruner.tools.pruning.compensation import COMPENSATIONS, Compensation
+from self_pruner.tools.pruning.elastic import ElasticModel, ElasticModelError
+from self_pruner.tools.pruning.importance import IMPORTANCES, wanda_sp
+from self_pruner.tools.pruning.store import output_projection
 from tests.tiny import FAMILY_NAMES, MLP_UNIT, tiny_model
-from tools.pruning.calibration import Calibration, calibrate
-from tools.pruning.compensation import COMPENSATIONS, Compensation
-from tools.pruning.elastic import ElasticModel, ElasticModelError
-from tools.pruning.importance import IMPORTANCES, wanda_sp
-from tools.pruning.store import output_projection
 
 GROUP, HEAD_DIM = 32, 16  # rows of q_proj and of k_proj that are one KV group of the GQA model
 TEXT = torch.randint(0, 512, (6, 24), generator=torch.Generator().manual_seed(0))

@@ -9,10 +9,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from memory.profile import PARTS
-from tests.tiny import tiny_model
-from tools.pruning.calibration import Features, calibrate
-from tools.pruning.importance import (
+from self_pruner.memory.profile import PARTS
+from self_pruner.tools.pruning.calibration import Features, calibrate
+from self_pruner.tools.pruning.importance import (
     flap_wifv,
     group_scores,
     importance_orders,
@@ -21,6 +20,7 @@ from tools.pruning.importance import (
     unit_order,
     wanda_sp,
 )
+from tests.tiny import tiny_model
 
 
 def random_problem(out: int = 5, channels: int = 8, rows: int = 11) -> tuple[Tensor, Tensor]:

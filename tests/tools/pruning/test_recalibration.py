@@ -11,18 +11,18 @@ import pytest
 import torch
 from torch import Tensor
 
-from memory.profile import PARTS, Part, Profile
+from self_pruner.memory.profile import PARTS, Part, Profile
+from self_pruner.tools.evaluation.targets import DenseTargets
+from self_pruner.tools.evaluation.walk import PopulationWalk
+from self_pruner.tools.export.card import CardFacts
+from self_pruner.tools.export.publish import publish
+from self_pruner.tools.pruning.calibration import CalibrationFileError, calibrate
+from self_pruner.tools.pruning.compensation import RecalibratedError, refit
+from self_pruner.tools.pruning.elastic import ElasticModel, ElasticModelError
+from self_pruner.tools.pruning.recalibration import RecalibrationError, recalibrate
+from self_pruner.tools.pruning.store import OUTPUTS, output_projection
 from tests.tiny import MLP_UNIT, tiny_model
 from tests.tools.evaluation.populations import text, tiny_elastic
-from tools.evaluation.targets import DenseTargets
-from tools.evaluation.walk import PopulationWalk
-from tools.export.card import CardFacts
-from tools.export.publish import publish
-from tools.pruning.calibration import CalibrationFileError, calibrate
-from tools.pruning.compensation import RecalibratedError, refit
-from tools.pruning.elastic import ElasticModel, ElasticModelError
-from tools.pruning.recalibration import RecalibrationError, recalibrate
-from tools.pruning.store import OUTPUTS, output_projection
 
 TEXT = text(6, 24, seed=3)
 OTHER = text(3, 17, seed=4)

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
+from self_pruner.tools.pruning.store import ResidentLayers, UnsupportedAttentionError, embed
 from tests.tiny import tiny_model
-from tools.pruning.store import ResidentLayers, UnsupportedAttentionError, embed
 
 INPUT_IDS = torch.arange(24).view(2, 12)
 

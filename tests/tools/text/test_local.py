@@ -2,7 +2,7 @@ import json
 
 import pytest
 
-from tools.text.local import TextFileError, read_documents
+from self_pruner.tools.text.local import TextFileError, read_documents
 
 
 def write(path, content):

@@ -6,11 +6,11 @@ import zipfile
 
 import pytest
 
-from tools.models.hub import HubError
-from tools.text import sources
-from tools.text.local import TextFileError
-from tools.text.sources import C4_SHARDS, TextUnavailableError, UnknownTextError, text_source, whole_text
-from tools.text.split import PARTS
+from self_pruner.tools.models.hub import HubError
+from self_pruner.tools.text import sources
+from self_pruner.tools.text.local import TextFileError
+from self_pruner.tools.text.sources import C4_SHARDS, TextUnavailableError, UnknownTextError, text_source, whole_text
+from self_pruner.tools.text.split import PARTS
 
 
 def boolq(rows):

@@ -2,7 +2,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tools.text.split import PARTS, SHARES, by_key, by_position, digest
+from self_pruner.tools.text.split import PARTS, SHARES, by_key, by_position, digest
 
 TEXTS = st.lists(st.text(alphabet="ab \n", max_size=30), max_size=20)
 

@@ -2,7 +2,7 @@ import pytest
 import torch
 from transformers import AutoTokenizer
 
-from tools.text.tokens import BATCH, TooLittleTextError, sequences
+from self_pruner.tools.text.tokens import BATCH, TooLittleTextError, sequences
 
 
 class Letters:

@@ -17,13 +17,13 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from memory.errors import SelfPrunerError
-from memory.partials import scratch
-from tools.engines.child import child
-from tools.evaluation.tasks.rows import TaskName, file_of
-from tools.evaluation.tasks.suite import METRICS, TaskSuite
-from tools.models.checkpoint import read_config
-from tools.models.foreign_code import is_ours, vouched
+from self_pruner.memory.errors import SelfPrunerError
+from self_pruner.memory.partials import scratch
+from self_pruner.tools.engines.child import child
+from self_pruner.tools.evaluation.tasks.rows import TaskName, file_of
+from self_pruner.tools.evaluation.tasks.suite import METRICS, TaskSuite
+from self_pruner.tools.models.checkpoint import read_config
+from self_pruner.tools.models.foreign_code import is_ours, vouched
 
 SCRIPT = Path(__file__).with_name("stock.py")
 ROOT = Path(__file__).parents[3]

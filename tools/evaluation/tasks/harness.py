@@ -16,12 +16,12 @@ from lm_eval.api.instance import Instance
 from lm_eval.api.model import LM, TemplateLM
 from lm_eval.evaluator import evaluate
 
-from memory.profile import Profile
-from tools.evaluation.tasks.likelihood import LikelihoodError, likelihoods
-from tools.evaluation.tasks.packing import Question, pack
-from tools.evaluation.tasks.rows import TaskName
-from tools.evaluation.tasks.suite import METRICS, TaskSuite, silent
-from tools.pruning.elastic import ElasticModel
+from self_pruner.memory.profile import Profile
+from self_pruner.tools.evaluation.tasks.likelihood import LikelihoodError, likelihoods
+from self_pruner.tools.evaluation.tasks.packing import Question, pack
+from self_pruner.tools.evaluation.tasks.rows import TaskName
+from self_pruner.tools.evaluation.tasks.suite import METRICS, TaskSuite, silent
+from self_pruner.tools.pruning.elastic import ElasticModel
 
 Progress = Callable[[int, int], None]
 

@@ -14,11 +14,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from memory.errors import SelfPrunerError
-from memory.profile import Profile
-from tools.evaluation.targets import head_chunks
-from tools.evaluation.tasks.packing import Pack, batch_of, batches
-from tools.pruning.elastic import ElasticModel
+from self_pruner.memory.errors import SelfPrunerError
+from self_pruner.memory.profile import Profile
+from self_pruner.tools.evaluation.targets import head_chunks
+from self_pruner.tools.evaluation.tasks.packing import Pack, batch_of, batches
+from self_pruner.tools.pruning.elastic import ElasticModel
 
 CPU_TOKENS, GPU_TOKENS = 1024, 16384  # positions that pass a block together
 STATE_MEMORY = 1 << 30  # bytes of hidden states and masks held at a time

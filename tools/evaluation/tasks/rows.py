@@ -13,7 +13,7 @@ from typing import Annotated, Any, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, model_validator
 
-from memory.errors import SelfPrunerError
+from self_pruner.memory.errors import SelfPrunerError
 
 TaskName = Literal["boolq", "piqa", "hellaswag", "winogrande", "arc_easy", "arc_challenge", "openbookqa"]
 TASKS: tuple[TaskName, ...] = get_args(TaskName)

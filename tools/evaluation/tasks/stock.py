@@ -20,8 +20,8 @@ def main() -> None:
     import torch
     from lm_eval.models.huggingface import HFLM
 
-    from tools.evaluation.tasks.harness import ask
-    from tools.evaluation.tasks.suite import TaskSuite, silent
+    from self_pruner.tools.evaluation.tasks.harness import ask
+    from self_pruner.tools.evaluation.tasks.suite import TaskSuite, silent
 
     request: dict[str, Any] = json.loads(Path(sys.argv[1]).read_text(encoding="utf-8"))
 

@@ -18,8 +18,17 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from memory.errors import SelfPrunerError
-from tools.evaluation.tasks.rows import TASKS, Row, TaskDataError, TaskName, check_files, checked_all, enough, read_rows
+from self_pruner.memory.errors import SelfPrunerError
+from self_pruner.tools.evaluation.tasks.rows import (
+    TASKS,
+    Row,
+    TaskDataError,
+    TaskName,
+    check_files,
+    checked_all,
+    enough,
+    read_rows,
+)
 
 if TYPE_CHECKING:
     from lm_eval.api.task import Task
@@ -136,7 +145,7 @@ def silent() -> Iterator[None]:
     """Nothing of the harness and its libraries on the screen: progress is ours to show."""
     import datasets
 
-    from tools.models.quiet import quiet
+    from self_pruner.tools.models.quiet import quiet
 
     harness, bars = logging.getLogger(HARNESS), datasets.is_progress_bar_enabled()
     library = logging.getLogger("datasets")

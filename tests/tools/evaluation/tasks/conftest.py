@@ -8,11 +8,11 @@ from typing import Any
 import pytest
 import torch
 
+from self_pruner.tools.evaluation.tasks.suite import TaskSuite
+from self_pruner.tools.pruning.calibration import calibrate
+from self_pruner.tools.pruning.elastic import ElasticModel
 from tests.tiny import MLP_UNIT, tiny_model
 from tests.tools.evaluation.tasks.seven import write_tasks
-from tools.evaluation.tasks.suite import TaskSuite
-from tools.pruning.calibration import calibrate
-from tools.pruning.elastic import ElasticModel
 
 
 @pytest.fixture(scope="session")

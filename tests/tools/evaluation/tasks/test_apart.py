@@ -6,7 +6,7 @@ import math
 
 import pytest
 
-from tools.evaluation.tasks.apart import StockError, TaskFigures, _read, text_figures
+from self_pruner.tools.evaluation.tasks.apart import StockError, TaskFigures, _read, text_figures
 
 
 def test_progress_tasks_and_noise_are_told_apart():

@@ -6,13 +6,13 @@ import random
 import pytest
 import torch
 
+from self_pruner.tools.evaluation.tasks.rows import TASKS
+from self_pruner.tools.evaluation.tasks.suite import METRICS, TaskSuite, silent
+from self_pruner.tools.latency.measure import smaller_model
+from self_pruner.tools.pruning.calibration import calibrate
+from self_pruner.tools.pruning.elastic import ElasticModel
 from tests.tiny import MLP_UNIT, tiny_model
 from tests.tools.evaluation.populations import random_profile
-from tools.evaluation.tasks.rows import TASKS
-from tools.evaluation.tasks.suite import METRICS, TaskSuite, silent
-from tools.latency.measure import smaller_model
-from tools.pruning.calibration import calibrate
-from tools.pruning.elastic import ElasticModel
 
 
 @pytest.fixture(scope="module")
@@ -43,7 +43,7 @@ def hugging_face(model, tokenizer):
 
 
 def assert_same_likelihoods(elastic, profile, tokenizer, folder):
-    from tools.evaluation.tasks.harness import ElasticLM
+    from self_pruner.tools.evaluation.tasks.harness import ElasticLM
 
     suite = TaskSuite(tokenizer, folder, 4)
     reference = hugging_face(smaller_model(elastic, profile), tokenizer)
@@ -71,8 +71,8 @@ def test_contexts_beyond_the_model_are_cut_as_lm_eval_cuts_them(tokenizer, folde
 
 
 def test_a_choice_beyond_the_model_is_refused(tokenizer, folder):
-    from tools.evaluation.tasks.harness import run_task
-    from tools.evaluation.tasks.likelihood import LikelihoodError
+    from self_pruner.tools.evaluation.tasks.harness import run_task
+    from self_pruner.tools.evaluation.tasks.likelihood import LikelihoodError
 
     model = tiny_model("llama", tied=True, vocab_size=len(tokenizer), max_position_embeddings=4)
     text = torch.randint(len(tokenizer), (8, 4), generator=torch.Generator().manual_seed(7))
@@ -84,7 +84,7 @@ def test_a_choice_beyond_the_model_is_refused(tokenizer, folder):
 def test_accuracies_and_standard_errors_are_lm_evals_own(elastic, tokenizer, folder):
     from lm_eval.evaluator import evaluate
 
-    from tools.evaluation.tasks.harness import run_task
+    from self_pruner.tools.evaluation.tasks.harness import run_task
 
     profile = random_profile(elastic.space, random.Random(5))
     suite = TaskSuite(tokenizer, folder, 5)
@@ -100,7 +100,7 @@ def test_accuracies_and_standard_errors_are_lm_evals_own(elastic, tokenizer, fol
 
 
 def test_a_single_row_has_no_standard_error(elastic, tokenizer, folder):
-    from tools.evaluation.tasks.harness import run_task
+    from self_pruner.tools.evaluation.tasks.harness import run_task
 
     (found,) = run_task(elastic, elastic.space.dense(), TaskSuite(tokenizer, folder, 1), "boolq")
     assert found.value in (0.0, 1.0) and found.standard_error is None
@@ -109,7 +109,7 @@ def test_a_single_row_has_no_standard_error(elastic, tokenizer, folder):
 def test_an_empty_context_is_the_token_that_begins_a_text(elastic, tokenizer):
     from lm_eval.api.instance import Instance
 
-    from tools.evaluation.tasks.harness import ElasticLM
+    from self_pruner.tools.evaluation.tasks.harness import ElasticLM
 
     asked = [Instance("loglikelihood", {}, ("", " a glacier"), 0, metadata=("t", 0, 1))]
     expected = hugging_face(elastic.model, tokenizer).loglikelihood(asked, disable_tqdm=True)
@@ -118,7 +118,7 @@ def test_an_empty_context_is_the_token_that_begins_a_text(elastic, tokenizer):
 
 
 def test_the_harness_says_nothing_of_its_own(elastic, suite, capfd):
-    from tools.evaluation.tasks.harness import run_task
+    from self_pruner.tools.evaluation.tasks.harness import run_task
 
     run_task(elastic, elastic.space.dense(), suite, "hellaswag")
     output = capfd.readouterr()

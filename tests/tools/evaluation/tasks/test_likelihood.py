@@ -5,10 +5,10 @@ import random
 import pytest
 import torch
 
+from self_pruner.tools.evaluation.tasks.likelihood import LikelihoodError, likelihoods
+from self_pruner.tools.evaluation.tasks.packing import Question, pack
 from tests.tiny import FAMILY_NAMES
 from tests.tools.evaluation.populations import random_profile, tiny_elastic
-from tools.evaluation.tasks.likelihood import LikelihoodError, likelihoods
-from tools.evaluation.tasks.packing import Question, pack
 
 
 def questions(seed: int, count: int = 7, vocab: int = 512) -> list[list[Question]]:

@@ -5,7 +5,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tools.evaluation.tasks.packing import PADDING, Pack, Question, batch_of, batches, pack
+from self_pruner.tools.evaluation.tasks.packing import PADDING, Pack, Question, batch_of, batches, pack
 
 TOKENS = st.lists(st.integers(1, 3), min_size=1, max_size=6).map(tuple)
 QUESTIONS = st.lists(st.builds(Question, TOKENS, TOKENS), min_size=1, max_size=4)

@@ -7,12 +7,12 @@ import json
 import pytest
 import torch
 
-from memory.profile import Profile
-from tools.evaluation.tasks.harness import ElasticLM, run_task
-from tools.evaluation.tasks.suite import TaskSuite, silent
-from tools.models.bundled import bundled_text
-from tools.pruning.calibration import calibrate
-from tools.pruning.elastic import ElasticModel
+from self_pruner.memory.profile import Profile
+from self_pruner.tools.evaluation.tasks.harness import ElasticLM, run_task
+from self_pruner.tools.evaluation.tasks.suite import TaskSuite, silent
+from self_pruner.tools.models.bundled import bundled_text
+from self_pruner.tools.pruning.calibration import calibrate
+from self_pruner.tools.pruning.elastic import ElasticModel
 
 SCHOOL = [
     ("What do cows eat?", ["glass", "grass", "stones", "metal"], "B"),

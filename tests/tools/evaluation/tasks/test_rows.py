@@ -4,8 +4,8 @@ import json
 
 import pytest
 
+from self_pruner.tools.evaluation.tasks.rows import TASKS, TaskDataError, check_files, read_rows
 from tests.tools.evaluation.tasks.seven import rows_of, write_tasks
-from tools.evaluation.tasks.rows import TASKS, TaskDataError, check_files, read_rows
 
 
 def broken(task, *path, **changes):

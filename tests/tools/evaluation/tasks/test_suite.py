@@ -4,9 +4,9 @@ import socket
 
 import pytest
 
+from self_pruner.tools.evaluation.tasks.rows import TASKS, TaskDataError
+from self_pruner.tools.evaluation.tasks.suite import TaskSuite, silent
 from tests.tools.evaluation.tasks.seven import PASSAGE, rows_of, write_tasks
-from tools.evaluation.tasks.rows import TASKS, TaskDataError
-from tools.evaluation.tasks.suite import TaskSuite, silent
 
 ASKED = {  # (context, continuation) of every choice of the second row: the prompts that published figures rest on
     "boolq": [(f"{PASSAGE}\nQuestion: do glaciers move 1?\nAnswer:", answer) for answer in (" no", " yes")],

@@ -1,0 +1,1 @@
+"""What a run would cost, and what its brain would read first."""

@@ -1,0 +1,103 @@
+"""Runs from elsewhere: what one that this user did not make here would use of this machine, asked before it does.
+
+A run directory names programs, endpoints and files. Whoever made it here meant them; in one that somebody sent, or
+edited, they are the wishes of a stranger.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+
+from self_pruner.agent.brain.endpoint import KEY
+from self_pruner.agent.compare.comparison import PLAN, Comparison, is_comparison, is_sealed
+from self_pruner.agent.run_files.binding import check_settings
+from self_pruner.agent.run_files.run_directory import RunDirectory, RunDirectoryError
+from self_pruner.agent.run_files.seal import holds
+from self_pruner.agent.settings import Settings, make_settings
+from self_pruner.agent.view import View
+
+
+class ForeignRunError(RunDirectoryError):
+    """A run from elsewhere would use what nobody said that it may."""
+
+
+def consent(path: Path, yes: bool, view: View) -> None:
+    """Before a run or comparison goes on: where it is from elsewhere, say what it would use, and ask.
+
+    Args:
+        path: of the run or the comparison.
+        yes: it may, said beforehand.
+        view: where it is said.
+
+    Raises:
+        ForeignRunError: it may not, or there is nobody to ask.
+        BindingError: settings were edited on which figures depend.
+        RunDirectoryError: there is no run, or a file of it is damaged.
+    """
+    if is_comparison(path):
+        comparison = Comparison.open(path.resolve())
+        files = [path, path / PLAN]
+        own = is_sealed(path)
+        wishes = [run.settings for run in comparison.planned()]
+    else:
+        run = RunDirectory.open(path)
+        check_settings(run, None)  # with these edited it goes on for nobody
+        file = run.path / "settings.toml"
+        files = [path, file, *(one for one in (run.checkpoint, run.trace) if one.exists())]
+        own = holds(run.environment.get("seal"), run.id, file.read_text(encoding="utf-8"))
+        wishes = [make_settings(run.settings)]
+    if own and {file.stat().st_uid for file in files} == {os.geteuid()}:
+        return
+    wanted = list(dict.fromkeys(one for settings in wishes for one in uses(settings, path)))
+    if not wanted:
+        return
+    begun = f"{path} was made on another machine or by another user, or was edited since"
+    if yes:
+        _say(begun, wanted, view)
+    elif not sys.stdin.isatty():
+        raise ForeignRunError(f"{begun}; it would {', '.join(wanted)}: --yes says that it may")
+    else:
+        _say(begun, wanted, view)
+        try:
+            answer = input("May it? [y/N] ")
+        except EOFError:
+            answer = ""
+        if answer.strip().lower() not in ("y", "yes"):
+            raise ForeignRunError(f"{path} may not, so nothing was done")
+
+
+def uses(settings: Settings, folder: Path) -> list[str]:
+    """What a run with these settings would use of a machine outside of `folder`, in words, the worst first."""
+    found = []
+    if settings.vllm_python is not None:
+        found.append(f"run the program {settings.vllm_python}")
+    if settings.trust_remote_code:
+        found.append(f"run code that comes with the model {settings.model}")
+    if settings.brain_url is not None:
+        key = f" with the key in {KEY}" if KEY in os.environ else ""
+        found.append(f"send its prompts to {settings.brain_url}{key}")
+    written = (settings.memory_path, settings.cache)
+    texts = (settings.calibration, *settings.fitness_texts, *settings.reporting_texts)
+    read = (settings.model, settings.prompts, settings.task_data, settings.latency_table, *texts)
+    found += [f"write to {path}" for path in _outside(written, folder)]
+    found += [f"read {path}" for path in _outside((one for one in read if _is_path(one)), folder)]
+    return found
+
+
+def _outside(paths: Iterable[Path | str | None], folder: Path) -> list[Path]:
+    known = [Path(path).expanduser() for path in paths if path is not None]
+    return [path for path in dict.fromkeys(known) if not path.resolve().is_relative_to(folder.resolve())]
+
+
+def _is_path(text: Path | str | None) -> bool:
+    """Whether a setting names a file or folder; models and texts may also be named by what they are called."""
+    return isinstance(text, Path) or (text is not None and Path(text).expanduser().exists())
+
+
+def _say(begun: str, wanted: list[str], view: View) -> None:
+    view.line(f"{begun}. It would", "yellow")
+    for one in wanted:
+        view.line(f"  {one}", "yellow")

@@ -1,0 +1,1 @@
+"""What a run is made from: model, texts, devices, latency table, brain."""

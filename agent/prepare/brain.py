@@ -1,0 +1,128 @@
+"""Which brain a run has: the target model here, the same behind an endpoint or in a vLLM of its own, or a control."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from langchain_core.language_models import BaseChatModel
+from langchain_core.messages import HumanMessage, SystemMessage
+from pydantic import SecretStr
+
+from self_pruner.agent.arms import ARMS
+from self_pruner.agent.brain.chat import TargetBrain
+from self_pruner.agent.brain.endpoint import KEY, Endpoint, checked_url, obeys_schemas, served_model
+from self_pruner.agent.brain.page import context_length
+from self_pruner.agent.brain.remote import EndpointBrain
+from self_pruner.agent.brain.scripted import FirstBrain, UniformBrain
+from self_pruner.agent.prepare.workbench import Prepared
+from self_pruner.agent.settings import Settings
+from self_pruner.agent.view import View
+from self_pruner.prompts.templates import Messages
+from self_pruner.tools.engines.server import served
+from self_pruner.tools.engines.vllm import vllm_python
+from self_pruner.tools.models.source import fetched, resolve
+
+LONGEST = 8192  # tokens of context that a vLLM of our own is given, at most: prompts are shorter
+SERVER_LOG = "vllm.log"
+
+
+def check_brain(settings: Settings, view: View) -> None:
+    """Find out before anything expensive whether the brain can be asked.
+
+    Raises:
+        SelfPrunerError: it can't; one sentence says why and what would help.
+    """
+    if settings.brain != "vllm" or not ARMS[settings.arm].asks_brain:
+        return
+    if settings.brain_url is None:
+        vllm_python(settings.vllm_python)
+        return
+    endpoint = endpoint_of(settings)
+    model = served_model(endpoint, settings.brain_model)
+    if not obeys_schemas(endpoint, model.name):
+        view.warn(
+            f"{endpoint.url} takes schemas but does not keep to them: replies that are not legal are counted, and the "
+            "tool stands in after several in a row"
+        )
+
+
+def endpoint_of(settings: Settings, url: str | None = None) -> Endpoint:
+    """The endpoint that the settings name, or the one at `url`, with the key that the environment holds."""
+    key = os.environ.get(KEY, "").strip() if url is None else ""
+    address = checked_url(url or settings.brain_url or "")
+    return Endpoint(address, SecretStr(key) if key else None, settings.brain_seconds)
+
+
+@contextmanager
+def brain_of(prepared: Prepared, settings: Settings, folder: Path, view: View) -> Iterator[BaseChatModel]:
+    """The brain that the settings name, for as long as a search takes; `folder` is the run's.
+
+    Raises:
+        SelfPrunerError: vLLM does not start, or the endpoint cannot be asked.
+    """
+    if settings.brain == "uniform":
+        yield UniformBrain(seed=settings.seed)
+    elif settings.brain == "first":
+        yield FirstBrain(seed=settings.seed)
+    elif settings.brain == "self" or not ARMS[settings.arm].asks_brain:
+        yield TargetBrain(
+            model=prepared.loaded.model,
+            tokenizer=prepared.loaded.tokenizer,
+            temperature=settings.temperature,
+            top_p=settings.top_p,
+            thought_tokens=settings.thought_tokens,
+            max_call_tokens=settings.call_tokens,
+            time_limit=settings.brain_seconds,
+            seed=settings.seed,
+        )
+    elif settings.brain_url is not None:
+        yield _behind(endpoint_of(settings), prepared, settings)
+    else:
+        model = prepared.loaded.model
+        source = resolve(settings.model, settings.revision)
+        weights = sum(parameter.nbytes for parameter in model.parameters())
+        view.warn(f"vLLM holds the dense weights a second time, {weights / 1e6:,.0f} MB")
+        with view.phase("Starting vLLM"):
+            server = served(
+                vllm_python(settings.vllm_python),
+                str(fetched(source, trust_remote_code=settings.trust_remote_code, cache=settings.cache)),
+                folder / SERVER_LOG,
+                dtype=str(model.dtype).removeprefix("torch."),
+                max_model_len=min(context_length(model.config) or LONGEST, LONGEST),
+            )
+            url = server.__enter__()
+        try:
+            yield _behind(endpoint_of(settings, url), prepared, settings)
+        finally:
+            server.__exit__(None, None, None)
+
+
+def _behind(endpoint: Endpoint, prepared: Prepared, settings: Settings) -> EndpointBrain:
+    return EndpointBrain(
+        endpoint=endpoint,
+        served=served_model(endpoint, settings.brain_model),
+        tokenizer=prepared.loaded.tokenizer,
+        temperature=settings.temperature,
+        top_p=settings.top_p,
+        thought_tokens=settings.thought_tokens,
+        max_call_tokens=settings.call_tokens,
+        seed=settings.seed,
+    )
+
+
+def counter_of(brain: BaseChatModel) -> Callable[[Messages], int]:
+    """How the tokens of a prompt are counted for `brain`; controls read nothing."""
+
+    def count(messages: Messages) -> int:
+        return brain.get_num_tokens_from_messages([SystemMessage(messages.system), HumanMessage(messages.turn)])
+
+    return count if isinstance(brain, TargetBrain | EndpointBrain) else lambda messages: 0
+
+
+def room_of(brain: BaseChatModel, context: int) -> int:
+    """Tokens that a prompt may have for `brain`, where the target model's context is `context`."""
+    limit = brain.prompt_limit if isinstance(brain, TargetBrain | EndpointBrain) else None
+    return context if limit is None else limit

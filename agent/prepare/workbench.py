@@ -1,0 +1,303 @@
+"""From settings to a workbench: model, text, calibration, elastic model, dense targets, probes, memory.
+
+Everything that is expensive is kept: what follows from model and text alone in the cache, named by a digest of all that
+it depends on; measurements in the memory. So a run that is resumed, or another run of the same model, is ready at once.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any, TypeVar
+
+import torch
+from safetensors import SafetensorError
+from torch import Tensor
+from transformers import PreTrainedModel
+
+from self_pruner.agent.brain.chat_template import unusable
+from self_pruner.agent.prepare.devices import device_name, device_of, dtype_of, free_memory
+from self_pruner.agent.prepare.latency_timer import engine_name, timing
+from self_pruner.agent.prepare.texts import read_tasks, read_texts, reporting_key, slope_text
+from self_pruner.agent.run_files.conditions import Conditions, conditions_of
+from self_pruner.agent.run_files.run_memory import memory_of
+from self_pruner.agent.settings import Settings, SettingsError, text_label
+from self_pruner.agent.view import View
+from self_pruner.tools.evaluation.targets import DenseTargets, TargetsError
+from self_pruner.tools.evaluation.walk import PopulationWalk
+from self_pruner.tools.export.serving import Units, expressible_heads, units_for
+from self_pruner.tools.latency.table import LatencyTableError, read_table
+from self_pruner.tools.latency.time_budget import NANOSECONDS, JointBudget, LatencyBudget, TimedSpace
+from self_pruner.tools.models.bundled import cache_dir
+from self_pruner.tools.models.families import geometry, space_of
+from self_pruner.tools.models.outline import ModelOutline
+from self_pruner.tools.models.source import LoadedModel, load, resolve
+from self_pruner.tools.profiles.budget import Budget, parse_params
+from self_pruner.tools.profiles.space import Space
+from self_pruner.tools.profiles.uniform_budget import UniformBudget
+from self_pruner.tools.pruning.calibration import FORMAT as CALIBRATION_FORMAT
+from self_pruner.tools.pruning.calibration import Calibration, CalibrationFileError, calibrate
+from self_pruner.tools.pruning.elastic import ElasticModel
+from self_pruner.tools.workbench import FITNESS, Workbench
+
+FORMAT = 1  # part of every digest: raised when what is kept changes its meaning
+PREFIX_MEMORY = 1 << 29  # bytes of hidden states that a search keeps for its next generation
+Kept = TypeVar("Kept", Calibration, DenseTargets)
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A workbench and what it was made from."""
+
+    bench: Workbench
+    loaded: LoadedModel
+    texts: dict[str, str]  # digests of the texts, by what they are for
+    calibration: Tensor  # token ids of the calibration text, [sequences, length]
+    conditions: Conditions
+
+
+def refit_memory(device: str) -> int:
+    """Bytes that remembered refits may take: half of what the loaded model leaves of a GPU, else 1 GiB."""
+    return torch.cuda.mem_get_info(device)[0] // 2 if device.startswith("cuda") else 1 << 30
+
+
+def check_room(loaded: LoadedModel | ModelOutline, cache: Path) -> None:
+    """Refuse a calibration whose Gram matrices have no room, before it is begun.
+
+    Raises:
+        SettingsError: says how much memory or disk is needed and how much there is.
+    """
+    shape = geometry(loaded.model.config)
+    width = shape.n_groups * shape.group_width
+    needed = 4 * shape.n_layers * (width**2 + shape.intermediate**2)
+    memory = free_memory("cpu")
+    disk = next(folder for folder in (cache, *cache.resolve().parents) if folder.is_dir())
+    for what, free in (("memory", memory), (f"disk in {cache}", shutil.disk_usage(disk).free)):
+        if needed > free:
+            raise SettingsError(
+                f"the calibration of {loaded.name} needs {needed / 1e9:.1f} GB of {what} for its Gram matrices, and "
+                f"{free / 1e9:.1f} GB are free"
+            )
+
+
+def units_of(settings: Settings, config: Any) -> Units:
+    """The units that what will serve the result asks for."""
+    return units_for(
+        settings.target,
+        config,
+        mlp_unit=settings.mlp_unit,
+        tensor_parallel=settings.tensor_parallel,
+        bias=settings.compensation == "bias",
+    )
+
+
+def budget_for(settings: Settings, model: PreTrainedModel) -> Budget:
+    """The budget that the settings ask for, in units of `model`, which may be one without weights.
+
+    Raises:
+        SelfPrunerError: what no profile reaches, or what the format asked for cannot express.
+    """
+    return budget_of(settings, space_for(settings, model), model.config)
+
+
+def space_for(settings: Settings, model: PreTrainedModel) -> Space:
+    """The profiles that the settings allow of `model`, which may be one without weights."""
+    units = units_of(settings, model.config)
+    return space_of(model, units.mlp, settings.compensation == "bias", units.attention)
+
+
+def budget_of(settings: Settings, space: Space, config: Any) -> Budget:
+    """The budget that the settings ask for in `space`; `config` is the dense model's."""
+    if settings.in_time:
+        return budget_in_time(settings, space)
+    if settings.params is not None:
+        budget = Budget.from_params(space, parse_params(settings.params))
+    else:
+        budget = Budget.from_sparsity(space, 0.2 if settings.sparsity is None else settings.sparsity)
+    if settings.target != "uniform":
+        return budget
+    heads = expressible_heads(settings.target, config)
+    units = frozenset(count // space.attention_unit for count in heads if count % space.attention_unit == 0)
+    return UniformBudget(space, budget.target_params, units)
+
+
+def budget_in_time(settings: Settings, space: Space) -> Budget:
+    """The budget of a speed-up or of milliseconds, by the latency table that the settings name; with parameters, both.
+
+    Raises:
+        SelfPrunerError: no table, one of another model, or a target that no profile reaches.
+    """
+    if settings.latency_table is None:
+        raise SettingsError("--speedup and --latency-ms need a latency table: python main.py latency-table measures it")
+    table = read_table(settings.latency_table)
+    if reason := table.timed.refuses(space):
+        raise LatencyTableError(f"the latency table {settings.latency_table} does not fit: {reason}")
+    dense = table.dense.request(table.decode)
+    milliseconds = settings.latency_ms or dense / (settings.speedup or 1.0)
+    if settings.sparsity is None and settings.params is None:
+        return LatencyBudget.of(space, table, milliseconds)
+    plain = budget_of(settings.without_time(), space, None)
+    return JointBudget(space, plain.target_params, TimedSpace(space, table), round(NANOSECONDS * milliseconds))
+
+
+def prepare(
+    settings: Settings,
+    run: str,
+    view: View,
+    records: Path | None = None,
+    bind: Callable[[Conditions], None] | None = None,
+) -> Prepared:
+    """Make the workbench of the run named `run`.
+
+    Args:
+        settings: those of the run.
+        run: by which the memory knows it.
+        view: where progress is shown.
+        records: its own file, where it has a run directory.
+        bind: told what figures depend on before anything is measured, and refuses what it must.
+    """
+    device = device_of(settings)
+    dtype = dtype_of(settings, device)
+    cache = settings.cache or cache_dir()
+    source = resolve(settings.model, settings.revision)
+    with view.phase(f"Loading {source.name}", unit="bytes") as progress:
+        loaded = load(
+            source,
+            device=device,
+            dtype=dtype,
+            trust_remote_code=settings.trust_remote_code,
+            cache=cache,
+            progress=progress,
+        )
+    if reason := unusable(loaded.tokenizer):
+        view.warn(f"the chat template of {loaded.name} cannot be used ({reason}): prompts are plain text")
+    budget_for(settings, loaded.model)  # checked before anything expensive is done
+    texts, digests = read_texts(settings, loaded, device, view)
+    tokens = {name: digest(ids) for name, ids in texts.items()}
+    conditions = conditions_of(loaded, device, dtype, tokens, settings.memory_path)
+    if bind is not None:
+        bind(conditions)
+    check_room(loaded, cache)
+    key = {"format": FORMAT, "model": loaded.fingerprint, "dtype": dtype, "text": digest(texts["calibration"])}
+    with view.phase("Calibration") as progress:
+        calibration = keep(
+            cache / "calibration" / f"{named({**key, 'file': CALIBRATION_FORMAT})}.safetensors",
+            Calibration,
+            lambda: calibrate(loaded.model, texts["calibration"], batch=2 if device == "cpu" else 8, progress=progress),
+            view,
+        )
+    with view.phase("Elastic model"):
+        units = units_of(settings, loaded.model.config)
+        elastic = ElasticModel(
+            loaded.model,
+            calibration,
+            importance=settings.importance,
+            compensation=settings.compensation,
+            mlp_unit=units.mlp,
+            attention_unit=units.attention,
+            refit_memory=refit_memory(device),
+        )
+        budget = budget_of(settings, elastic.space, loaded.model.config)
+    reporting = {name: f"reporting {digests[reporting_key(name)]}" for name in settings.reporting_texts}
+    walks = {FITNESS: make_walk(elastic, texts["fitness"], cache, key, PREFIX_MEMORY, view)}
+    for name, text in reporting.items():  # nothing comes back to reporting text, so none of its states are kept
+        walks[text] = make_walk(elastic, texts[reporting_key(name)], cache, key, 0, view)
+    context = {
+        **key,
+        "importance": settings.importance,
+        "compensation": settings.compensation,
+        "mlp_unit": elastic.space.mlp_unit,
+        **({"attention_unit": units.attention} if units.attention > 1 else {}),
+        "fitness": digests["fitness"],  # of the whole text: how much of it is measured is up to each run
+        "length": settings.sequence_length,
+    }
+    description = {"model": loaded.name, **context}
+    memory = memory_of(settings.memory_path, run, records, named(context), description, view)
+    elsewhere = settings.engine != "torch"  # latencies are timed by another engine than this process
+    bench = Workbench(
+        elastic=elastic,
+        budget=budget,
+        walks=walks,
+        memory=memory,
+        reporting={text_label(name): text for name, text in reporting.items()},
+        run=run,
+        **measuring(settings),
+        **slope_text(settings, len(texts["fitness"])),
+        device_name=device_name(device),
+        engine=engine_name(settings) if elsewhere else "",
+        timing=partial(timing, settings, loaded.model.config, elastic.space) if elsewhere else None,
+        tasks=read_tasks(settings, loaded.tokenizer, view),
+    )
+    for sentence in elastic.warnings:
+        view.warn(sentence)
+    if settings.fitness_tokens > settings.ranking_tokens and not bench.slope_start:
+        view.warn(
+            "the fitness text is too short for slopes on tokens of their own: they are measured on the ranked ones"
+        )
+    return Prepared(bench, loaded, digests, texts["calibration"], conditions)
+
+
+def measuring(settings: Settings) -> dict[str, Any]:
+    """The fields of a workbench that are settings: how much is measured and what is drawn."""
+    return {
+        "seed": settings.seed,
+        "sequence_length": settings.sequence_length,
+        "fidelity": settings.fidelity,
+        "mutation_step": settings.mutation_step,
+        "probe_tokens": settings.probe_tokens,
+        "latency": {
+            "prompt_tokens": settings.latency_prompt,
+            "decode_tokens": settings.latency_decode,
+            "repeats": settings.latency_repeats,
+            "batch": settings.latency_batch,
+        },
+    }
+
+
+def make_walk(
+    elastic: ElasticModel, ids: Tensor, cache: Path, key: dict[str, Any], prefix_memory: int, view: View
+) -> PopulationWalk:
+    """The walk over one text, with the dense targets from the cache or made now; `key` names the model."""
+    key = {**key, "text": digest(ids)}
+    with view.phase("Dense targets") as progress:
+        targets = keep(
+            cache / "targets" / f"{named(key)}.safetensors",
+            DenseTargets,
+            lambda: DenseTargets.build(elastic, elastic.store, ids, progress=progress),
+            view,
+        )
+    return PopulationWalk(elastic, elastic.store, targets, ids, prefix_memory=prefix_memory)
+
+
+def keep(path: Path, kind: type[Kept], make: Callable[[], Kept], view: View) -> Kept:
+    """What the cache holds at `path`, or what `make` makes, kept there for the next time.
+
+    A damaged file is made anew, and a cache that can't be written costs only time; both are said.
+    """
+    if path.exists():
+        try:
+            return kind.load(path)
+        except (CalibrationFileError, TargetsError) as error:
+            view.warn(f"{error}; it is made anew")
+    made = make()
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        made.save(path)
+    except (OSError, SafetensorError) as error:
+        view.warn(f"cannot keep {path.name} in {path.parent} for the next run: {error}")
+    return made
+
+
+def digest(ids: Tensor) -> str:
+    """A digest of token ids and their shape."""
+    return hashlib.sha256(str(tuple(ids.shape)).encode() + ids.cpu().numpy().tobytes()).hexdigest()[:16]
+
+
+def named(key: dict[str, Any]) -> str:
+    """A file name that stands for everything in `key`."""
+    return hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:24]

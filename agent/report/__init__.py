@@ -1,0 +1,1 @@
+"""What people read: the page, the live screen, the trace."""

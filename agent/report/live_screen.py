@@ -1,0 +1,169 @@
+"""The search as it goes on: what is spent and what is left, what is best, what the brain thought last.
+
+It is fed with the records of the trace and knows nothing else, so what is on the screen is also in the file. The time
+left follows from the pace so far and is taken anew once a generation, for within one it would jump: candidates are
+counted when their first stage is measured, and the time goes into all of them.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+
+from rich.console import Group
+from rich.live import Live
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+from rich.text import Text
+
+from self_pruner.agent.run_files.trace import Act, Judge, Think, TraceRecord
+from self_pruner.agent.search.state import cost
+from self_pruner.agent.search.step_size import spent_share
+from self_pruner.agent.settings import Settings
+from self_pruner.agent.view import View
+from self_pruner.memory.records import Fitness
+from self_pruner.tools.text.printable import printable
+
+WIDTH = 100  # characters of a thought or a call that are shown
+
+
+class SearchScreen:
+    """Shows the records of a search as they are written."""
+
+    def __init__(self, view: View, settings: Settings, uniform: Callable[[], Fitness | None]) -> None:
+        """Show on `view`; `uniform` looks up the scores of the uniform profile at the last fidelity."""
+        self.view = view
+        self.settings = settings
+        self.uniform = uniform
+        self.thought = self.call = ""
+        self.judge: Judge | None = None
+        self.first: Judge | None = None  # where this session began
+        self.ends: float | None = None  # minutes of search at which it will end, by the pace of whole generations
+        self.fallbacks = self.failures = 0
+        self.done = self.total = 0
+        self._live: Live | None = None
+
+    @contextmanager
+    def shown(self) -> Iterator[None]:
+        """Keep the screen live inside the block, where there is a terminal."""
+        if not self.view.console.is_terminal:
+            yield
+            return
+        with Live(console=self.view.console, get_renderable=self.render, refresh_per_second=4, transient=True) as live:
+            self._live = live
+            yield
+        self._live = None
+
+    def progress(self, done: int, total: int) -> None:
+        """How far the evaluation in hand is."""
+        self.done, self.total = done, total
+
+    def see(self, record: TraceRecord) -> None:
+        """Take in one record of the trace."""
+        if isinstance(record, Think):
+            self._think(record)
+        elif isinstance(record, Act):
+            self._act(record)
+        else:
+            ended = self.judge is not None and record.generation > self.judge.generation
+            self.judge, self.first = record, self.first or record
+            self.done = self.total = 0
+            if ended:
+                left = minutes_left(self.settings, self.first.spent, record.spent)
+                self.ends = None if left is None else record.spent.get("minutes", 0.0) + left
+                self._generation(record)
+
+    def _think(self, record: Think) -> None:
+        if record.fallback:
+            self.fallbacks += 1
+            self.view.line(f"step {record.step}: the tool's random operator stands in for the brain", "yellow")
+        if record.error:
+            self.failures += 1
+            self.view.line(f"step {record.step}: the brain failed: {record.error}"[:300], "yellow")
+        if record.replies:
+            reply = record.replies[0]
+            self.thought = reply.thought or "(none)"
+            self.call = json.dumps(reply.call)
+
+    def _act(self, record: Act) -> None:
+        if record.error:
+            self.view.line(f"step {record.step}: {record.tool}: {record.error}", "yellow")
+
+    def _generation(self, judge: Judge) -> None:
+        """One line for a generation that ended, in a terminal and elsewhere."""
+        thought = f' | "{self.thought[:WIDTH]}"' if self.thought else ""
+        self.view.line(f"generation {judge.generation - 1}: {self.spent()}. {self.best()}{thought}")
+
+    def render(self) -> Group:
+        """The screen as rich renderables."""
+        table = Table.grid(padding=(0, 1))
+        table.add_row(
+            "Search",
+            ProgressBar(total=1.0, completed=self.share(), width=30),
+            Text(f"{self.spent()}, generation {self.judge.generation if self.judge else 0}"),
+        )
+        if self.total:
+            table.add_row("Measuring", ProgressBar(total=self.total, completed=self.done, width=30), Text(""))
+        told = (self.best(), f"Thought: {self.thought[:WIDTH]}", f"Call: {self.call[:WIDTH]}")
+        lines = [Text(printable(line)) for line in told]
+        if self.failures or self.fallbacks:
+            lines.append(Text(f"Brain: {self.failures} failed turns, {self.fallbacks} stood in for", style="yellow"))
+        return Group(table, *lines)
+
+    @property
+    def counted(self) -> bool:
+        """Whether the number of evaluations limits the run, and not its tokens or minutes long before."""
+        limits = self.settings
+        return limits.tokens is None or limits.evaluations * limits.fidelity[0] <= 10 * limits.tokens
+
+    def share(self) -> float:
+        """How much of the nearest limit is spent: 0 to 1."""
+        spent = self.judge.spent if self.judge else {}
+        return spent_share(self.settings, spent, spent.get("minutes", 0.0))
+
+    def spent(self) -> str:
+        """What is spent, beside the limits that there are, and what is left."""
+        spent = self.judge.spent if self.judge else {}
+        limits = self.settings
+        minutes = spent.get("minutes", 0.0)
+        tokens = f"{cost(spent):,.0f}" + (f" of {limits.tokens:,}" if limits.tokens else "")
+        time = f"{minutes:.1f}" + (f" of {limits.minutes:g}" if limits.minutes else "")
+        made = f"{spent.get('evaluations', 0):.0f}" + (f" of {limits.evaluations}" if self.counted else "")
+        told = f"{made} evaluated, {tokens} tokens, {time} min"
+        if self.judge and self.judge.stop:
+            return told
+        return told if self.ends is None else f"{told}, {about(max(0.0, self.ends - minutes))} left"
+
+    def best(self) -> str:
+        """The best candidate beside the uniform profile."""
+        if self.judge is None or self.judge.fitness is None:
+            return "Best: none yet"
+        best = f"Best: {self.judge.best}, fitness {self.judge.fitness:.4f} (dense 0)"
+        uniform = self.uniform()
+        if uniform is None or not uniform.kl:
+            return best
+        return f"{best}; uniform {uniform.kl:.4f} ({100 * (self.judge.fitness / uniform.kl - 1):+.1f}%)"
+
+
+def minutes_left(limits: Settings, first: Mapping[str, float], now: Mapping[str, float]) -> float | None:
+    """Minutes until the first of the limits is reached at the pace between two moments; None where there is no pace.
+
+    Patience may end a search earlier.
+    """
+    minutes = now.get("minutes", 0.0) - first.get("minutes", 0.0)
+    ends = [] if limits.minutes is None else [limits.minutes - now.get("minutes", 0.0)]
+    for limit, before, after in (
+        (limits.evaluations, first.get("evaluations", 0.0), now.get("evaluations", 0.0)),
+        (limits.tokens, cost(first), cost(now)),
+    ):
+        if limit is not None and after > before:
+            ends.append(minutes * (limit - after) / (after - before))
+    return max(0.0, min(ends)) if ends else None
+
+
+def about(minutes: float) -> str:
+    """A number of minutes as roughly as it is known: no digit that will not last."""
+    if minutes < 0.75:
+        return "less than a minute"
+    return f"about {minutes:.0f} min" if minutes < 90 else f"about {minutes / 60:.1f} h"

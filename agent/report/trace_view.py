@@ -1,0 +1,122 @@
+"""The trace on the screen: a line a step, or one step in full with its prompt, replies, calls and answers."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from self_pruner.agent.run_files.answers import is_answer
+from self_pruner.agent.run_files.trace import Act, Step, TraceError, TraceRecords, by_step, read_trace
+from self_pruner.agent.view import View
+
+SHORT = 110  # characters of a line in the overview
+
+
+def show_steps(path: Path, view: View) -> None:
+    """One line a step: who did what, and what came of it."""
+    steps = by_step(_read(path, view))
+    if not steps:
+        view.line("There is no step in the trace.")
+    for step in steps.values():
+        view.line(f"{step.number:4d}  {overview(step)}"[:SHORT])
+
+
+def show_step(path: Path, number: int, view: View) -> None:
+    """Everything about one step.
+
+    Raises:
+        TraceError: there is no such step; the sentence names the steps there are.
+    """
+    steps = by_step(_read(path, view))
+    if number not in steps:
+        there = f"steps {min(steps)} to {max(steps)}" if steps else "no steps"
+        raise TraceError(f"there is no step {number}; the trace has {there}")
+    step = steps[number]
+    if step.think is not None:
+        think = step.think
+        view.line(
+            f"step {number}, generation {think.generation}: {think.input_tokens} tokens read ({think.cached_tokens} of "
+            f"them cached), {think.output_tokens} written ({think.forced_tokens} forced) in {think.decode_steps} "
+            f"decode steps, {think.seconds:.1f} s",
+            "bold",
+        )
+        if think.error:
+            view.line(f"failed: {think.error}", "yellow")
+        if think.fallback:
+            view.line("the tool's random operator stood in for the brain", "yellow")
+        _block("prompt", think.prompt, view)
+        for index, reply in enumerate(think.replies):
+            _block(f"reply {index}", reply.raw, view)
+    for act in step.acts:
+        _block(f"call {act.call}: {act.tool} ({act.seconds:.1f} s, {act.tokens} tokens)", _json(act.arguments), view)
+        if act.error:
+            view.line(f"error: {act.error}", "yellow")
+        else:
+            _block("answer", _json(act.result), view)
+    if step.judge is not None:
+        judge = step.judge
+        spent = ", ".join(f"{name} {value:g}" for name, value in judge.spent.items())
+        view.line(f"judge: {spent}; best {judge.best} {judge.fitness}; {judge.stop or 'goes on'}", "bold")
+
+
+def _read(path: Path, view: View) -> TraceRecords:
+    records = read_trace(path)
+    for sentence in records.gaps():
+        view.warn(sentence)
+    return records
+
+
+def overview(step: Step) -> str:
+    """What one step did, in a line."""
+    parts = []
+    if step.think is not None and step.think.fallback:
+        parts.append("(stand-in)")
+    if step.think is not None and step.think.error:
+        parts.append(f"failed: {step.think.error}")
+    if step.acts:
+        tool = step.acts[0].tool
+        parts.append(tool if len(step.acts) == 1 else f"{tool} x{len(step.acts)}")
+        parts.append(_came_of(step.acts))
+    if step.judge is not None and step.judge.stop:
+        parts.append(f"end: {step.judge.stop}")
+    if step.think is not None and step.think.replies and step.think.replies[0].thought:
+        parts.append(f'"{step.think.replies[0].thought}"')
+    return "  ".join(part for part in parts if part)
+
+
+def _came_of(acts: list[Act]) -> str:
+    if any(act.error is None and not is_answer(act) for act in acts):
+        return "with an answer that cannot be read"
+    results: list[dict[str, Any]] = [act.result for act in acts if isinstance(act.result, dict)]
+    if acts[0].tool == "prune_model":
+        rows = [row for result in results for row in result["candidates"]]
+        new = [row["id"] for row in rows if not row["known"]]
+        return f"made {' '.join(new) or 'nothing new'}"
+    if not results:
+        return "; ".join(act.error or "" for act in acts)
+    result = results[0]
+    if acts[0].tool == "evaluate":
+        scored = [row for row in result["results"] if row["status"] == "ok"]
+        count = len(result["results"])
+        what = f"{count} candidate{'' if count == 1 else 's'}"
+        if result["fidelity"] == "tasks":
+            best = max(scored, key=lambda row: row["mean_accuracy"], default=None)
+            lead = f", best {best['id']} {100 * best['mean_accuracy']:.1f}%" if best else ""
+            return f"{what} on the zero-shot tasks{lead}"
+        best = min(scored, key=lambda row: row["fitness"], default=None)
+        lead = f", best {best['id']} {best['fitness']:.4f}" if best else ""
+        slopes = " and slopes" if acts[0].arguments.get("slopes") else ""
+        return f"{what} on {result['fidelity']} tokens{slopes}{lead}"
+    if acts[0].tool == "record_population":
+        return f"generation {result['generation']}: {' '.join(result['survivors'])}"
+    return " ".join(f"{name} {value}" for name, value in result.items() if name in ("id", "speedup"))
+
+
+def _block(title: str, text: str, view: View) -> None:
+    view.line(f"--- {title}", "bold")
+    view.line(text)
+
+
+def _json(value: Any) -> str:
+    return json.dumps(value, indent=None, ensure_ascii=False)

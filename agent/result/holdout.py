@@ -1,0 +1,51 @@
+"""Fitness on tokens of the fitness text that the search never saw: what final choices are made by.
+
+A search fits the tokens it sees, so its own figures flatter its best candidates.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+
+from self_pruner.agent.search.turn_facts import eligible
+from self_pruner.agent.settings import Settings
+from self_pruner.memory.profile import Profile
+from self_pruner.memory.records import Candidate
+from self_pruner.tools.evaluate import measure
+from self_pruner.tools.evaluation.fitness import mean
+from self_pruner.tools.workbench import FITNESS, Progress, Workbench
+
+FINISH_STEP = -2  # measurements made after the last turn
+
+
+def compare_unseen(bench: Workbench, settings: Settings, progress: Progress | None = None) -> dict[str, float]:
+    """Fitness of the best few candidates and the closed forms on tokens that the search never saw, by id."""
+    rows = {row.id: row for row in bench.memory.recall(Candidate, run=bench.run)}
+    ranked = eligible(bench, list(rows))
+    few = ranked[: settings.final_candidates]
+    few += [name for name in ranked[settings.final_candidates :] if rows[name].proposed_by == "seed"]
+    fitness = unseen_fitness(bench, settings, [rows[name].profile for name in few], progress)
+    return {name: fitness[rows[name].profile] for name in few if rows[name].profile in fitness}
+
+
+def best_unseen(unseen: Mapping[str, float]) -> str | None:
+    """Whom a run ends with: the id of the least KL on unseen tokens, of equals the first by name; None of nobody."""
+    return min(unseen, key=lambda name: (unseen[name], name), default=None)
+
+
+def unseen_fitness(
+    bench: Workbench, settings: Settings, profiles: Sequence[Profile], progress: Progress | None = None
+) -> dict[Profile, float]:
+    """Mean KL of `profiles` in nats a token on the unseen tokens, without those that could not be measured."""
+    first = settings.sequences(settings.fidelity[-1])
+    sequences = range(first, first + settings.sequences(settings.final_tokens))
+    measure(replace(bench, progress=progress), profiles, sequences, FINISH_STEP)
+    fitness = {}
+    for profile in profiles:
+        scores = bench.scores(profile, FITNESS)
+        known = [scores[index].kl for index in sequences if index in scores]
+        values = [value for value in known if value is not None]
+        if len(values) == len(sequences):
+            fitness[profile] = mean(values)
+    return fitness

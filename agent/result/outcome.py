@@ -1,0 +1,295 @@
+"""What a run found, in figures: written to `result.json`, shown at the end, in the report and on the model card."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any, Final, Literal, get_args
+
+from pydantic import BaseModel, ConfigDict
+
+from self_pruner.agent.prepare.time_budget import SpeedFacts
+from self_pruner.agent.result.task_table import TaskTable
+from self_pruner.agent.run_files.answers import is_answer
+from self_pruner.agent.run_files.trace import Act, Think, TraceRecord
+from self_pruner.memory.profile import PARTS, Profile
+from self_pruner.memory.records import Candidate, Generation, Proposer
+from self_pruner.tools.evaluation.fitness import mean, perplexity
+from self_pruner.tools.profiles.selection import Paired, paired
+from self_pruner.tools.workbench import Workbench
+
+SIGNIFICANT = 0.05
+FOUND: Final = "found"  # names of rows of the final table
+RECALIBRATED: Final = "found, recalibrated"
+PROPOSERS = get_args(Proposer)
+
+
+class Row(BaseModel):
+    """One model of the final table."""
+
+    model_config = ConfigDict(frozen=True)
+
+    name: str  # dense, uniform, closed form, found; found, recalibrated
+    params: int
+    kl: float | None = None  # nats a token on the reporting text; 0 for the dense model by definition
+    perplexity: float | None = None
+    prefill_ms: float | None = None
+    decode_ms: float | None = None
+    tokens_per_second: float | None = None
+    speedup: float | None = None
+
+
+class TextRow(BaseModel):
+    """One model on one reporting text."""
+
+    model_config = ConfigDict(frozen=True)
+
+    text: str  # as the user named it
+    name: str  # as in the final table
+    kl: float | None
+    perplexity: float | None
+
+
+class Difference(BaseModel):
+    """Found less another one on the reporting text, sequence by sequence; below zero found is better."""
+
+    model_config = ConfigDict(frozen=True)
+
+    against: str
+    mean: float
+    standard_error: float | None
+    sequences: int
+
+
+class Yield(BaseModel):
+    """What the candidates of one proposer came to, by operator."""
+
+    model_config = ConfigDict(frozen=True)
+
+    proposed_by: str
+    operator: str = ""
+    made: int  # distinct candidates, whether measured or not
+    compared: int  # measured beside all their parents
+    improved: int  # of those, better than the better parent on the first fidelity
+    survived: int = 0  # of those made, among the survivors of their generation
+
+
+class Recalibration(BaseModel):
+    """The found profile with the refits of the search and recalibrated, on unseen tokens of the fitness text."""
+
+    model_config = ConfigDict(frozen=True)
+
+    searched: float | None  # KL in nats a token; None where it could not be measured
+    recalibrated: float | None
+    failure: str | None = None  # why there is no recalibrated one
+
+    @property
+    def better(self) -> bool:
+        """Whether the recalibrated weights are the result."""
+        return self.recalibrated is not None and (self.searched is None or self.recalibrated < self.searched)
+
+
+class Outcome(BaseModel):
+    """The result of a run."""
+
+    model_config = ConfigDict(frozen=True)
+
+    candidate: str
+    attention: list[int]
+    mlp: list[int]
+    dense: dict[str, int]  # units of a dense layer, by part
+    sparsity: float
+    stop: str
+    rows: list[Row]
+    differences: list[Difference]
+    unseen: dict[str, float]  # fitness on unseen tokens of the candidates compared at the end, by id
+    measured_on: str
+    latency_setting: str | None
+    spent: dict[str, float]
+    yields: list[Yield]
+    warnings: list[str]
+    texts: list[TextRow] = []  # every row of the final table on every reporting text
+    recalibration: Recalibration | None = None  # where it was asked for
+    tasks: TaskTable | None = None  # where they were measured
+    speed: SpeedFacts | None = None  # with a budget in time
+    verified: float | None = None  # largest difference of a logit between the exported folder and the elastic model
+
+    def row(self, name: str) -> Row:
+        """The row of that name."""
+        return next(row for row in self.rows if row.name == name)
+
+    @property
+    def result(self) -> Literal["found", "found, recalibrated"]:
+        """Name of the row that is the result: what is exported."""
+        return RECALIBRATED if self.recalibration is not None and self.recalibration.better else FOUND
+
+    def several_texts(self) -> bool:
+        """Whether figures were taken on more than one reporting text."""
+        return len({row.text for row in self.texts}) > 1
+
+
+SPENT = (  # what a result says of its cost
+    *("evaluations", "tokens", "generation", "failed_turns", "fallbacks", "illegal"),
+    *("search_minutes", "weight_bytes", "peak_resident_bytes"),
+    *("brain_turns", "brain_output_tokens", "brain_decode_steps", "brain_seconds"),
+)
+
+
+def fault_of(outcome: Outcome) -> str:
+    """Why a result that was read from a file cannot be one that a run wrote; empty where it can."""
+    missing = [name for name in SPENT if name not in outcome.spent]
+    names = {row.name for row in outcome.rows}
+    missing += [name for name in ("dense", "uniform", FOUND, outcome.result) if name not in names]
+    missing += [part for part in PARTS if outcome.dense.get(part, 0) < 1]
+    if missing:
+        return f"it does not say {missing[0]!r}"
+    if not outcome.attention or len(outcome.attention) != len(outcome.mlp):
+        return "its profile has not one width a layer"
+    if any(not 0 <= one.improved <= one.compared <= one.made for one in outcome.yields):
+        return "more candidates improved than were made"
+    if outcome.tasks is not None and not outcome.tasks.asked:
+        return "its tasks asked nothing"
+    return ""
+
+
+def reporting_scores(bench: Workbench, profile: Profile, text: str) -> tuple[list[float], list[float]]:
+    """KL and negative log-likelihood of every sequence of `text`, in nats a token."""
+    scores = [score for _, score in sorted(bench.scores(profile, text).items()) if score.error is None]
+    return [score.kl or 0.0 for score in scores], [score.nll or 0.0 for score in scores]
+
+
+def row_of(bench: Workbench, name: str, profile: Profile, text: str) -> Row:
+    """The table row of `profile` from its scores on `text`."""
+    kl, nll = reporting_scores(bench, profile, text)
+    params = bench.budget.space.params(profile)
+    if len(kl) < bench.walks[text].targets.n_sequences:  # some failed: a mean over the others would flatter it
+        return Row(name=name, params=params)
+    return Row(name=name, params=params, kl=mean(kl), perplexity=perplexity(nll))
+
+
+def difference(bench: Workbench, found: Profile, other: Profile, against: str, text: str) -> Difference | None:
+    """The paired difference of two profiles on `text`; None where one of them failed."""
+    own, others = reporting_scores(bench, found, text)[0], reporting_scores(bench, other, text)[0]
+    if not own or len(own) != len(others):
+        return None
+    result: Paired = paired(own, others)
+    return Difference(against=against, mean=result.mean, standard_error=result.standard_error, sequences=result.n)
+
+
+def yields(
+    records: Sequence[TraceRecord],
+    candidates: Sequence[Candidate],
+    first_fidelity: int,
+    generations: Sequence[Generation] = (),
+) -> list[Yield]:
+    """Who proposed how many candidates, and what came of them, from the trace and the closed generations."""
+    kinds: dict[tuple[str, str], list[Candidate]] = {}
+    for row in candidates:
+        kinds.setdefault((row.proposed_by, row.operator), []).append(row)
+    survivors = {(one.number, name) for one in generations for name in one.survivors}
+    changes: dict[str, float] = {}
+    for record in records:
+        if isinstance(record, Act) and record.tool == "evaluate" and is_answer(record):
+            answer: Any = record.result
+            if answer["fidelity"] != first_fidelity:
+                continue
+            for result in answer["results"]:
+                if result.get("change"):
+                    # against the better parent: the one that leaves the least improvement
+                    changes[str(result["id"])] = max(change["mean"] for change in result["change"])
+    found = []
+    for name, operator in sorted(kinds, key=lambda kind: (PROPOSERS.index(kind[0]), kind[1])):
+        own = kinds[name, operator]
+        compared = [changes[row.id] for row in own if row.id in changes]
+        found.append(
+            Yield(
+                proposed_by=name,
+                operator=operator,
+                made=len(own),
+                compared=len(compared),
+                improved=sum(change < 0 for change in compared),
+                survived=sum((row.generation, row.id) in survivors for row in own),
+            )
+        )
+    return found
+
+
+def brain_sentence(found: Sequence[Yield]) -> str:
+    """Whether the brain proposes better than chance does among the same legal calls, computed from the yields."""
+
+    def total(*names: str) -> tuple[int, int]:
+        own = [one for one in found if one.proposed_by in names]
+        return sum(one.compared for one in own), sum(one.improved for one in own)
+
+    (compared, improved), (drawn, lucky) = total("brain"), total("chance", "draw", "fallback")
+    if not any(one.proposed_by == "brain" for one in found):
+        return "No brain proposed anything in this run."
+    if not compared:
+        return "The brain varied no candidate, so nothing can be said of its choices."
+    own = f"{improved} of the brain's {compared} variations beat their parents"
+    if not drawn:
+        return f"{own}; no random ones were drawn to compare with."
+    p = fisher(improved, compared, lucky, drawn)
+    against = f"and {lucky} of {drawn} random ones (Fisher's exact test, p = {p:.2g})"
+    if p >= SIGNIFICANT:
+        return f"{own}, {against}: this run does not show the brain to be better or worse than chance."
+    better = improved * drawn > lucky * compared
+    return f"{own}, {against}: the brain was {'better' if better else 'worse'} than chance."
+
+
+def fisher(a: int, n: int, b: int, m: int) -> float:
+    """Two-sided p-value of Fisher's exact test that `a` of `n` and `b` of `m` have one probability."""
+    hits = a + b
+
+    def weight(k: int) -> int:
+        return math.comb(n, k) * math.comb(m, hits - k)
+
+    possible = [weight(k) for k in range(max(0, hits - m), min(n, hits) + 1)]
+    return min(1.0, sum(each for each in possible if each <= weight(a)) / sum(possible))
+
+
+def summary(outcome: Outcome) -> str:
+    """The run in one sentence, computed from the figures."""
+    found, uniform = outcome.row("found"), outcome.row("uniform")
+    change = next((one for one in outcome.differences if one.against == "uniform"), None)
+    if found.kl is None or not uniform.kl or found.perplexity is None or uniform.perplexity is None or change is None:
+        return "The found profile or the uniform one could not be measured on the reporting text."
+    if not change.mean:
+        return "The search found nothing better than the uniform profile."
+    word = "below" if change.mean < 0 else "above"
+    error = change.standard_error
+    clear = error is not None and abs(change.mean) > 2 * error
+    return (
+        f"At {outcome.sparsity:.0%} sparsity the found profile's KL is {abs(100 * (found.kl / uniform.kl - 1)):.1f}% "
+        f"{word} uniform ({found.kl:.4f} and {uniform.kl:.4f} nats a token), its perplexity {found.perplexity:.2f} "
+        f"beside {uniform.perplexity:.2f}; the paired difference is "
+        f"{'more' if clear else 'less'} than two standard errors."
+    )
+
+
+def recalibration_sentence(outcome: Outcome) -> str:
+    """Whether recalibration helped, and so which weights are the result; empty where it was not asked for."""
+    facts = outcome.recalibration
+    if facts is None:
+        return ""
+    if facts.recalibrated is None:
+        return (
+            f"The found profile could not be recalibrated ({facts.failure}), so its result has the weights it was "
+            "searched with."
+        )
+    before = "could not be measured" if facts.searched is None else f"{facts.searched:.4f}"
+    figures = f"KL on unseen text is {facts.recalibrated:.4f} with refits of its own and {before} with the search's"
+    which = "recalibrated weights" if facts.better else "weights it was searched with"
+    return f"The found profile's {figures}, so the result has the {which}."
+
+
+def brain_totals(records: Sequence[TraceRecord]) -> dict[str, float]:
+    """What the brain cost: turns, tokens read and written, decode steps, seconds."""
+    thinks = [record for record in records if isinstance(record, Think) and record.replies]
+    return {
+        "turns": len(thinks),
+        "input_tokens": sum(record.input_tokens for record in thinks),
+        "output_tokens": sum(record.output_tokens for record in thinks),
+        "decode_steps": sum(record.decode_steps for record in thinks),
+        "seconds": round(sum(record.seconds for record in thinks), 1),
+    }

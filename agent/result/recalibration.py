@@ -1,0 +1,145 @@
+"""The found profile recalibrated, and whether that is what the run results in.
+
+All candidates of a search share the refits of one calibration; the one that was found gets refits of its own. That need
+not help, so both are measured on tokens that the search never saw, and the better one is the result. Scores of
+recalibrated weights are remembered apart from all others, in a context that names the profile.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import closing
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from self_pruner.agent.prepare.workbench import Prepared, named
+from self_pruner.agent.result.holdout import FINISH_STEP, unseen_fitness
+from self_pruner.agent.result.outcome import FOUND, RECALIBRATED, Recalibration, Row, TextRow, row_of
+from self_pruner.agent.settings import Settings
+from self_pruner.agent.view import View
+from self_pruner.memory.errors import SelfPrunerError
+from self_pruner.memory.profile import Profile
+from self_pruner.memory.store import Memory
+from self_pruner.tools.evaluate import measure
+from self_pruner.tools.evaluation.walk import PopulationWalk
+from self_pruner.tools.pruning.elastic import ElasticModel
+from self_pruner.tools.pruning.recalibration import SHARE, RecalibrationError, moment_bytes, recalibrate
+from self_pruner.tools.workbench import Workbench
+
+CPU_TOKENS, GPU_TOKENS = 4096, 16384  # in one forward pass
+FORMAT = 2  # part of the context of the scores: raised when recalibration changes
+
+
+@dataclass(frozen=True)
+class Recalibrated:
+    """What recalibrating the found profile gave."""
+
+    facts: Recalibration
+    elastic: ElasticModel  # the better one: recalibrated, or as it was
+    rows: dict[str, Row] = field(default_factory=dict)  # of the recalibrated weights, by reporting text, main one first
+
+    def beside(self, rows: Sequence[Row]) -> list[Row]:
+        """The final table with its row, where it was measured."""
+        if not self.rows:
+            return list(rows)
+        found = next(row for row in rows if row.name == FOUND)
+        # the same shapes take the same time, so it is not timed again
+        timed = found.model_dump(include={"prefill_ms", "decode_ms", "tokens_per_second", "speedup"})
+        return [*rows, next(iter(self.rows.values())).model_copy(update=timed)]
+
+    def by_text(self) -> list[TextRow]:
+        """Its figures on every reporting text."""
+        return [
+            TextRow(text=name, name=row.name, kl=row.kl, perplexity=row.perplexity) for name, row in self.rows.items()
+        ]
+
+
+def recalibrated(prepared: Prepared, settings: Settings, found: Profile, view: View) -> Recalibrated | None:
+    """Recalibrate `found` and measure it on unseen and on reporting text; None where the settings do not ask for it.
+
+    A recalibration that fails is a fact of the result, not the end of the run.
+    """
+    if not settings.recalibrate or settings.compensation != "lstsq":
+        return None
+    bench, elastic = prepared.bench, prepared.bench.elastic
+    searched = unseen_fitness(bench, settings, [found]).get(found)
+    try:
+        with view.phase("Recalibration") as progress:
+            check_room(elastic)
+            ids = pieces(prepared.calibration, settings.sequence_length)
+            batch = max(1, (CPU_TOKENS if elastic.device.type == "cpu" else GPU_TOKENS) // ids.shape[1])
+            other = elastic.recalibrated(recalibrate(elastic, found, ids, batch=batch, progress=progress))
+    except (SelfPrunerError, torch.OutOfMemoryError) as error:
+        reason = str(error).partition("\n")[0]
+        return Recalibrated(Recalibration(searched=searched, recalibrated=None, failure=reason), elastic)
+    with closing(recalibrated_memory(bench, found)) as memory:
+        own = replace(bench, elastic=other, memory=memory, walks=walks_of(bench, other))
+        with view.phase("Unseen text, recalibrated") as progress:
+            fitness = unseen_fitness(own, settings, [found], progress).get(found)
+        rows = {}
+        for name, text in bench.reporting.items():
+            with view.phase(f"Reporting text {name}, recalibrated") as progress:
+                sequences = range(settings.sequences(settings.reporting_tokens))
+                measure(replace(own, progress=progress), [found], sequences, FINISH_STEP, text)
+            rows[name] = row_of(own, RECALIBRATED, found, text)
+        failure = None if fitness is not None else own.failure(found)
+    facts = Recalibration(searched=searched, recalibrated=fitness, failure=failure)
+    return Recalibrated(facts, other if facts.better else elastic, rows)
+
+
+def pieces(text: Tensor, length: int) -> Tensor:
+    """Calibration text [sequences, tokens] in sequences of `length`, as candidates are measured; shorter ones stay.
+
+    A sequence's first state, where attention rests, is far larger than the others and weighs heavily in every refit.
+    Few long sequences have few of them: refits on 16 sequences of 2,048 tokens failed on single passages that begin
+    otherwise (benchmarks/results/recalibration-50.json), refits on the same text in 64 sequences did not.
+    """
+    if text.shape[1] <= length:
+        return text
+    return text[:, : text.shape[1] // length * length].reshape(-1, length)
+
+
+def recalibrated_context(context: str, profile: Profile) -> str:
+    """The context of the memory that holds the scores of `profile` recalibrated; `context` is that of the search."""
+    return named({"context": context, "recalibration": FORMAT, "share": SHARE, "profile": profile.key()})
+
+
+def recalibrated_memory(bench: Workbench, profile: Profile) -> Memory:
+    """What is remembered of `profile` recalibrated; to be closed."""
+    context = recalibrated_context(bench.memory.context, profile)
+    description = {"recalibrated": profile.key(), "context": bench.memory.context, "share": SHARE}
+    return bench.memory.sibling(context, description)
+
+
+def check_room(elastic: ElasticModel) -> None:
+    """Refuse before the work what would not fit in memory beside the model.
+
+    Raises:
+        RecalibrationError: says how much memory is needed and how much there is.
+    """
+    needed, free = moment_bytes(elastic), available_memory()
+    if free is not None and needed > free:
+        raise RecalibrationError(f"its moments need {needed / 1e9:.1f} GB of memory, and {free / 1e9:.1f} GB are free")
+
+
+def available_memory() -> int | None:
+    """Bytes of memory to be had without swapping, as Linux tells them; None elsewhere."""
+    try:
+        lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
+    except OSError:
+        return None
+    values = dict(line.split(":") for line in lines)
+    return 1024 * int(values["MemAvailable"].split()[0]) if "MemAvailable" in values else None
+
+
+def walks_of(bench: Workbench, elastic: ElasticModel) -> dict[str, PopulationWalk]:
+    """The walks of `bench` on another elastic model, on the same text beside the same dense targets."""
+    return {
+        name: PopulationWalk(
+            elastic, elastic.store, walk.targets, walk.input_ids, state_memory=walk.state_memory, prefix_memory=0
+        )
+        for name, walk in bench.walks.items()
+    }

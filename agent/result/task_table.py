@@ -1,0 +1,137 @@
+"""The zero-shot table: what each model of the final table does on the seven tasks, and how that is shown."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+
+from pydantic import BaseModel, ConfigDict
+
+from self_pruner.agent.view import View
+from self_pruner.memory.profile import Profile
+from self_pruner.tools.evaluation.tasks.rows import TASKS
+from self_pruner.tools.evaluation.tasks.suite import TaskSuite
+from self_pruner.tools.measure_tasks import (
+    CONVENTION,
+    accuracies,
+    failure_on_tasks,
+    mean_of_seven,
+    measure_tasks,
+    task_scores,
+)
+from self_pruner.tools.workbench import Workbench
+
+TITLES = {
+    "boolq": "BoolQ",
+    "piqa": "PIQA",
+    "hellaswag": "HellaSwag",
+    "winogrande": "WinoGrande",
+    "arc_easy": "ARC-e",
+    "arc_challenge": "ARC-c",
+    "openbookqa": "OBQA",
+}
+
+
+class Accuracy(BaseModel):
+    """Share of right answers."""
+
+    model_config = ConfigDict(frozen=True)
+
+    value: float
+    standard_error: float | None  # None for a single row
+
+
+class TaskRow(BaseModel):
+    """One model on the seven tasks."""
+
+    model_config = ConfigDict(frozen=True)
+
+    name: str  # as in the final table, or a candidate's id
+    tasks: dict[str, Accuracy]  # by task, in the metric that published tables take; those that could be measured
+    mean: Accuracy | None  # of seven; None where one of them failed
+
+
+class TaskTable(BaseModel):
+    """Some models on the same rows of the seven tasks."""
+
+    model_config = ConfigDict(frozen=True)
+
+    rows: list[TaskRow]
+    asked: dict[str, int]  # how many rows, by task
+    data: dict[str, str]  # a digest of them, by task
+    harness: str  # its name and version
+
+    def joined(self, later: TaskTable) -> TaskTable:
+        """`later` with the rows of this table that it has not; where other rows were asked, `later` alone."""
+        if self.data != later.data:
+            return later
+        new = {row.name for row in later.rows}
+        return later.model_copy(update={"rows": [*(row for row in self.rows if row.name not in new), *later.rows]})
+
+    @property
+    def measured_on(self) -> str:
+        """What the figures are, in a sentence."""
+        counts = sorted(set(self.asked.values()))
+        rows = f"{counts[0]:,}" if len(counts) == 1 else f"{counts[0]:,} to {counts[-1]:,}"
+        return (
+            f"Zero-shot accuracy in per cent with one standard error, {self.harness}, {rows} rows of each task; acc or "
+            "acc_norm (normalised by length) as in the tables of LLM-Pruner and FLAP."
+        )
+
+    def cells(self) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
+        """Header and rows as text: a column a model, a row a task, the mean last."""
+        header = ("", *(row.name for row in self.rows))
+        tasks = [
+            (f"{TITLES[task]} ({CONVENTION[task]})", *(_cell(row.tasks.get(task)) for row in self.rows))
+            for task in TASKS
+        ]
+        return header, [*tasks, ("mean of seven", *(_cell(row.mean) for row in self.rows))]
+
+
+def task_table(models: Mapping[str, tuple[Workbench, Profile]], step: int, view: View) -> TaskTable:
+    """Measure what is not known yet of some models and put it together.
+
+    Args:
+        models: by name, a profile and the workbench on whose elastic model it runs; all have the same tasks.
+        step: which step of the run it is.
+        view: shows how far it is, and which model failed.
+
+    Raises:
+        TaskDataError: the rows of a task cannot be had.
+    """
+    suite: TaskSuite | None = None
+    rows = []
+    for name, (bench, profile) in models.items():
+        suite = bench.tasks
+        with view.phase(f"Tasks, {name}") as progress:
+            measure_tasks(replace(bench, progress=progress), [profile], step)
+        scores = task_scores(bench, profile)
+        if failure := failure_on_tasks(scores):
+            view.warn(f"{name} could not be measured on the tasks: {failure}")
+        found = accuracies(scores)
+        mean = mean_of_seven(found)
+        rows.append(
+            TaskRow(
+                name=name,
+                tasks={
+                    task: Accuracy(value=score.value or 0.0, standard_error=score.standard_error)
+                    for task, score in found.items()
+                },
+                mean=None if mean is None else Accuracy(value=mean.value, standard_error=mean.standard_error),
+            )
+        )
+    if suite is None:
+        raise ValueError("a table needs a model on a workbench with tasks")
+    return TaskTable(
+        rows=rows,
+        asked={task: len(suite.rows(task)) for task in TASKS},
+        data={task: suite.digest(task) for task in TASKS},
+        harness=suite.harness,
+    )
+
+
+def _cell(found: Accuracy | None) -> str:
+    if found is None:
+        return "-"
+    error = "" if found.standard_error is None else f" ± {100 * found.standard_error:.1f}"
+    return f"{100 * found.value:.1f}{error}"

@@ -1,0 +1,89 @@
+"""What a search's checkpoint may hold: plain values and the messages of a turn. Whatever else it names is refused.
+
+LangGraph's own serialiser imports and calls what a checkpoint names, so that a run directory from a stranger could run
+any program on `resume`. A search writes nothing but numbers, texts, lists, tables and the messages of one turn; these
+are all that is read back, and what else is there is neither imported nor quietly passed on as plain data.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import ormsgpack
+from langchain_core.messages import AIMessage, BaseMessage, HumanMessage, SystemMessage, ToolMessage
+from langgraph.checkpoint.serde.jsonplus import EXT_PYDANTIC_V2, JsonPlusSerializer
+
+from self_pruner.agent.run_files.run_directory import RunDirectoryError
+
+_MESSAGES: dict[tuple[str, str], type[BaseMessage]] = {
+    (kind.__module__, kind.__name__): kind for kind in (AIMessage, HumanMessage, SystemMessage, ToolMessage)
+}
+
+
+class ForeignCheckpointError(RunDirectoryError):
+    """The checkpoint holds what no search writes."""
+
+
+class StrictSerializer(JsonPlusSerializer):
+    """Writes what LangGraph writes, and reads plain values and messages only."""
+
+    def __init__(self) -> None:
+        """Without pickle and without any type of LangGraph's own choice."""
+        super().__init__(pickle_fallback=False, allowed_json_modules=None, allowed_msgpack_modules=None)
+
+    def loads_typed(self, data: tuple[str, bytes]) -> Any:
+        """One value of the checkpoint.
+
+        Raises:
+            ForeignCheckpointError: it is damaged, or something that no search writes; nothing of it was carried out.
+        """
+        kind, content = data
+        if kind == "null":
+            return None
+        if kind != "msgpack":
+            raise ForeignCheckpointError(_refusal(f"a value of type {kind!r}"))
+        reader = _Reader()
+        try:
+            value = reader.read(content)
+        except ormsgpack.MsgpackDecodeError as error:
+            raise ForeignCheckpointError(f"the run's checkpoint.sqlite is damaged: {error}") from error
+        if reader.foreign:
+            raise ForeignCheckpointError(_refusal(reader.foreign[0]))
+        return value
+
+
+class _Reader:
+    """Reads one value and notes what it may not hold: msgpack keeps no error of a hook."""
+
+    def __init__(self) -> None:
+        self.foreign: list[str] = []
+
+    def read(self, content: bytes) -> Any:
+        return ormsgpack.unpackb(content, ext_hook=self._message, option=ormsgpack.OPT_NON_STR_KEYS)
+
+    def _message(self, code: int, content: bytes) -> BaseMessage | None:
+        """The message that an extension of msgpack stands for; None, and noted, where it is none."""
+        try:
+            module, name, values = self.read(content)[:3]
+            if code != EXT_PYDANTIC_V2:
+                raise ValueError("messages are no calls")
+            return _MESSAGES[module, name].model_validate(values)
+        except (ValueError, TypeError, KeyError):
+            self.foreign.append(_named(content))
+            return None
+
+
+def _named(content: bytes) -> str:
+    """What an extension names, without looking further into it."""
+    try:
+        module, name = ormsgpack.unpackb(content, ext_hook=lambda code, data: None)[:2]
+    except (ValueError, TypeError, KeyError):
+        return "something unknown"
+    return f"{module}.{name}"[:100]
+
+
+def _refusal(what: str) -> str:
+    return (
+        f"the run's checkpoint.sqlite holds {what}, which no search writes; it may be meant to run a program, so the "
+        "run is not resumed"
+    )

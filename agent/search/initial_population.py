@@ -1,0 +1,149 @@
+"""What a run starts with: sensitivity probes, the closed forms its arm begins with, and the best of earlier runs.
+
+Where an arm begins with closed forms it never ends worse than they are, whoever decides.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+
+from self_pruner.agent.arms import Arm, ClosedForm
+from self_pruner.memory.profile import PARTS, Part, Profile
+from self_pruner.memory.records import Candidate, Proposer
+from self_pruner.prompts.templates import PromptSet
+from self_pruner.tools.evaluate import charge, measure
+from self_pruner.tools.profiles.budget import Budget
+from self_pruner.tools.profiles.operators import uniform
+from self_pruner.tools.profiles.sensitivity import Probe, SensitivityError, closed_form, cost_table
+from self_pruner.tools.profiles.uniform_budget import UniformBudget
+from self_pruner.tools.pruning.baselines import flap, owl
+from self_pruner.tools.workbench import Progress, Workbench
+
+PROBE_STEP = -1  # probes belong to no turn: a run that finds them in the memory is not charged for them
+UNIFORM, CLOSED_FORM = "uniform", "closed form of the probes"
+DETAILS: dict[ClosedForm, str] = {
+    "uniform": UNIFORM,
+    "sensitivity": CLOSED_FORM,
+    "owl": "rates by outlier ratio (OWL)",
+    "flap": "global threshold on standardised WIFV (FLAP)",
+}
+
+
+def probe_width(units: int) -> int:
+    """Units a probe keeps of a place that has `units`: two thirds, so that it costs enough to be measured."""
+    return min(units - 1, math.ceil(2 * units / 3))
+
+
+def is_probed(arm: Arm, prompts: PromptSet) -> bool:
+    """Whether a run probes every place: its arm begins with or learns from probes, or its brain is shown places."""
+    shown = prompts.hints or "mutation-edits" in prompts.actions
+    return arm.probes or (arm.asks_brain and shown)
+
+
+def with_costs(bench: Workbench, tokens: int, progress: Progress | None = None) -> Workbench:
+    """The workbench with every place probed on `tokens` tokens, and the cost table that follows."""
+    space = bench.budget.space
+    places: list[tuple[int, Part]] = [
+        (layer, part) for part in PARTS if space.units(part) > 1 for layer in range(space.n_layers)
+    ]
+    profiles = [space.dense().with_width(layer, part, probe_width(space.units(part))) for layer, part in places]
+    measure(replace(bench, progress=progress), profiles, range(tokens // bench.sequence_length), PROBE_STEP)
+    probes = []
+    for (layer, part), profile in zip(places, profiles, strict=True):
+        found = bench.fitness(profile, tokens)
+        if found is None or found.kl is None:
+            raise SensitivityError(
+                f"the probe of layer {layer} {part} failed: {bench.failure(profile)}; try --dtype float32"
+            )
+        probes.append(Probe(layer, part, profile.widths(part)[layer], found.kl))
+    curves = {
+        (layer, part): bench.elastic.residual(layer, part).tolist() for part in PARTS for layer in range(space.n_layers)
+    }
+    return replace(bench, probes=tuple(probes), costs=cost_table(space, probes, curves))
+
+
+def probe_uniform(bench: Workbench) -> None:
+    """Measure the uniform profile at the first fidelity: the prompts quote it from the first turn on."""
+    measure(bench, [uniform(bench.budget)], range(bench.fidelity[0] // bench.sequence_length), PROBE_STEP)
+
+
+def probed(bench: Workbench) -> list[Profile]:
+    """The profiles that the probes measured."""
+    dense = bench.budget.space.dense()
+    return [dense.with_width(probe.layer, probe.part, probe.width) for probe in bench.probes]
+
+
+def spent_on_probes(bench: Workbench) -> int:
+    """Tokens that this run has measured before its first turn."""
+    return charge(bench, [*probed(bench), uniform(bench.budget)], PROBE_STEP)
+
+
+def closed(bench: Workbench, name: ClosedForm) -> Profile:
+    """The closed form of that name on the budget."""
+    if name == "owl":
+        return owl(bench.budget, bench.elastic)
+    if name == "flap":
+        return flap(bench.budget, bench.elastic)
+    return uniform(bench.budget) if name == "uniform" else closed_form(bench.budget, bench.costs)
+
+
+def make_founders(bench: Workbench, arm: Arm, remembered: int) -> list[str]:
+    """Record the first candidates of this run and return their ids: closed forms, then the best of earlier runs."""
+    known = best_known(bench, remembered) if arm.searches else []
+    made: list[tuple[Profile, Proposer, str]] = [
+        *((closed(bench, name), "seed", DETAILS[name]) for name in arm.founders),
+        *((profile, "seed", "another split") for profile in all_profiles(bench.budget)),
+        *((profile, "memory", detail) for profile, detail in known),
+    ]
+    distinct: dict[Profile, tuple[Proposer, str]] = {}
+    for profile, proposed_by, detail in made:
+        distinct.setdefault(profile, (proposed_by, detail))
+    rows = [
+        Candidate(
+            run=bench.run,
+            id=f"c{number}",
+            profile=profile,
+            parents=(),
+            operator="initialise",
+            proposed_by=proposed_by,
+            generation=0,
+            step=0,
+            call=0,
+            repaired=0,
+            params=bench.budget.space.params(profile),
+            detail=detail,
+        )
+        for number, (profile, (proposed_by, detail)) in enumerate(distinct.items(), start=1)
+    ]
+    bench.memory.record(*rows)  # all or none: a run that was killed has either its founders or has not begun
+    return [row.id for row in rows]
+
+
+def all_profiles(budget: Budget) -> tuple[Profile, ...]:
+    """Every profile on a budget that has so few of them that none needs to be searched for, else ()."""
+    return budget.profiles if isinstance(budget, UniformBudget) else ()
+
+
+def best_known(bench: Workbench, limit: int) -> list[tuple[Profile, str]]:
+    """The best profiles of earlier runs, repaired to this budget, those nearest to it first.
+
+    Fitness compares only within a budget, so runs are taken by how near theirs was, and each gives its best.
+    """
+    bench = replace(bench, memory=bench.memory.shared)  # only what is taken becomes the run's own
+    runs: dict[str, list[Candidate]] = {}
+    for row in bench.memory.recall(Candidate):
+        if row.run != bench.run:
+            runs.setdefault(row.run, []).append(row)
+    best: list[tuple[int, float, Candidate]] = []
+    for rows in runs.values():
+        scored = [(found.kl, row) for row in rows if (found := bench.fitness(row.profile, bench.fidelity[-1]))]
+        known = [(fitness, row) for fitness, row in scored if fitness is not None]
+        for fitness, row in sorted(known, key=lambda pair: pair[0])[:limit]:
+            best.append((abs(row.params - bench.budget.target_params) // bench.budget.space.block_params, fitness, row))
+    best.sort(key=lambda entry: (entry[0], entry[1], entry[2].run, entry[2].id))
+    repaired: dict[Profile, str] = {}
+    for _, _, row in best:
+        profile = bench.budget.project(row.profile.attention, row.profile.mlp).profile
+        repaired.setdefault(profile, f"{row.id} of {row.run}")
+    return list(repaired.items())[:limit]

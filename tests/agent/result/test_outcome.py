@@ -1,0 +1,85 @@
+"""What the report says is computed from the figures, also when the brain or the search loses."""
+
+import pytest
+
+from self_pruner.agent.result.outcome import Difference, Outcome, Row, Yield, brain_sentence, fisher, summary, yields
+from self_pruner.agent.run_files.trace import Act
+from self_pruner.memory.profile import Profile
+from self_pruner.memory.records import Candidate
+
+
+def outcome(found, uniform, mean, error):
+    rows = [
+        Row(name="uniform", params=1, kl=uniform, perplexity=30.0),
+        Row(name="found", params=1, kl=found, perplexity=25.0),
+    ]
+    return Outcome(
+        candidate="c1",
+        attention=[1],
+        mlp=[1],
+        dense={"attention": 1, "mlp": 1},
+        sparsity=0.3,
+        stop="",
+        rows=rows,
+        differences=[Difference(against="uniform", mean=mean, standard_error=error, sequences=8)],
+        unseen={},
+        measured_on="",
+        latency_setting=None,
+        spent={},
+        yields=[],
+        warnings=[],
+    )
+
+
+def test_the_summary_says_so_when_the_search_wins_loses_or_ties():
+    assert "20.0% below uniform" in summary(outcome(0.8, 1.0, -0.2, 0.01))
+    assert "more than two standard errors" in summary(outcome(0.8, 1.0, -0.2, 0.01))
+    assert "less than two standard errors" in summary(outcome(0.8, 1.0, -0.2, 0.15))
+    assert "10.0% above uniform" in summary(outcome(1.1, 1.0, 0.1, 0.01))
+    assert summary(outcome(1.0, 1.0, 0.0, 0.0)) == "The search found nothing better than the uniform profile."
+
+
+def brain(improved, compared, lucky, drawn):
+    return brain_sentence(
+        [
+            Yield(proposed_by="brain", made=compared, compared=compared, improved=improved),
+            Yield(proposed_by="draw", made=drawn, compared=drawn, improved=lucky),
+        ]
+    )
+
+
+def test_a_brain_no_better_than_chance_is_called_that():
+    assert "does not show the brain to be better or worse than chance" in brain(5, 20, 2, 8)
+    assert "the brain was better than chance" in brain(18, 20, 1, 10)
+    assert "the brain was worse than chance" in brain(1, 20, 9, 10)
+
+
+def test_nothing_is_said_of_a_brain_that_varied_nothing():
+    assert "nothing can be said" in brain(0, 0, 1, 5)
+
+
+def test_fishers_test_agrees_with_figures_worked_by_hand():
+    # the lady tasting tea: 3 of 4 and 1 of 4 right, two-sided 34/70
+    assert fisher(3, 4, 1, 4) == pytest.approx(34 / 70)
+    assert fisher(4, 4, 0, 4) == pytest.approx(2 / 70)
+    assert fisher(2, 4, 2, 4) == 1.0
+
+
+def test_a_child_improves_only_if_it_beats_the_better_of_its_parents():
+    def row(name, by):
+        return Candidate("r", name, Profile((1,), (1,)), ("c1", "c2"), "crossover", by, 1, 1, 0, 0, 1, "")
+
+    def result(name, *changes):
+        change = [{"parent": f"c{i}", "mean": mean, "standard_error": None} for i, mean in enumerate(changes)]
+        return {"id": name, "status": "ok", "fitness": 1.0, "change": change}
+
+    act = Act(
+        step=1,
+        call=0,
+        tool="evaluate",
+        arguments={},
+        result={"fidelity": 32, "results": [result("c3", -0.2, -0.1), result("c4", -0.2, 0.1), result("c5", -0.1)]},
+    )
+    candidates = [row("c3", "brain"), row("c4", "brain"), row("c5", "draw"), row("c6", "draw")]
+    found = {one.proposed_by: (one.made, one.compared, one.improved) for one in yields([act], candidates, 32)}
+    assert found == {"brain": (2, 2, 1), "draw": (2, 1, 1)}

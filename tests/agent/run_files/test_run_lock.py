@@ -1,0 +1,58 @@
+"""The lock on a run: one holder, who is named, and nothing left open by whoever was refused."""
+
+import errno
+import fcntl
+import os
+from pathlib import Path
+
+import pytest
+
+from self_pruner.agent.run_files.run_lock import LockError, RunInUseError, RunLock
+
+
+def open_files() -> int:
+    return len(os.listdir("/proc/self/fd")) if Path("/proc/self/fd").exists() else 0
+
+
+def test_the_holder_is_named_in_full_and_nothing_else_is(tmp_path):
+    (tmp_path / ".lock").write_text("4194304123456789")  # of a holder with a longer number
+    lock = RunLock(tmp_path)
+    with pytest.raises(RunInUseError, match=f"{tmp_path} is in use by process {os.getpid()}: wait for it or stop it"):
+        RunLock(tmp_path)
+    lock.release()
+    RunLock(tmp_path).release()
+
+
+def test_a_lock_whose_holder_wrote_nonsense_is_in_use_all_the_same(tmp_path):
+    with open(tmp_path / ".lock", "wb", buffering=0) as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        file.write(b"\xff\xfe")
+        with pytest.raises(RunInUseError, match="is in use by process"):
+            RunLock(tmp_path)
+
+
+def test_a_file_system_without_locks_is_said(tmp_path, monkeypatch):
+    def refuse(*_):
+        raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+
+    monkeypatch.setattr(fcntl, "flock", refuse)
+    with pytest.raises(LockError, match=f"cannot lock the run {tmp_path}: No locks available"):
+        RunLock(tmp_path)
+
+
+def test_a_refusal_leaves_no_file_open(tmp_path, monkeypatch):
+    lock = RunLock(tmp_path)
+    before = open_files()
+    with pytest.raises(RunInUseError):
+        RunLock(tmp_path)
+    assert open_files() == before
+    lock.release()
+    assert open_files() == before - 1
+
+    def refuse(*_):
+        raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+
+    monkeypatch.setattr(fcntl, "flock", refuse)
+    with pytest.raises(LockError):
+        RunLock(tmp_path)
+    assert open_files() == before - 1

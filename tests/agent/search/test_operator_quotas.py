@@ -1,0 +1,80 @@
+"""Quotas: floors, sums, and shares that follow the measured yield."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from self_pruner.agent.search.operator_quotas import FLOOR, Record, credit, quotas
+
+MAKERS = ("brain", "chance", "switch", "cross", "model")
+
+
+@given(
+    st.lists(
+        st.dictionaries(
+            st.sampled_from(MAKERS),
+            st.integers(0, 6).flatmap(lambda made: st.builds(Record, st.just(made), st.integers(0, made))),
+        ),
+        max_size=6,
+    ),
+    st.integers(0, 40),
+    st.integers(1, len(MAKERS)),
+)
+def test_quotas_sum_up_and_keep_every_floor(history, offspring, count):
+    given_ = quotas(history, MAKERS[:count], offspring)
+    assert sum(given_.values()) == offspring
+    assert all(share >= (FLOOR if offspring >= count else 0) for share in given_.values())
+
+
+def test_without_history_all_makers_are_alike():
+    assert set(quotas([], MAKERS, 15).values()) == {3}
+
+
+def test_a_maker_whose_offspring_survive_gets_more():
+    history = [{"brain": Record(3, 0), "model": Record(3, 3), "switch": Record(3, 1)}] * 4
+    shares = quotas(history, ("brain", "switch", "model"), 12)
+    assert shares["model"] > shares["switch"] >= shares["brain"] >= FLOOR
+
+
+def test_an_old_success_weighs_less_than_a_new_one():
+    old = [{"switch": Record(4, 4), "model": Record(4, 0)}]
+    new = [{"switch": Record(4, 0), "model": Record(4, 4)}]
+    credits = credit(old + new, ("switch", "model"))
+    assert credits["model"] > credits["switch"]
+
+
+def test_more_makers_than_offspring_go_to_the_best():
+    history = [{"model": Record(4, 4), "brain": Record(4, 0), "switch": Record(4, 2)}]
+    assert quotas(history, ("brain", "switch", "model"), 1) == {"brain": 0, "switch": 0, "model": 1}
+
+
+@pytest.mark.parametrize("offspring", [0, -1])
+def test_nothing_wanted_is_nothing_given(offspring):
+    assert quotas([], MAKERS, offspring) == dict.fromkeys(MAKERS, 0)
+
+
+def test_credit_is_the_rate_of_survival_pulled_towards_the_common_one():
+    history = [{"switch": Record(4, 4), "model": Record(4, 0)}, {"model": Record(2, 1)}]
+    credits = credit(history, ("switch", "model", "brain"))
+    common = (0.9 * 4 + 1) / (0.9 * 8 + 2)  # a generation weighs 0.9 of the next
+    assert credits["switch"] == pytest.approx((0.9 * 4 + 4 * common) / (0.9 * 4 + 4))
+    assert credits["model"] == pytest.approx((1 + 4 * common) / (0.9 * 4 + 2 + 4))
+    assert credits["brain"] == pytest.approx(common)  # it has made nothing yet
+
+
+def test_credit_is_never_nothing_even_where_no_offspring_survived():
+    credits = credit([{"switch": Record(4, 0)}], ("switch", "model"))
+    assert credits == pytest.approx({"switch": 0.2 / 8, "model": 0.05})
+    assert set(credit([], ("switch", "model")).values()) == {0.5}
+
+
+def test_what_is_left_after_the_floors_goes_by_credit_and_the_last_ones_by_what_rounding_cut():
+    history = [{"switch": Record(12, 12), "model": Record(4, 0)}]
+    # common rate 0.75; credits (12 + 3) / 16 = 0.9375 and 3 / 8 = 0.375; of 7 left 5 and 2
+    assert quotas(history, ("switch", "model"), 9) == {"switch": 6, "model": 3}
+    assert quotas(history, ("model", "switch"), 8) == {"model": 3, "switch": 5}  # 1.71 and 4.29 of 6
+    assert quotas([], ("model", "switch", "brain"), 5) == {"model": 2, "switch": 2, "brain": 1}  # alike: in order
+
+
+def test_nobody_to_give_to_is_given_nothing():
+    assert quotas([], (), 5) == {}

@@ -1,0 +1,165 @@
+"""Slopes in a search: who measures them, at whom, what they cost, and what follows from them."""
+
+import itertools
+
+import pytest
+
+from self_pruner.agent.brain.scripted import UniformBrain
+from self_pruner.agent.prepare.texts import slope_text
+from self_pruner.agent.run_files.trace import Act, Judge
+from self_pruner.agent.search.proposers import local_costs
+from self_pruner.agent.settings import Settings
+from self_pruner.memory.records import Candidate, Score, Slopes
+from self_pruner.tools import evaluate as tool
+from self_pruner.tools.evaluation.slopes import PASS_COST, SlopesError
+from self_pruner.tools.profiles.quadratic_model import CURVATURES, LocalCosts
+from self_pruner.tools.workbench import FITNESS
+from tests.agent.search.test_search import Search
+
+
+def hybrid(path, run="run", **settings):
+    return Search(path, UniformBrain(seed=0), run=run, **({"arm": "hybrid", "evaluations": 36} | settings))
+
+
+def is_slopes(record):
+    return isinstance(record, Act) and bool(record.arguments.get("slopes"))
+
+
+def test_slopes_are_measured_at_the_best_and_charged(tmp_path):
+    run = hybrid(tmp_path)
+    state = run.go()
+    best, centres = "", []
+    for record in run.records:
+        if isinstance(record, Judge):
+            best = record.best
+        elif is_slopes(record):
+            centres.append(best)
+            assert record.arguments == {"candidates": [best], "fidelity": run.bench.fidelity[-1], "slopes": True}
+            assert record.tokens == PASS_COST * run.bench.slope_tokens  # fitness there is known already
+    assert state["centre"] == centres[-1]
+    assert len(set(centres)) == len(centres) > 1  # a best that stays is not measured again
+    assert all(run.bench.slopes(run.bench.candidate(name).profile) for name in centres)
+    charged = sum(record.tokens for record in run.records if isinstance(record, Act))
+    assert charged == state["tokens"]
+
+
+@pytest.mark.parametrize("settings", [{"slopes": 0}, {"arm": "evolution"}, {"arm": "self"}], ids=str)
+def test_nobody_else_measures_them(tmp_path, settings):
+    run = hybrid(tmp_path, **{"evaluations": 18, **settings})
+    assert run.go()["centre"] == ""
+    assert not any(map(is_slopes, run.records))
+    assert run.bench.memory.recall(Slopes) == []
+
+
+def test_they_are_not_measured_where_no_candidate_could_be_paid_for_after_them(tmp_path):
+    needed = hybrid(tmp_path).bench
+    few = PASS_COST * needed.slope_tokens + 2 * needed.fidelity[-1]
+    run = hybrid(tmp_path, tokens=few)  # the first population takes its share of these
+    assert run.go()["centre"] == ""
+    assert not any(map(is_slopes, run.records))
+
+
+def test_the_model_maker_goes_on_from_the_centre(tmp_path):
+    run = hybrid(tmp_path, slopes=2)  # in every other generation the centre need not be the best
+    run.go()
+    centre, steps = "", 0
+    for record in run.records:
+        if is_slopes(record):
+            (centre,) = record.arguments["candidates"]
+        elif isinstance(record, Act) and record.arguments.get("by") == "model" and centre:
+            assert record.arguments["parents"] == [centre]
+            steps += 1
+    assert steps > 1
+
+
+def test_the_step_of_least_predicted_fitness_is_taken_first(tmp_path, monkeypatch):
+    # the slopes of a random model are too weak for a step against any curvature
+    monkeypatch.setattr("self_pruner.agent.search.proposers.learned_curvature", lambda steps: 0.0)
+    run = hybrid(tmp_path)
+    run.go()
+    after = itertools.dropwhile(lambda record: not is_slopes(record), run.records)
+    (centre,) = next(after).arguments["candidates"]
+    first = next(record for record in after if isinstance(record, Act) and record.arguments.get("by") == "model")
+    profile = run.bench.candidate(centre).profile
+    step = LocalCosts(run.bench.costs, profile, run.bench.slopes(profile), curvature=0.0).step(run.bench.budget)
+    assert step != profile
+    assert run.bench.candidate(first.result["candidates"][0]["id"]).profile == step
+
+
+def test_the_curvature_is_learned_from_the_steps_of_the_run(tmp_path):
+    run = hybrid(tmp_path)
+    state = run.go()
+    local = local_costs(run.bench, state["centre"])
+    assert local is not None and local.predict(run.bench.candidate(state["centre"]).profile) == 0.0
+    low, high = CURVATURES
+    assert low <= local.curvature <= high
+    before = LocalCosts(local.costs, local.centre, local.slopes).curvature
+    assert local.curvature != before
+    unmeasured = next(row.id for row in run.candidates() if not run.bench.slopes(row.profile))
+    assert local_costs(run.bench, unmeasured) is None
+    assert local_costs(run.bench, "") is None
+
+
+@pytest.mark.parametrize("sequences", [0, 1, 6])  # before the first, between two, in the second measurement
+def test_a_run_killed_between_two_sequences_goes_on_to_the_same_candidates(tmp_path, monkeypatch, sequences):
+    for name in ("whole", "killed"):
+        (tmp_path / name).mkdir()
+    whole, run = hybrid(tmp_path / "whole"), hybrid(tmp_path / "killed")
+    expected = whole.go()
+    real, taken = tool.slopes_at, itertools.count()
+
+    def killed(*arguments):
+        if next(taken) == sequences:
+            raise KeyboardInterrupt
+        return real(*arguments)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(tool, "slopes_at", killed)
+        with pytest.raises(KeyboardInterrupt):
+            run.go()
+    assert len(run.bench.memory.recall(Slopes)) == sequences
+    state = run.go()
+    assert all(state[name] == expected[name] for name in ("centre", "centred_at", "best", "tokens", "step"))
+    assert run.bench.memory.recall(Candidate) == whole.bench.memory.recall(Candidate)
+    assert run.bench.memory.recall(Slopes) == whole.bench.memory.recall(Slopes)
+
+
+def test_a_best_without_finite_slopes_is_tried_once_and_the_search_goes_on(tmp_path, monkeypatch):
+    def none_finite(*arguments):
+        raise SlopesError("fitness has no finite slopes at this profile; try --dtype float32")
+
+    monkeypatch.setattr(tool, "slopes_at", none_finite)
+    run = hybrid(tmp_path, evaluations=18)
+    state = run.go()
+    run.assert_valid(state)
+    tried = [record.arguments["candidates"][0] for record in run.records if is_slopes(record)]
+    assert len(set(tried)) == len(tried) > 0
+    assert local_costs(run.bench, state["centre"]) is None
+
+
+def test_slopes_are_measured_on_other_text_than_candidates_and_on_other_text_each_time(tmp_path):
+    run = hybrid(tmp_path)
+    run.go()
+    ranked = {row.sequence for row in run.bench.memory.recall(Score, text=FITNESS)}
+    windows = {}
+    for row in run.bench.memory.recall(Slopes):
+        windows.setdefault(row.profile, set()).add(row.sequence)
+    drawn = list(windows.values())
+    assert len(drawn) > 1
+    assert all(not window & ranked for window in drawn)
+    assert not drawn[0] & drawn[1]
+
+
+@pytest.mark.parametrize(
+    ("available", "windows"), [(40, 4), (22, 3), (21, 2), (14, 1), (13, 0), (6, 0)], ids=lambda value: str(value)
+)
+def test_where_slopes_are_measured_follows_from_the_length_of_the_text(available, windows):
+    settings = Settings(sequence_length=16, fidelity=(32, 64), probe_tokens=16, final_tokens=96, slope_tokens=64)
+    start, length = 10, 4
+    found = slope_text(settings, available)
+    if windows:
+        assert found == {"slope_start": start, "slope_windows": windows, "slope_tokens": 64}
+        assert start + windows * length <= available
+    else:  # the ranked tokens, as far as they go
+        assert found == {"slope_start": 0, "slope_windows": 1, "slope_tokens": 64}
+        assert slope_text(settings.model_copy(update={"slope_tokens": 640}), available)["slope_tokens"] == 64

@@ -1,0 +1,46 @@
+"""A run over several sessions: its brain is asked for anew, and its time goes on where it was."""
+
+import socket
+from types import SimpleNamespace
+
+import pytest
+
+from main import main
+from self_pruner.agent import session
+from self_pruner.agent.run_files.run_directory import RunDirectory
+from self_pruner.agent.search.graph import Judgement
+from self_pruner.agent.search.state import first_state
+from self_pruner.agent.settings import make_settings
+
+
+def down() -> str:
+    """An address at which nobody answers."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return f"http://127.0.0.1:{probe.getsockname()[1]}/v1"
+
+
+def test_a_brain_that_is_gone_is_found_on_resume_before_anything_is_loaded(tmp_path, monkeypatch, capfd):
+    monkeypatch.delattr(session, "prepare")
+    url = down()
+    settings = make_settings({"brain_url": url, "memory": tmp_path / "memory.sqlite"})
+    with RunDirectory.create(tmp_path, "tiny", settings.to_toml(), device="cpu", seed=0) as run:
+        run.set_status("stopped", "stopped by the user")
+    assert main(["resume", str(run.path)]) == 2
+    error = capfd.readouterr().err
+    assert url in error and error.count("\n") == 1
+
+
+@pytest.mark.parametrize(("before", "stop"), [(30.0, ""), (61.0, "1 minutes are used up")])
+def test_minutes_of_earlier_sessions_count(before, stop):
+    found = SimpleNamespace(kl=1.0)
+    bench = SimpleNamespace(
+        fidelity=(128,), candidate=lambda name: SimpleNamespace(id=name, profile=None), fitness=lambda *of: found
+    )
+    lines = []
+    judge = Judgement(bench, make_settings({"minutes": 1}), lines.append)  # as at the beginning of a session
+    state = first_state(["c1"], 0) | {"seconds": before, "best": "c1"}
+    update = judge(state)
+    assert before <= update["seconds"] < before + 29
+    assert update["stop"] == stop
+    assert lines[0].spent["minutes"] >= round(before / 60, 3)

@@ -1,0 +1,151 @@
+"""Budgets in time against tables whose times are known: linear ones, crooked ones, and both budgets at once."""
+
+from __future__ import annotations
+
+import random
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from self_pruner.memory.profile import PARTS, Profile
+from self_pruner.tools.latency.table import LatencyTable, Milliseconds, Timed
+from self_pruner.tools.latency.time_budget import NANOSECONDS, JointBudget, LatencyBudget, TimedSpace
+from self_pruner.tools.profiles.budget import Budget, ImpossibleTargetError
+from self_pruner.tools.profiles.operators import crossover_mask, level_switch, mutate, random_profile, uniform
+from self_pruner.tools.profiles.sensitivity import Costs, closed_form
+from self_pruner.tools.profiles.space import Space
+
+SPACE = Space(n_layers=6, n_groups=4, n_blocks=24, group_params=48, block_params=9, fixed_params=1000, mlp_unit=8)
+TIMED = Timed("tiny", 6, {"attention": 4, "mlp": 24}, 8, 1, "torch", "cpu", "float32", 100, 10, 1)
+GROUP_MS, BLOCK_MS = 0.4, 0.1
+
+
+def table(change=lambda part, saved: saved) -> LatencyTable:
+    """A dense request of 100 ms; a place saves 0.4 ms a group and 0.1 ms a block, changed by `change`."""
+    rows = {}
+    for part, unit in (("attention", GROUP_MS), ("mlp", BLOCK_MS)):
+        dense = SPACE.units(part)
+        rows[part] = {width: Milliseconds(-change(part, unit * (dense - width)), 0.0) for width in range(1, dense + 1)}
+    return LatencyTable(Milliseconds(60.0, 4.0), rows, TIMED)
+
+
+def steps(part: str, saved: float) -> float:
+    """Only every fourth of a millisecond is saved: widths between cost what the next larger does."""
+    return int(saved * 4 + 1e-9) / 4
+
+
+def crooked(part: str, saved: float) -> float:
+    """The first cuts save little, the last ones much."""
+    return saved * saved / (GROUP_MS * 3 if part == "attention" else BLOCK_MS * 23)
+
+
+def cliff(part: str, saved: float) -> float:
+    """Half of the attention saves nothing, the other half much; of the MLP nothing but its last quarter does."""
+    return 4.0 * (saved > GROUP_MS) if part == "attention" else max(0.0, saved - BLOCK_MS * 17)
+
+
+TABLES = {"linear": table(), "steps": table(steps), "crooked": table(crooked), "cliff": table(cliff)}
+profiles = st.builds(
+    Profile,
+    st.tuples(*[st.integers(1, 4)] * SPACE.n_layers),
+    st.tuples(*[st.integers(1, 24)] * SPACE.n_layers),
+)
+
+
+def milliseconds(of: LatencyTable, profile: Profile) -> float:
+    return of.predict(profile).request(10)
+
+
+@pytest.mark.parametrize("name", TABLES)
+@settings(deadline=None, derandomize=True, max_examples=60, suppress_health_check=[HealthCheck.too_slow])
+@given(
+    profile=profiles, seed=st.integers(0, 1000), target=st.floats(86.0, 97.5)
+)  # further from dense than any tolerance
+def test_every_operator_stays_on_the_budget(name, profile, seed, target):
+    budget = LatencyBudget.of(SPACE, TABLES[name], target)
+    rng = random.Random(seed)
+    projected = budget.project(profile.attention, profile.mlp).profile
+    parent = random_profile(budget, rng)
+    costs = Costs(
+        *(tuple(tuple(rng.random() for _ in range(SPACE.units(part) + 1)) for _ in range(6)) for part in PARTS)
+    )
+    made = [projected, parent, uniform(budget), closed_form(budget, costs)]
+    made += [level_switch(budget, parent, rng, 3), mutate(budget, parent, rng, 2, 3)]
+    child = crossover_mask(parent, projected, [rng.random() < 0.5 for _ in range(6)])
+    made.append(budget.project(child.attention, child.mlp).profile)
+    # half of the largest step of a table, or 0.25% of the target
+    most = {"linear": 0.2, "steps": 0.25, "crooked": 0.34, "cliff": 2.0}[name]
+    for one in made:
+        assert budget.holds(one)
+        assert milliseconds(TABLES[name], one) == pytest.approx(target, abs=max(most, 0.0025 * target) + 1e-6)
+    assert level_switch(budget, parent, rng, 3) != parent
+    assert budget.project(projected.attention, projected.mlp).changed_units == 0
+
+
+def test_the_budget_in_parameters_beside_it_is_that_of_the_uniform_profile():
+    budget = LatencyBudget.of(SPACE, TABLES["linear"], 90.0)
+    assert budget.target_params == SPACE.params(uniform(budget))
+    assert budget.group_in_blocks == pytest.approx(GROUP_MS / BLOCK_MS, rel=1e-3)
+
+
+def test_held_places_are_left_alone_where_others_can_give():
+    budget = LatencyBudget.of(SPACE, TABLES["linear"], 90.0)
+    start = uniform(budget)
+    edited = start.with_width(2, "mlp", 24)
+    assert budget.project(edited.attention, edited.mlp, {(2, "mlp")}).profile.mlp[2] == 24
+
+
+@pytest.mark.parametrize("target, said", [(60.0, "the most that is reachable"), (100.1, "cannot be reached")])
+def test_a_time_out_of_reach_names_the_range(target, said):
+    with pytest.raises(ImpossibleTargetError, match=said) as caught:
+        LatencyBudget.of(SPACE, TABLES["linear"], target)
+    # one unit everywhere saves 6 * (3 * 0.4 + 23 * 0.1) of 100 ms
+    assert "takes 79.0 ms, a speed-up of 1.26, the" in str(caught.value)
+
+
+def test_the_ends_of_the_range_can_be_asked_for():
+    for profile in (SPACE.smallest(), SPACE.dense()):
+        target = milliseconds(TABLES["linear"], profile)
+        assert LatencyBudget.of(SPACE, TABLES["linear"], target).holds(profile)
+
+
+def test_a_width_that_was_measured_slower_than_a_larger_one_is_not_rewarded():
+    noisy = dict(TABLES["linear"].rows["mlp"])
+    noisy[12], noisy[13] = noisy[13], noisy[12]
+    crossed = LatencyTable(TABLES["linear"].dense, {**TABLES["linear"].rows, "mlp": noisy}, TIMED)
+    row = TimedSpace(SPACE, crossed).rows["mlp"]
+    assert list(row[1:]) == sorted(row[1:]) and row[24] == 0
+
+
+def joint(params: int, target: float, of: LatencyTable) -> JointBudget:
+    return JointBudget(SPACE, params, TimedSpace(SPACE, of), round(NANOSECONDS * target))
+
+
+@settings(deadline=None, derandomize=True, max_examples=60, suppress_health_check=[HealthCheck.too_slow])
+@given(profile=profiles, seed=st.integers(0, 1000))
+def test_both_budgets_are_met_at_once(profile, seed):
+    params = Budget.from_sparsity(SPACE, 0.3).target_params
+    free = [milliseconds(TABLES["linear"], random_profile(Budget(SPACE, params), random.Random(n))) for n in range(20)]
+    limit = sorted(free)[4]  # a fifth of random profiles are so fast
+    budget, rng = joint(params, limit, TABLES["linear"]), random.Random(seed)
+    parent = random_profile(budget, rng)
+    for one in (
+        budget.project(profile.attention, profile.mlp).profile,
+        parent,
+        uniform(budget),
+        level_switch(budget, parent, rng, 2),
+        mutate(budget, parent, rng, 2, 2),
+    ):
+        assert budget.holds(one) and Budget(SPACE, params).holds(one)
+        assert milliseconds(TABLES["linear"], one) <= limit * 1.0026
+
+
+def test_budgets_that_contradict_each_other_say_what_would_go():
+    with pytest.raises(ImpossibleTargetError, match="contradict each other: with 2,700 parameters") as caught:
+        joint(2700, 85.0, TABLES["linear"])
+    assert "a speed-up of" in str(caught.value) and "takes about" in str(caught.value)
+    with pytest.raises(ImpossibleTargetError, match="the most that is reachable"):
+        joint(2700, 40.0, TABLES["linear"])
+    with pytest.raises(ImpossibleTargetError, match="cannot be reached"):
+        joint(10, 90.0, TABLES["linear"])

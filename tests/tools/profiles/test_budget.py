@@ -1,0 +1,330 @@
+"""The budget is exact and its repair least: checked against every profile of small spaces, and on two real ones."""
+
+import time
+from functools import cache
+
+import pytest
+import torch
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+
+from self_pruner.memory.profile import PARTS, Profile
+from self_pruner.tools.profiles.budget import (
+    Budget,
+    ImpossibleTargetError,
+    ParamsTextError,
+    ProposalError,
+    feasible_range,
+    parse_params,
+)
+from self_pruner.tools.profiles.space import Space
+
+SMOLLM2 = Space(30, 3, 48, 294_912, 55_296, 28_348_992, 32)
+LLAMA_70B = Space(80, 8, 224, 18 * 8192 * 128, 3 * 8192 * 128, 2 * 32_000 * 8192 + 161 * 8192, 128)
+SMALL = Space(3, 4, 12, 48, 9, 1000, 8)
+
+property_test = settings(deadline=None, derandomize=True, max_examples=150)
+
+
+@st.composite
+def spaces(draw: st.DrawFn) -> Space:
+    """Small spaces of every proportion: attention units heavier than, as heavy as and lighter than MLP units."""
+    return Space(
+        n_layers=draw(st.integers(1, 3)),
+        n_groups=draw(st.integers(1, 4)),
+        n_blocks=draw(st.integers(1, 12)),
+        group_params=draw(st.integers(1, 60)),
+        block_params=draw(st.integers(1, 20)),
+        fixed_params=draw(st.sampled_from([0, 77])),
+        mlp_unit=8,
+    )
+
+
+@st.composite
+def budgets(draw: st.DrawFn) -> Budget:
+    space = draw(spaces())
+    totals = space.params(space.smallest()), space.params(space.dense())
+    target = draw(st.integers(*totals))
+    try:
+        return Budget(space, target)
+    except ImpossibleTargetError:  # a gap, tested below: take a count that some profile has
+        return Budget(space, draw(st.sampled_from(totals)))
+
+
+@st.composite
+def proposals(draw: st.DrawFn, space: Space) -> Profile:
+    """Integer vectors, in and out of bounds."""
+
+    def widths(dense: int) -> tuple[int, ...]:
+        n = space.n_layers
+        kinds = [
+            st.lists(st.integers(1, dense), min_size=n, max_size=n),
+            st.lists(st.integers(-3, dense + 4), min_size=n, max_size=n),
+            st.sampled_from([[1] * n, [dense] * n, [-(10**6)] * n, [10**6] * n]),
+        ]
+        return tuple(draw(st.one_of(kinds)))
+
+    return Profile(widths(space.n_groups), widths(space.n_blocks))
+
+
+@cache
+def every_profile(space: Space) -> torch.Tensor:
+    """All profiles of a small space: [profiles, 2 * n_layers], attention first."""
+    axes = [torch.arange(1, space.units(part) + 1) for part in PARTS for _ in range(space.n_layers)]
+    return torch.cartesian_prod(*axes)
+
+
+def params(space: Space, profiles: torch.Tensor) -> torch.Tensor:
+    groups, blocks = profiles[:, : space.n_layers].sum(1), profiles[:, space.n_layers :].sum(1)
+    return space.fixed_params + groups * space.group_params + blocks * space.block_params
+
+
+def least_distance(budget: Budget, proposal: Profile) -> float:
+    """The parameters that any repair must move, in MLP units, by trying all of them."""
+    space, profiles = budget.space, every_profile(budget.space)
+    holding = profiles[2 * (params(space, profiles) - budget.target_params).abs() <= space.block_params]
+    moved = (holding - torch.tensor(proposal.attention + proposal.mlp)).abs()
+    weighed = moved[:, : space.n_layers].sum(1) * space.group_params + moved[:, space.n_layers :].sum(1) * (
+        space.block_params
+    )
+    return weighed.min().item() / space.block_params
+
+
+def distance(space: Space, a: Profile, b: Profile) -> float:
+    return sum(
+        abs(x - y) * space.unit_params(part) / space.block_params
+        for part in PARTS
+        for x, y in zip(a.widths(part), b.widths(part), strict=True)
+    )
+
+
+@property_test
+@given(st.data())
+def test_projection_is_feasible_idempotent_deterministic_and_reports_what_it_moved(data: st.DataObject) -> None:
+    budget = data.draw(budgets())
+    proposal = data.draw(proposals(budget.space))
+    found = budget.project(proposal.attention, proposal.mlp)
+    assert budget.space.contains(found.profile) and budget.holds(found.profile)
+    assert 2 * abs(budget.space.params(found.profile) - budget.target_params) <= budget.space.block_params
+    again = budget.project(found.profile.attention, found.profile.mlp)
+    assert again.profile == found.profile and again.changed_units == 0 and again.moved == 0
+    assert Budget(budget.space, budget.target_params).project(list(proposal.attention), list(proposal.mlp)) == found
+    assert found.moved == pytest.approx(distance(budget.space, proposal, found.profile))
+    pairs = zip(proposal.attention + proposal.mlp, found.profile.attention + found.profile.mlp, strict=True)
+    assert found.changed_units == sum(abs(x - y) for x, y in pairs)
+
+
+@property_test
+@given(st.data())
+def test_projection_is_within_one_unit_of_the_nearest_of_all_profiles(data: st.DataObject) -> None:
+    budget = data.draw(budgets())
+    proposal = data.draw(proposals(budget.space))
+    moved = budget.project(proposal.attention, proposal.mlp).moved
+    assert moved <= least_distance(budget, proposal) + 1 + 1e-9
+
+
+@property_test
+@given(st.data())
+def test_held_places_change_only_when_the_others_cannot_and_cost_nothing(data: st.DataObject) -> None:
+    budget = data.draw(budgets())
+    space = budget.space
+    proposal = data.draw(proposals(space))
+    hold = data.draw(st.sets(st.tuples(st.integers(0, space.n_layers - 1), st.sampled_from(PARTS))))
+    found = budget.project(proposal.attention, proposal.mlp, hold)
+    assert budget.holds(found.profile)
+    assert found.moved <= least_distance(budget, proposal) + 1 + 1e-9
+    for layer, part in hold:
+        before = min(max(proposal.widths(part)[layer], 1), space.units(part))
+        after = found.profile.widths(part)[layer]
+        if after != before:  # then every place of the part that was not held is at its bound
+            bound = space.units(part) if after > before else 1
+            others = [other for other in range(space.n_layers) if (other, part) not in hold]
+            assert all(found.profile.widths(part)[other] == bound for other in others)
+
+
+@property_test
+@given(spaces(), st.floats(-0.1, 1.1))
+def test_a_target_is_accepted_exactly_when_some_profile_of_the_stated_range_reaches_it(
+    space: Space, share: float
+) -> None:
+    smallest, dense = space.params(space.smallest()), space.params(space.dense())
+    target = round(smallest + share * (dense - smallest))
+    all_params = params(space, every_profile(space))
+    reachable = bool((2 * (all_params - target).abs() <= space.block_params).any())
+    if smallest <= target <= dense and reachable:
+        budget = Budget.from_params(space, target)
+        assert budget.holds(budget.project(space.dense().attention, space.dense().mlp).profile)
+        return
+    with pytest.raises(ImpossibleTargetError) as refusal:
+        Budget.from_params(space, target)
+    assert feasible_range(space) in str(refusal.value)
+    assert smallest == all_params.min() and dense == all_params.max()
+    if smallest < target < dense:  # a gap: the counts named are real and nothing lies between them
+        below, above = all_params[all_params < target].max(), all_params[all_params > target].min()
+        assert f"{below:,} and {above:,}" in str(refusal.value)
+
+
+@property_test
+@given(spaces())
+def test_the_range_has_no_gap_unless_a_group_outweighs_all_removable_mlp_units(space: Space) -> None:
+    smallest, dense = space.params(space.smallest()), space.params(space.dense())
+    if space.group_params <= space.block_params * (space.n_layers * (space.n_blocks - 1) + 1):
+        for target in range(smallest, dense + 1):
+            Budget(space, target)
+
+
+@pytest.mark.parametrize("space", [SMOLLM2, LLAMA_70B, SMALL])
+@settings(deadline=None, derandomize=True, max_examples=30)
+@given(data=st.data())
+def test_real_spaces_reach_any_sparsity_within_half_an_mlp_unit(space: Space, data: st.DataObject) -> None:
+    sparsity = data.draw(st.floats(0.0, space.sparsity(space.smallest())))
+    budget = Budget.from_sparsity(space, sparsity)
+    proposal = data.draw(proposals(space))
+    profile = budget.project(proposal.attention, proposal.mlp).profile
+    assert budget.holds(profile)
+    tolerance = 0.5000001 * space.block_params / space.prunable_params(space.dense())
+    assert abs(space.sparsity(profile) - sparsity) <= tolerance + 1 / space.prunable_params(space.dense())
+    assert budget.project(profile.attention, profile.mlp).profile == profile
+
+
+@pytest.mark.parametrize("sparsity", [0.1, 0.3, 0.5, 0.65])
+@pytest.mark.parametrize("space", [SMOLLM2, LLAMA_70B])
+def test_an_even_proposal_is_cut_by_the_same_share_everywhere(space: Space, sparsity: float) -> None:
+    profile = Budget.from_sparsity(space, sparsity).project(space.dense().attention, space.dense().mlp).profile
+    for part in PARTS:
+        widths = profile.widths(part)
+        assert max(widths) - min(widths) <= 1
+        assert sum(widths) / (space.n_layers * space.units(part)) == pytest.approx(1 - sparsity, abs=0.01)
+
+
+def test_a_part_at_its_bounds_leaves_the_whole_change_to_the_other() -> None:
+    lowest, highest = (1,) * 30, (48,) * 30
+    cut = Budget(SMOLLM2, SMOLLM2.params(Profile((2,) * 30, lowest))).project((3,) * 30, lowest)
+    assert cut.profile == Profile((2,) * 30, lowest) and cut.changed_units == 30
+    grown = Budget(SMOLLM2, SMOLLM2.params(Profile((2,) * 30, highest))).project((1,) * 30, highest)
+    assert grown.profile == Profile((2,) * 30, highest) and grown.moved == pytest.approx(30 * 294_912 / 55_296)
+    blocks = Budget(SMOLLM2, SMOLLM2.params(Profile((3,) * 30, (20,) * 30))).project((3,) * 30, lowest)
+    assert blocks.profile == Profile((3,) * 30, (20,) * 30)
+
+
+@pytest.mark.parametrize("group_params", [2, 4, 9, 18, 22, 40, 100])
+def test_every_target_of_a_small_space_is_hit_whatever_an_attention_unit_weighs(group_params: int) -> None:
+    space = Space(2, 3, 5, group_params, 9, 10, 8)
+    starts = [
+        space.dense(),
+        space.smallest(),
+        Profile((3, 1), (1, 5)),
+        Profile((1, 1), (5, 5)),
+        Profile((3, 3), (1, 1)),
+    ]
+    gaps = 0
+    for target in range(space.params(space.smallest()), space.params(space.dense()) + 1):
+        try:
+            budget = Budget(space, target)
+        except ImpossibleTargetError:
+            gaps += 1
+            continue
+        for start in starts:
+            found = budget.project(start.attention, start.mlp)
+            assert budget.holds(found.profile)
+            assert found.moved <= least_distance(budget, start) + 1 + 1e-9
+    assert (gaps > 0) == (group_params > 9 * (2 * 4 + 1))
+
+
+@property_test
+@given(budgets())
+def test_the_totals_are_exactly_those_of_the_profiles_that_hold_the_budget(budget: Budget) -> None:
+    space, profiles = budget.space, every_profile(budget.space)
+    holding = profiles[2 * (params(space, profiles) - budget.target_params).abs() <= space.block_params]
+    groups, blocks = holding[:, : space.n_layers].sum(1), holding[:, space.n_layers :].sum(1)
+    assert set(budget.totals) == set(zip(groups.tolist(), blocks.tolist(), strict=True))
+
+
+def test_a_held_part_leaves_the_change_to_the_other() -> None:
+    budget = Budget.from_sparsity(SMOLLM2, 0.3)
+    start = Profile((3,) * 30, (38,) * 30)
+    assert sum(budget.project(start.attention, start.mlp).profile.attention) < 90
+    held = budget.project(start.attention, start.mlp, {(layer, "attention") for layer in range(30)})
+    assert held.profile.attention == start.attention and budget.holds(held.profile)
+
+
+def test_the_last_unit_of_a_repair_does_not_always_fall_on_the_same_layer() -> None:
+    budget = Budget.from_sparsity(SMOLLM2, 0.3)
+    base = budget.project((3,) * 30, (48,) * 30).profile
+    touched = set()
+    for layer in range(30):
+        mlp = list(base.mlp)
+        mlp[layer] -= 2
+        repaired = budget.project(base.attention, mlp, {(layer, "mlp")}).profile
+        assert repaired.mlp[layer] == base.mlp[layer] - 2
+        touched |= {other for other in range(30) if repaired.mlp[other] > mlp[other]}
+    assert len(touched) > 10
+
+
+def test_a_projection_of_eighty_layers_takes_milliseconds() -> None:
+    budget = Budget.from_params(LLAMA_70B, parse_params("49B"))
+    seconds = []
+    for start in range(5):
+        began = time.perf_counter()
+        budget.project([1 + (start + i) % 8 for i in range(80)], [1 + (start + 37 * i) % 224 for i in range(80)])
+        seconds.append(time.perf_counter() - began)
+    assert min(seconds) < 0.05  # 3 ms where nothing else runs
+
+
+def test_sparsity_and_parameters_state_the_same_target() -> None:
+    by_sparsity = Budget.from_sparsity(LLAMA_70B, 0.3)
+    assert Budget.from_params(LLAMA_70B, by_sparsity.target_params) == by_sparsity
+    assert by_sparsity.sparsity == pytest.approx(0.3)
+    assert by_sparsity.group_in_blocks == 6
+    assert Budget.from_params(LLAMA_70B, parse_params("49B")).sparsity == pytest.approx(0.2918, abs=1e-4)
+
+
+@pytest.mark.parametrize("space", [SMOLLM2, LLAMA_70B, SMALL])
+def test_the_bounds_named_in_a_refusal_are_accepted_and_beyond_them_refused(space: Space) -> None:
+    text, n = feasible_range(space), space.n_layers
+    low, high = map(parse_params, text.split(" keep ")[1].split(" parameters")[0].split(" to "))
+    assert Budget.from_params(space, low).project([9] * n, [9] * n).profile == space.smallest()
+    assert Budget.from_params(space, high).project([1] * n, [1] * n).profile == space.dense()
+    for params_beyond in (low - 1, high + 1):
+        with pytest.raises(ImpossibleTargetError, match="this model can keep"):
+            Budget.from_params(space, params_beyond)
+    sparsest = float(text.split("sparsity of ")[1].split(" ")[0])
+    Budget.from_sparsity(space, sparsest)
+    for sparsity in (sparsest + 2e-4, -0.01, 1.0, float("nan"), float("inf")):
+        with pytest.raises(ImpossibleTargetError, match=f"sparsity of {sparsest} down to 0"):
+            Budget.from_sparsity(space, sparsity)
+
+
+def test_a_proposal_of_the_wrong_length_is_refused() -> None:
+    with pytest.raises(ProposalError, match="mlp needs 3 widths, one a layer, and got 2"):
+        Budget.from_sparsity(SMALL, 0.3).project([1, 1, 1], [1, 1])
+
+
+@pytest.mark.parametrize(
+    ("text", "count"),
+    [
+        ("49B", 49_000_000_000),
+        ("134.5M", 134_500_000),
+        (" 1.5 b ", 1_500_000_000),
+        ("70_000_000_000", 70_000_000_000),
+        ("8,030,261,248", 8_030_261_248),
+        ("700k", 700_000),
+        ("0.001T", 1_000_000_000),
+    ],
+)
+def test_parameter_counts_are_read_exactly(text: str, count: int) -> None:
+    assert parse_params(text) == count
+
+
+@example("0B")
+@example("-5B")
+@example("49GB")
+@example("1e9")
+@example("nan")
+@example("٣B")
+@example("")
+@settings(deadline=None, derandomize=True)
+@given(st.text(max_size=8).filter(lambda text: not any(digit in text for digit in "123456789")))
+def test_text_that_is_no_positive_count_is_refused_and_shown(text: str) -> None:
+    with pytest.raises(ParamsTextError, match="is no parameter count"):
+        parse_params(text)

@@ -1,0 +1,188 @@
+"""`evaluate`: measures candidates on the first tokens of the fitness text, all of them on the same tokens.
+
+Where the workbench has tasks, `tasks` is the dearest fidelity: accuracies, and no tokens of the fitness text. What the
+memory knows is not measured again; what is measured is written sequence by sequence or task by task, so a call that was
+killed goes on where it stopped and is charged the same.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from typing import Any, Literal
+
+from langchain_core.tools import BaseTool, tool
+from langgraph.prebuilt import ToolRuntime
+from pydantic import BaseModel, Field
+
+from self_pruner.memory.profile import Profile
+from self_pruner.memory.records import Candidate, Score, Slopes
+from self_pruner.tools.evaluation.fitness import perplexity
+from self_pruner.tools.evaluation.slopes import PASS_COST, SlopesError
+from self_pruner.tools.evaluation.slopes import slopes as slopes_at
+from self_pruner.tools.evaluation.staged import walks
+from self_pruner.tools.evaluation.tasks.rows import TaskDataError
+from self_pruner.tools.evaluation.walk import Measurement
+from self_pruner.tools.measure_tasks import accuracies, failure_on_tasks, mean_of_seven, measure_tasks, task_scores
+from self_pruner.tools.profiles.selection import paired
+from self_pruner.tools.workbench import FITNESS, ToolError, Turn, Workbench
+
+
+class EvaluateArguments(BaseModel):
+    """Arguments of `evaluate`."""
+
+    candidates: list[str] = Field(min_length=1, description="ids of the candidates to measure")
+    fidelity: int | Literal["tasks"] = Field(description="tokens to measure on, or tasks for zero-shot accuracies")
+    slopes: bool = Field(False, description="also measure how fitness changes with every width of every place")
+
+
+def evaluate_tool(bench: Workbench) -> BaseTool:
+    """The LangChain tool `evaluate` on `bench`."""
+
+    @tool("evaluate", args_schema=EvaluateArguments)
+    def evaluate(
+        candidates: list[str], fidelity: int | Literal["tasks"], runtime: ToolRuntime, slopes: bool = False
+    ) -> str:
+        """Measure candidates: fitness (KL to the dense model, lower is better), perplexity, rank, change."""
+        turn = Turn.of(runtime.state, runtime.tool_call_id or "")
+        legal = [*bench.fidelity, *(["tasks"] if bench.tasks is not None else [])]
+        if slopes:
+            legal = [bench.fidelity[-1]]
+        if fidelity not in legal:
+            raise ToolError(f"fidelity must be one of {', '.join(map(str, legal))}, got {fidelity}")
+        rows = [bench.candidate(name) for name in candidates]
+        if isinstance(fidelity, str):
+            try:
+                measure_tasks(bench, [row.profile for row in rows], turn.step)
+            except TaskDataError as error:
+                raise ToolError(str(error)) from error
+            return _answer(fidelity, [_on_tasks(bench, row) for row in rows], charged=0)
+        measure(bench, [row.profile for row in rows], range(fidelity // bench.sequence_length), turn.step)
+        charged = charge(bench, [row.profile for row in rows], turn.step)
+        if slopes:
+            measure_slopes(bench, [row.profile for row in rows], bench.slope_sequences(turn.generation), turn.step)
+            charged += charge_slopes(bench, [row.profile for row in rows], turn.step)
+        return _answer(fidelity, [_result(bench, row, fidelity) for row in rows], charged)
+
+    return evaluate
+
+
+def measure(bench: Workbench, profiles: Sequence[Profile], sequences: range, step: int, text: str = FITNESS) -> None:
+    """Measure what is not known yet of `profiles` on `sequences` and record it, one row a sequence.
+
+    What failed in this run would fail again and is left alone; what failed in another one is tried anew.
+    """
+    known: dict[Profile, list[int]] = {}
+    for profile in profiles:
+        scores = bench.scores(profile, text)
+        if not any(score.error and score.run == bench.run for score in scores.values()):
+            known[profile] = [index for index, score in scores.items() if not score.error]
+    todo = walks(known, sequences)
+    total = sum(len(block) * len(group) for block, group in todo)
+    done = 0
+    for block, group in todo:
+        # One sequence at a time on a CPU: a kill loses one of the population's. A GPU wants more work at once.
+        stride = len(block) if bench.elastic.device.type == "cuda" else 1
+        for start in range(block.start, block.stop, stride):
+            rows = range(start, min(start + stride, block.stop))
+            for one in bench.walks[text].measure(group, rows):
+                bench.memory.record(*_scores(bench, one, text, step))
+            done += len(group) * len(rows)
+            if bench.progress is not None:
+                bench.progress(done, total)
+
+
+def measure_slopes(bench: Workbench, profiles: Sequence[Profile], sequences: range, step: int) -> None:
+    """Measure what is not known yet of the slopes at `profiles` on `sequences` and record it, one row each."""
+    walk = bench.walks[FITNESS]
+    for number, profile in enumerate(profiles):
+        known = {row.sequence for row in bench.memory.recall(Slopes, profile=profile, text=FITNESS)}
+        for done, sequence in enumerate(sequences, start=1):
+            if sequence not in known:
+                try:
+                    found = slopes_at(bench.elastic, walk.store, walk.targets, profile, sequence)
+                except SlopesError as error:
+                    raise ToolError(str(error)) from error
+                bench.memory.record(Slopes(profile, FITNESS, sequence, found.attention, found.mlp, bench.run, step))
+            if bench.progress is not None:
+                bench.progress(number * len(sequences) + done, len(profiles) * len(sequences))
+
+
+def charge_slopes(bench: Workbench, profiles: Sequence[Profile], step: int) -> int:
+    """Tokens that `step` of this run is charged for slopes it measured itself: `PASS_COST` for each of theirs."""
+    own = bench.memory.recall(Slopes, profile=list(dict.fromkeys(profiles)), run=bench.run, step=step)
+    return PASS_COST * len(own) * bench.sequence_length
+
+
+def _scores(bench: Workbench, found: Measurement, text: str, step: int) -> list[Score]:
+    """One row a sequence; a failed candidate is one on the first sequence it was tried on."""
+    if found.error is not None:
+        return [Score(found.profile, text, found.sequences.start, None, None, bench.run, step, found.error)]
+    return [
+        Score(found.profile, text, index, kl, nll, bench.run, step)
+        for index, kl, nll in zip(found.sequences, found.kl, found.nll, strict=True)
+    ]
+
+
+def charge(bench: Workbench, profiles: Sequence[Profile], step: int, text: str = FITNESS) -> int:
+    """Tokens that `step` of this run measured itself; what the memory already knew costs nothing."""
+    own = (
+        score
+        for profile in dict.fromkeys(profiles)
+        for score in bench.scores(profile, text).values()
+        if score.run == bench.run and score.step == step
+    )
+    return sum(1 for _ in own) * bench.sequence_length
+
+
+def _result(bench: Workbench, row: Candidate, fidelity: int) -> dict[str, Any]:
+    found = bench.fitness(row.profile, fidelity)
+    if found is None or found.nll is None:
+        return {"id": row.id, "status": "failed", "error": bench.failure(row.profile) or "it was not measured"}
+    result: dict[str, Any] = {
+        "id": row.id,
+        "status": "ok",
+        "fitness": found.kl,
+        "perplexity": perplexity([found.nll]),
+    }
+    changes = [change for parent in row.parents if (change := _change(bench, row, parent, fidelity)) is not None]
+    if changes:
+        result["change"] = changes
+    return result
+
+
+def _change(bench: Workbench, row: Candidate, parent_id: str, fidelity: int) -> dict[str, Any] | None:
+    """The paired difference to a parent on the same sequences, where the parent was measured on all of them."""
+    child, parent = bench.scores(row.profile), bench.scores(bench.candidate(parent_id).profile)
+    indices = range(fidelity // bench.sequence_length)
+    pairs = [
+        (child[index].kl, parent[index].kl)
+        for index in indices
+        if index in parent and child[index].kl is not None and parent[index].kl is not None
+    ]
+    if len(pairs) < len(indices):
+        return None
+    difference = paired([pair[0] or 0.0 for pair in pairs], [pair[1] or 0.0 for pair in pairs])
+    return {"parent": parent_id, "mean": difference.mean, "standard_error": difference.standard_error}
+
+
+def _on_tasks(bench: Workbench, row: Candidate) -> dict[str, Any]:
+    scores = task_scores(bench, row.profile)
+    found = accuracies(scores)
+    mean = mean_of_seven(found)
+    if mean is None:
+        return {"id": row.id, "status": "failed", "error": failure_on_tasks(scores) or "it was not measured"}
+    tasks = {task: {score.metric: score.value, "standard_error": score.standard_error} for task, score in found.items()}
+    return {"id": row.id, "status": "ok", "tasks": tasks, "mean_accuracy": mean.value}
+
+
+def _answer(fidelity: int | str, results: list[dict[str, Any]], charged: int) -> str:
+    """The answer to one call, its results ranked in place."""
+    for rank, result in enumerate(sorted(results, key=_best_first), start=1):
+        result["rank"] = rank
+    return json.dumps({"fidelity": fidelity, "results": results, "charged_tokens": charged})
+
+
+def _best_first(result: dict[str, Any]) -> tuple[bool, float, str]:
+    """Least fitness or greatest accuracy first, failures last."""
+    return (result["status"] != "ok", result.get("fitness", -result.get("mean_accuracy", 0.0)), result["id"])

@@ -1,0 +1,293 @@
+"""A budget in time: profiles that a latency table predicts to take so long, and both budgets at once.
+
+Predictions are sums over places of what their widths take, which need not fall evenly with the width. So a profile is
+first brought near the target by even prices, those of the straight lines through the table's rows, with everything that
+a parameter budget can do; what the table then says otherwise is made up for by aiming a little above or below.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import dataclass, replace
+from functools import cached_property
+
+from self_pruner.memory.profile import PARTS, Part, Profile
+from self_pruner.tools.latency.table import LatencyTable
+from self_pruner.tools.profiles.budget import Budget, ImpossibleTargetError, Place, feasible_range
+from self_pruner.tools.profiles.operators import uniform
+from self_pruner.tools.profiles.space import Space
+
+TOLERANCE = 0.0025  # of the target, where half of the largest step of a unit is less
+CHEAPEST = 0.05  # what a unit costs at the least, as a share of what its parameters would
+AIMS = 12  # times that a projection aims before it goes unit by unit
+NANOSECONDS = 1_000_000  # in a millisecond: prices are whole numbers of these
+
+
+@dataclass(frozen=True)
+class EvenBudget(Budget):
+    """A budget in prices that are the same for every unit of a part, and are not parameters."""
+
+    group_price: int
+    block_price: int
+    fixed: int
+    target: int
+
+    def __post_init__(self) -> None:
+        """It may ask for anything: whether a profile reaches it shows in `totals`."""
+
+    def unit_price(self, part: Part) -> int:
+        """What one unit of `part` costs."""
+        return self.group_price if part == "attention" else self.block_price
+
+    @property
+    def fixed_price(self) -> int:
+        """What no profile saves."""
+        return self.fixed
+
+    @property
+    def target_price(self) -> int:
+        """What a profile must cost."""
+        return self.target
+
+
+@dataclass(frozen=True)
+class TimedSpace:
+    """What profiles of a space take by a latency table, in nanoseconds of one request."""
+
+    space: Space
+    table: LatencyTable
+
+    @cached_property
+    def rows(self) -> dict[Part, tuple[int, ...]]:
+        """What a place of each width takes beyond a dense one, 0 to dense, never falling with the width.
+
+        What a measurement had fall is noise, or a width that no profile should be rewarded for.
+        """
+        found = {}
+        for part in PARTS:
+            widths = range(1, self.space.units(part) + 1)
+            raw = [round(NANOSECONDS * self.table.change(part, width).request(self.table.decode)) for width in widths]
+            up = [max(raw[: end + 1]) for end in range(len(raw))]
+            down = [min(raw[start:]) for start in range(len(raw))]
+            even = [(high + low) // 2 for high, low in zip(up, down, strict=True)]
+            found[part] = (even[0] - even[-1], *(time - even[-1] for time in even))  # no place has a width of 0
+        return found
+
+    @cached_property
+    def dense(self) -> int:
+        """The dense model."""
+        return round(NANOSECONDS * self.table.dense.request(self.table.decode))
+
+    @cached_property
+    def whole(self) -> int:
+        """The dense widths in the format of pruned models."""
+        return self.dense + round(NANOSECONDS * self.table.offset.request(self.table.decode))
+
+    def time(self, profile: Profile) -> int:
+        """A profile of the space."""
+        return self.whole + sum(self.rows[part][width] for part in PARTS for width in profile.widths(part))
+
+    def slope(self, part: Part) -> int:
+        """What a unit takes on the straight line from the dense width that fits a row best."""
+        row, dense = self.rows[part], self.space.units(part)
+        cuts = [(dense - width, -row[width]) for width in range(1, dense)]
+        fitted = sum(cut * saved for cut, saved in cuts) / max(1, sum(cut * cut for cut, _ in cuts))
+        by_params = self.dense * self.space.unit_params(part) / self.space.params(self.space.dense())
+        return max(1, round(max(fitted, CHEAPEST * by_params)))
+
+    def even(self, target: int, around: Profile) -> EvenBudget:
+        """Even prices that are right at the profile `around`."""
+        prices = {part: self.slope(part) for part in PARTS}
+        units = sum(prices[part] * sum(around.widths(part)) for part in PARTS)
+        return EvenBudget(self.space, 0, prices["attention"], prices["mlp"], self.time(around) - units, target)
+
+
+@dataclass(frozen=True)
+class LatencyBudget(Budget):
+    """A budget that profiles meet whose predicted time is that of the target, to within `TOLERANCE`.
+
+    `target_params` are those of the uniform profile: what others of the same time have nearly.
+
+    Raises:
+        ImpossibleTargetError: no profile is predicted to take so long; the sentence names the range.
+    """
+
+    timed: TimedSpace
+    target_time: int  # nanoseconds
+
+    def __post_init__(self) -> None:
+        """Refuse a target out of reach."""
+        fastest, dense, whole = self.timed.time(self.space.smallest()), self.timed.dense, self.timed.whole
+        if not fastest <= self.target_time <= whole:
+            raise ImpossibleTargetError(
+                f"{_ms(self.target_time)}, a speed-up of {dense / self.target_time:.2f}, cannot be reached: by the "
+                f"latency table one unit everywhere takes {_ms(fastest)}, a speed-up of {_down(dense / fastest)}, the "
+                f"most that is reachable, and the dense {'model' if whole == dense else 'widths'} {_ms(whole)}"
+            )
+
+    @classmethod
+    def of(cls, space: Space, table: LatencyTable, target_ms: float) -> LatencyBudget:
+        """The budget of so many milliseconds for one request of the table.
+
+        Raises:
+            ImpossibleTargetError: no profile is predicted to take so long.
+        """
+        budget = cls(space, 0, TimedSpace(space, table), round(NANOSECONDS * target_ms))
+        return replace(budget, target_params=space.params(uniform(budget)))
+
+    @cached_property
+    def even(self) -> EvenBudget:
+        """Even prices that are right where the uniform profile meets the target."""
+        dense = self.space.dense()
+        found = self.timed.even(self.target_time, dense)
+        for _ in range(AIMS):
+            around = found._repair(dense, frozenset()) if found.totals else self.space.smallest()
+            found = self.timed.even(self.target_time, around)
+            if abs(self.timed.time(around) - self.target_time) <= self.tolerance:
+                break
+        return found
+
+    @cached_property
+    def tolerance(self) -> int:
+        """How far from the target a profile may be, in nanoseconds: half of the largest step of one unit, or more.
+
+        So a target can always be reached by single steps, however uneven the table is.
+        """
+        rows = (self.timed.rows[part][1:] for part in PARTS)
+        largest = max(high - low for row in rows for low, high in zip((row[0], *row), row, strict=False))
+        return max((largest + 1) // 2, round(TOLERANCE * self.target_time))
+
+    def unit_price(self, part: Part) -> int:
+        """Nanoseconds of a unit, evenly."""
+        return self.even.unit_price(part)
+
+    @property
+    def fixed_price(self) -> int:
+        """Nanoseconds that no profile saves."""
+        return self.even.fixed_price
+
+    @property
+    def target_price(self) -> int:
+        """Nanoseconds of a request."""
+        return self.target_time
+
+    def holds(self, profile: Profile) -> bool:
+        """Whether `profile` belongs to the space and is predicted to take as long as the target."""
+        return self.space.contains(profile) and abs(self.timed.time(profile) - self.target_time) <= self.tolerance
+
+    def settle(self, profile: Profile) -> Profile:
+        """`profile`, or the nearest one that the table has on the target."""
+        return self.project(profile.attention, profile.mlp).profile
+
+    def exchange(self, profile: Profile, groups: int) -> tuple[int, ...]:
+        """The change of the MLP total that takes as long as so many attention units."""
+        return (round(-groups * self.unit_price("attention") / self.unit_price("mlp")),)
+
+    def _repair(self, start: Profile, hold: frozenset[Place]) -> Profile:
+        """The projection by even prices, aimed again by what the table says of where it came."""
+        lowest, highest = (self.even.price(profile) for profile in (self.space.smallest(), self.space.dense()))
+        aim, best = self.target_time, start
+        for _ in range(AIMS):
+            aimed = replace(self.even, target=min(max(aim, lowest), highest))
+            if not aimed.totals:
+                break
+            found = aimed._repair(start, hold)
+            if self._off(found) < self._off(best) or best is start:
+                best = found
+            if self.holds(found):
+                return found
+            aim += self.target_time - self.timed.time(found)
+        return self._unit_by_unit(best, hold)
+
+    def _unit_by_unit(self, profile: Profile, hold: Collection[Place]) -> Profile:
+        """The unit whose step comes nearest to the target, again and again; held places and attention last.
+
+        A step is at most twice the tolerance, so one comes nearer whenever the target is further off than that. Steps
+        of no effect, on widths that take alike, may come first.
+        """
+        while not self.holds(profile):
+            missing = self.target_time - self.timed.time(profile)
+            sign = 1 if missing > 0 else -1
+            steps = []
+            for part in PARTS:
+                row = self.timed.rows[part]
+                for layer, width in enumerate(profile.widths(part)):
+                    if 1 <= width + sign <= self.space.units(part):
+                        left = abs(missing - (row[width + sign] - row[width]))
+                        idle = left >= abs(missing)
+                        steps.append((idle, (layer, part) in hold, part == "attention", left, layer, part))
+            *_, layer, part = min(steps)
+            profile = profile.with_width(layer, part, profile.widths(part)[layer] + sign)
+        return profile
+
+    def _off(self, profile: Profile) -> int:
+        return abs(self.timed.time(profile) - self.target_time)
+
+
+@dataclass(frozen=True)
+class JointBudget(Budget):
+    """A parameter budget whose profiles are also predicted to take no longer than a limit.
+
+    Which of them do is told by how many units of each part they keep in all, by even prices that are right at the
+    uniform profile: the split between attention and MLP is what decides at one parameter count.
+
+    Raises:
+        ImpossibleTargetError: no profile has the parameters, or none that has them is so fast; says what would go.
+    """
+
+    timed: TimedSpace
+    limit: int  # nanoseconds
+
+    def __post_init__(self) -> None:
+        """Refuse budgets that contradict each other."""
+        if self.totals:
+            return
+        dense = self.timed.dense
+        fastest = min(map(self._time, self.plain.totals))
+        alone = f"{_ms(self.limit)}, a speed-up of {dense / self.limit:.2f},"
+        try:
+            enough = LatencyBudget.of(self.space, self.timed.table, self.limit / NANOSECONDS).target_params
+        except ImpossibleTargetError as error:
+            raise ImpossibleTargetError(str(error)) from None
+        raise ImpossibleTargetError(
+            f"the two budgets contradict each other: with {self.target_params:,} parameters the latency table has "
+            f"{_ms(fastest)} at the least, a speed-up of {_down(dense / fastest)}, and {alone} takes about {enough:,} "
+            f"parameters; {feasible_range(self.space)}"
+        )
+
+    @cached_property
+    def plain(self) -> Budget:
+        """The parameter budget alone."""
+        return Budget(self.space, self.target_params)
+
+    @cached_property
+    def even(self) -> EvenBudget:
+        """Even prices in time."""
+        return self.timed.even(self.limit, uniform(self.plain))
+
+    @cached_property
+    def totals(self) -> tuple[tuple[int, int], ...]:
+        """Every (attention units, MLP units) that has the parameters and is fast enough, by rising attention."""
+        slack = self.limit * (1 + TOLERANCE)
+        return tuple(total for total in self.plain.totals if self._time(total) <= slack)
+
+    def blocks(self, groups: int) -> tuple[int, ...]:
+        """MLP totals that meet both budgets beside `groups` attention units."""
+        return tuple(blocks for own, blocks in self.totals if own == groups)
+
+    def holds(self, profile: Profile) -> bool:
+        """Whether `profile` meets both budgets."""
+        return self.space.contains(profile) and (sum(profile.attention), sum(profile.mlp)) in self.totals
+
+    def _time(self, total: tuple[int, int]) -> int:
+        groups, blocks = total
+        return self.even.fixed + groups * self.even.group_price + blocks * self.even.block_price
+
+
+def _ms(nanoseconds: int) -> str:
+    return f"{nanoseconds / NANOSECONDS:,.1f} ms"
+
+
+def _down(ratio: float) -> str:
+    """A ratio rounded to the feasible side."""
+    return f"{int(100 * ratio) / 100:.2f}"

@@ -1,0 +1,136 @@
+"""Task accuracies through the memory: measured once, recorded task by task, put together in the tables' convention.
+
+The tables of LLM-Pruner (Ma et al., arXiv 2305.11627) and FLAP (An et al., arXiv 2312.11983) mix two metrics. LLaMA-7B
+in them (BoolQ 73.2, PIQA 78.4, HellaSwag 73.0, WinoGrande 67.0, ARC-e 67.5, ARC-c 41.4, OBQA 42.4) has lm-eval's own
+published `acc` on BoolQ (73.1), PIQA (78.2; its acc_norm is 77.4), WinoGrande (66.9) and ARC-e (67.4; its acc_norm is
+52.5), and `acc_norm` on HellaSwag (73.0), ARC-c (41.4) and OBQA (42.4). The mean of seven here is of those metrics;
+both are recorded wherever a task has both.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from self_pruner.memory.profile import Profile
+from self_pruner.memory.records import TaskScore
+from self_pruner.tools.evaluation.tasks.likelihood import LikelihoodError
+from self_pruner.tools.evaluation.tasks.rows import TASKS, TaskName
+from self_pruner.tools.evaluation.tasks.suite import METRICS, TaskSuite
+
+if TYPE_CHECKING:
+    from self_pruner.tools.workbench import Workbench
+
+CONVENTION: dict[TaskName, str] = {
+    "boolq": "acc",
+    "piqa": "acc",
+    "hellaswag": "acc_norm",
+    "winogrande": "acc",
+    "arc_easy": "acc",
+    "arc_challenge": "acc_norm",
+    "openbookqa": "acc_norm",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Averaged:
+    """The mean of seven accuracies, and its standard error where every one of them has one."""
+
+    value: float
+    standard_error: float | None
+
+
+def measure_tasks(bench: Workbench, profiles: Sequence[Profile], step: int) -> None:
+    """Measure what is not known yet of `profiles` on the tasks of `bench` and record it, one task at a time.
+
+    What failed in this run would fail again and is left alone; what failed in another one is tried anew. A model whose
+    logits are not finite is a row with its reason.
+
+    Raises:
+        TaskDataError: the rows of a task cannot be had.
+    """
+    suite = _suite(bench)
+    todo = [
+        (profile, task)
+        for profile in dict.fromkeys(profiles)
+        for task in TASKS
+        if not _settled(bench, task, _recalled(bench, suite, profile, task))
+    ]
+    if not todo:
+        return
+    from self_pruner.tools.evaluation.tasks.harness import run_task  # the harness takes a second to import
+
+    sizes = {task: suite.size(task) for _, task in todo}
+    total, done = sum(sizes[task] for _, task in todo), 0
+
+    def tell(part: int, of: int) -> None:
+        if bench.progress is not None:
+            bench.progress(done + sizes[task] * part // max(1, of), total)
+
+    for profile, task in todo:
+        rows, data = len(suite.rows(task)), suite.digest(task)
+        try:
+            scores = [
+                TaskScore(profile, task, rows, one.metric, data, one.value, one.standard_error, bench.run, step)
+                for one in run_task(bench.elastic, profile, suite, task, tell)
+            ]
+        except LikelihoodError as error:
+            scores = [
+                TaskScore(profile, task, rows, metric, data, None, None, bench.run, step, str(error))
+                for metric in METRICS[task]
+            ]
+        bench.memory.record(*scores)
+        done += sizes[task]
+
+
+def task_scores(bench: Workbench, profile: Profile) -> dict[TaskName, dict[str, TaskScore]]:
+    """What is known of `profile` on the tasks of `bench`: by task and metric, failures among them."""
+    suite = _suite(bench)
+    return {task: {score.metric: score for score in _recalled(bench, suite, profile, task)} for task in TASKS}
+
+
+def accuracies(scores: Mapping[TaskName, Mapping[str, TaskScore]]) -> dict[TaskName, TaskScore]:
+    """The score of every task in the tables' convention, where there is one that worked."""
+    found = {task: scores.get(task, {}).get(metric) for task, metric in CONVENTION.items()}
+    return {task: score for task, score in found.items() if score is not None and score.error is None}
+
+
+def failure_on_tasks(scores: Mapping[TaskName, Mapping[str, TaskScore]]) -> str | None:
+    """Why a task could not be measured, or None."""
+    errors = (score.error for metrics in scores.values() for score in metrics.values())
+    return next((error for error in errors if error), None)
+
+
+def mean_of_seven(found: Mapping[TaskName, TaskScore]) -> Averaged | None:
+    """`mean_of` scores from the memory."""
+    return mean_of({task: (score.value or 0.0, score.standard_error) for task, score in found.items()})
+
+
+def mean_of(found: Mapping[TaskName, tuple[float, float | None]]) -> Averaged | None:
+    """The mean accuracy, from value and standard error of each task.
+
+    None unless all seven tasks are there: a mean over fewer would be of something else.
+    """
+    if not set(TASKS) <= found.keys():
+        return None
+    errors = [error for _, error in found.values() if error is not None]
+    spread = math.sqrt(sum(error**2 for error in errors)) / len(TASKS) if len(errors) == len(TASKS) else None
+    return Averaged(sum(value for value, _ in found.values()) / len(TASKS), spread)
+
+
+def _suite(bench: Workbench) -> TaskSuite:
+    if bench.tasks is None:
+        raise ValueError("this workbench has no tasks")
+    return bench.tasks
+
+
+def _recalled(bench: Workbench, suite: TaskSuite, profile: Profile, task: TaskName) -> list[TaskScore]:
+    return bench.memory.recall(TaskScore, profile=profile, task=task, data=suite.digest(task))
+
+
+def _settled(bench: Workbench, task: TaskName, scores: Sequence[TaskScore]) -> bool:
+    """Whether a task needs no measuring: known in every metric, or failed in this run."""
+    known = {score.metric for score in scores if not score.error}
+    return known >= set(METRICS[task]) or any(score.error and score.run == bench.run for score in scores)

@@ -1,1 +1,0 @@
-"""Populations: selection and the end of a generation."""

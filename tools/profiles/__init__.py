@@ -1,0 +1,1 @@
+"""Profiles as integers: the space, budgets, operators, sensitivities, models of cost and selection."""
