@@ -2,15 +2,25 @@
 
 from __future__ import annotations
 
-from pydantic import BaseModel, ConfigDict
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, field_validator, model_validator
 
 from self_pruner.agent.run_files.conditions import Conditions
 
-CURRENT = 1  # format of `results.json`
+CURRENT = 2  # format of `results.json`
+OLDER = {"maker": "proposed_by", "unseen": "holdout"}  # names of format 1, which is read too
 
 
 class _Record(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", ser_json_inf_nan="strings")  # a perplexity may overflow
+
+    @model_validator(mode="before")
+    @classmethod
+    def _with_names_of_now(cls, content: Any) -> Any:
+        if not isinstance(content, dict):
+            return content
+        return {OLDER.get(name, name): value for name, value in content.items()}
 
 
 class CurvePoint(_Record):
@@ -27,26 +37,33 @@ class TextResult(_Record):
     text: str  # as the user named it
     kl: float  # nats a token
     perplexity: float
-    kl_by_sequence: list[float]  # nats a token, one a sequence: what paired tests are made of
+    kl_by_sequence: list[float]  # nats a token, one a sequence
     nll_by_sequence: list[float]  # nats a token
 
 
-class MakerYield(_Record):
-    """What one maker's candidates came to, by operator."""
+class DenseResult(_Record):
+    """The dense model on the reporting texts."""
 
-    maker: str  # brain, chance, switch, cross, model, cma, random, draw, fallback, seed, memory
+    texts: list[TextResult]  # kl 0
+    units: dict[str, int]  # of a layer, by part: attention, mlp
+
+
+class ProposerYield(_Record):
+    """What the candidates of one proposer came to, by kind of operator."""
+
+    proposed_by: str  # brain, chance, switch, cross, model, cma, random, draw, fallback, seed, memory
     operator: str  # initialise, crossover, mutation
     made: int  # distinct candidates
     compared: int  # measured beside all their parents on the same tokens
     improved: int  # of those, better than the better parent
     survived: int  # of those made, among the survivors of their generation
-    generation: int | None = None  # None: of the whole run. Where known, makers are compared within a generation
+    generation: int | None = None  # None: of the whole run. Where known, proposers are compared within a generation
 
 
 class RunResult(_Record):
     """One finished run of a comparison."""
 
-    arm: str  # as written in --arms: name, name:PROMPTS, name+setting=value
+    arm: str  # as written: name, name:PROMPTS, name+setting=value
     model: str
     sparsity: float  # asked for
     seed: int
@@ -55,7 +72,7 @@ class RunResult(_Record):
     attention: list[int]  # units kept, one a layer
     mlp: list[int]
     fitness: float | None  # KL of the found profile on the tokens it was searched on
-    unseen: float | None  # and on tokens of that text it was not searched on
+    holdout: float | None  # and on tokens of that text it was not searched on
     texts: list[TextResult]  # the found profile on each reporting text, compensated as searched
     recalibrated: list[TextResult] = []  # the same profile refitted on its own activations
     curve: list[CurvePoint] = []  # empty for closed forms
@@ -71,7 +88,7 @@ class RunResult(_Record):
     invalid: int  # replies that no rule allowed
     failed_turns: int
     fallbacks: int  # turns that the tool decided because the brain kept failing
-    yields: list[MakerYield] = []
+    yields: list[ProposerYield] = []
 
 
 class Results(_Record):
@@ -90,3 +107,8 @@ class Results(_Record):
     missing: list[str] = []  # runs that are not finished, in words
     bound: Conditions | None = None  # what they are measured with; None in results of before
     runs: list[RunResult]
+
+    @field_validator("format")
+    @classmethod
+    def _has_names_of_now(cls, _read: int) -> int:
+        return CURRENT

@@ -1,39 +1,74 @@
-"""From a finished run to the record that a comparison keeps of it, and from the dense targets to the dense model's."""
+"""From finished runs to the records that a comparison keeps of them, and from these to its results."""
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping, Sequence
+import platform
+from collections.abc import Mapping
 from contextlib import closing
 from dataclasses import replace
-from pathlib import Path
+from datetime import datetime
 
-from self_pruner.agent.compare.plan import PlanError, PlannedRun
-from self_pruner.agent.compare.results import CurvePoint, MakerYield, RunResult, TextResult
+from self_pruner.agent.compare.folder import ComparisonFolder
+from self_pruner.agent.compare.joining import read_bound
+from self_pruner.agent.compare.plan import PlannedRun
+from self_pruner.agent.compare.results import CurvePoint, DenseResult, ProposerYield, Results, RunResult, TextResult
 from self_pruner.agent.prepare.workbench import Prepared
 from self_pruner.agent.result.holdout import FINISH_STEP
 from self_pruner.agent.result.outcome import Outcome, reporting_scores, yields
 from self_pruner.agent.result.recalibration import recalibrated_memory
-from self_pruner.agent.run_files.atomic_write import atomic_write
+from self_pruner.agent.run_files.environment import describe
 from self_pruner.agent.run_files.run_directory import RunDirectory
 from self_pruner.agent.run_files.trace import Judge, TraceRecord, read_trace
 from self_pruner.agent.search.state import cost
-from self_pruner.agent.settings import Settings
+from self_pruner.agent.settings import text_label
 from self_pruner.memory.profile import PARTS, Profile
 from self_pruner.memory.records import Candidate, Generation
 from self_pruner.tools.evaluate import charge
 from self_pruner.tools.evaluation.fitness import mean, perplexity
 from self_pruner.tools.workbench import Workbench
 
-RECORD = "comparison.json"  # in the run directory
-DENSE = "dense.json"  # in the comparison's
+
+def collect(comparison: ComparisonFolder, failed: Mapping[str, str] | None = None) -> Results:
+    """Everything that is known so far; `failed` says by its slug why a run is missing.
+
+    Raises:
+        PlanError: a record is damaged.
+    """
+    runs: list[RunResult] = []
+    missing = []
+    planned = comparison.planned()
+    for run in planned:
+        found = comparison.record_of(run)
+        if found is not None:
+            runs.append(found)
+        else:
+            missing.append(f"{run.slug}: {(failed or {}).get(run.slug, 'not finished')}")
+    dense, settings = comparison.dense(), comparison.settings
+    environment = describe(settings.device, 0, datetime.now())
+    return Results(
+        command=comparison.command(),
+        model=settings.model,
+        settings=comparison.stated_settings(),
+        versions={name: str(version) for name, version in environment.get("versions", {}).items() if version},
+        machine=f"{environment['processors']} processors, {platform.system()} {platform.machine()}",
+        dense=dense.texts if dense else [],
+        units=dense.units if dense else {},
+        measured_on=(
+            f"{', '.join(map(text_label, settings.reporting_texts))} (reporting parts), "
+            f"{settings.reporting_tokens} tokens each in sequences of {settings.sequence_length}"
+        ),
+        arms={run.spec.text: run.spec.meaning for run in planned},
+        missing=missing,
+        bound=read_bound(comparison.path),
+        runs=runs,
+    )
 
 
 def run_result(
-    planned: PlannedRun, prepared: Prepared, settings: Settings, run: RunDirectory, outcome: Outcome, directory: str
+    planned: PlannedRun, prepared: Prepared, run: RunDirectory, outcome: Outcome, directory: str
 ) -> RunResult:
     """The record of one finished run, from its result, its trace and its memory."""
-    bench, memory = prepared.bench, prepared.bench.memory
+    settings, bench, memory = planned.settings, prepared.bench, prepared.bench.memory
     records = read_trace(run.trace)
     rows = memory.recall(Candidate, run=run.id)
     profile = Profile(tuple(outcome.attention), tuple(outcome.mlp))
@@ -52,7 +87,7 @@ def run_result(
         attention=outcome.attention,
         mlp=outcome.mlp,
         fitness=fitness.kl if fitness else None,
-        unseen=outcome.unseen.get(outcome.candidate),
+        holdout=outcome.unseen.get(outcome.candidate),
         texts=text_results(bench, profile),
         recalibrated=recalibrated_results(bench, profile, outcome),
         curve=curve(records),
@@ -68,7 +103,7 @@ def run_result(
         invalid=int(outcome.spent["illegal"]),
         failed_turns=int(outcome.spent["failed_turns"]),
         fallbacks=int(outcome.spent["fallbacks"]),
-        yields=maker_yields(bench, records, rows),
+        yields=proposer_yields(bench, records, rows),
     )
 
 
@@ -105,12 +140,12 @@ def curve(records: list[TraceRecord]) -> list[CurvePoint]:
     return points
 
 
-def maker_yields(bench: Workbench, records: list[TraceRecord], rows: list[Candidate]) -> list[MakerYield]:
-    """What every maker's candidates came to, generation by generation."""
+def proposer_yields(bench: Workbench, records: list[TraceRecord], rows: list[Candidate]) -> list[ProposerYield]:
+    """What every proposer's candidates came to, generation by generation."""
     closed = bench.memory.recall(Generation, run=bench.run)
     return [
-        MakerYield(
-            maker=one.proposed_by,
+        ProposerYield(
+            proposed_by=one.proposed_by,
             operator=one.operator,
             made=one.made,
             compared=one.compared,
@@ -123,46 +158,15 @@ def maker_yields(bench: Workbench, records: list[TraceRecord], rows: list[Candid
     ]
 
 
-def read_result(path: Path) -> RunResult:
-    """The record at `path`.
-
-    Raises:
-        PlanError: it is damaged.
-    """
-    try:
-        return RunResult.model_validate_json(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise PlanError(f"{path} is damaged: {str(error).splitlines()[0]}; delete it to run that arm again") from error
-
-
-def write_dense(folder: Path, prepared: Prepared) -> None:
-    """Keep the dense model's figures on the reporting texts."""
+def dense_result(prepared: Prepared) -> DenseResult:
+    """The dense model's figures on the reporting texts."""
     bench = prepared.bench
     texts = []
     for name, text in bench.reporting.items():
         nll = list(bench.walks[text].targets.nll)
-        result = TextResult(
-            text=name, kl=0.0, perplexity=perplexity(nll), kl_by_sequence=[0.0] * len(nll), nll_by_sequence=nll
+        texts.append(
+            TextResult(
+                text=name, kl=0.0, perplexity=perplexity(nll), kl_by_sequence=[0.0] * len(nll), nll_by_sequence=nll
+            )
         )
-        texts.append(result)
-    keep_dense(folder, texts, {part: bench.budget.space.units(part) for part in PARTS})
-
-
-def keep_dense(folder: Path, texts: Sequence[TextResult], units: Mapping[str, int]) -> None:
-    """Write what `read_dense` reads."""
-    content = {"texts": [text.model_dump() for text in texts], "units": units}
-    atomic_write(folder / DENSE, json.dumps(content) + "\n")
-
-
-def read_dense(folder: Path) -> tuple[list[TextResult], dict[str, int]]:
-    """The dense model's figures and the units of its layers; empty before anything was prepared."""
-    if not (folder / DENSE).is_file():
-        return [], {}
-    try:
-        content = json.loads((folder / DENSE).read_text(encoding="utf-8"))
-        units = {str(part): int(count) for part, count in dict(content["units"]).items()}
-        return [TextResult.model_validate(one) for one in content["texts"]], units
-    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
-        raise PlanError(
-            f"{folder / DENSE} is damaged: {str(error).splitlines()[0]}; delete it, and it is measured again"
-        ) from error
+    return DenseResult(texts=texts, units={part: bench.budget.space.units(part) for part in PARTS})
