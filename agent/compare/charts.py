@@ -166,8 +166,11 @@ def curve_chart(title: str, series: Sequence[Series]) -> CurveChart | None:
     if not points:
         return None
     x = axis_around([cost for cost, _ in points], (), (LEFT, WIDTH - LEFT), _tokens)
+    best = [fitness for _, fitness in points]
+    far = REACH * (max(best) - min(best))  # a level that is further away would flatten the curves
     levels = [one.level for one in series if one.level is not None]
-    y = axis_around([fitness for _, fitness in points], levels, (CURVE_HEIGHT - BOTTOM, TITLE), lambda at: f"{at:.3g}")
+    near = [level for level in levels if min(best) - far <= level <= max(best) + far]
+    y = axis_around(best, near, (CURVE_HEIGHT - BOTTOM, TITLE), lambda value: f"{value:.3g}")
     return CurveChart(title, list(series), x, y)
 
 

@@ -6,10 +6,11 @@ A curve is a staircase: pairs of (cost in tokens, best fitness from there on), c
 
 from __future__ import annotations
 
+import math
 from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
-from statistics import fmean, geometric_mean
+from statistics import fmean
 from typing import Literal
 
 from self_pruner.agent.arms import MAKERS
@@ -68,19 +69,6 @@ def paired_runs(compared: ComparedArms, arm: str, baseline: str, sparsity: float
 # --- in tokens ----------------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
-class Reach:
-    """What it cost one arm to be as good as another was at its end, both as means over their seeds."""
-
-    needed: float | None  # tokens at which this arm first had it; None where it never did
-    theirs: float  # tokens at which the other first had it
-
-    @property
-    def share(self) -> float | None:
-        """Tokens needed over those that the other needed; below one this arm was faster."""
-        return None if self.needed is None or not self.theirs else self.needed / self.theirs
-
-
 def best_so_far(points: Sequence[CurvePoint]) -> Curve:
     """The staircase of one run; the last point stays even where it improves nothing, for it says what was spent."""
     curve: Curve = []
@@ -108,22 +96,26 @@ def first_reached(curve: Curve, target: float) -> float | None:
     return next((cost for cost, fitness in curve if fitness <= limit), None)
 
 
-def reach(own: Sequence[Curve], others: Sequence[Curve]) -> Reach | None:
-    """What it cost the runs `own` to be as good as `others` were at their end; None where either has no curve."""
+def reach(own: Sequence[Curve], others: Sequence[Curve]) -> float | None:
+    """What share of the tokens that `others` took to their end `own` took to be as good, as means over seeds.
+
+    Infinite where they never were, and None where either has no curve.
+    """
     mine, theirs = mean_curve(own), mean_curve(others)
     if not mine or not theirs:
         return None
-    cost, target = theirs[-1]
-    return Reach(first_reached(mine, target), first_reached(theirs, target) or cost)
+    spent, target = theirs[-1]
+    needed = first_reached(mine, target)
+    return math.inf if needed is None else needed / (first_reached(theirs, target) or spent)
 
 
-def reached(compared: ComparedArms, arm: str, baseline: str) -> dict[float, Reach]:
-    """What it cost `arm` to be as good as `baseline` at its end on the search's own text, by sparsity."""
+def reached(compared: ComparedArms, arm: str, baseline: str) -> dict[float, float]:
+    """The share of `baseline`'s tokens in which `arm` had its final fitness, by sparsity; see `reach`."""
     found = {}
     for sparsity in compared.sparsities:
-        one = reach(staircases(compared, arm, sparsity), staircases(compared, baseline, sparsity))
-        if one is not None:
-            found[sparsity] = one
+        share = reach(staircases(compared, arm, sparsity), staircases(compared, baseline, sparsity))
+        if share is not None:
+            found[sparsity] = share
     return found
 
 
@@ -132,13 +124,6 @@ def staircases(compared: ComparedArms, arm: str, sparsity: float) -> list[Curve]
     if kind_of(arm) == "closed form":
         return []
     return [best_so_far(run.curve) for run in compared.runs(arm, sparsity) if run.curve]
-
-
-def mean_share(found: dict[float, Reach]) -> float | None:
-    """The geometric mean over sparsities of the shares of tokens; None where one was not reached or there is none."""
-    shares = [one.share for one in found.values()]
-    known = [share for share in shares if share]
-    return geometric_mean(known) if known and len(known) == len(shares) else None
 
 
 def _level(curve: Curve, cost: float) -> float:

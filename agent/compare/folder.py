@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -44,6 +44,7 @@ class ComparisonFolder:
     sparsities: tuple[float, ...]
     seeds: tuple[int, ...]
     settings: Settings  # shared by all arms
+    sealed: bool = field(default=False, compare=False)  # its plan is as this user wrote it on this machine
 
     @classmethod
     def open(cls, path: Path) -> ComparisonFolder:
@@ -56,12 +57,13 @@ class ComparisonFolder:
             raise PlanError(f"there is no comparison in {path}: it has no {PLAN}")
         try:
             content = json.loads((path / PLAN).read_text(encoding="utf-8"))
+            sealed = holds(content.pop("seal", None), PLAN, json.dumps(content))
             arms, seeds, sparsities = content["arms"], tuple(content["seeds"]), tuple(content["sparsities"])
             if not all(isinstance(seed, int) for seed in seeds) or not all(0 <= share < 1 for share in sparsities):
                 raise ValueError(f"seeds {seeds}, sparsities {sparsities}")
             arms = arms.split(",") if isinstance(arms, str) else arms  # plans of before have them in one text
-            return cls(path, tuple(map(str, arms)), sparsities, seeds, make_settings(content["settings"]))
-        except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+            return cls(path, tuple(map(str, arms)), sparsities, seeds, make_settings(content["settings"]), sealed)
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             raise PlanError(f"{path / PLAN} is damaged: {str(error).splitlines()[0]}") from error
 
     def save(self) -> None:
@@ -156,20 +158,6 @@ class ComparisonFolder:
 def is_comparison(path: Path) -> bool:
     """Whether `path` is the folder of a comparison."""
     return (path / PLAN).is_file()
-
-
-def is_sealed(path: Path) -> bool:
-    """Whether the plan in `path` is as this user wrote it on this machine.
-
-    Raises:
-        PlanError: it is damaged.
-    """
-    try:
-        content = json.loads((path / PLAN).read_text(encoding="utf-8"))
-        found = content.pop("seal", None)
-    except (OSError, ValueError, AttributeError) as error:
-        raise PlanError(f"{path / PLAN} is damaged: {error}") from error
-    return holds(found, PLAN, json.dumps(content))
 
 
 def check_same_settings(whose: str, theirs: Mapping[str, object], ours: Mapping[str, object]) -> None:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from statistics import geometric_mean
 
 from self_pruner.agent.compare.differences import (
     BrainWorth,
     brain_worth,
-    mean_share,
     over_seeds,
     paired_runs,
     reached,
@@ -116,17 +116,16 @@ def speed_sentences(compared: ComparedArms, headline: str) -> list[str]:
         baseline = compared.best(base=base)
         if baseline is None or baseline == headline:
             continue
-        by_sparsity = reached(compared, headline, baseline)
-        hits = sum(one.needed is not None for one in by_sparsity.values())
-        share = mean_share(by_sparsity)
-        over = f" (geometric mean over {len(by_sparsity)} sparsities)" if len(by_sparsity) > 1 else ""
-        if share is not None:
-            tokens = f"{share:.0%} of the tokens that {baseline} took{over}"
+        shares = list(reached(compared, headline, baseline).values())
+        hits = [share for share in shares if math.isfinite(share)]
+        over = f" (geometric mean over {len(shares)} sparsities)" if len(shares) > 1 else ""
+        if hits and len(hits) == len(shares):
+            tokens = f"{geometric_mean(hits):.0%} of the tokens that {baseline} took{over}"
             found.append(f"{headline} had the final fitness of {baseline} after {tokens}.")
-        elif by_sparsity and not hits:
+        elif hits:
+            found.append(f"{headline} had the final fitness of {baseline} at {len(hits)} of {len(shares)} sparsities.")
+        elif shares:
             found.append(f"{headline} never had the final fitness of {baseline}.")
-        elif by_sparsity:
-            found.append(f"{headline} had the final fitness of {baseline} at {hits} of {len(by_sparsity)} sparsities.")
     return found
 
 

@@ -86,7 +86,7 @@ def test_curves_run_from_left_to_right_and_better_is_further_down():
 
 def test_a_level_near_the_curves_is_on_the_axis_and_one_far_off_is_not():
     chart = curve_chart("", [series("a", [(0.0, 1.0), (10.0, 0.5)]), level("near", 1.2), level("far", 50.0)])
-    assert chart.y.low < 0.5 and 1.2 < chart.y.high < 50.0
+    assert chart.y.low < 0.5 and 1.2 < chart.y.high < 1.3
 
 
 @pytest.mark.parametrize("value", [0.0, 7.0])

@@ -11,7 +11,6 @@ from self_pruner.agent.compare.differences import (
     brain_worth,
     first_reached,
     mean_curve,
-    mean_share,
     over_seeds,
     paired_runs,
     pooled_yields,
@@ -88,9 +87,8 @@ def test_tokens_to_reach_another_arms_end_by_sparsity():
         run_result("uniform", 30.0, sparsity=0.5, curve=curve([1.0])),
     )
     by_sparsity = reached(found, "hybrid", "evolution")
-    assert {sparsity: one.share for sparsity, one in by_sparsity.items()} == {0.2: 0.5, 0.5: 1.0}
-    assert mean_share(by_sparsity) == pytest.approx(math.sqrt(0.5))
-    assert mean_share(reached(found, "evolution", "hybrid")) is None  # it never was as good at 20%
+    assert by_sparsity == {0.2: 0.5, 0.5: 1.0}
+    assert reached(found, "evolution", "hybrid") == {0.2: math.inf, 0.5: 1.0}  # it never was as good at 20%
     assert reached(found, "hybrid", "uniform") == {}  # a closed form has no curve, whatever was recorded
 
 
@@ -144,18 +142,14 @@ def test_the_mean_is_at_every_cost_the_mean_of_the_bests(runs):
 @given(STAIRS)
 def test_an_arm_reaches_its_own_end_at_the_share_of_one(runs):
     curves = [best_so_far(points(*run)) for run in runs]
-    found = reach(curves, curves)
-    assert found.share == 1.0 and found.needed == found.theirs
+    assert reach(curves, curves) == 1.0
 
 
 def test_the_same_quality_at_a_third_of_the_tokens():
     fast = [[(100, 1.0), (200, 0.5)], [(100, 0.9), (200, 0.3)]]
     slow = [[(100, 1.0), (600, 0.4), (900, 0.4)]]
-    found = reach(fast, slow)
-    assert (found.needed, found.theirs) == (200, 600)
-    assert found.share == pytest.approx(1 / 3)
-    assert reach(slow, [[(50, 0.39)]]).needed is None
-    assert reach(slow, [[(50, 0.39)]]).share is None
+    assert reach(fast, slow) == 200 / 600
+    assert reach(slow, [[(50, 0.39)]]) == math.inf
 
 
 def test_a_target_in_the_midst_of_a_step_is_reached_with_the_step():

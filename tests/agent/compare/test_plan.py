@@ -5,7 +5,7 @@ import json
 import pytest
 
 from self_pruner.agent.arms import ARM_NAMES
-from self_pruner.agent.compare.folder import DEFAULTS, PLAN, ComparisonFolder, is_sealed
+from self_pruner.agent.compare.folder import DEFAULTS, PLAN, ComparisonFolder
 from self_pruner.agent.compare.plan import PlanError, parse_arm, parse_arms, parse_seeds, parse_sparsities, plan
 from self_pruner.agent.settings import Settings, SettingsError, make_settings
 
@@ -84,10 +84,11 @@ def test_wrong_seeds_are_refused(text):
 def test_a_plan_is_read_as_it_was_written_and_so_is_one_of_before_with_all_arms_in_one_text(tmp_path):
     made = ComparisonFolder(tmp_path, ("owl", "hybrid+fidelity=1024,4096"), (0.2, 0.3), (0, 7), BASE)
     made.save()
-    assert ComparisonFolder.open(tmp_path) == made and is_sealed(tmp_path)
+    assert ComparisonFolder.open(tmp_path) == made and ComparisonFolder.open(tmp_path).sealed
     content = json.loads((tmp_path / PLAN).read_text())
     (tmp_path / PLAN).write_text(json.dumps({**content, "arms": "owl,hybrid:paper"}))
-    assert ComparisonFolder.open(tmp_path).arms == ("owl", "hybrid:paper") and not is_sealed(tmp_path)
+    older = ComparisonFolder.open(tmp_path)
+    assert older.arms == ("owl", "hybrid:paper") and not older.sealed
 
 
 def test_the_command_of_a_comparison_has_an_option_for_each_arm_where_one_has_a_comma(tmp_path):
