@@ -99,14 +99,15 @@ def _dry_run(settings: Settings, view: View) -> int:
 
 def _report(options: Namespace, view: View) -> int:
     from self_pruner.agent.compare.folder import ComparisonFolder, is_comparison
-    from self_pruner.agent.compare.report import show, write_all
-    from self_pruner.agent.compare.runner import collect
     from self_pruner.agent.report.html_report import show_outcome, write_report
     from self_pruner.agent.result.finish import read_outcome
     from self_pruner.agent.run_files.binding import check_settings
     from self_pruner.agent.run_files.run_directory import RunDirectory
 
     if is_comparison(options.run):
+        from self_pruner.agent.compare.report import show, write_all
+        from self_pruner.agent.compare.runner import collect
+
         results = collect(ComparisonFolder.open(options.run.resolve()))
         write_all(options.run, results)
         show(results, view)
