@@ -84,10 +84,9 @@ def axis_around(
 class Dot:
     """One row of a chart of dots: a value with its interval, and single values beside it."""
 
-    label: str
+    arm: str
     estimate: IntervalEstimate
     text: str  # the figure in words
-    style: int
     points: Sequence[float] = ()
 
 
@@ -113,7 +112,7 @@ class DotChart:
     @property
     def description(self) -> str:
         """The same in words."""
-        return "; ".join(f"{row.label}: {row.text}" for row in self.rows)
+        return "; ".join(f"{row.arm}: {row.text}" for row in self.rows)
 
 
 def dot_chart(
@@ -134,8 +133,7 @@ def dot_chart(
 class Series:
     """One arm's curves: a thin line a run, a thick mean. An arm that does not search is a level."""
 
-    name: str
-    style: int
+    arm: str
     runs: list[Curve]
     mean: Curve
     level: float | None = None
@@ -156,8 +154,8 @@ class CurveChart:
     def description(self) -> str:
         """The same in words."""
         curves = [one for one in self.series if one.level is None]
-        said = [f"{one.name} ends at {one.mean[-1][1]:.4f} after {one.mean[-1][0]:,.0f} tokens" for one in curves]
-        return "; ".join(said + [f"{one.name} is at {one.level:.4f}" for one in self.series if one.level is not None])
+        said = [f"{one.arm} ends at {one.mean[-1][1]:.4f} after {one.mean[-1][0]:,.0f} tokens" for one in curves]
+        return "; ".join(said + [f"{one.arm} is at {one.level:.4f}" for one in self.series if one.level is not None])
 
 
 def curve_chart(title: str, series: Sequence[Series]) -> CurveChart | None:
@@ -177,11 +175,6 @@ def curve_chart(title: str, series: Sequence[Series]) -> CurveChart | None:
 # --- of a comparison ----------------------------------------------------------------------------------------------
 
 
-def style(compared: ComparedArms, arm: str) -> int:
-    """Which colour and mark an arm has on the whole page."""
-    return compared.arms.index(arm)
-
-
 def curve_charts(compared: ComparedArms) -> list[CurveChart]:
     """Best fitness so far against tokens, at every sparsity."""
     charts = []
@@ -191,9 +184,9 @@ def curve_charts(compared: ComparedArms) -> list[CurveChart]:
             runs = staircases(compared, arm, sparsity)
             fitness = [run.fitness for run in compared.runs(arm, sparsity) if run.fitness is not None]
             if runs:
-                series.append(Series(arm, style(compared, arm), runs, mean_curve(runs)))
+                series.append(Series(arm, runs, mean_curve(runs)))
             elif fitness:
-                series.append(Series(arm, style(compared, arm), [], [], fmean(fitness)))
+                series.append(Series(arm, [], [], fmean(fitness)))
         charts.append(curve_chart(f"Best fitness so far at {percent(sparsity)} sparsity", series))
     return [chart for chart in charts if chart is not None]
 
@@ -208,7 +201,7 @@ def perplexity_charts(compared: ComparedArms) -> list[DotChart]:
             if found is not None:
                 seeds = [math.exp(value) for value in compared.values(arm, sparsity, PERPLEXITY)]
                 points = seeds if len(seeds) > 1 else []
-                rows.append(Dot(arm, found, plus_minus(found, 2), style(compared, arm), points))
+                rows.append(Dot(arm, found, plus_minus(found, 2), points))
         title = f"Perplexity at {percent(sparsity)} sparsity"
         charts.append(dot_chart(title, rows, lambda value: f"{value:,.4g}", log=True))
     return [chart for chart in charts if chart is not None]
@@ -222,7 +215,7 @@ def forest(compared: ComparedArms, headline: str) -> DotChart | None:
         if test is not None:
             low, high = (None if end is None else 100 * math.expm1(end) for end in (test.low, test.high))
             change = IntervalEstimate(100 * math.expm1(test.mean), low, high, test.n)
-            rows.append(Dot(baseline, change, percent_change(test.mean), style(compared, baseline)))
+            rows.append(Dot(baseline, change, percent_change(test.mean)))
     title = f"Perplexity of {headline} against"
     return dot_chart(title, rows, lambda value: f"{value:+.3g}%" if value else "0", reference=0.0)
 

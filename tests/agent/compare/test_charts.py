@@ -14,15 +14,15 @@ VALUES = st.floats(1, 1e5)
 
 
 def dot(label, value, low=None, high=None, text=""):
-    return Dot(label, IntervalEstimate(value, low, high, 1), text, 0)
+    return Dot(label, IntervalEstimate(value, low, high, 1), text)
 
 
 def series(name, *curves):
-    return Series(name, 0, list(curves), curves[0])
+    return Series(name, list(curves), curves[0])
 
 
 def level(name, value):
-    return Series(name, 1, [], [], value)
+    return Series(name, [], [], value)
 
 
 @steady
@@ -69,7 +69,7 @@ def test_an_axis_follows_an_interval_that_is_far_wider_than_the_values_only_so_f
 
 def test_a_single_value_is_drawn_and_an_infinite_one_left_out():
     assert len(dot_chart("", [dot("a", 43.0)], str).rows) == 1
-    assert [row.label for row in dot_chart("", [dot("a", math.inf), dot("b", 0.0)], str).rows] == ["b"]
+    assert [row.arm for row in dot_chart("", [dot("a", math.inf), dot("b", 0.0)], str).rows] == ["b"]
     assert dot_chart("", [], str) is None
 
 

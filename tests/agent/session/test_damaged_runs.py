@@ -203,7 +203,7 @@ def test_a_result_that_no_run_wrote_is_refused(whole, tmp_path, capfd, change, s
 
 
 @pytest.mark.parametrize("how", [how for how in DAMAGES if how not in ("missing", "swapped", "nulls")])
-@pytest.mark.parametrize("file", ["plan.json", "dense.json", "runs/uniform-30-0/comparison.json"])
+@pytest.mark.parametrize("file", ["plan.json", "dense.json", "runs/uniform-30-seed0/comparison.json"])
 def test_no_damage_to_a_comparison_ends_in_anything_but_a_sentence(tmp_path, capfd, file, how):
     settings = Settings(model=str(tmp_path / "none"))
     comparison = ComparisonFolder(tmp_path / "compared", ("uniform",), (0.3,), (0,), settings)
