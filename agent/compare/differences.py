@@ -24,7 +24,6 @@ from self_pruner.agent.compare.statistics import (
     exact_test,
     paired_test,
     share_difference,
-    share_interval,
     stratified_difference,
     untested,
 )
@@ -134,20 +133,6 @@ def _level(curve: Curve, cost: float) -> float:
 
 
 @dataclass(frozen=True, slots=True)
-class PooledYield:
-    """What one proposer's candidates came to in all runs of an arm."""
-
-    arm: str
-    proposed_by: str
-    operator: str
-    made: int
-    compared: int
-    survived: int
-    hits: int  # of those compared, better than the better parent
-    improved: IntervalEstimate | None  # their share; None where none was compared
-
-
-@dataclass(frozen=True, slots=True)
 class BrainWorth:
     """The brain's choices beside random ones among the same legal moves, in runs that have both."""
 
@@ -173,19 +158,24 @@ class BrainWorth:
         return self.brain.hits / self.brain.n, self.brain.other_hits / self.brain.other_n
 
 
-def pooled_yields(compared: ComparedArms) -> list[PooledYield]:
-    """By arm, proposer and operator, proposers in the order in which arms name them."""
-    found = []
-    for arm in compared.ordered:
-        kinds: dict[tuple[str, str], list[ProposerYield]] = {}
-        for one in (one for run in compared.runs(arm) for one in run.yields):
-            kinds.setdefault((one.proposed_by, one.operator), []).append(one)
-        for proposer, operator in sorted(kinds, key=lambda kind: (_place(MAKERS, kind[0]), _place(OPERATORS, kind[1]))):
-            own = kinds[proposer, operator]
-            made, survived = sum(one.made for one in own), sum(one.survived for one in own)
-            hits, n = sum(one.improved for one in own), sum(one.compared for one in own)
-            found.append(PooledYield(arm, proposer, operator, made, n, survived, hits, share_interval(hits, n)))
-    return found
+def pooled_yields(compared: ComparedArms, arm: str) -> list[ProposerYield]:
+    """Of all runs of an arm, by proposer and operator, proposers in the order in which arms name them."""
+    kinds: dict[tuple[str, str], list[ProposerYield]] = {}
+    for one in (one for run in compared.runs(arm) for one in run.yields):
+        kinds.setdefault((one.proposed_by, one.operator), []).append(one)
+    return [
+        ProposerYield(
+            proposed_by=proposer,
+            operator=operator,
+            made=sum(one.made for one in own),
+            compared=sum(one.compared for one in own),
+            improved=sum(one.improved for one in own),
+            survived=sum(one.survived for one in own),
+        )
+        for (proposer, operator), own in sorted(
+            kinds.items(), key=lambda kind: (_place(MAKERS, kind[0][0]), _place(OPERATORS, kind[0][1]))
+        )
+    ]
 
 
 def brain_worth(runs: Sequence[RunResult]) -> BrainWorth | None:

@@ -17,7 +17,7 @@ from self_pruner.agent.compare.figures import MEASURES, ComparedArms, Measure, c
 from self_pruner.agent.compare.folder import RESULTS
 from self_pruner.agent.compare.results import Results, RunResult
 from self_pruner.agent.compare.sentences import sentences, worth_sentence
-from self_pruner.agent.compare.statistics import IntervalEstimate, PairedTest, mean_interval
+from self_pruner.agent.compare.statistics import IntervalEstimate, PairedTest, mean_interval, share_interval
 from self_pruner.agent.compare.table import (
     ABSENT,
     as_csv,
@@ -141,11 +141,12 @@ def seeds_table(compared: ComparedArms, headline: str) -> Table:
 def operator_table(compared: ComparedArms) -> Table:
     """What became of the candidates by arm, proposer and operator; the share that improved with its interval."""
     rows: list[list[str | Cell]] = []
-    for one in pooled_yields(compared):
-        counts = [count(value) for value in (one.made, one.compared, one.hits, one.survived)]
-        share = one.improved
-        cell = Cell(f"{share.value:.0%}", _interval(share, lambda end: f"{end:.0%}")) if share else Cell(ABSENT)
-        rows.append([one.arm, one.proposed_by, one.operator, *counts, cell])
+    for arm in compared.ordered:
+        for one in pooled_yields(compared, arm):
+            share = share_interval(one.improved, one.compared)
+            cell = Cell(f"{share.value:.0%}", _interval(share, lambda end: f"{end:.0%}")) if share else Cell(ABSENT)
+            counts = [count(value) for value in (one.made, one.compared, one.improved, one.survived)]
+            rows.append([arm, one.proposed_by, one.operator, *counts, cell])
     return ["arm", "proposed by", "operator", "made", "compared", "improved", "survived", "share improved"], rows
 
 
