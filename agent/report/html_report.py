@@ -171,7 +171,7 @@ def show_outcome(outcome: Outcome, run: RunDirectory, view: View) -> None:
 
 def final_table(outcome: Outcome) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
     """Header and rows of the final table."""
-    rows = [
+    rows: list[tuple[str, ...]] = [
         (
             row.name,
             f"{row.params:,}",
