@@ -32,7 +32,6 @@ class Speed:
     layer: float  # a token through one layer, in a sequence of text
     head: float  # a token through the head, and its logits reduced to a fitness
     step: float  # one step of decoding some replies together, through the whole model
-    flops: float  # operations a second of the matrix products of a layer
 
 
 @torch.no_grad()
@@ -60,8 +59,7 @@ def measure_speed(model: Any, device: str, dtype: torch.dtype, length: int, toge
     while tokens < length and layer + head < SLOW:
         tokens = min(length, 4 * tokens)
         layer, head = parts.timed(tokens)
-    rows = min(tokens, HEAD_TOKENS)
-    return Speed(layer / tokens, head / rows, step, 2 * parts.layer_params * tokens / layer)
+    return Speed(layer / tokens, head / min(tokens, HEAD_TOKENS), step)
 
 
 class _Parts:
@@ -77,7 +75,6 @@ class _Parts:
             parameter.fill_(parameter.shape[-1] ** -0.5)
         self.rotary = type(decoder.rotary_emb)(config).to(self.device)
         self.head = self._full(config.vocab_size, config.hidden_size, dtype)
-        self.layer_params = sum(parameter.numel() for parameter in self.layer.parameters() if parameter.ndim == 2)
 
     def _full(self, rows: int, hidden: int, dtype: torch.dtype) -> Tensor:
         return torch.full((rows, hidden), hidden**-0.5, dtype=dtype, device=self.device)

@@ -23,15 +23,8 @@ def outline(family="llama", **overrides):
 def test_every_family_is_timed_without_its_weights(family, dtype):
     model = outline(family)
     found = measure_speed(model, "cpu", dtype, length=32, together=4)
-    assert min(found.layer, found.head, found.step, found.flops) > 0
+    assert min(found.layer, found.head, found.step) > 0
     assert all(parameter.is_meta for parameter in model.parameters())
-
-
-def test_operations_are_two_for_each_weight_of_a_layer():
-    model = outline()
-    matrices = sum(weight.numel() for weight in model.get_decoder().layers[0].parameters() if weight.ndim == 2)
-    found = measure_speed(model, "cpu", torch.float32, length=32, together=4)
-    assert found.flops == pytest.approx(2 * matrices / found.layer)
 
 
 @pytest.mark.parametrize(("seconds", "longest"), [(1.0, 8), (0.001, 512)])
