@@ -51,3 +51,11 @@ def test_no_more_is_allocated_than_one_layer_and_the_head():
     assert sum(weight.numel() for weight in parts.layer.parameters()) == layer
     assert parts.head.shape == model.get_output_embeddings().weight.shape
     assert all(torch.isfinite(weight).all() and weight.abs().min() > 0 for weight in parts.layer.parameters())
+
+
+def test_the_fastest_of_several_passes_counts(monkeypatch):
+    seconds = iter([0.4, 0.1, 0.3, 0.2, 0.25, 0.15, 0.3, 0.35])  # of the head and of the layer in turn
+    monkeypatch.setattr(speed._Parts, "_seconds", lambda self, run: next(seconds))
+    parts = speed._Parts(outline(), "cpu", torch.float32)
+    monkeypatch.setattr(speed, "SECONDS", 0.0)
+    assert parts.timed(1) == (0.1, 0.25)
