@@ -12,7 +12,7 @@ from typing import Any, Literal, NoReturn, Union, get_args, get_origin
 from self_pruner.agent.settings import IN_TIME, Settings, SettingsError
 
 COMMANDS = (
-    *("run", "compare", "resume", "report", "trace", "export", "verify", "evaluate", "tasks"),
+    *("run", "compare", "resume", "report", "trace", "export", "evaluate", "tasks"),
     *("latency-table", "bench-shapes"),
 )
 
@@ -93,11 +93,6 @@ def _parser() -> Parser:
         "count and are not run again; may be given several times",
     )
     _add_consent(compare)
-    verify = commands.add_parser(
-        "verify", help="compare what vLLM writes with an exported checkpoint, token by token", allow_abbrev=False
-    )
-    verify.add_argument("folder", type=Path, help="exported checkpoint")
-    _add_settings(verify, only=("vllm_python", "tensor_parallel", "trust_remote_code"))
     evaluate = commands.add_parser(
         "evaluate",
         help="the seven tasks and perplexity of an exported checkpoint beside its dense model; it goes on where it was",

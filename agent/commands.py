@@ -25,7 +25,6 @@ def command(arguments: Sequence[str]) -> int:
         "report": _report,
         "trace": _trace,
         "export": _export,
-        "verify": _verify,
         "evaluate": _evaluate,
         "tasks": _tasks,
         "latency-table": _latency_table,
@@ -89,11 +88,11 @@ def _run(options: Namespace, view: View) -> int:
 
 def _dry_run(settings: Settings, view: View) -> int:
     from self_pruner.agent.dry_run.dry_run import dry_run, refuse_for_lack_of_room
-    from self_pruner.agent.dry_run.show_bill import show_bill
+    from self_pruner.agent.dry_run.show import show
 
-    bill = dry_run(settings)
-    show_bill(bill, view)
-    refuse_for_lack_of_room(bill)
+    found = dry_run(settings, view)
+    show(found, view)
+    refuse_for_lack_of_room(found)
     return 0
 
 
@@ -155,12 +154,6 @@ def _export(options: Namespace, view: View) -> int:
     verified = session.export(options.run, options.candidate, options.output, view)
     view.line(f"Checkpoint  {options.output}  (reloaded in a new process, largest logit difference {verified:.1e})")
     return 0
-
-
-def _verify(options: Namespace, view: View) -> int:
-    from self_pruner.agent.report.compare_with_vllm import verify_in_vllm
-
-    return verify_in_vllm(options.folder, make_settings(given(options)), view)
 
 
 def _evaluate(options: Namespace, view: View) -> int:

@@ -24,6 +24,7 @@ from self_pruner.prompts.templates import Messages
 from self_pruner.tools.engines.server import served
 from self_pruner.tools.engines.vllm import vllm_python
 from self_pruner.tools.models.source import fetched, resolve
+from self_pruner.tools.text.quantities import size
 
 LONGEST = 8192  # tokens of context that a vLLM of our own is given, at most: prompts are shorter
 SERVER_LOG = "vllm.log"
@@ -84,7 +85,7 @@ def brain_of(prepared: Prepared, settings: Settings, folder: Path, view: View) -
         model = prepared.loaded.model
         source = resolve(settings.model, settings.revision)
         weights = sum(parameter.nbytes for parameter in model.parameters())
-        view.warn(f"vLLM holds the dense weights a second time, {weights / 1e6:,.0f} MB")
+        view.warn(f"vLLM holds the dense weights a second time, {size(weights)}")
         with view.phase("Starting vLLM"):
             server = served(
                 vllm_python(settings.vllm_python),

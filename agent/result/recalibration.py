@@ -27,6 +27,7 @@ from self_pruner.tools.evaluate import measure
 from self_pruner.tools.evaluation.walk import PopulationWalk
 from self_pruner.tools.pruning.elastic import ElasticModel
 from self_pruner.tools.pruning.recalibration import SHARE, RecalibrationError, moment_bytes, recalibrate
+from self_pruner.tools.text.quantities import size
 from self_pruner.tools.workbench import Workbench
 
 CPU_TOKENS, GPU_TOKENS = 4096, 16384  # in one forward pass
@@ -122,7 +123,7 @@ def check_room(elastic: ElasticModel) -> None:
     """
     needed, free = moment_bytes(elastic), available_memory()
     if free is not None and needed > free:
-        raise RecalibrationError(f"its moments need {needed / 1e9:.1f} GB of memory, and {free / 1e9:.1f} GB are free")
+        raise RecalibrationError(f"its moments need {size(needed)} of memory, and {size(free)} are free")
 
 
 def available_memory() -> int | None:
