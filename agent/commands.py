@@ -163,7 +163,8 @@ def _verify(options: Namespace, view: View) -> int:
 
 def _evaluate(options: Namespace, view: View) -> int:
     from self_pruner.agent.report.html_report import show_checkpoint
-    from self_pruner.agent.result.evaluate_checkpoint import CARD, FILE, Wishes, evaluate, folder_of
+    from self_pruner.agent.result.checkpoint_figures import CARD, FILE
+    from self_pruner.agent.result.evaluate_checkpoint import Wishes, evaluate, folder_of
 
     wishes = Wishes(options.perplexity_text, options.perplexity_length, options.batch, options.dense)
     try:
