@@ -29,7 +29,6 @@ def command(arguments: Sequence[str]) -> int:
         "evaluate": _evaluate,
         "tasks": _tasks,
         "latency-table": _latency_table,
-        "bench-shapes": _bench_shapes,
     }
     return does[options.command](options, View())
 
@@ -183,13 +182,6 @@ def _latency_table(options: Namespace, view: View) -> int:
     from self_pruner.agent.prepare.latency_table import latency_table
 
     latency_table(make_settings(given(options)), options.output, view)
-    return 0
-
-
-def _bench_shapes(options: Namespace, view: View) -> int:
-    from self_pruner.agent.prepare.latency_table import bench_shapes
-
-    bench_shapes(make_settings(given(options)), options.counts.split(","), options.layers, view)
     return 0
 
 
