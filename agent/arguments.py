@@ -13,7 +13,7 @@ from self_pruner.agent.settings import IN_TIME, Settings, SettingsError
 
 COMMANDS = (
     *("run", "compare", "resume", "report", "trace", "export", "evaluate", "tasks"),
-    *("latency-table", "bench-shapes"),
+    "latency-table",
 )
 
 
@@ -137,12 +137,6 @@ def _parser() -> Parser:
     )
     _add_settings(table, only=(*timing, *engine, "sparsity", "params"))
     table.add_argument("--output", type=Path, help="file for a copy of it, for --latency-table elsewhere")
-    shapes = commands.add_parser(
-        "bench-shapes", help="speed-up of pruned shapes with random weights, also of giants", allow_abbrev=False
-    )
-    _add_settings(shapes, only=(*timing, *engine))
-    shapes.add_argument("--params", required=True, metavar="N,N", dest="counts", help="parameters to keep: 49B,35B")
-    shapes.add_argument("--layers", type=int, metavar="N", help="layers that are timed (default: what memory holds)")
     for name, text in (
         ("resume", "go on with a run or a comparison that was stopped or killed"),
         ("report", "write report.html anew and show the result"),

@@ -28,7 +28,6 @@ def command(arguments: Sequence[str]) -> int:
         "evaluate": _evaluate,
         "tasks": _tasks,
         "latency-table": _latency_table,
-        "bench-shapes": _bench_shapes,
     }
     return does[options.command](options, View())
 
@@ -137,8 +136,7 @@ def _trace(options: Namespace, view: View) -> int:
 
 
 def _export(options: Namespace, view: View) -> int:
-    from self_pruner.agent import session
-    from self_pruner.agent.export import export_gguf, gguf_type
+    from self_pruner.agent.export import export_folder, export_gguf, gguf_type
     from self_pruner.agent.foreign_runs import consent
 
     if options.format not in ("transformers", "gguf"):
@@ -151,14 +149,15 @@ def _export(options: Namespace, view: View) -> int:
         return 0
     if options.type is not None:
         raise SettingsError("--type is for --format gguf; a folder keeps the type of the weights")
-    verified = session.export(options.run, options.candidate, options.output, view)
+    verified = export_folder(options.run, options.candidate, options.output, view)
     view.line(f"Checkpoint  {options.output}  (reloaded in a new process, largest logit difference {verified:.1e})")
     return 0
 
 
 def _evaluate(options: Namespace, view: View) -> int:
     from self_pruner.agent.report.html_report import show_checkpoint
-    from self_pruner.agent.result.evaluate_checkpoint import CARD, FILE, Wishes, evaluate, folder_of
+    from self_pruner.agent.result.checkpoint_figures import CARD, FILE
+    from self_pruner.agent.result.evaluate_checkpoint import Wishes, evaluate, folder_of
 
     wishes = Wishes(options.perplexity_text, options.perplexity_length, options.batch, options.dense)
     try:
@@ -177,13 +176,6 @@ def _latency_table(options: Namespace, view: View) -> int:
     from self_pruner.agent.prepare.latency_table import latency_table
 
     latency_table(make_settings(given(options)), options.output, view)
-    return 0
-
-
-def _bench_shapes(options: Namespace, view: View) -> int:
-    from self_pruner.agent.prepare.latency_table import bench_shapes
-
-    bench_shapes(make_settings(given(options)), options.counts.split(","), options.layers, view)
     return 0
 
 

@@ -9,8 +9,8 @@ from typing import Any
 
 import jinja2
 
-from self_pruner.agent.result.evaluate_checkpoint import FILE as FIGURES
-from self_pruner.agent.result.evaluate_checkpoint import Evaluation, read_evaluation
+from self_pruner.agent.result.checkpoint_figures import FILE as FIGURES
+from self_pruner.agent.result.checkpoint_figures import Evaluation, read_evaluation
 from self_pruner.agent.result.outcome import Outcome, brain_sentence, recalibration_sentence, summary
 from self_pruner.agent.result.same_again import same_again
 from self_pruner.agent.run_files.atomic_write import atomic_write
