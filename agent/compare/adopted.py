@@ -17,7 +17,7 @@ from self_pruner.agent.compare.report import RESULTS
 from self_pruner.agent.compare.results import Results
 from self_pruner.agent.result.card_facts import PLACES
 from self_pruner.agent.run_files.atomic_write import atomic_write
-from self_pruner.agent.settings import Settings
+from self_pruner.agent.settings import Settings, without_former
 
 
 def read_finished(comparison: Comparison, paths: Sequence[Path]) -> list[Results]:
@@ -37,7 +37,7 @@ def read_finished(comparison: Comparison, paths: Sequence[Path]) -> list[Results
         except ValueError as error:
             raise PlanError(f"--from {path}: {file} is not the results of a comparison") from error
         # a setting that results do not state came after them, and its default is what they were made with
-        mine, theirs = comparison.stated_settings(), {**later, **results.settings}
+        mine, theirs = comparison.stated_settings(), {**later, **without_former(results.settings)}
         for name in {**mine, **theirs}:
             if mine.get(name) != theirs.get(name):
                 raise PlanError(

@@ -23,6 +23,7 @@ from langgraph.prebuilt.tool_node import ToolCallRequest
 from langgraph.runtime import RunControl
 
 from self_pruner.agent.arms import ARMS
+from self_pruner.agent.run_files.run_directory import RunDirectoryError
 from self_pruner.agent.run_files.trace import Act, Judge, TraceRecord
 from self_pruner.agent.search.state import SearchState, answers, cost, first_state, fold
 from self_pruner.agent.search.think import Thinker
@@ -171,14 +172,21 @@ def search(
         tokens: evaluated tokens spent on probes, used only by a new run.
         control: asked to drain on Ctrl-C; the state is then complete up to the last node.
         thread: the run's name.
+
+    Raises:
+        RunDirectoryError: the run was begun by a version that kept another state.
     """
     config: RunnableConfig = {
         "configurable": {"thread_id": thread},
         "recursion_limit": STEP_LIMIT,
         "max_concurrency": 1,  # there is one model
     }
-    started = bool(graph.get_state(config).values)
-    begin = None if started else first_state(seeds, tokens)
+    known = graph.get_state(config).values
+    if known and not known.keys() >= SearchState.__annotations__.keys():
+        raise RunDirectoryError(
+            "the run's checkpoint.sqlite is of an older format: its search cannot go on, start anew"
+        )
+    begin = None if known else first_state(seeds, tokens)
     try:
         for _ in graph.stream(begin, config, durability="sync", control=control):
             pass

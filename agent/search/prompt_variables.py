@@ -80,9 +80,7 @@ class Observer:
             unavailable.add("mutation-edits")
         if len(facts.population) < 2:
             unavailable |= {"crossover-range", "crossover-mask"}
-        if not facts.draws_left:
-            unavailable.add("draw")
-        return tuple(action for action in self.actions if action not in unavailable)
+        return tuple(action for action in self.actions if action not in unavailable) or ("mutation-vectors",)
 
     def _spent(self, state: SearchState, minutes: float) -> Spent:
         limits = self.settings

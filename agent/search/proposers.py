@@ -1,7 +1,7 @@
-"""The tool's own operators as makers of calls: what an arm does where it does not ask the brain.
+"""The agent's own operators: what an arm does where it does not ask the brain.
 
-They make the same `prune_model` calls that a brain makes, with a `by` that says who made it, so everything that follows
-is the same for all. Whatever is random depends on the run's seed, the step and the number of the call alone.
+Each makes profiles on budget, which `prune_model` writes down beside those that a brain asks for, so everything that
+follows is the same for all. Whatever is random depends on the run's seed, the step and the number of the profile alone.
 """
 
 from __future__ import annotations
@@ -11,33 +11,33 @@ import random
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
-from self_pruner.agent.arms import ARMS, Arm, Maker
+from self_pruner.agent.arms import Arm, Maker
 from self_pruner.agent.brain.schema import sample_call
 from self_pruner.agent.search.legal_calls import Facts, LegalTurn
 from self_pruner.agent.search.operator_quotas import Record, quotas
 from self_pruner.agent.search.state import SearchState
 from self_pruner.agent.settings import Settings
 from self_pruner.memory.profile import Profile
-from self_pruner.memory.records import Candidate, Generation
+from self_pruner.memory.records import Candidate, Generation, Operator
 from self_pruner.tools.profiles import cma_search, proposals
-from self_pruner.tools.profiles.operators import crossover_mask, random_profile
+from self_pruner.tools.profiles.operators import crossover_mask, mutate, random_profile
 from self_pruner.tools.profiles.quadratic_model import LocalCosts, learned_curvature
 from self_pruner.tools.profiles.surrogate import Surrogate, fit
-from self_pruner.tools.prune_model import PruneArguments, propose
+from self_pruner.tools.prune_model import Proposal, PruneArguments, on_budget, propose
 from self_pruner.tools.workbench import Workbench
 
-Call = dict[str, Any]
 ATTEMPTS = 32  # proposals tried for one that is new to the run
+DRAWS = 64  # the same where the operators stand in for the brain
 NEAR = 1.15  # times the best fitness; profiles further off say little about the neighbourhood of the best
 SCREENED = ("switch", "cross")  # makers whose proposals are chosen among by what is predicted of them
-ENOUGH = 8  # profiles measured before the surrogate screens anything
+OFFERS = 4  # proposals of these, of which the one of least predicted fitness is taken
+ENOUGH = 8  # profiles measured before the surrogate predicts anything
 
 
 @dataclass(frozen=True)
 class Operators:
-    """Makes the calls of one turn."""
+    """Makes the profiles of one turn."""
 
     bench: Workbench
     settings: Settings
@@ -68,25 +68,49 @@ class Operators:
             left.append(("random" if self.arm.name == "random" else "switch", missing))
         return left
 
-    def calls(self, state: SearchState, facts: Facts, turn: LegalTurn) -> list[Call]:
-        """The calls of all makers but the brain that are still to make offspring; [] where only the brain is."""
+    def proposals(self, state: SearchState, facts: Facts, turn: LegalTurn) -> list[Proposal]:
+        """The profiles of all makers but the brain that are still to make offspring; [] where only the brain is."""
         due = [(maker, count) for maker, count in self.open(state, facts.missing) if maker != "brain"]
         if not due:
             return []
         rows = self.bench.memory.recall(Candidate, run=self.bench.run)
         local = local_costs(self.bench, state["centre"]) if self.arm.learns else None
         surrogate = learned(self.bench, rows) if self.arm.learns and local is None else None
-        taken = {row.profile for row in rows}
+        taken = {row.profile.key() for row in rows}
 
-        def made(maker: Maker, count: int) -> list[Call]:
+        def made(maker: Maker, count: int) -> list[Proposal]:
             if maker == "cma":
                 return self._cma(count, state, taken)
             source = self._source(maker, state, facts, turn, surrogate, local)
-            return self._made(maker, count, state, source, self._screen(maker, surrogate, local), taken)
+            return self._made(maker, count, state, source, self._predictor(maker, surrogate, local), taken)
 
-        calls = [call for maker, count in due for call in made(maker, count)]
+        found = [proposal for maker, count in due for proposal in made(maker, count)]
         # where nobody finds anything new, the plainest operator fills up
-        return calls or made("switch", sum(count for _, count in due))
+        return found or made("switch", sum(count for _, count in due))
+
+    def stand_ins(self, state: SearchState, missing: int) -> list[Proposal]:
+        """Random profiles in a failing brain's place: at first from nothing, later mutations of the best parent.
+
+        They are fewer than `missing` where `DRAWS` draws for one find nothing new.
+        """
+        budget = self.bench.budget
+        taken = {row.profile.key() for row in self.bench.memory.recall(Candidate, run=self.bench.run)}
+        parents = state["population"][:1]
+        found: list[Proposal] = []
+        for number in range(missing):
+            rng = self.bench.rng("draw", state["next_id"] + number)
+            for _ in range(DRAWS):
+                if parents:
+                    best = self.bench.candidate(parents[0]).profile
+                    drawn = mutate(budget, best, rng, self.settings.mutation_step, rng.choice((1, 1, 2)))
+                else:
+                    drawn = random_profile(budget, rng)
+                if drawn.key() not in taken:
+                    taken.add(drawn.key())
+                    operator: Operator = "mutation" if parents else "initialise"
+                    found.append(on_budget(self.bench, drawn, operator, parents, "fallback", "drawn at random"))
+                    break
+        return found
 
     # --- making -------------------------------------------------------------------------------------------------
 
@@ -95,35 +119,31 @@ class Operators:
         maker: Maker,
         count: int,
         state: SearchState,
-        source: Callable[[random.Random], dict[str, Any]],
-        screen: Callable[[Profile], float] | None,
-        taken: set[Profile],
-    ) -> list[Call]:
-        """Up to `count` calls of one maker for profiles that are not in `taken`, which grows.
+        source: Callable[[random.Random], Proposal],
+        predict: Callable[[Profile], float] | None,
+        taken: set[str],
+    ) -> list[Proposal]:
+        """Up to `count` proposals of one maker that are not in `taken`, which grows.
 
-        With a `screen`, which predicts fitness, each is the best of several proposals.
+        Where their fitness can be predicted, each is the best of several.
         """
-        screened = self.settings.screen if screen else 1
-        calls: list[Call] = []
+        found: list[Proposal] = []
         for number in range(count):
             rng = self.bench.rng("operator", maker, state["step"] + 1, number)
-            offers: list[tuple[Profile, dict[str, Any]]] = []
+            offers: dict[str, Proposal] = {}
             for _ in range(ATTEMPTS):
-                call = source(rng)
-                profile = self.outcome(call)
-                if profile not in taken and all(profile != other for other, _ in offers):
-                    offers.append((profile, call))
-                    if len(offers) == screened:
-                        break
+                proposal = source(rng)
+                if proposal["profile"] not in taken:
+                    offers.setdefault(proposal["profile"], proposal)
+                if len(offers) == (OFFERS if predict else 1):
+                    break
             if offers:
-                if screen:
-                    offers.sort(key=lambda offer: screen(offer[0]))
-                profile, call = offers[0]
-                taken.add(profile)
-                calls.append({"name": "prune_model", "arguments": {**call, "by": maker}})
-        return calls
+                best = min(offers, key=lambda key: predict(Profile.from_key(key)) if predict else 0.0)
+                taken.add(best)
+                found.append({**offers[best], "proposed_by": maker})
+        return found
 
-    def _screen(
+    def _predictor(
         self, maker: Maker, surrogate: Surrogate | None, local: LocalCosts | None
     ) -> Callable[[Profile], float] | None:
         """What predicts the fitness of a maker's proposals, where its proposals are chosen among."""
@@ -133,11 +153,6 @@ class Operators:
             return surrogate.predict
         return None
 
-    def outcome(self, call: dict[str, Any]) -> Profile:
-        """The profile that a call would make."""
-        proposal = propose(self.bench, PruneArguments(**call))
-        return self.bench.budget.project(proposal.attention, proposal.mlp, proposal.hold).profile
-
     def _source(
         self,
         maker: Maker,
@@ -146,8 +161,8 @@ class Operators:
         turn: LegalTurn,
         surrogate: Surrogate | None,
         local: LocalCosts | None,
-    ) -> Callable[[random.Random], dict[str, Any]]:
-        """Makes one proposal of `maker` after another, as the arguments of a call."""
+    ) -> Callable[[random.Random], Proposal]:
+        """Makes one proposal of `maker` after another."""
         parents = facts.population or tuple(state["offspring"])  # the first population varies the founders
         profiles = {name: self.bench.candidate(name).profile for name in parents}
         budget = self.bench.budget
@@ -160,41 +175,41 @@ class Operators:
         def parent(rng: random.Random) -> str:
             return proposals.choose_parent(parents, rng) if facts.population else best_founder()
 
-        def switch(rng: random.Random) -> dict[str, Any]:
-            name = parent(rng)
-            switched = proposals.switch(budget, profiles[name], rng, facts.step, self.settings.later_layers)
-            return vectors("mutation", [name], switched)
+        def moved(name: str, profile: Profile) -> Proposal:
+            return on_budget(self.bench, profile, "mutation", [name], maker)
 
-        def cross(rng: random.Random) -> dict[str, Any]:
+        def switch(rng: random.Random) -> Proposal:
+            name = parent(rng)
+            return moved(name, proposals.switch(budget, profiles[name], rng, facts.step))
+
+        def cross(rng: random.Random) -> Proposal:
             if len(parents) < 2:
                 return switch(rng)
             first, second = sorted(rng.sample(range(len(parents)), 2))
-            taken = proposals.mask(budget.space.n_layers, rng)
-            child = crossover_mask(profiles[parents[first]], profiles[parents[second]], taken)
-            if budget.project(child.attention, child.mlp).profile in profiles.values():
-                return switch(rng)
-            bits = [int(bit) for bit in taken]
-            return {"operator": "crossover", "parents": [parents[first], parents[second]], "mask": bits}
+            pair = [parents[first], parents[second]]
+            mask = proposals.mask(budget.space.n_layers, rng)
+            child = crossover_mask(profiles[pair[0]], profiles[pair[1]], mask)
+            crossed = on_budget(self.bench, child, "crossover", pair, maker, f"{sum(mask)} layers of {pair[1]}")
+            return switch(rng) if Profile.from_key(crossed["profile"]) in profiles.values() else crossed
 
-        def model(rng: random.Random) -> dict[str, Any]:
+        def model(rng: random.Random) -> Proposal:
             if local is not None:  # the step first, then steps that might be as good
-                step = local.draw(budget, rng) if next(steps) else local.step(budget)
-                return vectors("mutation", [state["centre"]], step)
+                return moved(state["centre"], local.draw(budget, rng) if next(steps) else local.step(budget))
             assert surrogate is not None
             name = parent(rng)
-            return vectors("mutation", [name], proposals.model(budget, surrogate, profiles[name], rng))
+            return moved(name, proposals.model(budget, surrogate, profiles[name], rng))
 
-        def chance(rng: random.Random) -> dict[str, Any]:
+        def chance(rng: random.Random) -> Proposal:
             offer = rng.choice(turn.variants) if turn.variants else turn.tools
-            call: dict[str, Any] = sample_call(offer[0]["function"]["parameters"], rng)
-            return switch(rng) if call.get("draw") else call  # a draw is a switch that somebody else makes
+            call = sample_call(offer[0]["function"]["parameters"], rng)
+            return propose(self.bench, PruneArguments(**call), maker)
 
-        def scattered(rng: random.Random) -> dict[str, Any]:
-            return vectors("initialise", [], random_profile(budget, rng))
+        def scattered(rng: random.Random) -> Proposal:
+            return on_budget(self.bench, random_profile(budget, rng), "initialise", [], maker)
 
         return {"switch": switch, "cross": cross, "model": model, "chance": chance, "random": scattered}[maker]
 
-    def _cma(self, count: int, state: SearchState, taken: set[Profile]) -> list[Call]:
+    def _cma(self, count: int, state: SearchState, taken: set[str]) -> list[Proposal]:
         """What CMA-ES asks for next; it remembers nothing but the memory."""
         sizes = [self.settings.initial, *[self.settings.offspring] * state["generation"]]
         start = founder(self.bench, self.arm)
@@ -204,13 +219,12 @@ class Operators:
             found = self.bench.fitness(profile, first)
             return found.kl if found else None
 
-        calls: list[Call] = []
+        found: list[Proposal] = []
         for profile in cma_search.ask(self.bench.budget, start, sizes, fitness, self.settings.seed):
-            if profile not in taken and len(calls) < count:
-                taken.add(profile)
-                call = vectors("initialise", [], profile)
-                calls.append({"name": "prune_model", "arguments": {**call, "by": "cma"}})
-        return calls
+            if profile.key() not in taken and len(found) < count:
+                taken.add(profile.key())
+                found.append(on_budget(self.bench, profile, "initialise", [], "cma"))
+        return found
 
 
 def learned(bench: Workbench, rows: Sequence[Candidate]) -> Surrogate:
@@ -263,16 +277,6 @@ def measured_change(bench: Workbench, profile: Profile, start: Profile) -> float
     return None
 
 
-def vectors(operator: str, parents: list[str], profile: Profile) -> dict[str, Any]:
-    """The call that makes exactly `profile`."""
-    return {
-        "operator": operator,
-        "parents": parents,
-        "attention": list(profile.attention),
-        "mlp": list(profile.mlp),
-    }
-
-
 def founder(bench: Workbench, arm: Arm) -> Profile:
     """The last named founder of an arm: the best informed one."""
     rows = bench.memory.recall(Candidate, run=bench.run, proposed_by="seed")
@@ -294,8 +298,3 @@ def history(bench: Workbench, generation: int) -> list[dict[str, Record]]:
             counts[row.proposed_by] = replace(before, made=before.made + 1, survived=before.survived + survived)
         found.append(counts)
     return found
-
-
-def arm_of(settings: Settings) -> Arm:
-    """The arm that the settings name."""
-    return ARMS[settings.arm]

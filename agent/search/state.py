@@ -13,6 +13,8 @@ from typing import Annotated, Any, TypedDict, cast
 
 from langchain_core.messages import AIMessage, AnyMessage, ToolMessage
 
+from self_pruner.tools.prune_model import Proposal
+
 
 def latest_turn(old: list[AnyMessage], new: list[AnyMessage]) -> list[AnyMessage]:
     """Keep one turn: a reply of the brain starts it anew, the answers of the tools are added to it."""
@@ -30,8 +32,7 @@ class SearchState(TypedDict):
     offspring: list[str]  # candidates made in this generation
     next_id: int  # number of the next candidate
     attempts: int  # candidates asked for in this generation, known ones included
-    drawn: int  # of those, random ones that the brain asked for
-    filled: bool  # the tool's random operator has filled up this generation
+    filled: bool  # random profiles have filled up this generation in the brain's place
     benchmarked: int  # latency measurements the brain asked for
     centre: str  # id of the candidate whose slopes were measured last
     centred_at: int  # generation in which that was
@@ -51,6 +52,7 @@ class SearchState(TypedDict):
     illegal: int  # replies that no rule allowed, refused before any tool saw them
     surplus: int  # replies that were legal but more than were asked for
     proposed_by: str  # who wrote the calls of the current turn: brain, tool, fallback
+    proposals: list[Proposal]  # one a call where the agent's own operators write these, else none
     stop: str  # why the run ended, empty while it goes on
     messages: Annotated[list[AnyMessage], latest_turn]  # the current turn
 
@@ -69,7 +71,6 @@ def first_state(seeds: list[str], tokens: int) -> SearchState:
         offspring=seeds,
         next_id=len(seeds) + 1,
         attempts=0,
-        drawn=0,
         filled=False,
         benchmarked=0,
         centre="",
@@ -90,6 +91,7 @@ def first_state(seeds: list[str], tokens: int) -> SearchState:
         illegal=0,
         surplus=0,
         proposed_by="brain",
+        proposals=[],
         stop="",
         messages=[],
     )
@@ -131,7 +133,9 @@ def answers(state: SearchState) -> list[Answer]:
 
 def fold(state: SearchState, first_fidelity: int) -> dict[str, Any]:
     """The update of the state that the answers of the current turn call for; pure, so it can be tested alone."""
-    update: dict[str, Any] = {"messages": []}
+    update: dict[str, Any] = {"messages": [], "proposals": []}
+    if state["proposed_by"] == "fallback":  # even if it found nothing new
+        update["filled"] = True
     turn = answers(state)
     made = [answer for answer in turn if answer.tool == "prune_model"]
     if made:
@@ -159,23 +163,18 @@ def fold(state: SearchState, first_fidelity: int) -> dict[str, Any]:
                 "stale": 0 if improved else state["stale"] + 1,
                 "offspring": [],
                 "attempts": 0,
-                "drawn": 0,
                 "filled": False,
             }
     return update
 
 
 def _fold_made(state: SearchState, made: list[Answer]) -> dict[str, Any]:
-    asked = [int(answer.arguments.get("draw") or 1) for answer in made]
     new = [row["id"] for answer in made for row in answer.result.get("candidates", []) if not row["known"]]
     by_brain = state["proposed_by"] == "brain"
-    drawn = sum(int(answer.arguments.get("draw") or 0) for answer in made)
     return {
         "offspring": state["offspring"] + new,
-        "next_id": state["next_id"] + sum(asked),
-        "attempts": state["attempts"] + sum(asked),
-        "drawn": state["drawn"] + (drawn if by_brain else 0),
-        "filled": state["filled"] or state["proposed_by"] == "fallback",
+        "next_id": state["next_id"] + len(made),
+        "attempts": state["attempts"] + len(made),
         # a turn that made nothing new is a failed turn: the brain repeats itself
         "failures": _failures(state, worked=bool(new)),
         "failed_turns": state["failed_turns"] + (by_brain and not new and not state["faulty"]),

@@ -1,7 +1,7 @@
-"""The step of edits and level switches, from coarse to fine.
+"""The step of edits and level switches: it follows success.
 
-`rounds` halves it after every third of the run. `adaptive` follows success: it grows after a generation in which more
-than a fifth of the offspring survived and shrinks after one in which fewer did (Rechenberg's 1/5 rule).
+It grows after a generation in which more than a fifth of the offspring survived, and shrinks after one in which fewer
+did (Rechenberg's 1/5 rule).
 """
 
 from __future__ import annotations
@@ -14,7 +14,6 @@ from self_pruner.agent.search.state import SearchState, cost
 from self_pruner.agent.settings import Settings
 from self_pruner.tools.workbench import Workbench
 
-ROUNDS = 3
 GROW, SHRINK = 1.5, 1.5**-0.25  # at a success rate of one fifth these two cancel out
 LARGEST = 3  # times the first step
 
@@ -22,10 +21,6 @@ LARGEST = 3  # times the first step
 def step_size(bench: Workbench, settings: Settings, state: SearchState) -> int:
     """The largest change of one edit now, in MLP units of a 48-unit layer."""
     first = settings.mutation_step
-    if settings.step_rule == "fixed" or not state["generation"]:
-        return first
-    if settings.step_rule == "rounds":
-        return max(1, first >> min(ROUNDS - 1, int(ROUNDS * spent_share(settings, state, state["seconds"] / 60))))
     step = float(first)
     for generation in history(bench, state["generation"]):
         made = sum(record.made for record in generation.values())

@@ -25,9 +25,11 @@ from self_pruner.agent.search.state import SearchState
 from self_pruner.agent.search.turn_facts import attempts_used_up, facts
 from self_pruner.agent.settings import Settings
 from self_pruner.memory.errors import SelfPrunerError
+from self_pruner.memory.profile import Profile
 from self_pruner.prompts.fit import fit
 from self_pruner.prompts.templates import Messages, PromptSet
 from self_pruner.prompts.variables import History, Variables
+from self_pruner.tools.prune_model import Proposal
 from self_pruner.tools.workbench import Workbench
 
 Call = dict[str, Any]
@@ -65,8 +67,8 @@ class Thinker:
         step = state["step"] + 1
         known = facts(self.bench, self.settings, state)
         turn = legal_turn(known, self.observer.actions)
-        own = self._own_calls(state, known, turn)
-        if known.missing and not own:
+        proposals = self._proposals(state, known, turn)
+        if known.missing and not proposals:
             known = self._brains_share(state, known)
             turn = legal_turn(known, self.observer.actions)
         if not turn.decided and turn.kind in ("latency", "survive") and not known.ranked:
@@ -75,15 +77,19 @@ class Thinker:
                 f"{self._first_failure(state)}; try a lower --sparsity or --dtype float32"
             )
         update: dict[str, Any] = {"step": step, "proposed_by": "brain", "faulty": False}
+        calls: list[Call] = []
         if turn.decided:
             calls = [turn.decided]
             self.trace(Think(step=step, generation=state["generation"], prompt="(one legal call, nothing to decide)"))
-        elif own:
-            calls = own
+        elif proposals or self._survive_by_rank(known, turn):
+            calls = [] if proposals else [survive(known.ranked[: known.survivors])]
             update["proposed_by"] = "tool"
             self.trace(Think(step=step, generation=state["generation"], prompt="(the tool's operators)"))
         elif self._stand_in(state, turn):
-            calls = [stand_in(known, turn)]
+            if known.missing:
+                proposals = self.operators.stand_ins(state, known.missing)
+            else:
+                calls = [survive([slot[0] for slot in turn.brackets])]
             update |= {"proposed_by": "fallback", "fallbacks": state["fallbacks"] + 1}
             update["failures"] = min(state["failures"], self.settings.brain_failures - 1)
             self.trace(Think(step=step, generation=state["generation"], prompt="", fallback=True))
@@ -91,20 +97,22 @@ class Thinker:
             asked = self._ask(state, known, turn, step)
             calls, update = asked.calls, update | asked.update
             self.trace(asked.record)
+        calls = calls or list(map(made, proposals))
         named = [
             {"name": call["name"], "args": call["arguments"], "id": f"s{step}.{index}", "type": "tool_call"}
             for index, call in enumerate(calls)
         ]
-        return {**update, "messages": [AIMessage(content="", tool_calls=named)]}
+        return {**update, "proposals": proposals, "messages": [AIMessage(content="", tool_calls=named)]}
 
-    def _own_calls(self, state: SearchState, known: Facts, turn: LegalTurn) -> list[Call]:
-        """The calls of a turn that the arm leaves to the tool; [] where the brain is to be asked."""
-        if turn.kind in ("initialise", "vary"):
-            return self.operators.calls(state, known, turn) if not attempts_used_up(self.settings, state) else []
-        if turn.kind in ("latency", "survive") and self.operators.arm.survive == "best" and known.ranked:
-            survivors = list(known.ranked[: known.survivors])
-            return [{"name": "record_population", "arguments": {"survivors": survivors, "note": ""}}]
-        return []
+    def _proposals(self, state: SearchState, known: Facts, turn: LegalTurn) -> list[Proposal]:
+        """The profiles of a turn that the arm leaves to its own operators; [] where the brain is to be asked."""
+        if turn.kind not in ("initialise", "vary") or attempts_used_up(self.settings, state):
+            return []
+        return self.operators.proposals(state, known, turn)
+
+    def _survive_by_rank(self, known: Facts, turn: LegalTurn) -> bool:
+        """Whether the best survive, without anybody being asked."""
+        return turn.kind in ("latency", "survive") and self.operators.arm.survive == "best" and bool(known.ranked)
 
     def _brains_share(self, state: SearchState, known: Facts) -> Facts:
         """The facts with as many offspring missing as the brain is to make."""
@@ -137,7 +145,7 @@ class Thinker:
             error = f"{type(fault).__name__}: {fault}"
         seconds = time.perf_counter() - start
         legal, faults = self._legal(replies, turn)
-        calls = self._within_quota(legal, known)
+        calls = legal[: known.missing or 1]  # no more than are missing
         if error is None and not calls:
             error = faults[0] if faults else "the brain wrote no call"
         if error is None and seconds > self.settings.brain_seconds:
@@ -195,36 +203,22 @@ class Thinker:
                 legal.append({"name": spoken["name"], "arguments": spoken["args"]})
         return legal, faults
 
-    def _within_quota(self, calls: list[Call], known: Facts) -> list[Call]:
-        """The first calls that together ask for no more than is missing, and draw no more than may be drawn."""
-        if not known.missing:
-            return calls[:1]
-        kept: list[Call] = []
-        made = drawn = 0
-        for call in calls:
-            draw = int(call["arguments"].get("draw") or 0)
-            size = draw or 1
-            fits = made + size <= known.missing and (not draw or not kept or drawn + draw <= known.draws_left)
-            if fits:
-                kept.append(call)
-                made, drawn = made + size, drawn + draw
-        return kept
-
     def _first_failure(self, state: SearchState) -> str:
         profiles = [self.bench.candidate(name).profile for name in state["offspring"]]
         return next((fault for profile in profiles if (fault := self.bench.failure(profile))), "none was measured")
 
 
-def stand_in(known: Facts, turn: LegalTurn) -> Call:
-    """What the tool does in the brain's place: random offspring, or the best candidates as survivors."""
-    if turn.kind == "initialise":
-        return {"name": "prune_model", "arguments": {"operator": "initialise", "draw": known.missing}}
-    if turn.kind == "vary":
-        best = known.population[0]
-        arguments = {"operator": "mutation", "parents": [best], "draw": known.missing}
-        return {"name": "prune_model", "arguments": arguments}
-    survivors = [slot[0] for slot in turn.brackets]
-    return {"name": "record_population", "arguments": {"survivors": survivors, "note": ""}}
+def made(proposal: Proposal) -> Call:
+    """The call that writes down a profile which the agent's own operators have made."""
+    profile = Profile.from_key(proposal["profile"])
+    arguments = {"attention": list(profile.attention), "mlp": list(profile.mlp)}
+    parents = {"operator": proposal["operator"], "parents": proposal["parents"]}
+    return {"name": "prune_model", "arguments": {**parents, **arguments}}
+
+
+def survive(names: Sequence[str]) -> Call:
+    """The call that closes a generation without a note."""
+    return {"name": "record_population", "arguments": {"survivors": list(names), "note": ""}}
 
 
 def _record(

@@ -39,7 +39,6 @@ def facts(bench: Workbench, settings: Settings, state: SearchState) -> Facts:
         generation=state["generation"],
         population=tuple(state["population"]),
         missing=missing,
-        draws_left=max(0, settings.draws - state["drawn"]),
         pending=tuple(pending),
         fidelity=bench.fidelity[-1] if due else fidelity,
         ranked=tuple(ranked),
@@ -129,10 +128,10 @@ def hopeless(
 ) -> set[str]:
     """Offspring that after `tokens` tokens lie clearly behind the last survivor: no more are spent on them.
 
-    Racing (Maron and Moore, 1994) with paired differences: sequence by sequence against the last survivor, with one
-    standard error for the whole generation, since a few sequences say little about a single candidate's.
+    Racing (Maron and Moore, 1994) with paired differences: sequence by sequence against the last survivor, by more than
+    one standard error. That is pooled over the generation, since a few sequences say little about a single candidate's.
     """
-    if not settings.racing or not state["population"]:
+    if not state["population"]:
         return set()
     sequences = range(tokens // bench.sequence_length)
     last = bench.scores(bench.candidate(state["population"][-1]).profile)
@@ -145,7 +144,7 @@ def hopeless(
     if not spreads:
         return set()
     error = math.sqrt(fmean(spreads) / len(sequences))
-    return {name for name, values in behind.items() if values and fmean(values) > settings.racing * error}
+    return {name for name, values in behind.items() if values and fmean(values) > error}
 
 
 def eligible(bench: Workbench, names: Sequence[str]) -> list[str]:

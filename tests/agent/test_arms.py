@@ -1,11 +1,14 @@
 """Arms: whoever decides, a search is valid, on budget, within its cost, and made by those the arm names."""
 
+from dataclasses import replace
+
 import pytest
 
 from self_pruner.agent.arms import ARM_NAMES, ARMS, MAKERS
-from self_pruner.agent.brain.schema import violations
+from self_pruner.agent.brain.schema import sample_call, violations
 from self_pruner.agent.brain.scripted import UniformBrain
 from self_pruner.agent.run_files.trace import Act, Think
+from self_pruner.agent.search import proposers
 from self_pruner.agent.search.initial_population import DETAILS
 from self_pruner.agent.search.legal_calls import legal_turn
 from self_pruner.agent.search.proposers import NEAR, Operators, history, learned
@@ -13,6 +16,7 @@ from self_pruner.agent.search.state import cost, first_state
 from self_pruner.agent.search.step_size import step_size
 from self_pruner.agent.search.turn_facts import facts
 from self_pruner.memory.records import Candidate, Generation
+from self_pruner.tools.prune_model import PruneArguments, propose
 from tests.agent.search.test_search import Search
 from tests.bench import LENGTH, founded_bench, tiny_settings
 
@@ -30,8 +34,7 @@ def test_every_arm_ends_with_a_valid_result_made_by_those_it_names(tmp_path, nam
     state = run.go()
     run.assert_valid(state)
     proposers = {row.proposed_by for row in run.candidates()}
-    # a draw is asked for by the brain, a switch fills up for a maker that found nothing new
-    assert proposers <= made(name) | {"switch", "draw"}
+    assert proposers <= made(name) | {"switch"}  # which fills up for a maker that found nothing new
     assert proposers & {*ARMS[name].vary}
     asked = [record for record in run.records if isinstance(record, Think) and record.replies]
     assert bool(asked) == ARMS[name].asks_brain
@@ -58,25 +61,31 @@ def test_no_search_costs_more_than_it_may(tmp_path, name):
     assert state["evaluations"] > len(run.founders)
 
 
-def test_chance_picks_among_the_very_calls_that_the_brain_may_make(tmp_path):
+def test_what_an_operator_made_is_written_down_as_it_is(tmp_path):
     run = Search(tmp_path, UniformBrain(seed=0), arm="hybrid", evaluations=18)
-    offered = {}
-    tools = run.go and run.records
-    state = run.go()
-    assert state["best"]
-    calls = [
-        record
-        for record in tools
-        if isinstance(record, Act) and record.tool == "prune_model" and record.arguments.get("by") == "chance"
-    ]
-    assert calls
-    for record in calls:
-        offered.setdefault(record.step, record)
-        arguments = {name: value for name, value in record.arguments.items() if name != "by"}
-        assert set(arguments) <= {"operator", "parents", "edits", "layers", "mask", "attention", "mlp"}
+    run.go()
+    acts = [record for record in run.records if isinstance(record, Act) and record.tool == "prune_model"]
+    of_operators = [act for act in acts if act.result["candidates"][0]["proposed_by"] != "brain"]
+    assert {act.result["candidates"][0]["proposed_by"] for act in of_operators} >= {
+        "chance",
+        "switch",
+        "cross",
+        "model",
+    }
+    for act in of_operators:
+        (row,) = act.result["candidates"]
+        assert not row["known"] and (row["attention"], row["mlp"]) == (act.arguments["attention"], act.arguments["mlp"])
+        assert act.arguments.keys() == {"operator", "parents", "attention", "mlp"}
 
 
-def test_chance_calls_are_legal_in_the_state_they_are_made_in(tmp_path):
+def test_chance_picks_among_the_very_calls_that_the_brain_may_make(tmp_path, monkeypatch):
+    picked = []
+
+    def sampled(schema, rng):
+        picked.append((schema, sample_call(schema, rng)))
+        return picked[-1][1]
+
+    monkeypatch.setattr(proposers, "sample_call", sampled)
     settings = tiny_settings(arm="hybrid")
     bench, founders = founded_bench(tmp_path, settings)
     state = {**first_state(founders, 0), "generation": 1, "population": founders, "offspring": []}
@@ -85,12 +94,12 @@ def test_chance_calls_are_legal_in_the_state_they_are_made_in(tmp_path):
     known = facts(bench, settings, state)
     turn = legal_turn(known, ("mutation-edits", "crossover-range"))
     operators = Operators(bench, settings, ARMS["hybrid"])
-    calls = [call for call in operators.calls(state, known, turn) if call["arguments"]["by"] == "chance"]
-    assert calls
+    made = [one for one in operators.proposals(state, known, turn) if one["proposed_by"] == "chance"]
+    assert made and len(picked) >= len(made)
     offers = [variant[0]["function"]["parameters"] for variant in turn.variants]
-    for call in calls:
-        arguments = {key: value for key, value in call["arguments"].items() if key != "by"}
-        assert any(not violations(offer, arguments) for offer in offers)
+    assert all(schema in offers and not violations(schema, call) for schema, call in picked)
+    of_calls = [propose(bench, PruneArguments(**call), "chance") for _, call in picked]
+    assert all(one in of_calls for one in made)
 
 
 def test_every_maker_keeps_a_place_in_every_full_generation(tmp_path):
@@ -116,12 +125,20 @@ def test_the_surrogate_learns_from_what_the_run_measured(tmp_path):
     assert learned(run.bench, rows[:2]).measured <= 2
 
 
-def test_the_step_goes_from_coarse_to_fine(tmp_path):
-    settings = tiny_settings(arm="evolution", step_rule="rounds", mutation_step=4, evaluations=24)
+def test_the_step_grows_with_success_and_shrinks_without(tmp_path):
+    settings = tiny_settings(arm="evolution", mutation_step=4)
     bench, founders = founded_bench(tmp_path, settings)
-    state = {**first_state(founders, 0), "generation": 1}
-    steps = [step_size(bench, settings, {**state, "evaluations": spent}) for spent in (0, 8, 16, 23)]
-    assert steps == [4, 2, 1, 1]
+    first = bench.candidate(founders[0])
+    rows = [replace(first, id=f"c{10 * number}", generation=number, step=number) for number in range(1, 13)]
+    bench.memory.record(*rows)
+
+    def steps(survivors):
+        bench.memory.record(*(Generation("run", row.generation, survivors(row), row.id, "", 1) for row in rows))
+        states = [{**first_state(founders, 0), "generation": number} for number in range(len(rows) + 1)]
+        return [step_size(bench, settings, state) for state in states]
+
+    assert steps(lambda row: (row.id,))[:6] == [4, 4, 6, 9, 12, 12]  # three times the first at the most
+    assert steps(lambda row: ("c1",))[:4] == [4, 4, 4, 3] and steps(lambda row: ("c1",))[-1] == 1
 
 
 def test_every_maker_has_a_name_that_a_candidate_can_carry():

@@ -22,8 +22,8 @@ def test_an_arm_may_bring_its_prompts_and_settings(tmp_path):
 
 
 def test_a_comma_before_a_number_belongs_to_the_setting():
-    texts = [spec.text for spec in parse_arms("evolution+fidelity=512,2048+racing=0,random")]
-    assert texts == ["evolution+fidelity=512,2048+racing=0", "random"]
+    texts = [spec.text for spec in parse_arms("evolution+fidelity=512,2048+offspring=6,random")]
+    assert texts == ["evolution+fidelity=512,2048+offspring=6", "random"]
 
 
 def test_a_comma_between_texts_belongs_to_the_setting():

@@ -77,7 +77,8 @@ def test_runs_finished_elsewhere_count_and_are_not_run_again(words, tmp_path, ca
     kept = elsewhere.rename(tmp_path / "kept.json")  # all that is left of the first comparison
     shutil.rmtree(tmp_path / "compared")
     before = Results.model_validate_json(kept.read_text())
-    del before.settings["later_layers"]  # results older than this setting, which were made as with its default
+    del before.settings["slopes"]  # results older than this setting, which were made as with its default
+    before.settings["racing"] = 1.0  # and older than the end of this one, which was made as with its last value
     kept.write_text(before.model_dump_json())
     assert main(words("--arms", "uniform,random,flap", "--seeds", "1", "--sparsity", "0.3", "--from", kept)) == 0
     found = results(tmp_path / "compared")
@@ -97,7 +98,7 @@ def test_other_settings_or_other_files_are_not_counted_in(words, tmp_path, capfd
     other.write_text("{}")
     for extra, sentence in (
         (["--from", kept, "--tokens", "9999"], "its runs have tokens 4000, not 9999"),
-        (["--from", kept, "--later-layers", "4"], "its runs have later-layers 1.0, not 4.0"),
+        (["--from", kept, "--mutation-step", "2"], "its runs have mutation-step 4, not 2"),
         (["--from", tmp_path / "nowhere"], "cannot be read: No such file or directory"),
         (["--from", other], "is not the results of a comparison"),
     ):

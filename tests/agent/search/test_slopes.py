@@ -25,6 +25,12 @@ def is_slopes(record):
     return isinstance(record, Act) and bool(record.arguments.get("slopes"))
 
 
+def is_step(record):
+    """Whether the operator `model` made a candidate."""
+    made = isinstance(record, Act) and record.tool == "prune_model"
+    return made and record.result["candidates"][0]["proposed_by"] == "model"
+
+
 def test_slopes_are_measured_at_the_best_and_charged(tmp_path):
     run = hybrid(tmp_path)
     state = run.go()
@@ -66,7 +72,7 @@ def test_the_model_maker_goes_on_from_the_centre(tmp_path):
     for record in run.records:
         if is_slopes(record):
             (centre,) = record.arguments["candidates"]
-        elif isinstance(record, Act) and record.arguments.get("by") == "model" and centre:
+        elif is_step(record) and centre:
             assert record.arguments["parents"] == [centre]
             steps += 1
     assert steps > 1
@@ -79,7 +85,7 @@ def test_the_step_of_least_predicted_fitness_is_taken_first(tmp_path, monkeypatc
     run.go()
     after = itertools.dropwhile(lambda record: not is_slopes(record), run.records)
     (centre,) = next(after).arguments["candidates"]
-    first = next(record for record in after if isinstance(record, Act) and record.arguments.get("by") == "model")
+    first = next(filter(is_step, after))
     profile = run.bench.candidate(centre).profile
     step = LocalCosts(run.bench.costs, profile, run.bench.slopes(profile), curvature=0.0).step(run.bench.budget)
     assert step != profile
