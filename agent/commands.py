@@ -89,11 +89,11 @@ def _run(options: Namespace, view: View) -> int:
 
 def _dry_run(settings: Settings, view: View) -> int:
     from self_pruner.agent.dry_run.dry_run import dry_run, refuse_for_lack_of_room
-    from self_pruner.agent.dry_run.show_bill import show_bill
+    from self_pruner.agent.dry_run.show import show
 
-    bill = dry_run(settings)
-    show_bill(bill, view)
-    refuse_for_lack_of_room(bill)
+    found = dry_run(settings, view)
+    show(found, view)
+    refuse_for_lack_of_room(found)
     return 0
 
 

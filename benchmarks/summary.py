@@ -1,4 +1,4 @@
-"""The short table of a comparison, as README shows it: an arm a row, a sparsity a column, from `results.json` alone.
+"""The short table of a comparison from `results.json` alone: an arm a row, a sparsity a column. See docs/results.md.
 
 Cells are geometric means of perplexity over the reporting texts and over seeds, ± half the 95% interval where there are
 several seeds; arms that recalibrate have a second row for what comes out of it.

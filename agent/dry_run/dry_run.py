@@ -1,7 +1,7 @@
-"""`--dry-run`: what a run will cost, before any weights are fetched or read; it leaves nothing behind.
+"""`--dry-run`: what a run will do and cost, before any weights are fetched or read; it leaves nothing behind.
 
-Everything that a run refuses at its start is refused here in the same sentence. Then the bill: tokens and time from two
-seconds of timing random tensors (machine_speed.py), memory, disk, and the first thing the brain will be asked.
+Everything that a run refuses at its start is refused here in the same sentence. Then what it costs is estimated and
+shown, with the first thing that the brain will be asked.
 """
 
 from __future__ import annotations
@@ -15,50 +15,47 @@ from pathlib import Path
 
 import torch
 
-from self_pruner.agent.arms import ARMS, Arm
-from self_pruner.agent.dry_run.first_prompt import Opening, rehearsal
+from self_pruner.agent.arms import ARMS
+from self_pruner.agent.dry_run.cost_estimate import Bytes, Sizes, Step, bytes_of, steps_of
+from self_pruner.agent.dry_run.first_prompt import FirstPrompt, first_prompt
 from self_pruner.agent.dry_run.machine_speed import Speed, measure_speed
-from self_pruner.agent.dry_run.memory_and_disk import Bytes, disk, memory
-from self_pruner.agent.dry_run.rates import Rates, Sizes
-from self_pruner.agent.dry_run.schedule import rounds
-from self_pruner.agent.dry_run.time_and_tokens import Estimate, estimate
+from self_pruner.agent.dry_run.plan import Plan, plan_of
+from self_pruner.agent.prepare.brain import check_brain
 from self_pruner.agent.prepare.checks import Target, check_target
 from self_pruner.agent.prepare.latency_timer import check_engine
 from self_pruner.agent.prepare.texts import check_tasks, check_text
 from self_pruner.agent.prepare.time_budget import untimed
 from self_pruner.agent.prepare.workbench import check_room, refit_memory
-from self_pruner.agent.search.initial_population import all_profiles, is_probed
 from self_pruner.agent.settings import Settings, SettingsError
+from self_pruner.agent.view import View
 from self_pruner.memory.database import check
 from self_pruner.prompts.templates import PromptSet
 from self_pruner.tools.models.bundled import TEXT_BUNDLE, cache_dir, model_folder, to_fetch
 from self_pruner.tools.models.families import geometry
-from self_pruner.tools.profiles.operators import uniform
 from self_pruner.tools.text.sources import BUNDLED, NAMES, text_source
 from self_pruner.tools.text.tokens import sequences
 
-SECONDS = 2.0  # of timing
-AT_ONCE = Speed(0.0, 0.0, (0.0, 0.0), (0.0, 0.0), 1, float("inf"))  # for tokens where there is no time to tell
+NO_TIME = Speed(0.0, 0.0, 0.0, float("inf"))  # where not even one layer fits
 
 
 @dataclass(frozen=True, slots=True)
-class Bill:
+class DryRun:
     """What a dry run found out."""
 
     settings: Settings
     target: Target
-    arm: Arm
+    plan: Plan
     sizes: Sizes
     speed: Speed | None  # None where not even one layer fits
-    cost: Estimate
-    memory: tuple[Bytes, ...]
-    disk: tuple[Bytes, ...]
-    opening: Opening
+    steps: list[Step]
+    bytes: list[Bytes]
+    to_fetch: dict[str, int]  # bytes, by what they are
+    prompt: FirstPrompt | None  # None where no brain is asked
     to_time: int  # models to be timed for the latency table of a budget in time; where some are, the rest is a guess
 
 
-def dry_run(settings: Settings) -> Bill:
-    """What a run of `settings` costs.
+def dry_run(settings: Settings, view: View) -> DryRun:
+    """What a run of `settings` does and costs.
 
     Raises:
         SelfPrunerError: what the run would be refused for at its start.
@@ -72,31 +69,27 @@ def dry_run(settings: Settings) -> Bill:
     check_text(settings)
     check_tasks(settings)
     check_places(settings)
+    if settings.brain_url is None:  # an endpoint is not asked
+        check_brain(settings, view)
     check_length_of_texts(settings, target)
-    with rehearsal(settings, target, prompts) as turns:
-        opening = turns.opening()
-        talks = turns.talks() if arm.asks_brain else {}
-    here = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
-    sizes = sizes_of(target)
-    speed = speed_of(settings, target)
-    probed = is_probed(arm, prompts)
     remembered = settings.remembered if settings.memory_path.exists() else 0
-    rates = Rates(settings, sizes, speed or AT_ONCE)
-    splits = max(0, len(all_profiles(target.budget)) - len(arm.founders))
-    cost = estimate(rates, arm, rounds(settings, arm, remembered, splits), talks, probed)
+    plan = plan_of(settings, arm, prompts, target.budget, remembered)
+    prompt = first_prompt(settings, target, prompts, plan) if arm.asks_brain else None
+    here = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+    sizes, speed = sizes_of(target), speed_of(settings, target, plan.together)
     fetched = to_be_fetched(settings, target)
     bundled = settings.model == target.outline.name and not model_folder(settings.cache).is_dir()
     unpacked = 4 * sizes.params if bundled and target.outline.to_fetch else 0
-    return Bill(
+    return DryRun(
         settings=settings,
         target=target,
-        arm=arm,
+        plan=plan,
         sizes=sizes,
         speed=speed,
-        cost=cost,
-        memory=memory(settings, sizes, talks, target.device, here),
-        disk=disk(settings, sizes, cost, fetched, unpacked),
-        opening=opening,
+        steps=steps_of(settings, plan, sizes, speed or NO_TIME, prompt.tokens if prompt else 0),
+        bytes=bytes_of(settings, sizes, target.device, here, sum(fetched.values()) + unpacked),
+        to_fetch=fetched,
+        prompt=prompt,
         to_time=to_time,
     )
 
@@ -137,34 +130,21 @@ def check_length_of_texts(settings: Settings, target: Target) -> None:
 
 def sizes_of(target: Target) -> Sizes:
     """The sizes of the target model that its cost depends on."""
-    shape = geometry(target.outline.model.config)
-    budget = target.budget
-    sequences, length = next((one.sequences, one.length) for one in target.texts if one.part == "calibration")
+    text = next(one for one in target.texts if one.part == "calibration")
     params = sum(parameter.numel() for parameter in target.outline.model.parameters())
-    weight = torch.empty(0, dtype=getattr(torch, target.dtype)).itemsize
+    itemsize = getattr(torch, target.dtype).itemsize
     free = refit_memory(target.device)
     if target.device != "cpu":  # asked of an empty device: what the weights will leave of it
-        free = max(0, free - weight * params // 2)
-    return Sizes(
-        space=budget.space,
-        hidden=shape.hidden,
-        vocab=shape.vocab,
-        attention=shape.n_groups * shape.group_width,
-        intermediate=shape.intermediate,
-        keys=shape.n_groups * shape.head_dim,
-        params=params,
-        uniform=uniform(budget),
-        bytes=weight,
-        refit_memory=free,
-        calibration=(sequences, length),
-    )
+        free = max(0, free - itemsize * params // 2)
+    shape = geometry(target.outline.model.config)
+    return Sizes(shape, target.budget, params, itemsize, text.sequences * text.length, free)
 
 
-def speed_of(settings: Settings, target: Target) -> Speed | None:
-    """How fast this machine is at the target model's layers; None where one layer and the head do not fit."""
+def speed_of(settings: Settings, target: Target, together: int) -> Speed | None:
+    """How fast this machine is at the target model; None where one layer and the head do not fit."""
     model, dtype = target.outline.model, getattr(torch, target.dtype)
     try:
-        return measure_speed(model, target.device, dtype, settings.sequence_length, settings.samples, SECONDS)
+        return measure_speed(model, target.device, dtype, settings.sequence_length, together)
     except (torch.OutOfMemoryError, MemoryError):
         return None
     except RuntimeError as error:  # what a failed allocation is on a CPU
@@ -182,10 +162,10 @@ def to_be_fetched(settings: Settings, target: Target) -> dict[str, int]:
     return {what: count for what, count in found.items() if count}
 
 
-def refuse_for_lack_of_room(bill: Bill) -> None:
+def refuse_for_lack_of_room(found: DryRun) -> None:
     """Refuse what a run would be refused for once its model is loaded.
 
     Raises:
         SettingsError: the Gram matrices have no room.
     """
-    check_room(bill.target.outline, bill.settings.cache or cache_dir())
+    check_room(found.target.outline, found.settings.cache or cache_dir())

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from self_pruner.agent.search.legal_calls import Facts, LegalTurn
 from self_pruner.agent.search.proposers import history
@@ -35,6 +36,7 @@ from self_pruner.prompts.variables import (
 )
 from self_pruner.tools.benchmark_latency import timed_already
 from self_pruner.tools.evaluation.fitness import perplexity
+from self_pruner.tools.profiles.budget import Budget
 from self_pruner.tools.prune_model import candidate_number
 from self_pruner.tools.workbench import FITNESS, Workbench
 
@@ -192,9 +194,22 @@ def run_facts(bench: Workbench, name: str, family: str, hidden_size: int, dense:
         dense: perplexity of the dense model on the fitness text.
         uniform: the uniform profile on budget.
     """
-    space = bench.budget.space
     found = bench.fitness(uniform, bench.fidelity[0])
     most = sorted(bench.probes, key=lambda probe: (-probe.fitness, probe.layer, probe.part))[:SENSITIVITIES]
+    return replace(
+        unmeasured(bench.budget, name, family, hidden_size),
+        dense=DenseFacts(dense),
+        uniform=UniformFacts(
+            found.kl if found and found.kl is not None else math.nan,
+            perplexity([found.nll]) if found and found.nll is not None else math.nan,
+        ),
+        sensitivities=tuple(SensitivityRow(probe.layer, probe.part, probe.width, probe.fitness) for probe in most),
+    )
+
+
+def unmeasured(budget: Budget, name: str, family: str, hidden_size: int) -> RunFacts:
+    """The same before anything is measured: NaN stands for figures, and no place is known to be sensitive."""
+    space = budget.space
     return RunFacts(
         model=ModelFacts(
             name,
@@ -206,17 +221,13 @@ def run_facts(bench: Workbench, name: str, family: str, hidden_size: int, dense:
             short_count(space.params(space.dense())),
         ),
         budget=BudgetFacts(
-            bench.budget.sparsity,
-            bench.budget.target_params,
-            short_count(bench.budget.target_params),
-            bench.budget.group_in_blocks,
+            budget.sparsity,
+            budget.target_params,
+            short_count(budget.target_params),
+            budget.group_in_blocks,
         ),
-        dense=DenseFacts(dense),
-        uniform=UniformFacts(
-            found.kl if found and found.kl is not None else float("nan"),
-            perplexity([found.nll]) if found and found.nll is not None else float("nan"),
-        ),
-        sensitivities=tuple(SensitivityRow(probe.layer, probe.part, probe.width, probe.fitness) for probe in most),
+        dense=DenseFacts(math.nan),
+        uniform=UniformFacts(math.nan, math.nan),
     )
 
 

@@ -13,9 +13,8 @@ import sys
 import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
-from benchmarks.gpu.record import Deadline, Record, write_json
+from benchmarks.gpu.record import Deadline, Record, begun, write_json
 from benchmarks.gpu.table import NoResultsError, load, text_of
 
 RESULTS = Path("benchmarks/results/gpu")
@@ -96,26 +95,13 @@ def _isolated(part: Part, path: Path, limit: float, tiny: bool) -> str:
         over = child.is_alive()
     finally:
         _kill(child)
-    content = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else _empty(part, limit)
+    content = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else begun(part.name, limit, {})
     if content["status"] == "running":
         doing = content.get("phase") or f"after {len(content['rows'])} rows"
         why = f"after {limit:.0f} s, {doing}" if over else f"its process ended with status {child.exitcode}, {doing}"
         content |= {"status": "cut off" if over else "failed", "why": why}
         write_json(path, content)
     return str(content["status"])
-
-
-def _empty(part: Part, limit: float) -> dict[str, Any]:
-    return {
-        "part": part.name,
-        "status": "running",
-        "why": None,
-        "seconds": None,
-        "limit_seconds": limit,
-        "settings": {},
-        "device": {},
-        "rows": [],
-    }
 
 
 def _kill(child: multiprocessing.process.BaseProcess) -> None:

@@ -59,14 +59,7 @@ class Weights:
 
 
 def random_weights(config: Any, sizes: Sequence[Sizes], device: Device, dtype: torch.dtype) -> Weights:
-    """Weights of random numbers, made as fast as memory is written.
-
-    Args:
-        config: of the dense model.
-        sizes: KV groups and MLP channels of every layer.
-        device: where they are made.
-        dtype: of the weights.
-    """
+    """Weights of random numbers, made as fast as memory is written; `sizes` are groups and channels of each layer."""
     shape = geometry(config)
     some = random_numbers(device, dtype, NUMBERS)
 

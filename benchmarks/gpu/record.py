@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import statistics
 import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
+
+from self_pruner.agent.run_files.atomic_write import atomic_write
 
 Row = dict[str, Any]
 
@@ -49,6 +50,12 @@ class Deadline:
         return self.end - time.monotonic()
 
 
+def begun(part: str, limit: float, settings: dict[str, Any]) -> dict[str, Any]:
+    """What the file of a part holds before anything is measured; the arguments are `Record`'s."""
+    times = {"seconds": 0.0, "limit_seconds": limit}
+    return {"part": part, "status": "running", "why": None, **times, "settings": settings, "device": {}, "rows": []}
+
+
 class Record:
     """The JSON file of one part; every change is on the disk before the next measurement begins."""
 
@@ -63,16 +70,7 @@ class Record:
         """
         self.path = path
         self._began = time.monotonic()
-        self.content: dict[str, Any] = {
-            "part": part,
-            "status": "running",
-            "why": None,
-            "seconds": 0.0,
-            "limit_seconds": limit,
-            "settings": settings,
-            "device": {},
-            "rows": [],
-        }
+        self.content = begun(part, limit, settings)
         self.save()
 
     def row(self, **fields: Any) -> Row:
@@ -100,9 +98,4 @@ class Record:
 
 def write_json(path: Path, content: dict[str, Any]) -> None:
     """Write `content` to `path`, which holds the old or the new whole at any moment."""
-    aside = path.with_name(f".{path.name}.partial")
-    with aside.open("w", encoding="utf-8") as file:
-        file.write(json.dumps(content, indent=1) + "\n")
-        file.flush()
-        os.fsync(file.fileno())
-    aside.replace(path)
+    atomic_write(path, json.dumps(content, indent=1) + "\n")

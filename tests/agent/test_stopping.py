@@ -37,12 +37,6 @@ DRAINS = (
 SAY = "def say(text): print(text, flush=True)\n"
 
 
-def hears_everything() -> None:
-    """For a child: the tests may have been started to ignore signals (nohup, a job in the background of a script)."""
-    for number in ALL:
-        signal.signal(number, signal.SIG_DFL)
-
-
 def started(script: str, **options: object) -> subprocess.Popen[str]:
     """A process that runs `script` and has said that it is ready."""
     process = subprocess.Popen(
@@ -51,7 +45,7 @@ def started(script: str, **options: object) -> subprocess.Popen[str]:
         stderr=subprocess.PIPE,
         text=True,
         cwd=ROOT,
-        **{"preexec_fn": hears_everything, **options},  # type: ignore[call-overload]
+        **options,  # type: ignore[call-overload]
     )
     assert process.stdout is not None and process.stdout.readline() == "ready\n"
     return process
@@ -127,9 +121,7 @@ def test_a_signal_that_it_was_started_to_ignore_stays_ignored():
 def test_the_cursor_of_a_terminal_is_shown_again_by_the_end_at_once():
     main, terminal = pty.openpty()
     script = START + "import os\nwith draining(lambda: None):\n    os.write(1, b'ready')\n    time.sleep(100)\n"
-    process = subprocess.Popen(
-        [sys.executable, "-c", script], stdout=terminal, stderr=terminal, cwd=ROOT, preexec_fn=hears_everything
-    )
+    process = subprocess.Popen([sys.executable, "-c", script], stdout=terminal, stderr=terminal, cwd=ROOT)
     os.close(terminal)
     assert os.read(main, 100) == b"ready"
     process.send_signal(signal.SIGINT)
@@ -157,7 +149,6 @@ def test_a_terminal_that_is_closed_stops_the_run_in_order_and_writing_to_it_is_n
         stderr=terminal,
         cwd=ROOT,
         start_new_session=True,
-        preexec_fn=hears_everything,
     )
     os.close(terminal)
     assert os.read(main, 100).strip() == b"ready"

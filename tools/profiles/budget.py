@@ -72,7 +72,7 @@ class Budget:
             below = max(params for params in reachable if params < self.target_params)
             above = min(params for params in reachable if params > self.target_params)
             raise ImpossibleTargetError(
-                f"{wanted} falls in a gap, the nearest reachable counts are {below:,} and {above:,}: "
+                f"{wanted} fall in a gap, the nearest reachable counts are {below:,} and {above:,}: "
                 f"{feasible_range(self.space)}"
             )
 
@@ -80,7 +80,7 @@ class Budget:
     def from_sparsity(cls, space: Space, sparsity: float) -> Budget:
         """The budget that removes a share of the decoder-block parameters (0.3 removes 30%)."""
         dense = space.prunable_params(space.dense())
-        if not math.isfinite(sparsity) or not 0 <= sparsity <= space.sparsity(space.smallest()):
+        if not 0 <= sparsity <= space.sparsity(space.smallest()):
             raise ImpossibleTargetError(f"a sparsity of {sparsity} cannot be reached: {feasible_range(space)}")
         target = round((1 - sparsity) * dense)
         return cls(space, space.fixed_params + max(target, space.prunable_params(space.smallest())))
@@ -245,7 +245,7 @@ def parse_params(text: str) -> int:
     """
     match = _PARAMS_TEXT.fullmatch(text.strip())
     if match is not None:
-        digits = match[1].replace("_", "").replace(",", "")
+        digits = match[1].replace(",", "")
         if count := int(Decimal(digits) * _PARAMS_SCALE[match[2].upper()]):
             return count
     raise ParamsTextError(f"{text!r} is no parameter count: write a positive number such as 49B, 134.5M or 70000000")

@@ -212,7 +212,7 @@ def test_an_arm_that_asks_nobody_needs_no_endpoint(run, tmp_path):
 def test_a_dry_run_counts_what_it_would_read(run):
     status, printed, errors = run("--brain-url", "http://host.invalid/v1", "--dry-run")
     assert status == 0, errors
-    assert "Brain reads" in printed
+    assert "Brain, " in printed and " turns" in printed
 
 
 @pytest.mark.vllm

@@ -91,6 +91,13 @@ def test_what_a_type_may_differ_by_is_a_share_of_the_largest_logit(
         verify(folder, tmp_path / "expected")
 
 
+def test_code_that_no_export_writes_is_refused_before_any_process_is_started(child, folder, tmp_path):
+    (folder / "payload.py").write_text("raise SystemExit\n")
+    with pytest.raises(VerificationError, match="payload.py"):
+        verify(folder, tmp_path / "expected.safetensors")
+    assert "command" not in child
+
+
 def test_both_differences_are_named(child, folder, tmp_path):
     child["answer"] |= {"max_abs": 0.5, "cached_max_abs": 0.25}
     with pytest.raises(VerificationError, match="differ by up to 0.5, with the KV cache by up to 0.25, and 0.0001"):

@@ -295,9 +295,52 @@ def test_the_bounds_named_in_a_refusal_are_accepted_and_beyond_them_refused(spac
             Budget.from_sparsity(space, sparsity)
 
 
-def test_a_proposal_of_the_wrong_length_is_refused() -> None:
-    with pytest.raises(ProposalError, match="mlp needs 3 widths, one a layer, and got 2"):
-        Budget.from_sparsity(SMALL, 0.3).project([1, 1, 1], [1, 1])
+def test_a_refusal_names_the_target_the_nearest_counts_and_the_range_with_separators() -> None:
+    space = Space(1, 2, 3, 100_000, 10, 5_000, 8)
+    keeps = "this model can keep 105,010 to 205,030 parameters, a sparsity of 0.5 down to 0"
+    with pytest.raises(ImpossibleTargetError) as beyond:
+        Budget.from_params(space, 205_031)
+    assert str(beyond.value) == f"205,031 parameters cannot be reached: {keeps}"
+    with pytest.raises(ImpossibleTargetError) as gap:
+        Budget.from_params(space, 150_000)
+    nearest = "the nearest reachable counts are 105,030 and 205,010"
+    assert str(gap.value) == f"150,000 parameters fall in a gap, {nearest}: {keeps}"
+
+
+def test_a_profile_outside_the_space_is_not_on_the_budget_whatever_it_costs() -> None:
+    budget = Budget(SMALL, SMALL.params(Profile((4, 1, 1), (12, 6, 6))))
+    assert budget.holds(Profile((4, 1, 1), (12, 6, 6)))
+    assert not budget.holds(Profile((4, 1, 1), (13, 6, 5)))
+    assert not budget.holds(Profile((6, 0, 0), (12, 6, 6)))
+
+
+@property_test
+@given(st.data())
+def test_an_exchange_of_attention_for_mlp_units_leads_to_every_total_that_holds_and_to_no_other(
+    data: st.DataObject,
+) -> None:
+    budget = data.draw(budgets())
+    proposal = data.draw(proposals(budget.space))
+    start = budget.project(proposal.attention, proposal.mlp).profile
+    groups, blocks = sum(start.attention), sum(start.mlp)
+    assert budget.settle(start) == start
+    possible = range(budget.space.n_layers, budget.space.n_layers * budget.space.n_groups + 1)
+    reached = {(total, blocks + change) for total in possible for change in budget.exchange(start, total - groups)}
+    assert reached == set(budget.totals)
+
+
+@pytest.mark.parametrize(("attention", "mlp", "part"), [([1] * 3, [1] * 2, "mlp"), ([1] * 2, [1] * 3, "attention")])
+def test_a_proposal_of_the_wrong_length_is_refused(attention: list[int], mlp: list[int], part: str) -> None:
+    with pytest.raises(ProposalError, match=f"{part} needs 3 widths, one a layer, and got 2"):
+        Budget.from_sparsity(SMALL, 0.3).project(attention, mlp)
+
+
+def test_what_is_held_is_not_counted_among_what_shares_the_change() -> None:
+    budget = Budget.from_sparsity(SMOLLM2, 0.3)
+    held = {(layer, part) for layer in range(15) for part in PARTS}
+    profile = budget.project(SMOLLM2.dense().attention, SMOLLM2.dense().mlp, held).profile
+    cut = {part: 1 - sum(profile.widths(part)[15:]) / (15 * SMOLLM2.units(part)) for part in PARTS}
+    assert cut["attention"] == pytest.approx(0.6, abs=0.012) and cut["mlp"] == pytest.approx(0.6, abs=0.012)
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,151 @@
+"""A dry run on the screen."""
+
+from __future__ import annotations
+
+import json
+import os
+from typing import Any
+
+import torch
+
+from self_pruner.agent.arms import ARMS
+from self_pruner.agent.dry_run.cost_estimate import charged_tokens, total_seconds
+from self_pruner.agent.dry_run.dry_run import DryRun
+from self_pruner.agent.view import View
+from self_pruner.tools.latency.time_budget import NANOSECONDS, LatencyBudget
+from self_pruner.tools.text.quantities import duration, size
+
+WIDTH = 110  # characters of a line of a schema
+HUB_TEXTS = ("wikitext2", "c4")
+
+
+def show(found: DryRun, view: View) -> None:
+    """The whole page."""
+    view.line("Dry run: no weights are read and nothing is written.", "bold")
+    for line in (*what(found), *missing(found)):
+        view.line(line)
+    view.line("")
+    _steps(found, view)
+    view.line("")
+    _bytes(found, view)
+    view.line("")
+    _prompt(found, view)
+
+
+def what(found: DryRun) -> list[str]:
+    """What would be run."""
+    outline, target, plan = found.target.outline, found.target, found.plan
+    space, arm = target.budget.space, ARMS[found.settings.arm]
+    count = torch.get_num_threads()
+    threads = f", {count} thread{'s' if count > 1 else ''}" if target.device == "cpu" else ""
+    timed = ""
+    if isinstance(target.budget, LatencyBudget):
+        timed = f", about, which are predicted to take {target.budget.target_time / NANOSECONDS:,.1f} ms a request"
+    makers = ", ".join(f"{count} by {maker}" for maker, count in plan.initial.items())
+    return [
+        f"{outline.name} ({outline.family.model_type}): {space.n_layers} layers of {space.n_groups} attention and "
+        f"{space.n_blocks} MLP units, {found.sizes.params:,} parameters to become "
+        f"{target.budget.target_params:,} ({target.budget.sparsity:.1%} of the decoder blocks removed){timed}",
+        f"Arm {arm.name}: {arm.meaning}; on {target.device} in {target.dtype}{threads}",
+        f"At most {plan.evaluations} candidates in {plan.generations} generation{'s' if plan.generations > 1 else ''}. "
+        f"The first population: {', '.join(filter(None, [*arm.founders, makers]))}",
+    ]
+
+
+def missing(found: DryRun) -> list[str]:
+    """What is not here yet."""
+    lines = []
+    if found.to_fetch:
+        parts = ", ".join(f"{what} {size(count)}" for what, count in found.to_fetch.items())
+        lines.append(f"Still to be fetched, which comes on top of the times below: {parts}.")
+    if texts := sorted({one.text for one in found.target.texts if one.text.lower() in HUB_TEXTS}):
+        lines.append(f"{' and '.join(texts)} come from the hub, where they are not in its cache yet.")
+    if found.to_time:
+        lines.append(
+            f"Before that, {found.to_time} models of random weights are timed for the latency table, which is then "
+            "kept; until it is there, this estimate takes time to go with parameters."
+        )
+    if found.settings.tasks:
+        lines.append(
+            "The seven tasks come on top too, twice for the checkpoint; how long their questions are is not known yet."
+        )
+    if found.target.outline.tokenizer is None:
+        lines.append("The tokenizer comes with the model, so until then the brain's tokens are counted by characters.")
+    if not found.target.outline.has_weights:
+        lines.append(f"warning: {found.settings.model} holds no weights yet, which a run needs.")
+    return lines
+
+
+def _steps(found: DryRun, view: View) -> None:
+    settings, speed = found.settings, found.speed
+
+    def time(seconds: float) -> str:
+        return duration(seconds) if speed else "-"
+
+    rows = [(step.what, f"{step.tokens:,}" if step.tokens else "-", time(step.seconds)) for step in found.steps]
+    rows.append(("In all", "-", time(total_seconds(settings, found.steps))))
+    view.table("Cost estimate", ("", "tokens", "about"), rows)
+    ends = [f"{settings.tokens:,} tokens"] if settings.tokens else []
+    ends += [f"{settings.minutes:g} minutes of search"] if settings.minutes else []
+    limit = f", of which the run may spend {' and '.join(ends)}" if ends else ""
+    charged = charged_tokens(found.steps)
+    view.line(f"Charged: {charged:,} tokens, probed, evaluated or computed by the brain{limit}.")
+    timed = "No times: one layer and the head do not fit in memory here"
+    if speed:
+        tokens = 1 / (found.target.budget.space.n_layers * speed.layer + speed.head)
+        timed = (
+            f"Rough, within a factor of about two: {tokens:,.0f} tokens a second through the dense model and "
+            f"{1e3 * speed.step:,.0f} ms a decoding step, timed just now on one layer and the head"
+        )
+    view.line(
+        f"{timed}; nothing in the cache, patience never ends the search, and no turn of the brain is in vain.", "dim"
+    )
+
+
+def _bytes(found: DryRun, view: View) -> None:
+    needed: dict[str, int] = {}
+    for line in found.bytes:
+        needed[line.where] = needed.get(line.where, 0) + line.bytes
+    rows = [(line.what, line.where, size(line.bytes)) for line in found.bytes]
+    totals = [(f"In all, {where}", "", size(total)) for where, total in needed.items()]
+    view.table("Memory and disk", ("", "where", "about"), [*rows, *totals])
+    there = {"memory": os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")}
+    if found.target.device != "cpu":
+        there["device"] = torch.cuda.mem_get_info(found.target.device)[1]
+    short = any(needed.get(where, 0) > count for where, count in there.items())
+    told = ", ".join(f"{size(count)} {'on the GPU' if where == 'device' else 'here'}" for where, count in there.items())
+    view.line(f"There are {told}." + (" warning: that is not enough." if short else ""))
+
+
+def _prompt(found: DryRun, view: View) -> None:
+    prompt = found.prompt
+    if prompt is None:
+        view.line("No brain is asked anything.", "bold")
+        return
+    reads = "" if found.settings.reads else f" (the control {found.settings.brain!r} does not read it)"
+    if prompt.turn is None:
+        view.line(f"The brain is asked from generation 1 on. What its prompts begin with{reads}:", "bold")
+    else:
+        view.line(f"The brain's first prompt, in generation 0{reads}:", "bold")
+    for text in ("", prompt.system, "", *([prompt.turn, ""] if prompt.turn else [])):
+        view.line(text)
+    view.line("?: measured before it is asked. The most sensitive places are then listed too.", "dim")
+    if prompt.tools:
+        replies = f"{prompt.replies} replies are" if prompt.replies > 1 else "one reply is"
+        view.line(f"What may be called in answer ({replies} sampled):", "bold")
+    for tool in prompt.tools:
+        view.line(pretty(tool["function"]))
+
+
+def pretty(value: Any, indent: int = 0) -> str:
+    """JSON with everything on one line that fits there."""
+    flat = json.dumps(value)
+    if len(flat) + indent <= WIDTH or not isinstance(value, dict | list) or not value:
+        return flat
+    inner = " " * (indent + 2)
+    if isinstance(value, dict):
+        parts = [f"{inner}{json.dumps(name)}: {pretty(item, indent + 2)}" for name, item in value.items()]
+    else:
+        parts = [f"{inner}{pretty(item, indent + 2)}" for item in value]
+    opening, closing = "{}" if isinstance(value, dict) else "[]"
+    return opening + "\n" + ",\n".join(parts) + "\n" + " " * indent + closing

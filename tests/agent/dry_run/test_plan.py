@@ -1,0 +1,90 @@
+"""What a run will do, in integers."""
+
+from dataclasses import replace
+
+import pytest
+
+from self_pruner.agent.arms import ARM_NAMES, ARMS
+from self_pruner.agent.dry_run.plan import plan_of
+from self_pruner.agent.settings import Settings
+from self_pruner.prompts.templates import PromptSet
+from self_pruner.tools.profiles.budget import Budget
+from self_pruner.tools.profiles.space import Space
+
+SPACE = Space(30, 3, 48, 294_912, 55_296, 28_346_688, 32)  # SmolLM2-135M-Instruct
+BUDGET = Budget.from_sparsity(SPACE, 0.3)
+
+
+def planned(arm, remembered=0, prompt_set="default", **settings):
+    return plan_of(Settings(**settings), ARMS[arm], PromptSet(prompt_set), BUDGET, remembered)
+
+
+def test_a_default_search_of_the_hybrid_arm():
+    found = planned("hybrid", initial=6)
+    assert found.initial == {"brain": 3, "model": 3}
+    assert found.generations == 9  # eight founders and initial ones, seven times eight offspring, and one
+    # two founders, one of which is known on the first fidelity, and both of which reach the second
+    assert found.measured == (7 + 7 * 8 + 1, 6 + 7 * 4 + 1)
+    assert found.evaluations == 64
+    assert found.probes == 60 and found.tokens_before(Settings()) == 60 * 512 + 1024
+    # a turn a generation to make candidates and one to close it, and the one that times a candidate
+    assert (found.turns, found.timings) == (2 * 9 + 1, 3)
+    # three whole vectors, two of eight candidates of a generation by edits, the last one
+    assert (found.replies, found.vectors) == (9 + 1 + 3 + 7 * 2 + 1, 3)
+
+
+@pytest.mark.parametrize("name", ARM_NAMES)
+@pytest.mark.parametrize("evaluations", [1, 2, 3, 8, 64])
+def test_no_arm_evaluates_more_than_it_may_beyond_its_founders(name, evaluations):
+    arm = ARMS[name]
+    found = planned(name, evaluations=evaluations)
+    assert found.evaluations <= max(evaluations, len(arm.founders))
+    assert sum(found.initial.values()) <= evaluations
+    assert bool(found.turns) <= arm.asks_brain
+
+
+def test_a_closed_form_is_one_candidate_at_every_stage():
+    found = planned("owl", fidelity=(512, 1024, 2048), probe_tokens=512)
+    assert found.measured == (1, 1, 1) and not found.initial and not found.turns
+    assert found.tokens_before(Settings()) == 0
+
+
+def test_more_stages_halve_the_candidates_each_time():
+    settings = {"fidelity": (512, 1024, 2048), "probe_tokens": 512}
+    one, two = (planned("evolution", evaluations=count, **settings) for count in (6, 14))
+    assert [after - before for before, after in zip(one.measured, two.measured, strict=True)] == [8, 4, 2]
+
+
+def test_profiles_of_earlier_runs_are_measured_too():
+    without, having = (planned("evolution", count, evaluations=8) for count in (0, 2))
+    assert having.evaluations == without.evaluations == 8
+    assert sum(having.initial.values()) == sum(without.initial.values())
+    assert planned("owl", 2).evaluations == 1  # a closed form searches nothing
+
+
+def test_the_brain_makes_its_share_in_as_few_turns_as_its_samples_allow():
+    many, few = planned("self", samples=8), planned("self", samples=2)
+    assert many.together == 8 and few.together == 2
+    assert few.turns > many.turns
+    assert planned("evolution").turns == 0
+
+
+def test_a_prompt_set_without_edits_has_vectors_in_every_reply_that_makes_a_candidate():
+    edits, vectors = planned("self"), planned("self", prompt_set="paper")
+    assert edits.vectors == edits.initial["brain"]
+    assert vectors.vectors == vectors.replies - vectors.generations - 1  # all but those that close or time
+
+
+@pytest.mark.parametrize(("evaluations", "times"), [(1, 0), (13, 1), (29, 1), (37, 2), (61, 3)])
+def test_slopes_are_measured_anew_every_few_generations(evaluations, times):
+    assert planned("hybrid", slopes=3, evaluations=evaluations).slopes == times
+    every = planned("hybrid", slopes=1, evaluations=evaluations)
+    assert every.slopes == every.generations - 1
+    assert planned("hybrid", slopes=0).slopes == planned("evolution").slopes == 0
+
+
+def test_without_benchmarks_nothing_is_timed():
+    timed, not_timed = planned("hybrid"), planned("hybrid", benchmarks=0)
+    assert (timed.timings, not_timed.timings) == (3, 0)
+    assert timed.turns == not_timed.turns + 1
+    assert replace(timed, timings=0, turns=0, replies=0) == replace(not_timed, turns=0, replies=0)
