@@ -18,6 +18,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from self_pruner.memory.profile import Part, Profile
 from self_pruner.memory.records import Candidate, Operator, Proposer
+from self_pruner.tools.profiles.budget import Budget
 from self_pruner.tools.profiles.operators import Edit, apply_edits, crossover_mask, crossover_range
 from self_pruner.tools.workbench import ToolError, Turn, Workbench
 
@@ -63,37 +64,41 @@ def prune_model_tool(bench: Workbench) -> BaseTool:
         """Make a candidate of exactly the budget: initialise, cross two parents, or mutate one."""
         turn = Turn.of(runtime.state, runtime.tool_call_id or "")
         made: Sequence[Proposal] = runtime.state["proposals"]
-        proposal = made[turn.call] if made else propose(bench, PruneArguments(**arguments), turn.proposed_by)
+        if made:
+            proposal = made[turn.call]
+        else:
+            request = PruneArguments(**arguments)
+            parents = [bench.candidate(parent).profile for parent in request.parents]
+            proposal = propose(bench.budget, request, parents, turn.proposed_by)
         return json.dumps({"candidates": [_record(bench, proposal, turn)]})
 
     return prune_model
 
 
-def propose(bench: Workbench, request: PruneArguments, proposed_by: Proposer) -> Proposal:
-    """What a call asks for, projected to the budget.
+def propose(budget: Budget, request: PruneArguments, parents: Sequence[Profile], proposed_by: Proposer) -> Proposal:
+    """What a call asks for, projected to the budget; `parents` are the profiles of those that it names.
 
     Raises:
-        ToolError: arguments that don't belong together, unknown parents, vectors of the wrong length.
+        ToolError: arguments that don't belong together, vectors of the wrong length.
     """
-    layers = bench.budget.space.n_layers
+    layers = budget.space.n_layers
     for name, vector in (("attention", request.attention), ("mlp", request.mlp), ("mask", request.mask)):
         if vector is not None and len(vector) != layers:
             raise ToolError(f"{name} needs one number for each of the {layers} layers, got {len(vector)}")
-    parents = [bench.candidate(parent).profile for parent in request.parents]
     if request.operator == "crossover":
-        return _crossed(bench, request, parents, proposed_by)
+        return _crossed(budget, request, parents, proposed_by)
     if request.operator == "mutation" and len(parents) != 1:
         raise ToolError(f"mutation needs one parent, got {len(parents)}")
     if request.operator == "mutation" and request.edits:
-        return _edited(bench, request, parents[0], proposed_by)
+        return _edited(budget, request, parents[0], proposed_by)
     if request.attention is None or request.mlp is None:
         raise ToolError(f"{request.operator} needs both attention and mlp, one number a layer")
     asked = Profile(tuple(request.attention), tuple(request.mlp))
-    return on_budget(bench, asked, request.operator, request.parents, proposed_by)
+    return on_budget(budget, asked, request.operator, request.parents, proposed_by)
 
 
 def on_budget(
-    bench: Workbench,
+    budget: Budget,
     asked: Profile,
     operator: Operator,
     parents: Sequence[str],
@@ -102,7 +107,7 @@ def on_budget(
     hold: frozenset[tuple[int, Part]] = frozenset(),
 ) -> Proposal:
     """The proposal nearest to `asked`, whose widths may leave the space; the repair leaves `hold` alone if it can."""
-    projection = bench.budget.project(asked.attention, asked.mlp, hold)
+    projection = budget.project(asked.attention, asked.mlp, hold)
     return Proposal(
         profile=projection.profile.key(),
         operator=operator,
@@ -113,18 +118,18 @@ def on_budget(
     )
 
 
-def _edited(bench: Workbench, request: PruneArguments, parent: Profile, proposed_by: Proposer) -> Proposal:
-    layers = bench.budget.space.n_layers
+def _edited(budget: Budget, request: PruneArguments, parent: Profile, proposed_by: Proposer) -> Proposal:
+    layers = budget.space.n_layers
     edits = [Edit(edit.layer, edit.part, edit.change) for edit in request.edits or ()]
     if any(not 0 <= edit.layer < layers for edit in edits):
         raise ToolError(f"layer must be between 0 and {layers - 1}, got {[edit.layer for edit in edits]}")
-    child = apply_edits(bench.budget.space, parent, edits)
+    child = apply_edits(budget.space, parent, edits)
     held = frozenset((edit.layer, edit.part) for edit in edits)
-    return on_budget(bench, child, "mutation", request.parents, proposed_by, " ".join(map(describe, edits)), held)
+    return on_budget(budget, child, "mutation", request.parents, proposed_by, " ".join(map(describe, edits)), held)
 
 
-def _crossed(bench: Workbench, request: PruneArguments, parents: list[Profile], proposed_by: Proposer) -> Proposal:
-    layers = bench.budget.space.n_layers
+def _crossed(budget: Budget, request: PruneArguments, parents: Sequence[Profile], proposed_by: Proposer) -> Proposal:
+    layers = budget.space.n_layers
     if len(parents) != 2:
         raise ToolError(f"crossover needs two parents, got {len(parents)}")
     if request.layers is not None:
@@ -138,7 +143,7 @@ def _crossed(bench: Workbench, request: PruneArguments, parents: list[Profile], 
         detail = f"{sum(map(bool, request.mask))} layers of {request.parents[1]}"
     else:
         raise ToolError("crossover needs layers or a mask")
-    return on_budget(bench, child, "crossover", request.parents, proposed_by, detail)
+    return on_budget(budget, child, "crossover", request.parents, proposed_by, detail)
 
 
 def describe(edit: Edit) -> str:

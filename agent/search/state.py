@@ -13,6 +13,7 @@ from typing import Annotated, Any, TypedDict, cast
 
 from langchain_core.messages import AIMessage, AnyMessage, ToolMessage
 
+from self_pruner.agent.settings import Settings
 from self_pruner.tools.prune_model import Proposal
 
 
@@ -103,6 +104,16 @@ def cost(spent: Mapping[str, Any]) -> int:
     `spent` is a state, or what a judgement in the trace says was spent; what it does not name is 0.
     """
     return int(spent.get("tokens", 0) + spent.get("brain_tokens", 0))
+
+
+def spent_share(settings: Settings, spent: Mapping[str, Any], minutes: float) -> float:
+    """How much of the run's nearest limit is used: 0 to 1; `spent` is as for `cost`."""
+    shares = [spent.get("evaluations", 0) / settings.evaluations]
+    if settings.tokens:
+        shares.append(cost(spent) / settings.tokens)
+    if settings.minutes:
+        shares.append(minutes / settings.minutes)
+    return min(1.0, max(shares))
 
 
 @dataclass(frozen=True, slots=True)

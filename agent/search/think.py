@@ -9,20 +9,30 @@ from __future__ import annotations
 import hashlib
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from langchain_core.language_models import BaseChatModel
 from langchain_core.messages import AIMessage, BaseMessage, HumanMessage, SystemMessage
 
+from self_pruner.agent.arms import ARMS
 from self_pruner.agent.brain.calls import Brain
 from self_pruner.agent.brain.schema import violations
 from self_pruner.agent.run_files.trace import Reply, Think, TraceRecord
+from self_pruner.agent.search.history import SearchHistory
 from self_pruner.agent.search.legal_calls import Facts, LegalTurn, legal_turn
 from self_pruner.agent.search.prompt_variables import Observer
 from self_pruner.agent.search.proposers import Operators
+from self_pruner.agent.search.schedule import (
+    attempts_used_up,
+    missing_offspring,
+    pending_candidates,
+    slopes_due,
+    step_size,
+    timeable,
+)
+from self_pruner.agent.search.shortlist import shortlist
 from self_pruner.agent.search.state import SearchState
-from self_pruner.agent.search.turn_facts import attempts_used_up, facts
 from self_pruner.agent.settings import Settings
 from self_pruner.memory.errors import SelfPrunerError
 from self_pruner.memory.profile import Profile
@@ -60,16 +70,24 @@ class Thinker:
     count_tokens: Callable[[Messages], int]
     context: int  # tokens a prompt may have
     trace: Callable[[TraceRecord], None]
-    operators: Operators
+    history: SearchHistory = field(init=False)
+
+    def __post_init__(self) -> None:
+        """A history that has read nothing yet."""
+        self.history = SearchHistory(self.bench)
 
     def __call__(self, state: SearchState) -> dict[str, Any]:
         """One turn: the update of the state that holds its calls."""
         step = state["step"] + 1
-        known = facts(self.bench, self.settings, state)
+        self.history.read(state["centre"])
+        operators = Operators(self.history, self.settings, state)
+        known = facts(self.history, self.settings, state)
         turn = legal_turn(known, self.observer.actions)
-        proposals = self._proposals(state, known, turn)
-        if known.missing and not proposals:
-            known = self._brains_share(state, known)
+        proposals: list[Proposal] = []
+        if turn.kind in ("initialise", "vary") and not attempts_used_up(self.settings, state):
+            proposals = operators.proposals(known, turn)
+        if known.missing and not proposals:  # the brain is to make its share of them
+            known = replace(known, missing=dict(operators.open(known.missing)).get("brain", known.missing))
             turn = legal_turn(known, self.observer.actions)
         if not turn.decided and turn.kind in ("latency", "survive") and not known.ranked:
             raise SearchError(
@@ -81,13 +99,13 @@ class Thinker:
         if turn.decided:
             calls = [turn.decided]
             self.trace(Think(step=step, generation=state["generation"], prompt="(one legal call, nothing to decide)"))
-        elif proposals or self._survive_by_rank(known, turn):
+        elif proposals or self._survive_by_rank(turn):
             calls = [] if proposals else [survive(known.ranked[: known.survivors])]
             update["proposed_by"] = "tool"
             self.trace(Think(step=step, generation=state["generation"], prompt="(the tool's operators)"))
         elif self._stand_in(state, turn):
             if known.missing:
-                proposals = self.operators.stand_ins(state, known.missing)
+                proposals = operators.stand_ins(known.missing)
             else:
                 calls = [survive([slot[0] for slot in turn.brackets])]
             update |= {"proposed_by": "fallback", "fallbacks": state["fallbacks"] + 1}
@@ -104,26 +122,15 @@ class Thinker:
         ]
         return {**update, "proposals": proposals, "messages": [AIMessage(content="", tool_calls=named)]}
 
-    def _proposals(self, state: SearchState, known: Facts, turn: LegalTurn) -> list[Proposal]:
-        """The profiles of a turn that the arm leaves to its own operators; [] where the brain is to be asked."""
-        if turn.kind not in ("initialise", "vary") or attempts_used_up(self.settings, state):
-            return []
-        return self.operators.proposals(state, known, turn)
-
-    def _survive_by_rank(self, known: Facts, turn: LegalTurn) -> bool:
+    def _survive_by_rank(self, turn: LegalTurn) -> bool:
         """Whether the best survive, without anybody being asked."""
-        return turn.kind in ("latency", "survive") and self.operators.arm.survive == "best" and bool(known.ranked)
-
-    def _brains_share(self, state: SearchState, known: Facts) -> Facts:
-        """The facts with as many offspring missing as the brain is to make."""
-        share = dict(self.operators.open(state, known.missing)).get("brain", known.missing)
-        return replace(known, missing=share)
+        return turn.kind in ("latency", "survive") and ARMS[self.settings.arm].survive == "best"
 
     def _stand_in(self, state: SearchState, turn: LegalTurn) -> bool:
         """Whether the tool decides this turn: the brain failed too often in a row, or repeats itself without end."""
         making = turn.kind in ("initialise", "vary")
         repeats = making and attempts_used_up(self.settings, state)
-        arm = self.operators.arm
+        arm = ARMS[self.settings.arm]
         if making and "brain" not in (arm.vary if state["generation"] else arm.initial):
             return True  # the arm asks no brain for this, and its own makers found nothing new
         return repeats or state["failures"] >= self.settings.brain_failures
@@ -166,7 +173,7 @@ class Thinker:
 
     def prompt(self, state: SearchState, known: Facts, turn: LegalTurn) -> Messages:
         """The prompt of this turn, shortened to the context."""
-        variables = self.observer.variables(state, known, turn, state["seconds"] / 60)
+        variables = self.observer.variables(self.history, state, known, turn)
 
         def render(history: History) -> Messages:
             shown = Variables(
@@ -182,7 +189,7 @@ class Thinker:
         Raises:
             PromptTooLongError: even the bare prompt of the first turn is longer than the context allows.
         """
-        known = facts(self.bench, self.settings, state)
+        known = facts(self.history.read(), self.settings, state)
         self.prompt(state, known, legal_turn(known, self.observer.actions))
 
     def _legal(self, replies: Sequence[BaseMessage], turn: LegalTurn) -> tuple[list[Call], list[str]]:
@@ -204,8 +211,34 @@ class Thinker:
         return legal, faults
 
     def _first_failure(self, state: SearchState) -> str:
-        profiles = [self.bench.candidate(name).profile for name in state["offspring"]]
-        return next((fault for profile in profiles if (fault := self.bench.failure(profile))), "none was measured")
+        faults = (self.history.failure(self.history.profile(name)) for name in state["offspring"])
+        return next(filter(None, faults), "none was measured")
+
+
+def facts(history: SearchHistory, settings: Settings, state: SearchState) -> Facts:
+    """The facts of the next turn, whose step is one more than the state's."""
+    missing = missing_offspring(history, settings, state)
+    pending, fidelity = pending_candidates(history, settings, state)
+    ranked = history.ranked([*state["population"], *state["offspring"]])
+    step = step_size(history, settings)
+    cut, grow = shortlist(history, settings, state, step) if missing and state["generation"] else ([], [])
+    due = slopes_due(history, settings, state) if missing and not state["offspring"] else ""
+    return Facts(
+        centre=due,
+        space=history.bench.budget.space,
+        generation=state["generation"],
+        population=tuple(state["population"]),
+        missing=missing,
+        pending=tuple(pending),
+        fidelity=history.bench.fidelity[-1] if due else fidelity,
+        ranked=tuple(ranked),
+        survivors=settings.population,
+        timeable=tuple(timeable(history, settings, state, ranked)),
+        cut=tuple(cut),
+        grow=tuple(grow),
+        step=step,
+        samples=settings.samples,
+    )
 
 
 def made(proposal: Proposal) -> Call:

@@ -9,12 +9,14 @@ from self_pruner.agent.brain.schema import sample_call, violations
 from self_pruner.agent.brain.scripted import UniformBrain
 from self_pruner.agent.run_files.trace import Act, Think
 from self_pruner.agent.search import proposers
+from self_pruner.agent.search.history import SearchHistory
 from self_pruner.agent.search.initial_population import DETAILS
+from self_pruner.agent.search.learned_costs import NEAR, surrogate
 from self_pruner.agent.search.legal_calls import legal_turn
-from self_pruner.agent.search.proposers import NEAR, Operators, history, learned
+from self_pruner.agent.search.proposers import Operators
+from self_pruner.agent.search.schedule import step_size
 from self_pruner.agent.search.state import cost, first_state
-from self_pruner.agent.search.step_size import step_size
-from self_pruner.agent.search.turn_facts import facts
+from self_pruner.agent.search.think import facts
 from self_pruner.memory.records import Candidate, Generation
 from self_pruner.tools.prune_model import PruneArguments, propose
 from tests.agent.search.test_search import Search
@@ -91,14 +93,17 @@ def test_chance_picks_among_the_very_calls_that_the_brain_may_make(tmp_path, mon
     state = {**first_state(founders, 0), "generation": 1, "population": founders, "offspring": []}
     for name in founders:  # parents need a fitness before they can be varied
         bench.memory.record(*[row for row in bench.memory.recall(Candidate, run=bench.run, id=name)])
-    known = facts(bench, settings, state)
+    history = SearchHistory(bench).read()
+    known = facts(history, settings, state)
     turn = legal_turn(known, ("mutation-edits", "crossover-range"))
-    operators = Operators(bench, settings, ARMS["hybrid"])
-    made = [one for one in operators.proposals(state, known, turn) if one["proposed_by"] == "chance"]
+    operators = Operators(history, settings, state)
+    made = [one for one in operators.proposals(known, turn) if one["proposed_by"] == "chance"]
     assert made and len(picked) >= len(made)
     offers = [variant[0]["function"]["parameters"] for variant in turn.variants]
     assert all(schema in offers and not violations(schema, call) for schema, call in picked)
-    of_calls = [propose(bench, PruneArguments(**call), "chance") for _, call in picked]
+    requests = [PruneArguments(**call) for _, call in picked]
+    parents = [[history.profile(name) for name in request.parents] for request in requests]
+    of_calls = [propose(bench.budget, *asked, "chance") for asked in zip(requests, parents, strict=True)]
     assert all(one in of_calls for one in made)
 
 
@@ -106,7 +111,8 @@ def test_every_maker_keeps_a_place_in_every_full_generation(tmp_path):
     run = Search(tmp_path, UniformBrain(seed=0), arm="hybrid", offspring=10, evaluations=60)
     run.go()
     generations = run.bench.memory.recall(Generation, run="run")
-    seen = history(run.bench, len(generations))
+    seen = SearchHistory(run.bench).read().yields()
+    assert len(seen) == len(generations) - 1
     assert len(seen) >= 2
     for generation in seen[:-1]:
         tried = {maker for maker in ARMS["hybrid"].vary if maker in generation}
@@ -120,9 +126,9 @@ def test_the_surrogate_learns_from_what_the_run_measured(tmp_path):
     found = {row.profile: run.bench.fitness(row.profile, run.bench.fidelity[0]) for row in rows}
     known = {profile: fitness.kl for profile, fitness in found.items() if fitness and fitness.kl is not None}
     near = [kl for kl in known.values() if kl <= NEAR * min(known.values())]
-    assert learned(run.bench, rows).measured == len(near)
+    assert surrogate(SearchHistory(run.bench).read()).measured == len(near)
     assert 2 < len(near) < len(known)
-    assert learned(run.bench, rows[:2]).measured <= 2
+    assert surrogate(SearchHistory(replace(run.bench, run="another")).read()).measured == 0
 
 
 def test_the_step_grows_with_success_and_shrinks_without(tmp_path):
@@ -133,12 +139,17 @@ def test_the_step_grows_with_success_and_shrinks_without(tmp_path):
     bench.memory.record(*rows)
 
     def steps(survivors):
-        bench.memory.record(*(Generation("run", row.generation, survivors(row), row.id, "", 1) for row in rows))
-        states = [{**first_state(founders, 0), "generation": number} for number in range(len(rows) + 1)]
-        return [step_size(bench, settings, state) for state in states]
+        found = []
+        for row in [first, *rows]:
+            bench.memory.record(Generation(bench.run, row.generation, survivors(row), row.id, "", 1))
+            found.append(step_size(SearchHistory(bench).read(), settings))
+        return found
 
-    assert steps(lambda row: (row.id,))[:6] == [4, 4, 6, 9, 12, 12]  # three times the first at the most
-    assert steps(lambda row: ("c1",))[:4] == [4, 4, 4, 3] and steps(lambda row: ("c1",))[-1] == 1
+    assert steps(lambda row: (row.id,))[:6] == [4, 6, 9, 12, 12, 12]  # three times the first at the most
+    bench = replace(bench, run="another")
+    bench.memory.record(*(replace(row, run="another") for row in [first, *rows]))
+    shrinking = steps(lambda row: ("c1",))
+    assert (shrinking[:4], shrinking[-1]) == ([4, 4, 3, 3], 1)
 
 
 def test_every_maker_has_a_name_that_a_candidate_can_carry():

@@ -6,15 +6,13 @@ import pytest
 from langgraph.checkpoint.sqlite import SqliteSaver
 from langgraph.runtime import RunControl
 
-from self_pruner.agent.arms import ARMS
 from self_pruner.agent.brain.scripted import FailingBrain, FirstBrain, ScriptBrain, UniformBrain
 from self_pruner.agent.run_files.pruned_checkpoints import keep_newest
 from self_pruner.agent.run_files.trace import Act, Think
 from self_pruner.agent.search.graph import Judgement, build_graph, search
+from self_pruner.agent.search.history import SearchHistory
 from self_pruner.agent.search.prompt_variables import Observer, run_facts
-from self_pruner.agent.search.proposers import Operators
 from self_pruner.agent.search.think import Thinker
-from self_pruner.agent.search.turn_facts import eligible
 from self_pruner.memory.records import Candidate, Generation, Score, Slopes
 from self_pruner.prompts.templates import PromptSet
 from self_pruner.tools.evaluation.slopes import PASS_COST
@@ -32,11 +30,8 @@ class Search:
         self.see = self.records.append
         prompts = PromptSet(prompt_set)
         facts = run_facts(self.bench, "tiny", "llama", 64, 10.0, uniform(self.bench.budget))
-        observer = Observer(self.bench, self.settings, facts, prompts.actions, prompts.hints)
-        operators = Operators(self.bench, self.settings, ARMS[self.settings.arm])
-        thinker = Thinker(
-            self.bench, self.settings, brain, prompts, observer, lambda messages: 0, 10_000, self.trace, operators
-        )
+        observer = Observer(self.settings, facts, prompts.actions, prompts.hints)
+        thinker = Thinker(self.bench, self.settings, brain, prompts, observer, lambda messages: 0, 10_000, self.trace)
         self.checkpoint = path / f"{run}.sqlite"
         self.connection = sqlite3.connect(self.checkpoint, check_same_thread=False)
         judge = Judgement(self.bench, self.settings, self.trace)
@@ -54,7 +49,7 @@ class Search:
     def assert_valid(self, state):
         best = self.bench.candidate(state["best"])
         assert self.bench.budget.holds(best.profile)
-        assert eligible(self.bench, [row.id for row in self.candidates()])[0] == best.id
+        assert SearchHistory(self.bench).read().ranked([row.id for row in self.candidates()])[0] == best.id
         assert all(self.bench.budget.holds(row.profile) for row in self.candidates())
 
 
