@@ -13,7 +13,10 @@ from typing import Any
 
 import torch
 from safetensors.torch import load_file
-from transformers import AutoModelForCausalLM
+
+# transformers would import it where it is installed: a quarter of the time of this process, for nothing used here
+sys.modules.setdefault("sklearn", None)  # type: ignore[arg-type]
+from transformers import AutoModelForCausalLM  # noqa: E402
 
 
 @torch.no_grad()

@@ -18,6 +18,7 @@ import re
 import zipfile
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import get_args
 
@@ -111,6 +112,7 @@ def text_source(
     return TextPart(name, part, documents, split.digest(documents))
 
 
+@lru_cache(maxsize=1)  # a run reads several parts of it, one after another
 def _passages(lines: bytes) -> list[tuple[str, str]]:
     """(article, passage) of every question in BoolQ's requests; a query is article, passage, then the question."""
     pairs = []
@@ -121,6 +123,7 @@ def _passages(lines: bytes) -> list[tuple[str, str]]:
     return pairs
 
 
+@lru_cache(maxsize=1)
 def _papers(lines: bytes) -> list[tuple[str, str]]:
     """(paper, section) of every longer section without formulas; references become numbers in brackets."""
     papers = {}
