@@ -9,9 +9,10 @@ from typing import Any
 
 import jinja2
 
+from self_pruner.agent.result.brain_totals import brain_totals
 from self_pruner.agent.result.evaluate_checkpoint import FILE as FIGURES
 from self_pruner.agent.result.evaluate_checkpoint import Evaluation, read_evaluation
-from self_pruner.agent.result.outcome import Outcome, brain_sentence, brain_totals, recalibration_sentence, summary
+from self_pruner.agent.result.outcome import Outcome, brain_sentence, recalibration_sentence, summary
 from self_pruner.agent.result.same_again import same_again
 from self_pruner.agent.run_files.atomic_write import atomic_write
 from self_pruner.agent.run_files.run_directory import RunDirectory

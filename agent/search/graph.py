@@ -130,7 +130,6 @@ class Judgement:
                 spent={
                     "evaluations": after["evaluations"],
                     "tokens": after["tokens"],
-                    "reply_tokens": after["reply_tokens"],
                     "brain_tokens": after["brain_tokens"],
                     "minutes": round(after["seconds"] / 60, 3),
                 },

@@ -1,7 +1,7 @@
-"""The state of a search: ids and numbers only, since LangGraph writes all of it at every step.
+"""The state of a search: what decides its next step, and nothing else, since LangGraph writes all of it at every step.
 
-Profiles, scores and texts live in the memory and in the trace; the state says which candidates are meant. `fold` is the
-only place where a turn's answers become state.
+Profiles and scores live in the memory, and what was said and how often the brain failed in the trace; the state says
+which candidates are meant. `fold` is the only place where a turn's answers become state.
 """
 
 from __future__ import annotations
@@ -41,17 +41,10 @@ class SearchState(TypedDict):
     stale: int  # generations since it was found
     evaluations: int  # distinct candidates evaluated
     tokens: int  # tokens evaluated, probes included
-    prompt_tokens: int  # tokens the brain read (cached ones included)
-    reply_tokens: int  # tokens the brain wrote
     brain_tokens: int  # tokens the brain computed: read anew or written
-    brain_seconds: float
     seconds: float  # of search, over all sessions
     failures: int  # failed turns of the brain in a row
     faulty: bool  # the brain's part in the current turn failed already, whatever comes of its calls
-    failed_turns: int  # in all
-    fallbacks: int  # turns that the tool decided because the brain kept failing
-    illegal: int  # replies that no rule allowed, refused before any tool saw them
-    surplus: int  # replies that were legal but more than were asked for
     proposed_by: str  # who wrote the calls of the current turn: brain, tool, fallback
     proposals: list[Proposal]  # one a call where the agent's own operators write these, else none
     stop: str  # why the run ended, empty while it goes on
@@ -80,17 +73,10 @@ def first_state(seeds: list[str], tokens: int) -> SearchState:
         stale=0,
         evaluations=0,
         tokens=tokens,
-        prompt_tokens=0,
-        reply_tokens=0,
         brain_tokens=0,
-        brain_seconds=0.0,
         seconds=0.0,
         failures=0,
         faulty=False,
-        failed_turns=0,
-        fallbacks=0,
-        illegal=0,
-        surplus=0,
         proposed_by="brain",
         proposals=[],
         stop="",
@@ -156,7 +142,6 @@ def fold(state: SearchState, first_fidelity: int) -> dict[str, Any]:
             update |= {"centre": answer.arguments["candidates"][0], "centred_at": state["generation"]}
         if answer.error is not None:
             update["failures"] = state["failures"] + 1
-            update["failed_turns"] = state["failed_turns"] + 1
         elif answer.tool == "evaluate":
             update["tokens"] = state["tokens"] + answer.result["charged_tokens"]
             if not answer.arguments.get("slopes") and answer.result["fidelity"] == first_fidelity:
@@ -181,14 +166,12 @@ def fold(state: SearchState, first_fidelity: int) -> dict[str, Any]:
 
 def _fold_made(state: SearchState, made: list[Answer]) -> dict[str, Any]:
     new = [row["id"] for answer in made for row in answer.result.get("candidates", []) if not row["known"]]
-    by_brain = state["proposed_by"] == "brain"
     return {
         "offspring": state["offspring"] + new,
         "next_id": state["next_id"] + len(made),
         "attempts": state["attempts"] + len(made),
         # a turn that made nothing new is a failed turn: the brain repeats itself
         "failures": _failures(state, worked=bool(new)),
-        "failed_turns": state["failed_turns"] + (by_brain and not new and not state["faulty"]),
     }
 
 

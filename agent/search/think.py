@@ -108,7 +108,7 @@ class Thinker:
                 proposals = operators.stand_ins(known.missing)
             else:
                 calls = [survive([slot[0] for slot in turn.brackets])]
-            update |= {"proposed_by": "fallback", "fallbacks": state["fallbacks"] + 1}
+            update["proposed_by"] = "fallback"
             update["failures"] = min(state["failures"], self.settings.brain_failures - 1)
             self.trace(Think(step=step, generation=state["generation"], prompt="", fallback=True))
         else:
@@ -158,16 +158,11 @@ class Thinker:
         if error is None and seconds > self.settings.brain_seconds:
             error = f"the turn took {seconds:.0f} s, more than --brain-seconds {self.settings.brain_seconds:.0f}"
         record = _record(step, state["generation"], prompt, replies, seconds, error)
+        record = record.model_copy(update={"illegal": len(faults), "surplus": len(legal) - len(calls)})
         update: dict[str, Any] = {
-            "prompt_tokens": state["prompt_tokens"] + record.input_tokens,
-            "reply_tokens": state["reply_tokens"] + record.output_tokens,
             "brain_tokens": state["brain_tokens"] + record.input_tokens - record.cached_tokens + record.output_tokens,
-            "brain_seconds": state["brain_seconds"] + seconds,
-            "surplus": state["surplus"] + len(legal) - len(calls),
             "failures": state["failures"] + (error is not None),
             "faulty": error is not None,
-            "failed_turns": state["failed_turns"] + (error is not None),
-            "illegal": state["illegal"] + len(faults),
         }
         return Asked(calls, record, update)
 

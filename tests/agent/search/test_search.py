@@ -7,6 +7,7 @@ from langgraph.checkpoint.sqlite import SqliteSaver
 from langgraph.runtime import RunControl
 
 from self_pruner.agent.brain.scripted import FailingBrain, FirstBrain, ScriptBrain, UniformBrain
+from self_pruner.agent.result.brain_totals import brain_faults
 from self_pruner.agent.run_files.pruned_checkpoints import keep_newest
 from self_pruner.agent.run_files.trace import Act, Think
 from self_pruner.agent.search.graph import Judgement, build_graph, search
@@ -62,7 +63,7 @@ def test_any_brain_that_picks_legal_calls_finishes_with_a_valid_result(tmp_path,
     assert state["stop"] == "24 evaluations are used up"
     assert state["evaluations"] == 24
     assert len({row.profile for row in run.candidates()}) >= 24
-    assert state["illegal"] == 0
+    assert brain_faults(run.records)["illegal"] == 0
 
 
 def test_the_result_is_no_worse_than_the_closed_forms(tmp_path):
@@ -111,8 +112,9 @@ def test_a_brain_that_always_fails_is_stood_in_for_and_counted(tmp_path):
     run.assert_valid(state)
     assert state["evaluations"] == 24
     stand_ins = [record for record in run.records if isinstance(record, Think) and record.fallback]
-    assert state["fallbacks"] == len(stand_ins) > 0
-    assert state["failed_turns"] >= 2
+    found = brain_faults(run.records)
+    assert found["fallbacks"] == len(stand_ins) > 0
+    assert found["failed_turns"] >= 2
     proposers = {row.proposed_by for row in run.candidates()}
     assert "brain" not in proposers and {"seed", "fallback"} < proposers
 
@@ -122,7 +124,7 @@ def test_illegal_replies_are_refused_before_any_tool_sees_them(tmp_path):
     run = Search(tmp_path, ScriptBrain(replies=[wrong, "no call at all", wrong]), brain_failures=1, samples=2)
     state = run.go()
     run.assert_valid(state)
-    assert state["illegal"] == 3
+    assert brain_faults(run.records)["illegal"] == 3
     assert all(row.proposed_by != "brain" for row in run.candidates())
 
 
