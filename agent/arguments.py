@@ -63,7 +63,19 @@ def _parser() -> Parser:
     compare = commands.add_parser("compare", help="several arms at equal cost", allow_abbrev=False)
     _add_settings(compare, without=("arm", "sparsity", "params", "seed", "memory", "latency_table", *IN_TIME))
     compare.add_argument(
-        "--arms", required=True, metavar="A,B", help="arms to compare: NAME, NAME:PROMPTS, NAME+SETTING=VALUE"
+        "--arm",
+        action="append",
+        default=[],
+        dest="arms",
+        metavar="A",
+        help="an arm to compare: NAME, NAME:PROMPTS, NAME+SETTING=VALUE; given once for each",
+    )
+    compare.add_argument(
+        "--arms",
+        action="extend",
+        type=lambda text: text.split(","),
+        metavar="A,B",
+        help="several arms at once, where no setting of theirs has a comma",
     )
     compare.add_argument("--seeds", default="3", metavar="N", help="how many seeds, or which: 0,3,7 (default 3)")
     compare.add_argument("--sparsity", default="0.3", metavar="S,S", dest="sparsities", help="shares to remove")

@@ -12,7 +12,7 @@ from self_pruner.agent.stopping import exit_status
 from self_pruner.agent.view import View
 
 if TYPE_CHECKING:
-    from self_pruner.agent.compare.comparison import Comparison
+    from self_pruner.agent.compare.folder import ComparisonFolder
 
 
 def command(arguments: Sequence[str]) -> int:
@@ -35,8 +35,8 @@ def command(arguments: Sequence[str]) -> int:
 
 
 def _compare(options: Namespace, view: View) -> int:
-    from self_pruner.agent.compare.command import begin
-    from self_pruner.agent.compare.comparison import is_comparison
+    from self_pruner.agent.compare.folder import is_comparison
+    from self_pruner.agent.compare.joining import begin
     from self_pruner.agent.foreign_runs import consent
 
     if options.into is not None and is_comparison(options.into):
@@ -44,7 +44,7 @@ def _compare(options: Namespace, view: View) -> int:
     return _compared(begin(options, given(options), view), view)
 
 
-def _compared(comparison: Comparison, view: View) -> int:
+def _compared(comparison: ComparisonFolder, view: View) -> int:
     from self_pruner.agent.compare.report import show
     from self_pruner.agent.compare.runner import carry_out_all
     from self_pruner.agent.session import Stopped
@@ -61,12 +61,12 @@ def _compared(comparison: Comparison, view: View) -> int:
 
 
 def _resume(options: Namespace, view: View) -> int:
-    from self_pruner.agent.compare.comparison import Comparison, is_comparison
+    from self_pruner.agent.compare.folder import ComparisonFolder, is_comparison
     from self_pruner.agent.foreign_runs import consent
 
     consent(options.run, options.yes, view)
     if is_comparison(options.run):
-        return _compared(Comparison.open(options.run.resolve()), view)
+        return _compared(ComparisonFolder.open(options.run.resolve()), view)
     return _run(options, view)
 
 
@@ -98,16 +98,17 @@ def _dry_run(settings: Settings, view: View) -> int:
 
 
 def _report(options: Namespace, view: View) -> int:
-    from self_pruner.agent.compare.comparison import Comparison, is_comparison
-    from self_pruner.agent.compare.report import show, write_all
-    from self_pruner.agent.compare.runner import collect
+    from self_pruner.agent.compare.folder import ComparisonFolder, is_comparison
     from self_pruner.agent.report.html_report import show_outcome, write_report
     from self_pruner.agent.result.finish import read_outcome
     from self_pruner.agent.run_files.binding import check_settings
     from self_pruner.agent.run_files.run_directory import RunDirectory
 
     if is_comparison(options.run):
-        results = collect(Comparison.open(options.run.resolve()))
+        from self_pruner.agent.compare.report import show, write_all
+        from self_pruner.agent.compare.runner import collect
+
+        results = collect(ComparisonFolder.open(options.run.resolve()))
         write_all(options.run, results)
         show(results, view)
         return 0

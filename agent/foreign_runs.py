@@ -12,7 +12,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from self_pruner.agent.brain.endpoint import KEY
-from self_pruner.agent.compare.comparison import PLAN, Comparison, is_comparison, is_sealed
+from self_pruner.agent.compare.folder import PLAN, ComparisonFolder, is_comparison
 from self_pruner.agent.run_files.binding import check_settings
 from self_pruner.agent.run_files.run_directory import RunDirectory, RunDirectoryError
 from self_pruner.agent.run_files.seal import holds
@@ -38,9 +38,9 @@ def consent(path: Path, yes: bool, view: View) -> None:
         RunDirectoryError: there is no run, or a file of it is damaged.
     """
     if is_comparison(path):
-        comparison = Comparison.open(path.resolve())
+        comparison = ComparisonFolder.open(path.resolve())
         files = [path, path / PLAN]
-        own = is_sealed(path)
+        own = comparison.sealed
         wishes = [run.settings for run in comparison.planned()]
     else:
         run = RunDirectory.open(path)

@@ -11,31 +11,31 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from self_pruner.agent.compare.figures import PERPLEXITY, RECALIBRATED, Figures, Measure
-from self_pruner.agent.compare.report import RESULTS
+from self_pruner.agent.compare.figures import PERPLEXITY, RECALIBRATED, ComparedArms, Measure
+from self_pruner.agent.compare.folder import RESULTS
 from self_pruner.agent.compare.results import Results
 from self_pruner.agent.compare.table import ABSENT, percent, plus_minus, table_rows
 
 
 def short_table(results: Results) -> list[str]:
     """Its lines, in Markdown."""
-    figures = Figures(results)
-    columns: list[float | None] = [*figures.sparsities, *([None] if len(figures.sparsities) > 1 else [])]
+    compared = ComparedArms(results)
+    columns: list[float | None] = [*compared.sparsities, *([None] if len(compared.sparsities) > 1 else [])]
     heads = ["all" if column is None else percent(column) for column in columns]
 
     def row(arm: str, name: str, measure: Measure) -> str:
-        cells = [plus_minus(figures.estimate(arm, column, measure), 2) for column in columns]
-        return f"| {name} | {figures.seeds(arm)} | {' | '.join(cells)} |"
+        cells = [plus_minus(compared.estimate(arm, column, measure), 2) for column in columns]
+        return f"| {name} | {compared.seeds(arm)} | {' | '.join(cells)} |"
 
-    dense = plus_minus(table_rows(figures)[0].geometric, 2)
+    dense = plus_minus(table_rows(compared)[0].geometric, 2)
     lines = [
         f"| arm | seeds | {' | '.join(heads)} |",
         f"| --- | ---: | {' | '.join('---:' for _ in heads)} |",
         f"| dense | {ABSENT} | {' | '.join(dense for _ in heads)} |",
     ]
-    for arm in figures.ordered:
+    for arm in compared.ordered:
         lines.append(row(arm, f"`{arm}`", PERPLEXITY))
-        if any(run.recalibrated for run in figures.runs(arm)):
+        if any(run.recalibrated for run in compared.runs(arm)):
             lines.append(row(arm, f"`{arm}`, recalibrated", RECALIBRATED))
     return lines
 

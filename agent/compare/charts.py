@@ -1,25 +1,26 @@
-"""Geometry of the page's charts: numbers in, coordinates out. The template draws them."""
+"""The charts of a comparison's page: which figures each one shows, on which axes. The template draws them."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from statistics import fmean
 
-from self_pruner.agent.compare.curves import Curve
+from self_pruner.agent.compare.differences import Curve, mean_curve, over_seeds, staircases
+from self_pruner.agent.compare.figures import PERPLEXITY, ComparedArms
+from self_pruner.agent.compare.statistics import IntervalEstimate
+from self_pruner.agent.compare.table import percent, percent_change, plus_minus
 
 WIDTH = 760.0  # of every chart, in its own units
-LABEL = 150.0  # left of dots: names
-FIGURE = 130.0  # right of dots: their figures
-NAMES = 130.0  # right of curves: names
-TITLE = 24.0  # above every chart
-LEFT, BOTTOM = 52.0, 34.0  # margins
+LABEL, FIGURE = 150.0, 130.0  # left and right of dots: names and figures
+TITLE, LEFT, BOTTOM = 24.0, 52.0, 34.0  # margins
 CURVE_HEIGHT = 262.0
 ROW = 22.0
-APART = 13.0  # least distance of two labels
 TICKS = 5
 LOG_FROM = 3.0  # ratio of extremes from which perplexity is drawn on a logarithmic axis
 REACH = 0.8  # how far beyond its points an axis follows their intervals, as a share of their span
+MARGIN = 0.04  # of the span
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +31,7 @@ class Axis:
     high: float
     start: float
     end: float
+    name: Callable[[float], str] = str  # how a value is written
     log: bool = False
 
     def at(self, value: float) -> float:
@@ -52,136 +54,89 @@ class Axis:
         return [number * step for number in range(first, last + 1)]
 
 
-@dataclass(frozen=True, slots=True)
-class Tick:
-    """A place on an axis with its name."""
+def axis_around(
+    values: Sequence[float],
+    beyond: Sequence[float],
+    ends: tuple[float, float],
+    name: Callable[[float], str],
+    *,
+    log: bool = False,
+) -> Axis:
+    """An axis that holds all `values`, and what is `beyond` them as far as REACH.
 
-    at: float
-    text: str
+    Args:
+        values: at least one, finite.
+        beyond: ends of intervals, or values further away.
+        ends: coordinates.
+        name: how a value is written.
+        log: whether it is logarithmic; all of `values` are above zero then.
+    """
+    scale: Callable[[float], float] = _log if log else float
+    low, high = scale(min(values)), scale(max(values))
+    span = (high - low) or abs(low) * 0.1 or 1.0
+    tips = [scale(one) for one in beyond if one > 0 or not log]
+    first = max(min([low, *tips]), low - REACH * span) - MARGIN * span
+    last = min(max([high, *tips]), high + REACH * span) + MARGIN * span
+    return Axis(math.exp(first) if log else first, math.exp(last) if log else last, *ends, name, log)
 
 
 @dataclass(frozen=True, slots=True)
 class Dot:
     """One row of a chart of dots: a value with its interval, and single values beside it."""
 
-    label: str
-    value: float
-    low: float | None
-    high: float | None
+    arm: str
+    estimate: IntervalEstimate
     text: str  # the figure in words
     points: Sequence[float] = ()
-    style: int = 0
-
-
-@dataclass(frozen=True, slots=True)
-class PlacedDot:
-    """A row with coordinates; `ends` says which ends of the whisker lie on the axis."""
-
-    row: Dot
-    x: float
-    y: float
-    whisker: tuple[float, float] | None
-    ends: tuple[bool, bool]
-    points: list[float]
 
 
 @dataclass(frozen=True, slots=True)
 class DotChart:
-    """Rows of dots on one axis."""
+    """Rows of dots, from top to bottom, on one axis."""
 
     title: str
-    rows: list[PlacedDot]
-    ticks: list[Tick]
-    height: float
-    reference: float | None  # coordinate of the value of no difference
+    rows: list[Dot]
+    axis: Axis
+    reference: float | None = None  # a value to draw a line at
     width: float = WIDTH
-    label: float = LABEL
+
+    @property
+    def height(self) -> float:
+        """Of the whole chart."""
+        return TITLE + ROW * len(self.rows) + BOTTOM
+
+    def y(self, index: int) -> float:
+        """Where a row is."""
+        return TITLE + ROW * (index + 0.5)
 
     @property
     def description(self) -> str:
         """The same in words."""
-        return "; ".join(f"{one.row.label}: {one.row.text}" for one in self.rows)
+        return "; ".join(f"{row.arm}: {row.text}" for row in self.rows)
 
 
 def dot_chart(
-    title: str,
-    rows: Sequence[Dot],
-    name: Callable[[float], str],
-    *,
-    reference: float | None = None,
-    log: bool = False,
-    ends: tuple[float, float] | None = None,
+    title: str, rows: Sequence[Dot], name: Callable[[float], str], *, reference: float | None = None, log: bool = False
 ) -> DotChart | None:
-    """Rows of dots with whiskers; None without rows.
-
-    Args:
-        title: of the chart.
-        rows: from top to bottom.
-        name: how a value on the axis is written.
-        reference: a value to draw a line at.
-        log: whether the axis may be logarithmic; it is where the values differ much.
-        ends: of the axis, where they are not to follow from the rows.
-    """
-    rows = [row for row in rows if math.isfinite(row.value)]
+    """Rows of dots with whiskers; None without rows. With `log` the axis is logarithmic where values differ much."""
+    rows = [row for row in rows if math.isfinite(row.estimate.value)]
     if not rows:
         return None
-    values = [value for row in rows for value in (row.value, *row.points) if math.isfinite(value)]
-    if reference is not None:
-        values.append(reference)
-    low, high = min(values), max(values)
-    log = log and low > 0 and high / low >= LOG_FROM
-    scale: Callable[[float], float] = _log if log else float
-    back: Callable[[float], float] = math.exp if log else float
-    span = (scale(high) - scale(low)) or abs(scale(low)) * 0.1 or 1.0
-    tips = [scale(one) for row in rows for one in (row.low, row.high) if one is not None and (one > 0 or not log)]
-    first = max(min([scale(low), *tips]), scale(low) - REACH * span) - 0.04 * span
-    last = min(max([scale(high), *tips]), scale(high) + REACH * span) + 0.04 * span
-    low, high = ends or (back(first), back(last))
-    axis = Axis(low, high, LABEL, WIDTH - FIGURE, log)
-    placed = [_placed(row, TITLE + ROW * (index + 0.5), axis) for index, row in enumerate(rows)]
-    ticks = [Tick(axis.at(value), name(value)) for value in axis.ticks()]
-    line = None if reference is None else axis.at(reference)
-    return DotChart(title, placed, ticks, TITLE + ROW * len(rows) + BOTTOM, line)
-
-
-def _placed(row: Dot, y: float, axis: Axis) -> PlacedDot:
-    whisker, ends = None, (True, True)
-    if row.low is not None and row.high is not None:
-        whisker = axis.at(row.low), axis.at(row.high)
-        ends = row.low >= axis.low, row.high <= axis.high
-    return PlacedDot(row, axis.at(row.value), y, whisker, ends, [axis.at(point) for point in row.points])
+    values = [one for row in rows for one in (row.estimate.value, *row.points) if math.isfinite(one)]
+    values += [] if reference is None else [reference]
+    tips = [one for row in rows for one in (row.estimate.low, row.estimate.high) if one is not None]
+    log = log and min(values) > 0 and max(values) / min(values) >= LOG_FROM
+    return DotChart(title, rows, axis_around(values, tips, (LABEL, WIDTH - FIGURE), name, log=log), reference)
 
 
 @dataclass(frozen=True, slots=True)
 class Series:
-    """One arm's curves: a thin line a run, a thick mean."""
+    """One arm's curves: a thin line a run, a thick mean. An arm that does not search is a level."""
 
-    name: str
-    style: int
+    arm: str
     runs: list[Curve]
     mean: Curve
-
-
-@dataclass(frozen=True, slots=True)
-class Level:
-    """An arm without a curve: one value whatever it costs."""
-
-    name: str
-    style: int
-    value: float
-
-
-@dataclass(frozen=True, slots=True)
-class Line:
-    """What is drawn of one arm; `label` is where its name goes, nudged away from the others."""
-
-    name: str
-    style: int
-    x: float  # of its end
-    y: float
-    thin: list[str]
-    thick: str  # empty for a level
-    label: float = 0.0
+    level: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -189,92 +144,87 @@ class CurveChart:
     """Best fitness so far against tokens."""
 
     title: str
-    description: str
-    lines: list[Line]
-    x: list[Tick]
-    y: list[Tick]
+    series: list[Series]
+    x: Axis
+    y: Axis
     height: float = CURVE_HEIGHT
     width: float = WIDTH
-    left: float = LEFT
-    right: float = WIDTH - NAMES
+
+    @property
+    def description(self) -> str:
+        """The same in words."""
+        curves = [one for one in self.series if one.level is None]
+        said = [f"{one.arm} ends at {one.mean[-1][1]:.4f} after {one.mean[-1][0]:,.0f} tokens" for one in curves]
+        return "; ".join(said + [f"{one.arm} is at {one.level:.4f}" for one in self.series if one.level is not None])
 
 
-def curve_chart(
-    title: str,
-    series: Sequence[Series],
-    levels: Sequence[Level],
-    names: tuple[Callable[[float], str], Callable[[float], str]],
-) -> CurveChart | None:
-    """Staircases and levels on common axes; None where nothing was searched.
-
-    Args:
-        title: of the chart.
-        series: arms with curves.
-        levels: arms without.
-        names: how a cost and a fitness are written on the axes.
-    """
-    series = [one for one in series if one.mean]
-    if not series:
-        return None
+def curve_chart(title: str, series: Sequence[Series]) -> CurveChart | None:
+    """Staircases and levels on common axes; None where nothing was searched."""
     points = [point for one in series for curve in one.runs for point in curve]
-    costs = [cost for cost, _ in points]
-    (x0, x1), (y0, y1) = _span(costs), _span([fitness for _, fitness in points])
-    beyond = REACH * (y1 - y0)  # a level further away is held at the edge, with its value beside its name
-    y0 = min([y0, *(level.value for level in levels if level.value >= y0 - beyond)])
-    y1 = max([y1, *(level.value for level in levels if level.value <= y1 + beyond)])
-    margin = 0.04 * (y1 - y0)
-    across = Axis(x0, x1, LEFT, WIDTH - NAMES)
-    down = Axis(y0 - margin, y1 + margin, CURVE_HEIGHT - BOTTOM, TITLE)
-    lines = []
-    for level in levels:
-        outside = "" if y0 <= level.value <= y1 else f" ({names[1](level.value)})"
-        lines.append(Line(level.name + outside, level.style, WIDTH - NAMES, down.at(level.value), [], ""))
-    for one in series:
-        cost, fitness = one.mean[-1]
-        thin = [_staircase(curve, across, down) for curve in one.runs] if len(one.runs) > 1 else []
-        thick = _staircase(one.mean, across, down)
-        lines.append(Line(one.name, one.style, across.at(cost), down.at(fitness), thin, thick))
-    said = [f"{one.name} ends at {one.mean[-1][1]:.4f} after {one.mean[-1][0]:,.0f} tokens" for one in series]
-    said += [f"{one.name} is at {one.value:.4f}" for one in levels]
-    return CurveChart(
-        title,
-        "; ".join(said),
-        _spread(lines),
-        [Tick(across.at(value), names[0](value)) for value in across.ticks()],
-        [Tick(down.at(value), names[1](value)) for value in down.ticks()],
-    )
+    if not points:
+        return None
+    x = axis_around([cost for cost, _ in points], (), (LEFT, WIDTH - LEFT), _tokens)
+    best = [fitness for _, fitness in points]
+    far = REACH * (max(best) - min(best))  # a level that is further away would flatten the curves
+    levels = [one.level for one in series if one.level is not None]
+    near = [level for level in levels if min(best) - far <= level <= max(best) + far]
+    y = axis_around(best, near, (CURVE_HEIGHT - BOTTOM, TITLE), lambda value: f"{value:.3g}")
+    return CurveChart(title, list(series), x, y)
 
 
-def _staircase(curve: Curve, across: Axis, down: Axis) -> str:
-    """The points of an SVG polyline: the best stays until a better one is known."""
-    placed: list[str] = []
-    y = 0.0
-    for index, (cost, fitness) in enumerate(curve):
-        x = across.at(cost)
-        if index:
-            placed.append(f"{x},{y}")
-        y = down.at(fitness)
-        placed.append(f"{x},{y}")
-    return " ".join(placed)
+# --- of a comparison ----------------------------------------------------------------------------------------------
 
 
-def _spread(lines: Sequence[Line]) -> list[Line]:
-    """The lines with their labels at least APART from each other, as near to their ends as that allows."""
-    ordered = sorted(lines, key=lambda line: line.y)
-    labels: list[float] = []
-    for line in ordered:
-        labels.append(max(line.y, labels[-1] + APART) if labels else max(line.y, TITLE))
-    limit = CURVE_HEIGHT - BOTTOM
-    for index in reversed(range(len(labels))):  # what was pushed off the end is pushed back
-        labels[index] = min(labels[index], limit)
-        limit = labels[index] - APART
-    placed = {line.name: label for line, label in zip(ordered, labels, strict=True)}
-    return [replace(line, label=placed[line.name]) for line in lines]
+def curve_charts(compared: ComparedArms) -> list[CurveChart]:
+    """Best fitness so far against tokens, at every sparsity."""
+    charts = []
+    for sparsity in compared.sparsities:
+        series = []
+        for arm in compared.ordered:
+            runs = staircases(compared, arm, sparsity)
+            fitness = [run.fitness for run in compared.runs(arm, sparsity) if run.fitness is not None]
+            if runs:
+                series.append(Series(arm, runs, mean_curve(runs)))
+            elif fitness:
+                series.append(Series(arm, [], [], fmean(fitness)))
+        charts.append(curve_chart(f"Best fitness so far at {percent(sparsity)} sparsity", series))
+    return [chart for chart in charts if chart is not None]
 
 
-def _span(values: Sequence[float]) -> tuple[float, float]:
-    low, high = min(values), max(values)
-    return (low, high) if high > low else (low - 0.05 * abs(low or 1.0), high + 0.05 * abs(high or 1.0))
+def perplexity_charts(compared: ComparedArms) -> list[DotChart]:
+    """Perplexity of every arm, geometric mean over texts, at every sparsity; a faint mark a seed."""
+    charts = []
+    for sparsity in compared.sparsities:
+        rows = []
+        for arm in compared.ordered:
+            found = compared.estimate(arm, sparsity, PERPLEXITY)
+            if found is not None:
+                seeds = [math.exp(value) for value in compared.values(arm, sparsity, PERPLEXITY)]
+                points = seeds if len(seeds) > 1 else []
+                rows.append(Dot(arm, found, plus_minus(found, 2), points))
+        title = f"Perplexity at {percent(sparsity)} sparsity"
+        charts.append(dot_chart(title, rows, lambda value: f"{value:,.4g}", log=True))
+    return [chart for chart in charts if chart is not None]
+
+
+def forest(compared: ComparedArms, headline: str) -> DotChart | None:
+    """The change of perplexity from every other arm to the headline arm, in per cent."""
+    rows = []
+    for baseline in compared.others(headline):
+        test = over_seeds(compared, headline, baseline, PERPLEXITY)
+        if test is not None:
+            low, high = (None if end is None else 100 * math.expm1(end) for end in (test.low, test.high))
+            change = IntervalEstimate(100 * math.expm1(test.mean), low, high, test.n)
+            rows.append(Dot(baseline, change, percent_change(test.mean)))
+    title = f"Perplexity of {headline} against"
+    return dot_chart(title, rows, lambda value: f"{value:+.3g}%" if value else "0", reference=0.0)
+
+
+def _tokens(value: float) -> str:
+    for unit, name in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
+        if value >= unit:
+            return f"{value / unit:.3g}{name}"
+    return f"{value:.3g}"
 
 
 def _round_step(least: float) -> float:

@@ -1,173 +1,207 @@
-"""Two arms side by side, told apart in two ways that answer two questions.
+"""Two arms side by side: what they come to, what it costs to come there, and what the brain adds to chance.
 
-Over seeds: would the arm be better with another seed? Pairs of runs at one sparsity and seed; a closed form, which has
-no seed, is paired with every seed of the other arm. Over text: are these two profiles really different, or would other
-text have ranked them otherwise? Pairs of sequences; there are many of them, so this is much sharper, but it speaks of
-two single profiles and of no other seed.
+Pairs are runs at one sparsity and seed; a closed form, which has no seed, is paired with every seed of the other arm.
+A curve is a staircase: pairs of (cost in tokens, best fitness from there on), costs rising and fitness falling.
 """
 
 from __future__ import annotations
 
 import math
+from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
-from statistics import geometric_mean
+from statistics import fmean
+from typing import Literal
 
-from self_pruner.agent.compare.curves import Curve, Reach, best_so_far, reach
-from self_pruner.agent.compare.figures import KL, Figures, Measure, chosen, kind_of
-from self_pruner.agent.compare.results import RunResult
+from self_pruner.agent.arms import MAKERS
+from self_pruner.agent.compare.figures import ComparedArms, Measure, kind_of
+from self_pruner.agent.compare.results import CurvePoint, ProposerYield, RunResult
 from self_pruner.agent.compare.statistics import (
-    Estimate,
+    ALPHA,
+    IntervalEstimate,
     PairedTest,
-    mean_interval,
+    TwoShares,
+    exact_test,
     paired_test,
-    stratified_mean,
+    share_difference,
+    stratified_difference,
     untested,
 )
 
+Curve = list[tuple[float, float]]
+ROUNDING = 1e-9  # relative: a mean of the same numbers in another order is no worse
+BRAIN, CHANCE = "brain", "chance"
+OPERATORS = ("initialise", "crossover", "mutation")
 
-def over_seeds(comparison: Figures, arm: str, rival: str, measure: Measure) -> PairedTest | None:
-    """`arm` less `rival` over pairs of runs, by sparsity; None where no pair was measured. Below zero `arm` is better.
+# --- over seeds ---------------------------------------------------------------------------------------------------
 
-    For perplexity these are differences of logarithms.
+
+def over_seeds(compared: ComparedArms, arm: str, baseline: str, measure: Measure) -> PairedTest | None:
+    """`arm` less `baseline` over pairs of runs, by sparsity; None where no pair was measured.
+
+    Below zero `arm` is better. For perplexity these are differences of logarithms.
     """
     strata = []
-    for sparsity in comparison.sparsities:
-        pairs = paired_runs(comparison, arm, rival, sparsity)
-        values = [(comparison.value(one, measure), comparison.value(other, measure)) for one, other in pairs]
+    for sparsity in compared.sparsities:
+        pairs = paired_runs(compared, arm, baseline, sparsity)
+        values = [(compared.value(one, measure), compared.value(other, measure)) for one, other in pairs]
         strata.append([one - other for one, other in values if one is not None and other is not None])
     strata = [stratum for stratum in strata if stratum]
     if not strata:
         return None
-    if kind_of(arm) == kind_of(rival) == "closed form":
+    if kind_of(arm) == kind_of(baseline) == "closed form":
         return untested([value for stratum in strata for value in stratum])
     return paired_test(strata)
 
 
-def paired_runs(comparison: Figures, arm: str, rival: str, sparsity: float) -> list[tuple[RunResult, RunResult]]:
+def paired_runs(compared: ComparedArms, arm: str, baseline: str, sparsity: float) -> list[tuple[RunResult, RunResult]]:
     """Runs of the same seed; a closed form's one run beside every run of the other arm."""
-    own, others = comparison.runs(arm, sparsity), comparison.runs(rival, sparsity)
+    own, others = compared.runs(arm, sparsity), compared.runs(baseline, sparsity)
     if kind_of(arm) == "closed form" and own:
-        return [(own[0], other) for other in (others[:1] if kind_of(rival) == "closed form" else others)]
-    if kind_of(rival) == "closed form" and others:
+        return [(own[0], other) for other in (others[:1] if kind_of(baseline) == "closed form" else others)]
+    if kind_of(baseline) == "closed form" and others:
         return [(one, others[0]) for one in own]
     by_seed = {run.seed: run for run in others}
     return [(one, by_seed[one.seed]) for one in own if one.seed in by_seed]
 
 
-@dataclass(frozen=True, slots=True)
-class TextDifference:
-    """One profile less another on the same sequences; None where they were not measured on the same."""
-
-    sparsity: float
-    text: str  # "" for the mean over all texts
-    kl: Estimate
-    ratio: Estimate  # of perplexities
-    seeds: tuple[int, int]
+# --- in tokens ----------------------------------------------------------------------------------------------------
 
 
-def over_text(comparison: Figures, arm: str, rival: str) -> list[TextDifference]:
-    """The chosen run of each arm, sequence by sequence: each text and their mean, at every sparsity that both have."""
-    found = []
-    for sparsity in comparison.sparsities:
-        one, other = chosen(comparison.runs(arm, sparsity)), chosen(comparison.runs(rival, sparsity))
-        if one is not None and other is not None:
-            found += _sequences(comparison, one, other)
-    return found
+def best_so_far(points: Sequence[CurvePoint]) -> Curve:
+    """The staircase of one run; the last point stays even where it improves nothing, for it says what was spent."""
+    curve: Curve = []
+    for point in sorted(points, key=lambda point: point.cost):
+        best = min(point.fitness, curve[-1][1]) if curve else point.fitness
+        if curve and curve[-1][0] == point.cost:
+            curve.pop()
+        curve.append((point.cost, best))
+    return curve
 
 
-def _sequences(comparison: Figures, one: RunResult, other: RunResult) -> list[TextDifference]:
-    kl: dict[str, list[float]] = {}
-    nll: dict[str, list[float]] = {}
-    for name in comparison.texts:
-        mine, theirs = comparison.text(one, name), comparison.text(other, name)
-        if mine is None or theirs is None:
-            continue
-        kl[name] = _less(mine.kl_by_sequence, theirs.kl_by_sequence)
-        nll[name] = _less(mine.nll_by_sequence, theirs.nll_by_sequence)
-    names = [name for name in kl if kl[name] and nll[name]]
-    seeds = (one.seed, other.seed)
-    found = [
-        TextDifference(one.sparsity, name, mean_interval(kl[name]), mean_interval(nll[name]).exp(), seeds)
-        for name in names
-    ]
-    if len(names) == len(comparison.texts) > 1:
-        means = stratified_mean([kl[name] for name in names]), stratified_mean([nll[name] for name in names])
-        found.append(TextDifference(one.sparsity, "", means[0], means[1].exp(), seeds))
-    return found
-
-
-def _less(own: Sequence[float], others: Sequence[float]) -> list[float]:
-    if len(own) != len(others):
+def mean_curve(curves: Sequence[Curve]) -> Curve:
+    """The mean staircase, from where all have begun; a run that has ended stays where it was."""
+    begun = [curve for curve in curves if curve]
+    if not begun:
         return []
-    differences = [one - other for one, other in zip(own, others, strict=True)]
-    return differences if all(map(math.isfinite, differences)) else []
+    start = max(curve[0][0] for curve in begun)
+    costs = sorted({cost for curve in begun for cost, _ in curve if cost >= start})
+    return [(cost, fmean(_level(curve, cost) for curve in begun)) for cost in costs]
 
 
-def reached(comparison: Figures, arm: str, rival: str) -> dict[float, Reach]:
-    """What it cost `arm` to be as good as `rival` at its end on the search's own text, by sparsity."""
+def first_reached(curve: Curve, target: float) -> float | None:
+    """The cost at which the curve is first at `target` or better; None where it never is."""
+    limit = target + ROUNDING * abs(target)
+    return next((cost for cost, fitness in curve if fitness <= limit), None)
+
+
+def reach(own: Sequence[Curve], others: Sequence[Curve]) -> float | None:
+    """What share of the tokens that `others` took to their end `own` took to be as good, as means over seeds.
+
+    Infinite where they never were, and None where either has no curve.
+    """
+    mine, theirs = mean_curve(own), mean_curve(others)
+    if not mine or not theirs:
+        return None
+    spent, target = theirs[-1]
+    needed = first_reached(mine, target)
+    return math.inf if needed is None else needed / (first_reached(theirs, target) or spent)
+
+
+def reached(compared: ComparedArms, arm: str, baseline: str) -> dict[float, float]:
+    """The share of `baseline`'s tokens in which `arm` had its final fitness, by sparsity; see `reach`."""
     found = {}
-    for sparsity in comparison.sparsities:
-        one = reach(staircases(comparison, arm, sparsity), staircases(comparison, rival, sparsity))
-        if one is not None:
-            found[sparsity] = one
+    for sparsity in compared.sparsities:
+        share = reach(staircases(compared, arm, sparsity), staircases(compared, baseline, sparsity))
+        if share is not None:
+            found[sparsity] = share
     return found
 
 
-def staircases(comparison: Figures, arm: str, sparsity: float) -> list[Curve]:
+def staircases(compared: ComparedArms, arm: str, sparsity: float) -> list[Curve]:
     """The curve of every run of an arm that searches."""
     if kind_of(arm) == "closed form":
         return []
-    return [best_so_far(run.curve) for run in comparison.runs(arm, sparsity) if run.curve]
+    return [best_so_far(run.curve) for run in compared.runs(arm, sparsity) if run.curve]
 
 
-def mean_share(found: dict[float, Reach]) -> float | None:
-    """The geometric mean over sparsities of the shares of tokens; None where one was not reached or there is none."""
-    shares = [one.share for one in found.values()]
-    known = [share for share in shares if share]
-    return geometric_mean(known) if known and len(known) == len(shares) else None
+def _level(curve: Curve, cost: float) -> float:
+    return curve[bisect_right(curve, cost, key=lambda point: point[0]) - 1][1]
+
+
+# --- who proposed what improved -----------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True)
-class Gap:
-    """How much worse an arm is on other text than on what it was searched on: ratios of KL, over seeds."""
+class BrainWorth:
+    """The brain's choices beside random ones among the same legal moves, in runs that have both."""
 
-    arm: str
-    sparsity: float
-    fitness: Estimate
-    unseen: Estimate | None  # tokens of the same text that the search never saw, over those it saw
-    texts: dict[str, Estimate]  # every reporting text, over the tokens that it saw
+    brain: TwoShares  # pooled: the brain's improvements and comparisons, then chance's
+    pooled: IntervalEstimate  # difference of the shares
+    within: IntervalEstimate | None  # the same within runs, and generations where they are known
+    p: float  # exact test within those strata
+    least_p: float  # the smallest that so many candidates allow
+    strata: int
+
+    @property
+    def verdict(self) -> Literal["better", "worse", "not distinguished", "too few"]:
+        """What the test says of the brain, at 5%."""
+        if self.least_p > ALPHA:
+            return "too few"
+        if self.p > ALPHA:
+            return "not distinguished"
+        return "better" if (self.within or self.pooled).value > 0 else "worse"
+
+    @property
+    def shares(self) -> tuple[float, float]:
+        """The share of improving candidates: the brain's and chance's."""
+        return self.brain.hits / self.brain.n, self.brain.other_hits / self.brain.other_n
 
 
-def gaps(comparison: Figures) -> list[Gap]:
-    """Of every arm at every sparsity where the fitness is known."""
+def pooled_yields(compared: ComparedArms, arm: str) -> list[ProposerYield]:
+    """Of all runs of an arm, by proposer and operator, proposers in the order in which arms name them."""
+    kinds: dict[tuple[str, str], list[ProposerYield]] = {}
+    for one in (one for run in compared.runs(arm) for one in run.yields):
+        kinds.setdefault((one.proposed_by, one.operator), []).append(one)
+    return [
+        ProposerYield(
+            proposed_by=proposer,
+            operator=operator,
+            made=sum(one.made for one in own),
+            compared=sum(one.compared for one in own),
+            improved=sum(one.improved for one in own),
+            survived=sum(one.survived for one in own),
+        )
+        for (proposer, operator), own in sorted(
+            kinds.items(), key=lambda kind: (_place(MAKERS, kind[0][0]), _place(OPERATORS, kind[0][1]))
+        )
+    ]
+
+
+def brain_worth(runs: Sequence[RunResult]) -> BrainWorth | None:
+    """The worth of the brain in `runs`; None where no run has candidates of both the brain and chance to compare."""
+    strata = [one for run in runs for one in _strata(run.yields) if one.n and one.other_n]
+    if not strata:
+        return None
+    counts = [(one.hits, one.n, one.other_hits, one.other_n) for one in strata]
+    total = TwoShares(*map(sum, zip(*counts, strict=True)))
+    pooled = share_difference(total)
+    assert pooled is not None  # both groups have members
+    return BrainWorth(total, pooled, stratified_difference(strata), *exact_test(strata), len(strata))
+
+
+def _strata(rows: Sequence[ProposerYield]) -> list[TwoShares]:
+    """The brain's and chance's counts, a stratum for each generation where it is known."""
     found = []
-    for sparsity in comparison.sparsities:
-        for arm in comparison.ordered:
-            known = [(run, run.fitness) for run in comparison.runs(arm, sparsity) if run.fitness]
-            if not known:
-                continue
-            unseen = [_log_ratio(run.unseen, fitness) for run, fitness in known]
-            texts = {}
-            for name in comparison.texts:
-                kls = [(comparison.text(run, name, KL), fitness) for run, fitness in known]
-                texts[name] = _ratio([_log_ratio(text.kl if text else None, fitness) for text, fitness in kls])
-            found.append(
-                Gap(
-                    arm,
-                    sparsity,
-                    mean_interval([fitness for _, fitness in known]),
-                    _ratio(unseen),
-                    {name: ratio for name, ratio in texts.items() if ratio is not None},
-                )
-            )
+    for generation in dict.fromkeys(one.generation for one in rows):
+        counts = []
+        for proposer in (BRAIN, CHANCE):
+            own = [one for one in rows if one.proposed_by == proposer and one.generation == generation]
+            counts += [sum(one.improved for one in own), sum(one.compared for one in own)]
+        found.append(TwoShares(*counts))
     return found
 
 
-def _log_ratio(value: float | None, fitness: float) -> float | None:
-    return math.log(value / fitness) if value and value > 0 and fitness > 0 else None
-
-
-def _ratio(logs: Sequence[float | None]) -> Estimate | None:
-    known = [value for value in logs if value is not None]
-    return mean_interval(known).exp() if known else None
+def _place(known: Sequence[str], name: str) -> tuple[int, str]:
+    """Where `name` stands among the known ones; others come last, by their names."""
+    return (known.index(name), "") if name in known else (len(known), name)

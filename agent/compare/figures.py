@@ -1,4 +1,4 @@
-"""The runs of a comparison put in order: by arm and sparsity, as figures with intervals over seeds, ranked.
+"""The arms of a comparison put in order: figures by arm and sparsity, with intervals over seeds, ranked.
 
 Arms are ranked by the geometric mean of perplexity over all sparsities and reporting texts, and only those that were
 measured at every sparsity: a mean over other sparsities is a mean of something else.
@@ -16,9 +16,9 @@ from typing import Literal
 
 from self_pruner.agent.arms import ARMS
 from self_pruner.agent.compare.results import Results, RunResult, TextResult
-from self_pruner.agent.compare.statistics import Estimate, mean_interval, stratified_mean
+from self_pruner.agent.compare.statistics import IntervalEstimate, mean_interval, stratified_mean
 
-Kind = Literal["closed form", "search", "brain"]
+ArmKind = Literal["closed form", "search", "brain"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +40,7 @@ MEASURES = (PERPLEXITY, KL, RECALIBRATED)
 
 
 @dataclass(frozen=True)
-class Figures:
+class ComparedArms:
     """Reads `results`."""
 
     results: Results
@@ -66,16 +66,14 @@ class Figures:
         own = [run for run in self.results.runs if run.arm == arm and sparsity in (None, run.sparsity)]
         return sorted(own, key=lambda run: (run.sparsity, run.seed))
 
-    # --- one run ------------------------------------------------------------------------------------------------
-
-    def text(self, run: RunResult, name: str, measure: Measure = PERPLEXITY) -> TextResult | None:
-        """A run's result on one text; None where it has none."""
-        return next((one for one in measure.texts(run) if one.text == name), None)
+    def seeds(self, arm: str) -> int:
+        """The most runs that it has at one sparsity."""
+        return max((len(self.runs(arm, sparsity)) for sparsity in self.sparsities), default=0)
 
     def value(self, run: RunResult, measure: Measure) -> float | None:
         """The mean over all reporting texts; None where the run was not measured, or not finite, on each."""
-        found = [self.text(run, name, measure) for name in self.texts]
-        values = [measure.value(one) for one in found if one is not None]
+        known = {one.text: measure.value(one) for one in measure.texts(run)}
+        values = [known[name] for name in self.texts if name in known]
         return fmean(values) if values and len(values) == len(self.texts) and all(map(math.isfinite, values)) else None
 
     def values(self, arm: str, sparsity: float, measure: Measure) -> list[float]:
@@ -83,9 +81,7 @@ class Figures:
         found = [self.value(run, measure) for run in self.runs(arm, sparsity)]
         return [value for value in found if value is not None]
 
-    # --- one arm ------------------------------------------------------------------------------------------------
-
-    def estimate(self, arm: str, sparsity: float | None, measure: Measure) -> Estimate | None:
+    def estimate(self, arm: str, sparsity: float | None, measure: Measure) -> IntervalEstimate | None:
         """Over the seeds at one sparsity, or at all of them, each counting the same; None where one has no figure.
 
         Perplexities are geometric means.
@@ -96,26 +92,18 @@ class Figures:
         found = stratified_mean(strata)
         return found.exp() if measure.log else found
 
-    def on_text(self, arm: str, sparsity: float | None, name: str, measure: Measure) -> Estimate | None:
+    def on_text(self, arm: str, sparsity: float | None, name: str, measure: Measure) -> IntervalEstimate | None:
         """The mean over seeds on one text, of KL or of perplexity itself; over all sparsities that is geometric."""
         strata = []
         for each in self.sparsities if sparsity is None else [sparsity]:
-            found = [self.text(run, name, measure) for run in self.runs(arm, each)]
-            values = [measure.value(one) for one in found if one is not None]
-            if not values:
+            found = [one for run in self.runs(arm, each) for one in measure.texts(run) if one.text == name]
+            if not found:
                 return None
-            strata.append(values)
-        if not measure.log:
-            return stratified_mean(strata)
-        if sparsity is None:
-            return stratified_mean(strata).exp()
-        return mean_interval([one.perplexity for one in found if one is not None])
-
-    def seeds(self, arm: str) -> int:
-        """The most runs that it has at one sparsity."""
-        return max((len(self.runs(arm, sparsity)) for sparsity in self.sparsities), default=0)
-
-    # --- all arms -----------------------------------------------------------------------------------------------
+            strata.append(found)
+        if measure.log and sparsity is not None:
+            return mean_interval([one.perplexity for one in strata[0]])
+        mean = stratified_mean([[measure.value(one) for one in found] for found in strata])
+        return mean.exp() if measure.log else mean
 
     @cached_property
     def ranked(self) -> list[str]:
@@ -133,14 +121,14 @@ class Figures:
         """All arms but one, the ranked ones first."""
         return [other for other in self.ordered if other != arm]
 
-    def best(self, kind: Kind | None = None, base: str | None = None) -> str | None:
+    def best(self, kind: ArmKind | None = None, base: str | None = None) -> str | None:
         """The best arm of a kind or a name, whatever prompts and settings were added to it; ranked ones first."""
         fitting = (arm for arm in self.ordered if kind in (None, kind_of(arm)) and base in (None, base_name(arm)))
         return next(fitting, None)
 
     @cached_property
     def headline(self) -> str | None:
-        """The arm that is spoken of: `hybrid`, else the best that asks the brain, else the best that searches.
+        """The arm that the others are compared with: `hybrid`, else the best with a brain, else the best that searches.
 
         Where `hybrid` itself was compared it is that one, even if a variant did better: the best of several flatters.
         """
@@ -154,7 +142,7 @@ def base_name(arm: str) -> str:
     return re.split(r"[:+]", arm, maxsplit=1)[0]
 
 
-def kind_of(arm: str) -> Kind:
+def kind_of(arm: str) -> ArmKind:
     """Whether an arm searches, and whether a brain has any say in it: a scripted control in its place is none."""
     known = ARMS.get(base_name(arm))
     if known is None or not known.searches:
@@ -164,14 +152,14 @@ def kind_of(arm: str) -> Kind:
 
 
 def chosen(runs: Sequence[RunResult]) -> RunResult | None:
-    """The run of these that a user would keep: the best on text that it was not searched on, and that is not reported.
+    """The run of these that a user would keep: the best on held-out tokens, which are not those that are reported.
 
     It is not chosen by the reported figures, which would flatter it.
     """
 
     def worth(run: RunResult) -> tuple[float, float, int]:
-        unseen = math.inf if run.unseen is None else run.unseen
-        return (unseen, math.inf if run.fitness is None else run.fitness, run.seed)
+        holdout = math.inf if run.holdout is None else run.holdout
+        return (holdout, math.inf if run.fitness is None else run.fitness, run.seed)
 
     return min(runs, key=worth, default=None)
 

@@ -19,19 +19,10 @@ from self_pruner.agent.settings import IN_TIME, Settings, SettingsError, make_se
 from self_pruner.prompts.files import available_sets
 
 # What all arms must share, or what says where things are kept; neither can be set for a single arm.
-SHARED = frozenset(
-    {"model", "revision", "trust_remote_code", "device", "dtype", "arm", "sparsity", "params", "seed", "runs", "memory"}
-    | {
-        "cache",
-        "reporting_text",
-        "reporting_tokens",
-        "sequence_length",
-        "prompts",
-        "prompt_set",
-        "remembered",
-        "export",
-        *("latency_table", *IN_TIME),  # arms are compared at sparsities
-    }
+SHARED = (
+    *("model", "revision", "trust_remote_code", "device", "dtype", "arm", "sparsity", "params", "seed"),
+    *("runs", "memory", "cache", "reporting_text", "reporting_tokens", "sequence_length", "prompts", "prompt_set"),
+    *("remembered", "export", "latency_table", *IN_TIME),  # no times: arms are compared at sparsities
 )
 # What the elastic model and its measuring instruments are made from: runs that agree in these share one preparation.
 PREPARED = (
@@ -83,36 +74,19 @@ class PlannedRun:
         return (*(getattr(settings, name) for name in PREPARED), settings.fidelity[-1], settings.slopes > 0)
 
 
-def parse_arms(text: str) -> list[ArmSpec]:
-    """The arms of a comma-separated list.
-
-    A comma followed by digits belongs to the setting before it, as in `evolution+fidelity=1024,4096,random`; one
-    between texts does too, as in `hybrid+fitness-text=passages,papers,random`.
+def parse_arms(texts: Sequence[str]) -> list[ArmSpec]:
+    """The arms in the order in which they are written.
 
     Raises:
         PlanError: an unknown arm, prompt set or setting, an arm named twice, or none at all.
     """
-    words: list[str] = []
-    for word in text.split(","):
-        if words and _goes_on(words[-1], word):
-            words[-1] += f",{word}"
-        else:
-            words.append(word.strip())
+    words = [text.strip() for text in texts]
     if not any(words):
-        raise PlanError(f"--arms needs at least one of {', '.join(ARM_NAMES)}")
-    specs = [parse_arm(word) for word in words]
-    for spec in specs:
-        if words.count(spec.text) > 1:
-            raise PlanError(f"--arms names {spec.text!r} twice")
-    return specs
-
-
-def _goes_on(before: str, word: str) -> bool:
-    """Whether `word` is a further value of the last setting in `before`."""
-    setting, equals, _ = before.rpartition("+")[2].partition("=")
-    if setting.strip().replace("-", "_") == "fitness_text":
-        return re.split("[:+]", word)[0].strip() not in ARMS
-    return bool(equals) and re.fullmatch(r"[\d.]+(\+.*)?", word) is not None
+        raise PlanError(f"--arm needs at least one of {', '.join(ARM_NAMES)}")
+    for word in words:
+        if words.count(word) > 1:
+            raise PlanError(f"--arm names {word!r} twice")
+    return [parse_arm(word) for word in words]
 
 
 def parse_arm(text: str) -> ArmSpec:
@@ -125,29 +99,29 @@ def parse_arm(text: str) -> ArmSpec:
     name, _, prompts = named.partition(":")
     if name not in ARMS:
         near = difflib.get_close_matches(name, ARM_NAMES, 1)
-        hint = f": did you mean {near[0]!r}" if near else ""
-        raise PlanError(f"--arms: there is no arm {name!r}{hint}; the arms are {', '.join(ARM_NAMES)}")
+        hint = f"did you mean {near[0]!r}" if near else "an arm whose settings have commas needs an --arm of its own"
+        raise PlanError(f"--arm: there is no arm {name!r}: {hint}; the arms are {', '.join(ARM_NAMES)}")
     arm = ARMS[name]
     overrides: dict[str, Any] = {}
     if prompts:
         if not arm.asks_brain:
-            raise PlanError(f"--arms: {name!r} reads no prompts, so {text!r} can't name any")
+            raise PlanError(f"--arm: {name!r} reads no prompts, so {text!r} can't name any")
         if prompts in available_sets():
             overrides["prompt_set"] = prompts
         elif Path(prompts).is_dir():
             overrides["prompts"] = Path(prompts).resolve()
         else:
             sets = ", ".join(available_sets())
-            raise PlanError(f"--arms: {prompts!r} is no prompt set and no folder; the sets are {sets}")
+            raise PlanError(f"--arm: {prompts!r} is no prompt set and no folder; the sets are {sets}")
     for setting in settings:
         key, equals, value = setting.partition("=")
         key = key.strip().replace("-", "_")
         if not equals or key not in Settings.model_fields:
             near = difflib.get_close_matches(key, list(Settings.model_fields), 1)
             hint = f": did you mean {near[0].replace('_', '-')!r}" if near else ""
-            raise PlanError(f"--arms: {setting!r} in {text!r} is no setting=value{hint}")
+            raise PlanError(f"--arm: {setting!r} in {text!r} is no setting=value{hint}")
         if key in SHARED:
-            raise PlanError(f"--arms: {key.replace('_', '-')} is the same for all arms, so {text!r} can't set it")
+            raise PlanError(f"--arm: {key.replace('_', '-')} is the same for all arms, so {text!r} can't set it")
         overrides[key] = _value(key, value)
     return ArmSpec(text, arm, overrides)
 
@@ -157,7 +131,7 @@ def _value(key: str, text: str) -> Any:
         try:
             return tuple(int(number) for number in text.split(","))
         except ValueError:
-            raise PlanError(f"--arms: {text!r} is not a list of whole numbers such as 1024,4096") from None
+            raise PlanError(f"--arm: {text!r} is not a list of whole numbers such as 1024,4096") from None
     return text  # pydantic makes of it what the setting is
 
 

@@ -9,7 +9,7 @@ and step by step.
 from __future__ import annotations
 
 import platform
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import replace
 from datetime import datetime
@@ -17,15 +17,12 @@ from pathlib import Path
 from typing import Any
 
 from self_pruner.agent.arms import Arm
-from self_pruner.agent.compare.bound import bind_comparison, check_bound, read_bound
-from self_pruner.agent.compare.collect import RECORD, read_dense, read_result, run_result, write_dense
-from self_pruner.agent.compare.comparison import DEFAULTS, Comparison, folder_of, options, record_path
+from self_pruner.agent.compare.folder import RECORD, ComparisonFolder
+from self_pruner.agent.compare.joining import bind_comparison, check_bound, read_bound
 from self_pruner.agent.compare.plan import PlannedRun
 from self_pruner.agent.compare.report import write_all
-from self_pruner.agent.compare.results import Results, RunResult
+from self_pruner.agent.compare.results import Results, RunResult, dense_result, run_result
 from self_pruner.agent.prepare.workbench import Prepared, budget_of, device_of, measuring, prepare
-from self_pruner.agent.result.card_facts import command_line
-from self_pruner.agent.result.outcome import Outcome
 from self_pruner.agent.run_files.atomic_write import atomic_write
 from self_pruner.agent.run_files.conditions import Conditions
 from self_pruner.agent.run_files.environment import describe
@@ -46,21 +43,21 @@ from self_pruner.tools.workbench import FITNESS
 SHARED_MEMORY = "shared.sqlite"
 
 
-def carry_out_all(comparison: Comparison, view: View) -> Results:
+def carry_out_all(comparison: ComparisonFolder, view: View) -> Results:
     """Every run that is not finished yet, one after another; the page is written anew after each.
 
     Several processes may do this in one folder: each takes runs that no other has in hand.
     """
     missing: dict[str, str] = {}
     for group in grouped(comparison.planned()):
-        if all(record_path(comparison, run) for run in group):
+        if all(comparison.record_path(run) for run in group):
             continue
         shared = share(comparison, group[0].settings, view)
         with closing(shared.bench.memory):
-            bind_comparison(comparison.path, group[0].settings, shared)
-            write_dense(comparison.path, shared)
+            bind_comparison(comparison, group[0].settings, shared)
+            comparison.keep_dense(dense_result(shared))
             for run in group:
-                if record_path(comparison, run) is None:
+                if comparison.record_path(run) is None:
                     view.line(f"\n{run.slug}: {run.spec.meaning}", "bold")
                     try:
                         one(comparison, run, shared, view)
@@ -83,7 +80,7 @@ def grouped(runs: Sequence[PlannedRun]) -> Iterator[list[PlannedRun]]:
     yield from groups.values()
 
 
-def share(comparison: Comparison, settings: Settings, view: View) -> Prepared:
+def share(comparison: ComparisonFolder, settings: Settings, view: View) -> Prepared:
     """Model, calibration, dense targets and probes for all runs with the preparation of `settings`."""
     refuse_link(comparison.path / SHARED_MEMORY)
     settings = settings.model_copy(update={"memory": comparison.path / SHARED_MEMORY, "arm": "hybrid"})
@@ -94,9 +91,9 @@ def share(comparison: Comparison, settings: Settings, view: View) -> Prepared:
     return with_founders(prepare(settings, "shared", view, bind=bind), settings, view)
 
 
-def one(comparison: Comparison, planned: PlannedRun, shared: Prepared, view: View) -> None:
+def one(comparison: ComparisonFolder, planned: PlannedRun, shared: Prepared, view: View) -> None:
     """Carry out one run, from its beginning or from where it was, and write its record."""
-    folder = folder_of(comparison, planned)
+    folder = comparison.folder_of(planned)
     folder.mkdir(parents=True, exist_ok=True)
     refuse_link(folder / "memory.sqlite")
     settings = planned.settings.model_copy(update={"runs": folder, "memory": folder / "memory.sqlite"})
@@ -119,7 +116,8 @@ def one(comparison: Comparison, planned: PlannedRun, shared: Prepared, view: Vie
         prepared = replace(shared, bench=bench)
         lend(shared, prepared, planned.spec.arm)
         outcome = carry_out(settings, run, view, prepared)
-        record(comparison, planned, prepared, settings, run, outcome)
+        result = run_result(planned, prepared, run, outcome, str(run.path.relative_to(comparison.path)))
+        atomic_write(run.path / RECORD, result.model_dump_json(indent=1) + "\n")
         copy_reporting(prepared, shared)  # whoever measured them, they would be the same
 
 
@@ -167,44 +165,34 @@ def copy_reporting(source: Prepared, target: Prepared) -> None:
         target.bench.memory.record(*(score for score in scores if score.error is None))
 
 
-def record(
-    comparison: Comparison,
-    planned: PlannedRun,
-    prepared: Prepared,
-    settings: Settings,
-    run: RunDirectory,
-    outcome: Outcome,
-) -> None:
-    """Write what the comparison keeps of a finished run."""
-    directory = str(run.path.relative_to(comparison.path))
-    result: RunResult = run_result(planned, prepared, settings, run, outcome, directory)
-    atomic_write(run.path / RECORD, result.model_dump_json(indent=1) + "\n")
+def collect(comparison: ComparisonFolder, failed: Mapping[str, str] | None = None) -> Results:
+    """Everything that is known so far; `failed` says by its slug why a run is missing.
 
-
-def collect(comparison: Comparison, failed: dict[str, str] | None = None) -> Results:
-    """Everything that is known so far."""
+    Raises:
+        PlanError: a record is damaged.
+    """
     runs: list[RunResult] = []
     missing = []
     planned = comparison.planned()
     for run in planned:
-        path = record_path(comparison, run)
-        if path is not None:
-            runs.append(read_result(path))
+        found = comparison.record_of(run)
+        if found is not None:
+            runs.append(found)
         else:
             missing.append(f"{run.slug}: {(failed or {}).get(run.slug, 'not finished')}")
-    dense, units = read_dense(comparison.path)
-    environment = describe(comparison.settings.device, 0, datetime.now())
+    dense, settings = comparison.dense(), comparison.settings
+    environment = describe(settings.device, 0, datetime.now())
     return Results(
-        command=f"{command_line(comparison.settings, 'compare', DEFAULTS)} {options(comparison)}",
-        model=comparison.settings.model,
+        command=comparison.command(),
+        model=settings.model,
         settings=comparison.stated_settings(),
         versions={name: str(version) for name, version in environment.get("versions", {}).items() if version},
         machine=f"{environment['processors']} processors, {platform.system()} {platform.machine()}",
-        dense=dense,
-        units=units,
+        dense=dense.texts if dense else [],
+        units=dense.units if dense else {},
         measured_on=(
-            f"{', '.join(map(text_label, comparison.settings.reporting_texts))} (reporting parts), "
-            f"{comparison.settings.reporting_tokens} tokens each in sequences of {comparison.settings.sequence_length}"
+            f"{', '.join(map(text_label, settings.reporting_texts))} (reporting parts), "
+            f"{settings.reporting_tokens} tokens each in sequences of {settings.sequence_length}"
         ),
         arms={run.spec.text: run.spec.meaning for run in planned},
         missing=missing,

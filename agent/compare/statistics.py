@@ -1,10 +1,14 @@
-"""Means, intervals and tests that suit few seeds: pure functions of numbers.
+"""Means, shares, their intervals and their tests, for few seeds: pure functions of numbers.
 
-Intervals of a mean are Student's, pooled over strata without assuming one variance (Welch 1947; Satterthwaite 1946).
-Paired differences are tested by flipping their signs (Fisher 1935), which assumes no more than that chance alone would
-have made each as likely to be positive as negative. The interval beside it is that test turned round: by Hartigan
-(1969) the means of all non-empty subsets of n differences cut the line into 2**n equally likely parts, so the interval
-leaves out zero exactly where the test does.
+Student's, Wilson's and the hypergeometric distribution are scipy's. Three things that scipy lacks are here:
+
+- The mean over strata, each counting the same, with Welch's and Satterthwaite's degrees of freedom (1946, 1947).
+- The interval that belongs to the sign-flip test of paired differences (Fisher 1935). By Hartigan (1969) the means of
+  all non-empty subsets of n differences cut the line into 2**n equally likely parts. So the test and its interval are
+  read from the same numbers, and the interval leaves out zero exactly where the test does.
+- The difference of two shares: Newcombe's (1998, method 10), and within strata Mantel's and Haenszel's (1959) with
+  Sato's variance (1989). Its exact test deals out the successes of every stratum at random among its members. With a
+  single stratum it is Fisher's.
 """
 
 from __future__ import annotations
@@ -14,21 +18,25 @@ import random
 from bisect import bisect_left, bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cache
 from statistics import fmean, variance
 from typing import Literal
 
+import numpy as np
+from scipy.stats import binomtest, hypergeom, norm, t
+
 LEVEL = 0.95
 ALPHA = 0.05  # 1 - LEVEL, as it is written
+Z = float(norm.ppf((1 + LEVEL) / 2))
 ENUMERATED = 16  # pairs up to which all subsets are counted
 SAMPLED = 2**14  # sign patterns beyond: the one that was seen and drawn ones
 ROUNDING = 1e-12  # relative size of a sum that counts as zero
+TIES = 1e-9  # relative difference below which two probabilities are one
 
 Verdict = Literal["below", "above", "not distinguished", "too few pairs"]
 
 
 @dataclass(frozen=True, slots=True)
-class Estimate:
+class IntervalEstimate:
     """A figure with its 95% interval, which is None where there is nothing to measure the spread by."""
 
     value: float
@@ -41,14 +49,10 @@ class Estimate:
         """Half the length of the interval."""
         return None if self.low is None or self.high is None else (self.high - self.low) / 2
 
-    def exp(self) -> Estimate:
+    def exp(self) -> IntervalEstimate:
         """The estimate of a logarithm as one of the thing itself."""
-        return Estimate(
-            _exp(self.value),
-            None if self.low is None else _exp(self.low),
-            None if self.high is None else _exp(self.high),
-            self.n,
-        )
+        low, high = (None if end is None else _exp(end) for end in (self.low, self.high))
+        return IntervalEstimate(_exp(self.value), low, high, self.n)
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +65,7 @@ class PairedTest:
     n: int  # pairs
     p: float | None  # two-sided; None where neither arm varies with the seed
     least_p: float | None  # the smallest that so many pairs allow
-    exact: bool  # the interval is the test turned round; else Student's, which assumes a normal spread
+    exact: bool  # the interval belongs to the test; else it is Student's, which assumes a normal spread
 
     @property
     def verdict(self) -> Verdict:
@@ -73,43 +77,28 @@ class PairedTest:
         return "below" if self.mean < 0 else "above"
 
 
-def t_probability(t: float, degrees: int) -> float:
-    """P(|T| <= t) for Student's T with an integer number of degrees of freedom: the finite sums of its closed form."""
-    theta = math.atan(t / math.sqrt(degrees))
-    sine, square = math.sin(theta), math.cos(theta) ** 2
-    odd = degrees % 2
-    term, total = (math.cos(theta), 0.0) if odd else (1.0, 0.0)
-    for k in range(odd, degrees - 1, 2):  # cos**k times its coefficient, for k below degrees - 1
-        total += term
-        term *= square * (k + 1) / (k + 2)
-    return 2 / math.pi * (theta + sine * total) if odd else sine * total
+@dataclass(frozen=True, slots=True)
+class TwoShares:
+    """How many of two groups had success: one stratum."""
+
+    hits: int
+    n: int
+    other_hits: int
+    other_n: int
 
 
-@cache
-def t_quantile(degrees: int, level: float = LEVEL) -> float:
-    """The t with P(|T| <= t) = `level`, by bisection on its angle."""
-    if degrees < 1:
-        raise ValueError(f"degrees of freedom are at least 1, got {degrees}")
-    low, high = 0.0, math.pi / 2
-    for _ in range(60):
-        middle = (low + high) / 2
-        if t_probability(math.sqrt(degrees) * math.tan(middle), degrees) < level:
-            low = middle
-        else:
-            high = middle
-    return math.sqrt(degrees) * math.tan((low + high) / 2)
+# --- means --------------------------------------------------------------------------------------------------------
 
 
-def mean_interval(values: Sequence[float]) -> Estimate:
+def mean_interval(values: Sequence[float]) -> IntervalEstimate:
     """The mean of `values` (at least one) with Student's interval."""
     return stratified_mean([values])
 
 
-def stratified_mean(strata: Sequence[Sequence[float]]) -> Estimate:
+def stratified_mean(strata: Sequence[Sequence[float]]) -> IntervalEstimate:
     """The mean of the strata's means, each stratum counting the same, with an interval for what varies within them.
 
-    There is no interval where a stratum has a single value. Degrees of freedom are Welch's and Satterthwaite's, rounded
-    down.
+    There is no interval where a stratum has a single value. Degrees of freedom are rounded down.
 
     Args:
         strata: at least one, each of at least one value.
@@ -117,22 +106,22 @@ def stratified_mean(strata: Sequence[Sequence[float]]) -> Estimate:
     n = sum(map(len, strata))
     value = fmean(map(fmean, strata))
     if min(map(len, strata)) < 2 or not math.isfinite(value):
-        return Estimate(value, None, None, n)
+        return IntervalEstimate(value, None, None, n)
     parts = [variance(stratum) / len(stratum) for stratum in strata]
     total = sum(parts)
     if not total:
-        return Estimate(value, value, value, n)
+        return IntervalEstimate(value, value, value, n)
     shares = [part / total for part in parts]
     degrees = 1 / sum(share**2 / (len(stratum) - 1) for share, stratum in zip(shares, strata, strict=True))
-    half = t_quantile(math.floor(degrees + 1e-9)) * math.sqrt(total) / len(strata)
-    return Estimate(value, value - half, value + half, n)
+    quantile = float(t.ppf((1 + LEVEL) / 2, math.floor(degrees + 1e-9)))
+    half = quantile * math.sqrt(total) / len(strata)
+    return IntervalEstimate(value, value - half, value + half, n)
 
 
 def paired_test(strata: Sequence[Sequence[float]]) -> PairedTest:
     """The sign-flip test of paired differences, and their mean with an interval; each stratum counts the same.
 
-    The interval is the test turned round where there are pairs enough for one (six at 95%), and Student's within strata
-    otherwise.
+    The interval is Hartigan's where there are pairs enough for one (six at 95%), and Student's within strata otherwise.
 
     Args:
         strata: differences, by what is not left to chance (the sparsity); at least one, each of at least one value.
@@ -172,6 +161,67 @@ def _subset_means(weighted: Sequence[tuple[float, float]]) -> tuple[list[float],
             drawn = [pair for index, pair in enumerate(weighted) if bits >> index & 1]
             means.append(sum(value * weight for value, weight in drawn) / sum(weight for _, weight in drawn))
     return sorted(means), SAMPLED
+
+
+# --- shares -------------------------------------------------------------------------------------------------------
+
+
+def share_interval(hits: int, n: int) -> IntervalEstimate | None:
+    """The share `hits` of `n` with Wilson's interval; None where there is nothing to take a share of."""
+    if not n:
+        return None
+    found = binomtest(hits, n).proportion_ci(LEVEL, method="wilson")
+    return IntervalEstimate(hits / n, float(found.low), float(found.high), n)
+
+
+def share_difference(shares: TwoShares) -> IntervalEstimate | None:
+    """The first share less the second with Newcombe's interval; None where either group is empty."""
+    first, second = share_interval(shares.hits, shares.n), share_interval(shares.other_hits, shares.other_n)
+    if first is None or second is None:
+        return None
+    low1, high1, low2, high2 = first.low or 0.0, first.high or 0.0, second.low or 0.0, second.high or 0.0
+    difference = first.value - second.value
+    low = difference - math.hypot(first.value - low1, high2 - second.value)
+    high = difference + math.hypot(high1 - first.value, second.value - low2)
+    return IntervalEstimate(difference, low, high, shares.n + shares.other_n)
+
+
+def stratified_difference(strata: Sequence[TwoShares]) -> IntervalEstimate | None:
+    """The first share less the second within strata, with its interval; None where no stratum has both groups."""
+    both = [one for one in strata if one.n and one.other_n]
+    if not both:
+        return None
+    weight = difference = p_sum = q_sum = 0.0
+    for one in both:
+        total = one.n + one.other_n
+        weight += one.n * one.other_n / total
+        difference += (one.hits * one.other_n - one.other_hits * one.n) / total
+        p_sum += (
+            one.n**2 * one.other_hits - one.other_n**2 * one.hits + one.n * one.other_n * (one.other_n - one.n) / 2
+        ) / total**2
+        q_sum += (one.hits * (one.other_n - one.other_hits) + one.other_hits * (one.n - one.hits)) / (2 * total)
+    value = difference / weight
+    half = Z * math.sqrt(max(0.0, value * p_sum + q_sum)) / weight
+    size = sum(one.n + one.other_n for one in both)
+    return IntervalEstimate(value, max(-1.0, value - half), min(1.0, value + half), size)
+
+
+def exact_test(strata: Sequence[TwoShares]) -> tuple[float, float]:
+    """Two-sided p-value that within every stratum both groups have one chance of success, and the least possible one.
+
+    Both are 1 where nothing can tell: no stratum has both groups, or all succeeded or failed together.
+    """
+    distribution, seen = np.ones(1), 0  # of the first group's successes over the strata so far, from the least on
+    for one in strata:
+        if not (one.n and one.other_n):
+            continue
+        hits = one.hits + one.other_hits
+        first, last = max(0, hits - one.other_n), min(one.n, hits)
+        chances = hypergeom.pmf(np.arange(first, last + 1), one.n + one.other_n, hits, one.n)
+        distribution, seen = np.convolve(distribution, chances), seen + one.hits - first
+    as_unlikely = distribution[distribution <= distribution[seen] * (1 + TIES)]
+    rarest = distribution[distribution <= distribution.min() * (1 + TIES)]
+    return min(1.0, math.fsum(as_unlikely)), min(1.0, math.fsum(rarest))
 
 
 def _exp(value: float) -> float:

@@ -9,9 +9,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from statistics import fmean
 
-from self_pruner.agent.compare.figures import KL, PERPLEXITY, RECALIBRATED, Figures
+from self_pruner.agent.compare.figures import KL, PERPLEXITY, RECALIBRATED, ComparedArms
 from self_pruner.agent.compare.results import RunResult
-from self_pruner.agent.compare.statistics import Estimate
+from self_pruner.agent.compare.statistics import IntervalEstimate
 
 DENSE = "dense"
 ABSENT = "-"
@@ -34,16 +34,16 @@ COSTS: dict[str, Callable[[RunResult], float]] = {
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
+class ArmRow:
     """One arm at one sparsity, or at all of them."""
 
     arm: str
     sparsity: float | None  # None: the mean over all sparsities, which for perplexity is geometric
     seeds: int
-    kl: dict[str, Estimate | None]  # by reporting text, nats a token
-    perplexity: dict[str, Estimate | None]
-    geometric: Estimate | None  # geometric mean of perplexity over texts
-    recalibrated: Estimate | None  # the same after refitting the profile on its own activations
+    kl: dict[str, IntervalEstimate | None]  # by reporting text, nats a token
+    perplexity: dict[str, IntervalEstimate | None]
+    geometric: IntervalEstimate | None  # geometric mean of perplexity over texts
+    recalibrated: IntervalEstimate | None  # the same after refitting the profile on its own activations
     costs: dict[str, float] = field(default_factory=dict)  # means of COSTS; empty for the dense model
 
     @property
@@ -60,43 +60,43 @@ class Row:
         return fmean(known) if known and len(known) == len(self.kl) else None
 
 
-def table_rows(comparison: Figures) -> list[Row]:
+def table_rows(compared: ComparedArms) -> list[ArmRow]:
     """The dense model, then every arm by sparsity, the overall best first; then, of several sparsities, the means."""
-    rows = [_dense(comparison)]
-    groups: list[float | None] = [*comparison.sparsities]
-    if len(comparison.sparsities) > 1:
+    rows = [_dense(compared)]
+    groups: list[float | None] = [*compared.sparsities]
+    if len(compared.sparsities) > 1:
         groups.append(None)
     for sparsity in groups:
-        for arm in comparison.ordered:
-            runs = comparison.runs(arm, sparsity)
-            if runs and (sparsity is not None or arm in comparison.ranked):
-                rows.append(_row(comparison, arm, sparsity, runs))
+        for arm in compared.ordered:
+            runs = compared.runs(arm, sparsity)
+            if runs and (sparsity is not None or arm in compared.ranked):
+                rows.append(_row(compared, arm, sparsity, runs))
     return rows
 
 
-def _row(comparison: Figures, arm: str, sparsity: float | None, runs: Sequence[RunResult]) -> Row:
-    return Row(
+def _row(compared: ComparedArms, arm: str, sparsity: float | None, runs: Sequence[RunResult]) -> ArmRow:
+    return ArmRow(
         arm=arm,
         sparsity=sparsity,
-        seeds=len(runs) if sparsity is not None else comparison.seeds(arm),
-        kl={name: comparison.on_text(arm, sparsity, name, KL) for name in comparison.texts},
-        perplexity={name: comparison.on_text(arm, sparsity, name, PERPLEXITY) for name in comparison.texts},
-        geometric=comparison.estimate(arm, sparsity, PERPLEXITY),
-        recalibrated=comparison.estimate(arm, sparsity, RECALIBRATED),
+        seeds=len(runs) if sparsity is not None else compared.seeds(arm),
+        kl={name: compared.on_text(arm, sparsity, name, KL) for name in compared.texts},
+        perplexity={name: compared.on_text(arm, sparsity, name, PERPLEXITY) for name in compared.texts},
+        geometric=compared.estimate(arm, sparsity, PERPLEXITY),
+        recalibrated=compared.estimate(arm, sparsity, RECALIBRATED),
         costs={name: fmean(map(cost, runs)) for name, cost in COSTS.items()},
     )
 
 
-def _dense(comparison: Figures) -> Row:
-    dense = comparison.results.dense
+def _dense(compared: ComparedArms) -> ArmRow:
+    dense = compared.results.dense
     logs = [PERPLEXITY.value(one) for one in dense]
-    return Row(
+    return ArmRow(
         arm=DENSE,
         sparsity=None,
         seeds=0,
-        kl={one.text: Estimate(one.kl, None, None, 1) for one in dense},
-        perplexity={one.text: Estimate(one.perplexity, None, None, 1) for one in dense},
-        geometric=Estimate(math.exp(fmean(logs)), None, None, 1) if logs else None,
+        kl={one.text: IntervalEstimate(one.kl, None, None, 1) for one in dense},
+        perplexity={one.text: IntervalEstimate(one.perplexity, None, None, 1) for one in dense},
+        geometric=IntervalEstimate(math.exp(fmean(logs)), None, None, 1) if logs else None,
         recalibrated=None,
     )
 
@@ -123,7 +123,7 @@ def number(value: float | None, digits: int) -> str:
     return f"{value:,.{digits if abs(value) < 1000 else 0}f}"
 
 
-def plus_minus(estimate: Estimate | None, digits: int) -> str:
+def plus_minus(estimate: IntervalEstimate | None, digits: int) -> str:
     """A mean with half the width of its interval, where it has one."""
     if estimate is None:
         return ABSENT
@@ -141,7 +141,7 @@ def count(value: float | None) -> str:
 # --- tables -------------------------------------------------------------------------------------------------------
 
 
-def quality(rows: Sequence[Row], texts: Sequence[str], *, brief: bool = False) -> tuple[list[str], list[list[str]]]:
+def quality(rows: Sequence[ArmRow], texts: Sequence[str], *, brief: bool = False) -> tuple[list[str], list[list[str]]]:
     """Header and cells of what the arms came to; `brief` leaves the intervals of single texts out, for a screen."""
     header = ["arm", "sparsity", "seeds"]
     header += ["KL"] if brief else [f"KL, {name}" for name in texts]
@@ -163,7 +163,7 @@ def quality(rows: Sequence[Row], texts: Sequence[str], *, brief: bool = False) -
 BRIEF = ("tokens", "brain tokens", "search s", "evaluations", "invalid", "fallbacks", "repaired")
 
 
-def cost(rows: Sequence[Row], *, brief: bool = False) -> tuple[list[str], list[list[str]]]:
+def cost(rows: Sequence[ArmRow], *, brief: bool = False) -> tuple[list[str], list[list[str]]]:
     """Header and cells of what a run of each arm cost on average; `brief` is for a screen."""
     shown = BRIEF if brief else tuple(COSTS)
     cells = [
@@ -183,7 +183,7 @@ def markdown(header: Sequence[str], cells: Sequence[Sequence[str]]) -> str:
     return line(header) + "| --- |" + " ---: |" * (len(header) - 1) + "\n" + "".join(map(line, cells))
 
 
-def markdown_page(rows: Sequence[Row], texts: Sequence[str], sentences: Sequence[str], notes: Sequence[str]) -> str:
+def markdown_page(rows: Sequence[ArmRow], texts: Sequence[str], sentences: Sequence[str], notes: Sequence[str]) -> str:
     """`table.md`: what it comes to, both tables, how it was measured."""
     parts = ["\n".join(f"- {sentence}" for sentence in sentences) + "\n"]
     parts += [markdown(*quality(rows, texts)), "Mean cost of a run:\n", markdown(*cost(rows))]
@@ -191,7 +191,7 @@ def markdown_page(rows: Sequence[Row], texts: Sequence[str], sentences: Sequence
     return "\n".join(parts)
 
 
-def as_csv(rows: Sequence[Row], texts: Sequence[str]) -> str:
+def as_csv(rows: Sequence[ArmRow], texts: Sequence[str]) -> str:
     """`table.csv`: every mean and half-width unrounded, a line a row."""
     file = io.StringIO()
     writer = csv.writer(file, lineterminator="\n")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from typing import Any, Final, Literal, get_args
 
@@ -229,23 +228,14 @@ def brain_sentence(found: Sequence[Yield]) -> str:
     own = f"{improved} of the brain's {compared} variations beat their parents"
     if not drawn:
         return f"{own}; no random ones were drawn to compare with."
-    p = fisher(improved, compared, lucky, drawn)
+    from scipy.stats import fisher_exact
+
+    p = float(fisher_exact([[improved, compared - improved], [lucky, drawn - lucky]]).pvalue)
     against = f"and {lucky} of {drawn} random ones (Fisher's exact test, p = {p:.2g})"
     if p >= SIGNIFICANT:
         return f"{own}, {against}: this run does not show the brain to be better or worse than chance."
     better = improved * drawn > lucky * compared
     return f"{own}, {against}: the brain was {'better' if better else 'worse'} than chance."
-
-
-def fisher(a: int, n: int, b: int, m: int) -> float:
-    """Two-sided p-value of Fisher's exact test that `a` of `n` and `b` of `m` have one probability."""
-    hits = a + b
-
-    def weight(k: int) -> int:
-        return math.comb(n, k) * math.comb(m, hits - k)
-
-    possible = [weight(k) for k in range(max(0, hits - m), min(n, hits) + 1)]
-    return min(1.0, sum(each for each in possible if each <= weight(a)) / sum(possible))
 
 
 def summary(outcome: Outcome) -> str:

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 from hypothesis import settings
 
-from self_pruner.agent.compare.results import CurvePoint, MakerYield, Results, RunResult, TextResult
+from self_pruner.agent.compare.results import CurvePoint, ProposerYield, Results, RunResult, TextResult
 
 TEXTS = ("wikitext2", "c4", "passages")
 SEQUENCES = 12
@@ -54,7 +54,7 @@ def run_result(
         attention=[3, 2, 1],
         mlp=[10, 8, 6],
         fitness=fitness,
-        unseen=fitness * 1.05,
+        holdout=fitness * 1.05,
         cost=5000.0,
         evaluated_tokens=4000.0,
         probe_tokens=600.0,
@@ -105,7 +105,7 @@ def curve(values: Sequence[float], step: float = 1000.0) -> list[CurvePoint]:
     return [CurvePoint(cost=step * (i + 1), seconds=float(i), fitness=value) for i, value in enumerate(values)]
 
 
-def maker(name: str, compared: int, improved: int, operator: str = "mutation", **values: int) -> MakerYield:
-    """A maker's yield."""
+def proposer(name: str, compared: int, improved: int, operator: str = "mutation", **values: int) -> ProposerYield:
+    """A proposer's yield."""
     counts = {"made": compared, "survived": improved // 2} | values
-    return MakerYield(maker=name, operator=operator, compared=compared, improved=improved, **counts)  # type: ignore
+    return ProposerYield(proposed_by=name, operator=operator, compared=compared, improved=improved, **counts)  # type: ignore

@@ -1,4 +1,4 @@
-"""Geometry of the charts: everything lies where its value says, and within the chart."""
+"""The charts: round ticks, everything within the chart and where its value says."""
 
 import math
 
@@ -6,23 +6,23 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from self_pruner.agent.compare.charts import (
-    APART,
-    CURVE_HEIGHT,
-    FIGURE,
-    LABEL,
-    WIDTH,
-    Axis,
-    Dot,
-    Level,
-    Series,
-    curve_chart,
-    dot_chart,
-)
+from self_pruner.agent.compare.charts import FIGURE, LABEL, WIDTH, Axis, Dot, Series, curve_chart, dot_chart
+from self_pruner.agent.compare.statistics import IntervalEstimate
 from tests.agent.compare.invented import steady
 
-NAMES = (str, str)
 VALUES = st.floats(1, 1e5)
+
+
+def dot(label, value, low=None, high=None, text=""):
+    return Dot(label, IntervalEstimate(value, low, high, 1), text)
+
+
+def series(name, *curves):
+    return Series(name, list(curves), curves[0])
+
+
+def level(name, value):
+    return Series(name, [], [], value)
 
 
 @steady
@@ -53,86 +53,53 @@ def test_a_logarithmic_axis_places_by_ratio():
 @steady
 @given(st.lists(st.tuples(VALUES, VALUES, VALUES), min_size=1, max_size=8), st.booleans())
 def test_dots_and_whiskers_stay_within_the_chart(rows, log):
-    dots = [Dot(str(number), value, value - low, value + high, "") for number, (value, low, high) in enumerate(rows)]
+    dots = [dot(str(number), value, value - low, value + high) for number, (value, low, high) in enumerate(rows)]
     chart = dot_chart("", dots, str, log=log)
-    for placed, row in zip(chart.rows, dots, strict=True):
-        assert LABEL <= placed.whisker[0] <= placed.x <= placed.whisker[1] <= WIDTH - FIGURE
-        assert 0 < placed.y < chart.height and placed.row == row
-    ordered = sorted(chart.rows, key=lambda one: one.row.value)
-    assert [one.x for one in ordered] == sorted(one.x for one in ordered)
+    assert chart.rows == dots
+    for index, row in enumerate(dots):
+        low, x, high = (chart.axis.at(one) for one in (row.estimate.low, row.estimate.value, row.estimate.high))
+        assert LABEL <= low <= x <= high <= WIDTH - FIGURE and 0 < chart.y(index) < chart.height
+        assert chart.axis.low < row.estimate.value < chart.axis.high
 
 
-def test_an_interval_that_goes_on_beyond_the_axis_has_an_open_end():
-    dots = [Dot("a", 10.0, -500.0, 520.0, ""), Dot("b", 12.0, 11.5, 12.5, "")]
-    wide, narrow = dot_chart("", dots, str).rows
-    assert wide.ends == (False, False) and narrow.ends == (True, True)
+def test_an_axis_follows_an_interval_that_is_far_wider_than_the_values_only_so_far():
+    axis = dot_chart("", [dot("a", 10.0, -500.0, 520.0), dot("b", 12.0, 11.5, 12.5)], str).axis
+    assert (axis.low, axis.high) == pytest.approx((10 - 0.84 * 2, 12 + 0.84 * 2))
 
 
 def test_a_single_value_is_drawn_and_an_infinite_one_left_out():
-    assert len(dot_chart("", [Dot("a", 43.0, None, None, "")], str).rows) == 1
-    assert [
-        one.row.label
-        for one in dot_chart("", [Dot("a", math.inf, None, None, ""), Dot("b", 0.0, None, None, "")], str).rows
-    ] == ["b"]
+    assert len(dot_chart("", [dot("a", 43.0)], str).rows) == 1
+    assert [row.arm for row in dot_chart("", [dot("a", math.inf), dot("b", 0.0)], str).rows] == ["b"]
     assert dot_chart("", [], str) is None
 
 
 def test_the_line_of_no_difference_is_on_the_axis_of_a_forest():
-    chart = dot_chart("", [Dot("a", -10.0, -11.0, -9.0, "")], str, reference=0.0)
-    assert chart.rows[0].x < chart.reference <= WIDTH - FIGURE
+    chart = dot_chart("", [dot("a", -10.0, -11.0, -9.0)], str, reference=0.0)
+    assert chart.axis.at(-10.0) < chart.axis.at(chart.reference) <= WIDTH - FIGURE
 
 
-def series(name, *curves):
-    return Series(name, 0, list(curves), curves[0])
+def test_curves_run_from_left_to_right_and_better_is_further_down():
+    chart = curve_chart("", [series("a", [(0.0, 1.0), (10.0, 0.5), (20.0, 0.5)])])
+    assert chart.x.start < chart.x.at(0.0) < chart.x.at(10.0) < chart.x.at(20.0) < chart.x.end
+    assert 0 < chart.y.at(1.0) < chart.y.at(0.5) < chart.height
 
 
-def test_a_curve_is_a_staircase_from_left_to_right_and_downwards():
-    chart = curve_chart("", [series("a", [(0.0, 1.0), (10.0, 0.5), (20.0, 0.5)])], [], NAMES)
-    points = [tuple(map(float, point.split(","))) for point in chart.lines[0].thick.split()]
-    assert len(points) == 5
-    assert points[0][1] == points[1][1] < points[2][1] == points[3][1] == points[4][1]  # down the page is better
-    assert [x for x, _ in points] == sorted(x for x, _ in points)
-    assert (points[0][0], points[-1][0]) == (chart.left, chart.right)
-    assert chart.lines[0].thin == []  # of one run the mean is the run
-
-
-def test_every_run_of_several_has_a_thin_line():
-    assert len(curve_chart("", [series("a", [(0.0, 1.0)], [(5.0, 0.5)])], [], NAMES).lines[0].thin) == 2
-
-
-def test_a_level_far_above_the_curves_is_held_at_the_edge_with_its_value():
-    curves = [series("a", [(0.0, 1.0), (10.0, 0.5)])]
-    near, far = Level("near", 1, 1.2), Level("far", 2, 50.0)
-    lines = {line.name: line for line in curve_chart("", curves, [near, far], NAMES).lines}
-    assert set(lines) == {"a", "near", "far (50.0)"}
-    assert lines["far (50.0)"].y < lines["near"].y < lines["a"].y
-
-
-def test_a_run_of_a_single_point_is_drawn():
-    chart = curve_chart("", [series("a", [(100.0, 0.5)])], [], NAMES)
-    assert all(math.isfinite(float(part)) for part in chart.lines[0].thick.split(","))
-
-
-def test_without_curves_there_is_no_chart():
-    assert curve_chart("", [], [Level("a", 0, 1.0)], NAMES) is None
-
-
-@steady
-@given(st.lists(st.floats(0, 1), min_size=1, max_size=12))
-def test_names_beside_the_curves_do_not_overlap(ends):
-    curves = [series(str(number), [(0.0, 1.0), (10.0, end)]) for number, end in enumerate(ends)]
-    labels = sorted(line.label for line in curve_chart("", curves, [], NAMES).lines)
-    assert all(after - before >= APART - 1e-6 for before, after in zip(labels, labels[1:], strict=False))
-    assert labels[0] >= 0 and labels[-1] <= CURVE_HEIGHT
-
-
-def test_a_chart_says_its_figures_in_words():
-    chart = curve_chart("", [series("a", [(0.0, 1.0), (2000.0, 0.5)])], [Level("b", 1, 0.7)], NAMES)
-    assert chart.description == "a ends at 0.5000 after 2,000 tokens; b is at 0.7000"
-    assert dot_chart("", [Dot("a", 1.0, None, None, "1.00")], str).description == "a: 1.00"
+def test_a_level_near_the_curves_is_on_the_axis_and_one_far_off_is_not():
+    chart = curve_chart("", [series("a", [(0.0, 1.0), (10.0, 0.5)]), level("near", 1.2), level("far", 50.0)])
+    assert chart.y.low < 0.5 and 1.2 < chart.y.high < 1.3
 
 
 @pytest.mark.parametrize("value", [0.0, 7.0])
 def test_equal_values_still_make_an_axis(value):
-    chart = curve_chart("", [series("a", [(value, value), (value, value)])], [], NAMES)
-    assert chart is not None and chart.x and chart.y
+    chart = curve_chart("", [series("a", [(value, value), (value, value)])])
+    assert chart.x.ticks() and chart.y.ticks() and math.isfinite(chart.x.at(value))
+
+
+def test_without_curves_there_is_no_chart():
+    assert curve_chart("", [level("a", 1.0)]) is None
+
+
+def test_a_chart_says_its_figures_in_words():
+    chart = curve_chart("", [series("a", [(0.0, 1.0), (2000.0, 0.5)]), level("b", 0.7)])
+    assert chart.description == "a ends at 0.5000 after 2,000 tokens; b is at 0.7000"
+    assert dot_chart("", [dot("a", 1.0, text="1.00")], str).description == "a: 1.00"

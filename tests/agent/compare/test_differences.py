@@ -1,16 +1,29 @@
-"""Two arms side by side: over seeds, over text, in tokens, and the generalisation gap."""
+"""Two arms side by side: over seeds, in tokens, and what the brain is worth beside chance."""
 
 import math
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from self_pruner.agent.compare.differences import gaps, mean_share, over_seeds, over_text, paired_runs, reached
-from self_pruner.agent.compare.figures import KL, PERPLEXITY, RECALIBRATED, Figures
-from tests.agent.compare.invented import SEQUENCES, TEXTS, curve, results, run_result
+from self_pruner.agent.compare.differences import (
+    best_so_far,
+    brain_worth,
+    first_reached,
+    mean_curve,
+    over_seeds,
+    paired_runs,
+    pooled_yields,
+    reach,
+    reached,
+)
+from self_pruner.agent.compare.figures import KL, PERPLEXITY, RECALIBRATED, ComparedArms
+from self_pruner.agent.compare.results import CurvePoint
+from tests.agent.compare.invented import curve, proposer, results, run_result, steady
 
 
 def compared(*runs, **values):
-    return Figures(results(runs, **values))
+    return ComparedArms(results(runs, **values))
 
 
 def seeds(arm, perplexities, **values):
@@ -65,33 +78,6 @@ def test_arms_without_a_common_run_are_not_compared():
     assert over_seeds(found, "hybrid", "evolution", PERPLEXITY) is None
 
 
-def test_over_text_the_same_sequences_are_compared_in_the_runs_that_would_be_kept():
-    found = compared(
-        run_result("hybrid", 30.0, seed=0, unseen=0.6),
-        run_result("hybrid", 36.0, seed=1, unseen=0.5),
-        run_result("owl", [40.0, 45.0, 50.0], noise=0.0),
-    )
-    by_text = {one.text: one for one in over_text(found, "hybrid", "owl")}
-    assert list(by_text) == [*TEXTS, ""]
-    assert by_text["c4"].seeds == (1, 0)
-    assert by_text["c4"].ratio.value == pytest.approx(36 / 45)
-    assert by_text["c4"].ratio.low < 36 / 45 < by_text["c4"].ratio.high
-    assert by_text["c4"].kl.n == SEQUENCES
-    assert by_text[""].ratio.value == pytest.approx(36 / (40 * 45 * 50) ** (1 / 3))
-
-
-def test_over_text_what_is_common_to_both_profiles_does_not_blur_the_difference():
-    sharp = compared(run_result("hybrid", 30.0, noise=0.0), run_result("owl", 30.3, noise=0.0))
-    assert over_text(sharp, "hybrid", "owl")[-1].ratio.high < 1  # one per cent, though sequences differ by a fifth
-
-
-def test_texts_with_other_sequences_are_not_compared():
-    short = run_result("owl", 30.0)
-    texts = [short.texts[0].model_copy(update={"kl_by_sequence": [0.5]}), *short.texts[1:]]
-    found = compared(run_result("hybrid", 30.0), short.model_copy(update={"texts": texts}))
-    assert [one.text for one in over_text(found, "hybrid", "owl")] == ["c4", "passages"]
-
-
 def test_tokens_to_reach_another_arms_end_by_sparsity():
     found = compared(
         run_result("hybrid", 30.0, sparsity=0.2, curve=curve([1.0, 0.5, 0.4, 0.3])),
@@ -101,24 +87,135 @@ def test_tokens_to_reach_another_arms_end_by_sparsity():
         run_result("uniform", 30.0, sparsity=0.5, curve=curve([1.0])),
     )
     by_sparsity = reached(found, "hybrid", "evolution")
-    assert {sparsity: one.share for sparsity, one in by_sparsity.items()} == {0.2: 0.5, 0.5: 1.0}
-    assert mean_share(by_sparsity) == pytest.approx(math.sqrt(0.5))
-    assert mean_share(reached(found, "evolution", "hybrid")) is None  # it never was as good at 20%
+    assert by_sparsity == {0.2: 0.5, 0.5: 1.0}
+    assert reached(found, "evolution", "hybrid") == {0.2: math.inf, 0.5: 1.0}  # it never was as good at 20%
     assert reached(found, "hybrid", "uniform") == {}  # a closed form has no curve, whatever was recorded
 
 
-def test_the_gap_is_the_ratio_of_kl_on_other_text_to_fitness():
-    found = compared(
-        run_result("evolution", [40.0, 50.0, 60.0], seed=0, fitness=0.5, unseen=0.6),
-        run_result("evolution", [40.0, 50.0, 60.0], seed=1, fitness=0.4, unseen=0.6),
-        run_result("owl", 40.0, fitness=None),
+# --- in tokens
+
+
+def points(*pairs):
+    return [CurvePoint(cost=cost, seconds=0.0, fitness=fitness) for cost, fitness in pairs]
+
+
+def test_a_staircase_never_rises_and_is_in_the_order_of_cost():
+    found = best_so_far(points((30, 0.9), (10, 1.0), (20, 0.8), (40, 0.7)))
+    assert found == [(10, 1.0), (20, 0.8), (30, 0.8), (40, 0.7)]
+
+
+def test_of_two_points_at_one_cost_the_better_one_stands():
+    assert best_so_far(points((10, 0.9), (10, 0.7), (10, 0.8))) == [(10, 0.7)]
+
+
+def test_the_mean_starts_where_all_have_begun_and_ended_runs_stay():
+    one, other = [(10, 1.0), (30, 0.6)], [(20, 0.8), (50, 0.2)]
+    assert mean_curve([one, other]) == [
+        (20, pytest.approx(0.9)),
+        (30, pytest.approx(0.7)),
+        (50, pytest.approx(0.4)),
+    ]
+
+
+def test_the_mean_of_nothing_is_nothing():
+    assert mean_curve([]) == [] and mean_curve([[]]) == []
+    assert reach([], [[(10, 1.0)]]) is None and reach([[(10, 1.0)]], []) is None
+
+
+STAIRS = st.lists(
+    st.lists(st.tuples(st.integers(1, 50), st.integers(0, 20)), min_size=1, max_size=6), min_size=1, max_size=4
+)
+
+
+@steady
+@given(STAIRS)
+def test_the_mean_is_at_every_cost_the_mean_of_the_bests(runs):
+    curves = [best_so_far(points(*run)) for run in runs]
+    found = dict(mean_curve(curves))
+    for cost in range(max(min(cost for cost, _ in run) for run in runs), 51):
+        bests = [min(fitness for at, fitness in run if at <= cost) for run in runs]
+        known = [at for at in found if at <= cost]
+        assert found[max(known)] == pytest.approx(sum(bests) / len(bests))
+
+
+@steady
+@given(STAIRS)
+def test_an_arm_reaches_its_own_end_at_the_share_of_one(runs):
+    curves = [best_so_far(points(*run)) for run in runs]
+    assert reach(curves, curves) == 1.0
+
+
+def test_the_same_quality_at_a_third_of_the_tokens():
+    fast = [[(100, 1.0), (200, 0.5)], [(100, 0.9), (200, 0.3)]]
+    slow = [[(100, 1.0), (600, 0.4), (900, 0.4)]]
+    assert reach(fast, slow) == 200 / 600
+    assert reach(slow, [[(50, 0.39)]]) == math.inf
+
+
+def test_a_target_in_the_midst_of_a_step_is_reached_with_the_step():
+    assert first_reached([(10, 1.0), (20, 0.5)], 0.7) == 20
+    assert first_reached([(10, 1.0), (20, 0.5)], 0.4) is None
+
+
+# --- who proposed what improved
+
+
+def run(*rows, arm="hybrid", seed=0):
+    return run_result(arm, 30.0, seed=seed, yields=list(rows))
+
+
+def test_yields_add_up_over_runs_and_generations_in_the_order_of_proposers():
+    first = run(proposer("switch", 10, 4), proposer("brain", 6, 1, generation=1), proposer("brain", 4, 2, generation=2))
+    second = run(proposer("brain", 5, 1), proposer("brain", 0, 0, "initialise", made=7, survived=3), seed=1)
+    found = pooled_yields(ComparedArms(results([first, second])), "hybrid")
+    assert found == [
+        proposer("brain", 0, 0, "initialise", made=7, survived=3),
+        proposer("brain", 15, 4, survived=1),
+        proposer("switch", 10, 4),
+    ]
+
+
+def test_proposers_that_no_arm_names_come_last():
+    made = run(*(proposer(name, 1, 0) for name in ("memory", "chance", "brain")))
+    found = pooled_yields(ComparedArms(results([made])), "hybrid")
+    assert [one.proposed_by for one in found] == ["brain", "chance", "memory"]
+
+
+def test_the_brain_is_compared_with_chance_only_where_both_were_measured():
+    found = brain_worth(
+        [run(proposer("brain", 20, 10), proposer("chance", 10, 2)), run(proposer("brain", 50, 0), arm="self")]
     )
-    (gap,) = gaps(found)
-    assert gap.arm == "evolution" and gap.fitness.value == pytest.approx(0.45)
-    assert gap.unseen.value == pytest.approx(math.sqrt(0.6 / 0.5 * 0.6 / 0.4))
-    assert gap.texts["passages"].value == pytest.approx(math.log(3) / math.sqrt(0.5 * 0.4))
+    assert found.shares == (0.5, 0.2)
+    assert (found.brain.n, found.brain.other_n, found.strata) == (20, 10, 1)
+    assert found.pooled.value == pytest.approx(0.3)
 
 
-def test_a_gap_without_unseen_tokens_is_not_known():
-    (gap,) = gaps(compared(run_result("owl", 40.0, unseen=None)))
-    assert gap.unseen is None
+def test_operators_of_one_proposer_count_together():
+    found = brain_worth(
+        [run(proposer("brain", 10, 5), proposer("brain", 10, 1, "crossover"), proposer("chance", 10, 2))]
+    )
+    assert found.shares == (0.3, 0.2)
+
+
+def test_generations_are_compared_within_themselves():
+    # the brain made more when it was easy; in either generation it is as good as chance
+    easy = proposer("brain", 30, 15, generation=1), proposer("chance", 10, 5, generation=1)
+    hard = proposer("brain", 10, 1, generation=2), proposer("chance", 30, 3, generation=2)
+    found = brain_worth([run(*easy, *hard)])
+    assert found.pooled.value == pytest.approx(0.2)
+    assert found.within.value == pytest.approx(0.0)
+    assert (found.strata, found.verdict) == (2, "not distinguished")
+
+
+def test_verdicts_on_the_brain():
+    assert brain_worth([run(proposer("brain", 40, 30), proposer("chance", 40, 5))]).verdict == "better"
+    assert brain_worth([run(proposer("brain", 40, 5), proposer("chance", 40, 30))]).verdict == "worse"
+    assert brain_worth([run(proposer("brain", 40, 20), proposer("chance", 40, 19))]).verdict == "not distinguished"
+    assert brain_worth([run(proposer("brain", 2, 2), proposer("chance", 2, 0))]).verdict == "too few"
+
+
+def test_without_both_nothing_is_known():
+    assert brain_worth([]) is None
+    assert brain_worth([run(proposer("brain", 10, 5))]) is None
+    assert brain_worth([run(proposer("brain", 10, 5), proposer("chance", 0, 0))]) is None
+    assert brain_worth([run(proposer("brain", 5, 1, generation=1), proposer("chance", 5, 1, generation=2))]) is None

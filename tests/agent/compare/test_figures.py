@@ -4,12 +4,12 @@ import math
 
 import pytest
 
-from self_pruner.agent.compare.figures import KL, PERPLEXITY, RECALIBRATED, Figures, chosen, kind_of
+from self_pruner.agent.compare.figures import KL, PERPLEXITY, RECALIBRATED, ComparedArms, chosen, kind_of
 from tests.agent.compare.invented import results, run_result
 
 
 def compared(*runs, **values):
-    return Figures(results(runs, **values))
+    return ComparedArms(results(runs, **values))
 
 
 def test_perplexity_is_a_geometric_mean_over_texts_seeds_and_sparsities():
@@ -91,9 +91,9 @@ def test_prompts_and_settings_leave_an_arm_what_it_is():
 
 
 def test_the_run_that_is_kept_is_chosen_without_the_reported_figures():
-    good = run_result("hybrid", 20.5, seed=0, unseen=0.5)
-    lucky = run_result("hybrid", 22.0, seed=1, unseen=0.4)
-    unknown = run_result("hybrid", 20.1, seed=2, unseen=None)
+    good = run_result("hybrid", 20.5, seed=0, holdout=0.5)
+    lucky = run_result("hybrid", 22.0, seed=1, holdout=0.4)
+    unknown = run_result("hybrid", 20.1, seed=2, holdout=None)
     assert chosen([good, lucky, unknown]).seed == 1
     assert chosen([unknown]).seed == 2
     assert chosen([]) is None

@@ -1,46 +1,40 @@
 """The plan of a comparison: what can be written, what it means, and what is refused."""
 
+import json
+
 import pytest
 
 from self_pruner.agent.arms import ARM_NAMES
+from self_pruner.agent.compare.folder import DEFAULTS, PLAN, ComparisonFolder
 from self_pruner.agent.compare.plan import PlanError, parse_arm, parse_arms, parse_seeds, parse_sparsities, plan
-from self_pruner.agent.settings import Settings, SettingsError
+from self_pruner.agent.settings import Settings, SettingsError, make_settings
 
 BASE = Settings()
 
 
 def test_every_arm_can_be_named():
-    assert [spec.arm.name for spec in parse_arms(",".join(ARM_NAMES))] == list(ARM_NAMES)
+    assert [spec.arm.name for spec in parse_arms(ARM_NAMES)] == list(ARM_NAMES)
 
 
 def test_an_arm_may_bring_its_prompts_and_settings(tmp_path):
-    spec = parse_arm("hybrid:paper+temperature=0.3+fidelity=1024,4096")
-    assert spec.overrides == {"prompt_set": "paper", "temperature": "0.3", "fidelity": (1024, 4096)}
+    spec = parse_arm("hybrid:paper+temperature=0.3+fidelity=1024,4096+fitness-text=passages,mine.txt")
+    texts = {"fitness_text": "passages,mine.txt"}
+    assert spec.overrides == {"prompt_set": "paper", "temperature": "0.3", "fidelity": (1024, 4096), **texts}
     assert parse_arm(f"self:{tmp_path}").overrides == {"prompts": tmp_path.resolve()}
     (run,) = plan(BASE, [spec], [0.3], [0])
     assert run.settings.temperature == 0.3 and run.settings.prompts_of_arm == "paper"
 
 
-def test_a_comma_before_a_number_belongs_to_the_setting():
-    texts = [spec.text for spec in parse_arms("evolution+fidelity=512,2048+offspring=6,random")]
-    assert texts == ["evolution+fidelity=512,2048+offspring=6", "random"]
-
-
-def test_a_comma_between_texts_belongs_to_the_setting():
-    specs = parse_arms("hybrid+fitness-text=passages,mine.txt+slopes=0,hybrid:paper,random")
-    assert [spec.text for spec in specs] == ["hybrid+fitness-text=passages,mine.txt+slopes=0", "hybrid:paper", "random"]
-    assert specs[0].overrides == {"fitness_text": "passages,mine.txt", "slopes": "0"}
-
-
 def test_closed_forms_run_once_a_sparsity_and_first():
-    runs = plan(BASE, parse_arms("hybrid,owl"), [0.2, 0.3], [0, 1, 2])
+    runs = plan(BASE, parse_arms(["hybrid", "owl"]), [0.2, 0.3], [0, 1, 2])
     assert [(run.spec.text, run.sparsity, run.seed) for run in runs[:2]] == [("owl", 0.2, 0), ("owl", 0.3, 0)]
     assert len(runs) == 2 + 6
     assert len({run.slug for run in runs}) == len(runs)
 
 
 def test_runs_share_a_preparation_unless_the_model_is_cut_or_measured_otherwise():
-    specs = parse_arms("hybrid,hybrid+temperature=0.3,hybrid+compensation=none,evolution+calibration_sequences=4")
+    settings = ("temperature=0.3", "compensation=none", "calibration_sequences=4")
+    specs = parse_arms(["hybrid", *(f"hybrid+{setting}" for setting in settings)])
     keys = [run.preparation for run in plan(BASE, specs, [0.3], [0])]
     assert keys[0] == keys[1] and len(set(keys)) == 3
 
@@ -48,7 +42,7 @@ def test_runs_share_a_preparation_unless_the_model_is_cut_or_measured_otherwise(
 BAD_ARMS = {
     "": "at least one",
     "hybrd": "did you mean 'hybrid'",
-    "hybrid,hybrid": "twice",
+    "hybrid hybrid": "twice",
     "owl:paper": "reads no prompts",
     "hybrid:nowhere": "no prompt set and no folder",
     "hybrid+temprature=1": "did you mean 'temperature'",
@@ -61,12 +55,12 @@ BAD_ARMS = {
 @pytest.mark.parametrize("text", BAD_ARMS)
 def test_a_wrong_arm_is_one_sentence(text):
     with pytest.raises(PlanError, match=BAD_ARMS[text]):
-        parse_arms(text)
+        parse_arms(text.split(" "))
 
 
 def test_a_setting_out_of_range_is_refused_in_the_words_of_the_command_line():
     with pytest.raises(SettingsError, match="--temperature"):
-        plan(BASE, parse_arms("hybrid+temperature=9"), [0.3], [0])
+        plan(BASE, parse_arms(["hybrid+temperature=9"]), [0.3], [0])
 
 
 @pytest.mark.parametrize("text", ["x", "0", "1.0", "0.3,0.3", "-0.2", ""])
@@ -85,3 +79,24 @@ def test_seeds_are_a_count_or_a_list():
 def test_wrong_seeds_are_refused(text):
     with pytest.raises(PlanError, match="--seeds"):
         parse_seeds(text)
+
+
+def test_a_plan_is_read_as_it_was_written_and_so_is_one_of_before_with_all_arms_in_one_text(tmp_path):
+    made = ComparisonFolder(tmp_path, ("owl", "hybrid+fidelity=1024,4096"), (0.2, 0.3), (0, 7), BASE)
+    made.save()
+    assert ComparisonFolder.open(tmp_path) == made and ComparisonFolder.open(tmp_path).sealed
+    content = json.loads((tmp_path / PLAN).read_text())
+    (tmp_path / PLAN).write_text(json.dumps({**content, "arms": "owl,hybrid:paper"}))
+    older = ComparisonFolder.open(tmp_path)
+    assert older.arms == ("owl", "hybrid:paper") and not older.sealed
+
+
+def test_the_command_of_a_comparison_has_an_option_for_each_arm_where_one_has_a_comma(tmp_path):
+    def command(*arms, seeds):
+        return ComparisonFolder(tmp_path, arms, (0.2, 0.35), seeds, make_settings(DEFAULTS)).command()
+
+    start = "python main.py compare"
+    assert command("owl", "hybrid", seeds=(0, 1)) == f"{start} --arms owl,hybrid --seeds 2 --sparsity 0.2,0.35"
+    assert f"{start} --arm owl --arm hybrid+fidelity=8,9 --seeds 7, --sp" in command(
+        "owl", "hybrid+fidelity=8,9", seeds=(7,)
+    )

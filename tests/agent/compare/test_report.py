@@ -1,17 +1,209 @@
-"""What a comparison leaves in its folder and on the screen."""
+"""What a comparison leaves in its folder and on the screen; the page is one file that needs nothing else."""
 
 import io
 import math
+import re
+from html.parser import HTMLParser
+from pathlib import Path
 
 import pytest
 from rich.console import Console
 
-from self_pruner.agent.compare.report import show, write_all
+from self_pruner.agent.arms import ARM_NAMES
+from self_pruner.agent.compare.report import render, show, write_all
 from self_pruner.agent.compare.results import Results
-from self_pruner.agent.compare.sentence import sentences
+from self_pruner.agent.compare.sentences import sentences
 from self_pruner.agent.run_files.atomic_write import WriteError
 from self_pruner.agent.view import View
-from tests.agent.compare.invented import results, run_result
+from tests.agent.compare.invented import curve, proposer, results, run_result
+
+VOID = {"meta", "br", "hr", "img", "link", "input"}
+
+
+class Page(HTMLParser):
+    """Checks that tags close in order, and gathers what tests ask for."""
+
+    def __init__(self, text):
+        super().__init__()
+        self.open, self.tags, self.texts = [], [], []
+        self.feed(text)
+        self.close()
+        assert not self.open, self.open
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append((tag, dict(attrs)))
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag, attrs):
+        self.tags.append((tag, dict(attrs)))
+
+    def handle_endtag(self, tag):
+        assert self.open and self.open.pop() == tag, tag
+
+    def handle_data(self, data):
+        if data.strip():
+            self.texts.append(data.strip())
+
+    def named(self, tag):
+        return [attrs for name, attrs in self.tags if name == tag]
+
+
+def searched(arm, perplexity, seed=0, sparsity=0.3, **values):
+    yields = [
+        proposer("brain", 12, 5),
+        proposer("chance", 10, 2),
+        proposer("switch", 9, 4),
+        proposer("fallback", 0, 0, made=1),
+    ]
+    return run_result(
+        arm, perplexity, seed=seed, sparsity=sparsity, recalibrated=perplexity * 0.95,
+        curve=curve([1.5, 1.0, 0.8 + 0.01 * seed]), yields=yields, **values
+    )  # fmt: skip
+
+
+FULL = [
+    *(
+        searched(arm, perplexity * (1 + sparsity) + seed, seed, sparsity)
+        for arm, perplexity in (("hybrid", 30.0), ("self", 36.0), ("evolution", 32.0))
+        for sparsity in (0.2, 0.3, 0.5)
+        for seed in range(3)
+    ),
+    *(run_result(arm, 45.0, sparsity=sparsity) for arm in ("owl", "uniform") for sparsity in (0.2, 0.3, 0.5)),
+]
+SHAPES = {
+    "full": FULL,
+    "one run": [searched("hybrid", 30.0)],
+    "no runs": [],
+    "closed forms": [run_result("owl", 30.0), run_result("uniform", 40.0)],
+    "runs missing": [run for run in FULL if (run.arm, run.sparsity, run.seed) != ("hybrid", 0.5, 1)][1:-1],
+    "all arms": [searched(arm, 30.0 + place, seed) for place, arm in enumerate(ARM_NAMES) for seed in range(2)],
+    "no perplexity": [
+        FULL[0],
+        FULL[1].model_copy(
+            update={"texts": [one.model_copy(update={"perplexity": math.inf}) for one in FULL[1].texts]}
+        ),
+    ],
+    "nothing measured": [FULL[0].model_copy(update={"texts": [], "recalibrated": [], "curve": [], "fitness": None})],
+    "one layer": [FULL[0].model_copy(update={"attention": [1], "mlp": [1]})],
+}
+
+
+def page(runs, **values):
+    return Page(render(results(runs, **values)))
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_the_page_is_well_formed_and_needs_nothing_else(shape):
+    text = render(results(SHAPES[shape]))
+    found = Page(text)
+    assert not found.named("script") and not found.named("link") and not found.named("img")
+    assert not re.search(r"https?://|url\(|@import|\bon\w+=", text)
+    assert all(attrs["href"].startswith("#") for attrs in found.named("use") + found.named("a"))
+    ids = [attrs["id"] for _, attrs in found.tags if "id" in attrs]
+    assert len(ids) == len(set(ids))
+    assert "None" not in " ".join(found.texts)
+    assert not re.search(r"\b(nan|inf)\b", text)
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_every_chart_has_a_title_and_a_description_and_others_are_hidden(shape):
+    found = page(SHAPES[shape])
+    ids = {attrs["id"] for _, attrs in found.tags if "id" in attrs}
+    for attrs in found.named("svg"):
+        if attrs.get("role") == "img":
+            assert len(attrs["aria-labelledby"].split()) == 2 and set(attrs["aria-labelledby"].split()) <= ids
+        else:
+            assert attrs["aria-hidden"] == "true"
+
+
+@pytest.mark.parametrize("shape", ["full", "one run", "no runs", "closed forms"])
+def test_the_summary_stands_first(shape):
+    found = page(SHAPES[shape]).texts
+    start = found.index(sentences(results(SHAPES[shape]))[0])
+    assert found[start : start + len(sentences(results(SHAPES[shape])))] == sentences(results(SHAPES[shape]))
+
+
+def test_a_full_page_has_every_section():
+    found = page(FULL, missing=["cma at 30%, seed 2"])
+    text = " ".join(found.texts)
+    for heading in (
+        "Final figures",
+        "Best so far against cost",
+        "Perplexity of every arm",
+        "Paired differences",
+        "Who proposed what improved",
+        "Generalisation",
+        "Cost",
+        "Profiles",
+        "Arms",
+        "Missing runs",
+        "Reproduce",
+    ):
+        assert heading in text, heading
+    for fact in ("cma at 30%, seed 2", "python main.py compare", "torch 2.13.0; 2 cores.", "evaluations = 20"):
+        assert fact in text
+    charts = [attrs for attrs in found.named("svg") if attrs.get("role") == "img"]
+    assert len(charts) == 3 + 3 + 1 + 15  # curves, perplexities, forest, profiles
+
+
+def test_sections_without_content_are_left_out():
+    text = " ".join(page([run_result("owl", 30.0, fitness=None)]).texts)
+    for heading in ("Best so far", "Paired differences", "Who proposed what", "Generalisation", "Missing runs"):
+        assert heading not in text
+
+
+def test_whatever_the_user_named_is_text_and_never_markup():
+    odd = "hybrid:<script>alert(1)</script>&\"'"
+    run = searched(odd, 30.0)
+    texts = [one.model_copy(update={"text": f"<b>{one.text}</b>"}) for one in run.texts]
+    dense = results([run]).dense
+    found = page(
+        [run.model_copy(update={"texts": texts})],
+        model="<i>m</i>",
+        command="compare --arms '<u>'",
+        arms={odd: "<s>meaning</s>"},
+        missing=["<script>"],
+        dense=[one.model_copy(update={"text": f"<b>{one.text}</b>"}) for one in dense],
+        settings={"<em>": "</pre>"},
+        machine="<p>",
+    )
+    assert not any(found.named(tag) for tag in ("script", "b", "i", "u", "s", "em"))
+    assert odd in found.texts
+
+
+def test_bars_show_the_share_of_the_dense_model():
+    found = page([run_result("owl", 30.0, attention=[4, 2, 0], mlp=[12, 6, 3])], units={"attention": 4, "mlp": 12})
+    bars = [attrs for attrs in found.named("rect") if attrs.get("class") in ("a", "b") and "x" in attrs]
+    assert [float(bar["height"]) for bar in bars] == [30.0, 30.0, 15.0, 15.0, 0.0, 7.5]
+
+
+def test_too_few_pairs_have_the_least_possible_p_beside_theirs():
+    assert not any(text.startswith("least ") for text in page(FULL).texts)
+    assert "least 0.25" in page([run for run in FULL if run.seed == 0]).texts
+
+
+def test_curves_are_staircases_thin_for_each_of_several_runs_and_thick_for_the_mean():
+    paths = [attrs for attrs in page([searched("hybrid", 30.0, seed) for seed in range(2)]).named("path")]
+    thin = [attrs["d"] for attrs in paths if attrs.get("class", "").startswith("thin")]
+    thick = [attrs["d"] for attrs in paths if attrs.get("class", "").startswith("thick")]
+    assert len(thin) == 2 and len(thick) == 1
+    assert all(re.fullmatch(r"M[\d.]+ [\d.]+(H[\d.]+V[\d.]+){2}", path) for path in [*thin, *thick])
+    assert not any("thin" in attrs.get("class", "") for attrs in page([searched("hybrid", 30.0)]).named("path"))
+
+
+def test_the_table_of_operators_has_counts_and_the_share_with_its_interval():
+    texts = page([searched("hybrid", 30.0)]).texts
+    start = texts.index("brain", texts.index("share improved"))
+    assert texts[start : start + 8] == ["brain", "mutation", "12", "12", "5", "2", "42%", "19% to 68%"]
+
+
+def test_the_table_of_generalisation_has_the_fitness_and_the_holdout_of_every_arm():
+    texts = page([run_result("evolution", 30.0, seed=seed, fitness=0.4, holdout=0.5) for seed in range(2)]).texts
+    assert texts[texts.index("holdout") + 1 :][:4] == ["evolution", "30%", "0.4000 ± 0.0000", "0.5000 ± 0.0000"]
+
+
+# --- files and the screen
 
 RUNS = [run_result("hybrid", 30.0, seed=seed) for seed in range(2)] + [run_result("[bold]owl", 40.0)]
 
@@ -63,3 +255,15 @@ def test_the_screen_has_the_tables_the_sentences_and_what_is_missing():
 
 def test_of_no_runs_the_screen_says_so():
     assert "No run is finished yet." in screen(results([]))
+
+
+@pytest.mark.parametrize("name", ["bundled", "c4"])
+def test_results_of_an_older_format_make_the_very_table_that_was_made_of_them(tmp_path, name):
+    kept = Path(__file__).parents[3] / "benchmarks" / "results" / name
+    text = (kept / "results.json").read_text(encoding="utf-8")
+    assert '"format": 1' in text and '"maker"' in text
+    found = Results.model_validate_json(text)
+    write_all(tmp_path, found)
+    assert (tmp_path / "table.md").read_text(encoding="utf-8") == (kept / "table.md").read_text(encoding="utf-8")
+    again = (tmp_path / "results.json").read_text(encoding="utf-8")
+    assert '"format": 2' in again and '"maker"' not in again and Results.model_validate_json(again) == found

@@ -12,38 +12,80 @@ from pathlib import Path
 import pytest
 
 from main import main
-from self_pruner.agent.compare.collect import RECORD
+from self_pruner.agent.compare.folder import RECORD
 from self_pruner.agent.compare.results import Results
+from self_pruner.agent.run_files.binding import FILE
+from tests.stopped import in_place_of
+from tests.tiny import tiny_folder
 
 ROOT = Path(__file__).parents[3]
 SMALL = [
     *("--sequence-length", "64", "--fidelity", "128,256", "--probe-tokens", "64", "--final-tokens", "128"),
-    *("--reporting-tokens", "128", "--calibration-length", "64", "--calibration-sequences", "4"),
-    *("--offspring", "4", "--initial", "2", "--population", "2", "--brain", "uniform", "--tokens", "4000"),
+    *("--slope-tokens", "64", "--reporting-tokens", "128", "--calibration-length", "64"),
+    *("--calibration-sequences", "4", "--offspring", "4", "--initial", "2", "--population", "2"),
+    *("--brain", "uniform", "--tokens", "4000", "--sparsity", "0.3", "--seeds", "1"),
 ]
 
 
-@pytest.fixture
-def words(model, cache, tmp_path):
+@pytest.fixture(scope="module")
+def words(model, cache, tmp_path_factory):
     """The words of a compare command on the tiny model."""
+    runs = tmp_path_factory.mktemp("runs")
 
-    def words(*extra):
-        options = ["compare", "--model", model, "--cache", cache, "--runs", tmp_path / "runs", *SMALL]
-        return [str(word) for word in [*options, "--into", tmp_path / "compared", *extra]]
+    def words(folder, *extra):
+        options = ["compare", "--model", model, "--cache", cache, "--runs", runs, *SMALL]
+        return [str(word) for word in [*options, "--into", folder, *extra]]
 
     return words
+
+
+@pytest.fixture(scope="module")
+def compare(words):
+    """Carries out a compare command; returns its exit status."""
+
+    def compare(folder, *extra):
+        return main(words(folder, *extra))
+
+    return compare
+
+
+@pytest.fixture(scope="module")
+def finished(compare, tmp_path_factory) -> Path:
+    """A comparison of one arm, which measures little."""
+    folder = tmp_path_factory.mktemp("finished") / "compared"
+    assert compare(folder, "--arms", "uniform") == 0
+    return folder
+
+
+@pytest.fixture
+def compared(finished, tmp_path) -> Path:
+    return Path(shutil.copytree(finished, tmp_path / "compared"))
+
+
+@pytest.fixture(scope="module")
+def other(tmp_path_factory) -> Path:
+    """The tiny model with other weights."""
+    return tiny_folder(tmp_path_factory.mktemp("other") / "tiny", seed=1)
 
 
 def results(folder):
     return Results.model_validate_json((folder / "results.json").read_text())
 
 
-def test_arms_cost_the_same_and_are_charged_for_the_probes_they_use(words, tmp_path, capfd):
-    arms = "uniform,sensitivity,random,evolution,hybrid"
-    assert main(words("--arms", arms, "--seeds", "2", "--sparsity", "0.3")) == 0
-    found = results(tmp_path / "compared")
+def sentence(capfd):
+    error = capfd.readouterr().err
+    assert error.startswith("error: ") and error.count("\n") == 1, error
+    return error
+
+
+def test_arms_cost_the_same_and_are_charged_for_the_probes_they_use(compare, tmp_path):
+    folder = tmp_path / "compared"
+    arms = ["--arms", "uniform,sensitivity,random,evolution", "--arm", "hybrid+fidelity=128,256"]
+    assert compare(folder, *arms, "--seeds", "2") == 0
+    found = results(folder)
     assert not found.missing and len(found.runs) == 2 + 3 * 2
-    by = {(run.arm, run.seed): run for run in found.runs}
+    assert "--arm evolution --arm hybrid+fidelity=128,256 --seeds 2" in found.command
+    by = {(run.arm.partition("+")[0], run.seed): run for run in found.runs}
     for arm in ("random", "evolution", "hybrid"):
         for seed in (0, 1):
             run = by[arm, seed]
@@ -55,103 +97,158 @@ def test_arms_cost_the_same_and_are_charged_for_the_probes_they_use(words, tmp_p
     assert by["random", 0].probe_tokens == by["uniform", 0].probe_tokens == 0
     assert by["evolution", 0].mlp != by["random", 0].mlp or by["evolution", 0].attention != by["random", 0].attention
     for name in ("table.md", "table.csv", "compare.html"):
-        assert (tmp_path / "compared" / name).stat().st_size > 200
+        assert (folder / name).stat().st_size > 200
     assert str(tmp_path) not in json.dumps(found.settings)
-    capfd.readouterr()
 
 
-def test_a_comparison_goes_on_and_grows_and_measures_nothing_again(words, tmp_path, capfd):
-    assert main(words("--arms", "uniform", "--seeds", "1", "--sparsity", "0.3")) == 0
-    (record,) = (tmp_path / "compared").rglob(RECORD)
+def test_a_comparison_goes_on_and_grows_and_measures_nothing_again(compare, compared, capfd):
+    (record,) = compared.rglob(RECORD)
     before = record.stat().st_mtime_ns
-    assert main(words("--arms", "random", "--seeds", "1", "--sparsity", "0.3")) == 0
-    assert {run.arm for run in results(tmp_path / "compared").runs} == {"uniform", "random"}
+    assert compare(compared, "--arms", "random") == 0
+    assert {run.arm for run in results(compared).runs} == {"uniform", "random"}
     assert record.stat().st_mtime_ns == before
-    assert main(["report", str(tmp_path / "compared")]) == 0
+    assert main(["report", str(compared)]) == 0
     assert "random" in capfd.readouterr().out
 
 
-def test_runs_finished_elsewhere_count_and_are_not_run_again(words, tmp_path, capfd):
-    assert main(words("--arms", "uniform,random", "--seeds", "1", "--sparsity", "0.3")) == 0
-    elsewhere = tmp_path / "compared" / "results.json"
-    kept = elsewhere.rename(tmp_path / "kept.json")  # all that is left of the first comparison
-    shutil.rmtree(tmp_path / "compared")
-    before = Results.model_validate_json(kept.read_text())
-    del before.settings["slopes"]  # results older than this setting, which were made as with its default
-    before.settings["racing"] = 1.0  # and older than the end of this one, which was made as with its last value
-    kept.write_text(before.model_dump_json())
-    assert main(words("--arms", "uniform,random,flap", "--seeds", "1", "--sparsity", "0.3", "--from", kept)) == 0
-    found = results(tmp_path / "compared")
-    assert {run.arm for run in found.runs} == {"uniform", "random", "flap"} and not found.missing
-    assert [run for run in found.runs if run.arm != "flap"] == before.runs
-    assert found.dense == before.dense
-    run = {path.parent.name for path in (tmp_path / "compared").rglob("trace.jsonl")}
-    assert len(run) == 1  # flap alone
-    capfd.readouterr()
-
-
-def test_other_settings_or_other_files_are_not_counted_in(words, tmp_path, capfd):
-    assert main(words("--arms", "uniform", "--seeds", "1", "--sparsity", "0.3")) == 0
-    kept = (tmp_path / "compared").rename(tmp_path / "kept")
-    capfd.readouterr()
-    other = tmp_path / "other.json"
-    other.write_text("{}")
-    for extra, sentence in (
-        (["--from", kept, "--tokens", "9999"], "its runs have tokens 4000, not 9999"),
-        (["--from", kept, "--mutation-step", "2"], "its runs have mutation-step 4, not 2"),
-        (["--from", tmp_path / "nowhere"], "cannot be read: No such file or directory"),
-        (["--from", other], "is not the results of a comparison"),
-    ):
-        assert main(words("--arms", "random", "--sparsity", "0.3", *extra)) == 2
-        error = capfd.readouterr().err
-        assert sentence in error and error.count("\n") == 1
-        assert not (tmp_path / "compared").exists()
-
-
-def test_a_killed_comparison_resumes(words, tmp_path, capfd):
-    arguments = words("--arms", "evolution", "--seeds", "2", "--sparsity", "0.3")
+def test_a_killed_comparison_resumes(words, tmp_path):
+    folder = tmp_path / "compared"
     process = subprocess.Popen(
-        [sys.executable, str(ROOT / "main.py"), *arguments], cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
+        [sys.executable, str(ROOT / "main.py"), *words(folder, "--arms", "evolution", "--seeds", "2")],
+        cwd=ROOT,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
     )
     deadline = time.monotonic() + 240
-    while not list((tmp_path / "compared").rglob("trace.jsonl")):
+    while not list(folder.rglob("trace.jsonl")):
         assert process.poll() is None and time.monotonic() < deadline, process.stderr.read().decode()
         time.sleep(0.05)
     os.kill(process.pid, signal.SIGKILL)
     process.wait()
-    assert main(["resume", str(tmp_path / "compared")]) == 0
-    found = results(tmp_path / "compared")
+    assert main(["resume", str(folder)]) == 0
+    found = results(folder)
     assert [run.seed for run in found.runs] == [0, 1] and not found.missing
-    capfd.readouterr()
 
+
+# --- runs that were finished elsewhere
+
+
+def test_runs_finished_elsewhere_count_and_are_not_run_again(compare, finished, tmp_path):
+    kept = tmp_path / "kept.json"  # all that is left of the first comparison
+    before = results(finished)
+    del before.settings["temperature"]  # results older than this setting, which were made as with its default
+    before.settings["racing"] = 1.0  # and older than the end of this one, which was made as with its last value
+    kept.write_text(before.model_dump_json())
+    assert compare(tmp_path / "new", "--arms", "uniform,random", "--from", kept) == 0
+    found = results(tmp_path / "new")
+    assert {run.arm for run in found.runs} == {"uniform", "random"} and not found.missing
+    assert [run for run in found.runs if run.arm == "uniform"] == before.runs
+    assert found.dense == before.dense
+    assert len(list((tmp_path / "new").rglob("trace.jsonl"))) == 1  # random alone
+
+
+def test_other_settings_or_other_files_are_not_counted_in(compare, compared, tmp_path, capfd):
+    other = tmp_path / "other.json"
+    other.write_text("{}")
+    for extra, expected in (
+        (["--from", compared, "--tokens", "9999"], "its runs have tokens 4000, not 9999"),
+        (["--from", compared, "--temperature", "0.3"], "its runs have temperature 0.8, not 0.3"),
+        (["--from", tmp_path / "nowhere"], "cannot be read: No such file or directory"),
+        (["--from", other], "is not the results of a comparison"),
+    ):
+        assert compare(tmp_path / "new", "--arms", "random", *extra) == 2
+        assert expected in sentence(capfd)
+        assert not (tmp_path / "new").exists()
+
+
+def test_results_of_another_model_are_not_counted_in(compare, compared, tmp_path, capfd):
+    kept = tmp_path / "kept.json"
+    content = json.loads((compared / "results.json").read_text())
+    content["bound"]["weights"] = "0123456789abcdef"
+    kept.write_text(json.dumps(content))
+    assert compare(compared, "--arms", "uniform", "--from", kept) == 2  # as the folder is bound already
+    assert "runs were made with the weights 0123456789ab (in " in sentence(capfd)
+    assert (
+        compare(tmp_path / "new", "--arms", "uniform", "--from", kept, "--from", compared) == 2
+    )  # or as the two differ
+    assert f"--from {compared}: its runs were made with the weights" in sentence(capfd)
+    assert not (tmp_path / "new").exists()
+    assert compare(tmp_path / "new", "--arms", "uniform,flap", "--from", kept) == 2  # or as the model here does
+    assert "was begun with the weights 0123456789ab (now " in sentence(capfd)
+
+
+def test_results_of_another_version_are_counted_in_and_it_is_said(compare, compared, tmp_path, capfd):
+    content = json.loads((compared / "results.json").read_text())
+    content["bound"]["versions"]["torch"] = "1.13.1"
+    (compared / "results.json").write_text(json.dumps(content))
+    assert compare(tmp_path / "new", "--arms", "uniform", "--from", compared) == 0
+    assert compare(tmp_path / "new", "--arms", "uniform", "--from", compared) == 0
+    assert "torch 1.13.1" not in capfd.readouterr().out  # it is what the new one was begun with
+    content["bound"]["versions"]["torch"] = "1.12.0"
+    (compared / "results.json").write_text(json.dumps(content))
+    assert compare(tmp_path / "new", "--arms", "uniform", "--from", compared) == 0
+    assert "torch 1.12.0 (in " in capfd.readouterr().out
+
+
+# --- a table holds one model: whatever lies in its place later is refused
+
+
+def test_other_weights_do_not_come_into_the_table(compare, compared, model, other, capfd):
+    before = (compared / "results.json").read_bytes()
+    with in_place_of(model, other):
+        assert compare(compared, "--arms", "flap") == 2
+        assert "was begun with the weights" in sentence(capfd)
+        assert main(["resume", str(compared)]) == 2
+        assert "was begun with the weights" in sentence(capfd)
+    assert (compared / "results.json").read_bytes() == before
+    assert compare(compared, "--arms", "flap") == 0
+    found = results(compared)
+    assert {run.arm for run in found.runs} == {"uniform", "flap"} and found.bound is not None
+    assert set(found.bound.texts) == {"reporting passages"} and str(model.parent) not in found.bound.model_dump_json()
+    assert len(list(compared.glob(f"runs/*/*/{FILE}"))) == 2  # every run is bound by itself, too
+
+
+def test_a_comparison_of_before_is_known_by_its_dense_model(compare, compared, model, other, capfd):
+    (compared / FILE).unlink()
+    with in_place_of(model, other):
+        assert compare(compared, "--arms", "flap") == 2
+        assert "was begun with a dense model of perplexity" in sentence(capfd)
+    assert not (compared / FILE).exists()
+    assert compare(compared, "--arms", "flap") == 0
+    assert (compared / FILE).exists()
+
+
+# --- mistakes
 
 BAD = {
     "unknown arm": (["--arms", "evolutoin"], "did you mean 'evolution'"),
-    "wrong share": (["--arms", "random", "--sparsity", "3"], "--sparsity"),
-    "impossible share": (["--arms", "random", "--sparsity", "0.99"], "cannot be reached"),
-    "wrong seeds": (["--arms", "random", "--seeds", "none"], "--seeds"),
-    "a setting of all": (["--arms", "random+model=x"], "same for all arms"),
-    "no arms": ([], "--arms"),
+    "a comma in a setting": (
+        ["--arms", "evolution+fidelity=64,128"],
+        "no arm '128': an arm whose settings have commas",
+    ),
+    "wrong share": (["--arm", "random", "--sparsity", "3"], "--sparsity"),
+    "impossible share": (["--arm", "random", "--sparsity", "0.99"], "cannot be reached"),
+    "wrong seeds": (["--arm", "random", "--seeds", "none"], "--seeds"),
+    "a setting of all": (["--arm", "random+model=x"], "same for all arms"),
+    "no arms": ([], "--arm needs at least one of hybrid, "),
 }
 
 
 @pytest.mark.parametrize("case", BAD)
-def test_a_mistake_is_one_sentence_and_leaves_nothing(words, tmp_path, capfd, case):
-    extra, sentence = BAD[case]
-    assert main(words(*extra)) == 2
-    error = capfd.readouterr().err
-    assert sentence in error and error.count("\n") == 1
+def test_a_mistake_is_one_sentence_and_leaves_nothing(compare, tmp_path, capfd, case):
+    extra, expected = BAD[case]
+    assert compare(tmp_path / "compared", *extra) == 2
+    assert expected in sentence(capfd)
     assert not (tmp_path / "compared").exists()
 
 
-def test_a_comparison_with_other_settings_is_refused(words, tmp_path, capfd):
-    assert main(words("--arms", "uniform", "--seeds", "1", "--sparsity", "0.3")) == 0
-    assert main(words("--arms", "uniform", "--tokens", "9999")) == 2
-    assert "share their settings" in capfd.readouterr().err
+def test_a_comparison_with_other_settings_is_refused(compare, compared, capfd):
+    assert compare(compared, "--arms", "uniform", "--tokens", "9999") == 2
+    assert "that comparison has tokens 4000, not 9999; all arms of a comparison share" in sentence(capfd)
 
 
-def test_a_folder_that_is_no_comparison_is_refused(words, tmp_path, capfd):
+def test_a_folder_that_is_no_comparison_is_refused(compare, tmp_path, capfd):
     (tmp_path / "compared").mkdir()
     (tmp_path / "compared" / "thesis.txt").write_text("mine")
-    assert main(words("--arms", "uniform")) == 2
-    assert "neither empty nor a comparison" in capfd.readouterr().err
+    assert compare(tmp_path / "compared", "--arms", "uniform") == 2
+    assert "neither empty nor a comparison" in sentence(capfd)

@@ -6,8 +6,8 @@ import math
 
 import pytest
 
-from self_pruner.agent.compare.figures import Figures
-from self_pruner.agent.compare.statistics import Estimate
+from self_pruner.agent.compare.figures import ComparedArms
+from self_pruner.agent.compare.statistics import IntervalEstimate
 from self_pruner.agent.compare.table import (
     as_csv,
     cost,
@@ -32,7 +32,7 @@ RUNS = [
 
 
 def rows_of(runs=RUNS, **values):
-    return table_rows(Figures(results(runs, **values)))
+    return table_rows(ComparedArms(results(runs, **values)))
 
 
 def named(rows, arm, where="30%"):
@@ -92,8 +92,8 @@ def test_figures_in_words(value, digits, expected):
 
 
 def test_means_with_and_without_an_interval():
-    assert plus_minus(Estimate(47.756, 47.0, 48.5, 3), 2) == "47.76 ± 0.75"
-    assert plus_minus(Estimate(47.756, None, None, 1), 2) == "47.76"
+    assert plus_minus(IntervalEstimate(47.756, 47.0, 48.5, 3), 2) == "47.76 ± 0.75"
+    assert plus_minus(IntervalEstimate(47.756, None, None, 1), 2) == "47.76"
     assert plus_minus(None, 2) == "-"
 
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from self_pruner.agent.result.outcome import Difference, Outcome, Row, Yield, brain_sentence, fisher, summary, yields
+from self_pruner.agent.result.outcome import Difference, Outcome, Row, Yield, brain_sentence, summary, yields
 from self_pruner.agent.run_files.trace import Act
 from self_pruner.memory.profile import Profile
 from self_pruner.memory.records import Candidate
@@ -58,11 +58,12 @@ def test_nothing_is_said_of_a_brain_that_varied_nothing():
     assert "nothing can be said" in brain(0, 0, 1, 5)
 
 
-def test_fishers_test_agrees_with_figures_worked_by_hand():
-    # the lady tasting tea: 3 of 4 and 1 of 4 right, two-sided 34/70
-    assert fisher(3, 4, 1, 4) == pytest.approx(34 / 70)
-    assert fisher(4, 4, 0, 4) == pytest.approx(2 / 70)
-    assert fisher(2, 4, 2, 4) == 1.0
+@pytest.mark.parametrize(
+    ("own", "chance", "p"), [((3, 4), (1, 4), "0.49"), ((4, 4), (0, 4), "0.029"), ((2, 4), (2, 4), "1")]
+)
+def test_the_p_value_is_fishers_as_worked_by_hand(own, chance, p):
+    # the lady tasting tea: 3 of 4 and 1 of 4 right, two-sided 34/70; all right, 2/70
+    assert f"(Fisher's exact test, p = {p})" in brain(*own, *chance)
 
 
 def test_a_child_improves_only_if_it_beats_the_better_of_its_parents():

@@ -12,7 +12,7 @@ import pytest
 
 from main import main
 from self_pruner.agent import session
-from self_pruner.agent.compare.comparison import Comparison
+from self_pruner.agent.compare.folder import ComparisonFolder
 from self_pruner.agent.result.finish import write_outcome
 from self_pruner.agent.result.outcome import SPENT, Difference, Outcome, Row, Yield
 from self_pruner.agent.run_files.run_directory import RunDirectory
@@ -203,9 +203,10 @@ def test_a_result_that_no_run_wrote_is_refused(whole, tmp_path, capfd, change, s
 
 
 @pytest.mark.parametrize("how", [how for how in DAMAGES if how not in ("missing", "swapped", "nulls")])
-@pytest.mark.parametrize("file", ["plan.json", "dense.json", "runs/uniform-30-0/comparison.json"])
+@pytest.mark.parametrize("file", ["plan.json", "dense.json", "runs/uniform-30-seed0/comparison.json"])
 def test_no_damage_to_a_comparison_ends_in_anything_but_a_sentence(tmp_path, capfd, file, how):
-    comparison = Comparison(tmp_path / "compared", "uniform", (0.3,), (0,), Settings(model=str(tmp_path / "none")))
+    settings = Settings(model=str(tmp_path / "none"))
+    comparison = ComparisonFolder(tmp_path / "compared", ("uniform",), (0.3,), (0,), settings)
     comparison.save()
     path = comparison.path / file
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -7,7 +7,7 @@ import pytest
 
 from main import main
 from self_pruner.agent import session
-from self_pruner.agent.compare.comparison import DEFAULTS, PLAN, Comparison
+from self_pruner.agent.compare.folder import DEFAULTS, PLAN, ComparisonFolder
 from self_pruner.agent.foreign_runs import ForeignRunError, consent
 from self_pruner.agent.run_files import seal as seals
 from self_pruner.agent.run_files.run_directory import RunDirectory
@@ -143,11 +143,11 @@ def test_a_seal_tells_nothing_of_the_user_and_the_machine():
 @pytest.mark.parametrize("command", ["resume", "compare"])
 def test_a_comparison_from_elsewhere_is_asked_about_too(tmp_path, capfd, command):
     settings = make_settings({**DEFAULTS, "memory": tmp_path / "memory.sqlite"})
-    comparison = Comparison(tmp_path / "compared", "uniform", (0.3,), (0,), settings)
+    comparison = ComparisonFolder(tmp_path / "compared", ("uniform",), (0.3,), (0,), settings)
     comparison.save()
     consent(comparison.path, False, View())
     plan = comparison.path / PLAN
-    plan.write_text(plan.read_text().replace('"uniform"', '"uniform,hybrid+vllm_python=/tmp/evil/python"', 1))
+    plan.write_text(plan.read_text().replace('"uniform"', '"uniform", "hybrid+vllm_python=/tmp/evil/python"', 1))
     words = {
         "resume": ["resume", str(comparison.path)],
         "compare": ["compare", "--arms", "random", "--into", str(comparison.path)],

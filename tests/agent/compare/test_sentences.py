@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from self_pruner.agent.compare.sentence import change_in_words, sentences, summary
-from tests.agent.compare.invented import curve, maker, results, run_result, steady
+from self_pruner.agent.compare.sentences import change_in_words, sentences
+from tests.agent.compare.invented import curve, proposer, results, run_result, steady
 
 SPREAD = (0.99, 1.0, 1.01)  # of three seeds
 SPARSITIES = (0.2, 0.3, 0.5)
@@ -41,7 +41,7 @@ def test_the_best_arm_is_named_with_its_figure_and_who_follows():
     assert found.endswith("the paired test tells the two apart.")
 
 
-def test_a_rival_that_the_test_does_not_tell_from_the_best_is_called_that():
+def test_a_baseline_that_the_test_does_not_tell_from_the_best_is_called_that():
     found = said(*arm("evolution", 30.0), *arm("hybrid", 30.001, spread=SPREAD[::-1]), about="Of ")
     assert found.endswith("hybrid follows with 39.83, which the paired test does not tell from it.")
     found = said(*arm("evolution", 30.0, spread=(1.0,)), *arm("hybrid", 40.0, spread=(1.0,)), about="Of ")
@@ -85,14 +85,14 @@ def test_few_pairs_have_students_interval_and_it_says_so():
     assert "Student's 95% interval" in found and "no p below 0.25" in found
 
 
-def test_missing_rivals_are_named():
+def test_missing_baselines_are_named():
     found = sentences(results(arm("hybrid", 30.0)))
     assert "There is no closed form to compare with." in found
     assert "There is no plain evolution to compare with." in found
     assert found[0].endswith("no other arm can be compared with it.")
 
 
-def test_a_rival_without_all_sparsities_is_compared_where_both_were_measured():
+def test_a_baseline_without_all_sparsities_is_compared_where_both_were_measured():
     runs = [*arm("hybrid", 30.0), *arm("evolution", 40.0, sparsities=[0.2, 0.3])]
     found = said(*runs, about="beats plain evolution")
     assert "(95% interval" in found and "6 pairs of runs) at 20% and 30%, where both were measured" in found
@@ -136,9 +136,10 @@ def test_hybrid_is_compared_with_the_target_model_alone():
 
 def test_nothing_is_said_of_no_runs():
     assert sentences(results([]))[0] == "No run is finished yet."
-    assert summary(results([], missing=["hybrid at 20%"])) == (
-        "No run is finished yet. 1 run is missing, and the figures are of the others."
-    )
+    assert sentences(results([], missing=["hybrid at 20%"])) == [
+        "No run is finished yet.",
+        "1 run is missing, and the figures are of the others.",
+    ]
 
 
 def test_arms_of_which_none_was_measured_everywhere_have_no_best():
@@ -159,7 +160,7 @@ def test_arms_of_which_none_was_measured_everywhere_have_no_best():
 )
 def test_the_worth_of_the_brain(brain, chance, ending):
     runs = arm("hybrid", 30.0, sparsities=[0.3], spread=(1.0,))
-    run = runs[0].model_copy(update={"yields": [maker("brain", *brain), maker("chance", *chance)]})
+    run = runs[0].model_copy(update={"yields": [proposer("brain", *brain), proposer("chance", *chance)]})
     found = said(run, about="brain")
     assert found.startswith(f"{100 * brain[1] / brain[0]:g}% of the brain's {brain[0]} candidates beat their parents, ")
     assert f"{100 * chance[1] / chance[0]:g}% of {chance[0]} random choices among the same legal moves" in found
@@ -167,12 +168,12 @@ def test_the_worth_of_the_brain(brain, chance, ending):
 
 
 def test_the_stratified_worth_is_said_where_there_are_several_runs():
-    yields = [maker("brain", 10, 5), maker("chance", 10, 4)]
+    yields = [proposer("brain", 10, 5), proposer("chance", 10, 4)]
     assert "stratified" in said(*arm("hybrid", 30.0, yields=yields), about="legal moves")
 
 
 def test_a_brain_never_beside_chance_has_no_known_worth():
-    found = said(*arm("hybrid", 30.0, yields=[maker("brain", 10, 5)]), about="worth")
+    found = said(*arm("hybrid", 30.0, yields=[proposer("brain", 10, 5)]), about="worth")
     assert found.startswith("What the brain is worth beside chance is not known")
 
 

@@ -1,0 +1,186 @@
+"""A comparison's folder: its plan, the records of its finished runs, and the dense model's figures."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, TypeVar
+
+from pydantic import BaseModel
+
+from self_pruner.agent.compare.plan import PlanError, PlannedRun, parse_arms, plan
+from self_pruner.agent.compare.results import DenseResult, RunResult
+from self_pruner.agent.result.card_facts import PLACES, TEXTS, command_line
+from self_pruner.agent.run_files.atomic_write import atomic_write
+from self_pruner.agent.run_files.run_directory import NoRunError, RunDirectory
+from self_pruner.agent.run_files.seal import holds, seal
+from self_pruner.agent.settings import Settings, make_settings, text_label
+
+PLAN = "plan.json"
+DENSE = "dense.json"
+RESULTS = "results.json"
+RECORD = "comparison.json"  # in a run's folder, where it was finished elsewhere, or in its run directory
+# What a comparison does unless told otherwise: cost alone ends a search, and only what is compared is measured.
+DEFAULTS: dict[str, Any] = {
+    "tokens": 150_000,
+    "evaluations": 1_000_000,
+    "patience": 1_000_000,
+    "benchmarks": 0,
+    "export": False,
+    "recalibrate": False,
+    "remembered": 0,
+}
+Content = TypeVar("Content", bound=BaseModel)
+
+
+@dataclass(frozen=True)
+class ComparisonFolder:
+    """A comparison's folder and what is to be run in it."""
+
+    path: Path
+    arms: tuple[str, ...]  # as written
+    sparsities: tuple[float, ...]
+    seeds: tuple[int, ...]
+    settings: Settings  # shared by all arms
+    sealed: bool = field(default=False, compare=False)  # its plan is as this user wrote it on this machine
+
+    @classmethod
+    def open(cls, path: Path) -> ComparisonFolder:
+        """The comparison in `path`.
+
+        Raises:
+            PlanError: there is none, or its plan is damaged.
+        """
+        if not is_comparison(path):
+            raise PlanError(f"there is no comparison in {path}: it has no {PLAN}")
+        try:
+            content = json.loads((path / PLAN).read_text(encoding="utf-8"))
+            sealed = holds(content.pop("seal", None), PLAN, json.dumps(content))
+            arms, seeds, sparsities = content["arms"], tuple(content["seeds"]), tuple(content["sparsities"])
+            if not all(isinstance(seed, int) for seed in seeds) or not all(0 <= share < 1 for share in sparsities):
+                raise ValueError(f"seeds {seeds}, sparsities {sparsities}")
+            arms = arms.split(",") if isinstance(arms, str) else arms  # plans of before have them in one text
+            return cls(path, tuple(map(str, arms)), sparsities, seeds, make_settings(content["settings"]), sealed)
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+            raise PlanError(f"{path / PLAN} is damaged: {str(error).splitlines()[0]}") from error
+
+    def save(self) -> None:
+        """Writes `plan.json`."""
+        self.path.mkdir(parents=True, exist_ok=True)
+        content = {
+            "arms": self.arms,
+            "sparsities": self.sparsities,
+            "seeds": self.seeds,
+            "settings": self.settings.to_toml(),
+        }
+        content["seal"] = seal(PLAN, json.dumps(content))
+        atomic_write(self.path / PLAN, json.dumps(content, indent=2) + "\n")
+
+    def grown(self, other: ComparisonFolder) -> ComparisonFolder:
+        """This comparison with the arms, sparsities and seeds of `other` added.
+
+        Raises:
+            PlanError: their shared settings differ.
+        """
+        whose = f"--into {self.path}: that comparison has"
+        check_same_settings(whose, self.settings.to_toml(), other.settings.to_toml())
+        return replace(
+            self,
+            arms=tuple(dict.fromkeys([*self.arms, *other.arms])),
+            sparsities=tuple(dict.fromkeys([*self.sparsities, *other.sparsities])),
+            seeds=tuple(dict.fromkeys([*self.seeds, *other.seeds])),
+        )
+
+    def planned(self) -> list[PlannedRun]:
+        """Every run, in the order in which they are carried out."""
+        return plan(self.settings, parse_arms(self.arms), self.sparsities, self.seeds)
+
+    def stated_settings(self) -> dict[str, Any]:
+        """The shared settings as results state them: no places, and texts by the names of their files."""
+        settings = {name: value for name, value in self.settings.to_toml().items() if name not in PLACES}
+        for name in TEXTS:
+            settings[name] = ",".join(map(text_label, str(settings[name]).split(",")))
+        return settings
+
+    def command(self) -> str:
+        """A command that makes the same comparison."""
+        commas = any("," in arm for arm in self.arms)
+        arms = " ".join(f"--arm {arm}" for arm in self.arms) if commas else f"--arms {','.join(self.arms)}"
+        count = len(self.seeds)
+        listed = ",".join(map(str, self.seeds)) + ("," if count == 1 else "")
+        seeds = str(count) if self.seeds == tuple(range(count)) else listed
+        sparsities = ",".join(f"{share:g}" for share in self.sparsities)
+        settings = command_line(self.settings, "compare", DEFAULTS)
+        return f"{settings} {arms} --seeds {seeds} --sparsity {sparsities}"
+
+    # --- what is finished -------------------------------------------------------------------------------------------
+
+    def folder_of(self, run: PlannedRun) -> Path:
+        """The folder of one planned run: its run directory and its memory."""
+        return self.path / "runs" / run.slug
+
+    def record_path(self, run: PlannedRun) -> Path | None:
+        """The record of a finished run, or None; one that was finished elsewhere has no run directory around it."""
+        folder = self.folder_of(run)
+        if (folder / RECORD).is_file():
+            return folder / RECORD
+        try:
+            path = RunDirectory.latest(folder) / RECORD
+        except NoRunError:
+            return None
+        return path if path.is_file() else None
+
+    def record_of(self, run: PlannedRun) -> RunResult | None:
+        """What is known of a finished run, or None.
+
+        Raises:
+            PlanError: its record is damaged.
+        """
+        path = self.record_path(run)
+        return None if path is None else _read(path, RunResult, "delete it to run that arm again")
+
+    def dense(self) -> DenseResult | None:
+        """The dense model's figures; None before anything was prepared.
+
+        Raises:
+            PlanError: they are damaged.
+        """
+        path = self.path / DENSE
+        return _read(path, DenseResult, "delete it, and it is measured again") if path.is_file() else None
+
+    def keep_dense(self, dense: DenseResult) -> None:
+        """Write what `dense` reads."""
+        atomic_write(self.path / DENSE, dense.model_dump_json() + "\n")
+
+
+def is_comparison(path: Path) -> bool:
+    """Whether `path` is the folder of a comparison."""
+    return (path / PLAN).is_file()
+
+
+def check_same_settings(whose: str, theirs: Mapping[str, object], ours: Mapping[str, object]) -> None:
+    """Refuse to put runs with other settings into one comparison.
+
+    Args:
+        whose: the first have which settings, as the beginning of a sentence.
+        theirs: those of the first.
+        ours: those of the others.
+
+    Raises:
+        PlanError: one differs.
+    """
+    for name in {**ours, **theirs}:
+        if theirs.get(name) != ours.get(name):
+            raise PlanError(
+                f"{whose} {name.replace('_', '-')} {theirs.get(name)}, not {ours.get(name)}; all arms of a comparison "
+                "share their settings"
+            )
+
+
+def _read(path: Path, kind: type[Content], remedy: str) -> Content:
+    try:
+        return kind.model_validate_json(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise PlanError(f"{path} is damaged: {str(error).splitlines()[0]}; {remedy}") from error

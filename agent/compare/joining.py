@@ -1,0 +1,211 @@
+"""From the command line to a comparison's folder, and what may be put together in one.
+
+A comparison is new, or an old one that goes on and grows (`--into`), and counts runs in that were finished elsewhere
+(`--from`): all that a table, a page or a test is made of stands in `results.json`. So a comparison can be split over
+machines and put together, and one whose run directories are gone can still grow.
+
+One table holds one model. A folder in whose place other weights lie now, or results from a machine where the same name
+stands for another model, would fill it with figures that compare nothing. So settings and conditions of all that is put
+together must agree.
+"""
+
+from __future__ import annotations
+
+import re
+from argparse import Namespace
+from collections.abc import Mapping
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from self_pruner.agent.compare.folder import (
+    DEFAULTS,
+    DENSE,
+    RECORD,
+    RESULTS,
+    ComparisonFolder,
+    check_same_settings,
+    is_comparison,
+)
+from self_pruner.agent.compare.plan import PlanError, parse_arms, parse_seeds, parse_sparsities
+from self_pruner.agent.compare.results import DenseResult, Results
+from self_pruner.agent.prepare.checks import check_target
+from self_pruner.agent.prepare.latency_timer import check_engine
+from self_pruner.agent.prepare.texts import check_text, reporting_key
+from self_pruner.agent.prepare.workbench import Prepared
+from self_pruner.agent.result.card_facts import PLACES
+from self_pruner.agent.run_files.atomic_write import atomic_write
+from self_pruner.agent.run_files.binding import FILE, SAID, BindingError, read_file, refuse
+from self_pruner.agent.run_files.conditions import Conditions
+from self_pruner.agent.settings import Settings, make_settings, text_label, without_former
+from self_pruner.agent.view import View
+from self_pruner.prompts.templates import PromptSet
+from self_pruner.tools.workbench import Workbench
+
+SAID_OF_ARMS = (*SAID, "versions")  # arms are compared by what they differ in, not by the last digit
+SAME_NLL = 0.01  # nats a token, mean over sequences: more is another model or text, whatever the device
+
+
+def begin(options: Namespace, given: dict[str, Any], view: View) -> ComparisonFolder:
+    """The comparison that the options ask for, checked, with its plan and what was finished elsewhere written.
+
+    Raises:
+        SelfPrunerError: an option is wrong or contradicts what is in `--into` or `--from`; nothing is written then.
+    """
+    settings = make_settings({**DEFAULTS, **given}).anchored()
+    stem = re.sub(r"[^A-Za-z0-9._-]+", "_", Path(settings.model).name)
+    path = options.into or settings.runs / f"compare-{stem}-{datetime.now():%Y%m%d-%H%M%S}"
+    arms = tuple(arm.strip() for arm in options.arms)
+    sparsities, seeds = parse_sparsities(options.sparsities), parse_seeds(options.seeds)
+    comparison = ComparisonFolder(path.resolve(), arms, sparsities, seeds, settings)
+    parse_arms(arms)
+    if is_comparison(path):
+        comparison = ComparisonFolder.open(path.resolve()).grown(comparison)
+    elif path.exists() and (not path.is_dir() or any(path.iterdir())):
+        raise PlanError(f"--into {path} is neither empty nor a comparison")
+    elsewhere = {one: read_elsewhere(comparison, one) for one in options.finished}
+    check_elsewhere(comparison, elsewhere, view)
+    check_planned(comparison)
+    comparison.save()
+    for results in elsewhere.values():
+        count_in(comparison, results)
+    return comparison
+
+
+def check_planned(comparison: ComparisonFolder) -> None:
+    """Refuse what can be refused before a model is loaded."""
+    checked = set()
+    for run in comparison.planned():
+        if (run.preparation, run.sparsity) not in checked:
+            check_target(run.settings)
+            check_engine(run.settings)
+            checked.add((run.preparation, run.sparsity))
+        check_text(run.settings)
+        if run.spec.arm.asks_brain:
+            PromptSet(run.settings.prompts_of_arm, run.settings.prompts).check()
+
+
+# --- runs that were finished elsewhere ----------------------------------------------------------------------------
+
+
+def read_elsewhere(comparison: ComparisonFolder, path: Path) -> Results:
+    """The results at `path`, a comparison's folder or its `results.json`.
+
+    Raises:
+        PlanError: it is missing or damaged, or its runs have other settings than `comparison`.
+    """
+    file = path / RESULTS if path.is_dir() else path
+    try:
+        results = Results.model_validate_json(file.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise PlanError(f"--from {path}: {file} cannot be read: {error.strerror}") from error
+    except ValueError as error:
+        raise PlanError(f"--from {path}: {file} is not the results of a comparison") from error
+    # a setting that results do not state came after them, and its default is what they were made with
+    later = {name: value for name, value in Settings().to_toml().items() if name not in PLACES}
+    theirs = {**later, **without_former(results.settings)}
+    check_same_settings(f"--from {path}: its runs have", theirs, comparison.stated_settings())
+    return results
+
+
+def check_elsewhere(comparison: ComparisonFolder, elsewhere: Mapping[Path, Results], view: View) -> None:
+    """Refuse results that were measured under other conditions than the comparison's, or each other's.
+
+    Args:
+        comparison: whose folder may not be there yet.
+        elsewhere: the results by where they were found.
+        view: where differences that are no reason are said.
+
+    Raises:
+        BindingError: they differ.
+    """
+    known, where = read_bound(comparison.path), comparison.path
+    for path, results in elsewhere.items():
+        if results.bound is None:
+            continue
+        if known is None:
+            known, where = results.bound, path
+        _refuse(f"--from {path}: its runs were made", results.bound, known, view, f"in {where}")
+
+
+def count_in(comparison: ComparisonFolder, results: Results) -> None:
+    """Write the records of planned runs that `comparison` has not, the dense figures, and what they are bound to."""
+    known = {(run.arm, run.sparsity, run.seed): run for run in results.runs}
+    for planned in comparison.planned():
+        run = known.get((planned.spec.text, planned.sparsity, planned.seed))
+        if run is not None and comparison.record_path(planned) is None:
+            folder = comparison.folder_of(planned)
+            folder.mkdir(parents=True, exist_ok=True)
+            atomic_write(folder / RECORD, run.model_dump_json(indent=1) + "\n")
+    if results.dense and not (comparison.path / DENSE).is_file():
+        comparison.keep_dense(DenseResult(texts=results.dense, units=results.units))
+    if results.bound is not None and read_bound(comparison.path) is None:
+        _write_bound(comparison.path, results.bound)
+
+
+# --- what a comparison is bound to --------------------------------------------------------------------------------
+
+
+def read_bound(folder: Path) -> Conditions | None:
+    """What the comparison in `folder` is measured with; None before anything was, or by a version that kept no note.
+
+    Raises:
+        RunDirectoryError: the file is damaged or cannot be read.
+    """
+    return read_file(folder / FILE, Conditions)
+
+
+def check_bound(folder: Path, settings: Settings, conditions: Conditions, view: View) -> None:
+    """Refuse to go on with a comparison under other conditions than it was begun with.
+
+    Raises:
+        BindingError: they differ.
+    """
+    begun = read_bound(folder)
+    if begun is not None:
+        _refuse(f"the comparison {folder} was begun", begun, _shared(settings, conditions), view)
+
+
+def bind_comparison(comparison: ComparisonFolder, settings: Settings, prepared: Prepared) -> None:
+    """Bind a comparison that is not yet bound to what was prepared for it.
+
+    One that has figures already, from a version that bound nothing, has those of the dense model, which tell whether it
+    is the same.
+
+    Raises:
+        BindingError: it is not.
+    """
+    if read_bound(comparison.path) is None:
+        _check_dense(comparison, prepared.bench)
+        _write_bound(comparison.path, _shared(settings, prepared.conditions))
+
+
+def _write_bound(folder: Path, conditions: Conditions) -> None:
+    atomic_write(folder / FILE, conditions.model_dump_json(indent=1) + "\n")
+
+
+def _refuse(begun: str, then: Conditions, now: Conditions, view: View, where: str = "now") -> None:
+    refuse(begun, then.differences(now, where), SAID_OF_ARMS, view)
+
+
+def _shared(settings: Settings, conditions: Conditions) -> Conditions:
+    """What all arms of a comparison share: no memory, and of the texts the reported ones, by the names of tables."""
+    keys = {f"reporting {text_label(name)}": reporting_key(name) for name in settings.reporting_texts}
+    texts = {name: conditions.texts[key] for name, key in keys.items()}
+    return conditions.model_copy(update={"memory": "", "texts": texts})
+
+
+def _check_dense(comparison: ComparisonFolder, bench: Workbench) -> None:
+    known = comparison.dense()
+    for text in known.texts if known else []:
+        if text.text not in bench.reporting:
+            continue
+        now = bench.walks[bench.reporting[text.text]].targets.nll
+        then = text.nll_by_sequence
+        if len(then) == len(now):
+            apart = sum(abs(one - float(other)) for one, other in zip(then, now, strict=True)) / len(then)
+        if len(then) != len(now) or apart > SAME_NLL:
+            raise BindingError(
+                f"the comparison {comparison.path} was begun with a dense model of perplexity {text.perplexity:.2f} on "
+                f"{text.text}, and the one that is there now has other figures: put that back or start anew"
+            )
