@@ -138,8 +138,7 @@ def _trace(options: Namespace, view: View) -> int:
 
 
 def _export(options: Namespace, view: View) -> int:
-    from self_pruner.agent import session
-    from self_pruner.agent.export import export_gguf, gguf_type
+    from self_pruner.agent.export import export_folder, export_gguf, gguf_type
     from self_pruner.agent.foreign_runs import consent
 
     if options.format not in ("transformers", "gguf"):
@@ -152,7 +151,7 @@ def _export(options: Namespace, view: View) -> int:
         return 0
     if options.type is not None:
         raise SettingsError("--type is for --format gguf; a folder keeps the type of the weights")
-    verified = session.export(options.run, options.candidate, options.output, view)
+    verified = export_folder(options.run, options.candidate, options.output, view)
     view.line(f"Checkpoint  {options.output}  (reloaded in a new process, largest logit difference {verified:.1e})")
     return 0
 

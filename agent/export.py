@@ -1,4 +1,8 @@
-"""`export --format gguf`: one candidate of a finished run as a file for llama.cpp."""
+"""`export`: one candidate of a finished run as a folder of transformers, or as a file for llama.cpp.
+
+What the run found it has written and verified already, so that is copied or converted as it lies there. Any other
+candidate, and the result of a run that wrote no checkpoint, is made from the target model anew.
+"""
 
 from __future__ import annotations
 
@@ -7,15 +11,21 @@ from pathlib import Path
 
 from self_pruner.agent.prepare.checks import check_target
 from self_pruner.agent.prepare.workbench import prepare
-from self_pruner.agent.result.card_facts import card_facts
-from self_pruner.agent.result.finish import NotFinishedError, read_outcome, with_weights
-from self_pruner.agent.result.outcome import RECALIBRATED
+from self_pruner.agent.result.card_facts import card_facts, license_of
+from self_pruner.agent.result.finish import NotFinishedError, export_candidate, read_outcome, with_weights
+from self_pruner.agent.result.outcome import RECALIBRATED, Outcome, recalibration_sentence
 from self_pruner.agent.result.recalibration import recalibrated
-from self_pruner.agent.run_files.binding import bind_result
-from self_pruner.agent.session import finished
-from self_pruner.agent.settings import SettingsError
+from self_pruner.agent.run_files.binding import bind_result, check_settings
+from self_pruner.agent.run_files.run_directory import RunDirectory
+from self_pruner.agent.settings import Settings, SettingsError, make_settings
 from self_pruner.agent.view import View
-from self_pruner.tools.export.gguf_file import TYPES, GgufFacts, GgufFile, GgufType, check_gguf, write_gguf
+from self_pruner.memory.no_links import refuse_link
+from self_pruner.tools.export.checkpoint import ExportError
+from self_pruner.tools.export.gguf.file import TYPES, GgufFacts, GgufFile, GgufType, check_gguf, write_gguf
+from self_pruner.tools.export.gguf.weights import cut, read
+from self_pruner.tools.export.provenance import Provenance, read_provenance
+from self_pruner.tools.export.publish import copy_checkpoint
+from self_pruner.tools.models.source import load_tokenizer, resolve
 
 
 def gguf_type(text: str | None) -> GgufType | None:
@@ -32,38 +42,90 @@ def gguf_type(text: str | None) -> GgufType | None:
     raise SettingsError(f"--type: {', '.join(TYPES)}, got {text!r}; llama-quantize makes the others from one of these")
 
 
+def export_folder(path: Path, candidate: str | None, folder: Path, view: View) -> float:
+    """Write one candidate of the run at `path`, by default the one that was found, as a checkpoint.
+
+    Returns:
+        The largest difference of a logit between the folder, loaded in a new process, and the elastic model.
+
+    Raises:
+        SelfPrunerError: the run is not finished, there is something at `folder`, or it cannot be written or verified.
+    """
+    run, settings, outcome = _finished(path, folder, view)
+    if written(run, outcome, candidate) is not None and outcome.verified is not None:
+        if sentence := recalibration_sentence(outcome):
+            view.line(sentence)
+        copy_checkpoint(run.model, folder)
+        return outcome.verified
+    prepared = prepare(settings, run.id, view, run.records, bind_result(run, view))
+    with closing(prepared.bench.memory):
+        return export_candidate(prepared, settings, run, candidate, folder, view).verified or 0.0
+
+
 def export_gguf(path: Path, candidate: str | None, file: Path, type: GgufType | None, view: View) -> GgufFile:
     """Write one candidate of the run at `path`, by default the one that was found, with the weights of the result.
 
     Raises:
-        SelfPrunerError: what `finished` and `write_gguf` refuse; a model that the format cannot express is refused
-            before it is loaded.
+        SelfPrunerError: what `export_folder` and `write_gguf` refuse; a model that the format cannot express is refused
+            before its weights are read.
     """
-    run, settings = finished(path, file, view)
-    outcome = read_outcome(run.path)
-    if outcome is None:
-        raise NotFinishedError(f"the run {path} has no result yet: python main.py resume {path}")
+    run, settings, outcome = _finished(path, file, view)
     check_gguf(check_target(settings).outline.model.config)
+    if (known := written(run, outcome, candidate)) is not None:
+        name = resolve(settings.model, settings.revision).name
+        with view.phase("Reading the checkpoint"):
+            model, tokenizer = read(run.model), load_tokenizer(run.model, trust_remote_code=False)
+        facts = _facts(name, known.base_model, outcome.sparsity)
+        with view.phase("Writing GGUF", unit="bytes") as progress:
+            return write_gguf(model, tokenizer, file, facts, type=type, progress=progress)
     prepared = prepare(settings, run.id, view, run.records, bind_result(run, view))
     bench = prepared.bench
     with closing(bench.memory):
         profile = bench.candidate(candidate or outcome.candidate).profile
         again = candidate not in (None, outcome.candidate) or outcome.result == RECALIBRATED
         refitted = recalibrated(prepared, settings, profile, view) if again else None
-        card = card_facts(prepared, settings, outcome, run)
-        facts = GgufFacts(
-            name=f"{prepared.loaded.name}-{100 * bench.budget.space.sparsity(profile):.0f}-pruned",
-            base_model=card.base_model,
-            sparsity=bench.budget.space.sparsity(profile),
-            license=card.license,
-        )
+        base_model = card_facts(prepared, settings, outcome, run).base_model
+        facts = _facts(prepared.loaded.name, base_model, bench.budget.space.sparsity(profile))
+        model = cut(with_weights(prepared, refitted).bench.elastic, profile)
         with view.phase("Writing GGUF", unit="bytes") as progress:
-            return write_gguf(
-                with_weights(prepared, refitted).bench.elastic,
-                profile,
-                prepared.loaded.tokenizer,
-                file,
-                facts,
-                type=type,
-                progress=progress,
-            )
+            return write_gguf(model, prepared.loaded.tokenizer, file, facts, type=type, progress=progress)
+
+
+def written(run: RunDirectory, outcome: Outcome, candidate: str | None) -> Provenance | None:
+    """What the run's own checkpoint says of itself; None where that is not of `candidate`, or there is none.
+
+    Raises:
+        ExportError: it is not the checkpoint of the run's result.
+        ProvenanceError: it is damaged.
+    """
+    if candidate not in (None, outcome.candidate) or outcome.verified is None or not run.model.is_dir():
+        return None
+    refuse_link(run.model)
+    known = read_provenance(run.model)
+    if known is None or known.parameters != outcome.row(outcome.result).params:
+        raise ExportError(
+            f"{str(run.model)!r} is not the checkpoint of this run's result: move it away to make it anew."
+        )
+    return known
+
+
+def _finished(path: Path, output: Path, view: View) -> tuple[RunDirectory, Settings, Outcome]:
+    """A finished run to export from, once it is sure that `output` is free.
+
+    Raises:
+        SettingsError: something is at `output` already.
+        NotFinishedError: the run has no result yet.
+    """
+    run = RunDirectory.open(path)
+    if output.exists():
+        raise SettingsError(f"--output {output} exists already: name one that does not")
+    outcome = read_outcome(run.path) if run.status == "finished" else None
+    if outcome is None:
+        raise NotFinishedError(f"the run {path} has no result yet: python main.py resume {path}")
+    check_settings(run, view)
+    return run, make_settings(run.settings), outcome
+
+
+def _facts(name: str, base_model: str, sparsity: float) -> GgufFacts:
+    """What the file states of itself; `name` is the target model's, `base_model` the same for people."""
+    return GgufFacts(f"{name}-{100 * sparsity:.0f}-pruned", base_model, sparsity, license_of(name))

@@ -30,7 +30,6 @@ from self_pruner.agent.report.html_report import write_report
 from self_pruner.agent.report.live_screen import SearchScreen
 from self_pruner.agent.result.finish import (
     NotFinishedError,
-    export_candidate,
     finish,
     read_outcome,
     tasks_afterwards,
@@ -166,30 +165,6 @@ def release() -> None:
     gc.collect()
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
-
-
-def finished(path: Path, output: Path, view: View) -> tuple[RunDirectory, Settings]:
-    """A finished run to export from, once it is sure that `output` is free.
-
-    Raises:
-        SettingsError: something is at `output` already.
-        NotFinishedError: the run has no result yet.
-    """
-    run = RunDirectory.open(path)
-    if output.exists():
-        raise SettingsError(f"--output {output} exists already: name one that does not")
-    if not run.status == "finished":
-        raise NotFinishedError(f"the run {path} has no result yet: python main.py resume {path}")
-    check_settings(run, view)
-    return run, make_settings(run.settings)
-
-
-def export(path: Path, candidate: str | None, folder: Path, view: View) -> float:
-    """Write one candidate of a finished run as a checkpoint; returns the largest logit difference after reloading."""
-    run, settings = finished(path, folder, view)
-    prepared = prepare(settings, run.id, view, run.records, bind_result(run, view))
-    with closing(prepared.bench.memory):
-        return export_candidate(prepared, settings, run, candidate, folder, view).verified or 0.0
 
 
 def tasks(path: Path, candidate: str | None, changes: dict[str, Any], view: View) -> Outcome:

@@ -11,8 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from self_pruner.memory.profile import Part
-from self_pruner.tools.pruning.elastic import ElasticModel, branch
-from self_pruner.tools.pruning.store import OUTPUTS, output_projection
+from self_pruner.tools.pruning.elastic import ElasticModel
+from self_pruner.tools.pruning.store import OUTPUTS, branch, output_projection
 
 
 class MaskedModel:

@@ -58,8 +58,13 @@ def card_facts(prepared: Prepared, settings: Settings, outcome: Outcome, run: Ru
         serving=settings.target,
         tensor_parallel=settings.tensor_parallel,
         again=same_again(settings, environment),
-        license="apache-2.0" if prepared.loaded.name == "smollm2-135m" else None,
+        license=license_of(prepared.loaded.name),
     )
+
+
+def license_of(model: str) -> str | None:
+    """Hub identifier of a target model's licence; None where it is not known."""
+    return "apache-2.0" if model == BUNDLED else None
 
 
 def is_local(settings: Settings) -> bool:

@@ -17,9 +17,9 @@ from torch import Tensor
 from torch.nn import functional
 
 from benchmarks.gpu.device import Device, random_numbers
-from self_pruner.tools.latency.measure import put
 from self_pruner.tools.latency.shapes import NUMBERS, Sizes, fill, resize
 from self_pruner.tools.models.families import Geometry, geometry
+from self_pruner.tools.pruning.smaller_model import put
 
 
 @dataclass(frozen=True, slots=True)

@@ -162,7 +162,7 @@ class _Walk:
         shares: bool = True,
     ) -> None:
         """A phase with the factorisations it made, and for a walk the rate of candidates' tokens and of operations."""
-        before = elastic.factorisations
+        before = elastic.compensator.factorisations
         self.device.forget_peak()
         seconds = self.device.seconds(action)
         row: Row = {"layers": self.layers, "phase": name, "seconds_taken": rounded(seconds)}
@@ -173,7 +173,7 @@ class _Walk:
             alone, _, walked, continued = flops(elastic, profiles, self.length, starts)
             needed = (continued if earlier else walked) if shares else alone
             row["share_of_peak"] = rounded(2 * needed * self.ids.numel() / seconds / self.peak, 3)
-        row["factorisations"] = elastic.factorisations - before
+        row["factorisations"] = elastic.compensator.factorisations - before
         self.record.row(**row, peak_bytes=self.device.peak_bytes())
 
     def _large_batches(

@@ -1,32 +1,87 @@
-"""`export --format gguf` of a finished run, and what it refuses."""
+"""`export` of a finished run: its own result as it lies there, other candidates anew, and what is refused."""
 
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import gguf
 import pytest
 
 from main import main
+from self_pruner.agent import export as export_module
 from tests.tiny import tiny_folder
 
 SMALL = [
     *("--sequence-length", "64", "--fidelity", "128,256", "--probe-tokens", "64", "--final-tokens", "128"),
     *("--reporting-tokens", "128", "--calibration-length", "64", "--calibration-sequences", "4"),
     *("--evaluations", "3", "--offspring", "2", "--initial", "1", "--population", "2", "--benchmarks", "0"),
-    *("--sparsity", "0.3", "--brain", "first", "--dtype", "float32", "--no-export"),
+    *("--sparsity", "0.3", "--brain", "first", "--dtype", "float32"),
 ]
 
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory) -> Path:
-    """A finished run of a tiny model."""
+    """A finished run of a tiny model that wrote no checkpoint."""
     place = tmp_path_factory.mktemp("gguf")
     model = tiny_folder(place / "tiny")
-    assert main(["--model", str(model), "--runs", str(place / "runs"), "--cache", str(place / "cache"), *SMALL]) == 0
+    options = ["--model", str(model), "--runs", str(place / "runs"), "--cache", str(place / "cache"), "--no-export"]
+    assert main([*options, *SMALL]) == 0
     (folder,) = (place / "runs").glob("tiny-*")
     return folder
+
+
+@pytest.fixture(scope="module")
+def exported(tmp_path_factory) -> Path:
+    """A finished run of a tiny model with the checkpoint of its result, which is recalibrated."""
+    place = tmp_path_factory.mktemp("exported")
+    model = tiny_folder(place / "tiny")
+    enough = ["--calibration-length", "256", "--calibration-sequences", "64", "--final-tokens", "512"]
+    options = ["--model", str(model), "--runs", str(place / "runs"), "--cache", str(place / "cache")]
+    assert main([*options, *SMALL, *enough]) == 0
+    (folder,) = (place / "runs").glob("tiny-*")
+    assert json.loads((folder / "result.json").read_text())["recalibration"]["recalibrated"] is not None
+    return folder
+
+
+@pytest.mark.parametrize("format", ["transformers", "gguf"])
+def test_a_runs_own_result_is_the_checkpoint_it_has_written_and_nothing_is_calibrated_again(
+    exported, tmp_path, monkeypatch, capfd, format
+):
+    with monkeypatch.context() as patch:  # what the target model makes anew
+        patch.setattr(export_module, "written", lambda *_: None)
+        assert main(["export", str(exported), "--output", str(tmp_path / "anew"), "--format", format]) == 0
+    capfd.readouterr()
+    for name in ("prepare", "recalibrated", "export_candidate"):
+        monkeypatch.delattr(export_module, name)  # it would fail if anything were loaded, calibrated or recalibrated
+    assert main(["export", str(exported), "--output", str(tmp_path / "own"), "--format", format]) == 0
+    if format == "gguf":
+        assert (tmp_path / "own").read_bytes() == (tmp_path / "anew").read_bytes()
+        return
+    assert "largest logit difference" in capfd.readouterr().out
+    files = [{path.name: path.read_bytes() for path in (tmp_path / one).iterdir()} for one in ("own", "anew")]
+    assert files[0] == files[1]
+
+
+@pytest.mark.parametrize("format", ["transformers", "gguf"])
+def test_a_checkpoint_that_is_not_the_runs_result_or_not_whole_is_refused(exported, tmp_path, capfd, format):
+    run = Path(shutil.copytree(exported, tmp_path / "run"))
+    words = ["export", str(run), "--output", str(tmp_path / "out"), "--format", format, "--yes"]
+    weights, known = run / "model" / "model.safetensors", run / "model" / "self_pruner.json"
+    weights.write_bytes(weights.read_bytes()[:-8])
+    assert main(words) == 2 and "model.safetensors is truncated" in capfd.readouterr().err
+    known.write_text(json.dumps(json.loads(known.read_text()) | {"parameters": 7}))
+    assert main(words) == 2 and "is not the checkpoint of this run's result" in capfd.readouterr().err
+    assert [path.name for path in tmp_path.iterdir()] == ["run"]
+
+
+def test_foreign_code_in_a_runs_checkpoint_is_not_copied(exported, tmp_path, capfd):
+    run = Path(shutil.copytree(exported, tmp_path / "run"))
+    (run / "model" / "extra.py").write_text("import os")
+    assert main(["export", str(run), "--output", str(tmp_path / "out"), "--yes"]) == 2
+    assert "brings code that is not this version's own (extra.py)" in capfd.readouterr().err
+    assert not (tmp_path / "out").exists()
 
 
 def test_the_file_has_the_sizes_and_the_weights_of_the_result(run, tmp_path, capfd):

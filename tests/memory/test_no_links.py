@@ -25,7 +25,7 @@ from self_pruner.memory.no_links import LinkError, open_to_write, refuse_link
 from self_pruner.memory.partials import owner
 from self_pruner.tools.engines.server import served
 from self_pruner.tools.evaluation.targets import DenseTargets
-from self_pruner.tools.export.gguf_file import _is_ours
+from self_pruner.tools.export.gguf.file import _is_ours
 from self_pruner.tools.latency.measure import LatencyReport
 from self_pruner.tools.latency.table import Timed, measure_table
 from self_pruner.tools.profiles.space import Space

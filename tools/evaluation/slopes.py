@@ -20,8 +20,8 @@ from self_pruner.memory.profile import PARTS, Part, Profile
 from self_pruner.tools.evaluation.fitness import Buckets
 from self_pruner.tools.evaluation.targets import DenseTargets, head_chunks
 from self_pruner.tools.profiles.sensitivity import Costs
-from self_pruner.tools.pruning.elastic import ElasticModel, branch
-from self_pruner.tools.pruning.store import OUTPUTS, Embedded, LayerStore
+from self_pruner.tools.pruning.elastic import ElasticModel
+from self_pruner.tools.pruning.store import OUTPUTS, Embedded, LayerStore, branch
 
 PASS_COST = 5  # tokens charged for a token of a pass: the time it takes, rounded up, in evaluations of one candidate
 

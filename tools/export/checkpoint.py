@@ -32,6 +32,7 @@ from self_pruner.tools.export.serving import Serving, check_profile
 from self_pruner.tools.models.families import family_of
 from self_pruner.tools.models.foreign_code import CLASS_STEMS, MODELING_FILE, auto_map_of
 from self_pruner.tools.profiles.space import Space
+from self_pruner.tools.pruning.smaller_model import smaller_state_dict
 
 if TYPE_CHECKING:
     from transformers import PreTrainedConfig
@@ -93,9 +94,9 @@ def export(
     folder = Path(os.path.abspath(folder))
     if os.path.lexists(folder) and not replace:
         raise ExportError(f"{str(folder)!r} exists already; name a folder that does not.")
-    partial = _begin(folder)
+    partial = begin_folder(folder)
     try:
-        tensors = elastic.smaller_state_dict(profile)
+        tensors = smaller_state_dict(elastic, profile)
         check_room(folder, sum(tensor.nbytes for tensor in tensors.values()))
         shards = _write_weights(tensors, partial, shard_bytes, progress)
         config.save_pretrained(partial)
@@ -188,7 +189,7 @@ def config_of(
     return config
 
 
-def _begin(folder: Path) -> Path:
+def begin_folder(folder: Path) -> Path:
     """`naming.begin` with its refusals in words."""
     try:
         partial = begin(folder)

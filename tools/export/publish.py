@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,10 +14,12 @@ from safetensors import SafetensorError
 from self_pruner.memory.partials import scratch
 from self_pruner.memory.profile import Profile
 from self_pruner.tools.export.card import CardFacts
-from self_pruner.tools.export.checkpoint import Exported, ExportError, export, system_reason
-from self_pruner.tools.export.naming import set_aside
+from self_pruner.tools.export.checkpoint import Exported, ExportError, begin_folder, check_room, export, system_reason
+from self_pruner.tools.export.naming import UNFINISHED, clear, flush, give_name, set_aside
 from self_pruner.tools.export.serving import Serving
 from self_pruner.tools.export.verify import Verification, VerificationError, record_expected, verify
+from self_pruner.tools.models.checkpoint import digest_of
+from self_pruner.tools.models.foreign_code import refuse_foreign
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -76,3 +80,31 @@ def publish(
         elastic, profile, tokenizer, final, card, serving=serving, replace=replace, progress=progress, check=check
     )
     return exported, found[0]
+
+
+def copy_checkpoint(source: Path, folder: Path) -> None:
+    """Copy a verified checkpoint to `folder`, which gets its name once it reads back as the same.
+
+    Raises:
+        ExportError: `folder` exists already, or could not be written.
+        ForeignCodeError: `source` brings code that no export writes.
+        SelfPrunerError: what `checkpoint.digest_of` raises of a `source` that is not whole.
+    """
+    refuse_foreign(source)
+    meant = digest_of(source)
+    folder = Path(os.path.abspath(folder))
+    if os.path.lexists(folder):
+        raise ExportError(f"{str(folder)!r} exists already; name a folder that does not.")
+    partial = begin_folder(folder)
+    try:
+        check_room(folder, sum(path.stat().st_size for path in source.rglob("*") if path.is_file()))
+        shutil.copytree(source, partial, dirs_exist_ok=True, symlinks=True, ignore=shutil.ignore_patterns(UNFINISHED))
+        flush(partial)
+        if digest_of(partial) != meant:
+            raise ExportError(f"The copy of {str(source)!r} reads back as something else.")
+        give_name(partial, folder, replace=False)
+    except OSError as error:
+        raise ExportError(f"The checkpoint could not be written to {str(folder)!r}: {system_reason(error)}.") from error
+    finally:
+        with suppress(OSError):  # the next export clears it
+            clear(partial)

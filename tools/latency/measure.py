@@ -1,8 +1,7 @@
 """Latency: what a candidate gains in milliseconds, with really smaller tensors, beside the dense model.
 
-Sliced views of full-size weights would hide what a smaller model costs to read, so the candidate is built first: the
-model's own class on the meta device, its blocks filled with contiguous tensors, all else (embedding, norms, head)
-shared with the dense model. Both run through the same forward pass and KV cache, in turn, the order swapped at every
+Sliced views of full-size weights would hide what a smaller model costs to read, so the candidate is built first. Both
+run through the same forward pass and KV cache, in turn, the order swapped at every
 repeat: on a busy machine a ratio of neighbours in time is worth more than two averages.
 """
 
@@ -15,13 +14,13 @@ from dataclasses import dataclass
 from operator import attrgetter
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from transformers import PreTrainedModel
 
 from self_pruner.memory.errors import SelfPrunerError
-from self_pruner.memory.profile import PARTS, Profile
+from self_pruner.memory.profile import Profile
 from self_pruner.tools.pruning.elastic import ElasticModel
-from self_pruner.tools.pruning.store import BLOCKS
+from self_pruner.tools.pruning.smaller_model import smaller_model
 
 
 class LatencyError(SelfPrunerError):
@@ -62,44 +61,6 @@ class Timing:
     def total(self) -> float:
         """Of both."""
         return self.prefill + self.decode
-
-
-@torch.no_grad()
-def smaller_model(elastic: ElasticModel, profile: Profile) -> PreTrainedModel:
-    """A model of the same class whose blocks really have the widths of `profile`.
-
-    Output projections get contiguous memory of their own; everything else is a prefix of the dense weights, which is
-    contiguous as it is, or shared with them whole. The result is for running only: its config still has the dense
-    sizes, so it cannot be saved.
-
-    Raises:
-        ElasticModelError: the profile is not one of this model.
-    """
-    dense = elastic.model
-    with torch.device("meta"):
-        smaller: PreTrainedModel = type(dense)(dense.config).eval()
-    decoder, dense_decoder = smaller.get_decoder(), dense.get_decoder()
-    for name in ("embed_tokens", "norm", "rotary_emb"):
-        setattr(decoder, name, getattr(dense_decoder, name))
-    smaller.set_output_embeddings(dense.get_output_embeddings())
-    for index in range(elastic.space.n_layers):
-        with elastic.store.layer(index) as layer:
-            empty = decoder.layers[index]
-            for name, parameter in layer.named_parameters():
-                put(empty, name, parameter)
-            for part in PARTS:
-                for name, tensor in elastic.block_weights(index, part, profile.widths(part)[index]).items():
-                    put(empty, f"{BLOCKS[part]}.{name}", tensor.contiguous())
-    return smaller
-
-
-def put(layer: nn.Module, name: str, tensor: Tensor) -> None:
-    """Set one parameter of a decoder layer, whatever the size of the one it had."""
-    owner, _, leaf = name.rpartition(".")
-    module = layer.get_submodule(owner)
-    setattr(module, leaf, nn.Parameter(tensor, requires_grad=False))
-    if isinstance(module, nn.Linear) and leaf == "weight":
-        module.out_features, module.in_features = tensor.shape
 
 
 def measure(

@@ -24,6 +24,7 @@ from self_pruner.tools.models.families import Family
 from self_pruner.tools.models.foreign_code import ADVICE, tokenizer_code
 from self_pruner.tools.models.hub import COMMIT, commit_of, fetch_model
 from self_pruner.tools.models.quiet import quiet
+from self_pruner.tools.models.safetensors_header import CorruptWeightsError
 
 DTYPES = ("auto", "float32", "bfloat16", "float16")
 # What the libraries raise for files whose values make no sense.
@@ -197,7 +198,7 @@ def _model(checked: checkpoint.Checkpoint, device: str, dtype: str) -> Any:
     missing, mismatched = sorted(report["missing_keys"]), sorted(report["mismatched_keys"])
     if missing or mismatched:  # transformers fills these with random numbers
         what = f"lacks the tensor {missing[0]!r}" if missing else f"has the wrong shape for {mismatched[0][0]!r}"
-        raise checkpoint.CorruptWeightsError(f"the checkpoint in {str(checked.folder)!r} {what}")
+        raise CorruptWeightsError(f"the checkpoint in {str(checked.folder)!r} {what}")
     return model.eval().requires_grad_(False)
 
 

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from itertools import accumulate
 
 import torch
@@ -22,7 +22,10 @@ from torch import Tensor
 from self_pruner.memory.errors import SelfPrunerError
 from self_pruner.memory.profile import PARTS, Part, Profile
 from self_pruner.tools.profiles.budget import Budget
+from self_pruner.tools.pruning.calibration import INPUTS
 from self_pruner.tools.pruning.elastic import ElasticModel
+from self_pruner.tools.pruning.importance import flap_wifv
+from self_pruner.tools.pruning.store import linear, output_projection
 
 
 class ClosedFormError(SelfPrunerError):
@@ -51,7 +54,7 @@ def owl(
     """
     _check(budget, elastic)
     layers = range(budget.space.n_layers)
-    ratios = [outlier_ratio(list(elastic.weights_and_norms(layer)), multiple) for layer in layers]
+    ratios = [outlier_ratio(list(weights_and_norms(elastic, layer)), multiple) for layer in layers]
     kept = 1.0 - torch.tensor(owl_rates(ratios, budget.sparsity, spread, bounded), dtype=torch.float64)
     scores: dict[Part, Tensor] = {}
     for part in PARTS:
@@ -62,6 +65,24 @@ def owl(
 
 
 @torch.no_grad()
+@torch.no_grad()
+def weights_and_norms(elastic: ElasticModel, index: int) -> Iterator[tuple[Tensor, Tensor]]:
+    """Every weight [out, in] of the linear maps of layer `index`, with the norms [in] of its input features.
+
+    The norms are over the calibration text, in the column order of the weight, float32 on its device.
+    """
+    moments = elastic.moments
+    with elastic.store.layer(index) as layer:
+        for part in PARTS:
+            squares = moments.calibration.input_squares(index, part)
+            for name in INPUTS[part]:
+                weight = linear(layer, part, name).weight
+                yield weight, squares.to(weight.device).sqrt()
+            weight = output_projection(layer, part).weight
+            squares = moments.calibration.features(index, part).gram.diagonal().clamp(min=0).to(weight.device)
+            yield weight, squares[moments.calibrated_order(index, part)].sqrt()
+
+
 def outlier_ratio(weights_and_norms: Sequence[tuple[Tensor, Tensor]], multiple: float = 5.0) -> float:
     """D of one layer: the percentage of A_ij = ||X_j|| * |W_ij| that exceed `multiple` times their mean.
 
@@ -137,11 +158,22 @@ def flap(budget: Budget, elastic: ElasticModel, *, square_attention: bool = True
     for part in PARTS:
         rows: list[Tensor] = []
         for layer in range(space.n_layers):
-            channels = elastic.channel_fluctuations(layer, part).double().cpu()
+            channels = channel_fluctuations(elastic, layer, part).double().cpu()
             channels = channels.square() if part == "attention" and square_attention else channels
             rows.append(standardised(channels).view(space.units(part), -1).mean(1))
         scores[part] = torch.stack(rows)
     return keep_best(budget, scores["attention"], scores["mlp"])
+
+
+@torch.no_grad()
+def channel_fluctuations(elastic: ElasticModel, index: int, part: Part) -> Tensor:
+    """FLAP's WIFV [channels] of the input channels of o_proj or down_proj of layer `index`, in its order, float32."""
+    moments = elastic.moments
+    order = moments.calibrated_order(index, part)
+    with elastic.store.layer(index) as layer:
+        weight = output_projection(layer, part).weight[:, torch.argsort(order)]
+    features = moments.calibration.features(index, part)  # unpermuted: of the Gram only the diagonal is read
+    return flap_wifv(weight, features.gram, features.sums, features.tokens)[order]
 
 
 def standardised(scores: Tensor) -> Tensor:

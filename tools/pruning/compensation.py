@@ -16,10 +16,9 @@ minimises ||X W^T + E - X[:, :k] V^T||^2 + d ||V - W[:, :k]||^2 by the same form
 
 from __future__ import annotations
 
-from collections import OrderedDict
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Literal, Protocol, TypeVar, cast, get_args
+from typing import Literal, get_args
 
 import torch
 from torch import Tensor
@@ -27,6 +26,7 @@ from torch import Tensor
 from self_pruner.memory.errors import SelfPrunerError
 from self_pruner.memory.profile import Part
 from self_pruner.tools.pruning.calibration import Features
+from self_pruner.tools.pruning.memory_bound import MemoryBound
 
 Compensation = Literal["none", "bias", "lstsq"]
 COMPENSATIONS: tuple[Compensation, ...] = get_args(Compensation)
@@ -143,44 +143,6 @@ def _energy_from(matrix: Tensor) -> Tensor:
     """Sum of squares of the columns from k on, for every k from 0 to their number; float64."""
     energy = matrix.square().sum(0).double()
     return torch.cat([energy.flip(0).cumsum(0).flip(0), energy.new_zeros(1)])
-
-
-class Sized(Protocol):
-    """Anything that knows its size in bytes: a tensor, a factor."""
-
-    @property
-    def nbytes(self) -> int:
-        """Size in bytes."""
-
-
-Item = TypeVar("Item", bound=Sized)
-
-
-class MemoryBound:
-    """A memo that drops what was used longest ago once its items outgrow a bound in bytes."""
-
-    def __init__(self, limit: int) -> None:
-        """`limit` in bytes; an item above it is made each time and never kept."""
-        self.limit = limit
-        self.used = 0
-        self._items: OrderedDict[Hashable, Sized] = OrderedDict()
-
-    def __len__(self) -> int:
-        """Number of items kept."""
-        return len(self._items)
-
-    def get(self, key: Hashable, make: Callable[[], Item]) -> Item:
-        """The item of `key`, made by `make` if it is not kept."""
-        if key in self._items:
-            self._items.move_to_end(key)
-            return cast(Item, self._items[key])
-        item = make()
-        if item.nbytes <= self.limit:
-            self._items[key] = item
-            self.used += item.nbytes
-            while self.used > self.limit:
-                self.used -= self._items.popitem(last=False)[1].nbytes
-        return item
 
 
 class Compensator:

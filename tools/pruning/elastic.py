@@ -11,25 +11,25 @@ key/value head i. Stock attention modules take their head counts from shapes, so
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator
+from dataclasses import replace
+from functools import partial
 
 import torch
 from torch import Tensor, nn
-from torch.func import functional_call
 from transformers import PreTrainedModel
 
 from self_pruner.memory.errors import SelfPrunerError
 from self_pruner.memory.profile import PARTS, Part, Profile
 from self_pruner.tools.models.families import geometry, space_of
-from self_pruner.tools.pruning.calibration import INPUTS, Calibration, Features
+from self_pruner.tools.pruning.calibration import Calibration
 from self_pruner.tools.pruning.compensation import Compensation, Compensator
-from self_pruner.tools.pruning.importance import Importance, flap_wifv, importance_orders
+from self_pruner.tools.pruning.importance import Importance, importance_orders
+from self_pruner.tools.pruning.reordering import OrderedMoments
 from self_pruner.tools.pruning.store import (
-    BLOCKS,
     OUTPUTS,
     Embedded,
     ResidentLayers,
-    block,
+    branch,
     embed,
     linear,
     output_projection,
@@ -79,15 +79,14 @@ class ElasticModel:
         self.importance: Importance = importance
         self.compensation: Compensation = compensation
         self.store = ResidentLayers(model)
-        self._calibration = calibration
-        self._compensator = Compensator(compensation, refit_memory, damping)
-        shape = geometry(model.config)
-        self._head_dim, self._heads_per_group = shape.head_dim, shape.heads_per_group
-        self._check_calibration()
+        self.compensator = Compensator(compensation, refit_memory, damping)
+        self._shape = shape = geometry(model.config)
+        self._check_calibration(calibration)
         layers = [self._layer(index) for index in range(len(self.store))]
         self.orders = importance_orders(layers, calibration, shape.n_groups, importance)
+        self.moments = OrderedMoments(calibration, self.orders, shape.head_dim, shape.heads_per_group)
         for index, layer in enumerate(layers):
-            self._reorder(layer, index)
+            self.moments.permute(layer, index)
         setattr(model, _REORDERED, True)
 
     @property
@@ -103,22 +102,12 @@ class ElasticModel:
     @property
     def warnings(self) -> list[str]:
         """Sentences about numerical trouble so far, such as a singular Gram matrix that was damped more."""
-        return self._compensator.warnings
-
-    @property
-    def factorisations(self) -> int:
-        """Gram matrices that were factored so far; one that was forgotten and made again counts again."""
-        return self._compensator.factorisations
-
-    @property
-    def damping(self) -> float:
-        """Of the least-squares refit, as a share of the mean Gram diagonal."""
-        return self._compensator.damping
+        return self.compensator.warnings
 
     @property
     def is_recalibrated(self) -> bool:
         """Whether this is what `recalibrated` made of another one."""
-        return self._calibration.is_recalibration
+        return self.moments.calibration.is_recalibration
 
     # --- slices -------------------------------------------------------------------------------------------------
 
@@ -144,8 +133,12 @@ class ElasticModel:
             if module.bias is not None:
                 overrides[f"{name}.bias"] = module.bias[:rows]
         output = output_projection(layer, part)
-        weight, bias = self._compensator.projection(
-            (index, part), output.weight, output.bias, self.channels(part, width), lambda: self._features(index, part)
+        weight, bias = self.compensator.projection(
+            (index, part),
+            output.weight,
+            output.bias,
+            self.channels(part, width),
+            partial(self.moments.features, index, part),
         )
         overrides[f"{OUTPUTS[part]}.weight"] = weight
         if bias is not None:
@@ -182,8 +175,8 @@ class ElasticModel:
             [units + 1], float64, from width 0 to dense.
         """
         dense = output_projection(layer, part).weight
-        features = lambda: self._features(index, part)  # noqa: E731
-        terms = self._compensator.first_order((index, part), dense, weight, output, features).cpu()
+        features = partial(self.moments.features, index, part)
+        terms = self.compensator.first_order((index, part), dense, weight, output, features).cpu()
         sums = torch.cat([terms.new_zeros(1), terms.cumsum(0)])
         return sums[:: self.channels(part, 1)]
 
@@ -191,14 +184,14 @@ class ElasticModel:
         """Input channels of the output projection that `width` units are."""
         if part == "mlp":
             return width * self.space.mlp_unit
-        return width * self.space.attention_unit * self._heads_per_group * self._head_dim
+        return width * self.space.attention_unit * self._shape.group_width
 
     def _rows(self, part: Part, width: int) -> dict[str, int]:
         """Rows that `width` units have in the other projections."""
         channels = self.channels(part, width)
         if part == "mlp":
             return {"gate_proj": channels, "up_proj": channels}
-        keys = channels // self._heads_per_group
+        keys = channels // self._shape.heads_per_group
         return {"q_proj": channels, "k_proj": keys, "v_proj": keys}
 
     # --- running ------------------------------------------------------------------------------------------------
@@ -240,7 +233,7 @@ class ElasticModel:
     @torch.no_grad()
     def logits(self, input_ids: Tensor, profile: Profile) -> Tensor:
         """Logits [batch, length, vocab] of `input_ids` [batch, length] at `profile`: the plain reference."""
-        self._check(profile)
+        self.check(profile)
         hidden, position_embeddings, masks = self.embed(input_ids)
         for index in range(len(self.store)):
             with self.store.layer(index) as layer:
@@ -249,29 +242,6 @@ class ElasticModel:
                 )
                 hidden = self.mlp_block(layer, index, profile.mlp[index], hidden)
         return self.lm_head(self.head_input(hidden))
-
-    # --- results ------------------------------------------------------------------------------------------------
-
-    @torch.no_grad()
-    def smaller_state_dict(self, profile: Profile) -> dict[str, Tensor]:
-        """The weights at `profile` as contiguous tensors of their own, keyed as in the Hugging Face model.
-
-        A head tied to the embedding is left out, as Hugging Face does. With bias compensation every output projection
-        has a bias, zero where nothing was removed, so that all layers are of one kind.
-        """
-        self._check(profile)
-        tensors = dict(self.model.state_dict())
-        if self.model.get_output_embeddings().weight is self.model.get_input_embeddings().weight:
-            tensors.pop("lm_head.weight", None)
-        for index in range(self.space.n_layers):
-            for part in PARTS:
-                name = f"model.layers.{index}.{BLOCKS[part]}"
-                if self.compensation == "bias":
-                    output = output_projection(self._layer(index), part)
-                    tensors.setdefault(f"{name}.{OUTPUTS[part]}.bias", output.weight.new_zeros(output.out_features))
-                for key, tensor in self.block_weights(index, part, profile.widths(part)[index]).items():
-                    tensors[f"{name}.{key}"] = tensor
-        return {key: tensor.detach().clone(memory_format=torch.contiguous_format) for key, tensor in tensors.items()}
 
     @torch.no_grad()
     def residual(self, layer: int, part: Part) -> Tensor:
@@ -283,32 +253,8 @@ class ElasticModel:
         units = self.space.units(part)
         cuts = [self.channels(part, width) for width in range(units)]
         weight = output_projection(self._layer(layer), part).weight
-        errors = self._compensator.residuals((layer, part), weight, cuts, lambda: self._features(layer, part))
-        return torch.cat([errors, errors.new_zeros(1)]) / self._calibration.tokens
-
-    @torch.no_grad()
-    def weights_and_norms(self, layer: int) -> Iterator[tuple[Tensor, Tensor]]:
-        """Every weight [out, in] of the linear maps of `layer`, with the norms [in] of its input features.
-
-        The norms are over the calibration text, in the column order of the weight, float32 on its device.
-        """
-        module = self._layer(layer)
-        for part in PARTS:
-            squares = self._calibration.input_squares(layer, part)
-            for name in INPUTS[part]:
-                weight = linear(module, part, name).weight
-                yield weight, squares.to(weight.device).sqrt()
-            weight = output_projection(module, part).weight
-            squares = self._calibration.features(layer, part).gram.diagonal().clamp(min=0).to(weight.device)
-            yield weight, squares[self._calibrated_order(layer, part)].sqrt()
-
-    @torch.no_grad()
-    def channel_fluctuations(self, layer: int, part: Part) -> Tensor:
-        """FLAP's WIFV [channels] of the input channels of o_proj or down_proj, in this model's order, float32."""
-        order = self._calibrated_order(layer, part)
-        weight = output_projection(self._layer(layer), part).weight[:, torch.argsort(order)]
-        features = self._calibration.features(layer, part)  # unpermuted: of the Gram matrix only the diagonal is read
-        return flap_wifv(weight, features.gram, features.sums, features.tokens)[order]
+        errors = self.compensator.residuals((layer, part), weight, cuts, partial(self.moments.features, layer, part))
+        return torch.cat([errors, errors.new_zeros(1)]) / self.moments.calibration.tokens
 
     def recalibrated(self, calibration: Calibration) -> ElasticModel:
         """This model with the refits of `calibration`, which `recalibrate` made of it: for the profile it was made at.
@@ -324,9 +270,9 @@ class ElasticModel:
         if self.is_recalibrated or not calibration.is_recalibration:
             raise ElasticModelError("a model is recalibrated once, with what recalibrate made of it")
         other = copy.copy(self)
-        other._calibration = calibration
-        other._check_calibration()
-        other._compensator = self._compensator.for_one_profile()
+        other._check_calibration(calibration)
+        other.moments = replace(self.moments, calibration=calibration)
+        other.compensator = self.compensator.for_one_profile()
         return other
 
     # --- making -------------------------------------------------------------------------------------------------
@@ -335,77 +281,20 @@ class ElasticModel:
         with self.store.layer(index) as layer:
             return layer
 
-    def _check(self, profile: Profile) -> None:
+    def check(self, profile: Profile) -> None:
+        """Refuse a profile of another model with an ElasticModelError."""
         if not self.space.contains(profile):
             raise ElasticModelError(
                 f"profile {profile.key()!r} does not fit a model of {self.space.n_layers} layers with 1 to "
                 f"{self.space.n_groups} attention and 1 to {self.space.n_blocks} MLP units each"
             )
 
-    def _check_calibration(self) -> None:
-        layers = len(self._calibration.mlp)
+    def _check_calibration(self, calibration: Calibration) -> None:
+        layers = len(calibration.mlp)
         if layers != len(self.store):
             raise ElasticModelError(f"the calibration has {layers} layers, the model {len(self.store)}")
         for part in PARTS:
-            found = len(self._calibration.features(0, part).sums)
+            found = len(calibration.features(0, part).sums)
             expected = self.channels(part, self.space.units(part))
             if found != expected:
                 raise ElasticModelError(f"the calibration has {found} {part} channels, the model {expected}")
-
-    def _channel_order(self, index: int, part: Part) -> Tensor:
-        if part == "mlp":
-            return self.orders.mlp[index]
-        return _spread(self.orders.attention[index], self._heads_per_group * self._head_dim)
-
-    def _calibrated_order(self, index: int, part: Part) -> Tensor:
-        """Where the channels of this model are in its calibration: a recalibration is in this model's order already."""
-        order = self._channel_order(index, part)
-        return torch.arange(len(order), device=order.device) if self.is_recalibrated else order
-
-    def _features(self, index: int, part: Part) -> Features:
-        """The moments in the reordered channel order."""
-        features = self._calibration.features(index, part)
-        return features if self.is_recalibrated else features.permuted(self._channel_order(index, part))
-
-    @torch.no_grad()
-    def _reorder(self, layer: nn.Module, index: int) -> None:
-        for part in PARTS:
-            channels = self._channel_order(index, part)
-            keys = _spread(self.orders.attention[index], self._head_dim)
-            for name in self._rows(part, 1):
-                rows = keys if name in ("k_proj", "v_proj") else channels
-                projection = linear(layer, part, name)
-                projection.weight.copy_(projection.weight[rows])
-                if projection.bias is not None:
-                    projection.bias.copy_(projection.bias[rows])
-            weight = output_projection(layer, part).weight
-            weight.copy_(weight[:, channels])
-
-
-def branch(
-    layer: nn.Module,
-    part: Part,
-    overrides: dict[str, Tensor],
-    hidden: Tensor,
-    position_embeddings: tuple[Tensor, Tensor] | None = None,
-    attention_mask: Tensor | None = None,
-) -> Tensor:
-    """What `part` of `layer` adds to `hidden` [batch, length, hidden] with some of its parameters replaced.
-
-    Attention wants the position embeddings of the embedding.
-    """
-    module = block(layer, part)
-    if part == "mlp":
-        normed = layer.get_submodule("post_attention_layernorm")(hidden)
-        return functional_call(module, overrides, (normed,), tie_weights=False)
-    inputs = {
-        "hidden_states": layer.get_submodule("input_layernorm")(hidden),
-        "position_embeddings": position_embeddings,
-        "attention_mask": attention_mask,
-    }
-    return functional_call(module, overrides, (), inputs, tie_weights=False)[0]
-
-
-def _spread(order: Tensor, size: int) -> Tensor:
-    """The permutation of rows that permutes groups of `size` neighbouring rows by `order`."""
-    return (order[:, None] * size + torch.arange(size, device=order.device)).flatten()

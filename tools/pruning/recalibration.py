@@ -27,8 +27,8 @@ from self_pruner.memory.errors import SelfPrunerError
 from self_pruner.memory.profile import PARTS, Part, Profile
 from self_pruner.tools.pruning.calibration import INPUTS, Calibration, Features, Moments, Squares
 from self_pruner.tools.pruning.compensation import Compensator
-from self_pruner.tools.pruning.elastic import ElasticModel, branch
-from self_pruner.tools.pruning.store import Embedded, linear, output_projection
+from self_pruner.tools.pruning.elastic import ElasticModel
+from self_pruner.tools.pruning.store import Embedded, branch, linear, output_projection
 
 SHARE = 0.5  # of the error, by default: on 32k tokens of text all of it overfits, none of it leaves it to pile up
 
@@ -70,7 +70,7 @@ def recalibrate(
     states = [each.hidden.float() for each in embedded]
     walk = _Walk(elastic, embedded[0]._replace(hidden=states[0][:0]), list(states), states, share)
     del embedded, states
-    refits = Compensator("lstsq", 0, elastic.damping)
+    refits = Compensator("lstsq", 0, elastic.compensator.damping)
     kept: dict[Part, list[Features]] = {part: [] for part in PARTS}
     squares: dict[Part, list[Tensor]] = {part: [] for part in PARTS}
     layers = len(elastic.store)

@@ -12,6 +12,7 @@ from typing import NamedTuple, Protocol
 
 import torch
 from torch import Tensor, nn
+from torch.func import functional_call
 from transformers import PreTrainedModel
 
 from self_pruner.memory.errors import SelfPrunerError
@@ -40,6 +41,30 @@ def linear(layer: nn.Module, part: Part, name: str) -> nn.Linear:
 def output_projection(layer: nn.Module, part: Part) -> nn.Linear:
     """The linear map whose input channels are the ones a pruned `part` loses: o_proj or down_proj."""
     return linear(layer, part, OUTPUTS[part])
+
+
+def branch(
+    layer: nn.Module,
+    part: Part,
+    overrides: dict[str, Tensor],
+    hidden: Tensor,
+    position_embeddings: tuple[Tensor, Tensor] | None = None,
+    attention_mask: Tensor | None = None,
+) -> Tensor:
+    """What `part` of `layer` adds to `hidden` [batch, length, hidden] with some of its parameters replaced.
+
+    Attention wants the position embeddings of the embedding.
+    """
+    module = block(layer, part)
+    if part == "mlp":
+        normed = layer.get_submodule("post_attention_layernorm")(hidden)
+        return functional_call(module, overrides, (normed,), tie_weights=False)
+    inputs = {
+        "hidden_states": layer.get_submodule("input_layernorm")(hidden),
+        "position_embeddings": position_embeddings,
+        "attention_mask": attention_mask,
+    }
+    return functional_call(module, overrides, (), inputs, tie_weights=False)[0]
 
 
 class LayerStore(Protocol):

@@ -4,8 +4,9 @@ import pytest
 import torch
 
 from self_pruner.memory.profile import Profile
-from self_pruner.tools.latency.measure import LatencyError, measure, smaller_model
+from self_pruner.tools.latency.measure import LatencyError, measure
 from self_pruner.tools.pruning.elastic import ElasticModel, ElasticModelError
+from self_pruner.tools.pruning.smaller_model import smaller_model
 from tests.tiny import FAMILY_NAMES
 from tests.tools.evaluation.populations import text, tiny_elastic
 

@@ -8,7 +8,6 @@ from safetensors.torch import load_file, save_file
 from self_pruner.tools.models.checkpoint import (
     INDEX,
     WEIGHTS,
-    CorruptWeightsError,
     NotACheckpointError,
     PickleRefusedError,
     QuantisedModelError,
@@ -16,6 +15,7 @@ from self_pruner.tools.models.checkpoint import (
     inspect,
 )
 from self_pruner.tools.models.families import FAMILIES, UnsupportedFamilyError
+from self_pruner.tools.models.safetensors_header import CorruptWeightsError
 from tests.tiny import tiny_folder, tiny_model
 
 

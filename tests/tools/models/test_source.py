@@ -6,7 +6,8 @@ from safetensors.torch import load_file, save_file
 
 from self_pruner.memory.errors import SelfPrunerError
 from self_pruner.tools.models.aliases import ALIASES, BUNDLED, names
-from self_pruner.tools.models.checkpoint import WEIGHTS, CorruptWeightsError, NotACheckpointError, PickleRefusedError
+from self_pruner.tools.models.checkpoint import WEIGHTS, NotACheckpointError, PickleRefusedError
+from self_pruner.tools.models.safetensors_header import CorruptWeightsError
 from self_pruner.tools.models.source import (
     HUB_ID,
     ModelSource,

@@ -19,12 +19,14 @@ from self_pruner.tools.profiles.budget import Budget
 from self_pruner.tools.profiles.space import Space
 from self_pruner.tools.pruning.baselines import (
     ClosedFormError,
+    channel_fluctuations,
     flap,
     keep_best,
     outlier_ratio,
     owl,
     owl_rates,
     standardised,
+    weights_and_norms,
 )
 from self_pruner.tools.pruning.calibration import calibrate
 from self_pruner.tools.pruning.elastic import ElasticModel
@@ -76,7 +78,7 @@ def test_the_outlier_ratio_is_that_of_the_model_before_reordering_weight_by_weig
     for index, layer in enumerate(model.model.layers):
         expected = literal_ratio(layer, rows, 5.0)
         assert expected > 0.1, "the test needs layers with outliers"
-        found = outlier_ratio(list(elastic(family, mha).weights_and_norms(index)))
+        found = outlier_ratio(list(weights_and_norms(elastic(family, mha), index)))
         assert found == pytest.approx(expected, abs=0.01)  # float32 may see a few of 40,000 weights differently
 
 
@@ -86,7 +88,7 @@ def test_every_linear_map_of_a_layer_comes_once_with_the_norms_of_its_own_column
     rows = inputs_of(model, TEXT)
     for index, layer in enumerate(model.model.layers):
         linears = [module for module in layer.modules() if isinstance(module, nn.Linear)]
-        found = list(elastic("llama", mha).weights_and_norms(index))
+        found = list(weights_and_norms(elastic("llama", mha), index))
         assert len(found) == len(linears) == 7
         for module, (weight, norms) in zip(linears, found, strict=True):
             literal = (module.weight.double().abs() * rows[module].norm(dim=0)).sum().item()
@@ -199,7 +201,7 @@ def test_flap_does_not_see_the_scale_of_a_layer(part):
     # The last layer's output goes into no other layer. A power of two leaves every rounding as it was.
     louder = changed(part, 2, lambda module: module.get_submodule(name).weight.mul_(4))
     plain = changed(part, 2, lambda module: None)
-    fluctuations = [model.channel_fluctuations(2, part) for model in (plain, louder)]
+    fluctuations = [channel_fluctuations(model, 2, part) for model in (plain, louder)]
     assert torch.equal(16 * fluctuations[0], fluctuations[1])
     if part == "mlp":  # the scale of an attention does reach the MLP after it
         for sparsity in SPARSITIES:

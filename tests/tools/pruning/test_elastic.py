@@ -16,6 +16,7 @@ from self_pruner.tools.pruning.calibration import Calibration, calibrate
 from self_pruner.tools.pruning.compensation import COMPENSATIONS, Compensation
 from self_pruner.tools.pruning.elastic import ElasticModel, ElasticModelError
 from self_pruner.tools.pruning.importance import IMPORTANCES, wanda_sp
+from self_pruner.tools.pruning.smaller_model import smaller_state_dict
 from self_pruner.tools.pruning.store import output_projection
 from tests.tiny import FAMILY_NAMES, MLP_UNIT, tiny_model
 
@@ -124,7 +125,7 @@ def test_any_profile_equals_a_model_built_with_the_smaller_tensors(family, mha, 
     model, _ = dense(family, mha)
     sliced = elastic(family, mha, compensation)
     for profile in profiles(2):
-        tensors = sliced.smaller_state_dict(profile)
+        tensors = smaller_state_dict(sliced, profile)
         assert sum(tensor.numel() for tensor in tensors.values()) == sliced.space.params(profile)
         assert_same_logits(sliced.logits(INPUT_IDS, profile), from_state_dict(model, tensors))
 
@@ -137,7 +138,7 @@ def test_biases_of_all_projections_are_kept(compensation):
     )
     assert_same_logits(sliced.model(INPUT_IDS).logits, model)
     for profile in profiles(2):
-        tensors = sliced.smaller_state_dict(profile)
+        tensors = smaller_state_dict(sliced, profile)
         assert sum(tensor.numel() for tensor in tensors.values()) == sliced.space.params(profile)
         assert_same_logits(sliced.logits(INPUT_IDS, profile), from_state_dict(model, tensors))
 
@@ -154,7 +155,7 @@ def test_sliding_windows_are_respected(family, overrides):
 
 def test_the_smaller_tensors_are_contiguous_and_own_their_memory():
     sliced = elastic(compensation="lstsq")
-    tensors = sliced.smaller_state_dict(Profile((2, 4, 1), (5, 12, 3)))
+    tensors = smaller_state_dict(sliced, Profile((2, 4, 1), (5, 12, 3)))
     theirs = {parameter.untyped_storage().data_ptr() for parameter in sliced.model.parameters()}
     ours = [tensor.untyped_storage().data_ptr() for tensor in tensors.values()]
     assert not theirs.intersection(ours) and len(set(ours)) == len(ours)
@@ -165,7 +166,7 @@ def test_the_smaller_tensors_are_contiguous_and_own_their_memory():
 def test_a_head_tied_to_the_embedding_is_counted_and_written_once():
     model = tiny_model("llama", tied=True)
     sliced = ElasticModel(model, calibrate(model, TEXT), mlp_unit=MLP_UNIT)
-    tensors = sliced.smaller_state_dict(sliced.space.smallest())
+    tensors = smaller_state_dict(sliced, sliced.space.smallest())
     assert "lm_head.weight" not in tensors
     assert sum(tensor.numel() for tensor in tensors.values()) == sliced.space.params(sliced.space.smallest())
 
@@ -215,7 +216,7 @@ def test_what_is_remembered_stays_within_its_bound_and_changes_no_result():
     bounded, free = elastic(compensation="lstsq", refit_memory=100_000), elastic(compensation="lstsq")
     for profile in profiles(4):
         assert torch.equal(bounded.logits(INPUT_IDS, profile), free.logits(INPUT_IDS, profile))
-    assert bounded._compensator.memo.used <= 100_000 < free._compensator.memo.used
+    assert bounded.compensator.memo.used <= 100_000 < free.compensator.memo.used
 
 
 @pytest.mark.parametrize("compensation", COMPENSATIONS)
@@ -242,7 +243,8 @@ def test_units_stand_in_descending_importance():
     sliced = elastic()
     for index, layer in enumerate(sliced.model.model.layers):
         scores = {
-            part: wanda_sp(output_projection(layer, part).weight, sliced._features(index, part).gram) for part in PARTS
+            part: wanda_sp(output_projection(layer, part).weight, sliced.moments.features(index, part).gram)
+            for part in PARTS
         }
         groups = scores["attention"].view(4, GROUP).sum(1)
         assert (groups.diff() <= 0).all() and (scores["mlp"].diff() <= 1e-4).all()

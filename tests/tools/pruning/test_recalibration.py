@@ -16,6 +16,7 @@ from self_pruner.tools.evaluation.targets import DenseTargets
 from self_pruner.tools.evaluation.walk import PopulationWalk
 from self_pruner.tools.export.card import CardFacts
 from self_pruner.tools.export.publish import publish
+from self_pruner.tools.pruning.baselines import channel_fluctuations, weights_and_norms
 from self_pruner.tools.pruning.calibration import CalibrationFileError, calibrate
 from self_pruner.tools.pruning.compensation import RecalibratedError, refit
 from self_pruner.tools.pruning.elastic import ElasticModel, ElasticModelError
@@ -168,7 +169,7 @@ def test_at_the_dense_profile_the_moments_are_those_of_the_calibration():
     assert found.tokens == calibration.tokens == TEXT.numel()
     for index in range(3):
         for part in PARTS:
-            ours, theirs = found.features(index, part), elastic._features(index, part)
+            ours, theirs = found.features(index, part), elastic.moments.features(index, part)
             torch.testing.assert_close(ours.gram, theirs.gram, rtol=1e-4, atol=1e-3)
             torch.testing.assert_close(ours.sums, theirs.sums, rtol=1e-4, atol=1e-3)
             assert ours.tokens == theirs.tokens
@@ -228,7 +229,7 @@ def test_only_the_refits_are_remembered():
         for index in range(3)
         for part in PARTS
     )
-    assert found._compensator.memo.used == refits
+    assert found.compensator.memo.used == refits
 
 
 @pytest.mark.parametrize("name", ["llama, multi-head", "qwen2, biases"])
@@ -267,10 +268,12 @@ def test_norms_and_fluctuations_are_in_the_order_of_its_channels(part):
     model = tiny_model("llama")
     elastic = ElasticModel(model, calibrate(model, TEXT), mlp_unit=MLP_UNIT)
     found = recalibrated(elastic, elastic.space.dense())
-    for (weight, norms), (same, expected) in zip(found.weights_and_norms(1), elastic.weights_and_norms(1), strict=True):
+    for (weight, norms), (same, expected) in zip(
+        weights_and_norms(found, 1), weights_and_norms(elastic, 1), strict=True
+    ):
         assert weight is same
         torch.testing.assert_close(norms, expected, rtol=1e-3, atol=1e-3)
-    ours, theirs = found.channel_fluctuations(1, part), elastic.channel_fluctuations(1, part)
+    ours, theirs = channel_fluctuations(found, 1, part), channel_fluctuations(elastic, 1, part)
     torch.testing.assert_close(ours, theirs, rtol=1e-2, atol=1e-3)
 
 
@@ -320,7 +323,7 @@ def test_a_model_is_recalibrated_once_and_with_a_recalibration():
     with pytest.raises(ElasticModelError, match="once"):
         found.recalibrated(calibration)
     with pytest.raises(ElasticModelError, match="recalibrate made"):
-        elastic.recalibrated(elastic._calibration)
+        elastic.recalibrated(elastic.moments.calibration)
     with pytest.raises(RecalibrationError, match="once"):
         recalibrate(found, PROFILE, TEXT)
     with pytest.raises(ElasticModelError, match="96 mlp channels, the model 64"):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import gguf
 import pytest
 import torch
@@ -9,15 +11,25 @@ from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers,
 from transformers import PreTrainedTokenizerFast
 
 from self_pruner.memory.profile import Profile
-from self_pruner.tools.export import gguf_file, gguf_tokenizer
-from self_pruner.tools.export.checkpoint import ExportError
-from self_pruner.tools.export.gguf_file import GgufError, GgufFacts, check_gguf, interleaved, rope_factors, write_gguf
-from self_pruner.tools.export.gguf_tokenizer import GgufTokenizerError, split_rules
+from self_pruner.tools.export.card import CardFacts
+from self_pruner.tools.export.checkpoint import ExportError, export
+from self_pruner.tools.export.gguf import file as gguf_file
+from self_pruner.tools.export.gguf import tokenizer as gguf_tokenizer
+from self_pruner.tools.export.gguf.file import GgufError, GgufFacts, check_gguf, write_gguf
+from self_pruner.tools.export.gguf.tokenizer import GgufTokenizerError, split_rules
+from self_pruner.tools.export.gguf.weights import cut, interleaved, read, rope_factors
+from self_pruner.tools.models.checkpoint import NotACheckpointError
+from self_pruner.tools.models.safetensors_header import CorruptWeightsError
 from self_pruner.tools.pruning.calibration import calibrate
 from self_pruner.tools.pruning.elastic import ElasticModel
+from self_pruner.tools.pruning.smaller_model import smaller_state_dict
 from tests.tiny import MLP_UNIT, tiny_config, tiny_model
 
 PROFILE = Profile((3, 1, 4), (5, 12, 1))
+LLAMA_3 = {
+    **{"rope_type": "llama3", "rope_theta": 10000.0, "factor": 8.0, "low_freq_factor": 1.0},
+    **{"high_freq_factor": 4.0, "original_max_position_embeddings": 512},
+}
 FACTS = GgufFacts("tiny-30-pruned", "org/tiny", 0.3, "apache-2.0")
 
 
@@ -42,7 +54,7 @@ def values(reader: gguf.GGUFReader, key: str):
 
 
 def test_it_states_every_layer_and_holds_every_tensor(elastic, tokenizer, tmp_path):
-    written = write_gguf(elastic, PROFILE, tokenizer, tmp_path / "model.gguf", FACTS)
+    written = write_gguf(cut(elastic, PROFILE), tokenizer, tmp_path / "model.gguf", FACTS)
 
     reader = gguf.GGUFReader(written.path)
     assert values(reader, "general.architecture") == "deci"
@@ -61,16 +73,16 @@ def test_it_states_every_layer_and_holds_every_tensor(elastic, tokenizer, tmp_pa
 
 
 def test_a_tied_head_is_left_out(tokenizer, tmp_path):
-    written = write_gguf(elastic_model(tokenizer, tied=True), PROFILE, tokenizer, tmp_path / "model.gguf", FACTS)
+    written = write_gguf(cut(elastic_model(tokenizer, tied=True), PROFILE), tokenizer, tmp_path / "model.gguf", FACTS)
     assert "output.weight" not in {tensor.name for tensor in gguf.GGUFReader(written.path).tensors}
 
 
 @pytest.mark.parametrize(("dtype", "type"), [(torch.bfloat16, "bf16"), (torch.float16, "f16")])
 def test_weights_keep_their_type_and_their_bits_and_vectors_are_f32(tokenizer, tmp_path, dtype, type):
     elastic = elastic_model(tokenizer, dtype=dtype)
-    written = write_gguf(elastic, PROFILE, tokenizer, tmp_path / "model.gguf", FACTS)
+    written = write_gguf(cut(elastic, PROFILE), tokenizer, tmp_path / "model.gguf", FACTS)
     tensors = {tensor.name: tensor for tensor in gguf.GGUFReader(written.path).tensors}
-    down = elastic.smaller_state_dict(PROFILE)["model.layers.1.mlp.down_proj.weight"]
+    down = smaller_state_dict(elastic, PROFILE)["model.layers.1.mlp.down_proj.weight"]
     assert written.type == type
     assert tensors["blk.1.ffn_down.weight"].data.tobytes() == down.view(torch.uint8).numpy().tobytes()
     assert tensors["blk.1.ffn_norm.weight"].tensor_type == gguf.GGMLQuantizationType.F32
@@ -84,9 +96,9 @@ def test_interleaving_puts_the_partners_of_a_rotation_side_by_side():
 
 def test_scaled_frequencies_become_factors(tokenizer):
     scaling = {"rope_type": "linear", "rope_theta": 10000.0, "factor": 4.0}
-    factors = rope_factors(tiny_model("llama", rope_parameters=scaling))
+    factors = rope_factors(tiny_config("llama", rope_parameters=scaling))
     assert factors.tolist() == pytest.approx([4.0] * 8)
-    assert rope_factors(tiny_model("llama")) is None
+    assert rope_factors(tiny_config("llama")) is None
 
 
 @pytest.mark.parametrize(
@@ -108,7 +120,7 @@ def test_what_deci_cannot_express_is_refused(config, sentence):
 
 def test_an_unknown_type_names_those_there_are(elastic, tokenizer, tmp_path):
     with pytest.raises(GgufError, match="'q4_0' is no type .*: f32, f16, bf16"):
-        write_gguf(elastic, PROFILE, tokenizer, tmp_path / "model.gguf", FACTS, type="q4_0")
+        write_gguf(cut(elastic, PROFILE), tokenizer, tmp_path / "model.gguf", FACTS, type="q4_0")
     assert list(tmp_path.iterdir()) == []
 
 
@@ -116,7 +128,7 @@ def test_a_weight_beyond_the_range_of_f16_is_said_and_nothing_is_left(tokenizer,
     elastic = elastic_model(tokenizer)
     elastic.model.model.embed_tokens.weight[0, 0] = 1e6
     with pytest.raises(GgufError, match="token_embd.weight holds numbers beyond the range of f16: .* bf16 or f32"):
-        write_gguf(elastic, PROFILE, tokenizer, tmp_path / "model.gguf", FACTS, type="f16")
+        write_gguf(cut(elastic, PROFILE), tokenizer, tmp_path / "model.gguf", FACTS, type="f16")
     assert list(tmp_path.iterdir()) == []
 
 
@@ -124,15 +136,15 @@ def test_an_existing_file_and_a_strangers_partial_are_left_as_they_were(elastic,
     path = tmp_path / "model.gguf"
     path.write_text("mine")
     with pytest.raises(ExportError, match="exists already"):
-        write_gguf(elastic, PROFILE, tokenizer, path, FACTS)
+        write_gguf(cut(elastic, PROFILE), tokenizer, path, FACTS)
     path.unlink()
     partial = tmp_path / "model.gguf.partial"
     partial.write_text("mine")
     with pytest.raises(ExportError, match="is in the way"):
-        write_gguf(elastic, PROFILE, tokenizer, path, FACTS)
+        write_gguf(cut(elastic, PROFILE), tokenizer, path, FACTS)
     assert partial.read_text() == "mine"
     partial.write_bytes(b"GGUF and then it was killed")
-    assert write_gguf(elastic, PROFILE, tokenizer, path, FACTS).path == path
+    assert write_gguf(cut(elastic, PROFILE), tokenizer, path, FACTS).path == path
     assert not partial.exists()
 
 
@@ -145,14 +157,14 @@ def test_a_file_that_reads_back_as_something_else_is_not_kept(elastic, tokenizer
 
     monkeypatch.setattr(gguf_file, "_write", spoilt)
     with pytest.raises(ExportError, match="reads back as something else: blk.0.attn_q.weight"):
-        write_gguf(elastic, PROFILE, tokenizer, tmp_path / "model.gguf", FACTS)
+        write_gguf(cut(elastic, PROFILE), tokenizer, tmp_path / "model.gguf", FACTS)
     assert list(tmp_path.iterdir()) == []
 
 
 def test_a_file_has_no_name_while_it_is_read_again(elastic, tokenizer, tmp_path, monkeypatch):
     seen = []
     monkeypatch.setattr(gguf_file, "_compare", lambda path, *_args: seen.append([p.name for p in tmp_path.iterdir()]))
-    write_gguf(elastic, PROFILE, tokenizer, tmp_path / "model.gguf", FACTS)
+    write_gguf(cut(elastic, PROFILE), tokenizer, tmp_path / "model.gguf", FACTS)
     assert seen == [["model.gguf.partial"]]
 
 
@@ -162,7 +174,7 @@ def test_too_little_room_is_said_before_anything_is_written(elastic, tokenizer, 
     usage = namedtuple("usage", "total used free")
     monkeypatch.setattr("shutil.disk_usage", lambda path: usage(10, 9, 1))
     with pytest.raises(ExportError, match="GB left"):
-        write_gguf(elastic, PROFILE, tokenizer, tmp_path / "model.gguf", FACTS)
+        write_gguf(cut(elastic, PROFILE), tokenizer, tmp_path / "model.gguf", FACTS)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -226,7 +238,7 @@ def sentencepiece_like() -> PreTrainedTokenizerFast:
 def test_sentencepiece_gets_byte_tokens_and_scores_in_the_order_of_its_merges(tmp_path):
     tokenizer = sentencepiece_like()
     elastic = elastic_model(tokenizer)
-    written = write_gguf(elastic, PROFILE, tokenizer, tmp_path / "model.gguf", FACTS)
+    written = write_gguf(cut(elastic, PROFILE), tokenizer, tmp_path / "model.gguf", FACTS)
     reader = gguf.GGUFReader(written.path)
     assert values(reader, "tokenizer.ggml.model") == "llama"
     assert values(reader, "tokenizer.ggml.add_space_prefix") is True
@@ -237,3 +249,45 @@ def test_sentencepiece_gets_byte_tokens_and_scores_in_the_order_of_its_merges(tm
     merged = [scores[vocab["".join(merge)]] for merge in merges]
     assert merged == sorted(merged, reverse=True) and len(merged) > 20
     assert min(merged) > scores[vocab["t"]]
+
+
+@pytest.mark.parametrize(
+    ("family", "compensation", "serving", "options"),
+    [
+        ("llama", "lstsq", "transformers", {"tied": True}),
+        ("llama", "bias", "transformers", {}),
+        ("llama", "lstsq", "transformers", {"attention_bias": True, "mlp_bias": True}),
+        ("llama", "lstsq", "transformers", {"rope_parameters": LLAMA_3}),
+        ("mistral", "lstsq", "vllm", {"dtype": torch.bfloat16}),
+        ("qwen2", "bias", "transformers", {}),
+        ("qwen2", "lstsq", "uniform", {}),
+    ],
+)
+def test_a_folder_and_the_elastic_model_it_was_cut_from_make_the_same_file(
+    tokenizer, tmp_path, family, compensation, serving, options
+):
+    model = tiny_model(family, vocab_size=len(tokenizer), **options)
+    text = torch.randint(0, len(tokenizer), (8, 32), generator=torch.Generator().manual_seed(0))
+    elastic = ElasticModel(model, calibrate(model, text), mlp_unit=MLP_UNIT, compensation=compensation)
+    profile = Profile((2, 2, 2), (5, 5, 5)) if serving == "uniform" else PROFILE
+    card = CardFacts("org/tiny", family, 0.3, (), "text", "python main.py")
+    folder = export(elastic, profile, tokenizer, tmp_path / "model", card, serving=serving).folder
+    files = [
+        write_gguf(weights, tokenizer, tmp_path / f"{name}.gguf", FACTS).path.read_bytes()
+        for name, weights in (("cut", cut(elastic, profile)), ("read", read(folder)))
+    ]
+    assert files[0] == files[1]
+
+
+def test_a_folder_whose_tensors_are_not_those_of_its_config_is_refused(elastic, tmp_path):
+    card = CardFacts("org/tiny", "llama", 0.3, (), "text", "python main.py")
+    folder = export(elastic, PROFILE, None, tmp_path / "model", card).folder
+    config = json.loads((folder / "config.json").read_text())
+    config["per_layer_config"]["1"]["intermediate_size"] = 48
+    (folder / "config.json").write_text(json.dumps(config))
+    with pytest.raises(CorruptWeightsError, match="tensors that do not fit its config: model.layers.1.mlp.down_proj"):
+        read(folder)
+    config["num_hidden_layers"] = 10**9
+    (folder / "config.json").write_text(json.dumps(config))
+    with pytest.raises(NotACheckpointError, match="num_hidden_layers must be a whole number from 1 to 1,000"):
+        read(folder)

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import os
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args
@@ -22,35 +22,18 @@ import torch
 from torch import Tensor
 
 from self_pruner.memory.errors import SelfPrunerError
-from self_pruner.memory.profile import Profile
 from self_pruner.tools.export.checkpoint import ExportError, check_room, system_reason
-from self_pruner.tools.export.gguf_tokenizer import add_tokenizer, split_rules, tokenizer_definition
-from self_pruner.tools.models.families import family_of, geometry
+from self_pruner.tools.export.gguf.tokenizer import add_tokenizer, split_rules, tokenizer_definition
+from self_pruner.tools.export.gguf.weights import PrunedWeights
 
 if TYPE_CHECKING:
     import numpy as np
-
-    from self_pruner.tools.pruning.elastic import ElasticModel
 
 GgufType = Literal["f32", "f16", "bf16"]
 MAGIC = b"GGUF"
 TYPES: tuple[GgufType, ...] = get_args(GgufType)
 _NATURAL: dict[torch.dtype, GgufType] = {torch.float32: "f32", torch.float16: "f16", torch.bfloat16: "bf16"}
 _STATIC_ROPE = ("default", "linear", "llama3")  # scalings that are factors of the frequencies, whatever the length
-
-# Where a tensor of a layer goes: the names of transformers and of GGUF.
-_LAYER_NAMES = {
-    "input_layernorm": "attn_norm",
-    "self_attn.q_proj": "attn_q",
-    "self_attn.k_proj": "attn_k",
-    "self_attn.v_proj": "attn_v",
-    "self_attn.o_proj": "attn_output",
-    "post_attention_layernorm": "ffn_norm",
-    "mlp.gate_proj": "ffn_gate",
-    "mlp.up_proj": "ffn_up",
-    "mlp.down_proj": "ffn_down",
-}
-_NAMES = {"model.embed_tokens": "token_embd", "model.norm": "output_norm", "lm_head": "output"}
 
 
 class GgufError(SelfPrunerError):
@@ -89,7 +72,7 @@ def check_gguf(config: Any, tokenizer: Any = None) -> None:
         GgufError: says which layer and why.
         GgufTokenizerError: llama.cpp has no rules for the tokenizer.
     """
-    family = family_of(config).model_type
+    family = config.model_type
     where = "GGUF's architecture deci cannot express layer 0"
     if family == "qwen3":
         raise GgufError(f"{where} of a qwen3 model: it has no norms of queries and keys")
@@ -106,8 +89,7 @@ def check_gguf(config: Any, tokenizer: Any = None) -> None:
 
 
 def write_gguf(
-    elastic: ElasticModel,
-    profile: Profile,
+    model: PrunedWeights,
     tokenizer: Any,
     path: Path,
     facts: GgufFacts,
@@ -115,11 +97,10 @@ def write_gguf(
     type: GgufType | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> GgufFile:
-    """Write the model that `profile` cuts from `elastic`, with its compensation, as one GGUF file.
+    """Write a pruned model as one GGUF file.
 
     Args:
-        elastic: the target model, reordered; read only.
-        profile: units kept in every layer.
+        model: its weights; read only.
         tokenizer: its tokenizer.
         path: the file, which must not exist.
         facts: what the file states of itself.
@@ -130,10 +111,10 @@ def write_gguf(
         GgufError: what `check_gguf` refuses; a type that is none, or whose range a weight leaves.
         ExportError: the file exists, there is no room or permission, or it reads back as something else.
     """
-    check_gguf(elastic.model.config, tokenizer)
+    check_gguf(model.config, tokenizer)
     if type is not None and type not in TYPES:
         raise GgufError(f"{type!r} is no type of GGUF that is written here: {', '.join(TYPES)}")
-    chosen = type or natural_type(elastic.dtype)
+    chosen = type or natural_type(model.dtype)
     path = Path(os.path.abspath(path))
     if os.path.lexists(path):
         raise ExportError(f"{str(path)!r} exists already; name a file that does not.")
@@ -142,8 +123,8 @@ def write_gguf(
         raise ExportError(f"{str(partial)!r} is in the way and was not left by an export; move it elsewhere.")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        sums = _write(elastic, profile, tokenizer, partial, facts, chosen, progress)
-        _compare(partial, sums, profile, elastic)
+        sums = _write(model, tokenizer, partial, facts, chosen, progress)
+        _compare(partial, sums, model.sizes)
         size = partial.stat().st_size
         with partial.open("rb") as written:
             os.fsync(written.fileno())  # where a late 'disk full' shows
@@ -163,46 +144,8 @@ def _is_ours(partial: Path) -> bool:
         return file.read(len(MAGIC)) in (b"", MAGIC)
 
 
-def interleaved(rows: Tensor, heads: int) -> Tensor:
-    """Rows [heads * head_dim, ...] with the two halves of every head interleaved.
-
-    transformers turns row i of a head together with row i + head_dim / 2, llama.cpp rows 2i and 2i + 1.
-    """
-    half = rows.shape[0] // heads // 2
-    return rows.reshape(heads, 2, half, *rows.shape[1:]).transpose(1, 2).reshape(rows.shape)
-
-
-def rope_factors(model: Any) -> Tensor | None:
-    """By what each frequency [head_dim / 2] is divided, float32; None where they are not scaled."""
-    if model.config.rope_parameters.get("rope_type", "default") == "default":
-        return None
-    scaled = model.get_decoder().rotary_emb.inv_freq.double().cpu()
-    exponents = torch.arange(len(scaled), dtype=torch.float64) / len(scaled)
-    return (model.config.rope_parameters["rope_theta"] ** -exponents / scaled).float()
-
-
-def _tensors(elastic: ElasticModel, profile: Profile) -> Iterator[tuple[str, Tensor]]:
-    """Names of GGUF and tensors in llama.cpp's order of rows."""
-    shape = geometry(elastic.model.config)
-    if (factors := rope_factors(elastic.model)) is not None:
-        yield "rope_freqs.weight", factors
-    for key, tensor in elastic.smaller_state_dict(profile).items():
-        module, _, kind = key.rpartition(".")
-        if module in _NAMES:
-            yield f"{_NAMES[module]}.{kind}", tensor
-            continue
-        number, _, name = module.removeprefix("model.layers.").partition(".")
-        groups, _ = elastic.space.sizes(profile)[int(number)]
-        if name == "self_attn.q_proj":
-            tensor = interleaved(tensor, groups * shape.heads_per_group)
-        elif name == "self_attn.k_proj":
-            tensor = interleaved(tensor, groups)
-        yield f"blk.{number}.{_LAYER_NAMES[name]}.{kind}", tensor
-
-
 def _write(
-    elastic: ElasticModel,
-    profile: Profile,
+    model: PrunedWeights,
     tokenizer: Any,
     path: Path,
     facts: GgufFacts,
@@ -213,10 +156,10 @@ def _write(
     import gguf
 
     writer = gguf.GGUFWriter(path=None, arch="deci")
-    _add_sizes(writer, elastic, profile, type)
+    _add_sizes(writer, model, type)
     _add_facts(writer, facts)
-    add_tokenizer(writer, tokenizer, elastic.model.config.vocab_size)
-    tensors = dict(_tensors(elastic, profile))
+    add_tokenizer(writer, tokenizer, model.config.vocab_size)
+    tensors = dict(model.in_gguf())
     kinds = {name: type if tensor.ndim > 1 else "f32" for name, tensor in tensors.items()}
     widths = {"f32": 4, "f16": 2, "bf16": 2}
     total = sum(tensor.numel() * widths[kinds[name]] for name, tensor in tensors.items())
@@ -253,12 +196,11 @@ def _array(name: str, tensor: Tensor, type: str) -> np.ndarray[Any, Any]:
     return found.numpy()
 
 
-def _add_sizes(writer: Any, elastic: ElasticModel, profile: Profile, type: GgufType) -> None:
+def _add_sizes(writer: Any, model: PrunedWeights, type: GgufType) -> None:
     """What llama.cpp builds the model from."""
     import gguf
 
-    config, shape = elastic.model.config, geometry(elastic.model.config)
-    sizes = elastic.space.sizes(profile)
+    config, sizes, shape = model.config, model.sizes, model.shape
     writer.add_block_count(shape.n_layers)
     writer.add_context_length(config.max_position_embeddings)
     writer.add_embedding_length(shape.hidden)
@@ -288,7 +230,7 @@ def _add_facts(writer: Any, facts: GgufFacts) -> None:
         writer.add_license(facts.license)
 
 
-def _compare(path: Path, sums: dict[str, int], profile: Profile, elastic: ElasticModel) -> None:
+def _compare(path: Path, sums: dict[str, int], sizes: Sequence[tuple[int, int]]) -> None:
     """Read the file again: every tensor with the bytes that were meant, every layer with its sizes."""
     import gguf
 
@@ -297,7 +239,6 @@ def _compare(path: Path, sums: dict[str, int], profile: Profile, elastic: Elasti
     wrong = sorted(name for name in sums.keys() | found.keys() if sums.get(name) != found.get(name))
     if wrong:
         raise ExportError(f"{str(path)!r} reads back as something else: {', '.join(wrong[:3])} differ.")
-    sizes = elastic.space.sizes(profile)
     for key, meant in (
         ("deci.attention.head_count_kv", [groups for groups, _ in sizes]),
         ("deci.feed_forward_length", [channels for _, channels in sizes]),

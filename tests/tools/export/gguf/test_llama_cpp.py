@@ -15,7 +15,8 @@ import pytest
 import torch
 
 from self_pruner.memory.profile import Profile
-from self_pruner.tools.export.gguf_file import GgufFacts, write_gguf
+from self_pruner.tools.export.gguf.file import GgufFacts, write_gguf
+from self_pruner.tools.export.gguf.weights import cut
 from self_pruner.tools.pruning.calibration import calibrate
 from self_pruner.tools.pruning.elastic import ElasticModel
 from tests.tiny import MLP_UNIT, tiny_model
@@ -85,7 +86,7 @@ def test_its_logits_are_those_of_transformers(tmp_path, bundled, family, mha, co
     generator = torch.Generator().manual_seed(0)
     text = torch.randint(0, vocab, (8, 32), generator=generator)
     elastic = ElasticModel(model, calibrate(model, text), compensation=compensation, mlp_unit=MLP_UNIT)
-    written = write_gguf(elastic, UNEQUAL, bundled.tokenizer, tmp_path / "model.gguf", FACTS, type="f32")
+    written = write_gguf(cut(elastic, UNEQUAL), bundled.tokenizer, tmp_path / "model.gguf", FACTS, type="f32")
     prompts = [torch.randint(vocab, (length,), generator=generator).tolist() for length in (1, 7, 96)]
 
     found = ask(written.path, prompts)
@@ -101,7 +102,7 @@ def test_the_real_model_cut_differently_in_every_layer(tmp_path, bundled):
     profile = Profile(
         tuple(1 + layer % 3 for layer in range(layers)), tuple(30 + layer % 17 for layer in range(layers))
     )
-    written = write_gguf(elastic, profile, bundled.tokenizer, tmp_path / "model.gguf", FACTS, type="f32")
+    written = write_gguf(cut(elastic, profile), bundled.tokenizer, tmp_path / "model.gguf", FACTS, type="f32")
     prompts = [bundled.tokenizer(text).input_ids for text in ("The capital of France is", "Once upon a time")]
 
     found = ask(written.path, prompts)
@@ -117,7 +118,7 @@ def test_the_smaller_types_load_and_agree_as_far_as_their_digits_go(tmp_path, bu
     model = tiny_model("llama", tied=True, vocab_size=len(bundled.tokenizer), head_dim=32, hidden_size=128)
     text = torch.randint(0, 512, (8, 32), generator=torch.Generator().manual_seed(0))
     elastic = ElasticModel(model, calibrate(model, text), mlp_unit=MLP_UNIT)
-    written = write_gguf(elastic, UNEQUAL, bundled.tokenizer, tmp_path / "model.gguf", FACTS, type=type)
+    written = write_gguf(cut(elastic, UNEQUAL), bundled.tokenizer, tmp_path / "model.gguf", FACTS, type=type)
 
     found = ask(written.path, [[5, 6, 7, 8]], new_tokens=1)
 

@@ -1,0 +1,1 @@
+"""The pruned model as one file for llama.cpp."""

@@ -1,0 +1,167 @@
+"""The model that a GGUF file is made from: cut from an elastic model, or read from an exported folder.
+
+Both give the same tensors in the same order, so the file is the same whichever it is made from.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from self_pruner.memory.profile import Profile
+from self_pruner.tools.models.checkpoint import (
+    NotACheckpointError,
+    check_files,
+    read_config,
+    whole_shards,
+)
+from self_pruner.tools.models.claims import senseless
+from self_pruner.tools.models.families import FAMILIES, Geometry, geometry
+from self_pruner.tools.models.foreign_code import CLASS_STEMS, is_ours
+from self_pruner.tools.models.quiet import quiet
+from self_pruner.tools.models.safetensors_header import CorruptWeightsError
+from self_pruner.tools.models.source import SENSELESS
+from self_pruner.tools.pruning.smaller_model import smaller_state_dict
+
+if TYPE_CHECKING:
+    from self_pruner.tools.pruning.elastic import ElasticModel
+
+# Where a tensor of a layer goes: the names of transformers and of GGUF.
+_LAYER_NAMES = {
+    "input_layernorm": "attn_norm",
+    "self_attn.q_proj": "attn_q",
+    "self_attn.k_proj": "attn_k",
+    "self_attn.v_proj": "attn_v",
+    "self_attn.o_proj": "attn_output",
+    "post_attention_layernorm": "ffn_norm",
+    "mlp.gate_proj": "ffn_gate",
+    "mlp.up_proj": "ffn_up",
+    "mlp.down_proj": "ffn_down",
+}
+_NAMES = {"model.embed_tokens": "token_embd", "model.norm": "output_norm", "lm_head": "output"}
+
+
+@dataclass(frozen=True, slots=True)
+class PrunedWeights:
+    """A pruned model without its modules."""
+
+    config: Any  # of transformers; its widths may be the dense model's
+    shape: Geometry  # of the dense model
+    sizes: Sequence[tuple[int, int]]  # KV groups and MLP channels of every layer
+    tensors: dict[str, Tensor]  # by the names of transformers; a head tied to the embedding is left out
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Data type of the weights."""
+        return next(iter(self.tensors.values())).dtype
+
+    def in_gguf(self) -> Iterator[tuple[str, Tensor]]:
+        """Names of GGUF and tensors in llama.cpp's order of rows."""
+        if (factors := rope_factors(self.config)) is not None:
+            yield "rope_freqs.weight", factors
+        for key, tensor in self.tensors.items():
+            module, _, kind = key.rpartition(".")
+            if module in _NAMES:
+                yield f"{_NAMES[module]}.{kind}", tensor
+                continue
+            number, _, name = module.removeprefix("model.layers.").partition(".")
+            groups, _ = self.sizes[int(number)]
+            if name == "self_attn.q_proj":
+                tensor = interleaved(tensor, groups * self.shape.heads_per_group)
+            elif name == "self_attn.k_proj":
+                tensor = interleaved(tensor, groups)
+            yield f"blk.{number}.{_LAYER_NAMES[name]}.{kind}", tensor
+
+
+def cut(elastic: ElasticModel, profile: Profile) -> PrunedWeights:
+    """What `profile` cuts from `elastic`, with its compensation."""
+    config = elastic.model.config
+    return PrunedWeights(config, geometry(config), elastic.space.sizes(profile), smaller_state_dict(elastic, profile))
+
+
+def read(folder: Path) -> PrunedWeights:
+    """What an export wrote to `folder`, once its tensors are known to be those of its config. None of its code runs.
+
+    Raises:
+        NotACheckpointError: no config.json, one that describes no model, or no weights.
+        PickleRefusedError: weights in pickle files only.
+        CorruptWeightsError: a truncated or damaged safetensors file, or tensors that are not those of the config.
+    """
+    from safetensors.torch import load_file
+
+    check_files(folder)
+    fields = read_config(folder / "config.json")
+    tensors: dict[str, Tensor] = {}
+    for shard in whole_shards(folder):
+        tensors |= load_file(shard)
+    config, shapes = _described(fields, folder)
+    for name in sorted(shapes.keys() | tensors.keys()):
+        if name not in shapes or name not in tensors or tensors[name].shape != shapes[name]:
+            raise CorruptWeightsError(
+                f"the checkpoint in {str(folder)!r} has tensors that do not fit its config: {name}"
+            )
+    layers = getattr(config, "per_layer_config", None) or {}
+    sizes = [
+        (one.num_key_value_heads, one.intermediate_size)
+        for one in (layers[index] if layers else config for index in range(config.num_hidden_layers))
+    ]
+    with quiet():  # the widths of the dense model are asked for, and transformers warns of that
+        shape = geometry(config)
+    return PrunedWeights(config, shape, sizes, {name: tensors[name] for name in shapes})
+
+
+def _described(fields: dict[str, Any], folder: Path) -> tuple[Any, dict[str, torch.Size]]:
+    """The config, and the shapes of the tensors it asks for, in the order of an elastic model's."""
+    import transformers
+
+    from self_pruner.tools.export import modeling_self_pruner
+
+    family = FAMILIES.get(str(fields.get("model_type")))
+    fault = "its model_type is of no supported family" if family is None else senseless(fields)
+    if family is None or fault:
+        raise NotACheckpointError(f"the config.json of {str(folder)!r} describes no model: {fault}")
+    try:
+        with quiet(), torch.device("meta"):
+            if is_ours(fields):
+                stem = CLASS_STEMS[family.model_type]
+                config = getattr(modeling_self_pruner, f"{stem}Config")(**fields)
+                model = getattr(modeling_self_pruner, f"{stem}ForCausalLM")(config)
+            else:
+                config = transformers.AutoConfig.for_model(**fields)
+                model = getattr(transformers, family.architecture)(config)
+    except (*SENSELESS, RuntimeError) as error:
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise NotACheckpointError(f"the config.json of {str(folder)!r} describes no model: {reason}") from error
+    shapes = {name: tensor.shape for name, tensor in model.state_dict().items()}
+    if config.tie_word_embeddings:
+        shapes.pop("lm_head.weight")
+    # biases that compensation added come last, as an elastic model adds them
+    own = {"o_proj": getattr(config, "attention_bias", False), "down_proj": getattr(config, "mlp_bias", False)}
+    added = [name for name in shapes if name.endswith(".bias") and not own.get(name.split(".")[-2], True)]
+    return config, {name: shapes[name] for name in [*(name for name in shapes if name not in added), *added]}
+
+
+def interleaved(rows: Tensor, heads: int) -> Tensor:
+    """Rows [heads * head_dim, ...] with the two halves of every head interleaved.
+
+    transformers turns row i of a head together with row i + head_dim / 2, llama.cpp rows 2i and 2i + 1.
+    """
+    half = rows.shape[0] // heads // 2
+    return rows.reshape(heads, 2, half, *rows.shape[1:]).transpose(1, 2).reshape(rows.shape)
+
+
+def rope_factors(config: Any) -> Tensor | None:
+    """By what each frequency [head_dim / 2] is divided, float32; None where they are not scaled."""
+    from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
+
+    kind = config.rope_parameters.get("rope_type", "default")
+    if kind == "default":
+        return None
+    scaled = ROPE_INIT_FUNCTIONS[kind](config, torch.device("cpu"))[0].double()
+    exponents = torch.arange(len(scaled), dtype=torch.float64) / len(scaled)
+    return (config.rope_parameters["rope_theta"] ** -exponents / scaled).float()

@@ -1,0 +1,76 @@
+"""A candidate as a model of its own, with really smaller tensors: to run, or to be written.
+
+To run, it is the dense model's class whose blocks are filled with smaller tensors; all else (embedding, norms, head) is
+shared with the dense model. Stock attention modules take their head counts from shapes, so it runs like any other.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+
+from self_pruner.memory.profile import PARTS, Profile
+from self_pruner.tools.pruning.elastic import ElasticModel
+from self_pruner.tools.pruning.store import BLOCKS, OUTPUTS, output_projection
+
+
+@torch.no_grad()
+def smaller_model(elastic: ElasticModel, profile: Profile) -> PreTrainedModel:
+    """A model of the same class whose blocks really have the widths of `profile`.
+
+    Output projections get contiguous memory of their own; everything else is a prefix of the dense weights, which is
+    contiguous as it is, or shared with them whole. The result is for running only: its config still has the dense
+    sizes, so it cannot be saved.
+
+    Raises:
+        ElasticModelError: the profile is not one of this model.
+    """
+    dense = elastic.model
+    with torch.device("meta"):
+        smaller: PreTrainedModel = type(dense)(dense.config).eval()
+    decoder, dense_decoder = smaller.get_decoder(), dense.get_decoder()
+    for name in ("embed_tokens", "norm", "rotary_emb"):
+        setattr(decoder, name, getattr(dense_decoder, name))
+    smaller.set_output_embeddings(dense.get_output_embeddings())
+    for index in range(elastic.space.n_layers):
+        with elastic.store.layer(index) as layer:
+            empty = decoder.layers[index]
+            for name, parameter in layer.named_parameters():
+                put(empty, name, parameter)
+            for part in PARTS:
+                for name, tensor in elastic.block_weights(index, part, profile.widths(part)[index]).items():
+                    put(empty, f"{BLOCKS[part]}.{name}", tensor.contiguous())
+    return smaller
+
+
+def put(layer: nn.Module, name: str, tensor: Tensor) -> None:
+    """Set one parameter of a decoder layer, whatever the size of the one it had."""
+    owner, _, leaf = name.rpartition(".")
+    module = layer.get_submodule(owner)
+    setattr(module, leaf, nn.Parameter(tensor, requires_grad=False))
+    if isinstance(module, nn.Linear) and leaf == "weight":
+        module.out_features, module.in_features = tensor.shape
+
+
+@torch.no_grad()
+def smaller_state_dict(elastic: ElasticModel, profile: Profile) -> dict[str, Tensor]:
+    """The weights at `profile` as contiguous tensors of their own, keyed as in the Hugging Face model.
+
+    A head tied to the embedding is left out, as Hugging Face does. With bias compensation every output projection
+    has a bias, zero where nothing was removed, so that all layers are of one kind.
+    """
+    elastic.check(profile)
+    tensors = dict(elastic.model.state_dict())
+    if elastic.model.get_output_embeddings().weight is elastic.model.get_input_embeddings().weight:
+        tensors.pop("lm_head.weight", None)
+    for index in range(elastic.space.n_layers):
+        for part in PARTS:
+            name = f"model.layers.{index}.{BLOCKS[part]}"
+            if elastic.compensation == "bias":
+                with elastic.store.layer(index) as layer:
+                    output = output_projection(layer, part)
+                tensors.setdefault(f"{name}.{OUTPUTS[part]}.bias", output.weight.new_zeros(output.out_features))
+            for key, tensor in elastic.block_weights(index, part, profile.widths(part)[index]).items():
+                tensors[f"{name}.{key}"] = tensor
+    return {key: tensor.detach().clone(memory_format=torch.contiguous_format) for key, tensor in tensors.items()}
