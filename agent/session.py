@@ -53,7 +53,6 @@ from self_pruner.agent.search.initial_population import (
     with_costs,
 )
 from self_pruner.agent.search.prompt_variables import Observer, run_facts
-from self_pruner.agent.search.proposers import Operators
 from self_pruner.agent.search.state import SearchState, first_state
 from self_pruner.agent.search.think import Thinker
 from self_pruner.agent.settings import Settings, SettingsError, make_settings
@@ -243,11 +242,10 @@ def run_search(
             settings=settings,
             brain=brain,
             prompts=prompts,
-            observer=Observer(bench, settings, facts, prompts.actions, prompts.hints),
+            observer=Observer(settings, facts, prompts.actions, prompts.hints),
             count_tokens=counter_of(brain),
             context=room_of(brain, config.max_position_embeddings),
             trace=record,
-            operators=Operators(bench, settings, arm),
         )
         if arm.asks_brain:
             thinker.check_room(first_state(seeds, 0))

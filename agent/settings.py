@@ -6,6 +6,7 @@ The command line is made from this model (`agent/arguments.py`), so a field's de
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -22,6 +23,8 @@ BrainName = Literal["self", "vllm", "uniform", "first"]
 
 IN_TIME = ("speedup", "latency_ms")  # budgets in time; a latency table tells what they mean
 SLOPE_WINDOWS = 4  # measurements of slopes before their text begins anew
+# Settings that older files state, and the one value at which a search is what it was with them.
+FORMER: dict[str, Any] = {"draws": 0, "screen": 4, "step_rule": "adaptive", "later_layers": 1.0, "racing": 1.0}
 
 
 class SettingsError(SelfPrunerError):
@@ -117,24 +120,8 @@ class Settings(BaseModel):
     population: int = Field(4, ge=1, description="survivors of a generation")
     offspring: Count = Field(8, description="candidates made in a generation")
     initial: Count = Field(4, description="candidates the brain initialises, besides the closed forms")
-    draws: int = Field(0, ge=0, description="offspring of a generation that the brain may have drawn at random")
-    screen: Count = Field(4, description="proposals the surrogate screens for each one kept, in arms that have one")
     remembered: int = Field(2, ge=0, description="best known profiles of earlier runs to start from")
-    mutation_step: Count = Field(4, description="largest change of one edit, in MLP units of a 48-unit layer")
-    step_rule: Literal["fixed", "rounds", "adaptive"] = Field(
-        "adaptive", description="how that step goes from coarse to fine: not at all, by halves, or by success"
-    )
-    later_layers: float = Field(
-        1.0,
-        ge=1,
-        description="how much more often level switches move units of the last layer than of the first: what children "
-        "share with their parents is not computed again",
-    )
-    racing: float = Field(
-        1.0,
-        ge=0,
-        description="pooled standard errors behind the last survivor at which offspring are given up; 0: never",
-    )
+    mutation_step: Count = Field(4, description="largest change of one edit at first, in MLP units of a 48-unit layer")
     slopes: int = Field(
         1, ge=0, description="generations after which an arm that learns measures the slopes at its best; 0: never"
     )
@@ -317,12 +304,28 @@ def text_label(text: str) -> str:
     return Path(text).name if Path(text).suffix else text
 
 
+def without_former(values: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings of an older file without those that are gone, where a search is the same without them.
+
+    Raises:
+        SettingsError: one has another value than the only one there is now.
+    """
+    for name in FORMER.keys() & values.keys():
+        if values[name] != FORMER[name]:
+            raise SettingsError(
+                f"setting {name!r} is of an older format and is gone: a search is made as with {FORMER[name]!r}, "
+                f"and not with {values[name]!r}"
+            )
+    return {name: value for name, value in values.items() if name not in FORMER}
+
+
 def make_settings(values: dict[str, Any]) -> Settings:
     """Settings from plain values.
 
     Raises:
         SettingsError: one sentence for the first fault, naming the option, the value and what is allowed.
     """
+    values = without_former(values)
     try:
         return Settings(**values)
     except ParamsTextError as error:

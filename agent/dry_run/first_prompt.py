@@ -56,7 +56,6 @@ def first_prompt(settings: Settings, target: Target, prompts: PromptSet, plan: P
             generation=0,
             population=(),
             missing=max(1, asked),
-            draws_left=settings.draws,
             pending=(),
             fidelity=settings.fidelity[0],
             ranked=(),

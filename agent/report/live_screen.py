@@ -18,8 +18,7 @@ from rich.table import Table
 from rich.text import Text
 
 from self_pruner.agent.run_files.trace import Act, Judge, Think, TraceRecord
-from self_pruner.agent.search.state import cost
-from self_pruner.agent.search.step_size import spent_share
+from self_pruner.agent.search.state import cost, spent_share
 from self_pruner.agent.settings import Settings
 from self_pruner.agent.view import View
 from self_pruner.memory.records import Fitness
