@@ -96,8 +96,8 @@ def _changed(value: Any, edits: list[tuple[int, str, Any]]) -> Any:
 def settings(folder: Path) -> Made:
     """Command lines, and the settings.toml of a run."""
     from self_pruner.agent.arguments import COMMANDS, given, parse
-    from self_pruner.agent.run_files.flat_toml import dumps
     from self_pruner.agent.run_files.run_directory import RunDirectory
+    from self_pruner.agent.run_files.settings_file import settings_file
     from self_pruner.agent.settings import Settings, make_settings
 
     names = ["--" + name.replace("_", "-") for name in Settings.model_fields] + [
@@ -123,7 +123,7 @@ def settings(folder: Path) -> Made:
         if kind == "line":
             found = make_settings(given(parse(value))).anchored()
             assert make_settings(found.to_toml()) == found
-            dumps(found.to_toml())
+            settings_file(found.to_toml())
         elif kind == "table":
             make_settings(value).anchored()
         else:
