@@ -15,9 +15,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         listen()
     try:
         # Imported here so that Ctrl-C during the seconds that torch takes to load is no traceback either.
-        from self_pruner.agent.commands import command
+        from self_pruner.agent.command_line.commands import command_line
 
-        return command(sys.argv[1:] if arguments is None else arguments)
+        return command_line.carry_out(sys.argv[1:] if arguments is None else arguments)
     except SelfPrunerError as error:
         from self_pruner.tools.text.printable import printable
 

@@ -8,9 +8,9 @@ import pytest
 
 from main import main
 from self_pruner.agent import session
-from self_pruner.agent.arguments import given, parse
 from self_pruner.agent.run_files.run_directory import RunDirectory
 from self_pruner.agent.settings import Settings, make_settings
+from tests.command_line import given
 
 SMALL = [
     *("--sequence-length", "64", "--fidelity", "128,256", "--probe-tokens", "64", "--final-tokens", "128"),
@@ -214,10 +214,10 @@ def test_a_disk_that_fills_up_during_export_loses_nothing_but_the_export(run, tm
 
 
 def test_every_setting_has_an_option_and_the_command_line_only_names_what_differs():
-    options = parse(["--sparsity", "0.3", "--fidelity", "512,1024", "--no-trust-remote-code"])
-    assert given(options) == {"sparsity": 0.3, "fidelity": (512, 1024), "trust_remote_code": False}
-    assert make_settings(given(options)).sparsity == 0.3
-    assert set(Settings.model_fields) <= set(vars(parse(everything())))
+    named = given(["--sparsity", "0.3", "--fidelity", "512,1024", "--no-trust-remote-code"])
+    assert named == {"sparsity": 0.3, "fidelity": (512, 1024), "trust_remote_code": False}
+    assert make_settings(named).sparsity == 0.3
+    assert set(given(everything())) == set(Settings.model_fields)
 
 
 def everything():

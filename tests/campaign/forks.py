@@ -27,7 +27,8 @@ ROOT = Path(__file__).parents[2]
 PATIENCE = 240.0  # seconds that one command may take before it counts as hanging
 LEFTOVER = 10.0  # seconds that children may outlive their parent
 LOADED = """
-agent.commands agent.session agent.report agent.evaluate agent.compare.command agent.compare.runner agent.compare.report
+agent.command_line.commands agent.session agent.report agent.evaluate
+agent.compare.command agent.compare.runner agent.compare.report
 agent.brain.remote lm_eval.models.huggingface tools.evaluation.tasks.harness transformers.models.llama.modeling_llama
 transformers.models.auto.modeling_auto transformers.generation.utils cma llguidance datasets accelerate pyarrow
 langgraph.checkpoint.sqlite langchain_core.messages jinja2.sandbox

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from main import main
-from self_pruner.agent.commands import command
+from self_pruner.agent.command_line.commands import command_line
 from self_pruner.agent.report.compare_with_vllm import verdict
 from self_pruner.tools.export.checkpoint import MODELING_FILE
 from self_pruner.tools.export.same_tokens import Comparison, Difference, EngineError, ask, vllm_options
@@ -98,4 +98,4 @@ def test_the_exit_status_is_that_of_the_comparison(checkpoint, monkeypatch, caps
     monkeypatch.setattr(verify, "vllm_python", lambda path: Path("python"))
     for found, status in ((comparison(), 0), (comparison(Difference(0, 0, 1.0)), 1)):
         monkeypatch.setattr(verify, "compare_tokens", lambda *args, found=found, **options: found)
-        assert command(["verify", str(checkpoint)]) == status
+        assert command_line.carry_out(["verify", str(checkpoint)]) == status
