@@ -163,6 +163,8 @@ def test_a_run_made_with_relative_paths_is_resumed_from_anywhere(model, cache, t
         patch.setattr(session, "finish", interrupted)
         words = ["--model", str(model), "--cache", str(cache), "--runs", "mine", *SMALL]
         assert main(words) == 130
+    said = capfd.readouterr().out
+    assert "Run mine/tiny-" in said and "resume mine/tiny-" in said and str(tmp_path) not in said  # as it was typed
     (path,) = (tmp_path / "mine").glob("tiny-*")
     (tmp_path / "elsewhere").mkdir()
     monkeypatch.chdir(tmp_path / "elsewhere")

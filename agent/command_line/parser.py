@@ -8,6 +8,7 @@ from __future__ import annotations
 import types
 from collections.abc import Callable, Mapping, Sequence
 from difflib import get_close_matches
+from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, Literal, NoReturn, Union, get_args, get_origin
@@ -91,6 +92,14 @@ class Command(click.Command):
         own = [record for name, record in records.items() if name not in self.settings and record]
         with formatter.section("Options"):
             formatter.write_dl(own)
+
+
+PATH = Word(Path)
+command = partial(click.command, cls=Command)
+the_run = click.argument("path", type=PATH, metavar="RUN")
+consenting = click.option(
+    "--yes", is_flag=True, help="a run from elsewhere may use what it names: programs, endpoints, files outside of it"
+)
 
 
 class CommandLine(click.Group):

@@ -179,15 +179,24 @@ class RunDirectory:
         """
         run = cls.open(path, exclusive=True)
         try:
-            if run.status == "finished":
-                raise RunFinishedError(
-                    f"the run {path} is finished: start a new one, or look at it with report or trace"
-                )
+            run.check_unfinished()
             run.set_status("running")
         except BaseException:
             run.close()
             raise
         return run
+
+    def check_unfinished(self) -> None:
+        """Refuse to go on with a run that is finished.
+
+        Raises:
+            RunFinishedError: nothing is left to do.
+        """
+        if self.status == "finished":
+            raise RunFinishedError(
+                f"the run {self.path} is finished, so there is nothing to do: start a new one, or look at it with "
+                "report or trace"
+            )
 
     @classmethod
     def latest(cls, base: Path) -> Path:
