@@ -93,7 +93,10 @@ class Deciding(Panel):
     brain_model: str | None = Field(None, description="its name there (default: the only one that is served)")
     prompt_set: str | None = Field(None, description="prompt set: default or paper (default: the arm's own)")
     prompts: Path | None = Field(None, description="folder whose files replace those of the prompt set")
-    thought_tokens: int = Field(32, ge=0, le=4096, description="tokens of thought before each call; 0 turns it off")
+    thought_tokens: Annotated[int, Field(ge=0, le=4096)] | Literal["auto"] = Field(
+        "auto",
+        description="0 to 4096 tokens of thought before each call, or auto: 0 for brains below 1B parameters, else 32",
+    )
 
 
 class Ending(Panel):

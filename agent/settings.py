@@ -31,6 +31,8 @@ from self_pruner.memory.errors import SelfPrunerError
 from self_pruner.tools.profiles.budget import ParamsTextError, parse_params
 
 IN_TIME = ("speedup", "latency_ms")  # budgets in time; a latency table tells what they mean
+THOUGHT_TOKENS = 32  # before each call of a brain that is large enough to think, where nothing else is asked for
+THINKS_FROM = 1_000_000_000  # parameters of a brain; smaller ones write little sense before a call
 SLOPE_WINDOWS = 4  # measurements of slopes before their text begins anew
 
 
@@ -148,6 +150,15 @@ class Settings(
         """Whether the brain reads prompts; scripted controls do not."""
         return self.brain in ("self", "vllm")
 
+    def thought_limit(self, parameters: int) -> int:
+        """Tokens of thought before each call, of a target model of so many parameters; 0 for none.
+
+        What is served at --brain-url may be of any size, so it counts as large enough.
+        """
+        if self.thought_tokens != "auto":
+            return self.thought_tokens
+        return 0 if self.brain_url is None and parameters < THINKS_FROM else THOUGHT_TOKENS
+
     @property
     def fitness_texts(self) -> tuple[str, ...]:
         """The texts that the search is measured on, in turn."""
@@ -211,6 +222,6 @@ def make_settings(values: dict[str, Any]) -> Settings:
         option = "--" + str(fault["loc"][0]).replace("_", "-")
         if fault["type"] == "extra_forbidden":
             raise SettingsError(f"unknown setting {fault['loc'][0]!r}") from None
-        if fault["type"] == "string_pattern_mismatch":  # nobody should have to read a pattern
+        if fault["type"] == "string_pattern_mismatch" or fault["loc"][0] == "thought_tokens":  # nor a sentence a type
             message = f"it takes {Settings.model_fields[str(fault['loc'][0])].description}"
         raise SettingsError(f"{option}: {message}, got {fault['input']!r}") from None

@@ -205,9 +205,11 @@ def _help_all(ctx: click.Context, param: click.Parameter, asked: bool) -> None:
 
 
 def _plain(annotation: Any) -> Any:
-    """The type behind Optional and Annotated."""
+    """The type behind Optional and Annotated; str where there are several, for the settings to choose between."""
     if get_origin(annotation) in (Union, types.UnionType):
-        annotation = next(kind for kind in get_args(annotation) if kind is not type(None))
+        annotation, *others = (kind for kind in get_args(annotation) if kind is not type(None))
+        if others:
+            return str
     return get_args(annotation)[0] if hasattr(annotation, "__metadata__") else annotation
 
 

@@ -41,7 +41,7 @@ def room(settings: Settings, target: Target) -> int:
     brain = TargetBrain(
         model=target.outline.model,
         tokenizer=target.outline.tokenizer,
-        thought_tokens=settings.thought_tokens,
+        thought_tokens=settings.thought_limit(target.budget.space.params(target.budget.space.dense())),
         max_call_tokens=settings.call_tokens,
     )
     limit = brain.prompt_limit

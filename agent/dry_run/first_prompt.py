@@ -104,6 +104,7 @@ class Rehearsal:
             PromptTooLongError: a prompt has no room in the model's context.
         """
         tokens = Tokens(self.target.outline.tokenizer)
+        space = self.target.budget.space
         found: dict[Kind, Talk] = {}
         for kind in KINDS:
             later = self._founded(kind)
@@ -114,7 +115,7 @@ class Rehearsal:
             talks = [
                 talk_of(
                     offer,
-                    self.settings.thought_tokens,
+                    self.settings.thought_limit(space.params(space.dense())),
                     self.settings.call_tokens,
                     tokens.of_messages(prompt),
                     cached,

@@ -55,6 +55,7 @@ class Observer:
     def variables(self, state: SearchState, facts: Facts, turn: LegalTurn, minutes: float) -> Variables:
         """Everything the prompt of this turn is made of."""
         kind: Kind = "survive" if turn.kind == "evaluate" else turn.kind
+        space = self.bench.budget.space
         return Variables(
             run=self.run,
             generation=state["generation"],
@@ -66,7 +67,7 @@ class Observer:
                 parents=facts.population,
                 candidates=facts.timeable,
                 brackets=turn.brackets,
-                thought=self.settings.thought_tokens > 0,
+                thought=self.settings.thought_limit(space.params(space.dense())) > 0,
             ),
             history=self._history(state, facts),
             hints=self._hints(state, facts) if self.hints and kind == "vary" else Hints(),
