@@ -15,6 +15,7 @@ from rich.console import Console
 from rich.text import Text
 
 from main import main
+from self_pruner.agent.command_line.commands import command_line
 from self_pruner.agent.report.live_screen import SearchScreen
 from self_pruner.agent.report.trace_view import show_step, show_steps
 from self_pruner.agent.run_files.trace import Act, Judge, Reply, Think, TraceWriter
@@ -106,7 +107,7 @@ def test_an_error_that_quotes_a_file_obeys_nothing(monkeypatch, capsys):
     def fails(arguments):
         raise SelfPrunerError(f"{HOSTILE} cannot be read")
 
-    monkeypatch.setattr("self_pruner.agent.commands.command", fails)
+    monkeypatch.setattr(command_line, "carry_out", fails)
     assert main(["run"]) == 2
     assert steering(capsys.readouterr().err) == []
 
@@ -117,7 +118,7 @@ def test_no_key_reaches_the_screen(monkeypatch, capsys, shown):
     def fails(arguments):
         raise SelfPrunerError("the hub refuses no-usual-form")
 
-    monkeypatch.setattr("self_pruner.agent.commands.command", fails)
+    monkeypatch.setattr(command_line, "carry_out", fails)
     main(["run"])
     view, file = shown
     view.line("token no-usual-form")
