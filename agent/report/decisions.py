@@ -38,4 +38,5 @@ def _made(arguments: dict[str, Any]) -> str:
 
 
 def _names(ids: Any) -> str:
+    ids = ids or ()
     return " and ".join(ids) if len(ids) < 3 else ", ".join(ids)

@@ -24,17 +24,12 @@ from self_pruner.agent.run_files.atomic_write import WriteError, atomic_write, s
 from self_pruner.agent.run_files.environment import describe
 from self_pruner.agent.run_files.run_lock import RunLock
 from self_pruner.agent.run_files.seal import seal
-from self_pruner.agent.run_files.settings_file import settings_file
-from self_pruner.memory.errors import SelfPrunerError
+from self_pruner.agent.run_files.tables import RunDirectoryError, read_table, settings_file
 from self_pruner.memory.run_records import RECORDS
 
 Status = Literal["running", "finished", "stopped"]
 
 _NAME = re.compile(r".+-(\d{8}-\d{6})(?:-(\d+))?")
-
-
-class RunDirectoryError(SelfPrunerError):
-    """A run directory cannot be made or read."""
 
 
 class NoRunError(RunDirectoryError):
@@ -152,12 +147,12 @@ class RunDirectory:
         path = Path(path)
         if not (path / "settings.toml").is_file():
             raise NoRunError(f"there is no run in {path}: it has no settings.toml")
-        settings = _read(path / "settings.toml", tomllib.loads)
+        settings = read_table(path / "settings.toml", tomllib.loads)
         if not settings:  # as a file that was never filled: the defaults would be another run
             raise RunDirectoryError(f"{path / 'settings.toml'} is damaged: it is empty")
         environment, fault = {}, ""
         try:
-            environment = _read(path / "environment.json", json.loads)
+            environment = read_table(path / "environment.json", json.loads)
         except RunDirectoryError as error:
             if strict:
                 raise
@@ -262,7 +257,7 @@ class RunDirectory:
     @property
     def status(self) -> Status:
         """How far the run came; a run that was killed still says "running", though nobody holds it."""
-        status = _read(self.path / "status.json", json.loads).get("status")
+        status = read_table(self.path / "status.json", json.loads).get("status")
         if status not in get_args(Status):
             raise RunDirectoryError(f"{self.path / 'status.json'} is damaged: unknown status {status!r}")
         return cast(Status, status)
@@ -270,7 +265,7 @@ class RunDirectory:
     @property
     def reason(self) -> str:
         """Why the run has its status, in a sentence; empty while it runs."""
-        return str(_read(self.path / "status.json", json.loads).get("reason", ""))
+        return str(read_table(self.path / "status.json", json.loads).get("reason", ""))
 
     def set_status(self, status: Status, reason: str = "") -> None:
         """Writes the status aside and renames it into place.
@@ -299,18 +294,3 @@ def _model_name(model: str) -> str:
     """The last part of an alias, hub id or path, in characters that any file system takes."""
     last = model.rstrip("/\\").replace("\\", "/").rpartition("/")[2]
     return re.sub(r"[^A-Za-z0-9._-]+", "-", last).strip(".-")[:80] or "model"
-
-
-def _read(path: Path, parse: Any) -> dict[str, Any]:
-    """A file of a run as a table."""
-    if path.exists() and not path.is_file():
-        raise RunDirectoryError(f"cannot read {path}: it is no file")
-    try:
-        table = parse(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise RunDirectoryError(f"cannot read {path}: {error.strerror}") from error
-    except (ValueError, RecursionError) as error:  # undecodable or too deep, and what both parsers raise
-        raise RunDirectoryError(f"{path} is damaged: {error}") from error
-    if not isinstance(table, dict):
-        raise RunDirectoryError(f"{path} is damaged: it holds no table")
-    return table

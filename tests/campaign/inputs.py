@@ -97,7 +97,7 @@ def settings(folder: Path) -> Made:
     """Command lines, and the settings.toml of a run."""
     from self_pruner.agent.command_line.commands import command_line
     from self_pruner.agent.run_files.run_directory import RunDirectory
-    from self_pruner.agent.run_files.settings_file import settings_file
+    from self_pruner.agent.run_files.tables import settings_file
     from self_pruner.agent.settings import Settings, make_settings
     from tests.command_line import given
 

@@ -84,7 +84,7 @@ WRITER = """
 import sqlite3, sys
 from langgraph.checkpoint.sqlite import SqliteSaver
 from self_pruner.agent.run_files.pruned_checkpoints import keep_newest
-from tests.agent.test_pruned_checkpoints import CONFIG, put
+from tests.agent.run_files.test_pruned_checkpoints import CONFIG, put
 saver, config = keep_newest(SqliteSaver(sqlite3.connect(sys.argv[1], check_same_thread=False))), CONFIG
 for number in range(1000):
     config = put(saver, number, config)

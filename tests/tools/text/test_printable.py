@@ -82,11 +82,14 @@ def test_the_live_screen_obeys_nothing(shown):
         think = Think(step=1, generation=0, prompt=HOSTILE, replies=(Reply(raw="", thought=HOSTILE, call=call),))
         screen.see(think.model_copy(update={"error": HOSTILE}))
         screen.see(Act(step=1, call=0, tool=HOSTILE, arguments={}, error=HOSTILE))
+        screen.see(think.model_copy(update={"step": 2}))
+        screen.see(Act(step=2, call=0, tool=HOSTILE, arguments={}))
         for generation in range(2):
             screen.see(Judge(step=1, generation=generation, **judge))
         plain = Console(file=file, width=400, highlight=False)
         plain.print(screen.render())
-    assert steering(file.getvalue()) == [] and r"Thought: \x1b]52" in file.getvalue()
+    assert steering(file.getvalue()) == [] and r"thought: \x1b]52" in file.getvalue()
+    assert r"brain: called \x1b]52" in " ".join(file.getvalue().split())  # as wide as the screen is
 
 
 def test_a_trace_obeys_nothing(shown, tmp_path):

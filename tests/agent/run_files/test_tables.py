@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from self_pruner.agent.run_files.settings_file import NotUnicodeError, settings_file
+from self_pruner.agent.run_files.tables import NotUnicodeError, settings_file
 
 TEXT = st.text(st.characters(codec="utf-8"))
 SCALAR = st.booleans() | st.integers() | st.floats(allow_nan=False) | TEXT
