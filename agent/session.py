@@ -53,7 +53,6 @@ from self_pruner.agent.search.initial_population import (
     with_costs,
 )
 from self_pruner.agent.search.prompt_variables import Observer, run_facts
-from self_pruner.agent.search.proposers import Operators
 from self_pruner.agent.search.state import SearchState, first_state
 from self_pruner.agent.search.think import Thinker
 from self_pruner.agent.settings import Settings, SettingsError, make_settings
@@ -83,6 +82,7 @@ class Stopped(Exception):
 def start(settings: Settings, view: View) -> tuple[Path, Outcome]:
     """Make a new run and carry it out; returns the run directory and the result."""
     check_engine(settings)
+    runs = settings.runs  # as the user named it, for that is how it is shown
     settings = with_table(at_commit(settings.anchored()), view)
     device = check_target(settings).device  # what no weights could mend leaves no run directory behind
     prompts = PromptSet(settings.prompts_of_arm, settings.prompts)
@@ -91,9 +91,7 @@ def start(settings: Settings, view: View) -> tuple[Path, Outcome]:
     check_tasks(settings)
     check_memory(settings.memory_path)
     check_brain(settings, view)
-    with RunDirectory.create(
-        settings.runs, settings.model, settings.to_toml(), device=device, seed=settings.seed
-    ) as run:
+    with RunDirectory.create(runs, settings.model, settings.to_toml(), device=device, seed=settings.seed) as run:
         try:
             prompts.copy_to(run.prompts)
             settings = keep_with(run, settings)
@@ -243,11 +241,10 @@ def run_search(
             settings=settings,
             brain=brain,
             prompts=prompts,
-            observer=Observer(bench, settings, facts, prompts.actions, prompts.hints),
+            observer=Observer(settings, facts, prompts.actions, prompts.hints),
             count_tokens=counter_of(brain),
             context=room_of(brain, config.max_position_embeddings),
             trace=record,
-            operators=Operators(bench, settings, arm),
         )
         if arm.asks_brain:
             thinker.check_room(first_state(seeds, 0))

@@ -48,7 +48,6 @@ class Memory:
         """
         self.path = Path(path)
         self.context = context
-        self.derived: dict[Profile, dict[Any, Any]] = {}  # what callers worked out from the slopes of a profile
         self._decided: dict[tuple[type, object], dict[object, Any]] = {}  # all that a run decided, by key
         self._means: dict[tuple[object, object], dict[object, Any]] = {}  # by profile and text, then sequences
         self._version = -1  # of the file, as other connections wrote it
@@ -87,8 +86,6 @@ class Memory:
                     self._decided[type(fact), fact.run][key_of(fact)] = _stored(fact)
                 elif isinstance(fact, Score):
                     self._means.pop((fact.profile, fact.text), None)
-                elif isinstance(fact, Slopes):
-                    self.derived.pop(fact.profile, None)
 
     def recall(
         self, kind: type[Record], *, order: str | Collection[str] = (), limit: int | None = None, **equals: object

@@ -15,7 +15,7 @@ from self_pruner.memory.profile import Part
 Kind = Literal["initialise", "vary", "latency", "survive"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
 
-Action = Literal["initialise", "mutation-edits", "mutation-vectors", "crossover-range", "crossover-mask", "draw"]
+Action = Literal["initialise", "mutation-edits", "mutation-vectors", "crossover-range", "crossover-mask"]
 ACTIONS: tuple[Action, ...] = get_args(Action)
 
 

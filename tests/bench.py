@@ -38,7 +38,6 @@ def tiny_settings(**values: Any) -> Settings:
         offspring=6,
         population=3,
         initial=4,
-        draws=2,
         benchmarks=1,
         latency_prompt=8,
         latency_decode=2,

@@ -1,32 +1,26 @@
-"""`prune_model`: makes a candidate from whole vectors, from two parents, from edits, or has some drawn at random.
+"""`prune_model`: makes a candidate from whole vectors, from two parents, or from edits.
 
-Whatever is proposed is projected to the exact budget with the least change; how much was changed is in the answer. The
-tool is repeatable: called again for the same turn (after a kill, say) it gives the same candidates the same ids.
+Whatever is asked for is projected to the exact budget with the least change; how much was changed is in the answer. The
+agent's own operators have their profiles made before the call: these are in the state of the graph, one a call, and are
+only written down. The tool is repeatable: called again for the same turn (after a kill, say) it gives the same
+candidates the same ids.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, TypedDict
 
 from langchain_core.tools import BaseTool, tool
 from langgraph.prebuilt import ToolRuntime
 from pydantic import BaseModel, ConfigDict, Field
 
 from self_pruner.memory.profile import Part, Profile
-from self_pruner.memory.records import Candidate, Proposer
-from self_pruner.tools.profiles.operators import (
-    Edit,
-    apply_edits,
-    crossover_mask,
-    crossover_range,
-    mutate,
-    random_profile,
-)
+from self_pruner.memory.records import Candidate, Operator, Proposer
+from self_pruner.tools.profiles.budget import Budget
+from self_pruner.tools.profiles.operators import Edit, apply_edits, crossover_mask, crossover_range
 from self_pruner.tools.workbench import ToolError, Turn, Workbench
-
-DRAW_ATTEMPTS = 64  # random profiles tried for one that is new
 
 
 class EditArguments(BaseModel):
@@ -49,10 +43,17 @@ class PruneArguments(BaseModel):
     edits: list[EditArguments] | None = Field(None, description="changes to the parent's widths")
     layers: list[int] | None = Field(None, description="first and last layer taken from the second parent")
     mask: list[int] | None = Field(None, description="one number a layer: 0 from the first parent, 1 from the second")
-    draw: int | None = Field(None, ge=1, description="have this many random offspring drawn instead")
-    by: Literal["chance", "switch", "cross", "model", "cma", "random"] | None = Field(
-        None, description="the tool's own operator that made this proposal; none where the caller did"
-    )
+
+
+class Proposal(TypedDict):
+    """A profile on budget and where it comes from; plain values, which the checkpoint of the graph can hold."""
+
+    profile: str  # its key
+    operator: Operator
+    parents: list[str]  # ids
+    proposed_by: Proposer
+    detail: str  # what the operator did, in a few words
+    repaired: int  # units that the projection to the budget changed
 
 
 def prune_model_tool(bench: Workbench) -> BaseTool:
@@ -62,54 +63,73 @@ def prune_model_tool(bench: Workbench) -> BaseTool:
     def prune_model(runtime: ToolRuntime, **arguments: Any) -> str:
         """Make a candidate of exactly the budget: initialise, cross two parents, or mutate one."""
         turn = Turn.of(runtime.state, runtime.tool_call_id or "")
-        request = PruneArguments(**arguments)
-        if request.draw:
-            made = [_draw(bench, request, turn, turn.first_id + index) for index in range(request.draw)]
+        made: Sequence[Proposal] = runtime.state["proposals"]
+        if made:
+            proposal = made[turn.call]
         else:
-            made = [_make(bench, request, turn, propose(bench, request))]
-        return json.dumps({"candidates": [answer for answer in made if answer is not None]})
+            request = PruneArguments(**arguments)
+            parents = [bench.candidate(parent).profile for parent in request.parents]
+            proposal = propose(bench.budget, request, parents, turn.proposed_by)
+        return json.dumps({"candidates": [_record(bench, proposal, turn)]})
 
     return prune_model
 
 
-class Proposal(NamedTuple):
-    """What a call asks for, before repair."""
-
-    attention: Sequence[int]
-    mlp: Sequence[int]
-    detail: str  # what it did, in a few words
-    hold: frozenset[tuple[int, Part]] = frozenset()  # places the repair leaves alone if it can
-
-
-def propose(bench: Workbench, request: PruneArguments) -> Proposal:
-    """The widths a call asks for.
+def propose(budget: Budget, request: PruneArguments, parents: Sequence[Profile], proposed_by: Proposer) -> Proposal:
+    """What a call asks for, projected to the budget; `parents` are the profiles of those that it names.
 
     Raises:
-        ToolError: arguments that don't belong together, unknown parents, vectors of the wrong length.
+        ToolError: arguments that don't belong together, vectors of the wrong length.
     """
-    layers = bench.budget.space.n_layers
+    layers = budget.space.n_layers
     for name, vector in (("attention", request.attention), ("mlp", request.mlp), ("mask", request.mask)):
         if vector is not None and len(vector) != layers:
             raise ToolError(f"{name} needs one number for each of the {layers} layers, got {len(vector)}")
-    parents = [bench.candidate(parent).profile for parent in request.parents]
     if request.operator == "crossover":
-        return _crossed(request, parents, layers)
-    if request.operator == "mutation":
-        if len(parents) != 1:
-            raise ToolError(f"mutation needs one parent, got {len(parents)}")
-        if request.edits:
-            edits = [Edit(edit.layer, edit.part, edit.change) for edit in request.edits]
-            if any(not 0 <= edit.layer < layers for edit in edits):
-                raise ToolError(f"layer must be between 0 and {layers - 1}, got {[edit.layer for edit in edits]}")
-            child = apply_edits(bench.budget.space, parents[0], edits)
-            held = frozenset((edit.layer, edit.part) for edit in edits)
-            return Proposal(child.attention, child.mlp, " ".join(map(describe, edits)), held)
+        return _crossed(budget, request, parents, proposed_by)
+    if request.operator == "mutation" and len(parents) != 1:
+        raise ToolError(f"mutation needs one parent, got {len(parents)}")
+    if request.operator == "mutation" and request.edits:
+        return _edited(budget, request, parents[0], proposed_by)
     if request.attention is None or request.mlp is None:
         raise ToolError(f"{request.operator} needs both attention and mlp, one number a layer")
-    return Proposal(request.attention, request.mlp, "whole vectors")
+    asked = Profile(tuple(request.attention), tuple(request.mlp))
+    return on_budget(budget, asked, request.operator, request.parents, proposed_by)
 
 
-def _crossed(request: PruneArguments, parents: list[Profile], layers: int) -> Proposal:
+def on_budget(
+    budget: Budget,
+    asked: Profile,
+    operator: Operator,
+    parents: Sequence[str],
+    proposed_by: Proposer,
+    detail: str = "whole vectors",
+    hold: frozenset[tuple[int, Part]] = frozenset(),
+) -> Proposal:
+    """The proposal nearest to `asked`, whose widths may leave the space; the repair leaves `hold` alone if it can."""
+    projection = budget.project(asked.attention, asked.mlp, hold)
+    return Proposal(
+        profile=projection.profile.key(),
+        operator=operator,
+        parents=list(parents),
+        proposed_by=proposed_by,
+        detail=detail,
+        repaired=projection.changed_units,
+    )
+
+
+def _edited(budget: Budget, request: PruneArguments, parent: Profile, proposed_by: Proposer) -> Proposal:
+    layers = budget.space.n_layers
+    edits = [Edit(edit.layer, edit.part, edit.change) for edit in request.edits or ()]
+    if any(not 0 <= edit.layer < layers for edit in edits):
+        raise ToolError(f"layer must be between 0 and {layers - 1}, got {[edit.layer for edit in edits]}")
+    child = apply_edits(budget.space, parent, edits)
+    held = frozenset((edit.layer, edit.part) for edit in edits)
+    return on_budget(budget, child, "mutation", request.parents, proposed_by, " ".join(map(describe, edits)), held)
+
+
+def _crossed(budget: Budget, request: PruneArguments, parents: Sequence[Profile], proposed_by: Proposer) -> Proposal:
+    layers = budget.space.n_layers
     if len(parents) != 2:
         raise ToolError(f"crossover needs two parents, got {len(parents)}")
     if request.layers is not None:
@@ -117,11 +137,13 @@ def _crossed(request: PruneArguments, parents: list[Profile], layers: int) -> Pr
             raise ToolError(f"layers needs two layers between 0 and {layers - 1}, got {request.layers}")
         first, last = sorted(request.layers)
         child = crossover_range(parents[0], parents[1], first, last)
-        return Proposal(child.attention, child.mlp, f"layers {first} to {last} of {request.parents[1]}")
-    if request.mask is not None:
+        detail = f"layers {first} to {last} of {request.parents[1]}"
+    elif request.mask is not None:
         child = crossover_mask(parents[0], parents[1], [bool(bit) for bit in request.mask])
-        return Proposal(child.attention, child.mlp, f"{sum(map(bool, request.mask))} layers of {request.parents[1]}")
-    raise ToolError("crossover needs layers or a mask")
+        detail = f"{sum(map(bool, request.mask))} layers of {request.parents[1]}"
+    else:
+        raise ToolError("crossover needs layers or a mask")
+    return on_budget(budget, child, "crossover", request.parents, proposed_by, detail)
 
 
 def describe(edit: Edit) -> str:
@@ -129,29 +151,40 @@ def describe(edit: Edit) -> str:
     return f"L{edit.layer}.{edit.part}{edit.change:+d}"
 
 
-def _make(bench: Workbench, request: PruneArguments, turn: Turn, proposal: Proposal) -> dict[str, Any]:
-    projection = bench.budget.project(proposal.attention, proposal.mlp, proposal.hold)
-    known = _known(bench, projection.profile, turn.first_id)
-    if known is not None:
-        return _answer(bench, known, known=True)
-    proposed_by: Proposer = request.by or turn.proposed_by
-    made = Made(turn.first_id, projection.profile, proposed_by, proposal.detail, projection.changed_units)
-    return _record(bench, request, turn, made)
-
-
-def _draw(bench: Workbench, request: PruneArguments, turn: Turn, number: int) -> dict[str, Any] | None:
-    """One random candidate that this run has not seen: None where `DRAW_ATTEMPTS` draws found only known ones."""
-    rng = bench.rng("draw", number)
-    parent = bench.candidate(request.parents[0]).profile if request.parents else None
-    for _ in range(DRAW_ATTEMPTS):
-        if parent is None:
-            profile = random_profile(bench.budget, rng)
-        else:
-            profile = mutate(bench.budget, parent, rng, step=bench.mutation_step, switches=rng.choice((1, 1, 2)))
-        if _known(bench, profile, number) is None:
-            drawn_by: Proposer = "fallback" if turn.proposed_by == "fallback" else "draw"
-            return _record(bench, request, turn, Made(number, profile, drawn_by, "drawn at random", 0))
-    return None
+def _record(bench: Workbench, proposal: Proposal, turn: Turn) -> dict[str, Any]:
+    """Write the candidate down, unless this run has its profile already; returns the answer to the call."""
+    profile = Profile.from_key(proposal["profile"])
+    known = _known(bench, profile, turn.next_id)
+    candidate = known or Candidate(
+        run=bench.run,
+        id=f"c{turn.next_id}",
+        profile=profile,
+        parents=tuple(proposal["parents"]),
+        operator=proposal["operator"],
+        proposed_by=proposal["proposed_by"],
+        generation=turn.generation,
+        step=turn.step,
+        call=turn.call,
+        repaired=proposal["repaired"],
+        params=bench.budget.space.params(profile),
+        detail=proposal["detail"],
+    )
+    answer: dict[str, Any] = {
+        "id": candidate.id,
+        "known": known is not None,
+        "attention": list(candidate.profile.attention),
+        "mlp": list(candidate.profile.mlp),
+        "repaired_units": candidate.repaired,
+        "params": candidate.params,
+        "operator": candidate.operator,
+        "proposed_by": candidate.proposed_by,
+    }
+    if known:
+        fitness = bench.known_fitness(candidate.profile)
+        answer["fitness"] = fitness.kl if fitness else None
+    else:
+        bench.memory.record(candidate)
+    return answer
 
 
 def _known(bench: Workbench, profile: Profile, number: int) -> Candidate | None:
@@ -167,49 +200,3 @@ def _known(bench: Workbench, profile: Profile, number: int) -> Candidate | None:
 def candidate_number(candidate_id: str) -> int:
     """The number in an id: candidates are numbered `c1`, `c2`, ... in the order they are made."""
     return int(candidate_id[1:])
-
-
-class Made(NamedTuple):
-    """A new candidate, before it is written down."""
-
-    number: int
-    profile: Profile
-    proposed_by: Proposer
-    detail: str
-    repaired: int
-
-
-def _record(bench: Workbench, request: PruneArguments, turn: Turn, made: Made) -> dict[str, Any]:
-    candidate = Candidate(
-        run=bench.run,
-        id=f"c{made.number}",
-        profile=made.profile,
-        parents=tuple(request.parents),
-        operator=request.operator,
-        proposed_by=made.proposed_by,
-        generation=turn.generation,
-        step=turn.step,
-        call=turn.call,
-        repaired=made.repaired,
-        params=bench.budget.space.params(made.profile),
-        detail=made.detail,
-    )
-    bench.memory.record(candidate)
-    return _answer(bench, candidate, known=False)
-
-
-def _answer(bench: Workbench, candidate: Candidate, *, known: bool) -> dict[str, Any]:
-    answer: dict[str, Any] = {
-        "id": candidate.id,
-        "known": known,
-        "attention": list(candidate.profile.attention),
-        "mlp": list(candidate.profile.mlp),
-        "repaired_units": candidate.repaired,
-        "params": candidate.params,
-        "operator": candidate.operator,
-        "proposed_by": candidate.proposed_by,
-    }
-    if known:
-        fitness = bench.known_fitness(candidate.profile)
-        answer["fitness"] = fitness.kl if fitness else None
-    return answer

@@ -38,7 +38,7 @@ class Turn:
     step: int
     generation: int
     call: int  # index of the call within the turn
-    first_id: int  # number of the first candidate this call makes
+    next_id: int  # number of the candidate that this call makes
     proposed_by: Proposer
     population: tuple[str, ...]
 
@@ -47,12 +47,11 @@ class Turn:
         """The turn of the call `tool_call_id` in the last message of `state`."""
         calls = state["messages"][-1].tool_calls
         index = next(i for i, call in enumerate(calls) if call["id"] == tool_call_id)
-        before = sum(int(call["args"].get("draw") or 1) for call in calls[:index])
         return cls(
             step=state["step"],
             generation=state["generation"],
             call=index,
-            first_id=state["next_id"] + before,
+            next_id=state["next_id"] + index,
             proposed_by=state["proposed_by"],
             population=tuple(state["population"]),
         )
@@ -70,7 +69,6 @@ class Workbench:
     seed: int
     sequence_length: int
     fidelity: tuple[int, ...]
-    mutation_step: int
     probe_tokens: int = 512  # tokens of each sensitivity probe
     slope_tokens: int = 4096  # tokens of a measurement of slopes
     slope_start: int = 0  # the first sequence of the fitness text that slopes are measured on

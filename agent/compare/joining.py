@@ -37,7 +37,7 @@ from self_pruner.agent.result.card_facts import PLACES
 from self_pruner.agent.run_files.atomic_write import atomic_write
 from self_pruner.agent.run_files.binding import FILE, SAID, BindingError, read_file, refuse
 from self_pruner.agent.run_files.conditions import Conditions
-from self_pruner.agent.settings import Settings, make_settings, text_label
+from self_pruner.agent.settings import Settings, make_settings, text_label, without_former
 from self_pruner.agent.view import View
 from self_pruner.prompts.templates import PromptSet
 from self_pruner.tools.workbench import Workbench
@@ -103,7 +103,7 @@ def read_elsewhere(comparison: ComparisonFolder, path: Path) -> Results:
         raise PlanError(f"--from {path}: {file} is not the results of a comparison") from error
     # a setting that results do not state came after them, and its default is what they were made with
     later = {name: value for name, value in Settings().to_toml().items() if name not in PLACES}
-    theirs = {**later, **results.settings}
+    theirs = {**later, **without_former(results.settings)}
     check_same_settings(f"--from {path}: its runs have", theirs, comparison.stated_settings())
     return results
 

@@ -1,7 +1,7 @@
 """The plan of a comparison: which arms, at which sparsities, from which seeds, and what may differ between them.
 
 An arm is written `name`, `name:PROMPTS` (a prompt set, or a folder whose files replace those of the arm's own set), or
-either with settings of its own after plus signs: `hybrid+temperature=0.3`, `evolution+fidelity=4096+racing=0`. So
+either with settings of its own after plus signs: `hybrid+temperature=0.3`, `evolution+fidelity=4096+offspring=6`. So
 every ablation of the search is a comparison like any other.
 """
 

@@ -158,9 +158,11 @@ def steps_of(settings: Settings, plan: Plan, sizes: Sizes, speed: Speed, prompt_
 
 def _brain(settings: Settings, plan: Plan, sizes: Sizes, speed: Speed, read: int) -> Step:
     """The turns of the brain, each of which computes as many tokens of its prompt as the first one has."""
+    space = sizes.budget.space
+    thought = settings.thought_limit(space.params(space.dense()))
     numbers = 2 * sizes.shape.n_layers * plan.vectors
-    decided = plan.turns * (settings.thought_tokens + DECIDED) + numbers / plan.together
-    written = plan.replies * (settings.thought_tokens + CALL) + NUMBER * numbers
+    decided = plan.turns * (thought + DECIDED) + numbers / plan.together
+    written = plan.replies * (thought + CALL) + NUMBER * numbers
     dense = sizes.shape.n_layers * speed.layer + speed.head
     seconds = read * dense + decided * (speed.step + plan.together * DRAWN)
     return Step(f"Brain, {plan.turns} turns", read + written, seconds, charged=True, searching=True)

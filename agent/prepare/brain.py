@@ -74,7 +74,7 @@ def brain_of(prepared: Prepared, settings: Settings, folder: Path, view: View) -
             tokenizer=prepared.loaded.tokenizer,
             temperature=settings.temperature,
             top_p=settings.top_p,
-            thought_tokens=settings.thought_tokens,
+            thought_tokens=_thought_tokens(prepared, settings),
             max_call_tokens=settings.call_tokens,
             time_limit=settings.brain_seconds,
             seed=settings.seed,
@@ -108,10 +108,15 @@ def _behind(endpoint: Endpoint, prepared: Prepared, settings: Settings) -> Endpo
         tokenizer=prepared.loaded.tokenizer,
         temperature=settings.temperature,
         top_p=settings.top_p,
-        thought_tokens=settings.thought_tokens,
+        thought_tokens=_thought_tokens(prepared, settings),
         max_call_tokens=settings.call_tokens,
         seed=settings.seed,
     )
+
+
+def _thought_tokens(prepared: Prepared, settings: Settings) -> int:
+    space = prepared.bench.budget.space
+    return settings.thought_limit(space.params(space.dense()))
 
 
 def counter_of(brain: BaseChatModel) -> Callable[[Messages], int]:

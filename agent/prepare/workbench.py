@@ -244,12 +244,11 @@ def prepare(
 
 
 def measuring(settings: Settings) -> dict[str, Any]:
-    """The fields of a workbench that are settings: how much is measured and what is drawn."""
+    """The fields of a workbench that are settings: how much is measured and from which seed."""
     return {
         "seed": settings.seed,
         "sequence_length": settings.sequence_length,
         "fidelity": settings.fidelity,
-        "mutation_step": settings.mutation_step,
         "probe_tokens": settings.probe_tokens,
         "latency": {
             "prompt_tokens": settings.latency_prompt,

@@ -17,6 +17,7 @@ import torch
 
 from self_pruner.agent.prepare.time_budget import speed_facts
 from self_pruner.agent.prepare.workbench import Prepared
+from self_pruner.agent.result.brain_totals import brain_faults, brain_totals
 from self_pruner.agent.result.card_facts import card_facts
 from self_pruner.agent.result.holdout import FINISH_STEP, best_unseen, compare_unseen
 from self_pruner.agent.result.outcome import (
@@ -26,7 +27,6 @@ from self_pruner.agent.result.outcome import (
     Outcome,
     Row,
     TextRow,
-    brain_totals,
     difference,
     fault_of,
     recalibration_sentence,
@@ -90,23 +90,15 @@ def finish(prepared: Prepared, settings: Settings, state: SearchState, run: RunD
         ),
         latency_setting=latency_setting(bench) if settings.benchmarks or settings.in_time else None,
         spent={
-            **{
-                name: float(state[name])
-                for name in (
-                    "evaluations",
-                    "tokens",
-                    "brain_tokens",
-                    "generation",
-                    "failed_turns",
-                    "fallbacks",
-                    "illegal",
-                    "surplus",
-                )
-            },
+            "evaluations": float(state["evaluations"]),
+            "tokens": float(state["tokens"]),
+            "brain_tokens": float(state["brain_tokens"]),
+            "generation": float(state["generation"]),
             "probe_tokens": float(spent_on_probes(bench)),
             "search_minutes": round(state["seconds"] / 60, 2),
             **memory_use(bench),
             **{f"brain_{name}": value for name, value in brain_totals(records).items()},
+            **brain_faults(records),
         },
         yields=yields(
             records,

@@ -8,10 +8,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
-from self_pruner.agent.search.turn_facts import eligible
+from self_pruner.agent.search.history import SearchHistory
 from self_pruner.agent.settings import Settings
 from self_pruner.memory.profile import Profile
-from self_pruner.memory.records import Candidate
 from self_pruner.tools.evaluate import measure
 from self_pruner.tools.evaluation.fitness import mean
 from self_pruner.tools.workbench import FITNESS, Progress, Workbench
@@ -21,8 +20,8 @@ FINISH_STEP = -2  # measurements made after the last turn
 
 def compare_unseen(bench: Workbench, settings: Settings, progress: Progress | None = None) -> dict[str, float]:
     """Fitness of the best few candidates and the closed forms on tokens that the search never saw, by id."""
-    rows = {row.id: row for row in bench.memory.recall(Candidate, run=bench.run)}
-    ranked = eligible(bench, list(rows))
+    history = SearchHistory(bench).read()
+    rows, ranked = history.candidates, history.ranked(list(history.candidates))
     few = ranked[: settings.final_candidates]
     few += [name for name in ranked[settings.final_candidates :] if rows[name].proposed_by == "seed"]
     fitness = unseen_fitness(bench, settings, [rows[name].profile for name in few], progress)

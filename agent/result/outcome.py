@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict
 from self_pruner.agent.prepare.time_budget import SpeedFacts
 from self_pruner.agent.result.task_table import TaskTable
 from self_pruner.agent.run_files.answers import is_answer
-from self_pruner.agent.run_files.trace import Act, Think, TraceRecord
+from self_pruner.agent.run_files.trace import Act, TraceRecord
 from self_pruner.memory.profile import PARTS, Profile
 from self_pruner.memory.records import Candidate, Generation, Proposer
 from self_pruner.tools.evaluation.fitness import mean, perplexity
@@ -271,15 +271,3 @@ def recalibration_sentence(outcome: Outcome) -> str:
     figures = f"KL on unseen text is {facts.recalibrated:.4f} with refits of its own and {before} with the search's"
     which = "recalibrated weights" if facts.better else "weights it was searched with"
     return f"The found profile's {figures}, so the result has the {which}."
-
-
-def brain_totals(records: Sequence[TraceRecord]) -> dict[str, float]:
-    """What the brain cost: turns, tokens read and written, decode steps, seconds."""
-    thinks = [record for record in records if isinstance(record, Think) and record.replies]
-    return {
-        "turns": len(thinks),
-        "input_tokens": sum(record.input_tokens for record in thinks),
-        "output_tokens": sum(record.output_tokens for record in thinks),
-        "decode_steps": sum(record.decode_steps for record in thinks),
-        "seconds": round(sum(record.seconds for record in thinks), 1),
-    }

@@ -59,6 +59,8 @@ class Think(_Record):
     decode_steps: int = 0
     forced_tokens: int = 0  # of the output: those the grammar left no choice about
     seconds: float = 0.0
+    illegal: int = 0  # replies that no rule allowed, refused before any tool saw them
+    surplus: int = 0  # replies that were legal but more than were asked for
     fallback: bool = False  # the tool's own operator stepped in
     error: str | None = None
 

@@ -22,9 +22,10 @@ from langgraph.prebuilt import ToolNode
 from langgraph.prebuilt.tool_node import ToolCallRequest
 from langgraph.runtime import RunControl
 
-from self_pruner.agent.arms import ARMS
+from self_pruner.agent.run_files.run_directory import RunDirectoryError
 from self_pruner.agent.run_files.trace import Act, Judge, TraceRecord
-from self_pruner.agent.search.state import SearchState, answers, cost, first_state, fold
+from self_pruner.agent.search.schedule import stop_reason
+from self_pruner.agent.search.state import SearchState, answers, first_state, fold
 from self_pruner.agent.search.think import Thinker
 from self_pruner.agent.settings import Settings
 from self_pruner.tools.benchmark_latency import benchmark_latency_tool
@@ -129,7 +130,6 @@ class Judgement:
                 spent={
                     "evaluations": after["evaluations"],
                     "tokens": after["tokens"],
-                    "reply_tokens": after["reply_tokens"],
                     "brain_tokens": after["brain_tokens"],
                     "minutes": round(after["seconds"] / 60, 3),
                 },
@@ -139,25 +139,6 @@ class Judgement:
             )
         )
         return update
-
-
-def stop_reason(settings: Settings, state: SearchState) -> str:
-    """Why the run ends now, or an empty text. Evaluations and patience wait for the end of a generation."""
-    minutes = state["seconds"] / 60
-    if state["best"]:  # there is something to show for it
-        if settings.minutes is not None and minutes >= settings.minutes:
-            return f"{settings.minutes:g} minutes are used up"
-        if settings.tokens is not None and cost(state) + settings.fidelity[-1] > settings.tokens:
-            return f"of {settings.tokens} tokens too few are left to measure a candidate in full"
-        if not state["offspring"]:
-            if not ARMS[settings.arm].searches:
-                every = settings.target == "uniform"
-                return "every profile of one width is measured" if every else "a closed form has nothing to search"
-            if state["evaluations"] >= settings.evaluations:
-                return f"{settings.evaluations} evaluations are used up"
-            if state["stale"] >= settings.patience:
-                return f"{settings.patience} generations brought nothing better"
-    return ""
 
 
 def search(
@@ -171,14 +152,21 @@ def search(
         tokens: evaluated tokens spent on probes, used only by a new run.
         control: asked to drain on Ctrl-C; the state is then complete up to the last node.
         thread: the run's name.
+
+    Raises:
+        RunDirectoryError: the run was begun by a version that kept another state.
     """
     config: RunnableConfig = {
         "configurable": {"thread_id": thread},
         "recursion_limit": STEP_LIMIT,
         "max_concurrency": 1,  # there is one model
     }
-    started = bool(graph.get_state(config).values)
-    begin = None if started else first_state(seeds, tokens)
+    known = graph.get_state(config).values
+    if known and not known.keys() >= SearchState.__annotations__.keys():
+        raise RunDirectoryError(
+            "the run's checkpoint.sqlite is of an older format: its search cannot go on, start anew"
+        )
+    begin = None if known else first_state(seeds, tokens)
     try:
         for _ in graph.stream(begin, config, durability="sync", control=control):
             pass

@@ -50,7 +50,6 @@ class Facts:
     generation: int
     population: tuple[str, ...]  # parents, best first
     missing: int  # offspring still to be made in this generation
-    draws_left: int  # random offspring that the brain may still ask for
     pending: tuple[str, ...]  # candidates to evaluate next
     fidelity: int  # on how many tokens
     ranked: tuple[str, ...]  # candidates that may survive, best first
@@ -211,8 +210,9 @@ def _variations(facts: Facts, actions: Sequence[str]) -> list[Schema]:
         grow = {"anyOf": [_edit(place, +1, facts) for place in facts.grow]}
         edits = {"anyOf": [array([cut, grow]), array([cut, grow, cut, grow])]}
         found.append(closed({"operator": mutation, "parents": one, "edits": edits}))
+    vectors = closed({"operator": mutation, "parents": one, **_vectors(space)})
     if "mutation-vectors" in actions:
-        found.append(closed({"operator": mutation, "parents": one, **_vectors(space)}))
+        found.append(vectors)
     if len(parents) > 1:
         pairs = {"anyOf": [{"const": [a, b]} for a in parents for b in parents if a != b]}
         crossover: dict[str, Schema] = {"operator": {"const": "crossover"}, "parents": pairs}
@@ -221,11 +221,7 @@ def _variations(facts: Facts, actions: Sequence[str]) -> list[Schema]:
             found.append(closed({**crossover, "layers": array([layer, layer])}))
         if "crossover-mask" in actions:
             found.append(closed({**crossover, "mask": repeated({"enum": [0, 1]}, space.n_layers)}))
-    draws = min(facts.draws_left, facts.missing)
-    if ("draw" in actions and draws > 0) or not found:
-        counts = {"enum": list(range(1, max(1, draws) + 1))}
-        found.append(closed({"operator": mutation, "parents": one, "draw": counts}))
-    return found
+    return found or [vectors]  # of what the set offers nothing may be possible now
 
 
 def _edit(place: Place, sign: int, facts: Facts) -> Schema:

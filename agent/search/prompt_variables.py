@@ -7,14 +7,13 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+from self_pruner.agent.search.history import SearchHistory
 from self_pruner.agent.search.legal_calls import Facts, LegalTurn
-from self_pruner.agent.search.proposers import history
-from self_pruner.agent.search.state import SearchState
-from self_pruner.agent.search.step_size import spent_share
-from self_pruner.agent.search.turn_facts import marginals
+from self_pruner.agent.search.shortlist import marginals
+from self_pruner.agent.search.state import SearchState, spent_share
 from self_pruner.agent.settings import Settings
 from self_pruner.memory.profile import Profile
-from self_pruner.memory.records import Candidate, Generation, Score
+from self_pruner.memory.records import Candidate
 from self_pruner.prompts.variables import (
     Action,
     Ask,
@@ -34,11 +33,10 @@ from self_pruner.prompts.variables import (
     UniformFacts,
     Variables,
 )
-from self_pruner.tools.benchmark_latency import timed_already
 from self_pruner.tools.evaluation.fitness import perplexity
 from self_pruner.tools.profiles.budget import Budget
 from self_pruner.tools.prune_model import candidate_number
-from self_pruner.tools.workbench import FITNESS, Workbench
+from self_pruner.tools.workbench import Workbench
 
 SENSITIVITIES = 8  # most sensitive places shown
 BEST, RECENT, FAILED, MOVES, NOTES = 4, 4, 2, 4, 2  # entries of the history
@@ -48,19 +46,18 @@ BEST, RECENT, FAILED, MOVES, NOTES = 4, 4, 2, 4, 2  # entries of the history
 class Observer:
     """Sees the search as one prompt set wants to see it."""
 
-    bench: Workbench
     settings: Settings
     run: RunFacts
     actions: tuple[Action, ...]
     hints: bool
 
-    def variables(self, state: SearchState, facts: Facts, turn: LegalTurn, minutes: float) -> Variables:
+    def variables(self, history: SearchHistory, state: SearchState, facts: Facts, turn: LegalTurn) -> Variables:
         """Everything the prompt of this turn is made of."""
         kind: Kind = "survive" if turn.kind == "evaluate" else turn.kind
         return Variables(
             run=self.run,
             generation=state["generation"],
-            spent=self._spent(state, minutes),
+            spent=self._spent(state),
             ask=Ask(
                 kind=kind,
                 count=turn.replies,
@@ -68,10 +65,10 @@ class Observer:
                 parents=facts.population,
                 candidates=facts.timeable,
                 brackets=turn.brackets,
-                thought=self.settings.thought_tokens > 0,
+                thought=self.settings.thought_limit(facts.space.params(facts.space.dense())) > 0,
             ),
-            history=self._history(state, facts),
-            hints=self._hints(state, facts) if self.hints and kind == "vary" else Hints(),
+            history=self._shown(history, facts),
+            hints=self._hints(history, state, facts) if self.hints and kind == "vary" else Hints(),
         )
 
     def _offered(self, facts: Facts, kind: Kind) -> tuple[Action, ...]:
@@ -82,12 +79,10 @@ class Observer:
             unavailable.add("mutation-edits")
         if len(facts.population) < 2:
             unavailable |= {"crossover-range", "crossover-mask"}
-        if not facts.draws_left:
-            unavailable.add("draw")
-        return tuple(action for action in self.actions if action not in unavailable)
+        return tuple(action for action in self.actions if action not in unavailable) or ("mutation-vectors",)
 
-    def _spent(self, state: SearchState, minutes: float) -> Spent:
-        limits = self.settings
+    def _spent(self, state: SearchState) -> Spent:
+        limits, minutes = self.settings, state["seconds"] / 60
         return Spent(
             state["evaluations"],
             limits.evaluations,
@@ -96,82 +91,30 @@ class Observer:
             spent_share(limits, state, minutes),
         )
 
-    def _history(self, state: SearchState, facts: Facts) -> History:
-        rows = {row.id: row for row in self.bench.memory.recall(Candidate, run=self.bench.run)}
+    def _shown(self, history: SearchHistory, facts: Facts) -> History:
         here = facts.ranked if not facts.missing else facts.population
-        newest = sorted(rows.values(), key=lambda row: -candidate_number(row.id))
-        scores = {row.id: self.bench.fitness(row.profile, self.bench.fidelity[-1]) for row in newest}
+        newest = sorted(history.candidates.values(), key=lambda row: -candidate_number(row.id))
+        last = history.bench.fidelity[-1]
+        scores = {row.id: history.fitness(row.profile, last) for row in newest}
         fitness = {name: found.kl for name, found in scores.items() if found and found.kl is not None}
         measured = [row for row in newest if row.id in fitness]
-        best = sorted(measured, key=lambda row: fitness[row.id])
-        # of a failure there are no values; asked for all at once, since every candidate so far may be one
-        faults = self.bench.memory.recall(Score, run=self.bench.run, text=FITNESS, kl=None, nll=None)
-        unscored = {fault.profile for fault in faults}
-        failed = [row for row in newest if row.profile in unscored]
-        notes = self.bench.memory.recall(Generation, run=self.bench.run, order="-number", limit=NOTES)
+        failed = [row for row in newest if history.failure(row.profile)]
+        rows = {
+            "population": [history.candidates[name] for name in here[: max(4, self.settings.population)]],
+            "best": sorted(measured, key=lambda row: fitness[row.id])[:BEST],
+            "recent": measured[:RECENT],
+            "failed": failed[:FAILED],
+        }
         return History(
-            population=tuple(self._row(rows[name]) for name in here[: max(4, self.settings.population)]),
-            best=tuple(self._row(row) for row in best[:BEST]),
-            recent=tuple(self._row(row) for row in measured[:RECENT]),
-            failed=tuple(self._row(row) for row in failed[:FAILED]),
-            moves=tuple(self._moves(newest)),
-            notes=tuple(generation.note for generation in notes if generation.note),
-            yields=tuple(self._yields(state)) if facts.missing else (),
+            **{name: tuple(_row(history, row) for row in found) for name, found in rows.items()},
+            moves=tuple(_moves(history, newest)),
+            notes=tuple(one.note for one in history.generations[: -NOTES - 1 : -1] if one.note),
+            yields=tuple(_yields(history)) if facts.missing else (),
         )
 
-    def _yields(self, state: SearchState) -> list[MakerYield]:
-        """What came of the offspring of every maker so far."""
-        made: Counter[str] = Counter()
-        survived: Counter[str] = Counter()
-        for generation in history(self.bench, state["generation"]):
-            for maker, record in generation.items():
-                made[maker] += record.made
-                survived[maker] += record.survived
-        ranked = sorted(made, key=lambda maker: (-survived[maker] / made[maker], maker))
-        return [MakerYield(maker, made[maker], survived[maker]) for maker in ranked]
-
-    def _moves(self, newest: Sequence[Candidate]) -> list[Move]:
-        """The effects of the brain's latest mutations by edits, newest first."""
-        moves = []
-        for row in newest:
-            if row.proposed_by != "brain" or row.operator != "mutation" or row.detail == "whole vectors":
-                continue
-            change = self._change(row)
-            if change is not None:
-                moves.append(Move(row.id, row.parents[0], row.detail, change))
-            if len(moves) == MOVES:
-                break
-        return moves
-
-    def _row(self, row: Candidate) -> CandidateRow:
-        found = self.bench.known_fitness(row.profile)
-        timed = timed_already(self.bench).get(row.profile)
-        return CandidateRow(
-            id=row.id,
-            fitness=found.kl if found else None,
-            perplexity=perplexity([found.nll]) if found and found.nll is not None else None,
-            change=self._change(row),
-            parents=row.parents,
-            operator=row.operator,
-            attention=row.profile.attention,
-            mlp=row.profile.mlp,
-            error=self.bench.failure(row.profile),
-            speedup=timed.values.get("speedup") if timed else None,
-        )
-
-    def _change(self, row: Candidate) -> float | None:
-        """Fitness less that of the better parent, both at the highest fidelity that both were measured on."""
-        for tokens in reversed(self.bench.fidelity):
-            own = self.bench.fitness(row.profile, tokens)
-            parents = [self.bench.fitness(self.bench.candidate(name).profile, tokens) for name in row.parents]
-            known = [parent.kl for parent in parents if parent and parent.kl is not None]
-            if own and own.kl is not None and known and len(known) == len(parents):
-                return own.kl - min(known)
-        return None
-
-    def _hints(self, state: SearchState, facts: Facts) -> Hints:
-        costs = marginals(self.bench, self.settings, state, facts.population[0], facts.step)
-        parent = self.bench.candidate(facts.population[0]).profile
+    def _hints(self, history: SearchHistory, state: SearchState, facts: Facts) -> Hints:
+        costs = marginals(history, self.settings, state, facts.population[0], facts.step)
+        parent = history.profile(facts.population[0])
         shown: list[tuple[Place, ...]] = []
         for places, grows in ((facts.cut, False), (facts.grow, True)):
             known = [(place, costs.get((place.layer, place.part, grows))) for place in places]
@@ -183,6 +126,54 @@ class Observer:
                 )
             )
         return Hints(*shown)
+
+
+def _yields(history: SearchHistory) -> list[MakerYield]:
+    """What came of the offspring of every maker so far."""
+    made: Counter[str] = Counter()
+    survived: Counter[str] = Counter()
+    for generation in history.yields():
+        for maker, record in generation.items():
+            made[maker] += record.made
+            survived[maker] += record.survived
+    ranked = sorted(made, key=lambda maker: (-survived[maker] / made[maker], maker))
+    return [MakerYield(maker, made[maker], survived[maker]) for maker in ranked]
+
+
+def _moves(history: SearchHistory, newest: Sequence[Candidate]) -> list[Move]:
+    """The effects of the brain's latest mutations by edits, newest first."""
+    moves = []
+    for row in newest:
+        if row.proposed_by != "brain" or row.operator != "mutation" or row.detail == "whole vectors":
+            continue
+        change = _change(history, row)
+        if change is not None:
+            moves.append(Move(row.id, row.parents[0], row.detail, change))
+        if len(moves) == MOVES:
+            break
+    return moves
+
+
+def _row(history: SearchHistory, row: Candidate) -> CandidateRow:
+    found = history.known_fitness(row.profile)
+    timed = history.latencies.get(row.profile)
+    return CandidateRow(
+        id=row.id,
+        fitness=found.kl if found else None,
+        perplexity=perplexity([found.nll]) if found and found.nll is not None else None,
+        change=_change(history, row),
+        parents=row.parents,
+        operator=row.operator,
+        attention=row.profile.attention,
+        mlp=row.profile.mlp,
+        error=history.failure(row.profile),
+        speedup=timed.values.get("speedup") if timed else None,
+    )
+
+
+def _change(history: SearchHistory, row: Candidate) -> float | None:
+    """Fitness less that of the better parent."""
+    return history.change(row.profile, *map(history.profile, row.parents))
 
 
 def run_facts(bench: Workbench, name: str, family: str, hidden_size: int, dense: float, uniform: Profile) -> RunFacts:

@@ -1,7 +1,7 @@
-"""The state of a search: ids and numbers only, since LangGraph writes all of it at every step.
+"""The state of a search: what decides its next step, and nothing else, since LangGraph writes all of it at every step.
 
-Profiles, scores and texts live in the memory and in the trace; the state says which candidates are meant. `fold` is the
-only place where a turn's answers become state.
+Profiles and scores live in the memory, and what was said and how often the brain failed in the trace; the state says
+which candidates are meant. `fold` is the only place where a turn's answers become state.
 """
 
 from __future__ import annotations
@@ -12,6 +12,9 @@ from dataclasses import dataclass
 from typing import Annotated, Any, TypedDict, cast
 
 from langchain_core.messages import AIMessage, AnyMessage, ToolMessage
+
+from self_pruner.agent.settings import Settings
+from self_pruner.tools.prune_model import Proposal
 
 
 def latest_turn(old: list[AnyMessage], new: list[AnyMessage]) -> list[AnyMessage]:
@@ -30,8 +33,7 @@ class SearchState(TypedDict):
     offspring: list[str]  # candidates made in this generation
     next_id: int  # number of the next candidate
     attempts: int  # candidates asked for in this generation, known ones included
-    drawn: int  # of those, random ones that the brain asked for
-    filled: bool  # the tool's random operator has filled up this generation
+    filled: bool  # random profiles have filled up this generation in the brain's place
     benchmarked: int  # latency measurements the brain asked for
     centre: str  # id of the candidate whose slopes were measured last
     centred_at: int  # generation in which that was
@@ -39,18 +41,12 @@ class SearchState(TypedDict):
     stale: int  # generations since it was found
     evaluations: int  # distinct candidates evaluated
     tokens: int  # tokens evaluated, probes included
-    prompt_tokens: int  # tokens the brain read (cached ones included)
-    reply_tokens: int  # tokens the brain wrote
     brain_tokens: int  # tokens the brain computed: read anew or written
-    brain_seconds: float
     seconds: float  # of search, over all sessions
     failures: int  # failed turns of the brain in a row
     faulty: bool  # the brain's part in the current turn failed already, whatever comes of its calls
-    failed_turns: int  # in all
-    fallbacks: int  # turns that the tool decided because the brain kept failing
-    illegal: int  # replies that no rule allowed, refused before any tool saw them
-    surplus: int  # replies that were legal but more than were asked for
     proposed_by: str  # who wrote the calls of the current turn: brain, tool, fallback
+    proposals: list[Proposal]  # one a call where the agent's own operators write these, else none
     stop: str  # why the run ended, empty while it goes on
     messages: Annotated[list[AnyMessage], latest_turn]  # the current turn
 
@@ -69,7 +65,6 @@ def first_state(seeds: list[str], tokens: int) -> SearchState:
         offspring=seeds,
         next_id=len(seeds) + 1,
         attempts=0,
-        drawn=0,
         filled=False,
         benchmarked=0,
         centre="",
@@ -78,18 +73,12 @@ def first_state(seeds: list[str], tokens: int) -> SearchState:
         stale=0,
         evaluations=0,
         tokens=tokens,
-        prompt_tokens=0,
-        reply_tokens=0,
         brain_tokens=0,
-        brain_seconds=0.0,
         seconds=0.0,
         failures=0,
         faulty=False,
-        failed_turns=0,
-        fallbacks=0,
-        illegal=0,
-        surplus=0,
         proposed_by="brain",
+        proposals=[],
         stop="",
         messages=[],
     )
@@ -101,6 +90,16 @@ def cost(spent: Mapping[str, Any]) -> int:
     `spent` is a state, or what a judgement in the trace says was spent; what it does not name is 0.
     """
     return int(spent.get("tokens", 0) + spent.get("brain_tokens", 0))
+
+
+def spent_share(settings: Settings, spent: Mapping[str, Any], minutes: float) -> float:
+    """How much of the run's nearest limit is used: 0 to 1; `spent` is as for `cost`."""
+    shares = [spent.get("evaluations", 0) / settings.evaluations]
+    if settings.tokens:
+        shares.append(cost(spent) / settings.tokens)
+    if settings.minutes:
+        shares.append(minutes / settings.minutes)
+    return min(1.0, max(shares))
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,7 +130,9 @@ def answers(state: SearchState) -> list[Answer]:
 
 def fold(state: SearchState, first_fidelity: int) -> dict[str, Any]:
     """The update of the state that the answers of the current turn call for; pure, so it can be tested alone."""
-    update: dict[str, Any] = {"messages": []}
+    update: dict[str, Any] = {"messages": [], "proposals": []}
+    if state["proposed_by"] == "fallback":  # even if it found nothing new
+        update["filled"] = True
     turn = answers(state)
     made = [answer for answer in turn if answer.tool == "prune_model"]
     if made:
@@ -141,7 +142,6 @@ def fold(state: SearchState, first_fidelity: int) -> dict[str, Any]:
             update |= {"centre": answer.arguments["candidates"][0], "centred_at": state["generation"]}
         if answer.error is not None:
             update["failures"] = state["failures"] + 1
-            update["failed_turns"] = state["failed_turns"] + 1
         elif answer.tool == "evaluate":
             update["tokens"] = state["tokens"] + answer.result["charged_tokens"]
             if not answer.arguments.get("slopes") and answer.result["fidelity"] == first_fidelity:
@@ -159,26 +159,19 @@ def fold(state: SearchState, first_fidelity: int) -> dict[str, Any]:
                 "stale": 0 if improved else state["stale"] + 1,
                 "offspring": [],
                 "attempts": 0,
-                "drawn": 0,
                 "filled": False,
             }
     return update
 
 
 def _fold_made(state: SearchState, made: list[Answer]) -> dict[str, Any]:
-    asked = [int(answer.arguments.get("draw") or 1) for answer in made]
     new = [row["id"] for answer in made for row in answer.result.get("candidates", []) if not row["known"]]
-    by_brain = state["proposed_by"] == "brain"
-    drawn = sum(int(answer.arguments.get("draw") or 0) for answer in made)
     return {
         "offspring": state["offspring"] + new,
-        "next_id": state["next_id"] + sum(asked),
-        "attempts": state["attempts"] + sum(asked),
-        "drawn": state["drawn"] + (drawn if by_brain else 0),
-        "filled": state["filled"] or state["proposed_by"] == "fallback",
+        "next_id": state["next_id"] + len(made),
+        "attempts": state["attempts"] + len(made),
         # a turn that made nothing new is a failed turn: the brain repeats itself
         "failures": _failures(state, worked=bool(new)),
-        "failed_turns": state["failed_turns"] + (by_brain and not new and not state["faulty"]),
     }
 
 

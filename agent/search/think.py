@@ -9,25 +9,37 @@ from __future__ import annotations
 import hashlib
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from langchain_core.language_models import BaseChatModel
 from langchain_core.messages import AIMessage, BaseMessage, HumanMessage, SystemMessage
 
+from self_pruner.agent.arms import ARMS
 from self_pruner.agent.brain.calls import Brain
 from self_pruner.agent.brain.schema import violations
 from self_pruner.agent.run_files.trace import Reply, Think, TraceRecord
+from self_pruner.agent.search.history import SearchHistory
 from self_pruner.agent.search.legal_calls import Facts, LegalTurn, legal_turn
 from self_pruner.agent.search.prompt_variables import Observer
 from self_pruner.agent.search.proposers import Operators
+from self_pruner.agent.search.schedule import (
+    attempts_used_up,
+    missing_offspring,
+    pending_candidates,
+    slopes_due,
+    step_size,
+    timeable,
+)
+from self_pruner.agent.search.shortlist import shortlist
 from self_pruner.agent.search.state import SearchState
-from self_pruner.agent.search.turn_facts import attempts_used_up, facts
 from self_pruner.agent.settings import Settings
 from self_pruner.memory.errors import SelfPrunerError
+from self_pruner.memory.profile import Profile
 from self_pruner.prompts.fit import fit
 from self_pruner.prompts.templates import Messages, PromptSet
 from self_pruner.prompts.variables import History, Variables
+from self_pruner.tools.prune_model import Proposal
 from self_pruner.tools.workbench import Workbench
 
 Call = dict[str, Any]
@@ -58,16 +70,24 @@ class Thinker:
     count_tokens: Callable[[Messages], int]
     context: int  # tokens a prompt may have
     trace: Callable[[TraceRecord], None]
-    operators: Operators
+    history: SearchHistory = field(init=False)
+
+    def __post_init__(self) -> None:
+        """A history that has read nothing yet."""
+        self.history = SearchHistory(self.bench)
 
     def __call__(self, state: SearchState) -> dict[str, Any]:
         """One turn: the update of the state that holds its calls."""
         step = state["step"] + 1
-        known = facts(self.bench, self.settings, state)
+        self.history.read(state["centre"])
+        operators = Operators(self.history, self.settings, state)
+        known = facts(self.history, self.settings, state)
         turn = legal_turn(known, self.observer.actions)
-        own = self._own_calls(state, known, turn)
-        if known.missing and not own:
-            known = self._brains_share(state, known)
+        proposals: list[Proposal] = []
+        if turn.kind in ("initialise", "vary") and not attempts_used_up(self.settings, state):
+            proposals = operators.proposals(known, turn)
+        if known.missing and not proposals:  # the brain is to make its share of them
+            known = replace(known, missing=dict(operators.open(known.missing)).get("brain", known.missing))
             turn = legal_turn(known, self.observer.actions)
         if not turn.decided and turn.kind in ("latency", "survive") and not known.ranked:
             raise SearchError(
@@ -75,47 +95,42 @@ class Thinker:
                 f"{self._first_failure(state)}; try a lower --sparsity or --dtype float32"
             )
         update: dict[str, Any] = {"step": step, "proposed_by": "brain", "faulty": False}
+        calls: list[Call] = []
         if turn.decided:
             calls = [turn.decided]
             self.trace(Think(step=step, generation=state["generation"], prompt="(one legal call, nothing to decide)"))
-        elif own:
-            calls = own
+        elif proposals or self._survive_by_rank(turn):
+            calls = [] if proposals else [survive(known.ranked[: known.survivors])]
             update["proposed_by"] = "tool"
             self.trace(Think(step=step, generation=state["generation"], prompt="(the tool's operators)"))
         elif self._stand_in(state, turn):
-            calls = [stand_in(known, turn)]
-            update |= {"proposed_by": "fallback", "fallbacks": state["fallbacks"] + 1}
+            if known.missing:
+                proposals = operators.stand_ins(known.missing)
+            else:
+                calls = [survive([slot[0] for slot in turn.brackets])]
+            update["proposed_by"] = "fallback"
             update["failures"] = min(state["failures"], self.settings.brain_failures - 1)
             self.trace(Think(step=step, generation=state["generation"], prompt="", fallback=True))
         else:
             asked = self._ask(state, known, turn, step)
             calls, update = asked.calls, update | asked.update
             self.trace(asked.record)
+        calls = calls or list(map(made, proposals))
         named = [
             {"name": call["name"], "args": call["arguments"], "id": f"s{step}.{index}", "type": "tool_call"}
             for index, call in enumerate(calls)
         ]
-        return {**update, "messages": [AIMessage(content="", tool_calls=named)]}
+        return {**update, "proposals": proposals, "messages": [AIMessage(content="", tool_calls=named)]}
 
-    def _own_calls(self, state: SearchState, known: Facts, turn: LegalTurn) -> list[Call]:
-        """The calls of a turn that the arm leaves to the tool; [] where the brain is to be asked."""
-        if turn.kind in ("initialise", "vary"):
-            return self.operators.calls(state, known, turn) if not attempts_used_up(self.settings, state) else []
-        if turn.kind in ("latency", "survive") and self.operators.arm.survive == "best" and known.ranked:
-            survivors = list(known.ranked[: known.survivors])
-            return [{"name": "record_population", "arguments": {"survivors": survivors, "note": ""}}]
-        return []
-
-    def _brains_share(self, state: SearchState, known: Facts) -> Facts:
-        """The facts with as many offspring missing as the brain is to make."""
-        share = dict(self.operators.open(state, known.missing)).get("brain", known.missing)
-        return replace(known, missing=share)
+    def _survive_by_rank(self, turn: LegalTurn) -> bool:
+        """Whether the best survive, without anybody being asked."""
+        return turn.kind in ("latency", "survive") and ARMS[self.settings.arm].survive == "best"
 
     def _stand_in(self, state: SearchState, turn: LegalTurn) -> bool:
         """Whether the tool decides this turn: the brain failed too often in a row, or repeats itself without end."""
         making = turn.kind in ("initialise", "vary")
         repeats = making and attempts_used_up(self.settings, state)
-        arm = self.operators.arm
+        arm = ARMS[self.settings.arm]
         if making and "brain" not in (arm.vary if state["generation"] else arm.initial):
             return True  # the arm asks no brain for this, and its own makers found nothing new
         return repeats or state["failures"] >= self.settings.brain_failures
@@ -137,28 +152,23 @@ class Thinker:
             error = f"{type(fault).__name__}: {fault}"
         seconds = time.perf_counter() - start
         legal, faults = self._legal(replies, turn)
-        calls = self._within_quota(legal, known)
+        calls = legal[: known.missing or 1]  # no more than are missing
         if error is None and not calls:
             error = faults[0] if faults else "the brain wrote no call"
         if error is None and seconds > self.settings.brain_seconds:
             error = f"the turn took {seconds:.0f} s, more than --brain-seconds {self.settings.brain_seconds:.0f}"
         record = _record(step, state["generation"], prompt, replies, seconds, error)
+        record = record.model_copy(update={"illegal": len(faults), "surplus": len(legal) - len(calls)})
         update: dict[str, Any] = {
-            "prompt_tokens": state["prompt_tokens"] + record.input_tokens,
-            "reply_tokens": state["reply_tokens"] + record.output_tokens,
             "brain_tokens": state["brain_tokens"] + record.input_tokens - record.cached_tokens + record.output_tokens,
-            "brain_seconds": state["brain_seconds"] + seconds,
-            "surplus": state["surplus"] + len(legal) - len(calls),
             "failures": state["failures"] + (error is not None),
             "faulty": error is not None,
-            "failed_turns": state["failed_turns"] + (error is not None),
-            "illegal": state["illegal"] + len(faults),
         }
         return Asked(calls, record, update)
 
     def prompt(self, state: SearchState, known: Facts, turn: LegalTurn) -> Messages:
         """The prompt of this turn, shortened to the context."""
-        variables = self.observer.variables(state, known, turn, state["seconds"] / 60)
+        variables = self.observer.variables(self.history, state, known, turn)
 
         def render(history: History) -> Messages:
             shown = Variables(
@@ -174,7 +184,7 @@ class Thinker:
         Raises:
             PromptTooLongError: even the bare prompt of the first turn is longer than the context allows.
         """
-        known = facts(self.bench, self.settings, state)
+        known = facts(self.history.read(), self.settings, state)
         self.prompt(state, known, legal_turn(known, self.observer.actions))
 
     def _legal(self, replies: Sequence[BaseMessage], turn: LegalTurn) -> tuple[list[Call], list[str]]:
@@ -195,36 +205,48 @@ class Thinker:
                 legal.append({"name": spoken["name"], "arguments": spoken["args"]})
         return legal, faults
 
-    def _within_quota(self, calls: list[Call], known: Facts) -> list[Call]:
-        """The first calls that together ask for no more than is missing, and draw no more than may be drawn."""
-        if not known.missing:
-            return calls[:1]
-        kept: list[Call] = []
-        made = drawn = 0
-        for call in calls:
-            draw = int(call["arguments"].get("draw") or 0)
-            size = draw or 1
-            fits = made + size <= known.missing and (not draw or not kept or drawn + draw <= known.draws_left)
-            if fits:
-                kept.append(call)
-                made, drawn = made + size, drawn + draw
-        return kept
-
     def _first_failure(self, state: SearchState) -> str:
-        profiles = [self.bench.candidate(name).profile for name in state["offspring"]]
-        return next((fault for profile in profiles if (fault := self.bench.failure(profile))), "none was measured")
+        faults = (self.history.failure(self.history.profile(name)) for name in state["offspring"])
+        return next(filter(None, faults), "none was measured")
 
 
-def stand_in(known: Facts, turn: LegalTurn) -> Call:
-    """What the tool does in the brain's place: random offspring, or the best candidates as survivors."""
-    if turn.kind == "initialise":
-        return {"name": "prune_model", "arguments": {"operator": "initialise", "draw": known.missing}}
-    if turn.kind == "vary":
-        best = known.population[0]
-        arguments = {"operator": "mutation", "parents": [best], "draw": known.missing}
-        return {"name": "prune_model", "arguments": arguments}
-    survivors = [slot[0] for slot in turn.brackets]
-    return {"name": "record_population", "arguments": {"survivors": survivors, "note": ""}}
+def facts(history: SearchHistory, settings: Settings, state: SearchState) -> Facts:
+    """The facts of the next turn, whose step is one more than the state's."""
+    missing = missing_offspring(history, settings, state)
+    pending, fidelity = pending_candidates(history, settings, state)
+    ranked = history.ranked([*state["population"], *state["offspring"]])
+    step = step_size(history, settings)
+    cut, grow = shortlist(history, settings, state, step) if missing and state["generation"] else ([], [])
+    due = slopes_due(history, settings, state) if missing and not state["offspring"] else ""
+    return Facts(
+        centre=due,
+        space=history.bench.budget.space,
+        generation=state["generation"],
+        population=tuple(state["population"]),
+        missing=missing,
+        pending=tuple(pending),
+        fidelity=history.bench.fidelity[-1] if due else fidelity,
+        ranked=tuple(ranked),
+        survivors=settings.population,
+        timeable=tuple(timeable(history, settings, state, ranked)),
+        cut=tuple(cut),
+        grow=tuple(grow),
+        step=step,
+        samples=settings.samples,
+    )
+
+
+def made(proposal: Proposal) -> Call:
+    """The call that writes down a profile which the agent's own operators have made."""
+    profile = Profile.from_key(proposal["profile"])
+    arguments = {"attention": list(profile.attention), "mlp": list(profile.mlp)}
+    parents = {"operator": proposal["operator"], "parents": proposal["parents"]}
+    return {"name": "prune_model", "arguments": {**parents, **arguments}}
+
+
+def survive(names: Sequence[str]) -> Call:
+    """The call that closes a generation without a note."""
+    return {"name": "record_population", "arguments": {"survivors": list(names), "note": ""}}
 
 
 def _record(

@@ -1,18 +1,24 @@
 """Arms: whoever decides, a search is valid, on budget, within its cost, and made by those the arm names."""
 
+from dataclasses import replace
+
 import pytest
 
 from self_pruner.agent.arms import ARM_NAMES, ARMS, MAKERS
-from self_pruner.agent.brain.schema import violations
+from self_pruner.agent.brain.schema import sample_call, violations
 from self_pruner.agent.brain.scripted import UniformBrain
 from self_pruner.agent.run_files.trace import Act, Think
+from self_pruner.agent.search import proposers
+from self_pruner.agent.search.history import SearchHistory
 from self_pruner.agent.search.initial_population import DETAILS
+from self_pruner.agent.search.learned_costs import NEAR, surrogate
 from self_pruner.agent.search.legal_calls import legal_turn
-from self_pruner.agent.search.proposers import NEAR, Operators, history, learned
+from self_pruner.agent.search.proposers import Operators
+from self_pruner.agent.search.schedule import step_size
 from self_pruner.agent.search.state import cost, first_state
-from self_pruner.agent.search.step_size import step_size
-from self_pruner.agent.search.turn_facts import facts
+from self_pruner.agent.search.think import facts
 from self_pruner.memory.records import Candidate, Generation
+from self_pruner.tools.prune_model import PruneArguments, propose
 from tests.agent.search.test_search import Search
 from tests.bench import LENGTH, founded_bench, tiny_settings
 
@@ -30,8 +36,7 @@ def test_every_arm_ends_with_a_valid_result_made_by_those_it_names(tmp_path, nam
     state = run.go()
     run.assert_valid(state)
     proposers = {row.proposed_by for row in run.candidates()}
-    # a draw is asked for by the brain, a switch fills up for a maker that found nothing new
-    assert proposers <= made(name) | {"switch", "draw"}
+    assert proposers <= made(name) | {"switch"}  # which fills up for a maker that found nothing new
     assert proposers & {*ARMS[name].vary}
     asked = [record for record in run.records if isinstance(record, Think) and record.replies]
     assert bool(asked) == ARMS[name].asks_brain
@@ -58,46 +63,56 @@ def test_no_search_costs_more_than_it_may(tmp_path, name):
     assert state["evaluations"] > len(run.founders)
 
 
-def test_chance_picks_among_the_very_calls_that_the_brain_may_make(tmp_path):
+def test_what_an_operator_made_is_written_down_as_it_is(tmp_path):
     run = Search(tmp_path, UniformBrain(seed=0), arm="hybrid", evaluations=18)
-    offered = {}
-    tools = run.go and run.records
-    state = run.go()
-    assert state["best"]
-    calls = [
-        record
-        for record in tools
-        if isinstance(record, Act) and record.tool == "prune_model" and record.arguments.get("by") == "chance"
-    ]
-    assert calls
-    for record in calls:
-        offered.setdefault(record.step, record)
-        arguments = {name: value for name, value in record.arguments.items() if name != "by"}
-        assert set(arguments) <= {"operator", "parents", "edits", "layers", "mask", "attention", "mlp"}
+    run.go()
+    acts = [record for record in run.records if isinstance(record, Act) and record.tool == "prune_model"]
+    of_operators = [act for act in acts if act.result["candidates"][0]["proposed_by"] != "brain"]
+    assert {act.result["candidates"][0]["proposed_by"] for act in of_operators} >= {
+        "chance",
+        "switch",
+        "cross",
+        "model",
+    }
+    for act in of_operators:
+        (row,) = act.result["candidates"]
+        assert not row["known"] and (row["attention"], row["mlp"]) == (act.arguments["attention"], act.arguments["mlp"])
+        assert act.arguments.keys() == {"operator", "parents", "attention", "mlp"}
 
 
-def test_chance_calls_are_legal_in_the_state_they_are_made_in(tmp_path):
+def test_chance_picks_among_the_very_calls_that_the_brain_may_make(tmp_path, monkeypatch):
+    picked = []
+
+    def sampled(schema, rng):
+        picked.append((schema, sample_call(schema, rng)))
+        return picked[-1][1]
+
+    monkeypatch.setattr(proposers, "sample_call", sampled)
     settings = tiny_settings(arm="hybrid")
     bench, founders = founded_bench(tmp_path, settings)
     state = {**first_state(founders, 0), "generation": 1, "population": founders, "offspring": []}
     for name in founders:  # parents need a fitness before they can be varied
         bench.memory.record(*[row for row in bench.memory.recall(Candidate, run=bench.run, id=name)])
-    known = facts(bench, settings, state)
+    history = SearchHistory(bench).read()
+    known = facts(history, settings, state)
     turn = legal_turn(known, ("mutation-edits", "crossover-range"))
-    operators = Operators(bench, settings, ARMS["hybrid"])
-    calls = [call for call in operators.calls(state, known, turn) if call["arguments"]["by"] == "chance"]
-    assert calls
+    operators = Operators(history, settings, state)
+    made = [one for one in operators.proposals(known, turn) if one["proposed_by"] == "chance"]
+    assert made and len(picked) >= len(made)
     offers = [variant[0]["function"]["parameters"] for variant in turn.variants]
-    for call in calls:
-        arguments = {key: value for key, value in call["arguments"].items() if key != "by"}
-        assert any(not violations(offer, arguments) for offer in offers)
+    assert all(schema in offers and not violations(schema, call) for schema, call in picked)
+    requests = [PruneArguments(**call) for _, call in picked]
+    parents = [[history.profile(name) for name in request.parents] for request in requests]
+    of_calls = [propose(bench.budget, *asked, "chance") for asked in zip(requests, parents, strict=True)]
+    assert all(one in of_calls for one in made)
 
 
 def test_every_maker_keeps_a_place_in_every_full_generation(tmp_path):
     run = Search(tmp_path, UniformBrain(seed=0), arm="hybrid", offspring=10, evaluations=60)
     run.go()
     generations = run.bench.memory.recall(Generation, run="run")
-    seen = history(run.bench, len(generations))
+    seen = SearchHistory(run.bench).read().yields()
+    assert len(seen) == len(generations) - 1
     assert len(seen) >= 2
     for generation in seen[:-1]:
         tried = {maker for maker in ARMS["hybrid"].vary if maker in generation}
@@ -111,17 +126,30 @@ def test_the_surrogate_learns_from_what_the_run_measured(tmp_path):
     found = {row.profile: run.bench.fitness(row.profile, run.bench.fidelity[0]) for row in rows}
     known = {profile: fitness.kl for profile, fitness in found.items() if fitness and fitness.kl is not None}
     near = [kl for kl in known.values() if kl <= NEAR * min(known.values())]
-    assert learned(run.bench, rows).measured == len(near)
+    assert surrogate(SearchHistory(run.bench).read()).measured == len(near)
     assert 2 < len(near) < len(known)
-    assert learned(run.bench, rows[:2]).measured <= 2
+    assert surrogate(SearchHistory(replace(run.bench, run="another")).read()).measured == 0
 
 
-def test_the_step_goes_from_coarse_to_fine(tmp_path):
-    settings = tiny_settings(arm="evolution", step_rule="rounds", mutation_step=4, evaluations=24)
+def test_the_step_grows_with_success_and_shrinks_without(tmp_path):
+    settings = tiny_settings(arm="evolution", mutation_step=4)
     bench, founders = founded_bench(tmp_path, settings)
-    state = {**first_state(founders, 0), "generation": 1}
-    steps = [step_size(bench, settings, {**state, "evaluations": spent}) for spent in (0, 8, 16, 23)]
-    assert steps == [4, 2, 1, 1]
+    first = bench.candidate(founders[0])
+    rows = [replace(first, id=f"c{10 * number}", generation=number, step=number) for number in range(1, 13)]
+    bench.memory.record(*rows)
+
+    def steps(survivors):
+        found = []
+        for row in [first, *rows]:
+            bench.memory.record(Generation(bench.run, row.generation, survivors(row), row.id, "", 1))
+            found.append(step_size(SearchHistory(bench).read(), settings))
+        return found
+
+    assert steps(lambda row: (row.id,))[:6] == [4, 6, 9, 12, 12, 12]  # three times the first at the most
+    bench = replace(bench, run="another")
+    bench.memory.record(*(replace(row, run="another") for row in [first, *rows]))
+    shrinking = steps(lambda row: ("c1",))
+    assert (shrinking[:4], shrinking[-1]) == ([4, 4, 3, 3], 1)
 
 
 def test_every_maker_has_a_name_that_a_candidate_can_carry():

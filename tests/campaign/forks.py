@@ -27,7 +27,7 @@ ROOT = Path(__file__).parents[2]
 PATIENCE = 240.0  # seconds that one command may take before it counts as hanging
 LEFTOVER = 10.0  # seconds that children may outlive their parent
 LOADED = """
-self_pruner.agent.commands self_pruner.agent.session self_pruner.agent.report.html_report
+self_pruner.agent.command_line.commands self_pruner.agent.session self_pruner.agent.report.html_report
 self_pruner.agent.result.evaluate_checkpoint self_pruner.agent.compare.joining self_pruner.agent.compare.runner
 self_pruner.agent.compare.report self_pruner.agent.brain.remote
 lm_eval.models.huggingface transformers.models.llama.modeling_llama

@@ -46,7 +46,7 @@ def test_each_set_is_made_of_the_entry_files_alone():
 def test_a_set_says_its_actions_and_whether_it_wants_hints():
     default, paper = PromptSet("default"), PromptSet("paper")
     assert default.hints and not paper.hints
-    assert "mutation-edits" in default.actions and "draw" in default.actions
+    assert default.actions == ("mutation-edits", "crossover-range", "initialise")
     assert paper.actions == ("initialise", "crossover-mask", "mutation-vectors")
 
 
@@ -76,7 +76,7 @@ def test_only_legal_actions_are_offered():
     ask = Ask("vary", actions=("crossover-range",), parents=("c1", "c2"))
     turn = prompts.render(replace(sample_variables("vary", ()), ask=ask)).turn
     assert "- crossover:" in turn
-    assert "- mutation:" not in turn and "- draw:" not in turn
+    assert "- mutation:" not in turn
 
 
 def test_hints_parents_and_survivors_keep_the_order_they_came_in():
@@ -343,10 +343,10 @@ def test_a_file_that_is_not_text_is_an_error(tmp_path):
         ('description = "x"\nactions = [', "line 2: syntax error"),
         ('description = "x"\nhints = true', "'actions' is missing"),
         ('description = "x"\nhints = true\nactions = ["mutate"]', "unknown action 'mutate'; allowed: initialise"),
-        ('description = "x"\nhints = 1\nactions = ["draw"]', "'hints' must be true or false"),
-        ('description = 1\nhints = true\nactions = ["draw"]', "'description' must be text"),
-        ('description = "x"\nhints = true\nactions = ["draw", "draw"]', "without repeats"),
-        ('description = "x"\nhints = true\nactions = ["draw"]\nhint = 1', "unknown key 'hint'"),
+        ('description = "x"\nhints = 1\nactions = ["initialise"]', "'hints' must be true or false"),
+        ('description = 1\nhints = true\nactions = ["initialise"]', "'description' must be text"),
+        ('description = "x"\nhints = true\nactions = ["initialise", "initialise"]', "without repeats"),
+        ('description = "x"\nhints = true\nactions = ["initialise"]\nhint = 1', "unknown key 'hint'"),
     ],
 )
 def test_settings_of_a_set_are_checked(tmp_path, text, said):

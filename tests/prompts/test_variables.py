@@ -49,7 +49,7 @@ def test_variables_of_a_run_are_those_above_the_line():
 def test_a_turn_sees_the_run_and_the_history_flat():
     from self_pruner.prompts.sample import sample_variables
 
-    variables = sample_variables("vary", ("draw",))
+    variables = sample_variables("vary", ("mutation-edits",))
     assert variables.for_system().keys() == v.SYSTEM_NAMES
     assert variables.for_turn().keys() == v.TURN_NAMES
     assert variables.for_turn()["best"] is variables.history.best

@@ -114,10 +114,12 @@ def test_the_best_cannot_be_left_out_of_the_survivors(call, made):
 
 
 def test_a_call_that_is_carried_out_again_makes_the_same_candidate(call, made):
-    arguments = {"operator": "mutation", "parents": ["c1"], "draw": 2}
-    assert call("prune_model", **arguments) == call("prune_model", **arguments)
+    cut, grow = {"layer": 0, "part": "mlp", "change": -2}, {"layer": 1, "part": "mlp", "change": 2}
+    arguments = {"operator": "mutation", "parents": ["c1"], "edits": [cut, grow]}
+    answer = call("prune_model", **arguments)
+    assert '"known": false' in answer and answer == call("prune_model", **arguments)
     bench, _ = made
-    assert len([row for row in bench.memory.recall(Candidate, run="run") if row.step == 1]) == 2
+    assert len([row for row in bench.memory.recall(Candidate, run="run") if row.step == 1]) == 1
 
 
 def test_slopes_are_answered_with_the_fitness_there_and_charged_the_same_if_carried_out_again(call, made):

@@ -61,19 +61,18 @@ def random_profile(budget: Budget, rng: random.Random) -> Profile:
     return budget.project(proposal["attention"], proposal["mlp"]).profile
 
 
-def level_switch(budget: Budget, profile: Profile, rng: random.Random, step: int = 1, later: float = 1.0) -> Profile:
+def level_switch(budget: Budget, profile: Profile, rng: random.Random, step: int = 1) -> Profile:
     """Another profile on budget: about `step` MLP units' worth of parameters moved from one place to another.
 
     An attention place moves at least one whole KV group. Where that weighs more than `step` MLP units, attention is
-    chosen that much less often, so that small steps remain small on average. The last layer comes first `later` times
-    as often as the first one, and those between in proportion.
+    chosen that much less often, so that small steps remain small on average.
 
     Raises:
         OperatorError: `profile` is off the budget, or no place can give to any other.
     """
     if not budget.holds(profile):
         raise OperatorError(f"a level switch starts on the budget, and {profile.key()} is off it: project it first")
-    givers, takers = _by_chance(budget, rng, step, later), _by_chance(budget, rng, step, later)
+    givers, takers = _by_chance(budget, rng, step), _by_chance(budget, rng, step)
     for giver in givers:
         for taker in takers:
             switched = _switched(budget, profile, giver, taker, step)
@@ -85,14 +84,12 @@ def level_switch(budget: Budget, profile: Profile, rng: random.Random, step: int
     )
 
 
-def mutate(
-    budget: Budget, profile: Profile, rng: random.Random, step: int = 1, switches: int = 1, later: float = 1.0
-) -> Profile:
+def mutate(budget: Budget, profile: Profile, rng: random.Random, step: int = 1, switches: int = 1) -> Profile:
     """Another profile on budget, `switches` level switches away; one more where they cancelled out."""
     mutant = profile
     for _ in range(switches):
-        mutant = level_switch(budget, mutant, rng, step, later)
-    return mutant if mutant != profile else level_switch(budget, profile, rng, step, later)
+        mutant = level_switch(budget, mutant, rng, step)
+    return mutant if mutant != profile else level_switch(budget, profile, rng, step)
 
 
 def crossover_range(a: Profile, b: Profile, first: int, last: int) -> Profile:
@@ -129,14 +126,12 @@ def apply_edits(space: Space, profile: Profile, edits: Sequence[Edit]) -> Profil
     return Profile(tuple(widths["attention"]), tuple(widths["mlp"]))
 
 
-def _by_chance(budget: Budget, rng: random.Random, step: int, later: float) -> list[Place]:
+def _by_chance(budget: Budget, rng: random.Random, step: int) -> list[Place]:
     """All places in random order, attention less likely to come first the more its unit outweighs the step."""
     weights: dict[Part, float] = {"attention": min(1.0, step / budget.group_in_blocks), "mlp": 1.0}
-    layers = budget.space.n_layers
-    depth = [later ** (layer / max(1, layers - 1)) for layer in range(layers)]
-    places: list[Place] = [(layer, part) for layer in range(layers) for part in PARTS]
+    places: list[Place] = [(layer, part) for layer in range(budget.space.n_layers) for part in PARTS]
     # Sorting by exponential waiting times draws without replacement in proportion to the weights.
-    waiting = {place: rng.expovariate(weights[place[1]] * depth[place[0]]) for place in places}
+    waiting = {place: rng.expovariate(weights[place[1]]) for place in places}
     return sorted(places, key=waiting.__getitem__)
 
 

@@ -25,10 +25,10 @@ PRICES = (0.0, 0.1, 0.3, 1.0)  # on a moved MLP unit's worth of parameters, as s
 PARENT_WEIGHT = 0.6  # every next parent is chosen so much less often than the one before
 
 
-def switch(budget: Budget, parent: Profile, rng: random.Random, step: int, later: float = 1.0) -> Profile:
-    """`parent` after one of `SWITCHES` level switches of about half to twice `step` MLP units; `later` as there."""
+def switch(budget: Budget, parent: Profile, rng: random.Random, step: int) -> Profile:
+    """`parent` after one of `SWITCHES` level switches of about half to twice `step` MLP units."""
     size = max(1, round(step * 2 ** rng.uniform(-1.0, 1.0)))
-    return mutate(budget, parent, rng, size, rng.choice(SWITCHES), later)
+    return mutate(budget, parent, rng, size, rng.choice(SWITCHES))
 
 
 def mask(layers: int, rng: random.Random) -> tuple[bool, ...]:

@@ -39,7 +39,6 @@ def bench(elastic, suite, tmp_path):
             seed=0,
             sequence_length=16,
             fidelity=(32, 64),
-            mutation_step=4,
             tasks=suite,
         )
 

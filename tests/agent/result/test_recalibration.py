@@ -137,7 +137,7 @@ def test_a_run_stopped_while_it_recalibrates_goes_on_to_the_same_result(run, tmp
 
 
 def test_too_little_memory_is_a_fact_of_the_result_and_not_its_end(run, tmp_path, monkeypatch, capfd):
-    monkeypatch.setattr(module, "available_memory", lambda: 1000)
+    monkeypatch.setattr(module, "free_memory", lambda device: 1000)
     assert run(*TOO_LITTLE, "--no-export") == 0
     said = " ".join(capfd.readouterr().out.split())
     assert "could not be recalibrated (its moments need" in said and "of memory, and 1.0 KB are free" in said

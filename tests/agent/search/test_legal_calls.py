@@ -10,13 +10,12 @@ from self_pruner.agent.search.legal_calls import Facts, Place, legal_turn, level
 from self_pruner.tools.profiles.space import Space
 
 SPACE = Space(n_layers=3, n_groups=4, n_blocks=12, group_params=500, block_params=100, fixed_params=10, mlp_unit=8)
-ACTIONS = ("mutation-edits", "mutation-vectors", "crossover-range", "crossover-mask", "draw")
+ACTIONS = ("mutation-edits", "mutation-vectors", "crossover-range", "crossover-mask")
 FACTS = Facts(
     space=SPACE,
     generation=1,
     population=("c1", "c2"),
     missing=0,
-    draws_left=2,
     pending=(),
     fidelity=32,
     ranked=("c1", "c2", "c3", "c4", "c5"),
@@ -97,9 +96,10 @@ def test_crossover_needs_two_different_parents():
     assert sample_call(alone, random.Random(0))["operator"] == "mutation"
 
 
-def test_no_more_is_drawn_than_is_left():
-    (schema,) = parameters(replace(FACTS, missing=9, draws_left=2), ("draw",))
-    assert {sample_call(schema, random.Random(seed))["draw"] for seed in range(50)} == {1, 2}
+def test_where_nothing_that_a_set_offers_is_possible_whole_vectors_are():
+    (schema,) = parameters(replace(FACTS, missing=3, population=("c1",), cut=()), ("mutation-edits", "crossover-mask"))
+    assert schema["anyOf"][0]["properties"].keys() == {"operator", "parents", "attention", "mlp"}
+    assert len(schema["anyOf"]) == 1
 
 
 @pytest.mark.parametrize("units", [1, 2, 3, 8, 48, 224])

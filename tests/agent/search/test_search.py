@@ -6,15 +6,14 @@ import pytest
 from langgraph.checkpoint.sqlite import SqliteSaver
 from langgraph.runtime import RunControl
 
-from self_pruner.agent.arms import ARMS
 from self_pruner.agent.brain.scripted import FailingBrain, FirstBrain, ScriptBrain, UniformBrain
+from self_pruner.agent.result.brain_totals import brain_faults
 from self_pruner.agent.run_files.pruned_checkpoints import keep_newest
 from self_pruner.agent.run_files.trace import Act, Think
 from self_pruner.agent.search.graph import Judgement, build_graph, search
+from self_pruner.agent.search.history import SearchHistory
 from self_pruner.agent.search.prompt_variables import Observer, run_facts
-from self_pruner.agent.search.proposers import Operators
 from self_pruner.agent.search.think import Thinker
-from self_pruner.agent.search.turn_facts import eligible
 from self_pruner.memory.records import Candidate, Generation, Score, Slopes
 from self_pruner.prompts.templates import PromptSet
 from self_pruner.tools.evaluation.slopes import PASS_COST
@@ -32,11 +31,8 @@ class Search:
         self.see = self.records.append
         prompts = PromptSet(prompt_set)
         facts = run_facts(self.bench, "tiny", "llama", 64, 10.0, uniform(self.bench.budget))
-        observer = Observer(self.bench, self.settings, facts, prompts.actions, prompts.hints)
-        operators = Operators(self.bench, self.settings, ARMS[self.settings.arm])
-        thinker = Thinker(
-            self.bench, self.settings, brain, prompts, observer, lambda messages: 0, 10_000, self.trace, operators
-        )
+        observer = Observer(self.settings, facts, prompts.actions, prompts.hints)
+        thinker = Thinker(self.bench, self.settings, brain, prompts, observer, lambda messages: 0, 10_000, self.trace)
         self.checkpoint = path / f"{run}.sqlite"
         self.connection = sqlite3.connect(self.checkpoint, check_same_thread=False)
         judge = Judgement(self.bench, self.settings, self.trace)
@@ -54,7 +50,7 @@ class Search:
     def assert_valid(self, state):
         best = self.bench.candidate(state["best"])
         assert self.bench.budget.holds(best.profile)
-        assert eligible(self.bench, [row.id for row in self.candidates()])[0] == best.id
+        assert SearchHistory(self.bench).read().ranked([row.id for row in self.candidates()])[0] == best.id
         assert all(self.bench.budget.holds(row.profile) for row in self.candidates())
 
 
@@ -67,7 +63,7 @@ def test_any_brain_that_picks_legal_calls_finishes_with_a_valid_result(tmp_path,
     assert state["stop"] == "24 evaluations are used up"
     assert state["evaluations"] == 24
     assert len({row.profile for row in run.candidates()}) >= 24
-    assert state["illegal"] == 0
+    assert brain_faults(run.records)["illegal"] == 0
 
 
 def test_the_result_is_no_worse_than_the_closed_forms(tmp_path):
@@ -116,8 +112,9 @@ def test_a_brain_that_always_fails_is_stood_in_for_and_counted(tmp_path):
     run.assert_valid(state)
     assert state["evaluations"] == 24
     stand_ins = [record for record in run.records if isinstance(record, Think) and record.fallback]
-    assert state["fallbacks"] == len(stand_ins) > 0
-    assert state["failed_turns"] >= 2
+    found = brain_faults(run.records)
+    assert found["fallbacks"] == len(stand_ins) > 0
+    assert found["failed_turns"] >= 2
     proposers = {row.proposed_by for row in run.candidates()}
     assert "brain" not in proposers and {"seed", "fallback"} < proposers
 
@@ -127,7 +124,7 @@ def test_illegal_replies_are_refused_before_any_tool_sees_them(tmp_path):
     run = Search(tmp_path, ScriptBrain(replies=[wrong, "no call at all", wrong]), brain_failures=1, samples=2)
     state = run.go()
     run.assert_valid(state)
-    assert state["illegal"] == 3
+    assert brain_faults(run.records)["illegal"] == 3
     assert all(row.proposed_by != "brain" for row in run.candidates())
 
 

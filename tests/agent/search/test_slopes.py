@@ -7,7 +7,8 @@ import pytest
 from self_pruner.agent.brain.scripted import UniformBrain
 from self_pruner.agent.prepare.texts import slope_text
 from self_pruner.agent.run_files.trace import Act, Judge
-from self_pruner.agent.search.proposers import local_costs
+from self_pruner.agent.search.history import SearchHistory
+from self_pruner.agent.search.learned_costs import local_costs
 from self_pruner.agent.settings import Settings
 from self_pruner.memory.records import Candidate, Score, Slopes
 from self_pruner.tools import evaluate as tool
@@ -23,6 +24,12 @@ def hybrid(path, run="run", **settings):
 
 def is_slopes(record):
     return isinstance(record, Act) and bool(record.arguments.get("slopes"))
+
+
+def is_step(record):
+    """Whether the operator `model` made a candidate."""
+    made = isinstance(record, Act) and record.tool == "prune_model"
+    return made and record.result["candidates"][0]["proposed_by"] == "model"
 
 
 def test_slopes_are_measured_at_the_best_and_charged(tmp_path):
@@ -66,7 +73,7 @@ def test_the_model_maker_goes_on_from_the_centre(tmp_path):
     for record in run.records:
         if is_slopes(record):
             (centre,) = record.arguments["candidates"]
-        elif isinstance(record, Act) and record.arguments.get("by") == "model" and centre:
+        elif is_step(record) and centre:
             assert record.arguments["parents"] == [centre]
             steps += 1
     assert steps > 1
@@ -74,12 +81,12 @@ def test_the_model_maker_goes_on_from_the_centre(tmp_path):
 
 def test_the_step_of_least_predicted_fitness_is_taken_first(tmp_path, monkeypatch):
     # the slopes of a random model are too weak for a step against any curvature
-    monkeypatch.setattr("self_pruner.agent.search.proposers.learned_curvature", lambda steps: 0.0)
+    monkeypatch.setattr("self_pruner.agent.search.learned_costs.learned_curvature", lambda steps: 0.0)
     run = hybrid(tmp_path)
     run.go()
     after = itertools.dropwhile(lambda record: not is_slopes(record), run.records)
     (centre,) = next(after).arguments["candidates"]
-    first = next(record for record in after if isinstance(record, Act) and record.arguments.get("by") == "model")
+    first = next(filter(is_step, after))
     profile = run.bench.candidate(centre).profile
     step = LocalCosts(run.bench.costs, profile, run.bench.slopes(profile), curvature=0.0).step(run.bench.budget)
     assert step != profile
@@ -89,15 +96,16 @@ def test_the_step_of_least_predicted_fitness_is_taken_first(tmp_path, monkeypatc
 def test_the_curvature_is_learned_from_the_steps_of_the_run(tmp_path):
     run = hybrid(tmp_path)
     state = run.go()
-    local = local_costs(run.bench, state["centre"])
+    history = SearchHistory(run.bench).read(state["centre"])
+    local = local_costs(history, state["centre"])
     assert local is not None and local.predict(run.bench.candidate(state["centre"]).profile) == 0.0
     low, high = CURVATURES
     assert low <= local.curvature <= high
     before = LocalCosts(local.costs, local.centre, local.slopes).curvature
     assert local.curvature != before
     unmeasured = next(row.id for row in run.candidates() if not run.bench.slopes(row.profile))
-    assert local_costs(run.bench, unmeasured) is None
-    assert local_costs(run.bench, "") is None
+    assert local_costs(history, unmeasured) is None
+    assert local_costs(history, "") is None
 
 
 @pytest.mark.parametrize("sequences", [0, 1, 6])  # before the first, between two, in the second measurement
@@ -134,7 +142,7 @@ def test_a_best_without_finite_slopes_is_tried_once_and_the_search_goes_on(tmp_p
     run.assert_valid(state)
     tried = [record.arguments["candidates"][0] for record in run.records if is_slopes(record)]
     assert len(set(tried)) == len(tried) > 0
-    assert local_costs(run.bench, state["centre"]) is None
+    assert local_costs(SearchHistory(run.bench).read(state["centre"]), state["centre"]) is None
 
 
 def test_slopes_are_measured_on_other_text_than_candidates_and_on_other_text_each_time(tmp_path):

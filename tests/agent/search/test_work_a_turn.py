@@ -3,6 +3,7 @@
 from collections import Counter
 
 from self_pruner.agent.brain.scripted import UniformBrain
+from self_pruner.agent.search.history import SearchHistory
 from self_pruner.agent.search.think import Thinker
 from self_pruner.memory.records import Candidate, Generation
 from self_pruner.tools.evaluation.walk import Measurement, PopulationWalk
@@ -55,3 +56,55 @@ def test_what_is_read_of_a_run_is_what_is_in_the_file(tmp_path):
     for kind in (Candidate, Generation):
         assert memory.recall(kind, run="run") == memory.recall(kind, run="run", order=()) != []
         assert memory.recall(kind, run="run") == memory._select(kind, (), None, {"run": "run"})
+
+
+def test_a_turn_asks_the_memory_for_each_kind_of_fact_once(tmp_path, monkeypatch):
+    monkeypatch.setattr(PopulationWalk, "measure", invented)
+    run = Search(tmp_path, UniformBrain(seed=0), evaluations=40)
+    asked, turns = Counter(), []
+    recall, think = run.bench.memory.recall, Thinker.__call__
+
+    def counted(kind, **words):
+        asked[kind.__name__] += 1
+        return recall(kind, **words)
+
+    def turn(thinker, state):
+        asked.clear()
+        try:
+            return think(thinker, state)
+        finally:
+            turns.append(Counter(asked))
+
+    monkeypatch.setattr(run.bench.memory, "recall", counted)
+    monkeypatch.setattr(Thinker, "__call__", turn)
+    run.go()
+    assert len(turns) > 20 and {"Candidate", "Generation", "Fitness", "Score", "Slopes", "Latency"} <= set().union(
+        *turns
+    )
+    assert all(times == 1 for one in turns for times in one.values()), turns
+
+
+def test_what_a_turn_knows_is_what_the_memory_holds(tmp_path, monkeypatch):
+    monkeypatch.setattr(PopulationWalk, "measure", invented)
+    run = Search(tmp_path, UniformBrain(seed=0), evaluations=40)
+    think = Thinker.__call__
+
+    def turn(thinker, state):
+        update = think(thinker, state)
+        kept, anew = thinker.history, SearchHistory(run.bench).read(state["centre"])
+        assert (kept.candidates, kept.generations, kept.latencies) == (
+            anew.candidates,
+            anew.generations,
+            anew.latencies,
+        )
+        for row in kept.candidates.values():
+            assert kept.scores(row.profile) == run.bench.scores(row.profile)
+            assert kept.failure(row.profile) == run.bench.failure(row.profile)
+            for tokens in run.bench.fidelity:
+                assert kept.fitness(row.profile, tokens) == run.bench.fitness(row.profile, tokens)
+        for start in {kept.profile(row.parents[0]) for row in kept.steps()} if state["centre"] else ():
+            assert kept.slopes(start) == run.bench.slopes(start)
+        return update
+
+    monkeypatch.setattr(Thinker, "__call__", turn)
+    assert run.go()["generation"] > 3

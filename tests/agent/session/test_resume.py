@@ -19,7 +19,7 @@ ROOT = Path(__file__).parents[3]
 SETTINGS = (
     "--sequence-length 64 --fidelity 128,256 --probe-tokens 64 --final-tokens 128 --reporting-tokens 128 "
     "--calibration-length 64 --calibration-sequences 4 --evaluations 16 --offspring 6 --initial 4 --population 3 "
-    "--draws 2 --samples 4 --thought-tokens 4 --benchmarks 0 --sparsity 0.3 --remembered 0"
+    "--samples 4 --thought-tokens 4 --benchmarks 0 --sparsity 0.3 --remembered 0"
 )
 
 

@@ -1,0 +1,139 @@
+"""What this run has made and measured so far: read from the memory once a turn, then asked as often as one likes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+
+from self_pruner.agent.search.operator_quotas import Record
+from self_pruner.memory.profile import Profile
+from self_pruner.memory.records import Candidate, Fitness, Generation, Latency, Score, Slopes
+from self_pruner.tools.benchmark_latency import timed_already
+from self_pruner.tools.profiles.quadratic_model import LocalCosts
+from self_pruner.tools.profiles.selection import rank
+from self_pruner.tools.profiles.sensitivity import Costs
+from self_pruner.tools.workbench import FITNESS, Workbench
+
+
+@dataclass
+class SearchHistory:
+    """The candidates of one run, by id in the order they were made, and all that is known of them."""
+
+    bench: Workbench
+    candidates: dict[str, Candidate] = field(default_factory=dict)
+    generations: list[Generation] = field(default_factory=list)  # those closed so far, in their order
+    latencies: dict[Profile, Latency] = field(default_factory=dict)
+    _fitness: dict[tuple[Profile, int], Fitness] = field(default_factory=dict)  # by profile and sequences
+    _scores: dict[Profile, dict[int, Score]] = field(default_factory=dict)  # by profile and sequence
+    _settled: set[Profile] = field(default_factory=set)  # read after their generation was closed: final
+    _slopes: dict[Profile, tuple[Costs, ...]] = field(default_factory=dict)
+    _terms: dict[tuple[Profile, Profile], tuple[float, float]] = field(default_factory=dict)  # by start and step
+    _centre: str = ""
+
+    def read(self, centre: str = "") -> SearchHistory:
+        """Take in what is new since the last time, by at most one query of each kind; returns this history.
+
+        Scores of a closed generation are final, so only those of the open one are read again.
+
+        Args:
+            centre: the candidate whose slopes were measured last, where the arm makes use of slopes.
+        """
+        memory, run = self.bench.memory, self.bench.run
+        self.candidates = {row.id: row for row in memory.recall(Candidate, run=run)}
+        self.generations = sorted(memory.recall(Generation, run=run), key=lambda one: one.number)
+        self.latencies = timed_already(self.bench)
+        opened = list({row.profile for row in self.candidates.values()} - self._settled)
+        if opened:
+            for found in memory.recall(Fitness, profile=opened, text=FITNESS):
+                self._fitness[found.profile, found.sequences] = found
+            for score in memory.recall(Score, profile=opened, text=FITNESS):
+                self._scores.setdefault(score.profile, {})[score.sequence] = score
+            closed = {one.number for one in self.generations}
+            self._settled |= {row.profile for row in self.candidates.values() if row.generation in closed}
+        if centre:
+            self._read_slopes(centre)
+        return self
+
+    def _read_slopes(self, centre: str) -> None:
+        """Read the slopes at the centre and wherever a step of the operator `model` began, each once."""
+        if centre != self._centre:  # measured since the last time, perhaps beside those of an earlier run
+            start = self.candidates[centre].profile
+            self._slopes.pop(start, None)
+            self._terms = {key: terms for key, terms in self._terms.items() if key[0] != start}
+            self._centre = centre
+        starts = [self.candidates[row.parents[0]].profile for row in self.steps()]
+        missing = [one for one in {self.candidates[centre].profile, *starts} if one not in self._slopes]
+        if not missing:
+            return
+        found: dict[Profile, list[Costs]] = {profile: [] for profile in missing}
+        for row in self.bench.memory.recall(Slopes, profile=missing, text=FITNESS, order="sequence"):
+            found[row.profile].append(Costs(row.attention, row.mlp))
+        wanted = self.bench.slope_tokens // self.bench.sequence_length
+        self._slopes |= {one: tuple(rows) if len(rows) >= wanted else () for one, rows in found.items()}
+
+    def steps(self) -> list[Candidate]:
+        """The candidates that the operator `model` made from another one."""
+        rows = self.candidates.values()
+        return [row for row in rows if row.proposed_by == "model" and row.operator == "mutation"]
+
+    def slopes(self, profile: Profile) -> tuple[Costs, ...]:
+        """The slopes of fitness at the centre or at the start of a step, one table a sequence; () without enough."""
+        return self._slopes.get(profile, ())
+
+    def terms(self, start: Profile, step: Profile) -> tuple[float, float] | None:
+        """What the slopes at `start` predict of `step`, as `LocalCosts.terms`; None where there are no slopes."""
+        slopes = self.slopes(start)
+        if not slopes:
+            return None
+        if (start, step) not in self._terms:
+            self._terms[start, step] = LocalCosts(self.bench.costs, start, slopes).terms(step)
+        return self._terms[start, step]
+
+    def profile(self, candidate: str) -> Profile:
+        """The profile of the candidate with that id."""
+        return self.candidates[candidate].profile
+
+    def fitness(self, profile: Profile, tokens: int) -> Fitness | None:
+        """Mean scores over the first `tokens` tokens, in nats a token; None where they are not known or failed."""
+        found = self._fitness.get((profile, tokens // self.bench.sequence_length))
+        return found if found is not None and found.kl is not None else None
+
+    def known_fitness(self, profile: Profile) -> Fitness | None:
+        """The same at the highest fidelity that `profile` was measured on."""
+        found = (self.fitness(profile, tokens) for tokens in reversed(self.bench.fidelity))
+        return next((fitness for fitness in found if fitness is not None), None)
+
+    def change(self, profile: Profile, *others: Profile) -> float | None:
+        """Fitness less that of the best of `others`, at the highest fidelity that all of them were measured on."""
+        for tokens in reversed(self.bench.fidelity):
+            found = [self.fitness(one, tokens) for one in (profile, *others)]
+            known = [one.kl for one in found if one is not None and one.kl is not None]
+            if len(known) == len(found) > 1:
+                return known[0] - min(known[1:])
+        return None
+
+    def scores(self, profile: Profile) -> dict[int, Score]:
+        """A score for each sequence measured so far."""
+        return self._scores.get(profile, {})
+
+    def failure(self, profile: Profile) -> str | None:
+        """Why measuring `profile` failed in this run, or None; what failed in another one is tried anew."""
+        errors = (score.error for score in self.scores(profile).values() if score.run == self.bench.run)
+        return next((error for error in errors if error), None)
+
+    def ranked(self, candidates: list[str]) -> list[str]:
+        """Those measured at the last fidelity, best first."""
+        scores = {name: self.fitness(self.profile(name), self.bench.fidelity[-1]) for name in candidates}
+        return rank({name: found.kl for name, found in scores.items() if found and found.kl is not None})
+
+    def yields(self) -> list[dict[str, Record]]:
+        """What every operator's offspring came to in each closed generation but the initial population."""
+        found: list[dict[str, Record]] = [{} for _ in self.generations]
+        survivors = [set(one.survivors) for one in self.generations]
+        for row in self.candidates.values():
+            if row.generation < len(found):
+                before = found[row.generation].get(row.proposed_by, Record(0, 0))
+                survived = row.id in survivors[row.generation]
+                found[row.generation][row.proposed_by] = replace(
+                    before, made=before.made + 1, survived=before.survived + survived
+                )
+        return found[1:]

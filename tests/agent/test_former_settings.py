@@ -1,0 +1,17 @@
+"""Settings of older files: what is gone changes nothing, or is refused in a sentence."""
+
+import pytest
+
+from self_pruner.agent.settings import FORMER, Settings, SettingsError, make_settings
+
+
+def test_settings_that_are_gone_are_dropped_where_a_search_is_the_same_without_them():
+    assert make_settings({**FORMER, "seed": 3}) == Settings(seed=3)
+    assert not FORMER.keys() & Settings.model_fields.keys()
+
+
+@pytest.mark.parametrize(("name", "value"), [("draws", 2), ("racing", 0.0), ("step_rule", "rounds")])
+def test_settings_that_are_gone_and_would_make_another_search_are_refused_in_a_sentence(name, value):
+    with pytest.raises(SettingsError) as refused:
+        make_settings({name: value})
+    assert f"setting '{name}' is of an older format" in str(refused.value) and repr(value) in str(refused.value)
