@@ -24,7 +24,7 @@ from tests.command_line import given, options
         ("exprot", "there is no command 'exprot': did you mean export?"),
         ("reprot", "did you mean report?"),
         ("latency", "did you mean latency-table"),
-        ("xyzzy", "there is no command 'xyzzy': commands are run, compare, resume, .*bench-shapes"),
+        ("xyzzy", "there is no command 'xyzzy': commands are run, compare, resume, .*latency-table"),
         ("", "there is no command ''"),
     ],
 )
