@@ -12,8 +12,8 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -93,10 +93,7 @@ def export(
     """
     config = pruned_config(elastic, profile, serving)
     folder = Path(os.path.abspath(folder))
-    if os.path.lexists(folder) and not replace:
-        raise ExportError(f"{str(folder)!r} exists already; name a folder that does not.")
-    partial = begin_folder(folder)
-    try:
+    with new_folder(folder, replace=replace) as partial:
         tensors = smaller_state_dict(elastic, profile)
         check_room(folder, sum(tensor.nbytes for tensor in tensors.values()))
         shards = _write_weights(tensors, partial, shard_bytes, progress)
@@ -114,12 +111,6 @@ def export(
         flush(partial)
         if check is not None:
             check(partial)
-        give_name(partial, folder, replace=replace)
-    except (OSError, SafetensorError) as error:
-        raise ExportError(f"The checkpoint could not be written to {str(folder)!r}: {system_reason(error)}.") from error
-    finally:
-        with suppress(OSError):  # the next export clears it
-            clear(partial)
     return Exported(folder, parameters, size, shards)
 
 
@@ -190,8 +181,19 @@ def config_of(
     return config
 
 
-def begin_folder(folder: Path) -> Path:
-    """`naming.begin` with its refusals in words."""
+@contextmanager
+def new_folder(folder: Path, *, replace: bool = False) -> Iterator[Path]:
+    """A folder to be filled, which gets its name at the end of the block; of a block that raises nothing is left.
+
+    Args:
+        folder: the name, an absolute path.
+        replace: whether something of that name may be there, which then gives way.
+
+    Raises:
+        ExportError: something is there, or it cannot be written.
+    """
+    if os.path.lexists(folder) and not replace:
+        raise ExportError(f"{str(folder)!r} exists already; name a folder that does not.")
     try:
         partial = begin(folder)
     except OSError as error:
@@ -199,7 +201,14 @@ def begin_folder(folder: Path) -> Path:
     if partial is None:
         way = folder.with_name(f"{folder.name}.partial")
         raise ExportError(f"{str(way)!r} is in the way and was not left by an export; move it elsewhere.")
-    return partial
+    try:
+        yield partial
+        give_name(partial, folder, replace=replace)
+    except (OSError, SafetensorError) as error:
+        raise ExportError(f"The checkpoint could not be written to {str(folder)!r}: {system_reason(error)}.") from error
+    finally:
+        with suppress(OSError):  # the next export clears it
+            clear(partial)
 
 
 def check_room(path: Path, needed: int) -> None:

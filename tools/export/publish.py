@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Callable
-from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,8 +13,8 @@ from safetensors import SafetensorError
 from self_pruner.memory.partials import scratch
 from self_pruner.memory.profile import Profile
 from self_pruner.tools.export.card import CardFacts
-from self_pruner.tools.export.checkpoint import Exported, ExportError, begin_folder, check_room, export, system_reason
-from self_pruner.tools.export.naming import UNFINISHED, clear, flush, give_name, set_aside
+from self_pruner.tools.export.checkpoint import Exported, ExportError, check_room, export, new_folder, system_reason
+from self_pruner.tools.export.naming import UNFINISHED, flush, set_aside
 from self_pruner.tools.export.serving import Serving
 from self_pruner.tools.export.verify import Verification, VerificationError, record_expected, verify
 from self_pruner.tools.models.checkpoint import digest_of
@@ -93,18 +92,9 @@ def copy_checkpoint(source: Path, folder: Path) -> None:
     refuse_foreign(source)
     meant = digest_of(source)
     folder = Path(os.path.abspath(folder))
-    if os.path.lexists(folder):
-        raise ExportError(f"{str(folder)!r} exists already; name a folder that does not.")
-    partial = begin_folder(folder)
-    try:
+    with new_folder(folder) as partial:
         check_room(folder, sum(path.stat().st_size for path in source.rglob("*") if path.is_file()))
         shutil.copytree(source, partial, dirs_exist_ok=True, symlinks=True, ignore=shutil.ignore_patterns(UNFINISHED))
         flush(partial)
         if digest_of(partial) != meant:
             raise ExportError(f"The copy of {str(source)!r} reads back as something else.")
-        give_name(partial, folder, replace=False)
-    except OSError as error:
-        raise ExportError(f"The checkpoint could not be written to {str(folder)!r}: {system_reason(error)}.") from error
-    finally:
-        with suppress(OSError):  # the next export clears it
-            clear(partial)
