@@ -10,6 +10,7 @@ from contextlib import closing
 from pathlib import Path
 
 from self_pruner.agent.prepare.checks import check_target
+from self_pruner.agent.prepare.run import Run
 from self_pruner.agent.prepare.workbench import prepare
 from self_pruner.agent.result.card_facts import card_facts, license_of
 from self_pruner.agent.result.finish import NotFinishedError, export_candidate, read_outcome, with_weights
@@ -59,7 +60,7 @@ def export_folder(path: Path, candidate: str | None, folder: Path, view: View) -
         return outcome.verified
     prepared = prepare(settings, run.id, view, run.records, bind_result(run, view))
     with closing(prepared.bench.memory):
-        return export_candidate(prepared, settings, run, candidate, folder, view).verified or 0.0
+        return export_candidate(Run(settings, run, prepared, view), outcome, candidate, folder).verified or 0.0
 
 
 def export_gguf(path: Path, candidate: str | None, file: Path, type: GgufType | None, view: View) -> GgufFile:

@@ -23,6 +23,7 @@ from self_pruner.agent.arms import ARMS
 from self_pruner.agent.prepare.brain import brain_of, check_brain, counter_of, room_of
 from self_pruner.agent.prepare.checks import at_commit, check_target
 from self_pruner.agent.prepare.latency_timer import check_engine
+from self_pruner.agent.prepare.run import Run
 from self_pruner.agent.prepare.texts import check_tasks, check_text
 from self_pruner.agent.prepare.time_budget import keep_with, with_table
 from self_pruner.agent.prepare.workbench import Prepared, prepare
@@ -123,39 +124,38 @@ def resume(path: Path, view: View) -> tuple[Path, Outcome]:
         return run.path, carry_out(settings, run, view)
 
 
-def carry_out(settings: Settings, run: RunDirectory, view: View, prepared: Prepared | None = None) -> Outcome:
+def carry_out(settings: Settings, directory: RunDirectory, view: View, prepared: Prepared | None = None) -> Outcome:
     """Prepare, search, finish. The run's status says how it ended. What was prepared already is left open."""
     given = prepared is not None
-    if run.checkpoint.exists() and not run.trace.is_file():
+    if directory.checkpoint.exists() and not directory.trace.is_file():
         view.warn("trace.jsonl is missing: what was said and done before is left out of the run's statistics")
     try:
         prepared = prepared or prepare(
-            settings, run.id, view, run.records, lambda conditions: bind(run, conditions, view)
+            settings, directory.id, view, directory.records, lambda conditions: bind(directory, conditions, view)
         )
         if given:
-            bind(run, prepared.conditions, view)
-        check_begun(run, prepared.bench.memory, prepared.conditions)
-        prepared = with_founders(prepared, settings, view)
-        memory = prepared.bench.memory
-        with nullcontext() if given else closing(memory), TraceWriter(run.trace) as trace:
-            state = run_search(prepared, settings, run, view, trace)
+            bind(directory, prepared.conditions, view)
+        check_begun(directory, prepared.bench.memory, prepared.conditions)
+        run = Run(settings, directory, with_founders(prepared, settings, view), view)
+        with nullcontext() if given else closing(run.bench.memory), TraceWriter(directory.trace) as trace:
+            state = run_search(run, trace)
             if state is None:
-                raise Stopped(run.path)
-            outcome = finish(prepared, settings, state, run, view)
+                raise Stopped(directory.path)
+            outcome = finish(run, state)
         if settings.tasks and outcome.verified is not None and not given:
-            prepared = None
+            del run, prepared
             release()  # the checkpoint is measured in another process, which needs the room
-            with_checkpoint(settings, run, view)
-        write_report(run, settings, outcome)
+            with_checkpoint(settings, directory, view)
+        write_report(directory, settings, outcome)
     except (Stopped, KeyboardInterrupt):
         with suppress(WriteError):
-            run.set_status("stopped", DRAIN)
-        raise Stopped(run.path) from None
+            directory.set_status("stopped", DRAIN)
+        raise Stopped(directory.path) from None
     except Exception as error:
         with suppress(WriteError):  # the disk that stopped the run may be too full to say so
-            run.set_status("stopped", f"{type(error).__name__}: {error}")
+            directory.set_status("stopped", f"{type(error).__name__}: {error}")
         raise in_words(error, settings) from error
-    run.set_status("finished", outcome.stop)
+    directory.set_status("finished", outcome.stop)
     return outcome
 
 
@@ -186,7 +186,7 @@ def tasks(path: Path, candidate: str | None, changes: dict[str, Any], view: View
             prepared = prepare(settings, run.id, view, run.records, bind_result(run, view))
             prepared = with_founders(prepared, settings, view)
             with closing(prepared.bench.memory):
-                outcome = tasks_afterwards(prepared, settings, run, outcome, candidate, view)
+                outcome = tasks_afterwards(Run(settings, run, prepared, view), outcome, candidate)
             write_outcome(outcome, run.path)
         write_report(run, make_settings(run.settings), outcome)
         return outcome
@@ -215,12 +215,11 @@ def with_founders(prepared: Prepared, settings: Settings, view: View) -> Prepare
     return replace(prepared, bench=bench)
 
 
-def run_search(
-    prepared: Prepared, settings: Settings, run: RunDirectory, view: View, trace: TraceWriter
-) -> SearchState | None:
+def run_search(run: Run, trace: TraceWriter) -> SearchState | None:
     """The agent's search; None where the user stopped it."""
-    bench, arm = prepared.bench, ARMS[settings.arm]
-    check_whole(bench.memory, run)
+    settings, bench, view = run.settings, run.bench, run.view
+    arm, loaded = ARMS[settings.arm], run.prepared.loaded
+    check_whole(bench.memory, run.directory)
     seeds = _founder_ids(bench) or make_founders(bench, arm, settings.remembered)
     equal = uniform(bench.budget)
     screen = SearchScreen(view, settings, lambda: bench.fitness(equal, bench.fidelity[-1]))
@@ -230,12 +229,12 @@ def run_search(
         trace.write(line)
         screen.see(line)
 
-    prompts = PromptSet(settings.prompts_of_arm, run.prompts)
-    config = prepared.loaded.model.config
+    prompts = PromptSet(settings.prompts_of_arm, run.directory.prompts)
+    config = loaded.model.config
     sequences = settings.sequences(settings.fidelity[-1])
     dense = perplexity(bench.walks[FITNESS].targets.nll[:sequences])
-    facts = run_facts(bench, prepared.loaded.name, prepared.loaded.family.model_type, config.hidden_size, dense, equal)
-    with brain_of(prepared, settings, run.path, view) as brain:
+    facts = run_facts(bench, loaded.name, loaded.family.model_type, config.hidden_size, dense, equal)
+    with brain_of(run.prepared, settings, run.directory.path, view) as brain:
         thinker = Thinker(
             bench=bench,
             settings=settings,
@@ -256,9 +255,9 @@ def run_search(
                 view.line("Stopping after the step in hand; a second signal (Ctrl-C) stops at once.", "yellow")
 
         judge = Judgement(bench, settings, record)
-        with _checkpoints(run.checkpoint) as saver, draining(ask), screen.shown():
+        with _checkpoints(run.directory.checkpoint) as saver, draining(ask), screen.shown():
             graph = build_graph(bench, thinker, judge, saver)
-            return search(graph, seeds, spent_on_probes(bench), control, run.id)
+            return search(graph, seeds, spent_on_probes(bench), control, run.directory.id)
 
 
 def _founder_ids(bench: Workbench) -> list[str]:

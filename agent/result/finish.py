@@ -15,6 +15,7 @@ from pathlib import Path
 
 import torch
 
+from self_pruner.agent.prepare.run import Run
 from self_pruner.agent.prepare.time_budget import speed_facts
 from self_pruner.agent.prepare.workbench import Prepared
 from self_pruner.agent.result.brain_totals import brain_faults, brain_totals
@@ -36,12 +37,11 @@ from self_pruner.agent.result.outcome import (
 from self_pruner.agent.result.recalibration import Recalibrated, recalibrated
 from self_pruner.agent.result.zero_shot import models_of, with_tasks
 from self_pruner.agent.run_files.atomic_write import atomic_write
-from self_pruner.agent.run_files.run_directory import RunDirectory, RunDirectoryError
+from self_pruner.agent.run_files.run_directory import RunDirectoryError
 from self_pruner.agent.run_files.trace import read_trace
 from self_pruner.agent.search.initial_population import UNIFORM, spent_on_probes
 from self_pruner.agent.search.state import SearchState
-from self_pruner.agent.settings import Settings, text_label
-from self_pruner.agent.view import View
+from self_pruner.agent.settings import text_label
 from self_pruner.memory.errors import SelfPrunerError
 from self_pruner.memory.profile import PARTS, Profile
 from self_pruner.memory.records import Candidate, Generation
@@ -62,18 +62,18 @@ VERIFIED_SEQUENCES, VERIFIED_TOKENS = 2, 64  # text on which the exported logits
 RESULT = "result.json"
 
 
-def finish(prepared: Prepared, settings: Settings, state: SearchState, run: RunDirectory, view: View) -> Outcome:
+def finish(run: Run, state: SearchState) -> Outcome:
     """Everything that follows the search; returns the result, which is also in `result.json`."""
-    bench = prepared.bench
+    settings, bench, view = run.settings, run.bench, run.view
     with view.phase("Final choice on unseen text") as progress:
         unseen = compare_unseen(bench, settings, progress)
     if not unseen:
         view.warn("no candidate could be measured on unseen text; the best of the search is taken")
     best = best_unseen(unseen) or state["best"]
     found = bench.candidate(best).profile
-    rows, differences = table(bench, settings, found, view)
-    refitted = recalibrated(prepared, settings, found, view)
-    records = read_trace(run.trace)
+    rows, differences = table(run, found)
+    refitted = recalibrated(run.prepared, settings, found, view)
+    records = read_trace(run.directory.trace)
     outcome = Outcome(
         candidate=best,
         attention=list(found.attention),
@@ -111,14 +111,14 @@ def finish(prepared: Prepared, settings: Settings, state: SearchState, run: RunD
         ),
         texts=[*text_rows(bench, found), *(refitted.by_text() if refitted else [])],
         recalibration=refitted.facts if refitted else None,
-        speed=speed_facts(prepared, settings, found, timed_already(bench)),
+        speed=speed_facts(run.prepared, settings, found, timed_already(bench)),
     )
     if settings.export:
-        outcome = export_and_verify(with_weights(prepared, refitted), settings, outcome, run, run.model, view)
+        outcome = export_and_verify(with_result(run, refitted), outcome, run.directory.model)
     if settings.tasks:
         with models_of(bench, rivals(bench), found, refitted) as models:
-            outcome = with_tasks(prepared, settings, run, outcome, models, view)
-    write_outcome(outcome, run.path)
+            outcome = with_tasks(run.prepared, settings, run.directory, outcome, models, view)
+    write_outcome(outcome, run.directory.path)
     return outcome
 
 
@@ -136,8 +136,9 @@ def memory_use(bench: Workbench) -> dict[str, float]:
     return used
 
 
-def table(bench: Workbench, settings: Settings, found: Profile, view: View) -> tuple[list[Row], list[Difference]]:
+def table(run: Run, found: Profile) -> tuple[list[Row], list[Difference]]:
     """The figures of `found` beside the dense model and the closed forms, on the reporting text."""
+    settings, bench, view = run.settings, run.bench, run.view
     others = rivals(bench)
     models = {**others, FOUND: found}
     sequences = range(settings.sequences(settings.reporting_tokens))
@@ -188,44 +189,30 @@ def with_latency(bench: Workbench, rows: Sequence[Row], profiles: dict[str, Prof
     ]
 
 
-def export_and_verify(
-    prepared: Prepared,
-    settings: Settings,
-    outcome: Outcome,
-    run: RunDirectory,
-    folder: Path,
-    view: View,
-    *,
-    overwrite: bool = True,
-) -> Outcome:
+def export_and_verify(run: Run, outcome: Outcome, folder: Path, *, overwrite: bool = True) -> Outcome:
     """Write the checkpoint, load it in a new process, compare its logits; raises where they differ."""
-    bench, loaded = prepared.bench, prepared.loaded
-    with view.phase("Export and verification", unit="bytes") as progress:
+    bench = run.bench
+    with run.view.phase("Export and verification", unit="bytes") as progress:
         _, verified = publish(
             bench.elastic,
             Profile(tuple(outcome.attention), tuple(outcome.mlp)),
-            loaded.tokenizer,
+            run.prepared.loaded.tokenizer,
             folder,
-            card_facts(prepared, settings, outcome, run),
+            card_facts(run.prepared, run.settings, outcome, run.directory),
             bench.walks[bench.main_text].input_ids[:VERIFIED_SEQUENCES, :VERIFIED_TOKENS],
-            serving=settings.target,
+            serving=run.settings.target,
             replace=overwrite,
             progress=progress,
         )
     return outcome.model_copy(update={"verified": verified.max_abs})
 
 
-def export_candidate(
-    prepared: Prepared, settings: Settings, run: RunDirectory, candidate: str | None, folder: Path, view: View
-) -> Outcome:
+def export_candidate(run: Run, outcome: Outcome, candidate: str | None, folder: Path) -> Outcome:
     """Measure any candidate of a finished run like the found one and write it to `folder`, which must not exist."""
-    bench = prepared.bench
-    outcome = read_outcome(run.path)
-    if outcome is None:
-        raise NotFinishedError(f"the run {run.path} has no result yet: python main.py resume {run.path}")
+    settings, bench = run.settings, run.bench
     profile = bench.candidate(candidate or outcome.candidate).profile
-    rows, differences = table(bench, settings, profile, view)
-    refitted = recalibrated(prepared, settings, profile, view)
+    rows, differences = table(run, profile)
+    refitted = recalibrated(run.prepared, settings, profile, run.view)
     chosen = outcome.model_copy(
         update={
             "candidate": candidate or outcome.candidate,
@@ -235,27 +222,30 @@ def export_candidate(
             "rows": refitted.beside(rows) if refitted else rows,
             "differences": differences,
             "recalibration": refitted.facts if refitted else None,
-            "speed": speed_facts(prepared, settings, profile, timed_already(bench)),
+            "speed": speed_facts(run.prepared, settings, profile, timed_already(bench)),
             "tasks": outcome.tasks if candidate in (None, outcome.candidate) else None,
         }
     )
     if refitted:
-        view.line(recalibration_sentence(chosen))
-    return export_and_verify(with_weights(prepared, refitted), settings, chosen, run, folder, view, overwrite=False)
+        run.view.line(recalibration_sentence(chosen))
+    return export_and_verify(with_result(run, refitted), chosen, folder, overwrite=False)
 
 
-def tasks_afterwards(
-    prepared: Prepared, settings: Settings, run: RunDirectory, outcome: Outcome, candidate: str | None, view: View
-) -> Outcome:
+def tasks_afterwards(run: Run, outcome: Outcome, candidate: str | None) -> Outcome:
     """The outcome of a finished run with the models of its final table, or one candidate, on the tasks."""
-    bench = prepared.bench
+    settings, bench, view = run.settings, run.bench, run.view
     if candidate is not None:
         models = {candidate: (bench, bench.candidate(candidate).profile)}
-        return with_tasks(prepared, settings, run, outcome, models, view)
+        return with_tasks(run.prepared, settings, run.directory, outcome, models, view)
     found = bench.candidate(outcome.candidate).profile
-    refitted = recalibrated(prepared, settings, found, view) if outcome.result == RECALIBRATED else None
+    refitted = recalibrated(run.prepared, settings, found, view) if outcome.result == RECALIBRATED else None
     with models_of(bench, rivals(bench), found, refitted) as models:
-        return with_tasks(prepared, settings, run, outcome, models, view)
+        return with_tasks(run.prepared, settings, run.directory, outcome, models, view)
+
+
+def with_result(run: Run, refitted: Recalibrated | None) -> Run:
+    """The run with the weights that are the result."""
+    return replace(run, prepared=with_weights(run.prepared, refitted))
 
 
 def with_weights(prepared: Prepared, refitted: Recalibrated | None) -> Prepared:

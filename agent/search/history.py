@@ -8,7 +8,7 @@ from self_pruner.agent.search.operator_quotas import Record
 from self_pruner.memory.profile import Profile
 from self_pruner.memory.records import Candidate, Fitness, Generation, Latency, Score, Slopes
 from self_pruner.tools.benchmark_latency import timed_already
-from self_pruner.tools.profiles.quadratic_model import LocalCosts
+from self_pruner.tools.profiles.quadratic_model import QuadraticModel
 from self_pruner.tools.profiles.selection import rank
 from self_pruner.tools.profiles.sensitivity import Costs
 from self_pruner.tools.workbench import FITNESS, Workbench
@@ -80,12 +80,12 @@ class SearchHistory:
         return self._slopes.get(profile, ())
 
     def terms(self, start: Profile, step: Profile) -> tuple[float, float] | None:
-        """What the slopes at `start` predict of `step`, as `LocalCosts.terms`; None where there are no slopes."""
+        """What the slopes at `start` predict of `step`, as `QuadraticModel.terms`; None where there are no slopes."""
         slopes = self.slopes(start)
         if not slopes:
             return None
         if (start, step) not in self._terms:
-            self._terms[start, step] = LocalCosts(self.bench.costs, start, slopes).terms(step)
+            self._terms[start, step] = QuadraticModel(self.bench.costs, start, slopes).terms(step)
         return self._terms[start, step]
 
     def profile(self, candidate: str) -> Profile:

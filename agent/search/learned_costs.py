@@ -7,7 +7,7 @@ from self_pruner.agent.search.history import SearchHistory
 from self_pruner.agent.search.state import SearchState
 from self_pruner.agent.settings import Settings
 from self_pruner.memory.profile import Profile
-from self_pruner.tools.profiles.quadratic_model import LocalCosts, learned_curvature
+from self_pruner.tools.profiles.quadratic_model import QuadraticModel, learned_curvature
 from self_pruner.tools.profiles.sensitivity import Costs
 from self_pruner.tools.profiles.surrogate import Surrogate, fit
 
@@ -18,7 +18,7 @@ def believed(history: SearchHistory, settings: Settings, state: SearchState) -> 
     """The costs of all places: as probed, and where the arm learns from measurements, as corrected by them."""
     if not ARMS[settings.arm].learns:
         return history.bench.costs
-    local = local_costs(history, state["centre"])
+    local = quadratic_model(history, state["centre"])
     return surrogate(history).expected() if local is None else local.expected
 
 
@@ -31,7 +31,7 @@ def surrogate(history: SearchHistory) -> Surrogate:
     return fit(history.bench.costs, list(near), list(near.values()))
 
 
-def local_costs(history: SearchHistory, centre: str) -> LocalCosts | None:
+def quadratic_model(history: SearchHistory, centre: str) -> QuadraticModel | None:
     """The quadratic model around the candidate `centre`, or None where there are no slopes of it.
 
     Its curvature is learned from the steps of this run, each of which starts from a candidate with slopes.
@@ -45,4 +45,4 @@ def local_costs(history: SearchHistory, centre: str) -> LocalCosts | None:
         change, terms = history.change(row.profile, begun), history.terms(begun, row.profile)
         if change is not None and terms is not None:
             steps.append((*terms, change))
-    return LocalCosts(history.bench.costs, start, history.slopes(start), learned_curvature(steps))
+    return QuadraticModel(history.bench.costs, start, history.slopes(start), learned_curvature(steps))

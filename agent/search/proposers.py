@@ -16,7 +16,7 @@ from functools import cached_property
 from self_pruner.agent.arms import ARMS, Arm, Maker
 from self_pruner.agent.brain.schema import sample_call
 from self_pruner.agent.search.history import SearchHistory
-from self_pruner.agent.search.learned_costs import local_costs, surrogate
+from self_pruner.agent.search.learned_costs import quadratic_model, surrogate
 from self_pruner.agent.search.legal_calls import Facts, LegalTurn
 from self_pruner.agent.search.operator_quotas import quotas
 from self_pruner.agent.search.state import SearchState
@@ -25,7 +25,7 @@ from self_pruner.memory.profile import Profile
 from self_pruner.memory.records import Operator
 from self_pruner.tools.profiles import cma_search, proposals
 from self_pruner.tools.profiles.operators import crossover_mask, mutate, random_profile
-from self_pruner.tools.profiles.quadratic_model import LocalCosts
+from self_pruner.tools.profiles.quadratic_model import QuadraticModel
 from self_pruner.tools.profiles.surrogate import Surrogate
 from self_pruner.tools.prune_model import Proposal, PruneArguments, on_budget, propose
 
@@ -50,9 +50,9 @@ class Operators:
         return ARMS[self.settings.arm]
 
     @cached_property
-    def local(self) -> LocalCosts | None:
+    def local(self) -> QuadraticModel | None:
         """The quadratic model around the centre, where the arm learns and slopes are there."""
-        return local_costs(self.history, self.state["centre"]) if self.arm.learns else None
+        return quadratic_model(self.history, self.state["centre"]) if self.arm.learns else None
 
     @cached_property
     def surrogate(self) -> Surrogate | None:

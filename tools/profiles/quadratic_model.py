@@ -1,4 +1,4 @@
-"""Local costs: what every width of every place is worth around one profile, to second order, and steps that follow.
+"""The quadratic model: what every width of every place is worth around one profile, and the steps that follow.
 
 The first order is measured there (slopes.py). Of the second order the probes know the diagonal: KL is quadratic around
 the dense model, so a place's probe costs are the curvature of its own changes. Changes of several places add up to more
@@ -28,12 +28,12 @@ FURTHEST = 8  # one part in so many of a dense width, at least a unit, is as far
 SPREAD = 0.7  # standard deviation of the logarithm of a drawn factor
 
 
-class LocalCostsError(SelfPrunerError):
-    """Local costs without slopes."""
+class QuadraticModelError(SelfPrunerError):
+    """A quadratic model without slopes."""
 
 
 @dataclass(frozen=True)
-class LocalCosts:
+class QuadraticModel:
     """Change of fitness around `centre`, in nats a token: slopes plus `curvature` times the own curvature of places."""
 
     costs: Costs  # of the probes: their change is the curvature of a place by itself
@@ -42,9 +42,9 @@ class LocalCosts:
     curvature: float = CURVATURE
 
     def __post_init__(self) -> None:
-        """Raises LocalCostsError without slopes."""
+        """Raises QuadraticModelError without slopes."""
         if not self.slopes:
-            raise LocalCostsError("local costs need slopes on at least one sequence")
+            raise QuadraticModelError("a quadratic model needs slopes on at least one sequence")
 
     def terms(self, profile: Profile) -> tuple[float, float]:
         """What is predicted of a step to `profile`, in nats a token: its own curvature, and its slopes."""
@@ -111,7 +111,7 @@ def learned_curvature(steps: Sequence[tuple[float, float, float]]) -> float:
     """The factor under which the predictions of steps fit best what was measured, by ridge regression.
 
     Args:
-        steps: the two `LocalCosts.terms` of each, and its measured change of fitness, in nats a token.
+        steps: the two `QuadraticModel.terms` of each, and its measured change of fitness, in nats a token.
     """
     explained, weight = CURVATURE * PRIOR**2, PRIOR**2
     for own, slope, change in steps:

@@ -9,10 +9,12 @@ from langgraph.runtime import RunControl
 from self_pruner.agent.brain.scripted import FailingBrain, FirstBrain, ScriptBrain, UniformBrain
 from self_pruner.agent.result.brain_totals import brain_faults
 from self_pruner.agent.run_files.pruned_checkpoints import keep_newest
+from self_pruner.agent.run_files.run_directory import RunDirectoryError
 from self_pruner.agent.run_files.trace import Act, Think
 from self_pruner.agent.search.graph import Judgement, build_graph, search
 from self_pruner.agent.search.history import SearchHistory
 from self_pruner.agent.search.prompt_variables import Observer, run_facts
+from self_pruner.agent.search.state import SearchState
 from self_pruner.agent.search.think import Thinker
 from self_pruner.memory.records import Candidate, Generation, Score, Slopes
 from self_pruner.prompts.templates import PromptSet
@@ -184,3 +186,11 @@ def test_patience_ends_a_search_that_finds_nothing_better(tmp_path):
     state = run.go()
     assert state["stop"] == "2 generations brought nothing better"
     run.assert_valid(state)
+
+
+def test_a_search_that_an_older_version_stopped_is_refused_in_a_sentence(tmp_path, monkeypatch):
+    run = Search(tmp_path, FirstBrain(), arm="uniform")
+    run.go()
+    monkeypatch.setitem(SearchState.__annotations__, "newer", int)  # what the checkpoint of then does not hold
+    with pytest.raises(RunDirectoryError, match="of an older format: its search cannot go on, start anew"):
+        run.go()

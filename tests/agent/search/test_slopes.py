@@ -8,12 +8,12 @@ from self_pruner.agent.brain.scripted import UniformBrain
 from self_pruner.agent.prepare.texts import slope_text
 from self_pruner.agent.run_files.trace import Act, Judge
 from self_pruner.agent.search.history import SearchHistory
-from self_pruner.agent.search.learned_costs import local_costs
+from self_pruner.agent.search.learned_costs import quadratic_model
 from self_pruner.agent.settings import Settings
 from self_pruner.memory.records import Candidate, Score, Slopes
 from self_pruner.tools import evaluate as tool
 from self_pruner.tools.evaluation.slopes import PASS_COST, SlopesError
-from self_pruner.tools.profiles.quadratic_model import CURVATURES, LocalCosts
+from self_pruner.tools.profiles.quadratic_model import CURVATURES, QuadraticModel
 from self_pruner.tools.workbench import FITNESS
 from tests.agent.search.test_search import Search
 
@@ -88,7 +88,7 @@ def test_the_step_of_least_predicted_fitness_is_taken_first(tmp_path, monkeypatc
     (centre,) = next(after).arguments["candidates"]
     first = next(filter(is_step, after))
     profile = run.bench.candidate(centre).profile
-    step = LocalCosts(run.bench.costs, profile, run.bench.slopes(profile), curvature=0.0).step(run.bench.budget)
+    step = QuadraticModel(run.bench.costs, profile, run.bench.slopes(profile), curvature=0.0).step(run.bench.budget)
     assert step != profile
     assert run.bench.candidate(first.result["candidates"][0]["id"]).profile == step
 
@@ -97,15 +97,15 @@ def test_the_curvature_is_learned_from_the_steps_of_the_run(tmp_path):
     run = hybrid(tmp_path)
     state = run.go()
     history = SearchHistory(run.bench).read(state["centre"])
-    local = local_costs(history, state["centre"])
+    local = quadratic_model(history, state["centre"])
     assert local is not None and local.predict(run.bench.candidate(state["centre"]).profile) == 0.0
     low, high = CURVATURES
     assert low <= local.curvature <= high
-    before = LocalCosts(local.costs, local.centre, local.slopes).curvature
+    before = QuadraticModel(local.costs, local.centre, local.slopes).curvature
     assert local.curvature != before
     unmeasured = next(row.id for row in run.candidates() if not run.bench.slopes(row.profile))
-    assert local_costs(history, unmeasured) is None
-    assert local_costs(history, "") is None
+    assert quadratic_model(history, unmeasured) is None
+    assert quadratic_model(history, "") is None
 
 
 @pytest.mark.parametrize("sequences", [0, 1, 6])  # before the first, between two, in the second measurement
@@ -142,7 +142,7 @@ def test_a_best_without_finite_slopes_is_tried_once_and_the_search_goes_on(tmp_p
     run.assert_valid(state)
     tried = [record.arguments["candidates"][0] for record in run.records if is_slopes(record)]
     assert len(set(tried)) == len(tried) > 0
-    assert local_costs(SearchHistory(run.bench).read(state["centre"]), state["centre"]) is None
+    assert quadratic_model(SearchHistory(run.bench).read(state["centre"]), state["centre"]) is None
 
 
 def test_slopes_are_measured_on_other_text_than_candidates_and_on_other_text_each_time(tmp_path):

@@ -12,8 +12,8 @@ from self_pruner.tools.profiles.operators import mutate, uniform
 from self_pruner.tools.profiles.quadratic_model import (
     CURVATURE,
     CURVATURES,
-    LocalCosts,
-    LocalCostsError,
+    QuadraticModel,
+    QuadraticModelError,
     learned_curvature,
 )
 from self_pruner.tools.profiles.sensitivity import Costs
@@ -48,9 +48,9 @@ def tilted(rng, scale):
     return table(row)
 
 
-def local_costs(seed=0, scale=0.02, sequences=4, **settings):
+def quadratic_model(seed=0, scale=0.02, sequences=4, **settings):
     rng = random.Random(seed)
-    return LocalCosts(probed(), CENTRE, tuple(tilted(rng, scale) for _ in range(sequences)), **settings)
+    return QuadraticModel(probed(), CENTRE, tuple(tilted(rng, scale) for _ in range(sequences)), **settings)
 
 
 def near():
@@ -68,7 +68,7 @@ NEAR = near()
 
 
 def test_the_centre_costs_nothing_and_what_is_predicted_adds_up_over_places():
-    local = local_costs()
+    local = quadratic_model()
     assert local.predict(CENTRE) == 0.0
     other = CENTRE.with_width(0, "mlp", CENTRE.mlp[0] - 1)
     both = other.with_width(1, "attention", 1 + CENTRE.attention[1] % 4)
@@ -77,7 +77,7 @@ def test_the_centre_costs_nothing_and_what_is_predicted_adds_up_over_places():
 
 
 def test_a_place_costs_its_mean_slope_and_the_change_of_its_probe_costs_in_either_direction():
-    local = local_costs(curvature=3.0)
+    local = quadratic_model(curvature=3.0)
     kept = CENTRE.mlp[2]
     for width in (kept - 2, kept + 1):
         slope = sum(costs.mlp[2][width] for costs in local.slopes) / 4
@@ -88,7 +88,7 @@ def test_a_place_costs_its_mean_slope_and_the_change_of_its_probe_costs_in_eithe
 @pytest.mark.parametrize("scale", [0.005, 0.02, 0.5])
 @pytest.mark.parametrize("seed", range(4))
 def test_a_step_is_the_best_on_budget_of_all_that_are_near_enough(seed, scale):
-    local = local_costs(seed, scale)
+    local = quadratic_model(seed, scale)
     step = local.step(BUDGET)
     assert step in NEAR
     assert local.predict(step) == pytest.approx(min(map(local.predict, NEAR)), abs=1e-12)
@@ -96,26 +96,26 @@ def test_a_step_is_the_best_on_budget_of_all_that_are_near_enough(seed, scale):
 
 
 def test_without_any_slope_it_stays_at_the_centre():
-    assert local_costs(scale=0.0).step(BUDGET) == CENTRE
+    assert quadratic_model(scale=0.0).step(BUDGET) == CENTRE
 
 
 def test_a_step_from_the_end_of_a_range_stays_within_it():
     kept = Budget.from_params(SPACE, SPACE.params(SPACE.dense()))
-    local = replace(local_costs(), centre=SPACE.dense())
+    local = replace(quadratic_model(), centre=SPACE.dense())
     assert local.step(kept) == SPACE.dense()
 
 
 def test_more_curvature_makes_a_shorter_step():
     own = []
     for curvature in (0.0, 1.0, 4.0, 100.0):
-        local = local_costs(curvature=curvature)
+        local = quadratic_model(curvature=curvature)
         own.append(local.second.total(local.step(BUDGET)))
     assert own == sorted(own, reverse=True)
     assert own[0] > own[-1] == 0.0
 
 
 def test_draws_are_near_and_on_budget_and_follow_from_the_generator():
-    local = local_costs()
+    local = quadratic_model()
     draws = [local.draw(BUDGET, random.Random(seed)) for seed in range(12)]
     assert draws == [local.draw(BUDGET, random.Random(seed)) for seed in range(12)]
     assert set(draws) <= set(NEAR)
@@ -127,16 +127,16 @@ def test_sequences_that_agree_leave_only_the_curvature_to_draw():
         steps = {replace(local, curvature=CURVATURE * 1.1**power).step(BUDGET) for power in range(-25, 25)}
         return steps, {local.draw(BUDGET, random.Random(seed)) for seed in range(20)}
 
-    alone = local_costs(sequences=1)
+    alone = quadratic_model(sequences=1)
     steps, draws = steps_and_draws(replace(alone, slopes=alone.slopes * 4))
     assert len(draws) > 1 and draws <= steps
-    steps, draws = steps_and_draws(local_costs())
+    steps, draws = steps_and_draws(quadratic_model())
     assert not draws <= steps
 
 
-def test_without_slopes_there_are_no_local_costs():
-    with pytest.raises(LocalCostsError, match="at least one sequence"):
-        LocalCosts(probed(), CENTRE, ())
+def test_without_slopes_there_is_no_quadratic_model():
+    with pytest.raises(QuadraticModelError, match="at least one sequence"):
+        QuadraticModel(probed(), CENTRE, ())
 
 
 # --- the curvature ------------------------------------------------------------------------------------------------
@@ -144,7 +144,7 @@ def test_without_slopes_there_are_no_local_costs():
 
 def steps(factor, scale=1.0):
     """What steps would have measured if curvature were `factor`, with probe costs `scale` times as high."""
-    local = replace(local_costs(scale=0.5), costs=probed(scale))
+    local = replace(quadratic_model(scale=0.5), costs=probed(scale))
     taken = random.Random(0).sample(NEAR, 20)
     return [(*local.terms(step), local.first.total(step) + factor * local.second.total(step)) for step in taken]
 
