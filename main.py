@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import sys
 from collections.abc import Sequence
 
@@ -14,10 +16,22 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if arguments is None:
         listen()
     try:
-        # Imported here so that Ctrl-C during the seconds that torch takes to load is no traceback either.
-        from self_pruner.agent.commands import command
+        status = _carry_out(sys.argv[1:] if arguments is None else arguments)
+        sys.stdout.flush()  # here a reader that has gone is an error like any other
+        return status
+    except BrokenPipeError:  # the reader of a pipe, such as head, has seen enough
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        for stream in (1, 2):  # what is still to be written has nobody to read it
+            os.dup2(nowhere, stream)
+        return 128 + signal.SIGPIPE
 
-        return command(sys.argv[1:] if arguments is None else arguments)
+
+def _carry_out(arguments: Sequence[str]) -> int:
+    try:
+        # Imported here so that Ctrl-C during the seconds that libraries take to load is no traceback either.
+        from self_pruner.agent.command_line.commands import command_line
+
+        return command_line.carry_out(arguments)
     except SelfPrunerError as error:
         from self_pruner.tools.text.printable import printable
 
@@ -26,9 +40,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("Interrupted.", file=sys.stderr)
         return exit_status()
-    except BrokenPipeError:  # the reader of a pipe, such as head, has seen enough
-        sys.stderr.close()
-        return 0
 
 
 if __name__ == "__main__":

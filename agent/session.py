@@ -83,6 +83,7 @@ class Stopped(Exception):
 def start(settings: Settings, view: View) -> tuple[Path, Outcome]:
     """Make a new run and carry it out; returns the run directory and the result."""
     check_engine(settings)
+    runs = settings.runs  # as the user named it, for that is how it is shown
     settings = with_table(at_commit(settings.anchored()), view)
     device = check_target(settings).device  # what no weights could mend leaves no run directory behind
     prompts = PromptSet(settings.prompts_of_arm, settings.prompts)
@@ -91,9 +92,7 @@ def start(settings: Settings, view: View) -> tuple[Path, Outcome]:
     check_tasks(settings)
     check_memory(settings.memory_path)
     check_brain(settings, view)
-    with RunDirectory.create(
-        settings.runs, settings.model, settings.to_toml(), device=device, seed=settings.seed
-    ) as run:
+    with RunDirectory.create(runs, settings.model, settings.to_toml(), device=device, seed=settings.seed) as run:
         try:
             prompts.copy_to(run.prompts)
             settings = keep_with(run, settings)

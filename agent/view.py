@@ -33,6 +33,10 @@ class Screen(Console):
         for segment in super().render(renderable, options):
             yield segment if segment.control else Segment(escaped(segment.text), segment.style)
 
+    def on_broken_pipe(self) -> None:
+        """Whoever reads the output has gone: an error like any other, where rich would end the process."""
+        raise BrokenPipeError
+
 
 class View:
     """The screen of a run."""

@@ -44,7 +44,7 @@ TESTS = {
     ],
     "agent/search/legal_calls.py": ["tests/agent/search/test_legal_calls.py"],
     "agent/search/operator_quotas.py": ["tests/agent/search/test_operator_quotas.py"],
-    "tools/profiles/selection.py": ["tests/tools/population"],
+    "tools/profiles/selection.py": ["tests/tools/profiles/test_selection.py"],
     "tools/evaluation/staged.py": ["tests/tools/evaluation/test_staged.py"],
     "tools/profiles/space.py": ["tests/tools/profiles/test_space.py"],
     "tools/profiles/budget.py": ["tests/tools/profiles/test_budget.py"],
@@ -53,7 +53,7 @@ TESTS = {
     "tools/export/verify.py": EXPORT,
     "tools/export/publish.py": EXPORT,
 }
-COPIED = ["memory", "tools", "agent", "prompts", "tests", "main.py", "pyproject.toml"]
+COPIED = ["memory", "tools", "agent", "prompts", "self_pruner", "tests", "main.py", "pyproject.toml"]
 HEAVY = ["torch", "transformers", "safetensors.torch", "pydantic", "numpy", "pytest", "hypothesis"]
 OPTIONS = ["-xq", "-p", "no:cacheprovider", "-p", "no:unraisableexception", "-o", "addopts=--import-mode=importlib"]
 
@@ -147,9 +147,11 @@ def main() -> None:
         trees = [Path(folder) / str(number) for number in range(options.processes)]
         for tree in trees:
             for name in COPIED:
-                copy = shutil.copytree if (ROOT / name).is_dir() else shutil.copy
                 tree.mkdir(exist_ok=True)
-                copy(ROOT / name, tree / name)
+                if (ROOT / name).is_dir():
+                    shutil.copytree(ROOT / name, tree / name, symlinks=True)
+                else:
+                    shutil.copy(ROOT / name, tree / name)
             compileall.compile_dir(tree, quiet=2)
         gc.freeze()
         for module in options.modules or TESTS:

@@ -8,9 +8,9 @@ import pytest
 
 from main import main
 from self_pruner.agent import session
-from self_pruner.agent.arguments import given, parse
 from self_pruner.agent.run_files.run_directory import RunDirectory
 from self_pruner.agent.settings import Settings, make_settings
+from tests.command_line import given
 
 SMALL = [
     *("--sequence-length", "64", "--fidelity", "128,256", "--probe-tokens", "64", "--final-tokens", "128"),
@@ -163,6 +163,8 @@ def test_a_run_made_with_relative_paths_is_resumed_from_anywhere(model, cache, t
         patch.setattr(session, "finish", interrupted)
         words = ["--model", str(model), "--cache", str(cache), "--runs", "mine", *SMALL]
         assert main(words) == 130
+    said = capfd.readouterr().out
+    assert "Run mine/tiny-" in said and "resume mine/tiny-" in said and str(tmp_path) not in said  # as it was typed
     (path,) = (tmp_path / "mine").glob("tiny-*")
     (tmp_path / "elsewhere").mkdir()
     monkeypatch.chdir(tmp_path / "elsewhere")
@@ -214,10 +216,10 @@ def test_a_disk_that_fills_up_during_export_loses_nothing_but_the_export(run, tm
 
 
 def test_every_setting_has_an_option_and_the_command_line_only_names_what_differs():
-    options = parse(["--sparsity", "0.3", "--fidelity", "512,1024", "--no-trust-remote-code"])
-    assert given(options) == {"sparsity": 0.3, "fidelity": (512, 1024), "trust_remote_code": False}
-    assert make_settings(given(options)).sparsity == 0.3
-    assert set(Settings.model_fields) <= set(vars(parse(everything())))
+    named = given(["--sparsity", "0.3", "--fidelity", "512,1024", "--no-trust-remote-code"])
+    assert named == {"sparsity": 0.3, "fidelity": (512, 1024), "trust_remote_code": False}
+    assert make_settings(named).sparsity == 0.3
+    assert set(given(everything())) == set(Settings.model_fields)
 
 
 def everything():

@@ -1,15 +1,14 @@
 """`evaluate`: measures candidates on the first tokens of the fitness text, all of them on the same tokens.
 
-Where the workbench has tasks, `tasks` is the dearest fidelity: accuracies, and no tokens of the fitness text. What the
-memory knows is not measured again; what is measured is written sequence by sequence or task by task, so a call that was
-killed goes on where it stopped and is charged the same.
+What the memory knows is not measured again; what is measured is written sequence by sequence, so a call that was killed
+goes on where it stopped and is charged the same.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Any
 
 from langchain_core.tools import BaseTool, tool
 from langgraph.prebuilt import ToolRuntime
@@ -21,9 +20,7 @@ from self_pruner.tools.evaluation.fitness import perplexity
 from self_pruner.tools.evaluation.slopes import PASS_COST, SlopesError
 from self_pruner.tools.evaluation.slopes import slopes as slopes_at
 from self_pruner.tools.evaluation.staged import walks
-from self_pruner.tools.evaluation.tasks.rows import TaskDataError
 from self_pruner.tools.evaluation.walk import Measurement
-from self_pruner.tools.measure_tasks import accuracies, failure_on_tasks, mean_of_seven, measure_tasks, task_scores
 from self_pruner.tools.profiles.selection import paired
 from self_pruner.tools.workbench import FITNESS, ToolError, Turn, Workbench
 
@@ -32,7 +29,7 @@ class EvaluateArguments(BaseModel):
     """Arguments of `evaluate`."""
 
     candidates: list[str] = Field(min_length=1, description="ids of the candidates to measure")
-    fidelity: int | Literal["tasks"] = Field(description="tokens to measure on, or tasks for zero-shot accuracies")
+    fidelity: int = Field(description="tokens to measure on")
     slopes: bool = Field(False, description="also measure how fitness changes with every width of every place")
 
 
@@ -40,23 +37,13 @@ def evaluate_tool(bench: Workbench) -> BaseTool:
     """The LangChain tool `evaluate` on `bench`."""
 
     @tool("evaluate", args_schema=EvaluateArguments)
-    def evaluate(
-        candidates: list[str], fidelity: int | Literal["tasks"], runtime: ToolRuntime, slopes: bool = False
-    ) -> str:
+    def evaluate(candidates: list[str], fidelity: int, runtime: ToolRuntime, slopes: bool = False) -> str:
         """Measure candidates: fitness (KL to the dense model, lower is better), perplexity, rank, change."""
         turn = Turn.of(runtime.state, runtime.tool_call_id or "")
-        legal = [*bench.fidelity, *(["tasks"] if bench.tasks is not None else [])]
-        if slopes:
-            legal = [bench.fidelity[-1]]
+        legal = bench.fidelity[-1:] if slopes else bench.fidelity
         if fidelity not in legal:
             raise ToolError(f"fidelity must be one of {', '.join(map(str, legal))}, got {fidelity}")
         rows = [bench.candidate(name) for name in candidates]
-        if isinstance(fidelity, str):
-            try:
-                measure_tasks(bench, [row.profile for row in rows], turn.step)
-            except TaskDataError as error:
-                raise ToolError(str(error)) from error
-            return _answer(fidelity, [_on_tasks(bench, row) for row in rows], charged=0)
         measure(bench, [row.profile for row in rows], range(fidelity // bench.sequence_length), turn.step)
         charged = charge(bench, [row.profile for row in rows], turn.step)
         if slopes:
@@ -166,17 +153,7 @@ def _change(bench: Workbench, row: Candidate, parent_id: str, fidelity: int) -> 
     return {"parent": parent_id, "mean": difference.mean, "standard_error": difference.standard_error}
 
 
-def _on_tasks(bench: Workbench, row: Candidate) -> dict[str, Any]:
-    scores = task_scores(bench, row.profile)
-    found = accuracies(scores)
-    mean = mean_of_seven(found)
-    if mean is None:
-        return {"id": row.id, "status": "failed", "error": failure_on_tasks(scores) or "it was not measured"}
-    tasks = {task: {score.metric: score.value, "standard_error": score.standard_error} for task, score in found.items()}
-    return {"id": row.id, "status": "ok", "tasks": tasks, "mean_accuracy": mean.value}
-
-
-def _answer(fidelity: int | str, results: list[dict[str, Any]], charged: int) -> str:
+def _answer(fidelity: int, results: list[dict[str, Any]], charged: int) -> str:
     """The answer to one call, its results ranked in place."""
     for rank, result in enumerate(sorted(results, key=_best_first), start=1):
         result["rank"] = rank
@@ -184,5 +161,5 @@ def _answer(fidelity: int | str, results: list[dict[str, Any]], charged: int) ->
 
 
 def _best_first(result: dict[str, Any]) -> tuple[bool, float, str]:
-    """Least fitness or greatest accuracy first, failures last."""
-    return (result["status"] != "ok", result.get("fitness", -result.get("mean_accuracy", 0.0)), result["id"])
+    """Least fitness first, failures last."""
+    return (result["status"] != "ok", result.get("fitness", 0.0), result["id"])

@@ -51,6 +51,12 @@ class Sizes:
         return 1.0 - self.budget.sparsity
 
     @property
+    def layer_params(self) -> int:
+        """Parameters of a dense layer."""
+        space = self.budget.space
+        return space.prunable_params(space.dense()) // space.n_layers
+
+    @property
     def pruned_bytes(self) -> int:
         """Bytes of the weights of a candidate."""
         return self.budget.target_params * self.itemsize
@@ -111,6 +117,7 @@ def steps_of(settings: Settings, plan: Plan, sizes: Sizes, speed: Speed, prompt_
         """Seconds of tokens through a share of all layers and the head."""
         return tokens * (share * layers * speed.layer + speed.head)
 
+    per_operation = speed.layer / (2 * sizes.layer_params)  # of matrix products
     text = sizes.calibration_tokens
     steps = [
         Step("Loading the weights", 0, sizes.params * sizes.itemsize / DISK),
@@ -130,7 +137,7 @@ def steps_of(settings: Settings, plan: Plan, sizes: Sizes, speed: Speed, prompt_
         tokens = plan.slopes * PASS_COST * settings.slope_tokens
         steps.append(Step(f"Slopes, {plan.slopes} times", tokens, passed(tokens, kept), charged=True, searching=True))
     if refitted:
-        seconds = refit_operations(sizes, plan.evaluations) / speed.flops
+        seconds = refit_operations(sizes, plan.evaluations) * per_operation
         steps.append(Step("Least-squares refits", 0, seconds, searching=True))
     if plan.turns and settings.reads:
         steps.append(_brain(settings, plan, sizes, speed, plan.turns * prompt_tokens))
@@ -139,7 +146,7 @@ def steps_of(settings: Settings, plan: Plan, sizes: Sizes, speed: Speed, prompt_
     final += models * settings.reporting_tokens * len(settings.reporting_texts)
     steps.append(Step("Final choice and reported figures", final, passed(final, kept)))
     if again:
-        refits = refit_operations(sizes, 1) / speed.flops
+        refits = refit_operations(sizes, 1) * per_operation
         steps.append(Step("Recalibration", text, RECALIBRATION * passed(text) + refits))
     if plan.timings:  # the dense model and a candidate in turn, after a warm-up
         request = passed(settings.latency_batch * settings.latency_prompt) + settings.latency_decode * speed.step
@@ -151,9 +158,11 @@ def steps_of(settings: Settings, plan: Plan, sizes: Sizes, speed: Speed, prompt_
 
 def _brain(settings: Settings, plan: Plan, sizes: Sizes, speed: Speed, read: int) -> Step:
     """The turns of the brain, each of which computes as many tokens of its prompt as the first one has."""
+    space = sizes.budget.space
+    thought = settings.thought_limit(space.params(space.dense()))
     numbers = 2 * sizes.shape.n_layers * plan.vectors
-    decided = plan.turns * (settings.thought_tokens + DECIDED) + numbers / plan.together
-    written = plan.replies * (settings.thought_tokens + CALL) + NUMBER * numbers
+    decided = plan.turns * (thought + DECIDED) + numbers / plan.together
+    written = plan.replies * (thought + CALL) + NUMBER * numbers
     dense = sizes.shape.n_layers * speed.layer + speed.head
     seconds = read * dense + decided * (speed.step + plan.together * DRAWN)
     return Step(f"Brain, {plan.turns} turns", read + written, seconds, charged=True, searching=True)

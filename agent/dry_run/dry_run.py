@@ -35,7 +35,7 @@ from self_pruner.tools.models.families import geometry
 from self_pruner.tools.text.sources import BUNDLED, NAMES, text_source
 from self_pruner.tools.text.tokens import sequences
 
-NO_TIME = Speed(0.0, 0.0, 0.0, float("inf"))  # where not even one layer fits
+NO_TIME = Speed(0.0, 0.0, 0.0)  # where not even one layer fits
 
 
 @dataclass(frozen=True, slots=True)

@@ -70,17 +70,18 @@ def first_prompt(settings: Settings, target: Target, prompts: PromptSet, plan: P
     )
     context = context_length(config) or config.max_position_embeddings
     spent = plan.tokens_before(settings)
+    thought = settings.thought_limit(target.budget.space.params(target.budget.space.dense()))
     share = min(1.0, spent / settings.tokens) if settings.tokens else 0.0
 
     def rendered(run: RunFacts) -> Messages:
-        ask = Ask("initialise", legal.replies, ("initialise",), thought=settings.thought_tokens > 0)
+        ask = Ask("initialise", legal.replies, ("initialise",), thought=thought > 0)
         return prompts.render(Variables(run, 0, Spent(0, settings.evaluations, spent, 0.0, share), ask))
 
     fitted = fit(
         lambda history: rendered(full),
         History(),
         lambda prompt: _count(settings, target, prompt),
-        context - settings.thought_tokens - settings.call_tokens,
+        context - thought - settings.call_tokens,
     )
     shown = rendered(open_)
     return FirstPrompt(

@@ -3,12 +3,11 @@
 One decoder layer and the head stand for all of it. They are made in the run's number type on the run's device, so no
 weights are needed, and no more memory than these two take; what numbers are in them makes no difference to the time.
 The two are timed in turn, because that is how a model meets its weights: what was used a moment ago has left the cache
-by the time it is used again.
+by the time it is used again. The fastest of several passes counts: whatever else the machine does makes one slower.
 """
 
 from __future__ import annotations
 
-import statistics
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -20,9 +19,9 @@ from torch import Tensor, nn
 from self_pruner.tools.evaluation.fitness import TOP_K, bucketed_kl, split
 from self_pruner.tools.evaluation.targets import HEAD_TOKENS
 
-REPEATS = 15  # passes of one length at the most
-SECONDS = 0.5  # that they take, about
-SLOW = 0.2  # seconds of a pass; a longer one is not tried any more
+LEAST, MOST = 4, 15  # passes of one length
+SECONDS = 0.5  # that they take, about, where the least of them do not take longer
+SLOW = 0.5  # seconds of a pass; a longer one is not tried any more
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +31,6 @@ class Speed:
     layer: float  # a token through one layer, in a sequence of text
     head: float  # a token through the head, and its logits reduced to a fitness
     step: float  # one step of decoding some replies together, through the whole model
-    flops: float  # operations a second of the matrix products of a layer
 
 
 @torch.no_grad()
@@ -60,8 +58,7 @@ def measure_speed(model: Any, device: str, dtype: torch.dtype, length: int, toge
     while tokens < length and layer + head < SLOW:
         tokens = min(length, 4 * tokens)
         layer, head = parts.timed(tokens)
-    rows = min(tokens, HEAD_TOKENS)
-    return Speed(layer / tokens, head / rows, step, 2 * parts.layer_params * tokens / layer)
+    return Speed(layer / tokens, head / min(tokens, HEAD_TOKENS), step)
 
 
 class _Parts:
@@ -77,7 +74,6 @@ class _Parts:
             parameter.fill_(parameter.shape[-1] ** -0.5)
         self.rotary = type(decoder.rotary_emb)(config).to(self.device)
         self.head = self._full(config.vocab_size, config.hidden_size, dtype)
-        self.layer_params = sum(parameter.numel() for parameter in self.layer.parameters() if parameter.ndim == 2)
 
     def _full(self, rows: int, hidden: int, dtype: torch.dtype) -> Tensor:
         return torch.full((rows, hidden), hidden**-0.5, dtype=dtype, device=self.device)
@@ -101,14 +97,14 @@ class _Parts:
         bucketed_kl(reduced.buckets, reduced.buckets)
 
     def timed(self, tokens: int) -> tuple[float, float]:
-        """Median seconds of `tokens` tokens through the layer, and of as many as exist at a time through the head."""
+        """Seconds of `tokens` tokens through the layer, and of as many as exist at a time through the head."""
         layer: list[float] = []
         head: list[float] = []
         start = time.perf_counter()
-        while not layer or (len(layer) < REPEATS and time.perf_counter() - start < SECONDS):
+        while len(layer) < LEAST or (len(layer) < MOST and time.perf_counter() - start < SECONDS):
             head.append(self._seconds(lambda: self.run_head(min(tokens, HEAD_TOKENS))))
             layer.append(self._seconds(lambda: self.run_layer(tokens)))
-        return statistics.median(layer), statistics.median(head)
+        return min(layer), min(head)
 
     def _seconds(self, run: Callable[[], None]) -> float:
         self._wait()

@@ -24,6 +24,7 @@ from self_pruner.prompts.templates import Messages
 from self_pruner.tools.engines.server import served
 from self_pruner.tools.engines.vllm import vllm_python
 from self_pruner.tools.models.source import fetched, resolve
+from self_pruner.tools.text.quantities import size
 
 LONGEST = 8192  # tokens of context that a vLLM of our own is given, at most: prompts are shorter
 SERVER_LOG = "vllm.log"
@@ -73,7 +74,7 @@ def brain_of(prepared: Prepared, settings: Settings, folder: Path, view: View) -
             tokenizer=prepared.loaded.tokenizer,
             temperature=settings.temperature,
             top_p=settings.top_p,
-            thought_tokens=settings.thought_tokens,
+            thought_tokens=_thought_tokens(prepared, settings),
             max_call_tokens=settings.call_tokens,
             time_limit=settings.brain_seconds,
             seed=settings.seed,
@@ -84,7 +85,7 @@ def brain_of(prepared: Prepared, settings: Settings, folder: Path, view: View) -
         model = prepared.loaded.model
         source = resolve(settings.model, settings.revision)
         weights = sum(parameter.nbytes for parameter in model.parameters())
-        view.warn(f"vLLM holds the dense weights a second time, {weights / 1e6:,.0f} MB")
+        view.warn(f"vLLM holds the dense weights a second time, {size(weights)}")
         with view.phase("Starting vLLM"):
             server = served(
                 vllm_python(settings.vllm_python),
@@ -107,10 +108,15 @@ def _behind(endpoint: Endpoint, prepared: Prepared, settings: Settings) -> Endpo
         tokenizer=prepared.loaded.tokenizer,
         temperature=settings.temperature,
         top_p=settings.top_p,
-        thought_tokens=settings.thought_tokens,
+        thought_tokens=_thought_tokens(prepared, settings),
         max_call_tokens=settings.call_tokens,
         seed=settings.seed,
     )
+
+
+def _thought_tokens(prepared: Prepared, settings: Settings) -> int:
+    space = prepared.bench.budget.space
+    return settings.thought_limit(space.params(space.dense()))
 
 
 def counter_of(brain: BaseChatModel) -> Callable[[Messages], int]:

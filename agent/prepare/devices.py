@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import os
 import platform
 from collections.abc import Mapping
 from typing import Any
 
+import psutil
 import torch
 
 from self_pruner.agent.settings import Settings, SettingsError
@@ -50,7 +50,7 @@ def device_name(device: str) -> str:
 
 
 def free_memory(device: str) -> int:
-    """Bytes that are free on a device."""
+    """Bytes to be had on a device; of main memory that includes what file caches give back, on Linux and macOS."""
     if device == "cpu":
-        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_AVPHYS_PAGES")
+        return int(psutil.virtual_memory().available)
     return int(torch.cuda.mem_get_info(device)[0])

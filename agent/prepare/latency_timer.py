@@ -17,6 +17,7 @@ from self_pruner.tools.latency.measure import LatencyReport, in_turn
 from self_pruner.tools.latency.shapes import random_model
 from self_pruner.tools.latency.table import Timer
 from self_pruner.tools.profiles.space import Space
+from self_pruner.tools.text.quantities import size
 
 MEMORY = 0.6  # of what is free may be taken by the models that are timed
 
@@ -66,8 +67,8 @@ def timing(settings: Settings, config: Any, space: Space) -> Iterator[Timer]:
         return
     if needed > free:
         raise SettingsError(
-            f"a latency table of {settings.model} needs two models of random weights, {needed / 1e9:.1f} GB, and "
-            f"{free / 1e9:.1f} GB are free: measure it where there is room, and name its file with --latency-table"
+            f"a latency table of {settings.model} needs two models of random weights, {size(needed)}, and "
+            f"{size(free)} are free: measure it where there is room, and name its file with --latency-table"
         )
     dense = random_model(config, space.sizes(space.dense()), dtype=dtype, device=device)
 

@@ -43,6 +43,7 @@ from self_pruner.tools.profiles.uniform_budget import UniformBudget
 from self_pruner.tools.pruning.calibration import FORMAT as CALIBRATION_FORMAT
 from self_pruner.tools.pruning.calibration import Calibration, CalibrationFileError, calibrate
 from self_pruner.tools.pruning.elastic import ElasticModel
+from self_pruner.tools.text.quantities import size
 from self_pruner.tools.workbench import FITNESS, Workbench
 
 FORMAT = 1  # part of every digest: raised when what is kept changes its meaning
@@ -80,8 +81,8 @@ def check_room(loaded: LoadedModel | ModelOutline, cache: Path) -> None:
     for what, free in (("memory", memory), (f"disk in {cache}", shutil.disk_usage(disk).free)):
         if needed > free:
             raise SettingsError(
-                f"the calibration of {loaded.name} needs {needed / 1e9:.1f} GB of {what} for its Gram matrices, and "
-                f"{free / 1e9:.1f} GB are free"
+                f"the calibration of {loaded.name} needs {size(needed)} of {what} for its Gram matrices, and "
+                f"{size(free)} are free"
             )
 
 

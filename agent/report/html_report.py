@@ -9,9 +9,8 @@ from typing import Any
 
 import jinja2
 
-from self_pruner.agent.result.brain_totals import brain_totals
-from self_pruner.agent.result.evaluate_checkpoint import FILE as FIGURES
-from self_pruner.agent.result.evaluate_checkpoint import Evaluation, read_evaluation
+from self_pruner.agent.result.checkpoint_figures import FILE as FIGURES
+from self_pruner.agent.result.checkpoint_figures import Evaluation, read_evaluation
 from self_pruner.agent.result.outcome import Outcome, brain_sentence, recalibration_sentence, summary
 from self_pruner.agent.result.same_again import same_again
 from self_pruner.agent.run_files.atomic_write import atomic_write
@@ -20,6 +19,7 @@ from self_pruner.agent.run_files.trace import Act, Judge, Think, TraceRecord, Tr
 from self_pruner.agent.settings import Settings, make_settings
 from self_pruner.agent.view import View
 from self_pruner.tools.export.card import serve_command
+from self_pruner.tools.text.quantities import size
 from self_pruner.tools.text.redaction import redact
 
 TEMPLATES = Path(__file__).parent
@@ -41,10 +41,10 @@ def write_report(run: RunDirectory, settings: Settings, outcome: Outcome | None)
         environment=surroundings(run),
         again=same_again(settings, run.environment),
         outcome=outcome,
+        figures=final_table(outcome) if outcome else ((), []),
         summary=summary(outcome) if outcome else "This run is not finished.",
         brain=brain_sentence(outcome.yields) if outcome else "",
         recalibration=recalibration_sentence(outcome) if outcome else "",
-        totals=brain_totals(records),
         checkpoint=checkpoint,
         texts=by_text(outcome) if outcome else ((), []),
         curve=curve(records),
@@ -131,22 +131,8 @@ def faults(records: Sequence[TraceRecord]) -> list[str]:
 
 def show_outcome(outcome: Outcome, run: RunDirectory, view: View) -> None:
     """The last screen: the table, what it means, where everything is, what to do next."""
-    header = ("", "parameters", "KL", "perplexity", "prefill ms", "decode ms", "tokens/s", "speed-up")
-    rows = [
-        (
-            row.name,
-            f"{row.params:,}",
-            _figure(row.kl, 4),
-            _figure(row.perplexity, 2),
-            _figure(row.prefill_ms, 1),
-            _figure(row.decode_ms, 2),
-            _figure(row.tokens_per_second, 1),
-            _figure(row.speedup, 2),
-        )
-        for row in outcome.rows
-    ]
     view.line("")
-    view.table(f"{run.name}: {outcome.sparsity:.1%} of the decoder blocks removed", header, rows)
+    view.table(f"{run.name}: {outcome.sparsity:.1%} of the decoder blocks removed", *final_table(outcome))
     view.line(f"Measured on {outcome.measured_on}.", "dim")
     view.line(summary(outcome))
     if outcome.recalibration is not None:
@@ -181,6 +167,24 @@ def show_outcome(outcome: Outcome, run: RunDirectory, view: View) -> None:
     if serving.target != "transformers":
         command = serve_command(serving.target, serving.tensor_parallel)
         view.line(f"      cd {run.model} && {command}  # in vLLM")
+
+
+def final_table(outcome: Outcome) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
+    """Header and rows of the final table."""
+    rows: list[tuple[str, ...]] = [
+        (
+            row.name,
+            f"{row.params:,}",
+            _figure(row.kl, 4),
+            _figure(row.perplexity, 2),
+            _figure(row.prefill_ms, 1),
+            _figure(row.decode_ms, 2),
+            _figure(row.tokens_per_second, 1),
+            _figure(row.speedup, 2),
+        )
+        for row in outcome.rows
+    ]
+    return ("", "parameters", "KL", "perplexity", "prefill ms", "decode ms", "tokens/s", "speed-up"), rows
 
 
 def show_tasks(outcome: Outcome, view: View) -> None:
@@ -222,8 +226,8 @@ def account(outcome: Outcome) -> list[str]:
         f"written in {spent['brain_decode_steps']:,.0f} decode steps, {spent['brain_seconds']:.0f} s.",
         f"Failed turns {spent['failed_turns']:.0f}, illegal replies {spent['illegal']:.0f}, turns the random operator "
         f"stood in for {spent['fallbacks']:.0f}.",
-        f"Memory: weights {spent['weight_bytes'] / 1e6:,.0f} MB, one copy for brain and candidates; peak "
-        f"{(spent.get('peak_gpu_bytes') or spent['peak_resident_bytes']) / 1e6:,.0f} MB"
+        f"Memory: weights {size(spent['weight_bytes'])}, one copy for brain and candidates; peak "
+        f"{size(spent.get('peak_gpu_bytes') or spent['peak_resident_bytes'])}"
         f"{' on the GPU' if 'peak_gpu_bytes' in spent else ' resident'}.",
     ]
 

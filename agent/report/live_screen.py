@@ -1,4 +1,4 @@
-"""The search as it goes on: what is spent and what is left, what is best, what the brain thought last.
+"""The search as it goes on: what is spent and what is left, what is best, what the brain decided last.
 
 It is fed with the records of the trace and knows nothing else, so what is on the screen is also in the file. The time
 left follows from the pace so far and is taken anew once a generation, for within one it would jump: candidates are
@@ -7,7 +7,6 @@ counted when their first stage is measured, and the time goes into all of them.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 
@@ -17,6 +16,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
+from self_pruner.agent.report.decisions import decisions
 from self_pruner.agent.run_files.trace import Act, Judge, Think, TraceRecord
 from self_pruner.agent.search.state import cost, spent_share
 from self_pruner.agent.settings import Settings
@@ -24,7 +24,7 @@ from self_pruner.agent.view import View
 from self_pruner.memory.records import Fitness
 from self_pruner.tools.text.printable import printable
 
-WIDTH = 100  # characters of a thought or a call that are shown
+WIDTH = 100  # characters of what the brain decided, and of what it thought, that are shown
 
 
 class SearchScreen:
@@ -35,7 +35,9 @@ class SearchScreen:
         self.view = view
         self.settings = settings
         self.uniform = uniform
-        self.thought = self.call = ""
+        self.thought = ""
+        self.asked = False  # whether the calls that come now are the brain's
+        self.decided: list[Act] = []  # the brain's calls in this generation
         self.judge: Judge | None = None
         self.first: Judge | None = None  # where this session began
         self.ends: float | None = None  # minutes of search at which it will end, by the pace of whole generations
@@ -80,19 +82,27 @@ class SearchScreen:
         if record.error:
             self.failures += 1
             self.view.line(f"step {record.step}: the brain failed: {record.error}"[:300], "yellow")
+        self.asked = bool(record.replies) and record.error is None
         if record.replies:
-            reply = record.replies[0]
-            self.thought = reply.thought or "(none)"
-            self.call = json.dumps(reply.call)
+            self.thought = record.replies[0].thought
 
     def _act(self, record: Act) -> None:
         if record.error:
             self.view.line(f"step {record.step}: {record.tool}: {record.error}", "yellow")
+        elif self.asked:
+            self.decided.append(record)
 
     def _generation(self, judge: Judge) -> None:
         """One line for a generation that ended, in a terminal and elsewhere."""
-        thought = f' | "{self.thought[:WIDTH]}"' if self.thought else ""
-        self.view.line(f"generation {judge.generation - 1}: {self.spent()}. {self.best()}{thought}")
+        self.view.line(f"generation {judge.generation - 1}: {self.spent()}. {self.best()}{self.brain(' | ')}")
+        self.decided = []
+
+    def brain(self, before: str = "") -> str:
+        """What the brain decided in this generation, with `before` before it; "" where it decided nothing."""
+        words = decisions(self.decided)
+        if not words:
+            return ""
+        return f"{before}brain: {words if len(words) <= WIDTH else words[: WIDTH - 3] + '...'}"
 
     def render(self) -> Group:
         """The screen as rich renderables."""
@@ -104,8 +114,8 @@ class SearchScreen:
         )
         if self.total:
             table.add_row("Measuring", ProgressBar(total=self.total, completed=self.done, width=30), Text(""))
-        told = (self.best(), f"Thought: {self.thought[:WIDTH]}", f"Call: {self.call[:WIDTH]}")
-        lines = [Text(printable(line)) for line in told]
+        thought = f"thought: {self.thought[:WIDTH]}" if self.thought else ""
+        lines = [Text(printable(line)) for line in (self.best(), self.brain(), thought) if line]
         if self.failures or self.fallbacks:
             lines.append(Text(f"Brain: {self.failures} failed turns, {self.fallbacks} stood in for", style="yellow"))
         return Group(table, *lines)

@@ -100,10 +100,6 @@ def _came_of(acts: list[Act]) -> str:
         scored = [row for row in result["results"] if row["status"] == "ok"]
         count = len(result["results"])
         what = f"{count} candidate{'' if count == 1 else 's'}"
-        if result["fidelity"] == "tasks":
-            best = max(scored, key=lambda row: row["mean_accuracy"], default=None)
-            lead = f", best {best['id']} {100 * best['mean_accuracy']:.1f}%" if best else ""
-            return f"{what} on the zero-shot tasks{lead}"
         best = min(scored, key=lambda row: row["fitness"], default=None)
         lead = f", best {best['id']} {best['fitness']:.4f}" if best else ""
         slopes = " and slopes" if acts[0].arguments.get("slopes") else ""

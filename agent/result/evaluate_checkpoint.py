@@ -11,18 +11,27 @@ from __future__ import annotations
 import hashlib
 import json
 import tomllib
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Generator, Mapping
 from contextlib import closing
 from dataclasses import dataclass
+from functools import reduce
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import torch
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import ValidationError
 
 from self_pruner.agent.prepare.workbench import device_of, dtype_of
-from self_pruner.agent.result.task_table import TITLES, Accuracy, TaskRow, TaskTable
+from self_pruner.agent.result.checkpoint_figures import (
+    DENSE,
+    PRUNED,
+    Evaluation,
+    Figures,
+    put_on_card,
+    read_evaluation,
+)
+from self_pruner.agent.result.task_table import TITLES
 from self_pruner.agent.run_files.atomic_write import WriteError, atomic_write
 from self_pruner.agent.settings import Settings, SettingsError, make_settings, text_label
 from self_pruner.agent.view import View
@@ -35,105 +44,16 @@ from self_pruner.tools.evaluation.tasks.apart import (
     measured,
     rows_on_disk,
 )
-from self_pruner.tools.evaluation.tasks.rows import TASKS, TaskName
-from self_pruner.tools.evaluation.tasks.suite import TaskSuite
-from self_pruner.tools.export.card import CardTasks, with_evaluation
+from self_pruner.tools.evaluation.tasks.rows import TASKS
+from self_pruner.tools.evaluation.tasks.suite import CPU_BATCH, GPU_BATCH, TaskSuite
 from self_pruner.tools.export.provenance import Provenance, read_provenance
-from self_pruner.tools.measure_tasks import CONVENTION, mean_of
 from self_pruner.tools.models.bundled import cache_dir
 from self_pruner.tools.models.checkpoint import digest_of
 from self_pruner.tools.models.foreign_code import check_code
 from self_pruner.tools.models.source import fetched, resolve
 from self_pruner.tools.text.sources import TextUnavailableError, whole_text
 
-FILE = "evaluation.json"  # beside the checkpoint
-CARD = "README.md"  # the model card in an exported folder
-DENSE, PRUNED = "dense", "this checkpoint"
 LENGTH = 2048  # tokens of a window where neither the folder nor the command says
-CPU_BATCH, GPU_BATCH = 8, 32
-
-
-class Figures(BaseModel):
-    """What is known of one model, by the digest of what it was asked."""
-
-    model_config = ConfigDict(frozen=True)
-
-    name: str
-    parameters: int | None
-    weights: str  # digest of config and weights
-    tasks: dict[str, dict[str, tuple[float, float | None]]] = {}  # by digest of the rows; metrics with standard errors
-    texts: dict[str, TextFigures] = {}  # by digest of text and length
-
-    def merged(self, other: Figures) -> Figures:
-        """With the figures of `other` too, which is of the same weights."""
-        return self.model_copy(update={"tasks": {**other.tasks, **self.tasks}, "texts": {**other.texts, **self.texts}})
-
-
-class Evaluation(BaseModel):
-    """A checkpoint beside its dense model."""
-
-    model_config = ConfigDict(frozen=True)
-
-    format: int = 1
-    command: str
-    harness: str
-    rows: dict[str, int]  # asked, by task
-    data: dict[str, str]  # digests of them
-    text: str | None  # the name of the text of the perplexity; None where it was not to be had
-    text_digest: str | None
-    length: int  # tokens of its windows
-    dtype: str
-    device: str
-    versions: dict[str, str]
-    models: list[Figures]
-
-    def table(self) -> TaskTable:
-        """The zero-shot part, as far as it is measured."""
-        found = []
-        for model in self.models:
-            values = {
-                task: model.tasks[self.data[task]][CONVENTION[task]] for task in TASKS if self.data[task] in model.tasks
-            }
-            mean = mean_of(values)
-            found.append(
-                TaskRow(
-                    name=model.name,
-                    tasks={
-                        task: Accuracy(value=value, standard_error=error) for task, (value, error) in values.items()
-                    },
-                    mean=None if mean is None else Accuracy(value=mean.value, standard_error=mean.standard_error),
-                )
-            )
-        return TaskTable(rows=found, asked=self.rows, data=self.data, harness=self.harness)
-
-    def cells(self) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
-        """Header and rows as text: a column a model."""
-        header, rows = self.table().cells()
-        counts = ("parameters", *("-" if one.parameters is None else f"{one.parameters:,}" for one in self.models))
-        if self.text is None:
-            return header, [counts, *rows]
-        name = TITLES.get(self.text, "WikiText-2" if self.text == "wikitext2" else self.text)
-        perplexities = (_perplexity(one.texts.get(self.text_digest or "")) for one in self.models)
-        return header, [counts, *rows, (f"{name}, perplexity at {self.length}", *perplexities)]
-
-    @property
-    def measured_on(self) -> str:
-        """What the figures are."""
-        windows = next((one.texts[key].windows for one in self.models if (key := self.text_digest) in one.texts), None)
-        text = (
-            ""
-            if windows is None
-            else f" Perplexity over {windows:,} windows of {self.length} tokens that do not overlap, text in one piece."
-        )
-        return (
-            f"{self.table().measured_on} The folder's files in lm-eval's own Hugging Face model, a process of its own, "
-            f"{self.dtype} on {self.device}.{text}"
-        )
-
-    def for_card(self) -> CardTasks:
-        """The table as text."""
-        header, rows = self.cells()
-        return CardTasks(header, tuple(rows), self.measured_on)
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,7 +83,7 @@ def evaluate(folder: Path, given: Mapping[str, Any], wishes: Wishes, view: View)
     provenance = read_provenance(folder)
     settings = _settings(provenance, given, folder)
     check_code(folder, settings.trust_remote_code)
-    pruned = digest_of(folder)
+    weights = {PRUNED: digest_of(folder)}
     device = device_of(settings)
     length = wishes.length or (provenance.sequence_length if provenance else None) or LENGTH
     _check(folder, wishes, length)
@@ -185,27 +105,30 @@ def evaluate(folder: Path, given: Mapping[str, Any], wishes: Wishes, view: View)
         versions={name: version(name) for name in ("lm_eval", "torch", "transformers")},
         models=[],
     )
-    models = [(PRUNED, folder, pruned)]
+    places = {PRUNED: folder} if dense is None else {DENSE: dense, PRUNED: folder}
     if dense is not None:
-        models.insert(0, (DENSE, dense, digest_of(dense)))
-        if provenance is not None and provenance.fingerprint not in ("", models[0][2]):
+        weights[DENSE] = digest_of(dense)
+        if provenance is not None and provenance.fingerprint not in ("", weights[DENSE]):
             view.warn(f"{settings.model} has other weights than the model that this checkpoint was cut from")
-    found: list[Figures] = []
-    kept = _kept(folder, wanted)
-    for name, place, weights in models:
+    asked = _Asked(settings, wanted, wishes, suite, text)
+    earlier = _kept(folder, wanted)
+    figures: dict[str, Figures] = {}
+    for name in places:
         parameters = None
         if provenance is not None:
             parameters = provenance.dense_parameters if name == DENSE else provenance.parameters
-        figures = Figures(name=name, parameters=parameters, weights=weights)
-        job = _Job(place, figures, settings, wanted, wishes, suite, text)
-        with closing(job.measured(kept, view)) as measurements:  # here, not when it is collected: a signal is heard
-            for figures in measurements:
-                done = {figures.weights, *(other.weights for other in found)}
-                others = [one for one in kept if one.weights not in done]
-                _write(folder / FILE, wanted.model_copy(update={"models": [*found, figures, *others]}))
-        found.append(job.figures)
-    evaluation = wanted.model_copy(update={"models": found})
-    _write(folder / FILE, evaluation)
+        own = Figures(name=name, parameters=parameters, weights=weights[name])
+        known = [one for one in (*earlier, *_read(asked.cache(own))) if one.weights == own.weights]
+        figures[name] = reduce(Figures.merged, known, own)
+    evaluation = wanted.model_copy(update={"models": list(figures.values())})
+    evaluation.write(folder)
+    for name, place in places.items():
+        with closing(asked.results(place, figures[name], view)) as results:  # so that a signal is heard here
+            for result in results:
+                figures[name] = figures[name].with_result(result, wanted)
+                _keep(asked.cache(figures[name]), figures[name], view)
+                evaluation = wanted.model_copy(update={"models": list(figures.values())})
+                evaluation.write(folder)
     put_on_card(folder)
     return evaluation
 
@@ -228,90 +151,52 @@ def folder_of(path: Path) -> Path:
     return path
 
 
-def read_evaluation(folder: Path) -> Evaluation | None:
-    """What was measured of the checkpoint in `folder`; None where there is nothing, or nothing that can be read."""
-    try:
-        found = Evaluation.model_validate_json((folder / FILE).read_text(encoding="utf-8"))
-        found.cells()  # whose tasks may not be those that are known
-        return found
-    except (OSError, ValueError, KeyError):
-        return None
+@dataclass(frozen=True, slots=True)
+class _Asked:
+    """What is asked of every model."""
 
-
-def put_on_card(folder: Path) -> None:
-    """Write the table of the checkpoint in `folder` on its model card, where it has both."""
-    evaluation, card = read_evaluation(folder), folder / CARD
-    if evaluation is not None and card.is_file():
-        page = card.read_text(encoding="utf-8")
-        atomic_write(card, with_evaluation(page, evaluation.for_card(), evaluation.command))
-
-
-@dataclass
-class _Job:
-    """One model that is measured, as far as it is not known."""
-
-    folder: Path
-    figures: Figures
     settings: Settings
     wanted: Evaluation
     wishes: Wishes
     suite: TaskSuite
     text: str | None
 
-    def measured(self, kept: Sequence[Figures], view: View) -> Generator[Figures, None, None]:
-        """The figures each time there is a new one; also once at the start."""
-        cache = self._cache()
-        for one in (*kept, *_read(cache)):
-            if one.weights == self.figures.weights:
-                self.figures = self.figures.merged(one)
-        yield self.figures
-        tasks = [task for task in TASKS if self.wanted.data[task] not in self.figures.tasks]
-        text = self.text if self.wanted.text_digest not in self.figures.texts else None
+    def cache(self, figures: Figures) -> Path:
+        """Where the figures of a model are kept for other evaluations."""
+        name = f"{figures.weights[:24]}-{self.wanted.dtype}.json"
+        return (self.settings.cache or cache_dir()) / "evaluations" / name
+
+    def results(self, place: Path, figures: Figures, view: View) -> Generator[TaskFigures | TextFigures, None, None]:
+        """What `figures` lacks, measured now of the model in the folder `place`, each as soon as it is there."""
+        wanted = self.wanted
+        tasks = [task for task in TASKS if wanted.data[task] not in figures.tasks]
+        text = self.text if wanted.text_digest not in figures.texts else None
         names = [TITLES[task] for task in tasks] + (["perplexity"] if text is not None else [])
         if not names:
             return
         with rows_on_disk(self.suite, tasks) as rows:
             if text is not None:
                 (Path(rows) / "text.txt").write_text(text, encoding="utf-8")
-            request = self._request(rows, tasks, text)
+            request = Request(
+                folder=str(place.resolve()),
+                rows=rows,
+                tasks=tuple(tasks),
+                text=None if text is None else str(Path(rows) / "text.txt"),
+                length=wanted.length,
+                dtype=wanted.dtype,
+                device=wanted.device,
+                batch=self.wishes.batch or (CPU_BATCH if wanted.device == "cpu" else GPU_BATCH),
+                trust_remote_code=self.settings.trust_remote_code,
+                exported=figures.name == PRUNED,
+                parallelize=wanted.device == "cuda" and torch.cuda.device_count() > 1,
+            )
             with closing(measured(request, lambda done, total: report(done, total))) as results:
                 for number, name in enumerate(names, start=1):
-                    title = f"{self.figures.name}, {name} ({number} of {len(names)})"
-                    with view.phase(title) as report:
+                    with view.phase(f"{figures.name}, {name} ({number} of {len(names)})") as report:
                         result = next(results, None)
                     if result is None:
-                        raise StockError(f"{self.folder} was left without {name}")
-                    self._take(result)
-                    _keep(cache, self.figures, view)
-                    yield self.figures
-
-    def _request(self, rows: str, tasks: Sequence[TaskName], text: str | None) -> Request:
-        wanted = self.wanted
-        return Request(
-            folder=str(self.folder.resolve()),
-            rows=rows,
-            tasks=tuple(tasks),
-            text=None if text is None else str(Path(rows) / "text.txt"),
-            length=wanted.length,
-            dtype=wanted.dtype,
-            device=wanted.device,
-            batch=self.wishes.batch or (CPU_BATCH if wanted.device == "cpu" else GPU_BATCH),
-            trust_remote_code=self.settings.trust_remote_code,
-            exported=self.figures.name == PRUNED,
-            parallelize=wanted.device == "cuda" and torch.cuda.device_count() > 1,
-        )
-
-    def _take(self, result: TaskFigures | TextFigures) -> None:
-        if isinstance(result, TaskFigures):
-            tasks = {**self.figures.tasks, self.wanted.data[result.task]: dict(result.metrics)}
-            self.figures = self.figures.model_copy(update={"tasks": tasks})
-        else:
-            texts = {**self.figures.texts, self.wanted.text_digest or "": result}
-            self.figures = self.figures.model_copy(update={"texts": texts})
-
-    def _cache(self) -> Path:
-        name = f"{self.figures.weights[:24]}-{self.wanted.dtype}.json"
-        return (self.settings.cache or cache_dir()) / "evaluations" / name
+                        raise StockError(f"{place} was left without {name}")
+                    yield result
 
 
 def _settings(provenance: Provenance | None, given: Mapping[str, Any], folder: Path) -> Settings:
@@ -399,14 +284,3 @@ def _keep(cache: Path, figures: Figures, view: View) -> None:
         atomic_write(cache, figures.model_dump_json(indent=1) + "\n")
     except (OSError, WriteError) as error:
         view.warn(f"cannot keep figures in {cache.parent}: {error}")
-
-
-def _write(path: Path, evaluation: Evaluation) -> None:
-    atomic_write(path, evaluation.model_dump_json(indent=1) + "\n")
-
-
-def _perplexity(found: TextFigures | None) -> str:
-    if found is None:
-        return "-"
-    error = "" if found.standard_error is None else f" ± {found.standard_error:.2f}"
-    return f"{found.perplexity:,.2f}{error}"

@@ -10,11 +10,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 
 import torch
 from torch import Tensor
 
+from self_pruner.agent.prepare.devices import free_memory
 from self_pruner.agent.prepare.workbench import Prepared, named
 from self_pruner.agent.result.holdout import FINISH_STEP, unseen_fitness
 from self_pruner.agent.result.outcome import FOUND, RECALIBRATED, Recalibration, Row, TextRow, row_of
@@ -27,6 +27,7 @@ from self_pruner.tools.evaluate import measure
 from self_pruner.tools.evaluation.walk import PopulationWalk
 from self_pruner.tools.pruning.elastic import ElasticModel
 from self_pruner.tools.pruning.recalibration import SHARE, RecalibrationError, moment_bytes, recalibrate
+from self_pruner.tools.text.quantities import size
 from self_pruner.tools.workbench import Workbench
 
 CPU_TOKENS, GPU_TOKENS = 4096, 16384  # in one forward pass
@@ -120,19 +121,9 @@ def check_room(elastic: ElasticModel) -> None:
     Raises:
         RecalibrationError: says how much memory is needed and how much there is.
     """
-    needed, free = moment_bytes(elastic), available_memory()
-    if free is not None and needed > free:
-        raise RecalibrationError(f"its moments need {needed / 1e9:.1f} GB of memory, and {free / 1e9:.1f} GB are free")
-
-
-def available_memory() -> int | None:
-    """Bytes of memory to be had without swapping, as Linux tells them; None elsewhere."""
-    try:
-        lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
-    except OSError:
-        return None
-    values = dict(line.split(":") for line in lines)
-    return 1024 * int(values["MemAvailable"].split()[0]) if "MemAvailable" in values else None
+    needed, free = moment_bytes(elastic), free_memory("cpu")
+    if needed > free:
+        raise RecalibrationError(f"its moments need {size(needed)} of memory, and {size(free)} are free")
 
 
 def walks_of(bench: Workbench, elastic: ElasticModel) -> dict[str, PopulationWalk]:

@@ -7,18 +7,19 @@ from dataclasses import replace
 
 from pydantic import BaseModel, ConfigDict
 
-from self_pruner.agent.view import View
-from self_pruner.memory.profile import Profile
-from self_pruner.tools.evaluation.tasks.rows import TASKS
-from self_pruner.tools.evaluation.tasks.suite import TaskSuite
-from self_pruner.tools.measure_tasks import (
+from self_pruner.agent.result.measure_tasks import (
     CONVENTION,
+    Accuracy,
     accuracies,
     failure_on_tasks,
     mean_of_seven,
     measure_tasks,
     task_scores,
 )
+from self_pruner.agent.view import View
+from self_pruner.memory.profile import Profile
+from self_pruner.tools.evaluation.tasks.rows import TASKS, TaskName
+from self_pruner.tools.evaluation.tasks.suite import TaskSuite
 from self_pruner.tools.workbench import Workbench
 
 TITLES = {
@@ -32,15 +33,6 @@ TITLES = {
 }
 
 
-class Accuracy(BaseModel):
-    """Share of right answers."""
-
-    model_config = ConfigDict(frozen=True)
-
-    value: float
-    standard_error: float | None  # None for a single row
-
-
 class TaskRow(BaseModel):
     """One model on the seven tasks."""
 
@@ -49,6 +41,11 @@ class TaskRow(BaseModel):
     name: str  # as in the final table, or a candidate's id
     tasks: dict[str, Accuracy]  # by task, in the metric that published tables take; those that could be measured
     mean: Accuracy | None  # of seven; None where one of them failed
+
+    @classmethod
+    def of(cls, name: str, tasks: Mapping[TaskName, Accuracy]) -> TaskRow:
+        """The row of a model with what is known of it."""
+        return cls(name=name, tasks=dict(tasks), mean=mean_of_seven(tasks))
 
 
 class TaskTable(BaseModel):
@@ -108,18 +105,7 @@ def task_table(models: Mapping[str, tuple[Workbench, Profile]], step: int, view:
         scores = task_scores(bench, profile)
         if failure := failure_on_tasks(scores):
             view.warn(f"{name} could not be measured on the tasks: {failure}")
-        found = accuracies(scores)
-        mean = mean_of_seven(found)
-        rows.append(
-            TaskRow(
-                name=name,
-                tasks={
-                    task: Accuracy(value=score.value or 0.0, standard_error=score.standard_error)
-                    for task, score in found.items()
-                },
-                mean=None if mean is None else Accuracy(value=mean.value, standard_error=mean.standard_error),
-            )
-        )
+        rows.append(TaskRow.of(name, accuracies(scores)))
     if suite is None:
         raise ValueError("a table needs a model on a workbench with tasks")
     return TaskTable(

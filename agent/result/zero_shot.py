@@ -12,7 +12,8 @@ from dataclasses import replace
 
 from self_pruner.agent.prepare.workbench import Prepared
 from self_pruner.agent.result.card_facts import card_facts
-from self_pruner.agent.result.evaluate_checkpoint import CARD, Wishes, evaluate, given_to_evaluate, put_on_card
+from self_pruner.agent.result.checkpoint_figures import CARD, put_on_card
+from self_pruner.agent.result.evaluate_checkpoint import Wishes, evaluate, given_to_evaluate
 from self_pruner.agent.result.holdout import FINISH_STEP
 from self_pruner.agent.result.outcome import FOUND, RECALIBRATED, Outcome
 from self_pruner.agent.result.recalibration import Recalibrated, recalibrated_memory

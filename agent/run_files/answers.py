@@ -41,20 +41,9 @@ class _Measured(_Answer):
     change: list[_Change] = []
 
 
-class _OnTasks(_Answer):
-    id: str
-    status: Literal["ok"]
-    mean_accuracy: float
-
-
 class _Evaluated(_Answer):
     fidelity: int
     results: list[_Measured | _Failed]
-
-
-class _EvaluatedOnTasks(_Answer):
-    fidelity: Literal["tasks"]
-    results: list[_OnTasks | _Failed]
 
 
 class _Recorded(_Answer):
@@ -64,7 +53,7 @@ class _Recorded(_Answer):
 
 _ANSWERS: dict[str, tuple[type[_Answer], ...]] = {
     "prune_model": (_Pruned,),
-    "evaluate": (_Evaluated, _EvaluatedOnTasks),
+    "evaluate": (_Evaluated,),
     "record_population": (_Recorded,),
 }
 

@@ -22,9 +22,9 @@ from typing import Any, Literal, cast, get_args
 
 from self_pruner.agent.run_files.atomic_write import WriteError, atomic_write, sync_folder
 from self_pruner.agent.run_files.environment import describe
-from self_pruner.agent.run_files.flat_toml import dumps
 from self_pruner.agent.run_files.run_lock import RunLock
 from self_pruner.agent.run_files.seal import seal
+from self_pruner.agent.run_files.settings_file import settings_file
 from self_pruner.memory.errors import SelfPrunerError
 from self_pruner.memory.run_records import RECORDS
 
@@ -81,7 +81,7 @@ class RunDirectory:
             NotUnicodeError: a setting that no UTF-8 file can hold.
         """
         now = now or datetime.now()
-        text = dumps(settings)
+        text = settings_file(settings)
         environment = describe(device, seed, now)
         stem = f"{_model_name(model)}-{now:%Y%m%d-%H%M%S}"
         environment["run"] = f"{stem}-{secrets.token_hex(4)}"
@@ -179,15 +179,24 @@ class RunDirectory:
         """
         run = cls.open(path, exclusive=True)
         try:
-            if run.status == "finished":
-                raise RunFinishedError(
-                    f"the run {path} is finished: start a new one, or look at it with report or trace"
-                )
+            run.check_unfinished()
             run.set_status("running")
         except BaseException:
             run.close()
             raise
         return run
+
+    def check_unfinished(self) -> None:
+        """Refuse to go on with a run that is finished.
+
+        Raises:
+            RunFinishedError: nothing is left to do.
+        """
+        if self.status == "finished":
+            raise RunFinishedError(
+                f"the run {self.path} is finished, so there is nothing to do: start a new one, or look at it with "
+                "report or trace"
+            )
 
     @classmethod
     def latest(cls, base: Path) -> Path:

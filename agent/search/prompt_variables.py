@@ -65,7 +65,7 @@ class Observer:
                 parents=facts.population,
                 candidates=facts.timeable,
                 brackets=turn.brackets,
-                thought=self.settings.thought_tokens > 0,
+                thought=self.settings.thought_limit(facts.space.params(facts.space.dense())) > 0,
             ),
             history=self._shown(history, facts),
             hints=self._hints(history, state, facts) if self.hints and kind == "vary" else Hints(),

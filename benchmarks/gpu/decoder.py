@@ -286,9 +286,8 @@ def stock(weights: Weights) -> Any:
 def _rotary(weights: Weights, length: int) -> tuple[Tensor, Tensor]:
     """Cosines and signed sines of the rotary embedding, [length, head_dim]: x * cos + roll(x, half) * sin."""
     base = float(weights.config.rope_parameters["rope_theta"])
-    size, device = weights.shape.head_dim, weights.embedding.device
+    size, device, dtype = weights.shape.head_dim, weights.embedding.device, weights.embedding.dtype
     frequencies = base ** (-torch.arange(0, size, 2, device=device, dtype=torch.float32) / size)
     angles = torch.outer(torch.arange(length, device=device, dtype=torch.float32), frequencies)
     cosine, sine = angles.cos(), angles.sin()
-    dtype = weights.embedding.dtype
     return torch.cat([cosine, cosine], 1).to(dtype), torch.cat([-sine, sine], 1).to(dtype)

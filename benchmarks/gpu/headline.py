@@ -18,7 +18,7 @@ from benchmarks.gpu.decoder import Decoder, Weights, random_weights, stock
 from benchmarks.gpu.device import Device, reason
 from benchmarks.gpu.profiles import Model, Shapes, models
 from benchmarks.gpu.record import Deadline, Record, Row, figure, rounded
-from self_pruner.tools.latency.giant import some_of
+from benchmarks.shapes import some_of
 from self_pruner.tools.latency.measure import request
 from self_pruner.tools.latency.shapes import Sizes
 

@@ -251,7 +251,7 @@ def jumping_clock(seed: int) -> None:
     time.time = jumped
     time.time_ns = lambda: int(jumped() * 1e9)
     for loaded in list(sys.modules.values()):
-        if getattr(loaded, "__name__", "").startswith(("agent", "tools", "memory", "prompts")):
+        if getattr(loaded, "__name__", "").startswith("self_pruner"):
             for name, value in list(vars(loaded).items()):
                 if value is module.datetime:
                     setattr(loaded, name, Jumping)

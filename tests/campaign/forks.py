@@ -27,8 +27,10 @@ ROOT = Path(__file__).parents[2]
 PATIENCE = 240.0  # seconds that one command may take before it counts as hanging
 LEFTOVER = 10.0  # seconds that children may outlive their parent
 LOADED = """
-agent.commands agent.session agent.report agent.evaluate agent.compare.joining agent.compare.runner agent.compare.report
-agent.brain.remote lm_eval.models.huggingface tools.evaluation.tasks.harness transformers.models.llama.modeling_llama
+self_pruner.agent.command_line.commands self_pruner.agent.session self_pruner.agent.report.html_report
+self_pruner.agent.result.evaluate_checkpoint self_pruner.agent.compare.joining self_pruner.agent.compare.runner
+self_pruner.agent.compare.report self_pruner.agent.brain.remote
+lm_eval.models.huggingface transformers.models.llama.modeling_llama
 transformers.models.auto.modeling_auto transformers.generation.utils cma llguidance datasets accelerate pyarrow
 langgraph.checkpoint.sqlite langchain_core.messages jinja2.sandbox
 """
@@ -66,8 +68,7 @@ def load_everything() -> None:
 
     torch.set_num_threads(1)
     for name in LOADED.split():
-        with suppress(ImportError):
-            import_module(name)
+        import_module(name)
     gc.collect()
     gc.freeze()
 

@@ -95,10 +95,11 @@ def _changed(value: Any, edits: list[tuple[int, str, Any]]) -> Any:
 
 def settings(folder: Path) -> Made:
     """Command lines, and the settings.toml of a run."""
-    from self_pruner.agent.arguments import COMMANDS, given, parse
-    from self_pruner.agent.run_files.flat_toml import dumps
+    from self_pruner.agent.command_line.commands import command_line
     from self_pruner.agent.run_files.run_directory import RunDirectory
+    from self_pruner.agent.run_files.settings_file import settings_file
     from self_pruner.agent.settings import Settings, make_settings
+    from tests.command_line import given
 
     names = ["--" + name.replace("_", "-") for name in Settings.model_fields] + [
         "--step",
@@ -108,8 +109,10 @@ def settings(folder: Path) -> Made:
     ]
     good = ["0.3", "64", "128,256", "49B", "self", "hybrid", "float32", "cpu", "http://localhost/v1", "passages"]
     value = st.one_of(odd_text, odd_number.map(str), st.sampled_from(good))
+    commands = ["", "run", *command_line.commands]
     line = st.tuples(
-        st.sampled_from(["", "run", *COMMANDS]), st.lists(st.tuples(st.sampled_from(names), value), max_size=4)
+        st.sampled_from(commands),
+        st.lists(st.tuples(st.sampled_from(names), value), max_size=4),
     ).map(
         lambda drawn: [word for word in (drawn[0], *(word for pair in drawn[1] for word in pair)) if word or drawn[0]]
     )
@@ -121,9 +124,9 @@ def settings(folder: Path) -> Made:
     def attempt(drawn: tuple[str, Any]) -> None:
         kind, value = drawn
         if kind == "line":
-            found = make_settings(given(parse(value))).anchored()
+            found = make_settings(given(value)).anchored()
             assert make_settings(found.to_toml()) == found
-            dumps(found.to_toml())
+            settings_file(found.to_toml())
         elif kind == "table":
             make_settings(value).anchored()
         else:

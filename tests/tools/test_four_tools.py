@@ -84,11 +84,6 @@ REFUSED = {
         {"candidates": ["c1"], "fidelity": 32, "slopes": True},
         "fidelity must be one of 64, got 32",
     ),
-    "slopes of tasks": (
-        "evaluate",
-        {"candidates": ["c1"], "fidelity": "tasks", "slopes": True},
-        "fidelity must be one of 64, got tasks",
-    ),
     "slopes of a stranger": (
         "evaluate",
         {"candidates": ["c9"], "fidelity": 64, "slopes": True},

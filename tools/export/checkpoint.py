@@ -33,6 +33,7 @@ from self_pruner.tools.models.families import family_of
 from self_pruner.tools.models.foreign_code import CLASS_STEMS, MODELING_FILE, auto_map_of
 from self_pruner.tools.profiles.space import Space
 from self_pruner.tools.pruning.smaller_model import smaller_state_dict
+from self_pruner.tools.text.quantities import size
 
 if TYPE_CHECKING:
     from transformers import PreTrainedConfig
@@ -210,8 +211,7 @@ def check_room(path: Path, needed: int) -> None:
     free = shutil.disk_usage(path.parent).free
     if needed > free:
         raise ExportError(
-            f"The checkpoint needs {needed / 1e9:.2f} GB, and the disk of {str(path.parent)!r} "
-            f"has {free / 1e9:.2f} GB left."
+            f"The checkpoint needs {size(needed)}, and the disk of {str(path.parent)!r} has {size(free)} left."
         )
 
 

@@ -13,10 +13,12 @@ widths that divide, head counts that divide, attention left whole. So nothing bu
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal
 
 from self_pruner.memory.errors import SelfPrunerError
 from self_pruner.memory.profile import Profile
+from self_pruner.tools.models.checkpoint import read_config
 from self_pruner.tools.models.families import Geometry, family_of, geometry, mlp_unit_of
 from self_pruner.tools.profiles.space import Space
 
@@ -130,3 +132,17 @@ def _check_native(config: Any) -> None:
             f"--target vllm-native cannot express layer 0: its attention slides over {window} tokens, DeciLM's does "
             "not; --target vllm takes it"
         )
+
+
+def vllm_options(folder: Path, tensor_parallel: int = 1) -> dict[str, Any]:
+    """How vLLM loads an exported folder: with its own class where the folder names one, else with transformers'.
+
+    The folder's code has been vouched for.
+    """
+    config = read_config(folder / "config.json")
+    options: dict[str, Any] = {}
+    if "auto_map" in config:
+        options["trust_remote_code"] = True
+        if config["architectures"] != ["DeciLMForCausalLM"]:
+            options["model_impl"] = "transformers"
+    return options | ({"tensor_parallel_size": tensor_parallel} if tensor_parallel > 1 else {})

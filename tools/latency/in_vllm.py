@@ -21,8 +21,7 @@ from self_pruner.memory.profile import Profile
 from self_pruner.tools.engines.child import Child, child
 from self_pruner.tools.engines.vllm import VllmError
 from self_pruner.tools.export.checkpoint import MODELING_FILE, config_of
-from self_pruner.tools.export.same_tokens import vllm_options
-from self_pruner.tools.export.serving import Serving
+from self_pruner.tools.export.serving import Serving, vllm_options
 from self_pruner.tools.latency.measure import LatencyReport, Timing, report_of
 from self_pruner.tools.latency.table import Timer
 from self_pruner.tools.models.families import family_of

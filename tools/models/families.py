@@ -10,12 +10,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
-
-from torch import nn
+from typing import TYPE_CHECKING, Any
 
 from self_pruner.memory.errors import SelfPrunerError
 from self_pruner.tools.profiles.space import Space
+
+if TYPE_CHECKING:  # the command line knows the families without loading torch
+    from torch import nn
 
 
 class UnsupportedFamilyError(SelfPrunerError):

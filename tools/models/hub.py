@@ -46,18 +46,10 @@ def fetch_model(repo: str, revision: str | None = None, progress: Progress | Non
         SelfPrunerError: what `checkpoint.check_names` and `checkpoint.check_config` raise.
     """
     with quiet(), _explained(repo, revision):
-        try:
-            files = _files(repo, revision)
-        except hub_errors.HfHubHTTPError:
-            raise  # the hub answered
-        except (hub_errors.HTTPError, ConnectionError):
-            # not snapshot_download: it calls a folder incomplete that lacks files we never wanted
-            cached = huggingface_hub.hf_hub_download(repo, "config.json", revision=revision, local_files_only=True)
-            return Path(cached).parent
+        config, files = _config_and_files(repo, revision)
+        if files is None:
+            return config.parent
         wanted = _wanted(files, [*WANTED, *(["*.py"] if code else [])])
-        # by the name of the revision, not its commit: only so can it be found again without network
-        config = huggingface_hub.hf_hub_download(repo, "config.json", revision=revision)
-        checkpoint.check_config(checkpoint.read_config(Path(config)))
         total = sum(files[name] for name in wanted)
         folder = huggingface_hub.snapshot_download(
             repo, revision=revision, allow_patterns=wanted, tqdm_class=_reporting(progress, total)
@@ -106,15 +98,9 @@ def fetch_outline(
         HubError, SelfPrunerError: as in `fetch_model`.
     """
     with quiet(), _explained(repo, revision):
-        try:
-            files = _files(repo, revision)
-        except hub_errors.HfHubHTTPError:
-            raise
-        except (hub_errors.HTTPError, ConnectionError):
-            cached = huggingface_hub.hf_hub_download(repo, "config.json", revision=revision, local_files_only=True)
-            return Path(cached).parent, 0
-        config = Path(huggingface_hub.hf_hub_download(repo, "config.json", revision=revision))
-        checkpoint.check_config(checkpoint.read_config(config))
+        config, files = _config_and_files(repo, revision)
+        if files is None:
+            return config.parent, 0
         patterns = [*(TOKENIZER if tokenizer else ()), *(["*.py"] if code else [])]
         for name in _wanted(files, patterns):
             huggingface_hub.hf_hub_download(repo, name, revision=revision)
@@ -122,12 +108,25 @@ def fetch_outline(
     return config.parent, sum(files[name] for name in missing)
 
 
-def _files(repo: str, revision: str | None) -> dict[str, int]:
-    """Bytes of the files of a hub model that can be pruned, by name."""
-    info = huggingface_hub.HfApi().model_info(repo, revision=revision, files_metadata=True)
+def _config_and_files(repo: str, revision: str | None) -> tuple[Path, dict[str, int] | None]:
+    """The config.json of a hub model that can be pruned, and the bytes of its files by name.
+
+    Where the hub cannot be reached, that of the copy fetched before, and None.
+    """
+    try:
+        info = huggingface_hub.HfApi().model_info(repo, revision=revision, files_metadata=True)
+    except hub_errors.HfHubHTTPError:
+        raise  # the hub answered
+    except (hub_errors.HTTPError, ConnectionError):
+        # not snapshot_download: it calls a folder incomplete that lacks files we never wanted
+        cached = huggingface_hub.hf_hub_download(repo, "config.json", revision=revision, local_files_only=True)
+        return Path(cached), None
     files = {file.rfilename: file.size or 0 for file in info.siblings or [] if "/" not in file.rfilename}
     checkpoint.check_names(files, f"the hub model {repo!r}")
-    return files
+    # by the name of the revision, not its commit: only so can it be found again without network
+    config = Path(huggingface_hub.hf_hub_download(repo, "config.json", revision=revision))
+    checkpoint.check_config(checkpoint.read_config(config))
+    return config, files
 
 
 def _wanted(files: Iterable[str], patterns: Sequence[str]) -> list[str]:

@@ -36,8 +36,8 @@ SIZES = Sizes(
     refit_memory=1 << 30,
 )
 # two CPU cores: 256 tokens in 0.31 s through the layers, 49 ms a decoded token
-SPEED = Speed(layer=4e-5, head=3.3e-4, step=0.055, flops=1.8e11)
-NO_TIME = Speed(0.0, 0.0, 0.0, float("inf"))
+SPEED = Speed(layer=4e-5, head=3.3e-4, step=0.055)
+NO_TIME = Speed(0.0, 0.0, 0.0)
 
 
 def steps(arm="hybrid", sizes=SIZES, speed=SPEED, prompt_tokens=500, **settings):

@@ -11,13 +11,13 @@ import pytest
 from safetensors import safe_open
 
 from main import main
-from self_pruner.agent.arguments import given, parse
 from self_pruner.agent.dry_run.dry_run import dry_run
 from self_pruner.agent.run_files.trace import Act, Think, read_trace
 from self_pruner.agent.settings import make_settings
 from self_pruner.agent.view import View
 from self_pruner.tools.models import source
 from self_pruner.tools.models.bundled import MODEL_CONFIG
+from tests.command_line import given
 from tests.tiny import tiny_folder
 
 SMALL = [
@@ -69,7 +69,7 @@ def words(model, text, tmp_path):
 
 
 def found_of(words):
-    return dry_run(make_settings(given(parse(words))), View())
+    return dry_run(make_settings(given(words)), View())
 
 
 def tokens_of(found, what):

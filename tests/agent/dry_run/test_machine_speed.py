@@ -23,15 +23,8 @@ def outline(family="llama", **overrides):
 def test_every_family_is_timed_without_its_weights(family, dtype):
     model = outline(family)
     found = measure_speed(model, "cpu", dtype, length=32, together=4)
-    assert min(found.layer, found.head, found.step, found.flops) > 0
+    assert min(found.layer, found.head, found.step) > 0
     assert all(parameter.is_meta for parameter in model.parameters())
-
-
-def test_operations_are_two_for_each_weight_of_a_layer():
-    model = outline()
-    matrices = sum(weight.numel() for weight in model.get_decoder().layers[0].parameters() if weight.ndim == 2)
-    found = measure_speed(model, "cpu", torch.float32, length=32, together=4)
-    assert found.flops == pytest.approx(2 * matrices / found.layer)
 
 
 @pytest.mark.parametrize(("seconds", "longest"), [(1.0, 8), (0.001, 512)])
@@ -58,3 +51,11 @@ def test_no_more_is_allocated_than_one_layer_and_the_head():
     assert sum(weight.numel() for weight in parts.layer.parameters()) == layer
     assert parts.head.shape == model.get_output_embeddings().weight.shape
     assert all(torch.isfinite(weight).all() and weight.abs().min() > 0 for weight in parts.layer.parameters())
+
+
+def test_the_fastest_of_several_passes_counts(monkeypatch):
+    seconds = iter([0.4, 0.1, 0.3, 0.2, 0.25, 0.15, 0.3, 0.35])  # of the head and of the layer in turn
+    monkeypatch.setattr(speed._Parts, "_seconds", lambda self, run: next(seconds))
+    parts = speed._Parts(outline(), "cpu", torch.float32)
+    monkeypatch.setattr(speed, "SECONDS", 0.0)
+    assert parts.timed(1) == (0.1, 0.25)

@@ -1,9 +1,12 @@
 """What a run computes in: as asked, or by default what the device multiplies natively."""
 
+from types import SimpleNamespace
+
+import psutil
 import pytest
 import torch
 
-from self_pruner.agent.prepare.devices import dtype_of, multiplies_bfloat16
+from self_pruner.agent.prepare.devices import dtype_of, free_memory, multiplies_bfloat16
 from self_pruner.agent.settings import Settings
 
 
@@ -25,3 +28,14 @@ def test_what_is_asked_for_is_what_one_gets(monkeypatch):
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx512_bf16": True})
     assert dtype_of(Settings(dtype="float32"), "cpu") == "float32"
     assert dtype_of(Settings(dtype="float16"), "cuda:0") == "float16"
+
+
+def test_free_memory_is_what_can_be_had_and_not_only_what_lies_idle(monkeypatch):
+    caches = SimpleNamespace(total=100, available=70, free=10)  # most of it holds files that are on the disk as well
+    monkeypatch.setattr(psutil, "virtual_memory", lambda: caches)
+    assert free_memory("cpu") == 70
+
+
+def test_free_memory_of_a_gpu_is_asked_of_the_gpu(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: {"cuda:1": (30, 80)}[device])
+    assert free_memory("cuda:1") == 30

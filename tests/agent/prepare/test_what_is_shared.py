@@ -99,5 +99,5 @@ def test_gram_matrices_without_room_are_refused_before_the_calibration(models, t
     words = ["--model", models[0], "--cache", tmp_path / "cache", "--runs", tmp_path / "runs", *small]
     assert main([str(word) for word in [*words, "--fidelity", "128"]]) == 2
     error = capfd.readouterr().err
-    assert f"GB of {what}" in error and "for its Gram matrices" in error and error.count("\n") == 1
+    assert f" of {what}" in error and " for its Gram matrices, and 1.0 KB are free" in error and error.count("\n") == 1
     assert not list((tmp_path / "runs").glob("tiny-*"))

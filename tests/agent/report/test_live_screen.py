@@ -6,7 +6,7 @@ import pytest
 from rich.console import Console
 
 from self_pruner.agent.report.live_screen import SearchScreen, about, minutes_left
-from self_pruner.agent.run_files.trace import Act, Judge, Think
+from self_pruner.agent.run_files.trace import Act, Judge, Reply, Think
 from self_pruner.agent.settings import Settings
 from self_pruner.agent.view import View
 
@@ -132,8 +132,33 @@ def test_a_terminal_shows_the_same_beside_bars(shown):
 
 def test_text_of_a_model_is_shown_as_it_is(shown):
     screen, file = shown(terminal=True)
-    screen.thought = screen.call = "[bold red]not markup[/]"
+    screen.thought = "[bold red]not markup[/]"
     screen.see(Think(step=1, generation=0, prompt="", error="[blink]odd[/blink]"))
     screen.see(Act(step=1, call=0, tool="evaluate", arguments={}, error="[b]none[/b]"))
     assert "[bold red]not markup[/]" in rendered(screen)
     assert "[blink]odd[/blink]" in file.getvalue() and "[b]none[/b]" in file.getvalue()
+
+
+def test_decisions_of_the_brain_are_said_in_words_and_those_of_the_tool_are_not(shown):
+    screen, file = shown(evaluations=60)
+    screen.see(judge(0, 0, 0.0))
+    screen.see(Think(step=1, generation=0, prompt="asked", replies=(Reply(raw="{}"),)))
+    screen.see(
+        Act(step=1, call=0, tool="prune_model", arguments={"operator": "mutation", "parents": ["c1"], "draw": 2})
+    )
+    screen.see(Act(step=1, call=1, tool="prune_model", arguments={"operator": "mutation"}, error="refused"))
+    assert "brain: drew 2 at random from c1" in rendered(screen) and "thought" not in rendered(screen)
+    screen.see(Think(step=2, generation=0, prompt="(the tool's operators)"))
+    screen.see(Act(step=2, call=0, tool="benchmark_latency", arguments={"candidate": "c9"}))
+    screen.see(judge(1, 6, 2.0))
+    assert " ".join(file.getvalue().split()).endswith("fitness 0.5000 (dense 0) | brain: drew 2 at random from c1")
+    assert "brain" not in rendered(screen)  # the next generation begins with nothing decided
+
+
+def test_what_a_brain_thought_is_shown_while_it_goes_on_and_not_kept(shown):
+    screen, file = shown(evaluations=60)
+    for record in (judge(0, 0, 0.0), Think(step=1, generation=0, prompt="", replies=(Reply(raw="", thought="Cut."),))):
+        screen.see(record)
+    assert "thought: Cut." in rendered(screen)
+    screen.see(judge(1, 6, 2.0))
+    assert "Cut." not in file.getvalue()

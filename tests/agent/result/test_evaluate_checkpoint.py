@@ -11,9 +11,9 @@ import torch
 
 from main import main
 from self_pruner.agent.result import evaluate_checkpoint as evaluate_module
-from self_pruner.agent.result.evaluate_checkpoint import FILE, read_evaluation
+from self_pruner.agent.result.checkpoint_figures import FILE, read_evaluation
 from self_pruner.memory.profile import Profile
-from self_pruner.tools.evaluation.tasks.harness import run_task
+from self_pruner.tools.evaluation.tasks.harness import AskedModel, run_task
 from self_pruner.tools.evaluation.tasks.rows import TASKS
 from self_pruner.tools.evaluation.tasks.suite import TaskSuite
 from self_pruner.tools.export.card import CardFacts
@@ -22,6 +22,7 @@ from self_pruner.tools.export.provenance import PROVENANCE_FILE
 from self_pruner.tools.models.source import load, resolve
 from self_pruner.tools.pruning.calibration import calibrate
 from self_pruner.tools.pruning.elastic import ElasticModel
+from self_pruner.tools.pruning.smaller_model import smaller_model
 from self_pruner.tools.text.sources import whole_text
 from tests.tiny import MLP_UNIT, tiny_folder
 from tests.tools.evaluation.tasks.seven import write_tasks
@@ -89,10 +90,11 @@ def test_the_figures_are_those_of_the_elastic_model_and_are_measured_once(call, 
     windows = ids[: len(ids) // 32 * 32].view(-1, 32)
     for model, profile in zip(found.models, (elastic[0].space.dense(), PROFILE), strict=True):
         assert model.parameters == elastic[0].space.params(profile)
+        asked = AskedModel(smaller_model(elastic[0], profile), tokenizer=elastic[1], batch_size=8)
         for task in TASKS:
-            wanted = {one.metric: (one.value, one.standard_error) for one in run_task(elastic[0], profile, suite, task)}
             assert model.tasks[suite.digest(task)] == {
-                metric: (pytest.approx(value), pytest.approx(error)) for metric, (value, error) in wanted.items()
+                metric: (pytest.approx(value), pytest.approx(error))
+                for metric, (value, error) in run_task(asked, suite, task).items()
             }
         logs = torch.cat([elastic[0].logits(row[None], profile) for row in windows]).log_softmax(-1)
         nll = -logs[:, :-1].gather(-1, windows[:, 1:, None]).mean()

@@ -1,6 +1,7 @@
 """What a zero-shot table says of itself, and what may stand beside what."""
 
-from self_pruner.agent.result.task_table import Accuracy, TaskRow, TaskTable
+from self_pruner.agent.result.measure_tasks import Accuracy
+from self_pruner.agent.result.task_table import TaskRow, TaskTable
 from self_pruner.tools.evaluation.tasks.rows import TASKS
 
 

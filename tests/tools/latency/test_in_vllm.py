@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks import shapes
 from main import main
 from self_pruner.agent.result.finish import read_outcome
 from self_pruner.memory.profile import Profile
@@ -65,13 +66,13 @@ def test_what_vllm_refuses_is_one_sentence():
 
 def test_shapes_are_timed_whole(tmp_path, capfd):
     model = tiny_folder(tmp_path / "tiny", tokenizer=False, **SHAPE)
-    words = ["bench-shapes", "--model", str(model), "--engine", "vllm", "--vllm-python", str(PYTHON)]
+    words = ["--model", str(model), "--engine", "vllm", "--vllm-python", str(PYTHON)]
     words += ["--latency-prompt", "16", "--latency-decode", "4", "--latency-repeats", "1"]
     words += ["--dtype", "float32", "--mlp-unit", "32"]
-    assert main([*words, "--params", "400K"]) == 0, capfd.readouterr().err
+    assert shapes.main([*words, "--params", "400K"]) == 0, capfd.readouterr().err
     printed = " ".join(capfd.readouterr().out.split())
     assert "all 3 layers, vLLM 0.32 (transformers) on" in printed and "of what its parameters promise" in printed
-    assert main([*words, "--params", "400K", "--layers", "2"]) == 2
+    assert shapes.main([*words, "--params", "400K", "--layers", "2"]) == 2
     assert "vLLM runs whole models" in capfd.readouterr().err
 
 

@@ -10,7 +10,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from self_pruner.memory.profile import Profile
-from self_pruner.tools.latency.giant import depth_of, some_of
 from self_pruner.tools.latency.measure import LatencyReport, in_turn
 from self_pruner.tools.latency.shapes import random_model
 from self_pruner.tools.latency.table import (
@@ -115,24 +114,6 @@ def test_it_rotates_as_the_family_does():
     made.load_state_dict(real.state_dict())
     ids = torch.arange(12)[None]
     torch.testing.assert_close(made(ids).logits, real(ids).logits)
-
-
-def test_a_giant_is_told_from_two_depths():
-    # 80 layers of 10 ms beside 40 ms of the rest, of which 4 and 2 layers are timed
-    depth = depth_of(80, 4, 80.0, 60.0)
-    assert (depth.fixed, depth.layer, depth.whole) == pytest.approx((40.0, 10.0, 840.0))
-    assert depth.share_of_layers == pytest.approx(800 / 840)
-    # layers that take half: 4 of them and the rest take 60, the ratio is 80 / 60
-    assert depth.speedup(80 / 60) == pytest.approx(840 / 440)
-    assert depth.speedup(1.0) == pytest.approx(1.0)
-
-
-def test_some_layers_stand_for_all():
-    sizes = [(2, 10 * layer) for layer in range(1, 9)]
-    weight = sum
-    assert some_of(sizes, 8, weight) == sizes
-    assert some_of(sizes[::-1], 2, weight) == [(2, 30), (2, 70)]
-    assert some_of([(90, 1), (1, 20), (1, 10), (1, 30)], 4, weight)[-1] == (90, 1)  # by what a layer weighs in all
 
 
 def test_a_table_says_what_it_is_of_and_of_what_it_is_no_use():

@@ -18,43 +18,24 @@ WINDOW_BATCH = 4  # windows whose logits are held together
 def main() -> None:
     """One model, one request."""
     import torch
-    from lm_eval.models.huggingface import HFLM
 
-    from self_pruner.tools.evaluation.tasks.harness import ask
-    from self_pruner.tools.evaluation.tasks.suite import TaskSuite, silent
+    from self_pruner.tools.evaluation.tasks.harness import AskedModel, run_task
+    from self_pruner.tools.evaluation.tasks.suite import TaskSuite
 
     request: dict[str, Any] = json.loads(Path(sys.argv[1]).read_text(encoding="utf-8"))
-
-    class Model(HFLM):  # type: ignore[misc, unused-ignore]
-        """lm-eval's, which says how far it is."""
-
-        asked = done = 0
-
-        def loglikelihood(self, requests: Any, disable_tqdm: bool = False) -> Any:
-            """As lm-eval does it."""
-            self.asked, self.done = len(requests), 0
-            return super().loglikelihood(requests, disable_tqdm=disable_tqdm)
-
-        def _model_call(self, inps: Any, *args: Any, **kwargs: Any) -> Any:
-            found = super()._model_call(inps, *args, **kwargs)
-            self.done += len(inps)
-            say({"progress": [min(self.done, self.asked), self.asked]})
-            return found
-
-    with silent():
-        model = Model(
-            pretrained=request["folder"],
-            trust_remote_code=request["trust_remote_code"],
-            dtype=request["dtype"],
-            device=request["device"],
-            batch_size=request["batch"],
-            parallelize=request["parallelize"],
-            use_safetensors=True,
-        )
+    model = AskedModel(
+        request["folder"],
+        progress=lambda done, total: say({"progress": [done, total]}),
+        trust_remote_code=request["trust_remote_code"],
+        dtype=request["dtype"],
+        device=request["device"],
+        batch_size=request["batch"],
+        parallelize=request["parallelize"],
+        use_safetensors=True,
+    )
     suite = TaskSuite(model.tokenizer, Path(request["rows"]))
     for task in request["tasks"]:
-        found = ask(model, suite, task)
-        say({"task": task, "metrics": {one.metric: [one.value, one.standard_error] for one in found}})
+        say({"task": task, "metrics": run_task(model, suite, task)})
     if request["text"] is not None:
         text = Path(request["text"]).read_text(encoding="utf-8")
         with torch.no_grad():

@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from lm_eval.tasks import TaskManager
 
 HARNESS = "lm_eval"
+CPU_BATCH, GPU_BATCH = 8, 32  # choices side by side
 # Where the harness keeps the files of the seven tasks; looking at all of its folders would take half a minute.
 FOLDERS = ("super_glue/boolq", "piqa", "hellaswag", "winogrande", "arc", "openbookqa")
 METRICS: dict[TaskName, tuple[str, ...]] = {

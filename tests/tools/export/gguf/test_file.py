@@ -173,7 +173,7 @@ def test_too_little_room_is_said_before_anything_is_written(elastic, tokenizer, 
 
     usage = namedtuple("usage", "total used free")
     monkeypatch.setattr("shutil.disk_usage", lambda path: usage(10, 9, 1))
-    with pytest.raises(ExportError, match="GB left"):
+    with pytest.raises(ExportError, match="has 1 bytes left"):
         write_gguf(cut(elastic, PROFILE), tokenizer, tmp_path / "model.gguf", FACTS)
     assert list(tmp_path.iterdir()) == []
 

@@ -11,17 +11,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+
+from pydantic import BaseModel, ConfigDict
 
 from self_pruner.memory.profile import Profile
 from self_pruner.memory.records import TaskScore
-from self_pruner.tools.evaluation.tasks.likelihood import LikelihoodError
 from self_pruner.tools.evaluation.tasks.rows import TASKS, TaskName
-from self_pruner.tools.evaluation.tasks.suite import METRICS, TaskSuite
-
-if TYPE_CHECKING:
-    from self_pruner.tools.workbench import Workbench
+from self_pruner.tools.evaluation.tasks.suite import CPU_BATCH, GPU_BATCH, METRICS, TaskSuite
+from self_pruner.tools.pruning.smaller_model import smaller_model
+from self_pruner.tools.workbench import Workbench
 
 CONVENTION: dict[TaskName, str] = {
     "boolq": "acc",
@@ -34,12 +32,13 @@ CONVENTION: dict[TaskName, str] = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class Averaged:
-    """The mean of seven accuracies, and its standard error where every one of them has one."""
+class Accuracy(BaseModel):
+    """Share of right answers."""
+
+    model_config = ConfigDict(frozen=True)
 
     value: float
-    standard_error: float | None
+    standard_error: float | None  # None for a single row
 
 
 def measure_tasks(bench: Workbench, profiles: Sequence[Profile], step: int) -> None:
@@ -52,37 +51,41 @@ def measure_tasks(bench: Workbench, profiles: Sequence[Profile], step: int) -> N
         TaskDataError: the rows of a task cannot be had.
     """
     suite = _suite(bench)
-    todo = [
-        (profile, task)
-        for profile in dict.fromkeys(profiles)
-        for task in TASKS
-        if not _settled(bench, task, _recalled(bench, suite, profile, task))
-    ]
-    if not todo:
+    todo = {
+        profile: [task for task in TASKS if not _settled(bench, task, _recalled(bench, suite, profile, task))]
+        for profile in profiles
+    }
+    sizes = {task: suite.size(task) for tasks in todo.values() for task in tasks}
+    total, done = sum(sizes[task] for tasks in todo.values() for task in tasks), 0
+    if not total:
         return
-    from self_pruner.tools.evaluation.tasks.harness import run_task  # the harness takes a second to import
-
-    sizes = {task: suite.size(task) for _, task in todo}
-    total, done = sum(sizes[task] for _, task in todo), 0
+    from self_pruner.tools.evaluation.tasks import harness  # which takes a second to import
 
     def tell(part: int, of: int) -> None:
         if bench.progress is not None:
             bench.progress(done + sizes[task] * part // max(1, of), total)
 
-    for profile, task in todo:
-        rows, data = len(suite.rows(task)), suite.digest(task)
-        try:
-            scores = [
-                TaskScore(profile, task, rows, one.metric, data, one.value, one.standard_error, bench.run, step)
-                for one in run_task(bench.elastic, profile, suite, task, tell)
-            ]
-        except LikelihoodError as error:
-            scores = [
-                TaskScore(profile, task, rows, metric, data, None, None, bench.run, step, str(error))
-                for metric in METRICS[task]
-            ]
-        bench.memory.record(*scores)
-        done += sizes[task]
+    batch = CPU_BATCH if bench.elastic.device.type == "cpu" else GPU_BATCH
+    for profile, tasks in todo.items():
+        if not tasks:
+            continue
+        smaller = smaller_model(bench.elastic, profile)
+        model = harness.AskedModel(smaller, progress=tell, tokenizer=suite.tokenizer, batch_size=batch)
+        for task in tasks:
+            rows, data = len(suite.rows(task)), suite.digest(task)
+            try:
+                scores = [
+                    TaskScore(profile, task, rows, metric, data, value, error, bench.run, step)
+                    for metric, (value, error) in harness.run_task(model, suite, task).items()
+                ]
+            except harness.LikelihoodError as fault:
+                scores = [
+                    TaskScore(profile, task, rows, metric, data, None, None, bench.run, step, str(fault))
+                    for metric in METRICS[task]
+                ]
+            bench.memory.record(*scores)
+            done += sizes[task]
+        del smaller, model  # before the next one is made
 
 
 def task_scores(bench: Workbench, profile: Profile) -> dict[TaskName, dict[str, TaskScore]]:
@@ -91,10 +94,14 @@ def task_scores(bench: Workbench, profile: Profile) -> dict[TaskName, dict[str, 
     return {task: {score.metric: score for score in _recalled(bench, suite, profile, task)} for task in TASKS}
 
 
-def accuracies(scores: Mapping[TaskName, Mapping[str, TaskScore]]) -> dict[TaskName, TaskScore]:
-    """The score of every task in the tables' convention, where there is one that worked."""
+def accuracies(scores: Mapping[TaskName, Mapping[str, TaskScore]]) -> dict[TaskName, Accuracy]:
+    """The accuracy of every task in the tables' convention, where there is one that worked."""
     found = {task: scores.get(task, {}).get(metric) for task, metric in CONVENTION.items()}
-    return {task: score for task, score in found.items() if score is not None and score.error is None}
+    return {
+        task: Accuracy(value=score.value, standard_error=score.standard_error)
+        for task, score in found.items()
+        if score is not None and score.value is not None
+    }
 
 
 def failure_on_tasks(scores: Mapping[TaskName, Mapping[str, TaskScore]]) -> str | None:
@@ -103,21 +110,16 @@ def failure_on_tasks(scores: Mapping[TaskName, Mapping[str, TaskScore]]) -> str 
     return next((error for error in errors if error), None)
 
 
-def mean_of_seven(found: Mapping[TaskName, TaskScore]) -> Averaged | None:
-    """`mean_of` scores from the memory."""
-    return mean_of({task: (score.value or 0.0, score.standard_error) for task, score in found.items()})
-
-
-def mean_of(found: Mapping[TaskName, tuple[float, float | None]]) -> Averaged | None:
-    """The mean accuracy, from value and standard error of each task.
+def mean_of_seven(found: Mapping[TaskName, Accuracy]) -> Accuracy | None:
+    """The mean accuracy, with a standard error where every task has one.
 
     None unless all seven tasks are there: a mean over fewer would be of something else.
     """
     if not set(TASKS) <= found.keys():
         return None
-    errors = [error for _, error in found.values() if error is not None]
+    errors = [one.standard_error for one in found.values() if one.standard_error is not None]
     spread = math.sqrt(sum(error**2 for error in errors)) / len(TASKS) if len(errors) == len(TASKS) else None
-    return Averaged(sum(value for value, _ in found.values()) / len(TASKS), spread)
+    return Accuracy(value=sum(one.value for one in found.values()) / len(TASKS), standard_error=spread)
 
 
 def _suite(bench: Workbench) -> TaskSuite:

@@ -11,8 +11,6 @@ import sys
 from collections.abc import Iterable
 from pathlib import Path
 
-from self_pruner.agent.brain.endpoint import KEY
-from self_pruner.agent.compare.folder import PLAN, ComparisonFolder, is_comparison
 from self_pruner.agent.run_files.binding import check_settings
 from self_pruner.agent.run_files.run_directory import RunDirectory, RunDirectoryError
 from self_pruner.agent.run_files.seal import holds
@@ -37,7 +35,9 @@ def consent(path: Path, yes: bool, view: View) -> None:
         BindingError: settings were edited on which figures depend.
         RunDirectoryError: there is no run, or a file of it is damaged.
     """
-    if is_comparison(path):
+    if holds_comparison(path):
+        from self_pruner.agent.compare.folder import PLAN, ComparisonFolder
+
         comparison = ComparisonFolder.open(path.resolve())
         files = [path, path / PLAN]
         own = comparison.sealed
@@ -69,6 +69,15 @@ def consent(path: Path, yes: bool, view: View) -> None:
             raise ForeignRunError(f"{path} may not, so nothing was done")
 
 
+def holds_comparison(path: Path) -> bool:
+    """Whether `path` is the folder of a comparison; of a run, or of nothing, that is known without loading torch."""
+    if not path.is_dir() or (path / "settings.toml").exists():
+        return False
+    from self_pruner.agent.compare.folder import is_comparison
+
+    return is_comparison(path)
+
+
 def uses(settings: Settings, folder: Path) -> list[str]:
     """What a run with these settings would use of a machine outside of `folder`, in words, the worst first."""
     found = []
@@ -77,6 +86,8 @@ def uses(settings: Settings, folder: Path) -> list[str]:
     if settings.trust_remote_code:
         found.append(f"run code that comes with the model {settings.model}")
     if settings.brain_url is not None:
+        from self_pruner.agent.brain.endpoint import KEY  # not above: it takes an HTTP client
+
         key = f" with the key in {KEY}" if KEY in os.environ else ""
         found.append(f"send its prompts to {settings.brain_url}{key}")
     written = (settings.memory_path, settings.cache)

@@ -1,21 +1,12 @@
 """Accuracies are measured once and recorded task by task; what is put together follows the tables' convention."""
 
-import json
 import math
 from dataclasses import replace
 
 import pytest
-from langchain_core.messages import AIMessage
-from langgraph.prebuilt import ToolNode
 
-from self_pruner.memory.profile import Profile
-from self_pruner.memory.records import Candidate, TaskScore
-from self_pruner.memory.store import Memory
-from self_pruner.tools.evaluate import evaluate_tool
-from self_pruner.tools.evaluation.tasks import harness
-from self_pruner.tools.evaluation.tasks.rows import TASKS
-from self_pruner.tools.evaluation.tasks.suite import METRICS, TaskSuite
-from self_pruner.tools.measure_tasks import (
+from self_pruner.agent.result import measure_tasks as measuring
+from self_pruner.agent.result.measure_tasks import (
     CONVENTION,
     accuracies,
     failure_on_tasks,
@@ -23,6 +14,12 @@ from self_pruner.tools.measure_tasks import (
     measure_tasks,
     task_scores,
 )
+from self_pruner.memory.profile import Profile
+from self_pruner.memory.records import TaskScore
+from self_pruner.memory.store import Memory
+from self_pruner.tools.evaluation.tasks import harness
+from self_pruner.tools.evaluation.tasks.rows import TASKS
+from self_pruner.tools.evaluation.tasks.suite import METRICS, TaskSuite
 from self_pruner.tools.profiles.budget import Budget
 from self_pruner.tools.workbench import Workbench
 from tests.tools.evaluation.tasks.seven import write_tasks
@@ -50,13 +47,19 @@ def bench(elastic, suite, tmp_path):
 def asked(monkeypatch):
     """The tasks that the harness was really asked, in order; the harness itself is the real one."""
     told: list[tuple[Profile, str]] = []
-    real = harness.run_task
+    real, really_made = harness.run_task, measuring.smaller_model
 
-    def run(elastic, profile, suite, task, progress=None):
-        found = real(elastic, profile, suite, task, progress)
-        told.append((profile, task))
+    def smaller_model(elastic, profile):
+        made = really_made(elastic, profile)
+        made.cut_as = profile
+        return made
+
+    def run(model, suite, task):
+        found = real(model, suite, task)
+        told.append((model.model.cut_as, task))
         return found
 
+    monkeypatch.setattr(measuring, "smaller_model", smaller_model)
     monkeypatch.setattr(harness, "run_task", run)
     return told
 
@@ -98,10 +101,10 @@ def test_an_evaluation_that_was_killed_goes_on_with_the_task_it_was_at(bench, as
     profiles = [bench.elastic.space.dense(), bench.elastic.space.dense().with_width(0, "mlp", 3)]
     counted = harness.run_task
 
-    def killed(elastic, profile, suite, task, progress=None):
-        if (profile, task) == (profiles[1], "winogrande"):
+    def killed(model, suite, task):
+        if (model.model.cut_as, task) == (profiles[1], "winogrande"):
             raise KeyboardInterrupt
-        return counted(elastic, profile, suite, task, progress)
+        return counted(model, suite, task)
 
     with monkeypatch.context() as patch:
         patch.setattr(harness, "run_task", killed)
@@ -163,55 +166,3 @@ def test_the_mean_of_seven_is_over_the_metrics_of_published_tables():
     }
     del scores["piqa"]
     assert mean_of_seven(accuracies(scores)) is None
-
-
-def call(bench, **arguments):
-    """Calls `evaluate` as the graph does; returns what it answers, or the sentence it refuses with."""
-    from langgraph.graph import END, START, StateGraph
-
-    from self_pruner.agent.search.graph import tool_error
-    from self_pruner.agent.search.state import SearchState, first_state
-
-    graph = StateGraph(SearchState)
-    graph.add_node("act", ToolNode([evaluate_tool(bench)], handle_tool_errors=tool_error))
-    graph.add_edge(START, "act")
-    graph.add_edge("act", END)
-    spoken = AIMessage(
-        content="", tool_calls=[{"name": "evaluate", "args": arguments, "id": "s1.0", "type": "tool_call"}]
-    )
-    state = {**first_state(["c1", "c2"], 0), "step": 1, "messages": [spoken]}
-    return str(graph.compile().invoke(state)["messages"][-1].content)
-
-
-@pytest.fixture
-def candidates(bench):
-    dense = bench.elastic.space.dense()
-    for number, profile in enumerate([dense.with_width(0, "mlp", 4), dense.with_width(2, "attention", 1)], start=1):
-        bench.memory.record(Candidate("run", f"c{number}", profile, (), "initialise", "seed", 0, 0, 0, 0, 1, ""))
-    return ["c1", "c2"]
-
-
-def test_tasks_are_a_fidelity_of_evaluate(bench, candidates):
-    answer = json.loads(call(bench, candidates=candidates, fidelity="tasks"))
-    assert answer["fidelity"] == "tasks" and answer["charged_tokens"] == 0
-    for result in answer["results"]:
-        profile = bench.candidate(result["id"]).profile
-        assert result["status"] == "ok" and set(result["tasks"]) == set(TASKS)
-        assert result["mean_accuracy"] == mean_of_seven(accuracies(task_scores(bench, profile))).value
-        for task, metric in CONVENTION.items():
-            assert 0 <= result["tasks"][task][metric] <= 1 and "standard_error" in result["tasks"][task]
-    best = max(answer["results"], key=lambda result: result["mean_accuracy"])
-    assert sorted(result["rank"] for result in answer["results"]) == [1, 2]
-    assert best["rank"] == 1 or len({result["mean_accuracy"] for result in answer["results"]}) == 1
-
-
-def test_without_tasks_that_fidelity_is_refused(bench, candidates):
-    plain = replace(bench, tasks=None)
-    assert call(plain, candidates=candidates, fidelity="tasks") == "fidelity must be one of 32, 64, got tasks"
-    assert call(bench, candidates=candidates, fidelity=7) == "fidelity must be one of 32, 64, tasks, got 7"
-
-
-def test_rows_that_cannot_be_had_are_a_sentence_for_the_caller(bench, candidates, tokenizer, tmp_path):
-    broken = write_tasks(tmp_path / "broken", 3, piqa=["{}"])
-    answer = call(replace(bench, tasks=TaskSuite(tokenizer, broken, 1)), candidates=candidates, fidelity="tasks")
-    assert "piqa.jsonl, line 1 is no row of piqa: it has no field 'goal'" in answer and "\n" not in answer

@@ -20,28 +20,16 @@ from typing import Any, Literal
 from self_pruner.memory.errors import SelfPrunerError
 from self_pruner.tools.engines.leashed import leashed
 from self_pruner.tools.engines.server import last_error
-from self_pruner.tools.models.checkpoint import read_config
-from self_pruner.tools.models.foreign_code import vouched
+from self_pruner.tools.export.serving import vllm_options
 
 GREEDY_SCRIPT = Path(__file__).with_name("greedy.py")
 NEW_TOKENS = 16
 TIE = 1e-3  # logits nearer than this are a tie in float32
-PROMPTS = (
-    "The capital of France is",
-    "Water boils at a temperature of",
-    "Once upon a time, in a small village by the sea,",
-    "def fibonacci(n):\n    ",
-    "The three states of matter are",
-    "To make bread, mix flour with",
-    "In 1969, the first person to walk on the Moon",
-    "Question: What is 12 plus 30?\nAnswer:",
-)
-
 Engine = Literal["transformers", "vllm"]
 
 
 class EngineError(SelfPrunerError):
-    """An engine did not load a checkpoint, or was not given one that may be loaded."""
+    """An engine did not load a checkpoint."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,57 +62,31 @@ class Comparison:
         return all(difference.is_tie for difference in self.differences)
 
 
-def vllm_options(folder: Path, tensor_parallel: int = 1) -> dict[str, Any]:
-    """How vLLM loads an exported folder: with its own class where the folder names one, else with transformers'.
-
-    The folder's code has been vouched for.
-    """
-    config = read_config(folder / "config.json")
-    options: dict[str, Any] = {}
-    if "auto_map" in config:
-        options["trust_remote_code"] = True
-        if config["architectures"] != ["DeciLMForCausalLM"]:
-            options["model_impl"] = "transformers"
-    return options | ({"tensor_parallel_size": tensor_parallel} if tensor_parallel > 1 else {})
-
-
 def compare_tokens(
-    folder: Path,
-    prompts: Sequence[Sequence[int]],
-    python: Path,
-    *,
-    new_tokens: int = NEW_TOKENS,
-    tensor_parallel: int = 1,
-    trusted: bool = False,
-    timeout: float | None = None,
+    folder: Path, prompts: Sequence[Sequence[int]], python: Path, *, new_tokens: int = NEW_TOKENS, timeout: float
 ) -> Comparison:
     """The greedy tokens of vLLM, run by `python`, beside those of transformers.
 
     Args:
-        folder: an exported checkpoint.
+        folder: a checkpoint that the product has exported; its code is run.
         prompts: token ids, at least one a prompt.
         python: of an environment that has vLLM.
         new_tokens: how many are written for each prompt.
-        tensor_parallel: devices that share a layer in vLLM.
-        trusted: run the code that the folder brings, whatever it is.
-        timeout: seconds after which an engine counts as failed; None waits.
+        timeout: seconds after which an engine counts as failed.
 
     Raises:
         EngineError: an engine does not load the folder; the sentence ends with the last thing it said.
-        SelfPrunerError: what `vouched` raises.
     """
-    with vouched(folder, trusted) as place:
-        request = {
-            "folder": os.path.abspath(place),
-            "name": str(folder),
-            "prompts": [list(prompt) for prompt in prompts],
-            "new_tokens": new_tokens,
-            "dtype": "float32",
-        }
-        options = vllm_options(place, tensor_parallel)
-        code = options.get("trust_remote_code", False)
-        reference = ask("transformers", Path(sys.executable), {**request, "trust_remote_code": code}, timeout)
-        found = ask("vllm", python, {**request, "options": options}, timeout)
+    request = {
+        "folder": os.path.abspath(folder),
+        "prompts": [list(prompt) for prompt in prompts],
+        "new_tokens": new_tokens,
+        "dtype": "float32",
+    }
+    options = vllm_options(folder)
+    code = options.get("trust_remote_code", False)
+    reference = ask("transformers", Path(sys.executable), {**request, "trust_remote_code": code}, timeout)
+    found = ask("vllm", python, {**request, "options": options}, timeout)
     return Comparison(
         engine=found["engine"],
         reference=reference["engine"],
@@ -174,8 +136,6 @@ def ask(engine: Engine, python: Path, request: Mapping[str, Any], timeout: float
         except OSError as error:
             raise EngineError(f"{str(python)!r} cannot be run: {error.strerror}.") from error
     if child.returncode != 0:
-        raise EngineError(
-            f"{engine} does not run {request.get('name', request['folder'])!r}: {last_error(child.stderr)}"
-        )
+        raise EngineError(f"{engine} does not run {request['folder']!r}: {last_error(child.stderr)}")
     answer: dict[str, Any] = json.loads(child.stdout.strip().splitlines()[-1])
     return answer

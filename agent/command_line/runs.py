@@ -1,0 +1,209 @@
+"""The commands that make runs and look at them, called with their own options and the settings that were `given`.
+
+Heavy imports wait until the arguments are known to be good, so that a mistake and `--help` are answered at once.
+"""
+
+from __future__ import annotations
+
+from argparse import Namespace
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from self_pruner.agent.command_line.foreign_runs import consent, holds_comparison
+from self_pruner.agent.command_line.parser import ALL, PATH, Word, candidate_name, command, consenting, the_run
+from self_pruner.agent.run_files.binding import check_settings
+from self_pruner.agent.run_files.run_directory import RunDirectory
+from self_pruner.agent.settings import IN_TIME, SettingsError, make_settings
+from self_pruner.agent.stopping import exit_status
+from self_pruner.agent.view import View
+
+if TYPE_CHECKING:
+    from self_pruner.agent.compare.folder import ComparisonFolder
+    from self_pruner.agent.result.outcome import Outcome
+
+DECIDED = ("arm", "sparsity", "params", "seed", "memory", "latency_table", *IN_TIME)  # by `compare` itself
+
+
+@command(settings=ALL)
+@click.option("--dry-run", "dry", is_flag=True, help="say what the run would cost, and stop before it begins")
+def run(dry: bool, **given: Any) -> int:
+    """Prune a model (the default)."""
+    settings, view = make_settings(given), View()
+    if dry:
+        from self_pruner.agent.dry_run.dry_run import dry_run, refuse_for_lack_of_room
+        from self_pruner.agent.dry_run.show import show
+
+        found = dry_run(settings, view)
+        show(found, view)
+        refuse_for_lack_of_room(found)
+        return 0
+    from self_pruner.agent import session
+
+    return _ended(lambda: session.start(settings, view), view)
+
+
+@command(settings=[name for name in ALL if name not in DECIDED])
+@click.option(
+    "--arm",
+    multiple=True,
+    metavar="A",
+    help="an arm to compare: NAME, NAME:PROMPTS, NAME+SETTING=VALUE; given once for each",
+)
+@click.option("--arms", metavar="A,B", help="several arms at once, where no setting of theirs has a comma")
+@click.option("--seeds", default="3", metavar="N", help="how many seeds, or which: 0,3,7 (default 3)")
+@click.option("--sparsity", "sparsities", default="0.3", metavar="S,S", help="shares to remove (default 0.3)")
+@click.option("--into", type=PATH, metavar="X", help="folder of the comparison; one that is there goes on and grows")
+@click.option(
+    "--from",
+    "finished",
+    type=PATH,
+    multiple=True,
+    metavar="X",
+    help="another comparison with the same settings, a folder or its results.json: runs that are finished there count "
+    "and are not run again; may be given several times",
+)
+@consenting
+def compare(
+    yes: bool,
+    into: Path | None,
+    arm: tuple[str, ...],
+    arms: str | None,
+    seeds: str,
+    sparsities: str,
+    finished: Any,
+    **given: Any,
+) -> int:
+    """Several arms at equal cost."""
+    from self_pruner.agent.compare.joining import begin
+
+    view = View()
+    if into is not None and holds_comparison(into):
+        consent(into, yes, view)
+    asked = [*arm, *(arms.split(",") if arms else [])]
+    options = Namespace(into=into, arms=asked, seeds=seeds, sparsities=sparsities, finished=finished)
+    comparison = begin(options, given, view)
+    return _compared(comparison, into or given.get("runs", Path("runs")) / comparison.path.name, view)
+
+
+@command()
+@the_run
+@consenting
+def resume(path: Path, yes: bool) -> int:
+    """Go on with a run or a comparison that was stopped or killed."""
+    view = View()
+    if holds_comparison(path):
+        from self_pruner.agent.compare.folder import ComparisonFolder
+
+        consent(path, yes, view)
+        return _compared(ComparisonFolder.open(path.resolve()), path, view)
+    RunDirectory.open(path).check_unfinished()
+    consent(path, yes, view)
+    from self_pruner.agent import session
+
+    return _ended(lambda: session.resume(path, view), view)
+
+
+@command()
+@the_run
+def report(path: Path) -> int:
+    """Write report.html anew and show the result."""
+    view = View()
+    if holds_comparison(path):
+        from self_pruner.agent.compare.folder import ComparisonFolder
+        from self_pruner.agent.compare.report import show, write_all
+        from self_pruner.agent.compare.runner import collect
+
+        results = collect(ComparisonFolder.open(path.resolve()))
+        write_all(path, results)
+        show(results, view)
+        return 0
+    one = RunDirectory.open(path, strict=False)
+    check_settings(one, view)
+    from self_pruner.agent.report.html_report import show_outcome, write_report
+    from self_pruner.agent.result.finish import read_outcome
+
+    outcome = read_outcome(one.path)
+    for sentence in write_report(one, make_settings(one.settings), outcome):
+        view.warn(sentence)
+    if outcome is None:
+        view.line(f"This run is not finished ({one.status}): {one.report} holds what there is.")
+        view.line(f"Go on with: python main.py resume {one.path}")
+    else:
+        show_outcome(outcome, one, view)
+    return 0
+
+
+@command()
+@the_run
+@click.option("--step", type=int, metavar="N", help="show this step in full, with its prompt")
+def trace(path: Path, step: int | None) -> int:
+    """Show what was said and done, step by step."""
+    from self_pruner.agent.report.trace_view import show_step, show_steps
+
+    one = RunDirectory.open(path, strict=False)
+    if step is None:
+        show_steps(one.trace, View())
+    else:
+        show_step(one.trace, step, View())
+    return 0
+
+
+@command()
+@the_run
+@click.option("--candidate", type=Word(candidate_name), metavar="X", help="id of the one to write (default: the best)")
+@click.option("--output", type=PATH, required=True, metavar="X", help="folder or file to write, must not exist")
+@click.option(
+    "--format", default="transformers", metavar="X", help="transformers (a folder, default) or gguf (a file, llama.cpp)"
+)
+@click.option("--type", metavar="X", help="with --format gguf: f32, f16 or bf16 (default: as the weights are)")
+@consenting
+def export(path: Path, candidate: str | None, output: Path, format: str, type: str | None, yes: bool) -> int:
+    """Write the best profile of a run as a checkpoint."""
+    if format not in ("transformers", "gguf"):
+        raise SettingsError(f"--format: transformers or gguf, got {format!r}")
+    if format != "gguf" and type is not None:
+        raise SettingsError("--type is for --format gguf; a folder keeps the type of the weights")
+    from self_pruner.agent.export import export_folder, export_gguf, gguf_type
+
+    view = View()
+    consent(path, yes, view)
+    if format == "gguf":
+        file = export_gguf(path, candidate, output, gguf_type(type), view)
+        view.line(f"GGUF        {file.path}  ({file.type}, {file.bytes / 1e6:,.0f} MB, read again and compared)")
+        view.line(f"Next: llama-cli -m {file.path}")
+        return 0
+    verified = export_folder(path, candidate, output, view)
+    view.line(f"Checkpoint  {output}  (reloaded in a new process, largest logit difference {verified:.1e})")
+    return 0
+
+
+def _ended(carry_out: Callable[[], tuple[Path, Outcome]], view: View) -> int:
+    from self_pruner.agent.report.html_report import show_outcome
+    from self_pruner.agent.session import Stopped
+
+    try:
+        path, outcome = carry_out()
+    except Stopped as stopped:
+        view.line(f"Stopped. Go on with: python main.py resume {stopped.run}", "yellow")
+        return exit_status()
+    show_outcome(outcome, RunDirectory.open(path), view)
+    return 0
+
+
+def _compared(comparison: ComparisonFolder, path: Path, view: View) -> int:
+    from self_pruner.agent.compare.report import show
+    from self_pruner.agent.compare.runner import carry_out_all
+    from self_pruner.agent.session import Stopped
+
+    view.line(f"Comparison {path}")
+    try:
+        results = carry_out_all(comparison, view)
+    except Stopped:
+        view.line(f"Stopped. Go on with: python main.py resume {path}", "yellow")
+        return exit_status()
+    show(results, view)
+    view.line(f"Page   {path / 'compare.html'}")
+    return 1 if results.missing else 0

@@ -1,0 +1,19 @@
+"""What a command line says, without carrying it out."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from self_pruner.agent.command_line.commands import command_line
+from self_pruner.agent.settings import Settings
+
+
+def options(words: Sequence[str]) -> dict[str, Any]:
+    """What the command is called with."""
+    return command_line.read(words).params
+
+
+def given(words: Sequence[str]) -> dict[str, Any]:
+    """The settings among it."""
+    return {name: value for name, value in options(words).items() if name in Settings.model_fields}
