@@ -19,7 +19,6 @@ import torch
 from langgraph.checkpoint.sqlite import SqliteSaver
 from langgraph.runtime import RunControl
 
-from self_pruner.agent.arms import ARMS
 from self_pruner.agent.prepare.brain import brain_of, check_brain, counter_of, room_of
 from self_pruner.agent.prepare.checks import at_commit, check_target
 from self_pruner.agent.prepare.latency_timer import check_engine
@@ -56,7 +55,8 @@ from self_pruner.agent.search.initial_population import (
 from self_pruner.agent.search.prompt_variables import Observer, run_facts
 from self_pruner.agent.search.state import SearchState, first_state
 from self_pruner.agent.search.think import Thinker
-from self_pruner.agent.settings import Settings, SettingsError, make_settings
+from self_pruner.agent.settings.arms import ARMS
+from self_pruner.agent.settings.settings import Settings, SettingsError, make_settings
 from self_pruner.agent.stopping import draining
 from self_pruner.agent.view import View
 from self_pruner.memory.database import connect

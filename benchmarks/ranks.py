@@ -19,7 +19,7 @@ from pathlib import Path
 
 from self_pruner.agent.prepare.workbench import prepare
 from self_pruner.agent.run_files.run_directory import RunDirectory
-from self_pruner.agent.settings import make_settings
+from self_pruner.agent.settings.settings import make_settings
 from self_pruner.agent.view import View
 from self_pruner.memory.records import Candidate, Fitness
 from self_pruner.tools.evaluate import measure

@@ -12,7 +12,7 @@ from pathlib import Path
 from self_pruner.agent.result.card_facts import command_line
 from self_pruner.agent.result.finish import read_outcome
 from self_pruner.agent.run_files.run_directory import RunDirectory
-from self_pruner.agent.settings import make_settings
+from self_pruner.agent.settings.settings import make_settings
 
 
 def main() -> None:

@@ -7,11 +7,11 @@ from typing import Any
 
 import torch
 
-from self_pruner.agent.arms import ARMS
 from self_pruner.agent.prepare.texts import slope_text
 from self_pruner.agent.prepare.workbench import measuring
 from self_pruner.agent.search.initial_population import make_founders, probe_uniform, with_costs
-from self_pruner.agent.settings import Settings
+from self_pruner.agent.settings.arms import ARMS
+from self_pruner.agent.settings.settings import Settings
 from self_pruner.memory.store import Memory
 from self_pruner.tools.evaluation.targets import DenseTargets
 from self_pruner.tools.evaluation.walk import PopulationWalk

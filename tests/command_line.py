@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from self_pruner.agent.command_line.commands import command_line
-from self_pruner.agent.settings import Settings
+from self_pruner.agent.settings.settings import Settings
 
 
 def options(words: Sequence[str]) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from click.exceptions import Exit
 
-from self_pruner.agent.settings import Settings, make_settings
+from self_pruner.agent.settings.settings import Settings, make_settings
 from tests import package_diagram
 from tests.command_line import given, options
 

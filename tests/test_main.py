@@ -9,7 +9,7 @@ import pytest
 from main import main
 from self_pruner.agent import session
 from self_pruner.agent.run_files.run_directory import RunDirectory
-from self_pruner.agent.settings import Settings, make_settings
+from self_pruner.agent.settings.settings import Settings, make_settings
 from tests.command_line import given
 
 SMALL = [

@@ -14,7 +14,7 @@ from pathlib import Path
 from self_pruner.agent.run_files.binding import check_settings
 from self_pruner.agent.run_files.run_directory import RunDirectory, RunDirectoryError
 from self_pruner.agent.run_files.seal import holds
-from self_pruner.agent.settings import Settings, make_settings
+from self_pruner.agent.settings.settings import Settings, make_settings
 from self_pruner.agent.view import View
 
 

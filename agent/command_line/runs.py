@@ -16,7 +16,7 @@ from self_pruner.agent.command_line.foreign_runs import consent, holds_compariso
 from self_pruner.agent.command_line.parser import ALL, PATH, Word, candidate_name, command, consenting, the_run
 from self_pruner.agent.run_files.binding import check_settings
 from self_pruner.agent.run_files.run_directory import RunDirectory
-from self_pruner.agent.settings import IN_TIME, SettingsError, make_settings
+from self_pruner.agent.settings.settings import IN_TIME, SettingsError, make_settings
 from self_pruner.agent.stopping import exit_status
 from self_pruner.agent.view import View
 
@@ -166,7 +166,7 @@ def export(path: Path, candidate: str | None, output: Path, format: str, type: s
         raise SettingsError(f"--format: transformers or gguf, got {format!r}")
     if format != "gguf" and type is not None:
         raise SettingsError("--type is for --format gguf; a folder keeps the type of the weights")
-    from self_pruner.agent.export import export_folder, export_gguf, gguf_type
+    from self_pruner.agent.command_line.export import export_folder, export_gguf, gguf_type
 
     view = View()
     consent(path, yes, view)

@@ -13,7 +13,6 @@ from dataclasses import dataclass
 from statistics import fmean
 from typing import Literal
 
-from self_pruner.agent.arms import MAKERS
 from self_pruner.agent.compare.figures import ComparedArms, Measure, kind_of
 from self_pruner.agent.compare.results import CurvePoint, ProposerYield, RunResult
 from self_pruner.agent.compare.statistics import (
@@ -27,6 +26,7 @@ from self_pruner.agent.compare.statistics import (
     stratified_difference,
     untested,
 )
+from self_pruner.agent.settings.arms import MAKERS
 
 Curve = list[tuple[float, float]]
 ROUNDING = 1e-9  # relative: a mean of the same numbers in another order is no worse

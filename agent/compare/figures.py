@@ -14,9 +14,9 @@ from functools import cached_property
 from statistics import fmean
 from typing import Literal
 
-from self_pruner.agent.arms import ARMS
 from self_pruner.agent.compare.results import Results, RunResult, TextResult
 from self_pruner.agent.compare.statistics import IntervalEstimate, mean_interval, stratified_mean
+from self_pruner.agent.settings.arms import ARMS
 
 ArmKind = Literal["closed form", "search", "brain"]
 

@@ -16,7 +16,7 @@ from self_pruner.agent.result.card_facts import PLACES, TEXTS, command_line
 from self_pruner.agent.run_files.atomic_write import atomic_write
 from self_pruner.agent.run_files.run_directory import NoRunError, RunDirectory
 from self_pruner.agent.run_files.seal import holds, seal
-from self_pruner.agent.settings import Settings, make_settings, text_label
+from self_pruner.agent.settings.settings import Settings, make_settings, text_label
 
 PLAN = "plan.json"
 DENSE = "dense.json"

@@ -37,7 +37,7 @@ from self_pruner.agent.result.card_facts import PLACES
 from self_pruner.agent.run_files.atomic_write import atomic_write
 from self_pruner.agent.run_files.binding import FILE, SAID, BindingError, read_file, refuse
 from self_pruner.agent.run_files.conditions import Conditions
-from self_pruner.agent.settings import Settings, make_settings, text_label, without_former
+from self_pruner.agent.settings.settings import Settings, make_settings, text_label, without_former
 from self_pruner.agent.view import View
 from self_pruner.prompts.templates import PromptSet
 from self_pruner.tools.workbench import Workbench

@@ -14,8 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from self_pruner.agent.arms import ARM_NAMES, ARMS, Arm
-from self_pruner.agent.settings import IN_TIME, Settings, SettingsError, make_settings
+from self_pruner.agent.settings.arms import ARM_NAMES, ARMS, Arm
+from self_pruner.agent.settings.settings import IN_TIME, Settings, SettingsError, make_settings
 from self_pruner.prompts.files import available_sets
 
 # What all arms must share, or what says where things are kept; neither can be set for a single arm.

@@ -16,7 +16,6 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from self_pruner.agent.arms import Arm
 from self_pruner.agent.compare.folder import RECORD, ComparisonFolder
 from self_pruner.agent.compare.joining import bind_comparison, check_bound, read_bound
 from self_pruner.agent.compare.plan import PlannedRun
@@ -31,7 +30,8 @@ from self_pruner.agent.run_files.run_lock import RunLock
 from self_pruner.agent.run_files.run_memory import memory_of
 from self_pruner.agent.search.initial_population import PROBE_STEP, probe_uniform, probed
 from self_pruner.agent.session import Stopped, carry_out, with_founders
-from self_pruner.agent.settings import Settings, text_label
+from self_pruner.agent.settings.arms import Arm
+from self_pruner.agent.settings.settings import Settings, text_label
 from self_pruner.agent.view import View
 from self_pruner.memory.errors import SelfPrunerError
 from self_pruner.memory.no_links import refuse_link

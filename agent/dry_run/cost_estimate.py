@@ -13,7 +13,7 @@ from typing import Literal
 from self_pruner.agent.dry_run.machine_speed import Speed
 from self_pruner.agent.dry_run.plan import Plan
 from self_pruner.agent.prepare.workbench import PREFIX_MEMORY
-from self_pruner.agent.settings import Settings
+from self_pruner.agent.settings.settings import Settings
 from self_pruner.memory.profile import Part
 from self_pruner.tools.evaluation.fitness import TOP_K
 from self_pruner.tools.evaluation.slopes import PASS_COST

@@ -15,7 +15,6 @@ from pathlib import Path
 
 import torch
 
-from self_pruner.agent.arms import ARMS
 from self_pruner.agent.dry_run.cost_estimate import Bytes, Sizes, Step, bytes_of, steps_of
 from self_pruner.agent.dry_run.first_prompt import FirstPrompt, first_prompt
 from self_pruner.agent.dry_run.machine_speed import Speed, measure_speed
@@ -23,10 +22,11 @@ from self_pruner.agent.dry_run.plan import Plan, plan_of
 from self_pruner.agent.prepare.brain import check_brain
 from self_pruner.agent.prepare.checks import Target, check_target
 from self_pruner.agent.prepare.latency_timer import check_engine
+from self_pruner.agent.prepare.room import check_room, refit_memory
 from self_pruner.agent.prepare.texts import check_tasks, check_text
 from self_pruner.agent.prepare.time_budget import untimed
-from self_pruner.agent.prepare.workbench import check_room, refit_memory
-from self_pruner.agent.settings import Settings, SettingsError
+from self_pruner.agent.settings.arms import ARMS
+from self_pruner.agent.settings.settings import Settings, SettingsError
 from self_pruner.agent.view import View
 from self_pruner.memory.database import check
 from self_pruner.prompts.templates import PromptSet

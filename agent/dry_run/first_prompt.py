@@ -19,7 +19,7 @@ from self_pruner.agent.dry_run.plan import Plan
 from self_pruner.agent.prepare.checks import Target
 from self_pruner.agent.search.legal_calls import Facts, legal_turn
 from self_pruner.agent.search.prompt_variables import SENSITIVITIES, unmeasured
-from self_pruner.agent.settings import Settings
+from self_pruner.agent.settings.settings import Settings
 from self_pruner.prompts.fit import fit
 from self_pruner.prompts.sample import sample_run
 from self_pruner.prompts.templates import Messages, PromptSet

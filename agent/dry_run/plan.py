@@ -9,10 +9,10 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from self_pruner.agent.arms import Arm
 from self_pruner.agent.search.initial_population import all_profiles, is_probed
 from self_pruner.agent.search.operator_quotas import quotas
-from self_pruner.agent.settings import Settings
+from self_pruner.agent.settings.arms import Arm
+from self_pruner.agent.settings.settings import Settings
 from self_pruner.memory.profile import PARTS
 from self_pruner.prompts.templates import PromptSet
 from self_pruner.tools.profiles.budget import Budget

@@ -8,9 +8,9 @@ from typing import Any
 
 import torch
 
-from self_pruner.agent.arms import ARMS
 from self_pruner.agent.dry_run.cost_estimate import charged_tokens, total_seconds
 from self_pruner.agent.dry_run.dry_run import DryRun
+from self_pruner.agent.settings.arms import ARMS
 from self_pruner.agent.view import View
 from self_pruner.tools.latency.time_budget import NANOSECONDS, LatencyBudget
 from self_pruner.tools.text.quantities import duration, size

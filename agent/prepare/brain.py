@@ -11,14 +11,14 @@ from langchain_core.language_models import BaseChatModel
 from langchain_core.messages import HumanMessage, SystemMessage
 from pydantic import SecretStr
 
-from self_pruner.agent.arms import ARMS
 from self_pruner.agent.brain.chat import TargetBrain
 from self_pruner.agent.brain.endpoint import KEY, Endpoint, checked_url, obeys_schemas, served_model
 from self_pruner.agent.brain.page import context_length
 from self_pruner.agent.brain.remote import EndpointBrain
 from self_pruner.agent.brain.scripted import FirstBrain, UniformBrain
 from self_pruner.agent.prepare.workbench import Prepared
-from self_pruner.agent.settings import Settings
+from self_pruner.agent.settings.arms import ARMS
+from self_pruner.agent.settings.settings import Settings
 from self_pruner.agent.view import View
 from self_pruner.prompts.templates import Messages
 from self_pruner.tools.engines.server import served

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from self_pruner.agent.prepare.texts import Wanted, wanted_texts
 from self_pruner.agent.prepare.workbench import budget_for, device_of, dtype_of
-from self_pruner.agent.settings import Settings
+from self_pruner.agent.settings.settings import Settings
 from self_pruner.tools.models.outline import ModelOutline, outline
 from self_pruner.tools.models.source import pinned, resolve
 from self_pruner.tools.profiles.budget import Budget

@@ -9,7 +9,7 @@ from typing import Any
 import psutil
 import torch
 
-from self_pruner.agent.settings import Settings, SettingsError
+from self_pruner.agent.settings.settings import Settings, SettingsError
 
 
 def device_of(settings: Settings) -> str:

@@ -13,7 +13,7 @@ from self_pruner.agent.prepare.devices import device_name, device_of, dtype_of
 from self_pruner.agent.prepare.latency_timer import check_length, engine_name, timing
 from self_pruner.agent.prepare.workbench import budget_for
 from self_pruner.agent.run_files.atomic_write import atomic_write
-from self_pruner.agent.settings import Settings
+from self_pruner.agent.settings.settings import Settings
 from self_pruner.agent.view import View
 from self_pruner.memory.profile import PARTS, Profile
 from self_pruner.tools.latency.table import (

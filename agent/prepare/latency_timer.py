@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from self_pruner.agent.prepare.devices import device_of, dtype_of, free_memory
-from self_pruner.agent.settings import Settings, SettingsError
+from self_pruner.agent.settings.settings import Settings, SettingsError
 from self_pruner.memory.profile import Profile
 from self_pruner.tools.engines.vllm import RELEASE, vllm_python
 from self_pruner.tools.latency.in_vllm import VllmRequest, timing_in_vllm

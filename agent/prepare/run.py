@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from self_pruner.agent.prepare.workbench import Prepared
 from self_pruner.agent.run_files.run_directory import RunDirectory
-from self_pruner.agent.settings import Settings
+from self_pruner.agent.settings.settings import Settings
 from self_pruner.agent.view import View
 from self_pruner.tools.workbench import Workbench
 

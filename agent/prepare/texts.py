@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from self_pruner.agent.settings import SLOPE_WINDOWS, Settings, SettingsError
+from self_pruner.agent.settings.settings import SLOPE_WINDOWS, Settings, SettingsError
 from self_pruner.agent.view import View
 from self_pruner.tools.evaluation.tasks.suite import TaskSuite
 from self_pruner.tools.models.source import LoadedModel, TokenizerError

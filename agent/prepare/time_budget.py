@@ -10,7 +10,7 @@ from self_pruner.agent.prepare.latency_table import kept_table, shape_of, table_
 from self_pruner.agent.prepare.workbench import Prepared, space_for
 from self_pruner.agent.run_files.atomic_write import atomic_write
 from self_pruner.agent.run_files.run_directory import RunDirectory
-from self_pruner.agent.settings import Settings
+from self_pruner.agent.settings.settings import Settings
 from self_pruner.agent.view import View
 from self_pruner.memory.profile import Profile
 from self_pruner.memory.records import Latency

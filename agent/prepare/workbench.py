@@ -8,25 +8,24 @@ from __future__ import annotations
 
 import hashlib
 import json
-import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
-import torch
 from safetensors import SafetensorError
 from torch import Tensor
 from transformers import PreTrainedModel
 
 from self_pruner.agent.brain.chat_template import unusable
-from self_pruner.agent.prepare.devices import device_name, device_of, dtype_of, free_memory
+from self_pruner.agent.prepare.devices import device_name, device_of, dtype_of
 from self_pruner.agent.prepare.latency_timer import engine_name, timing
+from self_pruner.agent.prepare.room import check_room, refit_memory
 from self_pruner.agent.prepare.texts import read_tasks, read_texts, reporting_key, slope_text
 from self_pruner.agent.run_files.conditions import Conditions, conditions_of
 from self_pruner.agent.run_files.run_memory import memory_of
-from self_pruner.agent.settings import Settings, SettingsError, text_label
+from self_pruner.agent.settings.settings import Settings, SettingsError, text_label
 from self_pruner.agent.view import View
 from self_pruner.tools.evaluation.targets import DenseTargets, TargetsError
 from self_pruner.tools.evaluation.walk import PopulationWalk
@@ -34,8 +33,7 @@ from self_pruner.tools.export.serving import Units, expressible_heads, units_for
 from self_pruner.tools.latency.table import LatencyTableError, read_table
 from self_pruner.tools.latency.time_budget import NANOSECONDS, JointBudget, LatencyBudget, TimedSpace
 from self_pruner.tools.models.bundled import cache_dir
-from self_pruner.tools.models.families import geometry, space_of
-from self_pruner.tools.models.outline import ModelOutline
+from self_pruner.tools.models.families import space_of
 from self_pruner.tools.models.source import LoadedModel, load, resolve
 from self_pruner.tools.profiles.budget import Budget, parse_params
 from self_pruner.tools.profiles.space import Space
@@ -43,7 +41,6 @@ from self_pruner.tools.profiles.uniform_budget import UniformBudget
 from self_pruner.tools.pruning.calibration import FORMAT as CALIBRATION_FORMAT
 from self_pruner.tools.pruning.calibration import Calibration, CalibrationFileError, calibrate
 from self_pruner.tools.pruning.elastic import ElasticModel
-from self_pruner.tools.text.quantities import size
 from self_pruner.tools.workbench import FITNESS, Workbench
 
 FORMAT = 1  # part of every digest: raised when what is kept changes its meaning
@@ -60,30 +57,6 @@ class Prepared:
     texts: dict[str, str]  # digests of the texts, by what they are for
     calibration: Tensor  # token ids of the calibration text, [sequences, length]
     conditions: Conditions
-
-
-def refit_memory(device: str) -> int:
-    """Bytes that remembered refits may take: half of what the loaded model leaves of a GPU, else 1 GiB."""
-    return torch.cuda.mem_get_info(device)[0] // 2 if device.startswith("cuda") else 1 << 30
-
-
-def check_room(loaded: LoadedModel | ModelOutline, cache: Path) -> None:
-    """Refuse a calibration whose Gram matrices have no room, before it is begun.
-
-    Raises:
-        SettingsError: says how much memory or disk is needed and how much there is.
-    """
-    shape = geometry(loaded.model.config)
-    width = shape.n_groups * shape.group_width
-    needed = 4 * shape.n_layers * (width**2 + shape.intermediate**2)
-    memory = free_memory("cpu")
-    disk = next(folder for folder in (cache, *cache.resolve().parents) if folder.is_dir())
-    for what, free in (("memory", memory), (f"disk in {cache}", shutil.disk_usage(disk).free)):
-        if needed > free:
-            raise SettingsError(
-                f"the calibration of {loaded.name} needs {size(needed)} of {what} for its Gram matrices, and "
-                f"{size(free)} are free"
-            )
 
 
 def units_of(settings: Settings, config: Any) -> Units:

@@ -16,7 +16,7 @@ from self_pruner.agent.result.same_again import same_again
 from self_pruner.agent.run_files.atomic_write import atomic_write
 from self_pruner.agent.run_files.run_directory import RunDirectory
 from self_pruner.agent.run_files.trace import Act, Judge, Think, TraceRecord, TraceRecords, read_trace
-from self_pruner.agent.settings import Settings, make_settings
+from self_pruner.agent.settings.settings import Settings, make_settings
 from self_pruner.agent.view import View
 from self_pruner.tools.export.card import serve_command
 from self_pruner.tools.text.quantities import size

@@ -19,7 +19,7 @@ from rich.text import Text
 from self_pruner.agent.report.decisions import decisions
 from self_pruner.agent.run_files.trace import Act, Judge, Think, TraceRecord
 from self_pruner.agent.search.state import cost, spent_share
-from self_pruner.agent.settings import Settings
+from self_pruner.agent.settings.settings import Settings
 from self_pruner.agent.view import View
 from self_pruner.memory.records import Fitness
 from self_pruner.tools.text.printable import printable

@@ -12,7 +12,7 @@ from self_pruner.agent.result.outcome import FOUND, Outcome, recalibration_sente
 from self_pruner.agent.result.same_again import same_again
 from self_pruner.agent.run_files.run_directory import RunDirectory
 from self_pruner.agent.search.initial_population import UNIFORM
-from self_pruner.agent.settings import Settings, text_label
+from self_pruner.agent.settings.settings import Settings, text_label
 from self_pruner.tools.export.card import CardFacts, CardRow, CardTasks
 from self_pruner.tools.models.aliases import ALIASES, BUNDLED
 

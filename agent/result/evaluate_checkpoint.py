@@ -33,7 +33,7 @@ from self_pruner.agent.result.checkpoint_figures import (
 )
 from self_pruner.agent.result.task_table import TITLES
 from self_pruner.agent.run_files.atomic_write import WriteError, atomic_write
-from self_pruner.agent.settings import Settings, SettingsError, make_settings, text_label
+from self_pruner.agent.settings.settings import Settings, SettingsError, make_settings, text_label
 from self_pruner.agent.view import View
 from self_pruner.memory.no_links import refuse_link
 from self_pruner.tools.evaluation.tasks.apart import (

@@ -41,7 +41,7 @@ from self_pruner.agent.run_files.run_directory import RunDirectoryError
 from self_pruner.agent.run_files.trace import read_trace
 from self_pruner.agent.search.initial_population import UNIFORM, spent_on_probes
 from self_pruner.agent.search.state import SearchState
-from self_pruner.agent.settings import text_label
+from self_pruner.agent.settings.settings import text_label
 from self_pruner.memory.errors import SelfPrunerError
 from self_pruner.memory.profile import PARTS, Profile
 from self_pruner.memory.records import Candidate, Generation

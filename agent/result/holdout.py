@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from self_pruner.agent.search.history import SearchHistory
-from self_pruner.agent.settings import Settings
+from self_pruner.agent.settings.settings import Settings
 from self_pruner.memory.profile import Profile
 from self_pruner.tools.evaluate import measure
 from self_pruner.tools.evaluation.fitness import mean

@@ -18,7 +18,7 @@ from self_pruner.agent.prepare.devices import free_memory
 from self_pruner.agent.prepare.workbench import Prepared, named
 from self_pruner.agent.result.holdout import FINISH_STEP, unseen_fitness
 from self_pruner.agent.result.outcome import FOUND, RECALIBRATED, Recalibration, Row, TextRow, row_of
-from self_pruner.agent.settings import Settings
+from self_pruner.agent.settings.settings import Settings
 from self_pruner.agent.view import View
 from self_pruner.memory.errors import SelfPrunerError
 from self_pruner.memory.profile import Profile

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from self_pruner.agent.arms import ARMS
-from self_pruner.agent.settings import Settings
+from self_pruner.agent.settings.arms import ARMS
+from self_pruner.agent.settings.settings import Settings
 
 
 def same_again(settings: Settings, environment: Mapping[str, Any]) -> str:

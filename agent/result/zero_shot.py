@@ -20,7 +20,7 @@ from self_pruner.agent.result.recalibration import Recalibrated, recalibrated_me
 from self_pruner.agent.result.task_table import task_table
 from self_pruner.agent.run_files.atomic_write import atomic_write
 from self_pruner.agent.run_files.run_directory import RunDirectory
-from self_pruner.agent.settings import Settings
+from self_pruner.agent.settings.settings import Settings
 from self_pruner.agent.view import View
 from self_pruner.memory.errors import SelfPrunerError
 from self_pruner.memory.no_links import refuse_link

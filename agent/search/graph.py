@@ -27,7 +27,7 @@ from self_pruner.agent.run_files.trace import Act, Judge, TraceRecord
 from self_pruner.agent.search.schedule import stop_reason
 from self_pruner.agent.search.state import SearchState, answers, first_state, fold
 from self_pruner.agent.search.think import Thinker
-from self_pruner.agent.settings import Settings
+from self_pruner.agent.settings.settings import Settings
 from self_pruner.tools.benchmark_latency import benchmark_latency_tool
 from self_pruner.tools.evaluate import evaluate_tool
 from self_pruner.tools.prune_model import prune_model_tool

@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from dataclasses import replace
 
-from self_pruner.agent.arms import Arm, ClosedForm
+from self_pruner.agent.settings.arms import Arm, ClosedForm
 from self_pruner.memory.profile import PARTS, Part, Profile
 from self_pruner.memory.records import Candidate, Proposer
 from self_pruner.prompts.templates import PromptSet

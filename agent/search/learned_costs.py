@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from self_pruner.agent.arms import ARMS
 from self_pruner.agent.search.history import SearchHistory
 from self_pruner.agent.search.state import SearchState
-from self_pruner.agent.settings import Settings
+from self_pruner.agent.settings.arms import ARMS
+from self_pruner.agent.settings.settings import Settings
 from self_pruner.memory.profile import Profile
 from self_pruner.tools.profiles.quadratic_model import QuadraticModel, learned_curvature
 from self_pruner.tools.profiles.sensitivity import Costs

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from self_pruner.agent.arms import Maker
+from self_pruner.agent.settings.arms import Maker
 
 FLOOR = 1  # offspring a generation that every maker gets, where there are enough of them
 PRIOR = 4.0  # offspring at the common rate that every maker starts with

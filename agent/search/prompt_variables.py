@@ -11,7 +11,7 @@ from self_pruner.agent.search.history import SearchHistory
 from self_pruner.agent.search.legal_calls import Facts, LegalTurn
 from self_pruner.agent.search.shortlist import marginals
 from self_pruner.agent.search.state import SearchState, spent_share
-from self_pruner.agent.settings import Settings
+from self_pruner.agent.settings.settings import Settings
 from self_pruner.memory.profile import Profile
 from self_pruner.memory.records import Candidate
 from self_pruner.prompts.variables import (

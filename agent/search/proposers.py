@@ -13,14 +13,14 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 
-from self_pruner.agent.arms import ARMS, Arm, Maker
 from self_pruner.agent.brain.schema import sample_call
 from self_pruner.agent.search.history import SearchHistory
 from self_pruner.agent.search.learned_costs import quadratic_model, surrogate
 from self_pruner.agent.search.legal_calls import Facts, LegalTurn
 from self_pruner.agent.search.operator_quotas import quotas
 from self_pruner.agent.search.state import SearchState
-from self_pruner.agent.settings import Settings
+from self_pruner.agent.settings.arms import ARMS, Arm, Maker
+from self_pruner.agent.settings.settings import Settings
 from self_pruner.memory.profile import Profile
 from self_pruner.memory.records import Operator
 from self_pruner.tools.profiles import cma_search, proposals

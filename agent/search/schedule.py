@@ -9,10 +9,10 @@ from __future__ import annotations
 import math
 from statistics import fmean, variance
 
-from self_pruner.agent.arms import ARMS
 from self_pruner.agent.search.history import SearchHistory
 from self_pruner.agent.search.state import SearchState, cost
-from self_pruner.agent.settings import Settings
+from self_pruner.agent.settings.arms import ARMS
+from self_pruner.agent.settings.settings import Settings
 from self_pruner.memory.records import Candidate
 from self_pruner.tools.evaluation.slopes import PASS_COST
 from self_pruner.tools.profiles.selection import better_half, rank

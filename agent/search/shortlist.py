@@ -6,7 +6,7 @@ from self_pruner.agent.search.history import SearchHistory
 from self_pruner.agent.search.learned_costs import believed
 from self_pruner.agent.search.legal_calls import Place
 from self_pruner.agent.search.state import SearchState
-from self_pruner.agent.settings import Settings
+from self_pruner.agent.settings.settings import Settings
 from self_pruner.tools.profiles.sensitivity import Marginal, rank_places
 
 SHORTLIST = 8  # places shown to the brain to cut, and as many to grow

@@ -13,7 +13,7 @@ from typing import Annotated, Any, TypedDict, cast
 
 from langchain_core.messages import AIMessage, AnyMessage, ToolMessage
 
-from self_pruner.agent.settings import Settings
+from self_pruner.agent.settings.settings import Settings
 from self_pruner.tools.prune_model import Proposal
 
 

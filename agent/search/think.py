@@ -15,7 +15,6 @@ from typing import Any
 from langchain_core.language_models import BaseChatModel
 from langchain_core.messages import AIMessage, BaseMessage, HumanMessage, SystemMessage
 
-from self_pruner.agent.arms import ARMS
 from self_pruner.agent.brain.calls import Brain
 from self_pruner.agent.brain.schema import violations
 from self_pruner.agent.run_files.trace import Reply, Think, TraceRecord
@@ -33,7 +32,8 @@ from self_pruner.agent.search.schedule import (
 )
 from self_pruner.agent.search.shortlist import shortlist
 from self_pruner.agent.search.state import SearchState
-from self_pruner.agent.settings import Settings
+from self_pruner.agent.settings.arms import ARMS
+from self_pruner.agent.settings.settings import Settings
 from self_pruner.memory.errors import SelfPrunerError
 from self_pruner.memory.profile import Profile
 from self_pruner.prompts.fit import fit

@@ -98,7 +98,7 @@ def settings(folder: Path) -> Made:
     from self_pruner.agent.command_line.commands import command_line
     from self_pruner.agent.run_files.run_directory import RunDirectory
     from self_pruner.agent.run_files.tables import settings_file
-    from self_pruner.agent.settings import Settings, make_settings
+    from self_pruner.agent.settings.settings import Settings, make_settings
     from tests.command_line import given
 
     names = ["--" + name.replace("_", "-") for name in Settings.model_fields] + [

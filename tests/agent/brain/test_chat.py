@@ -15,7 +15,7 @@ from self_pruner.agent.brain.errors import BrainError, BrainTimeoutError, Contex
 from self_pruner.agent.brain.page import context_length, render
 from self_pruner.agent.brain.schema import violations
 from self_pruner.agent.prepare import workbench as preparation
-from self_pruner.agent.settings import make_settings
+from self_pruner.agent.settings.settings import make_settings
 from self_pruner.agent.view import View
 from tests.brain_schemas import ALL, CHOICE, MUTATE, RECORD, function, parameters
 from tests.brain_tiny import llama2_like_tokenizer, tiny_brain, tiny_tokenizer

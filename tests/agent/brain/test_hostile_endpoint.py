@@ -26,7 +26,7 @@ from self_pruner.agent.brain.endpoint import (
 from self_pruner.agent.brain.errors import BrainTimeoutError
 from self_pruner.agent.brain.remote import EndpointBrain
 from self_pruner.agent.prepare.brain import endpoint_of
-from self_pruner.agent.settings import SettingsError, make_settings
+from self_pruner.agent.settings.settings import SettingsError, make_settings
 from tests.agent.brain.test_endpoint import PICK, Words
 from tests.endpoint import completion, obedient, serving
 

@@ -10,7 +10,7 @@ import pytest
 from main import main
 from self_pruner.agent.run_files.run_directory import RunDirectory
 from self_pruner.agent.run_files.trace import Think, TraceWriter
-from self_pruner.agent.settings import Settings
+from self_pruner.agent.settings.settings import Settings
 
 PIPED = 128 + 13  # what a shell calls the end by SIGPIPE
 

@@ -12,9 +12,9 @@ import torch
 
 from main import main
 from self_pruner.agent.command_line.commands import command_line
-from self_pruner.agent.panels import PANELS
 from self_pruner.agent.prepare.devices import device_of
-from self_pruner.agent.settings import Settings, SettingsError, make_settings
+from self_pruner.agent.settings.panels import PANELS
+from self_pruner.agent.settings.settings import Settings, SettingsError, make_settings
 from tests.command_line import given, options
 
 

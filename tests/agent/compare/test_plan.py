@@ -4,10 +4,10 @@ import json
 
 import pytest
 
-from self_pruner.agent.arms import ARM_NAMES
 from self_pruner.agent.compare.folder import DEFAULTS, PLAN, ComparisonFolder
 from self_pruner.agent.compare.plan import PlanError, parse_arm, parse_arms, parse_seeds, parse_sparsities, plan
-from self_pruner.agent.settings import Settings, SettingsError, make_settings
+from self_pruner.agent.settings.arms import ARM_NAMES
+from self_pruner.agent.settings.settings import Settings, SettingsError, make_settings
 
 BASE = Settings()
 

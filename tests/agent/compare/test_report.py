@@ -9,11 +9,11 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from self_pruner.agent.arms import ARM_NAMES
 from self_pruner.agent.compare.report import render, show, write_all
 from self_pruner.agent.compare.results import Results
 from self_pruner.agent.compare.sentences import sentences
 from self_pruner.agent.run_files.atomic_write import WriteError
+from self_pruner.agent.settings.arms import ARM_NAMES
 from self_pruner.agent.view import View
 from tests.agent.compare.invented import curve, proposer, results, run_result
 

@@ -4,7 +4,6 @@ from dataclasses import replace
 
 import pytest
 
-from self_pruner.agent.arms import ARMS
 from self_pruner.agent.dry_run.cost_estimate import (
     Sizes,
     bytes_of,
@@ -16,7 +15,8 @@ from self_pruner.agent.dry_run.cost_estimate import (
 )
 from self_pruner.agent.dry_run.machine_speed import Speed
 from self_pruner.agent.dry_run.plan import plan_of
-from self_pruner.agent.settings import Settings
+from self_pruner.agent.settings.arms import ARMS
+from self_pruner.agent.settings.settings import Settings
 from self_pruner.prompts.templates import PromptSet
 from self_pruner.tools.evaluation.slopes import PASS_COST
 from self_pruner.tools.models.families import Geometry

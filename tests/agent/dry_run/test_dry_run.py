@@ -13,7 +13,7 @@ from safetensors import safe_open
 from main import main
 from self_pruner.agent.dry_run.dry_run import dry_run
 from self_pruner.agent.run_files.trace import Act, Think, read_trace
-from self_pruner.agent.settings import make_settings
+from self_pruner.agent.settings.settings import make_settings
 from self_pruner.agent.view import View
 from self_pruner.tools.models import source
 from self_pruner.tools.models.bundled import MODEL_CONFIG

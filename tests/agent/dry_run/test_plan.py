@@ -4,9 +4,9 @@ from dataclasses import replace
 
 import pytest
 
-from self_pruner.agent.arms import ARM_NAMES, ARMS
 from self_pruner.agent.dry_run.plan import plan_of
-from self_pruner.agent.settings import Settings
+from self_pruner.agent.settings.arms import ARM_NAMES, ARMS
+from self_pruner.agent.settings.settings import Settings
 from self_pruner.prompts.templates import PromptSet
 from self_pruner.tools.profiles.budget import Budget
 from self_pruner.tools.profiles.space import Space

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from self_pruner.agent.prepare.devices import dtype_of, free_memory, multiplies_bfloat16
-from self_pruner.agent.settings import Settings
+from self_pruner.agent.settings.settings import Settings
 
 
 @pytest.mark.parametrize("name", ["avx512_bf16", "amx_bf16", "bf16"])

@@ -14,8 +14,9 @@ from rich.console import Console
 
 import self_pruner.agent.prepare.workbench as preparation
 from main import main
+from self_pruner.agent.prepare import room
 from self_pruner.agent.prepare.workbench import prepare
-from self_pruner.agent.settings import make_settings
+from self_pruner.agent.settings.settings import make_settings
 from self_pruner.agent.view import View
 from self_pruner.tools.evaluate import measure
 from self_pruner.tools.profiles.operators import uniform
@@ -92,9 +93,9 @@ def test_a_run_that_does_not_differ_calculates_nothing_again(models, tmp_path, m
 def test_gram_matrices_without_room_are_refused_before_the_calibration(models, tmp_path, monkeypatch, capfd, what):
     monkeypatch.delattr(preparation, "calibrate")
     if what == "memory":
-        monkeypatch.setattr(preparation, "free_memory", lambda device: 1000)
+        monkeypatch.setattr(room, "free_memory", lambda device: 1000)
     else:
-        monkeypatch.setattr(preparation.shutil, "disk_usage", lambda folder: namedtuple("Usage", "free")(1000))
+        monkeypatch.setattr(room.shutil, "disk_usage", lambda folder: namedtuple("Usage", "free")(1000))
     small = [f"--{name.replace('_', '-')}={value}" for name, value in SMALL.items() if name != "fidelity"]
     words = ["--model", models[0], "--cache", tmp_path / "cache", "--runs", tmp_path / "runs", *small]
     assert main([str(word) for word in [*words, "--fidelity", "128"]]) == 2

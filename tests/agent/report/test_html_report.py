@@ -5,7 +5,7 @@ from types import SimpleNamespace
 
 from self_pruner.agent.report.html_report import final_table, write_report
 from self_pruner.agent.result.outcome import Outcome, Row
-from self_pruner.agent.settings import Settings
+from self_pruner.agent.settings.settings import Settings
 
 SPENT = {"evaluations": 3.0, "weight_bytes": 2.69e8}
 

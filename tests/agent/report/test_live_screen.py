@@ -7,7 +7,7 @@ from rich.console import Console
 
 from self_pruner.agent.report.live_screen import SearchScreen, about, minutes_left
 from self_pruner.agent.run_files.trace import Act, Judge, Reply, Think
-from self_pruner.agent.settings import Settings
+from self_pruner.agent.settings.settings import Settings
 from self_pruner.agent.view import View
 
 

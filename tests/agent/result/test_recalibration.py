@@ -20,7 +20,7 @@ from self_pruner.agent.result.finish import read_outcome
 from self_pruner.agent.result.outcome import Outcome, Recalibration, Row, recalibration_sentence
 from self_pruner.agent.result.recalibration import pieces, recalibrated, recalibrated_context
 from self_pruner.agent.run_files.run_directory import RunDirectory
-from self_pruner.agent.settings import make_settings
+from self_pruner.agent.settings.settings import make_settings
 from self_pruner.agent.view import View
 from self_pruner.memory.records import Score
 from self_pruner.memory.store import Memory

@@ -4,7 +4,7 @@ import pytest
 
 from self_pruner.agent.result.same_again import same_again
 from self_pruner.agent.run_files.run_directory import RunDirectory
-from self_pruner.agent.settings import Settings
+from self_pruner.agent.settings.settings import Settings
 from tests.agent.session.test_resume import SETTINGS, candidates, do
 
 ENVIRONMENT = {"device": "cpu"}

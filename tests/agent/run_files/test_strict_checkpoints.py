@@ -55,8 +55,8 @@ def test_a_program_in_a_runs_checkpoint_is_refused_and_not_run(stopped, tmp_path
         (("msgpack", packed(call(4, "langchain_core.messages.ai", "AIMessage", {"content": ""}))), "AIMessage"),
         (("msgpack", packed(call(5, "langchain_core.messages.ai", "AIMessage", {"content": 7}))), "AIMessage"),
         (
-            ("msgpack", packed(call(5, "self_pruner.agent.settings", "Settings", {}))),
-            "self_pruner.agent.settings.Settings",
+            ("msgpack", packed(call(5, "self_pruner.agent.settings.settings", "Settings", {}))),
+            "self_pruner.agent.settings.settings.Settings",
         ),
         (("msgpack", packed(call(5, ["agent"], "Settings", {}))), "which no search writes"),
         (("msgpack", packed(call(5))), "something unknown"),

@@ -9,7 +9,7 @@ from self_pruner.agent.prepare.texts import slope_text
 from self_pruner.agent.run_files.trace import Act, Judge
 from self_pruner.agent.search.history import SearchHistory
 from self_pruner.agent.search.learned_costs import quadratic_model
-from self_pruner.agent.settings import Settings
+from self_pruner.agent.settings.settings import Settings
 from self_pruner.memory.records import Candidate, Score, Slopes
 from self_pruner.tools import evaluate as tool
 from self_pruner.tools.evaluation.slopes import PASS_COST, SlopesError

@@ -17,7 +17,7 @@ from self_pruner.agent.result.finish import write_outcome
 from self_pruner.agent.result.outcome import SPENT, Difference, Outcome, Row, Yield
 from self_pruner.agent.run_files.run_directory import RunDirectory
 from self_pruner.agent.run_files.trace import Act, Judge, Reply, Think, TraceWriter
-from self_pruner.agent.settings import Settings
+from self_pruner.agent.settings.settings import Settings
 from self_pruner.prompts.files import PromptError
 from self_pruner.prompts.templates import PromptSet
 from self_pruner.tools.latency.table import LatencyTableError, read_table

@@ -11,7 +11,7 @@ from self_pruner.agent.command_line.foreign_runs import ForeignRunError, consent
 from self_pruner.agent.compare.folder import DEFAULTS, PLAN, ComparisonFolder
 from self_pruner.agent.run_files import seal as seals
 from self_pruner.agent.run_files.run_directory import RunDirectory
-from self_pruner.agent.settings import make_settings
+from self_pruner.agent.settings.settings import make_settings
 from self_pruner.agent.view import View
 
 

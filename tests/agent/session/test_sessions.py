@@ -10,7 +10,7 @@ from self_pruner.agent import session
 from self_pruner.agent.run_files.run_directory import RunDirectory
 from self_pruner.agent.search.graph import Judgement
 from self_pruner.agent.search.state import first_state
-from self_pruner.agent.settings import make_settings
+from self_pruner.agent.settings.settings import make_settings
 
 
 def down() -> str:

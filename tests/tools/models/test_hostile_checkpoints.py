@@ -8,7 +8,7 @@ import signal
 import pytest
 
 from self_pruner.agent.prepare.texts import read_texts
-from self_pruner.agent.settings import make_settings
+from self_pruner.agent.settings.settings import make_settings
 from self_pruner.agent.view import View
 from self_pruner.memory.errors import SelfPrunerError
 from self_pruner.tools.models.checkpoint import INDEX, WEIGHTS, digest_of, inspect

@@ -10,7 +10,7 @@ from huggingface_hub import errors
 
 from self_pruner.agent import session
 from self_pruner.agent.run_files.run_directory import RunDirectory
-from self_pruner.agent.settings import make_settings
+from self_pruner.agent.settings.settings import make_settings
 from self_pruner.agent.view import View
 from self_pruner.tools.models.checkpoint import PickleRefusedError, QuantisedModelError
 from self_pruner.tools.models.families import UnsupportedFamilyError

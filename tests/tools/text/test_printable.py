@@ -19,7 +19,7 @@ from self_pruner.agent.command_line.commands import command_line
 from self_pruner.agent.report.live_screen import SearchScreen
 from self_pruner.agent.report.trace_view import show_step, show_steps
 from self_pruner.agent.run_files.trace import Act, Judge, Reply, Think, TraceWriter
-from self_pruner.agent.settings import Settings
+from self_pruner.agent.settings.settings import Settings
 from self_pruner.agent.view import Screen, View
 from self_pruner.memory.errors import SelfPrunerError
 from self_pruner.tools.text.printable import printable

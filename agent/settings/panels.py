@@ -10,7 +10,7 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from self_pruner.agent.arms import ArmName
+from self_pruner.agent.settings.arms import ArmName
 from self_pruner.tools.export.serving import Serving
 
 Count = Annotated[int, Field(ge=1)]

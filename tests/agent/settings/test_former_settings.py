@@ -2,7 +2,7 @@
 
 import pytest
 
-from self_pruner.agent.settings import FORMER, Settings, SettingsError, make_settings
+from self_pruner.agent.settings.settings import FORMER, Settings, SettingsError, make_settings
 
 
 def test_settings_that_are_gone_are_dropped_where_a_search_is_the_same_without_them():

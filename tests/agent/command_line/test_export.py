@@ -10,7 +10,7 @@ import gguf
 import pytest
 
 from main import main
-from self_pruner.agent import export as export_module
+from self_pruner.agent.command_line import export as export_module
 from tests.tiny import tiny_folder
 
 SMALL = [

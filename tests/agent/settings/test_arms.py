@@ -4,7 +4,6 @@ from dataclasses import replace
 
 import pytest
 
-from self_pruner.agent.arms import ARM_NAMES, ARMS, MAKERS
 from self_pruner.agent.brain.schema import sample_call, violations
 from self_pruner.agent.brain.scripted import UniformBrain
 from self_pruner.agent.run_files.trace import Act, Think
@@ -17,6 +16,7 @@ from self_pruner.agent.search.proposers import Operators
 from self_pruner.agent.search.schedule import step_size
 from self_pruner.agent.search.state import cost, first_state
 from self_pruner.agent.search.think import facts
+from self_pruner.agent.settings.arms import ARM_NAMES, ARMS, MAKERS
 from self_pruner.memory.records import Candidate, Generation
 from self_pruner.tools.prune_model import PruneArguments, propose
 from tests.agent.search.test_search import Search

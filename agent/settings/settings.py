@@ -1,6 +1,6 @@
 """Every knob of a run, in one place: checked once at the door, frozen afterwards, written to `settings.toml`.
 
-The fields are in `agent/panels.py`, panel by panel; here is what must agree among them, and what follows from them.
+The fields are in `panels.py`, panel by panel; here is what must agree among them, and what follows from them.
 """
 
 from __future__ import annotations
@@ -12,8 +12,8 @@ from typing import Any
 
 from pydantic import ValidationError, model_validator
 
-from self_pruner.agent.arms import ARMS
-from self_pruner.agent.panels import (
+from self_pruner.agent.settings.arms import ARMS
+from self_pruner.agent.settings.panels import (
     Amounts,
     Asking,
     Budget,

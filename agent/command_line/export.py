@@ -18,7 +18,7 @@ from self_pruner.agent.result.outcome import RECALIBRATED, Outcome, recalibratio
 from self_pruner.agent.result.recalibration import recalibrated
 from self_pruner.agent.run_files.binding import bind_result, check_settings
 from self_pruner.agent.run_files.run_directory import RunDirectory
-from self_pruner.agent.settings import Settings, SettingsError, make_settings
+from self_pruner.agent.settings.settings import Settings, SettingsError, make_settings
 from self_pruner.agent.view import View
 from self_pruner.memory.no_links import refuse_link
 from self_pruner.tools.export.checkpoint import ExportError

@@ -1,0 +1,39 @@
+"""Memory and disk that a run takes, asked for before it does."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import torch
+
+from self_pruner.agent.prepare.devices import free_memory
+from self_pruner.agent.settings.settings import SettingsError
+from self_pruner.tools.models.families import geometry
+from self_pruner.tools.models.outline import ModelOutline
+from self_pruner.tools.models.source import LoadedModel
+from self_pruner.tools.text.quantities import size
+
+
+def refit_memory(device: str) -> int:
+    """Bytes that remembered refits may take: half of what the loaded model leaves of a GPU, else 1 GiB."""
+    return torch.cuda.mem_get_info(device)[0] // 2 if device.startswith("cuda") else 1 << 30
+
+
+def check_room(loaded: LoadedModel | ModelOutline, cache: Path) -> None:
+    """Refuse a calibration whose Gram matrices have no room, before it is begun.
+
+    Raises:
+        SettingsError: says how much memory or disk is needed and how much there is.
+    """
+    shape = geometry(loaded.model.config)
+    width = shape.n_groups * shape.group_width
+    needed = 4 * shape.n_layers * (width**2 + shape.intermediate**2)
+    memory = free_memory("cpu")
+    disk = next(folder for folder in (cache, *cache.resolve().parents) if folder.is_dir())
+    for what, free in (("memory", memory), (f"disk in {cache}", shutil.disk_usage(disk).free)):
+        if needed > free:
+            raise SettingsError(
+                f"the calibration of {loaded.name} needs {size(needed)} of {what} for its Gram matrices, and "
+                f"{size(free)} are free"
+            )
