@@ -42,7 +42,6 @@ class View:
     """The screen of a run."""
 
     def __init__(self, console: Console | None = None) -> None:
-        """Show on `console`, by default standard output."""
         self.console = console or Screen(highlight=False, soft_wrap=True)
         if not self.console.is_terminal:
             self.console.width = PLAIN_WIDTH

@@ -17,7 +17,6 @@ class Profile:
     mlp: tuple[int, ...]
 
     def __post_init__(self) -> None:
-        """Refuse parts of different length."""
         if len(self.attention) != len(self.mlp):
             raise ValueError(
                 f"a profile needs as many attention as MLP widths, got {len(self.attention)} and {len(self.mlp)}"

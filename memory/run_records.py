@@ -98,7 +98,6 @@ class RunRecords(Memory):
         return super().recall(kind, order=order, limit=limit, **equals)
 
     def close(self) -> None:
-        """Closes both files."""
         super().close()
         if self._shared is not None:
             self._shared.close()

@@ -169,11 +169,9 @@ class Memory:
             self._connection.close()
 
     def __enter__(self) -> Memory:
-        """The memory itself."""
         return self
 
     def __exit__(self, *exception: object) -> None:
-        """Closes the file."""
         self.close()
 
     def _write(self, statements: list[tuple[str, list[Any]]]) -> None:

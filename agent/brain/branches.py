@@ -58,7 +58,6 @@ class Branches:
     """A model, the prompt it has read, and any number of continuations of that prompt."""
 
     def __init__(self, model: PreTrainedModel) -> None:
-        """Holds the model itself, no copy of any weight."""
         self.model = model
         self.forget()
 

@@ -172,7 +172,6 @@ class FreeText:
         return self.ids
 
     def forced(self) -> list[int]:
-        """Nothing is."""
         return []
 
     def accept(self, tokens: Sequence[int]) -> None:

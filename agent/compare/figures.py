@@ -53,7 +53,6 @@ class ComparedArms:
 
     @cached_property
     def sparsities(self) -> list[float]:
-        """From the mildest."""
         return sorted({run.sparsity for run in self.results.runs})
 
     @cached_property

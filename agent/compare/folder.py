@@ -67,7 +67,6 @@ class ComparisonFolder:
             raise PlanError(f"{path / PLAN} is damaged: {str(error).splitlines()[0]}") from error
 
     def save(self) -> None:
-        """Writes `plan.json`."""
         self.path.mkdir(parents=True, exist_ok=True)
         content = {
             "arms": self.arms,

@@ -211,7 +211,6 @@ class RunDirectory:
 
     @property
     def name(self) -> str:
-        """The folder's name."""
         return self.path.name
 
     @property
@@ -221,7 +220,6 @@ class RunDirectory:
 
     @property
     def checkpoint(self) -> Path:
-        """LangGraph's checkpoints."""
         return self.path / "checkpoint.sqlite"
 
     @property
@@ -241,7 +239,6 @@ class RunDirectory:
 
     @property
     def report(self) -> Path:
-        """The report."""
         return self.path / "report.html"
 
     @property
@@ -282,11 +279,9 @@ class RunDirectory:
             self._lock = None
 
     def __enter__(self) -> RunDirectory:
-        """The run itself."""
         return self
 
     def __exit__(self, *exception: object) -> None:
-        """Lets go of the run."""
         self.close()
 
 

@@ -143,15 +143,12 @@ class TraceWriter:
             raise TraceError(f"cannot write the trace {self.path}: {error.strerror}") from error
 
     def close(self) -> None:
-        """Closes the file."""
         os.close(self._descriptor)
 
     def __enter__(self) -> TraceWriter:
-        """The writer itself."""
         return self
 
     def __exit__(self, *exception: object) -> None:
-        """Closes the file."""
         self.close()
 
 

@@ -114,7 +114,6 @@ class Judgement:
     mark: float = field(default_factory=time.perf_counter)  # when the time not yet accounted for began
 
     def __call__(self, state: SearchState) -> dict[str, Any]:
-        """The update that ends the turn."""
         update = fold(state, self.bench.fidelity[0])
         now = time.perf_counter()
         update["seconds"] = state["seconds"] + now - self.mark

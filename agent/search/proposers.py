@@ -46,7 +46,6 @@ class Operators:
 
     @property
     def arm(self) -> Arm:
-        """Who decides."""
         return ARMS[self.settings.arm]
 
     @cached_property

@@ -73,7 +73,6 @@ class Thinker:
     history: SearchHistory = field(init=False)
 
     def __post_init__(self) -> None:
-        """A history that has read nothing yet."""
         self.history = SearchHistory(self.bench)
 
     def __call__(self, state: SearchState) -> dict[str, Any]:

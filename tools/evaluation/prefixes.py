@@ -30,7 +30,6 @@ class PrefixStates:
         self._origin: Hashable = None
 
     def __len__(self) -> int:
-        """Number of kept states."""
         return len(self._states)
 
     def come_from(self, origin: Hashable) -> None:
@@ -74,7 +73,6 @@ class PrefixStates:
             self.held_bytes -= state.nbytes
 
     def clear(self) -> None:
-        """Drop all states."""
         self._states.clear()
         self.held_bytes = 0
 

@@ -50,7 +50,6 @@ class DenseTargets:
 
     @property
     def length(self) -> int:
-        """Tokens a sequence."""
         return self.input_ids.shape[1]
 
     def buckets(self, sequence: int, positions: slice, device: torch.device) -> tuple[Tensor, Buckets]:

@@ -59,7 +59,6 @@ class Timing:
 
     @property
     def total(self) -> float:
-        """Of both."""
         return self.prefill + self.decode
 
 

@@ -64,7 +64,6 @@ class Timed:
     batch: int
 
     def __str__(self) -> str:
-        """In words."""
         return (
             f"{self.engine} on {self.device} in {self.dtype}, {self.prompt} + {self.decode} tokens, batch {self.batch}"
         )
@@ -125,7 +124,6 @@ class LatencyTable:
 
     @classmethod
     def from_json(cls, values: dict[str, Any]) -> LatencyTable:
-        """What `to_json` gave."""
         rows = {
             part: {int(width): Milliseconds(**one) for width, one in values["rows"][part].items()} for part in PARTS
         }

@@ -75,7 +75,6 @@ class TimedSpace:
 
     @cached_property
     def dense(self) -> int:
-        """The dense model."""
         return round(NANOSECONDS * self.table.dense.request(self.table.decode))
 
     @cached_property
@@ -116,7 +115,6 @@ class LatencyBudget(Budget):
     target_time: int  # nanoseconds
 
     def __post_init__(self) -> None:
-        """Refuse a target out of reach."""
         fastest, dense, whole = self.timed.time(self.space.smallest()), self.timed.dense, self.timed.whole
         if not fastest <= self.target_time <= whole:
             raise ImpossibleTargetError(
@@ -239,7 +237,6 @@ class JointBudget(Budget):
     limit: int  # nanoseconds
 
     def __post_init__(self) -> None:
-        """Refuse budgets that contradict each other."""
         if self.totals:
             return
         dense = self.timed.dense

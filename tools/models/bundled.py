@@ -46,7 +46,6 @@ class Bundle:
     holds: str  # what a person would call it
 
     def __str__(self) -> str:
-        """As it reads in a sentence."""
         return f"{self.holds} ({self.requirement})"
 
 

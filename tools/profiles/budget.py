@@ -62,7 +62,6 @@ class Budget:
     target_params: int
 
     def __post_init__(self) -> None:
-        """Refuse a target that no profile reaches."""
         smallest, dense = self.space.params(self.space.smallest()), self.space.params(self.space.dense())
         wanted = f"{self.target_params:,} parameters"
         if not smallest <= self.target_params <= dense:
@@ -113,7 +112,6 @@ class Budget:
         return self.target_params
 
     def price(self, profile: Profile) -> int:
-        """What `profile` costs."""
         return self.fixed_price + sum(self.unit_price(part) * sum(profile.widths(part)) for part in PARTS)
 
     @property

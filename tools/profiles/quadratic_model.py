@@ -52,7 +52,6 @@ class QuadraticModel:
 
     @cached_property
     def first(self) -> Costs:
-        """The mean slopes."""
         return _mean(self.slopes)
 
     @cached_property

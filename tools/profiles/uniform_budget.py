@@ -33,7 +33,6 @@ class UniformBudget(Budget):
     heads: frozenset[int] = frozenset()  # attention units that a layer may have; empty: any
 
     def __post_init__(self) -> None:
-        """Refuse a target that no such profile reaches."""
         smallest, dense = self.space.params(self.space.smallest()), self.space.params(self.space.dense())
         if smallest <= self.target_params <= dense and self.profiles:
             return

@@ -141,7 +141,6 @@ class Moments:
     """
 
     def __init__(self, channels: int, device: torch.device) -> None:
-        """Of no rows yet."""
         self.upper = torch.zeros(channels, channels, dtype=torch.float64, device=device)  # below it some blocks too
         self.sums = torch.zeros(channels, dtype=torch.float64, device=device)
         self.tokens = 0
@@ -165,7 +164,6 @@ class Squares:
     """A forward pre-hook that adds the squares of a projection's inputs, in the precisions of `Moments`."""
 
     def __init__(self, channels: int, device: torch.device) -> None:
-        """Of no rows yet."""
         self.sums = torch.zeros(channels, dtype=torch.float64, device=device)
 
     def __call__(self, module: nn.Module, inputs: tuple[Tensor, ...]) -> None:

@@ -28,7 +28,6 @@ class MemoryBound:
         self._items: OrderedDict[Hashable, Sized] = OrderedDict()
 
     def __len__(self) -> int:
-        """Number of items kept."""
         return len(self._items)
 
     def get(self, key: Hashable, make: Callable[[], Item]) -> Item:

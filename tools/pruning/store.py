@@ -81,11 +81,9 @@ class ResidentLayers:
     """All layers stay in memory: the model's own modules, no copies."""
 
     def __init__(self, model: PreTrainedModel) -> None:
-        """Takes the layers of a causal language model."""
         self._layers: list[nn.Module] = list(model.get_decoder().layers)
 
     def __len__(self) -> int:
-        """Number of decoder layers."""
         return len(self._layers)
 
     @contextmanager
