@@ -28,19 +28,13 @@ from self_pruner.agent.prepare.time_budget import keep_with, with_table
 from self_pruner.agent.prepare.workbench import Prepared, prepare
 from self_pruner.agent.report.html_report import write_report
 from self_pruner.agent.report.live_screen import SearchScreen
-from self_pruner.agent.result.finish import (
-    NotFinishedError,
-    finish,
-    read_outcome,
-    tasks_afterwards,
-    write_outcome,
-)
+from self_pruner.agent.result.finish import finish, read_outcome, tasks_afterwards, write_outcome
 from self_pruner.agent.result.outcome import Outcome
 from self_pruner.agent.result.zero_shot import known_on_tasks, with_checkpoint
 from self_pruner.agent.run_files.atomic_write import WriteError
 from self_pruner.agent.run_files.binding import bind, bind_result, check_begun, check_settings
 from self_pruner.agent.run_files.pruned_checkpoints import keep_newest
-from self_pruner.agent.run_files.run_directory import RunDirectory, RunDirectoryError
+from self_pruner.agent.run_files.run_directory import RunDirectory
 from self_pruner.agent.run_files.run_memory import check_whole
 from self_pruner.agent.run_files.strict_checkpoints import StrictSerializer
 from self_pruner.agent.run_files.trace import TraceRecord, TraceWriter
@@ -56,11 +50,11 @@ from self_pruner.agent.search.prompt_variables import Observer, run_facts
 from self_pruner.agent.search.state import SearchState, first_state
 from self_pruner.agent.search.think import Thinker
 from self_pruner.agent.settings.arms import ARMS
-from self_pruner.agent.settings.settings import Settings, SettingsError, make_settings
+from self_pruner.agent.settings.settings import Settings, make_settings
 from self_pruner.agent.stopping import draining
 from self_pruner.agent.view import View
 from self_pruner.memory.database import connect
-from self_pruner.memory.errors import SelfPrunerError
+from self_pruner.memory.errors import RunDirectoryError, SelfPrunerError, SettingsError
 from self_pruner.memory.no_links import refuse_link
 from self_pruner.memory.records import Candidate
 from self_pruner.prompts.templates import PromptSet
@@ -178,7 +172,7 @@ def tasks(path: Path, candidate: str | None, changes: dict[str, Any], view: View
     with RunDirectory.open(path, exclusive=True) as run:
         outcome = read_outcome(run.path)
         if outcome is None or run.status != "finished":
-            raise NotFinishedError(f"the run {path} has no result yet: python main.py resume {path}")
+            raise RunDirectoryError(f"the run {path} has no result yet: python main.py resume {path}")
         check_settings(run, view)
         settings = make_settings({**run.settings, **changes, "tasks": True}).anchored()
         suite = check_tasks(settings)

@@ -24,9 +24,9 @@ from self_pruner.agent.prepare.devices import device_of, dtype_of, free_memory
 from self_pruner.agent.prepare.latency_table import shape_of, spread, timed_of
 from self_pruner.agent.prepare.latency_timer import MEMORY, check_length, request_of, timing
 from self_pruner.agent.prepare.workbench import budget_for
-from self_pruner.agent.settings.settings import Settings, SettingsError, make_settings
+from self_pruner.agent.settings.settings import Settings, make_settings
 from self_pruner.agent.view import View
-from self_pruner.memory.errors import SelfPrunerError
+from self_pruner.memory.errors import SelfPrunerError, SettingsError
 from self_pruner.memory.profile import Profile
 from self_pruner.tools.latency.measure import LatencyReport, in_turn
 from self_pruner.tools.latency.shapes import Sizes, random_model

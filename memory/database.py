@@ -15,7 +15,7 @@ from contextlib import closing, contextmanager
 from functools import cache
 from pathlib import Path
 
-from self_pruner.memory.errors import SelfPrunerError
+from self_pruner.memory.errors import MemoryFileError
 from self_pruner.memory.partials import LOGS, clear_partials, partial_of
 
 APPLICATION_ID = 0x53505230  # "SPR0", in the header of every memory file
@@ -72,45 +72,21 @@ CREATE VIEW fitness AS
 MIGRATIONS: dict[int, tuple[str, ...]] = {1: (TASK_SCORE,), 2: (SLOPES,)}  # from this version to the next
 
 
-class MemoryFileError(SelfPrunerError):
-    """The memory file cannot be used; the sentence says why and what to do."""
-
-
-class NotAMemoryError(MemoryFileError):
-    """The file is something else."""
-
-
 class CorruptMemoryError(MemoryFileError):
     """The file is damaged."""
 
 
-class NewerMemoryError(MemoryFileError):
-    """The file was written by a newer version."""
-
-
-class MemoryAccessError(MemoryFileError):
-    """The file cannot be opened, read or written here."""
-
-
-class MemoryFullError(MemoryFileError):
-    """The disk has no room for what should be remembered."""
-
-
-class MemoryBusyError(MemoryFileError):
-    """Another process kept the file locked for too long."""
-
-
 _CORRUPT = "the memory file {path} is corrupt; move it away or name another with --memory"
 _FAULTS: dict[int, tuple[type[MemoryFileError], str]] = {
-    sqlite3.SQLITE_NOTADB: (NotAMemoryError, "the memory file {path} is not a database; name another with --memory"),
+    sqlite3.SQLITE_NOTADB: (MemoryFileError, "the memory file {path} is not a database; name another with --memory"),
     sqlite3.SQLITE_CORRUPT: (CorruptMemoryError, _CORRUPT),
-    sqlite3.SQLITE_CANTOPEN: (MemoryAccessError, "no permission to open the memory file {path} or to write beside it"),
-    sqlite3.SQLITE_READONLY: (MemoryAccessError, "no permission to write the memory file {path}"),
-    sqlite3.SQLITE_PERM: (MemoryAccessError, "no permission to use the memory file {path}"),
-    sqlite3.SQLITE_IOERR: (MemoryAccessError, "the disk failed while reading or writing the memory file {path}"),
-    sqlite3.SQLITE_FULL: (MemoryFullError, "the disk is full: nothing more can be written to the memory file {path}"),
+    sqlite3.SQLITE_CANTOPEN: (MemoryFileError, "no permission to open the memory file {path} or to write beside it"),
+    sqlite3.SQLITE_READONLY: (MemoryFileError, "no permission to write the memory file {path}"),
+    sqlite3.SQLITE_PERM: (MemoryFileError, "no permission to use the memory file {path}"),
+    sqlite3.SQLITE_IOERR: (MemoryFileError, "the disk failed while reading or writing the memory file {path}"),
+    sqlite3.SQLITE_FULL: (MemoryFileError, "the disk is full: nothing more can be written to the memory file {path}"),
     sqlite3.SQLITE_BUSY: (
-        MemoryBusyError,
+        MemoryFileError,
         "another process kept the memory file {path} locked for {seconds:.0f} seconds",
     ),
 }
@@ -151,7 +127,7 @@ def connect(path: Path) -> sqlite3.Connection:
                 _create(path)
             clear_partials(path)  # of whoever was killed once its memory had its name
         except OSError as error:
-            raise MemoryAccessError(f"cannot make the memory file {path}: {error.strerror}") from error
+            raise MemoryFileError(f"cannot make the memory file {path}: {error.strerror}") from error
         _identify(path)
         connection = sqlite3.connect(path, timeout=BUSY_SECONDS, isolation_level=None, check_same_thread=False)
         try:
@@ -181,7 +157,7 @@ def _create(path: Path) -> None:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
     except FileExistsError as error:
-        raise MemoryAccessError(f"cannot make the memory file {path}: {path.parent} is not a folder") from error
+        raise MemoryFileError(f"cannot make the memory file {path}: {path.parent} is not a folder") from error
     partial = partial_of(path)
     _discard(partial)  # a process with our number may have died here
     try:
@@ -260,7 +236,7 @@ def _version(connection: sqlite3.Connection) -> int:
 
 def _refuse_newer(version: int, path: Path) -> None:
     if version > SCHEMA_VERSION:
-        raise NewerMemoryError(
+        raise MemoryFileError(
             f"the memory file {path} has format {version}, this version reads {SCHEMA_VERSION}: update Self-Pruner"
         )
 
@@ -268,14 +244,14 @@ def _refuse_newer(version: int, path: Path) -> None:
 def _identify(path: Path) -> None:
     """Raises unless the file is a memory of this version or an older one; touches neither the file nor its folder."""
     if not path.is_file():
-        raise NotAMemoryError(f"the memory {path} is not a file; name a file with --memory")
+        raise MemoryFileError(f"the memory {path} is not a file; name a file with --memory")
     if not os.access(path, os.R_OK | os.W_OK, effective_ids=os.access in os.supports_effective_ids):
-        raise MemoryAccessError(f"no permission to read and write the memory file {path}")
+        raise MemoryFileError(f"no permission to read and write the memory file {path}")
     # immutable: no locks, no log beside the file. Good for the header, which hardly ever changes, and for nothing more.
     uri = f"{path.absolute().as_uri()}?immutable=1"
     with closing(sqlite3.connect(uri, uri=True, isolation_level=None)) as connection:
         (application,) = connection.execute("PRAGMA application_id").fetchone()
         version = _version(connection)
     if application != APPLICATION_ID:
-        raise NotAMemoryError(f"{path} is not a memory of Self-Pruner; name another file with --memory")
+        raise MemoryFileError(f"{path} is not a memory of Self-Pruner; name another file with --memory")
     _refuse_newer(version, path)

@@ -11,3 +11,47 @@ class SelfPrunerError(Exception):
     """
 
     exit_code = 2
+
+
+class SettingsError(SelfPrunerError):
+    """A setting, an argument or a file that was named cannot be used."""
+
+
+class ModelError(SelfPrunerError):
+    """A model cannot be had, read or pruned."""
+
+
+class TextError(SelfPrunerError):
+    """A text cannot be had, or there is too little of it."""
+
+
+class MeasurementError(SelfPrunerError):
+    """Something could not be measured."""
+
+
+class KeptFileError(SelfPrunerError):
+    """A file of measurements that was kept is damaged, or of something else."""
+
+
+class ToolError(SelfPrunerError):
+    """A call that a tool refuses; the sentence goes to the brain."""
+
+
+class RunDirectoryError(SelfPrunerError):
+    """A run directory cannot be made, read or gone on with."""
+
+
+class MemoryFileError(SelfPrunerError):
+    """The memory file cannot be used; the sentence says why and what to do."""
+
+
+class ExportError(SelfPrunerError):
+    """A checkpoint cannot be written, or not in that form."""
+
+
+class EngineError(SelfPrunerError):
+    """vLLM or llama.cpp is not there, or did not do what it was asked."""
+
+
+class BrainError(SelfPrunerError):
+    """A brain cannot answer."""

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
 
-from self_pruner.memory.errors import SelfPrunerError
+from self_pruner.memory.errors import SelfPrunerError, SettingsError
 from self_pruner.prompts.variables import ACTIONS, Action
 
 SETS = Path(__file__).parent
@@ -27,14 +27,6 @@ class PromptError(SelfPrunerError):
         self.file = file
         self.line = line
         self.sentence = sentence
-
-
-class UnknownPromptSetError(SelfPrunerError):
-    """No prompt set has this name."""
-
-
-class PromptFolderError(SelfPrunerError):
-    """The folder of overrides is not a folder with prompt files."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,24 +55,24 @@ def read_set(name: str, overrides: Path | None) -> dict[str, Source]:
     """The files of set `name`, those also found in `overrides` taken from there.
 
     Raises:
-        UnknownPromptSetError: No such set.
-        PromptFolderError: `overrides` is missing, not a folder, or has no prompt files.
+        SettingsError: No such set.
+        SettingsError: `overrides` is missing, not a folder, or has no prompt files.
         PromptError: A file that leads outside its folder or cannot be read as UTF-8 text.
     """
     known = available_sets()
     if name not in known:
         close = get_close_matches(name, known, n=2)
         hint = f"did you mean {' or '.join(map(repr, close))}? " if close else ""
-        raise UnknownPromptSetError(f"there is no prompt set {name!r}; {hint}Known: {', '.join(known)}.")
+        raise SettingsError(f"there is no prompt set {name!r}; {hint}Known: {', '.join(known)}.")
     sources = _read_folder(SETS / name)
     if overrides is None:
         return sources
     if not overrides.is_dir():
         what = "is not a folder" if overrides.exists() else "does not exist"
-        raise PromptFolderError(f"the folder of prompt files {str(overrides)!r} {what}")
+        raise SettingsError(f"the folder of prompt files {str(overrides)!r} {what}")
     own = _read_folder(overrides)
     if not own:
-        raise PromptFolderError(
+        raise SettingsError(
             f"the folder of prompt files {str(overrides)!r} has none; it may hold {', '.join(sorted(sources))}"
         )
     return sources | own
@@ -91,9 +83,7 @@ def _read_folder(folder: Path) -> dict[str, Source]:
     try:
         paths = sorted(path for path in folder.iterdir() if path.suffix == ".j2" or path.name == SETTINGS)
     except OSError as error:
-        raise PromptFolderError(
-            f"the folder of prompt files {str(folder)!r} cannot be read: {error.strerror}"
-        ) from error
+        raise SettingsError(f"the folder of prompt files {str(folder)!r} cannot be read: {error.strerror}") from error
     home = folder.resolve()
     sources = {}
     for path in paths:

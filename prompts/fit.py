@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Generic, Literal, TypeVar
 
-from self_pruner.memory.errors import SelfPrunerError
+from self_pruner.memory.errors import SettingsError
 from self_pruner.prompts.variables import History
 
 T = TypeVar("T")
@@ -29,10 +29,6 @@ FORGETTING: tuple[tuple[Section, int], ...] = (
     ("population", 0),
     ("best", 0),
 )
-
-
-class PromptTooLongError(SelfPrunerError):
-    """Even without any history the prompt is longer than the context allows."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +54,7 @@ def fit(render: Callable[[History], T], history: History, count_tokens: Callable
         The prompt with the fewest entries dropped that the search meets; it certainly fits.
 
     Raises:
-        PromptTooLongError: When the bare task is longer than `limit`.
+        SettingsError: When the bare task is longer than `limit`.
     """
     steps = shortenings(history)
 
@@ -71,7 +67,7 @@ def fit(render: Callable[[History], T], history: History, count_tokens: Callable
         return whole
     fitting = attempt(len(steps) - 1)
     if fitting.tokens > limit:
-        raise PromptTooLongError(
+        raise SettingsError(
             f"the prompt needs {fitting.tokens} tokens without any history but the model has room for {limit}; "
             "use a prompt set with shorter files, a smaller --thought-tokens or a model with a longer context"
         )

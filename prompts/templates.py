@@ -53,8 +53,8 @@ class PromptSet:
             overrides: A folder whose files replace those of the set; None for none.
 
         Raises:
-            UnknownPromptSetError: No set has that name; close matches are named.
-            PromptFolderError: `overrides` is not a folder with prompt files.
+            SettingsError: No set has that name; close matches are named.
+            SettingsError: `overrides` is not a folder with prompt files.
             PromptError: A file leads outside its folder, cannot be read, or `set.toml` is wrong.
         """
         self.name = name

@@ -14,6 +14,7 @@ from langchain_core.tools import BaseTool, tool
 from langgraph.prebuilt import ToolRuntime
 from pydantic import BaseModel, Field
 
+from self_pruner.memory.errors import ToolError
 from self_pruner.memory.profile import Profile
 from self_pruner.memory.records import Candidate, Score, Slopes
 from self_pruner.tools.evaluation.fitness import perplexity
@@ -22,7 +23,7 @@ from self_pruner.tools.evaluation.slopes import slopes as slopes_at
 from self_pruner.tools.evaluation.staged import walks
 from self_pruner.tools.evaluation.walk import Measurement
 from self_pruner.tools.profiles.selection import paired
-from self_pruner.tools.workbench import FITNESS, ToolError, Turn, Workbench
+from self_pruner.tools.workbench import FITNESS, Turn, Workbench
 
 
 class EvaluateArguments(BaseModel):

@@ -16,11 +16,12 @@ from langchain_core.tools import BaseTool, tool
 from langgraph.prebuilt import ToolRuntime
 from pydantic import BaseModel, ConfigDict, Field
 
+from self_pruner.memory.errors import ToolError
 from self_pruner.memory.profile import Part, Profile
 from self_pruner.memory.records import Candidate, Operator, Proposer
 from self_pruner.tools.profiles.budget import Budget
 from self_pruner.tools.profiles.operators import Edit, apply_edits, crossover_mask, crossover_range
-from self_pruner.tools.workbench import ToolError, Turn, Workbench
+from self_pruner.tools.workbench import Turn, Workbench
 
 
 class EditArguments(BaseModel):

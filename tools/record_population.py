@@ -8,9 +8,10 @@ from langchain_core.tools import BaseTool, tool
 from langgraph.prebuilt import ToolRuntime
 from pydantic import BaseModel, Field
 
+from self_pruner.memory.errors import ToolError
 from self_pruner.memory.records import Generation
 from self_pruner.tools.profiles.selection import rank
-from self_pruner.tools.workbench import ToolError, Turn, Workbench
+from self_pruner.tools.workbench import Turn, Workbench
 
 
 class PopulationArguments(BaseModel):

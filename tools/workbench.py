@@ -12,7 +12,7 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import Any
 
-from self_pruner.memory.errors import SelfPrunerError
+from self_pruner.memory.errors import ToolError
 from self_pruner.memory.profile import Profile
 from self_pruner.memory.records import Candidate, Fitness, Proposer, Score, Slopes
 from self_pruner.memory.store import Memory
@@ -25,10 +25,6 @@ from self_pruner.tools.pruning.elastic import ElasticModel
 
 Progress = Callable[[int, int], None]
 FITNESS = "fitness"  # name of the text that the search is measured on
-
-
-class ToolError(SelfPrunerError):
-    """A call that a tool can't carry out; the brain reads the same sentence as a person."""
 
 
 @dataclass(frozen=True, slots=True)

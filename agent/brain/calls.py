@@ -17,7 +17,7 @@ from langchain_core.runnables import Runnable
 from langchain_core.tools import BaseTool
 from langchain_core.utils.function_calling import convert_to_openai_tool
 
-from self_pruner.agent.brain.errors import SchemaError
+from self_pruner.memory.errors import BrainError
 
 Tool = Mapping[str, Any] | type | Callable[..., Any] | BaseTool
 
@@ -48,7 +48,7 @@ def legal_calls(tools: Sequence[Tool], tool_choice: Any = None) -> list[LegalCal
     for any of them: a brain with tools always calls one. "none" leaves no tool, which is plain chat.
 
     Raises:
-        SchemaError: there is no tool of that name.
+        BrainError: there is no tool of that name.
     """
     if tool_choice == "none":
         return []
@@ -61,7 +61,7 @@ def legal_calls(tools: Sequence[Tool], tool_choice: Any = None) -> list[LegalCal
     if isinstance(tool_choice, str) and tool_choice not in ("auto", "any", "required"):
         chosen = [call for call in calls if call.name == tool_choice]
         if not chosen:
-            raise SchemaError(f"there is no tool {tool_choice!r}; there are {[call.name for call in calls]}")
+            raise BrainError(f"there is no tool {tool_choice!r}; there are {[call.name for call in calls]}")
         return chosen
     return calls
 

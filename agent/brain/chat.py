@@ -20,9 +20,9 @@ from pydantic import ConfigDict, Field
 from self_pruner.agent.brain.branches import Branches
 from self_pruner.agent.brain.calls import Brain, call_id, legal_calls, reply, usage
 from self_pruner.agent.brain.decode import Constraint, Decoded, Sample, Sampling, decode
-from self_pruner.agent.brain.errors import ContextOverflowError
 from self_pruner.agent.brain.grammar import FreeText, GrammarConstraint, call_grammar, check_grammar
 from self_pruner.agent.brain.page import context_length, render
+from self_pruner.memory.errors import BrainError
 
 
 class TargetBrain(Brain):
@@ -93,16 +93,16 @@ class TargetBrain(Brain):
         another choice for every reply.
 
         Raises:
-            ContextOverflowError: the prompt leaves no room for the longest reply.
-            SchemaError: a tool's schema cannot be obeyed.
-            BrainError: decoding failed, BrainTimeoutError: it took longer than `time_limit`.
+            BrainError: the prompt leaves no room for the longest reply.
+            BrainError: a tool's schema cannot be obeyed.
+            BrainError: decoding failed, BrainError: it took longer than `time_limit`.
         """
         seed = self.seed if seed is None else seed
         offers = [legal_calls(offer, tool_choice) for offer in variants or [tools or ()] * n]
         calls = offers[0]
         prompt = render(self.tokenizer, messages)
         if self.prompt_limit is not None and len(prompt) > self.prompt_limit:
-            raise ContextOverflowError(
+            raise BrainError(
                 f"the prompt has {len(prompt)} tokens, and the model's context of {context_length(self.model.config)} "
                 f"leaves {self.prompt_limit} beside a reply of up to {self.thought_tokens + self.max_call_tokens}"
             )

@@ -19,8 +19,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from self_pruner.agent.brain.branches import Branches
-from self_pruner.agent.brain.errors import BrainError, BrainTimeoutError
 from self_pruner.agent.brain.grammar import Constraint
+from self_pruner.memory.errors import BrainError
 
 NUCLEUS = 1024  # tokens looked at first for top-p; the full vocabulary is sorted only where these fall short
 
@@ -77,7 +77,7 @@ def decode(
 
     Raises:
         BrainError: the constraint fails.
-        BrainTimeoutError: `sampling.time_limit` is over.
+        BrainError: `sampling.time_limit` is over.
     """
     started = time.monotonic()
     samples = [Sample(constraint(index), generator(seed, index)) for index in range(n)]
@@ -95,7 +95,7 @@ def decode(
             steps += 1
     while live:
         if sampling.time_limit is not None and time.monotonic() - started > sampling.time_limit:
-            raise BrainTimeoutError(f"the brain took longer than the {sampling.time_limit:g} s it was given")
+            raise BrainError(f"the brain took longer than the {sampling.time_limit:g} s it was given")
         for index, sample in live.items():
             sample.pending = say(sample, logits[index], sampling, end)
         live = {index: sample for index, sample in live.items() if not finished(sample, sampling)}

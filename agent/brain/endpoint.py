@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 import httpx
 from pydantic import SecretStr
 
-from self_pruner.agent.brain.errors import BrainError, BrainTimeoutError
+from self_pruner.memory.errors import BrainError
 from self_pruner.tools.text.redaction import redact
 
 KEY = "SELF_PRUNER_BRAIN_KEY"  # the environment variable with the endpoint's key
@@ -57,7 +57,7 @@ class Endpoint:
 
         Raises:
             EndpointError: nothing, a refusal, or something else comes back.
-            BrainTimeoutError: it takes too long.
+            BrainError: it takes too long.
         """
         left = self.timeout if until is None else until - time.monotonic()
         key = self.key.get_secret_value() if self.key else ""
@@ -71,7 +71,7 @@ class Endpoint:
         except httpx.ConnectTimeout as error:
             raise EndpointError(f"{self.url} cannot be reached: no connection within {connect:.0f} s") from error
         except TimeoutError as error:
-            raise BrainTimeoutError(f"{self.url} gave no answer within {self.timeout:.0f} s") from error
+            raise BrainError(f"{self.url} gave no answer within {self.timeout:.0f} s") from error
         except httpx.HTTPError as error:
             raise EndpointError(f"{self.url} cannot be reached: {redact(str(error))}") from error
         if answer.is_redirect:

@@ -22,7 +22,7 @@ from llguidance import LLMatcher, LLTokenizer
 from numpy.typing import NDArray
 
 from self_pruner.agent.brain.calls import LegalCall
-from self_pruner.agent.brain.errors import BrainError, SchemaError
+from self_pruner.memory.errors import BrainError
 
 CONTROL = r"\x00-\x1f\x7f-\x9f\u2028\u2029"
 THOUGHT = rf"[^\x20{CONTROL}][^{CONTROL}]*"
@@ -50,7 +50,7 @@ class Constraint(Protocol):
 def call_grammar(calls: Sequence[LegalCall], thought_tokens: int) -> str:
     """The grammar of a reply: a thought of at most `thought_tokens` tokens (none for 0), then one of the calls."""
     if not calls:
-        raise SchemaError("no call is legal, so there is nothing the brain could say")
+        raise BrainError("no call is legal, so there is nothing the brain could say")
     definitions: dict[str, Any] = {}
     branches = []
     for call in calls:
@@ -93,11 +93,11 @@ def speakable(schema: Any, tool: str) -> Any:
 
 
 def check_grammar(grammar: str, tokenizer: LLTokenizer) -> None:
-    """Raises SchemaError where the grammar does not compile."""
+    """Raises BrainError where the grammar does not compile."""
     fault = LLMatcher.validate_grammar(grammar, tokenizer)
     if fault and not fault.startswith("WARNING"):
         sentence = next((line for line in fault.splitlines() if line.strip()), fault)
-        raise SchemaError(f"the schema of the legal calls cannot be made a grammar: {sentence.strip()}")
+        raise BrainError(f"the schema of the legal calls cannot be made a grammar: {sentence.strip()}")
 
 
 class GrammarConstraint:

@@ -9,7 +9,7 @@ from typing import Any
 from langchain_core.messages import AIMessage, BaseMessage, SystemMessage, ToolMessage
 
 from self_pruner.agent.brain.chat_template import ChatTemplateError, applied, unusable
-from self_pruner.agent.brain.errors import BrainError
+from self_pruner.memory.errors import BrainError
 
 
 def render(tokenizer: Any, messages: Sequence[BaseMessage]) -> list[int]:

@@ -122,7 +122,7 @@ class EndpointBrain(Brain):
 
         Raises:
             EndpointError: the endpoint cannot be reached, refuses, or answers what is no reply.
-            BrainTimeoutError: it took too long.
+            BrainError: it took too long.
         """
         seed = self.seed if seed is None else seed
         start = time.perf_counter()

@@ -16,7 +16,7 @@ import random
 from collections.abc import Mapping
 from typing import Any
 
-from self_pruner.agent.brain.errors import SchemaError
+from self_pruner.memory.errors import BrainError
 
 Schema = Mapping[str, Any]
 
@@ -35,13 +35,13 @@ def resolve(schema: Schema, root: Schema) -> Schema:
     """Follows `$ref` into the definitions of `root` and refuses keywords that we do not obey."""
     unknown = sorted(set(schema) - KEYWORDS)
     if unknown:
-        raise SchemaError(f"the schema of a call uses {unknown[0]!r}, which is not supported")
+        raise BrainError(f"the schema of a call uses {unknown[0]!r}, which is not supported")
     if "$ref" not in schema:
         return schema
     node: Any = root
     for name in str(schema["$ref"]).removeprefix("#/").split("/"):
         if not isinstance(node, Mapping) or name not in node:
-            raise SchemaError(f"the schema of a call refers to {schema['$ref']!r}, which is not in it")
+            raise BrainError(f"the schema of a call refers to {schema['$ref']!r}, which is not in it")
         node = node[name]
     return resolve(node, root)
 
@@ -62,7 +62,7 @@ def integer_range(schema: Schema) -> tuple[int, int]:
     if high is None:
         high = low + OPEN_RANGE
     if low > high:
-        raise SchemaError(f"no integer lies between {low} and {high}")
+        raise BrainError(f"no integer lies between {low} and {high}")
     return int(low), int(high)
 
 
@@ -83,7 +83,7 @@ def array_lengths(schema: Schema) -> tuple[int, int]:
     open_end = closed if closed is not None else max(low, prefix) + OPEN_ITEMS
     high = min(schema.get("maxItems", open_end), open_end if closed is not None else schema.get("maxItems", open_end))
     if low > high:
-        raise SchemaError(f"no array has between {low} and {high} elements")
+        raise BrainError(f"no array has between {low} and {high} elements")
     return low, high
 
 
@@ -94,7 +94,7 @@ def first_call(schema: Schema, root: Schema | None = None) -> Any:
 
 
 def sample_call(schema: Schema, rng: random.Random, root: Schema | None = None) -> Any:
-    """A value of a schema, every choice uniform among what is legal there. Raises SchemaError where nothing is."""
+    """A value of a schema, every choice uniform among what is legal there. Raises BrainError where nothing is."""
     root = schema if root is None else root
     return draw(schema, root, rng)
 
@@ -109,7 +109,7 @@ def draw(schema: Schema, root: Schema, rng: random.Random | None) -> Any:
     if choices is not None or branches is not None:
         options = list(choices) if choices is not None else list(branches or ())
         if not options:
-            raise SchemaError("the schema of a call offers a choice among nothing")
+            raise BrainError("the schema of a call offers a choice among nothing")
         option = options[0] if rng is None else rng.choice(options)
         return option if choices is not None else draw(option, root, rng)
     kind = schema.get("type", "object" if "properties" in schema else None)
@@ -136,7 +136,7 @@ def draw(schema: Schema, root: Schema, rng: random.Random | None) -> Any:
             if name in required or (rng is not None and rng.random() < 0.5):
                 fields[name] = draw(field, root, rng)
         return fields
-    raise SchemaError(f"cannot draw a value of type {kind!r}; the types of a call are integer, string, array, object")
+    raise BrainError(f"cannot draw a value of type {kind!r}; the types of a call are integer, string, array, object")
 
 
 def violations(schema: Schema, value: Any, root: Schema | None = None, where: str = "call") -> list[str]:
@@ -192,5 +192,5 @@ def of_type(value: Any, kind: str) -> bool:
     """Whether a value parsed from JSON is of a JSON schema type."""
     python = {"integer": int, "string": str, "array": list, "object": dict, "boolean": bool, "null": type(None)}
     if kind not in python:
-        raise SchemaError(f"cannot check a value of type {kind!r}")
+        raise BrainError(f"cannot check a value of type {kind!r}")
     return isinstance(value, python[kind]) and not (kind == "integer" and isinstance(value, bool))

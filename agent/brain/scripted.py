@@ -16,8 +16,8 @@ from langchain_core.outputs import ChatGeneration, ChatResult
 from pydantic import PrivateAttr
 
 from self_pruner.agent.brain.calls import Brain, LegalCall, legal_calls, reply, usage
-from self_pruner.agent.brain.errors import BrainError, SchemaError
 from self_pruner.agent.brain.schema import first_call, sample_call
+from self_pruner.memory.errors import BrainError
 
 FACTS = {
     "raw": "", "decode_steps": 0, "forced_tokens": 0, "sampled_tokens": 0, "seconds": 0.0,
@@ -128,5 +128,5 @@ class FailingBrain(UniformBrain):
 def some(calls: list[LegalCall]) -> list[LegalCall]:
     """The calls, of which there must be at least one."""
     if not calls:
-        raise SchemaError("a scripted brain can only answer with a tool call, and no tool is legal")
+        raise BrainError("a scripted brain can only answer with a tool call, and no tool is legal")
     return calls

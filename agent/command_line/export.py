@@ -13,15 +13,15 @@ from self_pruner.agent.prepare.checks import check_target
 from self_pruner.agent.prepare.run import Run
 from self_pruner.agent.prepare.workbench import prepare
 from self_pruner.agent.result.card_facts import card_facts, license_of
-from self_pruner.agent.result.finish import NotFinishedError, export_candidate, read_outcome, with_weights
+from self_pruner.agent.result.finish import export_candidate, read_outcome, with_weights
 from self_pruner.agent.result.outcome import RECALIBRATED, Outcome, recalibration_sentence
 from self_pruner.agent.result.recalibration import recalibrated
 from self_pruner.agent.run_files.binding import bind_result, check_settings
 from self_pruner.agent.run_files.run_directory import RunDirectory
-from self_pruner.agent.settings.settings import Settings, SettingsError, make_settings
+from self_pruner.agent.settings.settings import Settings, make_settings
 from self_pruner.agent.view import View
+from self_pruner.memory.errors import ExportError, RunDirectoryError, SettingsError
 from self_pruner.memory.no_links import refuse_link
-from self_pruner.tools.export.checkpoint import ExportError
 from self_pruner.tools.export.gguf.file import TYPES, GgufFacts, GgufFile, GgufType, check_gguf, write_gguf
 from self_pruner.tools.export.gguf.weights import cut, read
 from self_pruner.tools.export.provenance import Provenance, read_provenance
@@ -97,7 +97,7 @@ def written(run: RunDirectory, outcome: Outcome, candidate: str | None) -> Prove
 
     Raises:
         ExportError: it is not the checkpoint of the run's result.
-        ProvenanceError: it is damaged.
+        ExportError: it is damaged.
     """
     if candidate not in (None, outcome.candidate) or outcome.verified is None or not run.model.is_dir():
         return None
@@ -115,14 +115,14 @@ def _finished(path: Path, output: Path, view: View) -> tuple[RunDirectory, Setti
 
     Raises:
         SettingsError: something is at `output` already.
-        NotFinishedError: the run has no result yet.
+        RunDirectoryError: the run has no result yet.
     """
     run = RunDirectory.open(path)
     if output.exists():
         raise SettingsError(f"--output {output} exists already: name one that does not")
     outcome = read_outcome(run.path) if run.status == "finished" else None
     if outcome is None:
-        raise NotFinishedError(f"the run {path} has no result yet: python main.py resume {path}")
+        raise RunDirectoryError(f"the run {path} has no result yet: python main.py resume {path}")
     check_settings(run, view)
     return run, make_settings(run.settings), outcome
 

@@ -12,14 +12,11 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from self_pruner.agent.run_files.binding import check_settings
-from self_pruner.agent.run_files.run_directory import RunDirectory, RunDirectoryError
+from self_pruner.agent.run_files.run_directory import RunDirectory
 from self_pruner.agent.run_files.seal import holds
 from self_pruner.agent.settings.settings import Settings, make_settings
 from self_pruner.agent.view import View
-
-
-class ForeignRunError(RunDirectoryError):
-    """A run from elsewhere would use what nobody said that it may."""
+from self_pruner.memory.errors import RunDirectoryError
 
 
 def consent(path: Path, yes: bool, view: View) -> None:
@@ -31,8 +28,8 @@ def consent(path: Path, yes: bool, view: View) -> None:
         view: where it is said.
 
     Raises:
-        ForeignRunError: it may not, or there is nobody to ask.
-        BindingError: settings were edited on which figures depend.
+        RunDirectoryError: it may not, or there is nobody to ask.
+        RunDirectoryError: settings were edited on which figures depend.
         RunDirectoryError: there is no run, or a file of it is damaged.
     """
     if holds_comparison(path):
@@ -58,7 +55,7 @@ def consent(path: Path, yes: bool, view: View) -> None:
     if yes:
         _say(begun, wanted, view)
     elif not sys.stdin.isatty():
-        raise ForeignRunError(f"{begun}; it would {', '.join(wanted)}: --yes says that it may")
+        raise RunDirectoryError(f"{begun}; it would {', '.join(wanted)}: --yes says that it may")
     else:
         _say(begun, wanted, view)
         try:
@@ -66,7 +63,7 @@ def consent(path: Path, yes: bool, view: View) -> None:
         except EOFError:
             answer = ""
         if answer.strip().lower() not in ("y", "yes"):
-            raise ForeignRunError(f"{path} may not, so nothing was done")
+            raise RunDirectoryError(f"{path} may not, so nothing was done")
 
 
 def holds_comparison(path: Path) -> bool:

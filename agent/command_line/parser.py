@@ -16,7 +16,8 @@ from typing import Any, Literal, NoReturn, Union, get_args, get_origin
 import click
 
 from self_pruner.agent.settings.panels import PANELS, Panel
-from self_pruner.agent.settings.settings import Settings, SettingsError
+from self_pruner.agent.settings.settings import Settings
+from self_pruner.memory.errors import SettingsError
 
 ALL = tuple(Settings.model_fields)
 ASIDE = "self_pruner.whole"  # in a context's meta: whether panels that are not shown by default are asked for

@@ -10,13 +10,14 @@ from typing import Any, TypeVar
 
 from pydantic import BaseModel
 
-from self_pruner.agent.compare.plan import PlanError, PlannedRun, parse_arms, plan
+from self_pruner.agent.compare.plan import PlannedRun, parse_arms, plan
 from self_pruner.agent.compare.results import DenseResult, RunResult
 from self_pruner.agent.result.card_facts import PLACES, TEXTS, command_line
 from self_pruner.agent.run_files.atomic_write import atomic_write
 from self_pruner.agent.run_files.run_directory import NoRunError, RunDirectory
 from self_pruner.agent.run_files.seal import holds, seal
 from self_pruner.agent.settings.settings import Settings, make_settings, text_label
+from self_pruner.memory.errors import SettingsError
 
 PLAN = "plan.json"
 DENSE = "dense.json"
@@ -51,10 +52,10 @@ class ComparisonFolder:
         """The comparison in `path`.
 
         Raises:
-            PlanError: there is none, or its plan is damaged.
+            SettingsError: there is none, or its plan is damaged.
         """
         if not is_comparison(path):
-            raise PlanError(f"there is no comparison in {path}: it has no {PLAN}")
+            raise SettingsError(f"there is no comparison in {path}: it has no {PLAN}")
         try:
             content = json.loads((path / PLAN).read_text(encoding="utf-8"))
             sealed = holds(content.pop("seal", None), PLAN, json.dumps(content))
@@ -64,7 +65,7 @@ class ComparisonFolder:
             arms = arms.split(",") if isinstance(arms, str) else arms  # plans of before have them in one text
             return cls(path, tuple(map(str, arms)), sparsities, seeds, make_settings(content["settings"]), sealed)
         except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-            raise PlanError(f"{path / PLAN} is damaged: {str(error).splitlines()[0]}") from error
+            raise SettingsError(f"{path / PLAN} is damaged: {str(error).splitlines()[0]}") from error
 
     def save(self) -> None:
         self.path.mkdir(parents=True, exist_ok=True)
@@ -81,7 +82,7 @@ class ComparisonFolder:
         """This comparison with the arms, sparsities and seeds of `other` added.
 
         Raises:
-            PlanError: their shared settings differ.
+            SettingsError: their shared settings differ.
         """
         whose = f"--into {self.path}: that comparison has"
         check_same_settings(whose, self.settings.to_toml(), other.settings.to_toml())
@@ -135,7 +136,7 @@ class ComparisonFolder:
         """What is known of a finished run, or None.
 
         Raises:
-            PlanError: its record is damaged.
+            SettingsError: its record is damaged.
         """
         path = self.record_path(run)
         return None if path is None else _read(path, RunResult, "delete it to run that arm again")
@@ -144,7 +145,7 @@ class ComparisonFolder:
         """The dense model's figures; None before anything was prepared.
 
         Raises:
-            PlanError: they are damaged.
+            SettingsError: they are damaged.
         """
         path = self.path / DENSE
         return _read(path, DenseResult, "delete it, and it is measured again") if path.is_file() else None
@@ -168,11 +169,11 @@ def check_same_settings(whose: str, theirs: Mapping[str, object], ours: Mapping[
         ours: those of the others.
 
     Raises:
-        PlanError: one differs.
+        SettingsError: one differs.
     """
     for name in {**ours, **theirs}:
         if theirs.get(name) != ours.get(name):
-            raise PlanError(
+            raise SettingsError(
                 f"{whose} {name.replace('_', '-')} {theirs.get(name)}, not {ours.get(name)}; all arms of a comparison "
                 "share their settings"
             )
@@ -182,4 +183,4 @@ def _read(path: Path, kind: type[Content], remedy: str) -> Content:
     try:
         return kind.model_validate_json(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise PlanError(f"{path} is damaged: {str(error).splitlines()[0]}; {remedy}") from error
+        raise SettingsError(f"{path} is damaged: {str(error).splitlines()[0]}; {remedy}") from error

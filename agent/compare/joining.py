@@ -27,7 +27,7 @@ from self_pruner.agent.compare.folder import (
     check_same_settings,
     is_comparison,
 )
-from self_pruner.agent.compare.plan import PlanError, parse_arms, parse_seeds, parse_sparsities
+from self_pruner.agent.compare.plan import parse_arms, parse_seeds, parse_sparsities
 from self_pruner.agent.compare.results import DenseResult, Results
 from self_pruner.agent.prepare.checks import check_target
 from self_pruner.agent.prepare.latency_timer import check_engine
@@ -35,10 +35,11 @@ from self_pruner.agent.prepare.texts import check_text, reporting_key
 from self_pruner.agent.prepare.workbench import Prepared
 from self_pruner.agent.result.card_facts import PLACES
 from self_pruner.agent.run_files.atomic_write import atomic_write
-from self_pruner.agent.run_files.binding import FILE, SAID, BindingError, read_file, refuse
+from self_pruner.agent.run_files.binding import FILE, SAID, read_file, refuse
 from self_pruner.agent.run_files.conditions import Conditions
 from self_pruner.agent.settings.settings import Settings, make_settings, text_label, without_former
 from self_pruner.agent.view import View
+from self_pruner.memory.errors import RunDirectoryError, SettingsError
 from self_pruner.prompts.templates import PromptSet
 from self_pruner.tools.workbench import Workbench
 
@@ -62,7 +63,7 @@ def begin(options: Namespace, given: dict[str, Any], view: View) -> ComparisonFo
     if is_comparison(path):
         comparison = ComparisonFolder.open(path.resolve()).grown(comparison)
     elif path.exists() and (not path.is_dir() or any(path.iterdir())):
-        raise PlanError(f"--into {path} is neither empty nor a comparison")
+        raise SettingsError(f"--into {path} is neither empty nor a comparison")
     elsewhere = {one: read_elsewhere(comparison, one) for one in options.finished}
     check_elsewhere(comparison, elsewhere, view)
     check_planned(comparison)
@@ -92,15 +93,15 @@ def read_elsewhere(comparison: ComparisonFolder, path: Path) -> Results:
     """The results at `path`, a comparison's folder or its `results.json`.
 
     Raises:
-        PlanError: it is missing or damaged, or its runs have other settings than `comparison`.
+        SettingsError: it is missing or damaged, or its runs have other settings than `comparison`.
     """
     file = path / RESULTS if path.is_dir() else path
     try:
         results = Results.model_validate_json(file.read_text(encoding="utf-8"))
     except OSError as error:
-        raise PlanError(f"--from {path}: {file} cannot be read: {error.strerror}") from error
+        raise SettingsError(f"--from {path}: {file} cannot be read: {error.strerror}") from error
     except ValueError as error:
-        raise PlanError(f"--from {path}: {file} is not the results of a comparison") from error
+        raise SettingsError(f"--from {path}: {file} is not the results of a comparison") from error
     # a setting that results do not state came after them, and its default is what they were made with
     later = {name: value for name, value in Settings().to_toml().items() if name not in PLACES}
     theirs = {**later, **without_former(results.settings)}
@@ -117,7 +118,7 @@ def check_elsewhere(comparison: ComparisonFolder, elsewhere: Mapping[Path, Resul
         view: where differences that are no reason are said.
 
     Raises:
-        BindingError: they differ.
+        RunDirectoryError: they differ.
     """
     known, where = read_bound(comparison.path), comparison.path
     for path, results in elsewhere.items():
@@ -159,7 +160,7 @@ def check_bound(folder: Path, settings: Settings, conditions: Conditions, view: 
     """Refuse to go on with a comparison under other conditions than it was begun with.
 
     Raises:
-        BindingError: they differ.
+        RunDirectoryError: they differ.
     """
     begun = read_bound(folder)
     if begun is not None:
@@ -173,7 +174,7 @@ def bind_comparison(comparison: ComparisonFolder, settings: Settings, prepared: 
     is the same.
 
     Raises:
-        BindingError: it is not.
+        RunDirectoryError: it is not.
     """
     if read_bound(comparison.path) is None:
         _check_dense(comparison, prepared.bench)
@@ -205,7 +206,7 @@ def _check_dense(comparison: ComparisonFolder, bench: Workbench) -> None:
         if len(then) == len(now):
             apart = sum(abs(one - float(other)) for one, other in zip(then, now, strict=True)) / len(then)
         if len(then) != len(now) or apart > SAME_NLL:
-            raise BindingError(
+            raise RunDirectoryError(
                 f"the comparison {comparison.path} was begun with a dense model of perplexity {text.perplexity:.2f} on "
                 f"{text.text}, and the one that is there now has other figures: put that back or start anew"
             )

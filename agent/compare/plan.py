@@ -15,7 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from self_pruner.agent.settings.arms import ARM_NAMES, ARMS, Arm
-from self_pruner.agent.settings.settings import IN_TIME, Settings, SettingsError, make_settings
+from self_pruner.agent.settings.settings import IN_TIME, Settings, make_settings
+from self_pruner.memory.errors import SettingsError
 from self_pruner.prompts.files import available_sets
 
 # What all arms must share, or what says where things are kept; neither can be set for a single arm.
@@ -31,10 +32,6 @@ PREPARED = (
     *("calibration", "fitness_text", "reporting_text", "calibration_sequences", "calibration_length"),
     *("sequence_length", "reporting_tokens", "final_tokens", "slope_tokens", "cache"),
 )
-
-
-class PlanError(SettingsError):
-    """An arm, a list of seeds or of sparsities that no comparison can be made of."""
 
 
 @dataclass(frozen=True)
@@ -78,14 +75,14 @@ def parse_arms(texts: Sequence[str]) -> list[ArmSpec]:
     """The arms in the order in which they are written.
 
     Raises:
-        PlanError: an unknown arm, prompt set or setting, an arm named twice, or none at all.
+        SettingsError: an unknown arm, prompt set or setting, an arm named twice, or none at all.
     """
     words = [text.strip() for text in texts]
     if not any(words):
-        raise PlanError(f"--arm needs at least one of {', '.join(ARM_NAMES)}")
+        raise SettingsError(f"--arm needs at least one of {', '.join(ARM_NAMES)}")
     for word in words:
         if words.count(word) > 1:
-            raise PlanError(f"--arm names {word!r} twice")
+            raise SettingsError(f"--arm names {word!r} twice")
     return [parse_arm(word) for word in words]
 
 
@@ -93,35 +90,35 @@ def parse_arm(text: str) -> ArmSpec:
     """One arm.
 
     Raises:
-        PlanError: see `parse_arms`.
+        SettingsError: see `parse_arms`.
     """
     named, *settings = text.split("+")
     name, _, prompts = named.partition(":")
     if name not in ARMS:
         near = difflib.get_close_matches(name, ARM_NAMES, 1)
         hint = f"did you mean {near[0]!r}" if near else "an arm whose settings have commas needs an --arm of its own"
-        raise PlanError(f"--arm: there is no arm {name!r}: {hint}; the arms are {', '.join(ARM_NAMES)}")
+        raise SettingsError(f"--arm: there is no arm {name!r}: {hint}; the arms are {', '.join(ARM_NAMES)}")
     arm = ARMS[name]
     overrides: dict[str, Any] = {}
     if prompts:
         if not arm.asks_brain:
-            raise PlanError(f"--arm: {name!r} reads no prompts, so {text!r} can't name any")
+            raise SettingsError(f"--arm: {name!r} reads no prompts, so {text!r} can't name any")
         if prompts in available_sets():
             overrides["prompt_set"] = prompts
         elif Path(prompts).is_dir():
             overrides["prompts"] = Path(prompts).resolve()
         else:
             sets = ", ".join(available_sets())
-            raise PlanError(f"--arm: {prompts!r} is no prompt set and no folder; the sets are {sets}")
+            raise SettingsError(f"--arm: {prompts!r} is no prompt set and no folder; the sets are {sets}")
     for setting in settings:
         key, equals, value = setting.partition("=")
         key = key.strip().replace("-", "_")
         if not equals or key not in Settings.model_fields:
             near = difflib.get_close_matches(key, list(Settings.model_fields), 1)
             hint = f": did you mean {near[0].replace('_', '-')!r}" if near else ""
-            raise PlanError(f"--arm: {setting!r} in {text!r} is no setting=value{hint}")
+            raise SettingsError(f"--arm: {setting!r} in {text!r} is no setting=value{hint}")
         if key in SHARED:
-            raise PlanError(f"--arm: {key.replace('_', '-')} is the same for all arms, so {text!r} can't set it")
+            raise SettingsError(f"--arm: {key.replace('_', '-')} is the same for all arms, so {text!r} can't set it")
         overrides[key] = _value(key, value)
     return ArmSpec(text, arm, overrides)
 
@@ -131,7 +128,7 @@ def _value(key: str, text: str) -> Any:
         try:
             return tuple(int(number) for number in text.split(","))
         except ValueError:
-            raise PlanError(f"--arm: {text!r} is not a list of whole numbers such as 1024,4096") from None
+            raise SettingsError(f"--arm: {text!r} is not a list of whole numbers such as 1024,4096") from None
     return text  # pydantic makes of it what the setting is
 
 
@@ -158,14 +155,14 @@ def parse_sparsities(text: str) -> tuple[float, ...]:
     """Shares such as `0.2,0.3,0.5`.
 
     Raises:
-        PlanError: something else, or one of them twice.
+        SettingsError: something else, or one of them twice.
     """
     try:
         shares = tuple(float(word) for word in text.split(","))
     except ValueError:
-        raise PlanError(f"--sparsity: {text!r} is not a list of shares such as 0.2,0.3,0.5") from None
+        raise SettingsError(f"--sparsity: {text!r} is not a list of shares such as 0.2,0.3,0.5") from None
     if not all(0 < share < 1 for share in shares) or len(set(shares)) < len(shares):
-        raise PlanError(f"--sparsity takes different shares between 0 and 1, got {text}")
+        raise SettingsError(f"--sparsity takes different shares between 0 and 1, got {text}")
     return shares
 
 
@@ -173,14 +170,14 @@ def parse_seeds(text: str) -> tuple[int, ...]:
     """`5` for seeds 0 to 4, or a list such as `0,3,7`.
 
     Raises:
-        PlanError: something else.
+        SettingsError: something else.
     """
     try:
         numbers = tuple(int(word) for word in text.removesuffix(",").split(","))
     except ValueError:
-        raise PlanError(f"--seeds: {text!r} is neither a count such as 5 nor a list such as 0,3,7") from None
+        raise SettingsError(f"--seeds: {text!r} is neither a count such as 5 nor a list such as 0,3,7") from None
     if len(numbers) == 1 and "," not in text:
         numbers = tuple(range(numbers[0]))
     if not numbers or min(numbers) < 0 or len(set(numbers)) < len(numbers):
-        raise PlanError(f"--seeds takes a count of at least 1 or different seeds from 0 up, got {text}")
+        raise SettingsError(f"--seeds takes a count of at least 1 or different seeds from 0 up, got {text}")
     return numbers

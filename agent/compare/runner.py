@@ -169,7 +169,7 @@ def collect(comparison: ComparisonFolder, failed: Mapping[str, str] | None = Non
     """Everything that is known so far; `failed` says by its slug why a run is missing.
 
     Raises:
-        PlanError: a record is damaged.
+        SettingsError: a record is damaged.
     """
     runs: list[RunResult] = []
     missing = []

@@ -26,9 +26,10 @@ from self_pruner.agent.prepare.room import check_room, refit_memory
 from self_pruner.agent.prepare.texts import check_tasks, check_text
 from self_pruner.agent.prepare.time_budget import untimed
 from self_pruner.agent.settings.arms import ARMS
-from self_pruner.agent.settings.settings import Settings, SettingsError
+from self_pruner.agent.settings.settings import Settings
 from self_pruner.agent.view import View
 from self_pruner.memory.database import check
+from self_pruner.memory.errors import SettingsError
 from self_pruner.prompts.templates import PromptSet
 from self_pruner.tools.models.bundled import TEXT_BUNDLE, cache_dir, model_folder, to_fetch
 from self_pruner.tools.models.families import geometry
@@ -120,7 +121,7 @@ def check_length_of_texts(settings: Settings, target: Target) -> None:
     """Refuse a person's own text that is too short, as far as there is a tokenizer to say so.
 
     Raises:
-        TooLittleTextError: the text has fewer tokens than the run wants.
+        TextError: the text has fewer tokens than the run wants.
     """
     for part, name, count, length, least in target.texts:
         if name.lower() not in NAMES and target.outline.tokenizer is not None:

@@ -43,7 +43,7 @@ def first_prompt(settings: Settings, target: Target, prompts: PromptSet, plan: P
     """Render the first prompt and make sure that it has room.
 
     Raises:
-        PromptTooLongError: it has none in the model's context.
+        SettingsError: it has none in the model's context.
     """
     space, config = target.budget.space, target.outline.model.config
     open_ = unmeasured(target.budget, target.outline.name, target.outline.family.model_type, config.hidden_size)

@@ -9,7 +9,8 @@ from typing import Any
 import psutil
 import torch
 
-from self_pruner.agent.settings.settings import Settings, SettingsError
+from self_pruner.agent.settings.settings import Settings
+from self_pruner.memory.errors import SettingsError
 
 
 def device_of(settings: Settings) -> str:

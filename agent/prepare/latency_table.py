@@ -15,15 +15,9 @@ from self_pruner.agent.prepare.workbench import budget_for
 from self_pruner.agent.run_files.atomic_write import atomic_write
 from self_pruner.agent.settings.settings import Settings
 from self_pruner.agent.view import View
+from self_pruner.memory.errors import KeptFileError
 from self_pruner.memory.profile import PARTS, Profile
-from self_pruner.tools.latency.table import (
-    LatencyTable,
-    LatencyTableError,
-    Timed,
-    check_table,
-    measure_table,
-    read_table,
-)
+from self_pruner.tools.latency.table import LatencyTable, Timed, check_table, measure_table, read_table
 from self_pruner.tools.models.bundled import cache_dir
 from self_pruner.tools.models.outline import outline, skeleton
 from self_pruner.tools.models.published import PUBLISHED
@@ -93,7 +87,7 @@ def kept_table(settings: Settings, config: Any, space: Space, view: View) -> tup
     if path.is_file():
         try:
             return path, read_table(path)
-        except LatencyTableError as error:
+        except KeptFileError as error:
             view.warn(f"{error}; it is measured anew")
     path.parent.mkdir(parents=True, exist_ok=True)
     with view.phase("Latency table") as progress, timing(settings, config, space) as timer:

@@ -9,7 +9,8 @@ from typing import Any
 import torch
 
 from self_pruner.agent.prepare.devices import device_of, dtype_of, free_memory
-from self_pruner.agent.settings.settings import Settings, SettingsError
+from self_pruner.agent.settings.settings import Settings
+from self_pruner.memory.errors import SettingsError
 from self_pruner.memory.profile import Profile
 from self_pruner.tools.engines.vllm import RELEASE, vllm_python
 from self_pruner.tools.latency.in_vllm import VllmRequest, timing_in_vllm
@@ -31,7 +32,7 @@ def check_engine(settings: Settings) -> None:
     """Find out before anything is loaded whether the engine of latency measurements is there.
 
     Raises:
-        VllmError: it is not; says what to install.
+        EngineError: it is not; says what to install.
     """
     if settings.engine == "vllm" and (settings.benchmarks or settings.in_time):
         vllm_python(settings.vllm_python)

@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 
 from self_pruner.agent.prepare.devices import free_memory
-from self_pruner.agent.settings.settings import SettingsError
+from self_pruner.memory.errors import SettingsError
 from self_pruner.tools.models.families import geometry
 from self_pruner.tools.models.outline import ModelOutline
 from self_pruner.tools.models.source import LoadedModel

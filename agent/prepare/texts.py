@@ -12,10 +12,11 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from self_pruner.agent.settings.settings import SLOPE_WINDOWS, Settings, SettingsError
+from self_pruner.agent.settings.settings import SLOPE_WINDOWS, Settings
 from self_pruner.agent.view import View
+from self_pruner.memory.errors import ModelError, SettingsError
 from self_pruner.tools.evaluation.tasks.suite import TaskSuite
-from self_pruner.tools.models.source import LoadedModel, TokenizerError
+from self_pruner.tools.models.source import LoadedModel
 from self_pruner.tools.text.sources import NAMES, text_source
 from self_pruner.tools.text.split import Part
 from self_pruner.tools.text.tokens import sequences
@@ -125,7 +126,7 @@ def read_texts(
             text = text_source(source, part, cache=settings.cache, progress=progress)
             ids = sequences(text.documents, loaded.tokenizer, n, tokens, f"{source} ({part} part)", least)
             if (largest := int(ids.max())) >= loaded.model.config.vocab_size:
-                raise TokenizerError(
+                raise ModelError(
                     f"the tokenizer of {loaded.name} writes token {largest}, and the model knows"
                     f" {loaded.model.config.vocab_size}: they do not belong together"
                 )

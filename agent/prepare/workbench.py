@@ -25,12 +25,13 @@ from self_pruner.agent.prepare.room import check_room, refit_memory
 from self_pruner.agent.prepare.texts import read_tasks, read_texts, reporting_key, slope_text
 from self_pruner.agent.run_files.conditions import Conditions, conditions_of
 from self_pruner.agent.run_files.run_memory import memory_of
-from self_pruner.agent.settings.settings import Settings, SettingsError, text_label
+from self_pruner.agent.settings.settings import Settings, text_label
 from self_pruner.agent.view import View
-from self_pruner.tools.evaluation.targets import DenseTargets, TargetsError
+from self_pruner.memory.errors import KeptFileError, MeasurementError, SettingsError
+from self_pruner.tools.evaluation.targets import DenseTargets
 from self_pruner.tools.evaluation.walk import PopulationWalk
 from self_pruner.tools.export.serving import Units, expressible_heads, units_for
-from self_pruner.tools.latency.table import LatencyTableError, read_table
+from self_pruner.tools.latency.table import read_table
 from self_pruner.tools.latency.time_budget import NANOSECONDS, JointBudget, LatencyBudget, TimedSpace
 from self_pruner.tools.models.bundled import cache_dir
 from self_pruner.tools.models.families import space_of
@@ -39,7 +40,7 @@ from self_pruner.tools.profiles.budget import Budget, parse_params
 from self_pruner.tools.profiles.space import Space
 from self_pruner.tools.profiles.uniform_budget import UniformBudget
 from self_pruner.tools.pruning.calibration import FORMAT as CALIBRATION_FORMAT
-from self_pruner.tools.pruning.calibration import Calibration, CalibrationFileError, calibrate
+from self_pruner.tools.pruning.calibration import Calibration, calibrate
 from self_pruner.tools.pruning.elastic import ElasticModel
 from self_pruner.tools.workbench import FITNESS, Workbench
 
@@ -110,7 +111,7 @@ def budget_in_time(settings: Settings, space: Space) -> Budget:
         raise SettingsError("--speedup and --latency-ms need a latency table: python main.py latency-table measures it")
     table = read_table(settings.latency_table)
     if reason := table.timed.refuses(space):
-        raise LatencyTableError(f"the latency table {settings.latency_table} does not fit: {reason}")
+        raise KeptFileError(f"the latency table {settings.latency_table} does not fit: {reason}")
     dense = table.dense.request(table.decode)
     milliseconds = settings.latency_ms or dense / (settings.speedup or 1.0)
     if settings.sparsity is None and settings.params is None:
@@ -255,7 +256,7 @@ def keep(path: Path, kind: type[Kept], make: Callable[[], Kept], view: View) -> 
     if path.exists():
         try:
             return kind.load(path)
-        except (CalibrationFileError, TargetsError) as error:
+        except (KeptFileError, MeasurementError) as error:
             view.warn(f"{error}; it is made anew")
     made = make()
     try:

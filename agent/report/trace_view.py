@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from self_pruner.agent.run_files.answers import is_answer
-from self_pruner.agent.run_files.trace import Act, Step, TraceError, TraceRecords, by_step, read_trace
+from self_pruner.agent.run_files.trace import Act, Step, TraceRecords, by_step, read_trace
 from self_pruner.agent.view import View
+from self_pruner.memory.errors import RunDirectoryError
 
 SHORT = 110  # characters of a line in the overview
 
@@ -26,12 +27,12 @@ def show_step(path: Path, number: int, view: View) -> None:
     """Everything about one step.
 
     Raises:
-        TraceError: there is no such step; the sentence names the steps there are.
+        RunDirectoryError: there is no such step; the sentence names the steps there are.
     """
     steps = by_step(_read(path, view))
     if number not in steps:
         there = f"steps {min(steps)} to {max(steps)}" if steps else "no steps"
-        raise TraceError(f"there is no step {number}; the trace has {there}")
+        raise RunDirectoryError(f"there is no step {number}; the trace has {there}")
     step = steps[number]
     if step.think is not None:
         think = step.think

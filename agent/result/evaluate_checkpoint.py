@@ -33,17 +33,11 @@ from self_pruner.agent.result.checkpoint_figures import (
 )
 from self_pruner.agent.result.task_table import TITLES
 from self_pruner.agent.run_files.atomic_write import WriteError, atomic_write
-from self_pruner.agent.settings.settings import Settings, SettingsError, make_settings, text_label
+from self_pruner.agent.settings.settings import Settings, make_settings, text_label
 from self_pruner.agent.view import View
+from self_pruner.memory.errors import MeasurementError, SettingsError
 from self_pruner.memory.no_links import refuse_link
-from self_pruner.tools.evaluation.tasks.apart import (
-    Request,
-    StockError,
-    TaskFigures,
-    TextFigures,
-    measured,
-    rows_on_disk,
-)
+from self_pruner.tools.evaluation.tasks.apart import Request, TaskFigures, TextFigures, measured, rows_on_disk
 from self_pruner.tools.evaluation.tasks.rows import TASKS
 from self_pruner.tools.evaluation.tasks.suite import CPU_BATCH, GPU_BATCH, TaskSuite
 from self_pruner.tools.export.provenance import Provenance, read_provenance
@@ -195,7 +189,7 @@ class _Asked:
                     with view.phase(f"{figures.name}, {name} ({number} of {len(names)})") as report:
                         result = next(results, None)
                     if result is None:
-                        raise StockError(f"{place} was left without {name}")
+                        raise MeasurementError(f"{place} was left without {name}")
                     yield result
 
 

@@ -37,12 +37,11 @@ from self_pruner.agent.result.outcome import (
 from self_pruner.agent.result.recalibration import Recalibrated, recalibrated
 from self_pruner.agent.result.zero_shot import models_of, with_tasks
 from self_pruner.agent.run_files.atomic_write import atomic_write
-from self_pruner.agent.run_files.run_directory import RunDirectoryError
 from self_pruner.agent.run_files.trace import read_trace
 from self_pruner.agent.search.initial_population import UNIFORM, spent_on_probes
 from self_pruner.agent.search.state import SearchState
 from self_pruner.agent.settings.settings import text_label
-from self_pruner.memory.errors import SelfPrunerError
+from self_pruner.memory.errors import RunDirectoryError
 from self_pruner.memory.profile import PARTS, Profile
 from self_pruner.memory.records import Candidate, Generation
 from self_pruner.tools.benchmark_latency import latency_setting, timed_all, timed_already
@@ -52,11 +51,6 @@ from self_pruner.tools.export.publish import publish
 from self_pruner.tools.profiles.operators import uniform
 from self_pruner.tools.profiles.sensitivity import closed_form
 from self_pruner.tools.workbench import Workbench
-
-
-class NotFinishedError(SelfPrunerError):
-    """A result was asked of a run that has none yet."""
-
 
 VERIFIED_SEQUENCES, VERIFIED_TOKENS = 2, 64  # text on which the exported logits are compared
 RESULT = "result.json"

@@ -78,7 +78,7 @@ def measure_tasks(bench: Workbench, profiles: Sequence[Profile], step: int) -> N
                     TaskScore(profile, task, rows, metric, data, value, error, bench.run, step)
                     for metric, (value, error) in harness.run_task(model, suite, task).items()
                 ]
-            except harness.LikelihoodError as fault:
+            except harness.MeasurementError as fault:
                 scores = [
                     TaskScore(profile, task, rows, metric, data, None, None, bench.run, step, str(fault))
                     for metric in METRICS[task]

@@ -20,13 +20,13 @@ from self_pruner.agent.result.holdout import FINISH_STEP, unseen_fitness
 from self_pruner.agent.result.outcome import FOUND, RECALIBRATED, Recalibration, Row, TextRow, row_of
 from self_pruner.agent.settings.settings import Settings
 from self_pruner.agent.view import View
-from self_pruner.memory.errors import SelfPrunerError
+from self_pruner.memory.errors import MeasurementError, SelfPrunerError
 from self_pruner.memory.profile import Profile
 from self_pruner.memory.store import Memory
 from self_pruner.tools.evaluate import measure
 from self_pruner.tools.evaluation.walk import PopulationWalk
 from self_pruner.tools.pruning.elastic import ElasticModel
-from self_pruner.tools.pruning.recalibration import SHARE, RecalibrationError, moment_bytes, recalibrate
+from self_pruner.tools.pruning.recalibration import SHARE, moment_bytes, recalibrate
 from self_pruner.tools.text.quantities import size
 from self_pruner.tools.workbench import Workbench
 
@@ -119,11 +119,11 @@ def check_room(elastic: ElasticModel) -> None:
     """Refuse before the work what would not fit in memory beside the model.
 
     Raises:
-        RecalibrationError: says how much memory is needed and how much there is.
+        MeasurementError: says how much memory is needed and how much there is.
     """
     needed, free = moment_bytes(elastic), free_memory("cpu")
     if needed > free:
-        raise RecalibrationError(f"its moments need {size(needed)} of memory, and {size(free)} are free")
+        raise MeasurementError(f"its moments need {size(needed)} of memory, and {size(free)} are free")
 
 
 def walks_of(bench: Workbench, elastic: ElasticModel) -> dict[str, PopulationWalk]:

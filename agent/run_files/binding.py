@@ -17,8 +17,9 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from self_pruner.agent.run_files.atomic_write import atomic_write
 from self_pruner.agent.run_files.conditions import Conditions
-from self_pruner.agent.run_files.run_directory import RunDirectory, RunDirectoryError
+from self_pruner.agent.run_files.run_directory import RunDirectory
 from self_pruner.agent.view import View
+from self_pruner.memory.errors import RunDirectoryError
 from self_pruner.memory.records import Candidate
 from self_pruner.memory.store import Memory
 
@@ -28,10 +29,6 @@ MOVABLE = ("runs", "memory", "cache", "task_data", "vllm_python")
 SAID = ("patch", "memory")  # differences that are said and go on
 SAID_OF_A_RESULT = (*SAID, "versions", "device")  # for what is done with a finished run's result
 Content = TypeVar("Content", bound=BaseModel)
-
-
-class BindingError(RunDirectoryError):
-    """What is there now is not what the run was begun with."""
 
 
 class Binding(BaseModel):
@@ -56,7 +53,7 @@ def bind(run: RunDirectory, conditions: Conditions, view: View, said: Collection
         said: the differences that are said only.
 
     Raises:
-        BindingError: something differs.
+        RunDirectoryError: something differs.
         WriteError: a new binding cannot be written.
     """
     begun = read_binding(run)
@@ -88,7 +85,7 @@ def check_settings(run: RunDirectory, view: View | None) -> None:
         view: where moved places are said; None where they need not be.
 
     Raises:
-        BindingError: one differs.
+        RunDirectoryError: one differs.
     """
     begun = read_binding(run)
     if begun is None:
@@ -111,12 +108,12 @@ def check_begun(run: RunDirectory, memory: Memory, conditions: Conditions) -> No
     compensation, so they are found only where these are what they were.
 
     Raises:
-        BindingError: nothing is found.
+        RunDirectoryError: nothing is found.
     """
     if read_binding(run) is not None:
         return
     if not memory.recall(Candidate, run=run.id, limit=1):
-        raise BindingError(
+        raise RunDirectoryError(
             f"the run {run.path} cannot go on: none of its candidates is known for the model, text and settings that "
             "are there now"
         )
@@ -133,11 +130,11 @@ def refuse(begun: str, differences: Mapping[str, str], said: Collection[str], vi
         view: where they are said; None for nowhere.
 
     Raises:
-        BindingError: something else differs.
+        RunDirectoryError: something else differs.
     """
     refused = [words for name, words in differences.items() if name not in said]
     if refused:
-        raise BindingError(f"{begun} with {' and '.join(refused)}: put that back or start anew")
+        raise RunDirectoryError(f"{begun} with {' and '.join(refused)}: put that back or start anew")
     if view is not None:
         for words in differences.values():
             view.warn(f"{begun} with {words}")

@@ -24,7 +24,8 @@ from self_pruner.agent.run_files.atomic_write import WriteError, atomic_write, s
 from self_pruner.agent.run_files.environment import describe
 from self_pruner.agent.run_files.run_lock import RunLock
 from self_pruner.agent.run_files.seal import seal
-from self_pruner.agent.run_files.tables import RunDirectoryError, read_table, settings_file
+from self_pruner.agent.run_files.tables import read_table, settings_file
+from self_pruner.memory.errors import RunDirectoryError
 from self_pruner.memory.run_records import RECORDS
 
 Status = Literal["running", "finished", "stopped"]
@@ -34,10 +35,6 @@ _NAME = re.compile(r".+-(\d{8}-\d{6})(?:-(\d+))?")
 
 class NoRunError(RunDirectoryError):
     """There is no run where one was looked for."""
-
-
-class RunFinishedError(RunDirectoryError):
-    """The run is finished: nothing is left to resume."""
 
 
 @dataclass
@@ -73,7 +70,7 @@ class RunDirectory:
 
         Raises:
             RunDirectoryError: `base` cannot be made or written; nothing is left behind.
-            NotUnicodeError: a setting that no UTF-8 file can hold.
+            SettingsError: a setting that no UTF-8 file can hold.
         """
         now = now or datetime.now()
         text = settings_file(settings)
@@ -140,9 +137,9 @@ class RunDirectory:
 
         Raises:
             NoRunError: there is no run at `path`.
-            RunInUseError: exclusive, and another process holds it.
+            RunDirectoryError: exclusive, and another process holds it.
             RunDirectoryError: a file of the run is damaged or cannot be read.
-            LockError: the run cannot be locked here.
+            RunDirectoryError: the run cannot be locked here.
         """
         path = Path(path)
         if not (path / "settings.toml").is_file():
@@ -169,7 +166,7 @@ class RunDirectory:
         """Opens the run at `path` to go on with it, locked and with the status "running".
 
         Raises:
-            RunFinishedError: nothing is left to do.
+            RunDirectoryError: nothing is left to do.
             SelfPrunerError: as for `open`, and where the status cannot be written.
         """
         run = cls.open(path, exclusive=True)
@@ -185,10 +182,10 @@ class RunDirectory:
         """Refuse to go on with a run that is finished.
 
         Raises:
-            RunFinishedError: nothing is left to do.
+            RunDirectoryError: nothing is left to do.
         """
         if self.status == "finished":
-            raise RunFinishedError(
+            raise RunDirectoryError(
                 f"the run {self.path} is finished, so there is nothing to do: start a new one, or look at it with "
                 "report or trace"
             )

@@ -6,16 +6,8 @@ import fcntl
 import os
 from pathlib import Path
 
-from self_pruner.memory.errors import SelfPrunerError
+from self_pruner.memory.errors import RunDirectoryError
 from self_pruner.memory.no_links import open_to_write
-
-
-class LockError(SelfPrunerError):
-    """The run cannot be locked here."""
-
-
-class RunInUseError(LockError):
-    """Another process works on the run."""
 
 
 class RunLock:
@@ -25,15 +17,15 @@ class RunLock:
         """Takes the lock and leaves our process number in it, for whoever finds the run in use.
 
         Raises:
-            RunInUseError: another process holds it.
-            LockError: no permission, or a file system without locks.
+            RunDirectoryError: another process holds it.
+            RunDirectoryError: no permission, or a file system without locks.
             LinkError: a link lies in the place of the lock.
         """
         try:
             # never deleted: a lock on a deleted file excludes nobody
             descriptor = open_to_write(folder / ".lock", os.O_RDWR)
         except OSError as error:
-            raise LockError(f"cannot lock the run {folder}: {error.strerror}") from error
+            raise RunDirectoryError(f"cannot lock the run {folder}: {error.strerror}") from error
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
             os.ftruncate(descriptor, 0)
@@ -41,10 +33,12 @@ class RunLock:
         except BlockingIOError as error:
             holder = os.pread(descriptor, 32, 0).decode(errors="replace")
             os.close(descriptor)
-            raise RunInUseError(f"the run {folder} is in use by process {holder}: wait for it or stop it") from error
+            raise RunDirectoryError(
+                f"the run {folder} is in use by process {holder}: wait for it or stop it"
+            ) from error
         except OSError as error:
             os.close(descriptor)
-            raise LockError(f"cannot lock the run {folder}: {error.strerror}") from error
+            raise RunDirectoryError(f"cannot lock the run {folder}: {error.strerror}") from error
         self._descriptor = descriptor
 
     def release(self) -> None:

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-from self_pruner.agent.run_files.run_directory import RunDirectory, RunDirectoryError
+from self_pruner.agent.run_files.run_directory import RunDirectory
 from self_pruner.agent.view import View
-from self_pruner.memory.database import MemoryFileError
+from self_pruner.memory.errors import MemoryFileError, RunDirectoryError
 from self_pruner.memory.no_links import refuse_link
 from self_pruner.memory.records import Candidate
 from self_pruner.memory.run_records import RunRecords

@@ -13,15 +13,11 @@ import ormsgpack
 from langchain_core.messages import AIMessage, BaseMessage, HumanMessage, SystemMessage, ToolMessage
 from langgraph.checkpoint.serde.jsonplus import EXT_PYDANTIC_V2, JsonPlusSerializer
 
-from self_pruner.agent.run_files.run_directory import RunDirectoryError
+from self_pruner.memory.errors import RunDirectoryError
 
 _MESSAGES: dict[tuple[str, str], type[BaseMessage]] = {
     (kind.__module__, kind.__name__): kind for kind in (AIMessage, HumanMessage, SystemMessage, ToolMessage)
 }
-
-
-class ForeignCheckpointError(RunDirectoryError):
-    """The checkpoint holds what no search writes."""
 
 
 class StrictSerializer(JsonPlusSerializer):
@@ -35,20 +31,20 @@ class StrictSerializer(JsonPlusSerializer):
         """One value of the checkpoint.
 
         Raises:
-            ForeignCheckpointError: it is damaged, or something that no search writes; nothing of it was carried out.
+            RunDirectoryError: it is damaged, or something that no search writes; nothing of it was carried out.
         """
         kind, content = data
         if kind == "null":
             return None
         if kind != "msgpack":
-            raise ForeignCheckpointError(_refusal(f"a value of type {kind!r}"))
+            raise RunDirectoryError(_refusal(f"a value of type {kind!r}"))
         reader = _Reader()
         try:
             value = reader.read(content)
         except ormsgpack.MsgpackDecodeError as error:
-            raise ForeignCheckpointError(f"the run's checkpoint.sqlite is damaged: {error}") from error
+            raise RunDirectoryError(f"the run's checkpoint.sqlite is damaged: {error}") from error
         if reader.foreign:
-            raise ForeignCheckpointError(_refusal(reader.foreign[0]))
+            raise RunDirectoryError(_refusal(reader.foreign[0]))
         return value
 
 

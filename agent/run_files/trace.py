@@ -17,13 +17,9 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, TypeAdapter, ValidationError, model_validator
 
-from self_pruner.memory.errors import SelfPrunerError
+from self_pruner.memory.errors import RunDirectoryError
 from self_pruner.memory.no_links import open_to_write
 from self_pruner.tools.text.redaction import redact
-
-
-class TraceError(SelfPrunerError):
-    """The trace cannot be read or written."""
 
 
 class _Record(BaseModel):
@@ -115,7 +111,7 @@ class TraceWriter:
         """Opens the trace at `path`, making it where there is none and cutting off a torn last line.
 
         Raises:
-            TraceError: no permission to write it.
+            RunDirectoryError: no permission to write it.
             LinkError: a link lies in its place.
         """
         self.path = path
@@ -124,13 +120,13 @@ class TraceWriter:
             self._descriptor = open_to_write(path, os.O_RDWR | os.O_APPEND)
             _cut_torn_line(self._descriptor)
         except OSError as error:
-            raise TraceError(f"cannot open the trace {path}: {error.strerror}") from error
+            raise RunDirectoryError(f"cannot open the trace {path}: {error.strerror}") from error
 
     def write(self, record: TraceRecord) -> None:
         """Appends one record and forces it to the disk.
 
         Raises:
-            TraceError: the disk is full or failed; the trace is as it was.
+            RunDirectoryError: the disk is full or failed; the trace is as it was.
         """
         rest = memoryview(record.model_dump_json().encode("utf-8") + b"\n")
         try:
@@ -140,7 +136,7 @@ class TraceWriter:
         except OSError as error:
             with suppress(OSError):  # a disk that fails may refuse this too; the next to open the trace does it then
                 _cut_torn_line(self._descriptor)
-            raise TraceError(f"cannot write the trace {self.path}: {error.strerror}") from error
+            raise RunDirectoryError(f"cannot write the trace {self.path}: {error.strerror}") from error
 
     def close(self) -> None:
         os.close(self._descriptor)
@@ -173,14 +169,14 @@ def read_trace(path: Path) -> TraceRecords:
         left out and counted.
 
     Raises:
-        TraceError: there is no trace, or it cannot be read.
+        RunDirectoryError: there is no trace, or it cannot be read.
     """
     if path.exists() and not path.is_file():
-        raise TraceError(f"cannot read the trace {path}: it is no file")
+        raise RunDirectoryError(f"cannot read the trace {path}: it is no file")
     try:
         lines = path.read_bytes().split(b"\n")[:-1]  # what follows the last newline is torn or still being written
     except OSError as error:
-        raise TraceError(f"cannot read the trace {path}: {error.strerror}") from error
+        raise RunDirectoryError(f"cannot read the trace {path}: {error.strerror}") from error
     records: dict[tuple[int, int, int], TraceRecord] = {}
     damaged = 0
     for line in lines:

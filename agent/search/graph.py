@@ -22,17 +22,17 @@ from langgraph.prebuilt import ToolNode
 from langgraph.prebuilt.tool_node import ToolCallRequest
 from langgraph.runtime import RunControl
 
-from self_pruner.agent.run_files.run_directory import RunDirectoryError
 from self_pruner.agent.run_files.trace import Act, Judge, TraceRecord
 from self_pruner.agent.search.schedule import stop_reason
 from self_pruner.agent.search.state import SearchState, answers, first_state, fold
 from self_pruner.agent.search.think import Thinker
 from self_pruner.agent.settings.settings import Settings
+from self_pruner.memory.errors import RunDirectoryError, ToolError
 from self_pruner.tools.benchmark_latency import benchmark_latency_tool
 from self_pruner.tools.evaluate import evaluate_tool
 from self_pruner.tools.prune_model import prune_model_tool
 from self_pruner.tools.record_population import record_population_tool
-from self_pruner.tools.workbench import ToolError, Workbench
+from self_pruner.tools.workbench import Workbench
 
 STEP_LIMIT = 1_000_000  # LangGraph's own limit is out of the way: the judge ends runs
 

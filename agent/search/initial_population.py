@@ -9,13 +9,14 @@ import math
 from dataclasses import replace
 
 from self_pruner.agent.settings.arms import Arm, ClosedForm
+from self_pruner.memory.errors import ToolError
 from self_pruner.memory.profile import PARTS, Part, Profile
 from self_pruner.memory.records import Candidate, Proposer
 from self_pruner.prompts.templates import PromptSet
 from self_pruner.tools.evaluate import charge, measure
 from self_pruner.tools.profiles.budget import Budget
 from self_pruner.tools.profiles.operators import uniform
-from self_pruner.tools.profiles.sensitivity import Probe, SensitivityError, closed_form, cost_table
+from self_pruner.tools.profiles.sensitivity import Probe, closed_form, cost_table
 from self_pruner.tools.profiles.uniform_budget import UniformBudget
 from self_pruner.tools.pruning.baselines import flap, owl
 from self_pruner.tools.workbench import Progress, Workbench
@@ -53,9 +54,7 @@ def with_costs(bench: Workbench, tokens: int, progress: Progress | None = None) 
     for (layer, part), profile in zip(places, profiles, strict=True):
         found = bench.fitness(profile, tokens)
         if found is None or found.kl is None:
-            raise SensitivityError(
-                f"the probe of layer {layer} {part} failed: {bench.failure(profile)}; try --dtype float32"
-            )
+            raise ToolError(f"the probe of layer {layer} {part} failed: {bench.failure(profile)}; try --dtype float32")
         probes.append(Probe(layer, part, profile.widths(part)[layer], found.kl))
     curves = {
         (layer, part): bench.elastic.residual(layer, part).tolist() for part in PARTS for layer in range(space.n_layers)

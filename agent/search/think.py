@@ -34,7 +34,7 @@ from self_pruner.agent.search.shortlist import shortlist
 from self_pruner.agent.search.state import SearchState
 from self_pruner.agent.settings.arms import ARMS
 from self_pruner.agent.settings.settings import Settings
-from self_pruner.memory.errors import SelfPrunerError
+from self_pruner.memory.errors import ToolError
 from self_pruner.memory.profile import Profile
 from self_pruner.prompts.fit import fit
 from self_pruner.prompts.templates import Messages, PromptSet
@@ -43,10 +43,6 @@ from self_pruner.tools.prune_model import Proposal
 from self_pruner.tools.workbench import Workbench
 
 Call = dict[str, Any]
-
-
-class SearchError(SelfPrunerError):
-    """The search cannot go on, whoever decides."""
 
 
 @dataclass
@@ -89,7 +85,7 @@ class Thinker:
             known = replace(known, missing=dict(operators.open(known.missing)).get("brain", known.missing))
             turn = legal_turn(known, self.observer.actions)
         if not turn.decided and turn.kind in ("latency", "survive") and not known.ranked:
-            raise SearchError(
+            raise ToolError(
                 f"every candidate of generation {state['generation']} failed: "
                 f"{self._first_failure(state)}; try a lower --sparsity or --dtype float32"
             )
@@ -181,7 +177,7 @@ class Thinker:
         """Find out before the search, not as one failed turn after another, that prompts have no room.
 
         Raises:
-            PromptTooLongError: even the bare prompt of the first turn is longer than the context allows.
+            SettingsError: even the bare prompt of the first turn is longer than the context allows.
         """
         known = facts(self.history.read(), self.settings, state)
         self.prompt(state, known, legal_turn(known, self.observer.actions))

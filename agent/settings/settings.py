@@ -28,8 +28,8 @@ from self_pruner.agent.settings.panels import (
     Texts,
     Timing,
 )
-from self_pruner.memory.errors import SelfPrunerError
-from self_pruner.tools.profiles.budget import ParamsTextError, parse_params
+from self_pruner.memory.errors import SettingsError
+from self_pruner.tools.profiles.budget import parse_params
 
 IN_TIME = ("speedup", "latency_ms")  # budgets in time; a latency table tells what they mean
 THOUGHT_TOKENS = 32  # before each call of a brain that is large enough to think, where nothing else is asked for
@@ -37,10 +37,6 @@ THINKS_FROM = 1_000_000_000  # parameters of a brain; smaller ones write little 
 SLOPE_WINDOWS = 4  # measurements of slopes before their text begins anew
 # Settings that older files state, and the one value at which a search is what it was with them.
 FORMER: dict[str, Any] = {"draws": 0, "screen": 4, "step_rule": "adaptive", "later_layers": 1.0, "racing": 1.0}
-
-
-class SettingsError(SelfPrunerError):
-    """A setting that is out of its range or contradicts another one."""
 
 
 class Settings(
@@ -231,7 +227,7 @@ def make_settings(values: dict[str, Any]) -> Settings:
     values = without_former(values)
     try:
         return Settings(**values)
-    except ParamsTextError as error:
+    except SettingsError as error:
         raise SettingsError(f"--params: {error}") from None
     except ValidationError as error:
         fault = error.errors()[0]

@@ -12,14 +12,8 @@ from pathlib import Path
 import pytest
 
 import self_pruner.memory.database as database
-from self_pruner.memory.database import (
-    CorruptMemoryError,
-    MemoryAccessError,
-    MemoryBusyError,
-    MemoryFileError,
-    NewerMemoryError,
-    NotAMemoryError,
-)
+from self_pruner.memory.database import CorruptMemoryError
+from self_pruner.memory.errors import MemoryFileError
 from self_pruner.memory.profile import Profile
 from self_pruner.memory.records import Fitness, Score, Slopes, TaskScore
 from self_pruner.memory.store import Memory
@@ -134,7 +128,7 @@ def test_the_database_of_another_program_is_refused(tmp_path):
     with closing(sqlite3.connect(path)) as connection:
         connection.execute("CREATE TABLE score (a)")
         connection.commit()
-    fails_untouched(path, NotAMemoryError, "is not a memory of Self-Pruner")
+    fails_untouched(path, MemoryFileError, "is not a memory of Self-Pruner")
 
 
 def test_the_unfinished_business_of_another_program_is_left_to_it(tmp_path):
@@ -147,7 +141,7 @@ def test_the_unfinished_business_of_another_program_is_left_to_it(tmp_path):
         shutil.copytree(live.parent, path.parent)  # as a killed program leaves it: with a log not yet written back
     (path.parent / "other.sqlite-shm").unlink()
     kept = {name: (path.parent / name).read_bytes() for name in ("other.sqlite", "other.sqlite-wal")}
-    with pytest.raises(NotAMemoryError):
+    with pytest.raises(MemoryFileError):
         open_memory(path)
     assert {name: (path.parent / name).read_bytes() for name in kept} == kept
 
@@ -156,7 +150,7 @@ def test_a_memory_of_a_newer_version_is_refused(tmp_path):
     path = filled(tmp_path / "memory.sqlite")
     with closing(sqlite3.connect(path)) as connection:
         connection.execute(f"PRAGMA user_version = {database.SCHEMA_VERSION + 1}")
-    fails_untouched(path, NewerMemoryError, f"format {database.SCHEMA_VERSION + 1}.*update Self-Pruner")
+    fails_untouched(path, MemoryFileError, f"format {database.SCHEMA_VERSION + 1}.*update Self-Pruner")
 
 
 def test_a_truncated_memory_is_refused(tmp_path):
@@ -174,22 +168,22 @@ def test_a_memory_with_overwritten_pages_is_refused(tmp_path):
 
 
 def test_a_folder_is_refused(tmp_path):
-    with pytest.raises(NotAMemoryError, match="is not a file"):
+    with pytest.raises(MemoryFileError, match="is not a file"):
         open_memory(tmp_path)
 
 
 def test_a_path_below_a_regular_file_is_refused(tmp_path):
     (tmp_path / "file").write_text("a file")
-    with pytest.raises(MemoryAccessError, match=r"cannot make the memory file .*file is not a folder"):
+    with pytest.raises(MemoryFileError, match=r"cannot make the memory file .*file is not a folder"):
         open_memory(tmp_path / "file" / "memory.sqlite")
-    with pytest.raises(MemoryAccessError, match=r"cannot make the memory file .*: Not a directory"):
+    with pytest.raises(MemoryFileError, match=r"cannot make the memory file .*: Not a directory"):
         open_memory(tmp_path / "file" / "deeper" / "memory.sqlite")
     assert (tmp_path / "file").read_text() == "a file"
 
 
 def test_a_folder_that_may_not_be_written_is_refused(unprivileged):
     unprivileged.chmod(0o555)
-    with pytest.raises(MemoryAccessError, match="permission"):
+    with pytest.raises(MemoryFileError, match="permission"):
         open_memory(unprivileged / "memory.sqlite")
     assert list(unprivileged.iterdir()) == []
 
@@ -197,13 +191,13 @@ def test_a_folder_that_may_not_be_written_is_refused(unprivileged):
 def test_a_memory_that_may_not_be_written_is_refused_at_the_door(unprivileged):
     path = filled(unprivileged / "memory.sqlite")
     path.chmod(0o444)
-    fails_untouched(path, MemoryAccessError, "no permission to read and write")
+    fails_untouched(path, MemoryFileError, "no permission to read and write")
 
 
 def test_a_memory_that_may_not_be_read_is_refused(unprivileged):
     path = filled(unprivileged / "memory.sqlite")
     path.chmod(0)
-    with pytest.raises(MemoryAccessError, match="no permission"):
+    with pytest.raises(MemoryFileError, match="no permission"):
         open_memory(path)
 
 
@@ -212,7 +206,7 @@ def test_a_memory_kept_locked_is_named_after_the_wait(tmp_path, monkeypatch):
     monkeypatch.setattr(database, "BUSY_SECONDS", 0.05)
     with closing(sqlite3.connect(path, isolation_level=None)) as other:
         other.execute("BEGIN IMMEDIATE")
-        with pytest.raises(MemoryBusyError, match="another process"):
+        with pytest.raises(MemoryFileError, match="another process"):
             open_memory(path)
         other.execute("ROLLBACK")
     open_memory(path).close()
@@ -223,7 +217,7 @@ def test_a_file_system_without_links_leaves_nothing_behind(tmp_path, monkeypatch
         raise PermissionError(1, "Operation not permitted")
 
     monkeypatch.setattr(os, "link", refuse)
-    with pytest.raises(MemoryAccessError, match="cannot make the memory file .*Operation not permitted"):
+    with pytest.raises(MemoryFileError, match="cannot make the memory file .*Operation not permitted"):
         open_memory(tmp_path / "memory.sqlite")
     assert list(tmp_path.iterdir()) == []
 
@@ -237,7 +231,7 @@ def test_a_disk_that_is_full_before_the_memory_is_made_leaves_nothing_behind(tmp
     )
     words = [sys.executable, "-c", code, str(tmp_path / "memory.sqlite")]
     ended = subprocess.run(words, capture_output=True, text=True, env=os.environ | {"PYTHONPATH": str(ROOT)})
-    assert "MemoryAccessError: the disk failed" in ended.stderr
+    assert "MemoryFileError: the disk failed" in ended.stderr
     assert list(tmp_path.iterdir()) == []
 
 
@@ -305,5 +299,5 @@ def test_a_version_that_only_the_log_knows_is_refused_too(tmp_path):
         connection.execute(f"PRAGMA user_version = {database.SCHEMA_VERSION + 1}")
         shutil.copytree(live.parent, path.parent)  # as a killed program leaves it
     assert header_version(path) == database.SCHEMA_VERSION
-    with pytest.raises(NewerMemoryError, match="update Self-Pruner"):
+    with pytest.raises(MemoryFileError, match="update Self-Pruner"):
         open_memory(path)

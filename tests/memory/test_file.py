@@ -8,18 +8,8 @@ from pathlib import Path
 import pytest
 
 import self_pruner.memory.database as database
-from self_pruner.memory.database import (
-    SCHEMA_VERSION,
-    CorruptMemoryError,
-    MemoryAccessError,
-    MemoryBusyError,
-    MemoryFullError,
-    NewerMemoryError,
-    NotAMemoryError,
-    check,
-    connect,
-    faults_in_words,
-)
+from self_pruner.memory.database import SCHEMA_VERSION, CorruptMemoryError, check, connect, faults_in_words
+from self_pruner.memory.errors import MemoryFileError
 from self_pruner.memory.partials import owner
 from self_pruner.memory.profile import Profile
 from self_pruner.memory.records import Latency, Score
@@ -99,14 +89,14 @@ def test_a_memory_says_in_its_header_what_it_is(path):
 @pytest.mark.parametrize(
     ("code", "error", "sentence"),
     [
-        (sqlite3.SQLITE_READONLY, MemoryAccessError, "no permission to write the memory file"),
-        (sqlite3.SQLITE_READONLY_DIRECTORY, MemoryAccessError, "no permission to write the memory file"),
-        (sqlite3.SQLITE_PERM, MemoryAccessError, "no permission to use the memory file"),
-        (sqlite3.SQLITE_CANTOPEN, MemoryAccessError, "no permission to open the memory file"),
-        (sqlite3.SQLITE_IOERR_WRITE, MemoryAccessError, "the disk failed while reading or writing the memory file"),
-        (sqlite3.SQLITE_FULL, MemoryFullError, "the disk is full"),
-        (sqlite3.SQLITE_BUSY_SNAPSHOT, MemoryBusyError, "another process kept the memory file"),
-        (sqlite3.SQLITE_NOTADB, NotAMemoryError, "is not a database"),
+        (sqlite3.SQLITE_READONLY, MemoryFileError, "no permission to write the memory file"),
+        (sqlite3.SQLITE_READONLY_DIRECTORY, MemoryFileError, "no permission to write the memory file"),
+        (sqlite3.SQLITE_PERM, MemoryFileError, "no permission to use the memory file"),
+        (sqlite3.SQLITE_CANTOPEN, MemoryFileError, "no permission to open the memory file"),
+        (sqlite3.SQLITE_IOERR_WRITE, MemoryFileError, "the disk failed while reading or writing the memory file"),
+        (sqlite3.SQLITE_FULL, MemoryFileError, "the disk is full"),
+        (sqlite3.SQLITE_BUSY_SNAPSHOT, MemoryFileError, "another process kept the memory file"),
+        (sqlite3.SQLITE_NOTADB, MemoryFileError, "is not a database"),
     ],
 )
 def test_every_fault_of_the_file_has_a_sentence_that_names_it(path, code, error, sentence):
@@ -148,7 +138,7 @@ def test_looking_at_a_memory_neither_makes_nor_changes_one(path):
     assert list(path.parent.iterdir()) == [path] and path.read_bytes() == before
 
 
-@pytest.mark.parametrize(("make", "error"), [(foreign, NotAMemoryError), (newer, NewerMemoryError)])
+@pytest.mark.parametrize(("make", "error"), [(foreign, MemoryFileError), (newer, MemoryFileError)])
 def test_looking_at_what_is_no_memory_of_this_version_says_so(path, make, error):
     make(path)
     before = path.read_bytes()
@@ -196,7 +186,7 @@ def test_a_memory_of_today_opens_while_another_process_writes(path, monkeypatch)
 @pytest.mark.parametrize("make", [foreign, newer])
 def test_a_refused_file_is_not_kept_open(path, make):
     make(path)
-    with pytest.raises((NotAMemoryError, NewerMemoryError)):
+    with pytest.raises((MemoryFileError, MemoryFileError)):
         connect(path)
     assert open_files_of(path.parent) == []
 

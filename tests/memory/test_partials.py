@@ -67,7 +67,7 @@ def test_a_memory_that_does_not_fit_on_the_disk_has_no_name_yet_and_is_made_once
     said = in_fork(lambda: made_on_a_full_disk(tmp_path, size))
     if said == "not allowed":
         pytest.skip("only who may mount can fill up a disk")
-    assert said == "MemoryFullError, then made"
+    assert said == "MemoryFileError, then made"
 
 
 def made_on_a_full_disk(folder: Path, size: int) -> str:

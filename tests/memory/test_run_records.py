@@ -11,7 +11,8 @@ from typing import get_args
 import pytest
 
 import self_pruner.memory.run_records as run_records
-from self_pruner.memory.database import CorruptMemoryError, MemoryFullError
+from self_pruner.memory.database import CorruptMemoryError
+from self_pruner.memory.errors import MemoryFileError
 from self_pruner.memory.profile import Profile
 from self_pruner.memory.records import Candidate, Fact, Fitness, Generation, Latency, Score, Slopes, TaskScore
 from self_pruner.memory.run_records import RunRecords
@@ -149,11 +150,11 @@ def test_filling_the_file_of_an_old_run_is_all_or_nothing(place, monkeypatch):
 
 def test_of_a_full_memory_nothing_is_lost(place, monkeypatch):
     def full(*facts):
-        raise MemoryFullError("the disk is full")
+        raise MemoryFileError("the disk is full")
 
     with opened(place) as records:
         monkeypatch.setattr(records.shared, "record", full)
-        with pytest.raises(MemoryFullError):
+        with pytest.raises(MemoryFileError):
             records.record(score())
     with opened(place) as records:
         assert records.restored == 1

@@ -12,7 +12,7 @@ from typing import get_args
 
 import pytest
 
-from self_pruner.memory.database import MemoryFullError
+from self_pruner.memory.errors import MemoryFileError
 from self_pruner.memory.profile import Profile
 from self_pruner.memory.records import Candidate, Fact, Fitness, Generation, Latency, Score, Slopes, TaskScore
 from self_pruner.memory.store import Memory
@@ -198,7 +198,7 @@ def test_facts_are_written_all_or_none(memory):
     connection = memory._connection
     (pages,) = connection.execute("PRAGMA page_count").fetchone()
     connection.execute(f"PRAGMA max_page_count = {pages + 2}")  # what a full disk looks like to SQLite
-    with pytest.raises(MemoryFullError, match=f"disk is full.*{memory.path}"):
+    with pytest.raises(MemoryFileError, match=f"disk is full.*{memory.path}"):
         memory.record(*(score(sequence=i) for i in range(1, 2000)))
     connection.execute("PRAGMA max_page_count = 1000000")
     assert memory.recall(Score) == [score()]

@@ -4,7 +4,8 @@ from itertools import pairwise
 
 import pytest
 
-from self_pruner.prompts.fit import PromptTooLongError, fit, shortenings
+from self_pruner.memory.errors import SettingsError
+from self_pruner.prompts.fit import fit, shortenings
 from self_pruner.prompts.sample import sample_history, sample_variables
 from self_pruner.prompts.templates import Messages, PromptSet
 from self_pruner.prompts.variables import History
@@ -86,5 +87,5 @@ def test_a_prompt_fits_a_model_of_2048_tokens_and_keeps_its_task(name, kind):
 def test_a_task_that_alone_is_too_long_is_an_error_that_says_how_much_room_there_is():
     prompts = PromptSet("default")
     variables = sample_variables("vary", prompts.actions)
-    with pytest.raises(PromptTooLongError, match=r"needs \d+ tokens without any history.*room for 200"):
+    with pytest.raises(SettingsError, match=r"needs \d+ tokens without any history.*room for 200"):
         fit(lambda h: prompts.render(replace(variables, history=h)), variables.history, count, 200)

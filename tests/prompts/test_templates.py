@@ -3,8 +3,8 @@ from pathlib import Path
 
 import pytest
 
-from self_pruner.memory.errors import SelfPrunerError
-from self_pruner.prompts.files import PromptError, PromptFolderError, UnknownPromptSetError, available_sets
+from self_pruner.memory.errors import SelfPrunerError, SettingsError
+from self_pruner.prompts.files import PromptError, available_sets
 from self_pruner.prompts.sample import sample_candidate, sample_variables, samples
 from self_pruner.prompts.templates import ENTRIES, PromptSet
 from self_pruner.prompts.variables import KINDS, Ask, Hints, History
@@ -309,26 +309,26 @@ def test_a_dangling_link_is_an_error_not_the_default_file(tmp_path):
 
 
 def test_an_unknown_set_names_close_matches():
-    with pytest.raises(UnknownPromptSetError, match="there is no prompt set 'defualt'; did you mean 'default'"):
+    with pytest.raises(SettingsError, match="there is no prompt set 'defualt'; did you mean 'default'"):
         PromptSet("defualt")
 
 
 @pytest.mark.parametrize("name", ["../prompts/default", "/tmp", "", ".", "nothing like it"])
 def test_a_set_name_is_one_of_the_known_names_never_a_path(name):
-    with pytest.raises(UnknownPromptSetError, match="Known: default, paper"):
+    with pytest.raises(SettingsError, match="Known: default, paper"):
         PromptSet(name)
 
 
 def test_a_missing_override_folder_is_an_error(tmp_path):
-    with pytest.raises(PromptFolderError, match="'.*nowhere' does not exist"):
+    with pytest.raises(SettingsError, match="'.*nowhere' does not exist"):
         PromptSet("default", tmp_path / "nowhere")
 
 
 def test_an_override_that_is_a_file_or_holds_no_prompt_is_an_error(tmp_path):
     (tmp_path / "notes.txt").write_text("hello")
-    with pytest.raises(PromptFolderError, match="is not a folder"):
+    with pytest.raises(SettingsError, match="is not a folder"):
         PromptSet("default", tmp_path / "notes.txt")
-    with pytest.raises(PromptFolderError, match=r"has none; it may hold .*turn\.j2"):
+    with pytest.raises(SettingsError, match=r"has none; it may hold .*turn\.j2"):
         PromptSet("default", tmp_path)
 
 

@@ -17,9 +17,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from self_pruner.memory.errors import EngineError
 from self_pruner.memory.no_links import open_to_write
 from self_pruner.tools.engines.leashed import leashed
-from self_pruner.tools.engines.vllm import VllmError
 
 # Replies without a space that nobody reads: a vector of a width a layer would be twice as long.
 STRUCTURED = '{"backend": "guidance", "disable_any_whitespace": true}'
@@ -42,7 +42,7 @@ def served(
         timeout: seconds that it may take to start.
 
     Raises:
-        VllmError: it did not start; the sentence ends with the last error it named.
+        EngineError: it did not start; the sentence ends with the last error it named.
     """
     port = _free_port()
     command = [
@@ -82,11 +82,11 @@ def _wait(server: subprocess.Popen[bytes], port: int, log: Path, timeout: float)
     while time.monotonic() < end:
         if server.poll() is not None:
             reason = last_error(log.read_text(encoding="utf-8", errors="replace"))
-            raise VllmError(f"vLLM did not start: {reason} ({log})")
+            raise EngineError(f"vLLM did not start: {reason} ({log})")
         if _answers(port):
             return
         time.sleep(0.5)
-    raise VllmError(f"vLLM did not answer within {timeout:.0f} s ({log})")
+    raise EngineError(f"vLLM did not answer within {timeout:.0f} s ({log})")
 
 
 def _answers(port: int) -> bool:

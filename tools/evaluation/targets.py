@@ -17,7 +17,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from self_pruner.memory.errors import SelfPrunerError
+from self_pruner.memory.errors import MeasurementError
 from self_pruner.memory.partials import partial_of
 from self_pruner.tools.evaluation.fitness import TOP_K, Buckets, next_tokens, sequence_means, split
 from self_pruner.tools.pruning.elastic import ElasticModel
@@ -27,10 +27,6 @@ HEAD_TOKENS = 256  # positions whose logits exist at a time: 50 MB for a vocabul
 BATCH_TOKENS = 1024  # positions that pass a block together: what they become inside should stay in the cache
 
 Progress = Callable[[int, int], None]
-
-
-class TargetsError(SelfPrunerError):
-    """Dense targets that cannot be built, or a file that does not hold them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,11 +79,13 @@ class DenseTargets:
             progress: called with (steps done, steps in all); a step is a layer or the head on one sequence.
 
         Raises:
-            TargetsError: too short a sequence, or the dense model's own logits are not finite.
+            MeasurementError: too short a sequence, or the dense model's own logits are not finite.
         """
         n, length = input_ids.shape
         if n < 1 or length < 2:
-            raise TargetsError(f"dense targets need at least one sequence of two tokens, got a text of {n} x {length}.")
+            raise MeasurementError(
+                f"dense targets need at least one sequence of two tokens, got a text of {n} x {length}."
+            )
         total = len(store) + n
         hidden = _dense_states(elastic, store, input_ids, lambda done: progress(done, total) if progress else None)
         indices, tops, rests = [], [], []
@@ -95,7 +93,9 @@ class DenseTargets:
         for sequence in range(n):
             row = _dense_row(elastic, hidden[sequence], next_tokens(input_ids)[sequence].to(hidden.device), k)
             if not all(torch.isfinite(part).all() for part in row[1:]):
-                raise TargetsError(f"the dense model's own logits are not finite on sequence {sequence}: no fitness.")
+                raise MeasurementError(
+                    f"the dense model's own logits are not finite on sequence {sequence}: no fitness."
+                )
             indices.append(row[0].to("cpu", torch.int32))
             tops.append(row[1].cpu())
             rests.append(row[2].cpu())
@@ -126,18 +126,18 @@ class DenseTargets:
         """Read what `save` wrote.
 
         Raises:
-            TargetsError: no safetensors file, or one of something else.
+            MeasurementError: no safetensors file, or one of something else.
         """
         names = ("input_ids", "indices", "top", "rest", "nll")
         try:
             with safe_open(path, framework="pt") as file:
                 held = {name: file.get_tensor(name) for name in names}
         except (SafetensorError, OSError) as error:
-            raise TargetsError(f"{path} does not hold dense targets: {error}.") from error
+            raise MeasurementError(f"{path} does not hold dense targets: {error}.") from error
         shape = held["input_ids"].shape
         shapes_agree = held["indices"].shape == held["top"].shape and held["rest"].shape == shape
         if held["top"].shape[:2] != shape or not shapes_agree or held["nll"].shape != shape[:1]:
-            raise TargetsError(f"{path} does not hold dense targets: its tensors are of different texts.")
+            raise MeasurementError(f"{path} does not hold dense targets: its tensors are of different texts.")
         return cls(**{name: held[name] for name in names[:-1]}, nll=tuple(held["nll"].tolist()))
 
 

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from self_pruner.memory.errors import SelfPrunerError
+from self_pruner.memory.errors import MeasurementError
 from self_pruner.memory.profile import Profile
 from self_pruner.tools.evaluation.descent import Descent, state_bytes
 from self_pruner.tools.evaluation.fitness import mean, perplexity
@@ -27,10 +27,6 @@ from self_pruner.tools.evaluation.sharing import WalkCounters, trie, turns
 from self_pruner.tools.evaluation.targets import DenseTargets, Progress
 from self_pruner.tools.pruning.elastic import ElasticModel
 from self_pruner.tools.pruning.store import LayerStore
-
-
-class WalkError(SelfPrunerError):
-    """A population walk that was asked for something it has no data for."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,10 +78,10 @@ class PopulationWalk:
                 given up for good where memory does not suffice for a walk.
 
         Raises:
-            WalkError: the targets are those of another text.
+            MeasurementError: the targets are those of another text.
         """
         if not torch.equal(targets.input_ids, input_ids.cpu()):
-            raise WalkError("the dense targets are those of another text than the one to be measured on.")
+            raise MeasurementError("the dense targets are those of another text than the one to be measured on.")
         self.elastic = elastic
         self.store = store
         self.targets = targets
@@ -112,13 +108,15 @@ class PopulationWalk:
             One measurement a profile, in their order.
 
         Raises:
-            WalkError: sequences that the text does not have, or a profile of another model.
+            MeasurementError: sequences that the text does not have, or a profile of another model.
         """
         if not sequences or sequences.step != 1 or sequences.start < 0 or sequences.stop > self.targets.n_sequences:
-            raise WalkError(f"the fitness text has sequences 0 to {self.targets.n_sequences - 1}, not {sequences}.")
+            raise MeasurementError(
+                f"the fitness text has sequences 0 to {self.targets.n_sequences - 1}, not {sequences}."
+            )
         for profile in profiles:
             if not self.elastic.space.contains(profile):
-                raise WalkError(f"not a profile of this model: {profile.key()}.")
+                raise MeasurementError(f"not a profile of this model: {profile.key()}.")
         start = time.perf_counter()
         distinct = list(dict.fromkeys(profiles))
         self.prefixes.come_from(self._origin())

@@ -23,7 +23,7 @@ from huggingface_hub import split_torch_state_dict_into_shards
 from safetensors import SafetensorError
 from safetensors.torch import save_file
 
-from self_pruner.memory.errors import SelfPrunerError
+from self_pruner.memory.errors import ExportError
 from self_pruner.memory.profile import Profile
 from self_pruner.tools.export.card import CardFacts, model_card
 from self_pruner.tools.export.naming import UNFINISHED, begin, clear, flush, give_name
@@ -41,10 +41,6 @@ if TYPE_CHECKING:
     from self_pruner.tools.pruning.elastic import ElasticModel
 
 SHARD_BYTES = 5_000_000_000
-
-
-class ExportError(SelfPrunerError):
-    """The checkpoint could not be written; nothing was left behind under its name."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,8 +84,8 @@ def export(
 
     Raises:
         ExportError: The folder exists already, or there is no room or no permission to write it.
-        ElasticModelError: The profile is not one of the model's.
-        ServingError: The format cannot express the profile.
+        ModelError: The profile is not one of the model's.
+        ExportError: The format cannot express the profile.
     """
     config = pruned_config(elastic, profile, serving)
     folder = Path(os.path.abspath(folder))
@@ -136,7 +132,7 @@ def config_of(
         bias: Whether output projections have biases that make up for removed units.
 
     Raises:
-        ServingError: The format cannot express the profile.
+        ExportError: The format cannot express the profile.
     """
     from self_pruner.tools.export import modeling_self_pruner
 

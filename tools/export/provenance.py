@@ -11,16 +11,12 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Literal
 
-from self_pruner.memory.errors import SelfPrunerError
+from self_pruner.memory.errors import ExportError
 from self_pruner.memory.profile import Profile
 from self_pruner.tools.export.card import CardFacts
 from self_pruner.tools.profiles.space import Space
 
 PROVENANCE_FILE = "self_pruner.json"
-
-
-class ProvenanceError(SelfPrunerError):
-    """The file is not what an export writes."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,7 +63,7 @@ def read_provenance(folder: Path) -> Provenance | None:
     """What the folder says, None where it has no such file.
 
     Raises:
-        ProvenanceError: it is damaged, or of another version.
+        ExportError: it is damaged, or of another version.
     """
     from pydantic import TypeAdapter, ValidationError  # what writes the file does without
 
@@ -79,6 +75,6 @@ def read_provenance(folder: Path) -> Provenance | None:
     except ValidationError as error:
         fault = error.errors()[0]
         place = ".".join(map(str, fault["loc"]))
-        raise ProvenanceError(f"{path} is not what an export writes: {place}: {fault['msg']}") from error
+        raise ExportError(f"{path} is not what an export writes: {place}: {fault['msg']}") from error
     except (OSError, ValueError) as error:
-        raise ProvenanceError(f"{path} is damaged: {str(error).splitlines()[0]}") from error
+        raise ExportError(f"{path} is damaged: {str(error).splitlines()[0]}") from error

@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING, Any
 
 from safetensors import SafetensorError
 
+from self_pruner.memory.errors import ExportError
 from self_pruner.memory.partials import scratch
 from self_pruner.memory.profile import Profile
 from self_pruner.tools.export.card import CardFacts
-from self_pruner.tools.export.checkpoint import Exported, ExportError, check_room, export, new_folder, system_reason
+from self_pruner.tools.export.checkpoint import Exported, check_room, export, new_folder, system_reason
 from self_pruner.tools.export.naming import UNFINISHED, flush, set_aside
 from self_pruner.tools.export.serving import Serving
 from self_pruner.tools.export.verify import Verification, VerificationError, record_expected, verify

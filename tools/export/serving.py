@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from self_pruner.memory.errors import SelfPrunerError
+from self_pruner.memory.errors import ExportError
 from self_pruner.memory.profile import Profile
 from self_pruner.tools.models.checkpoint import read_config
 from self_pruner.tools.models.families import Geometry, family_of, geometry, mlp_unit_of
@@ -25,10 +25,6 @@ from self_pruner.tools.profiles.space import Space
 Serving = Literal["transformers", "vllm", "vllm-native", "uniform"]
 
 NATIVE_FAMILIES = ("llama", "mistral", "qwen2")  # whose layers DeciLM's are, up to the width of the MLP
-
-
-class ServingError(SelfPrunerError):
-    """A model or a setting that the format asked for cannot express."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,24 +48,24 @@ def units_for(
         bias: whether bias compensation adds biases to the output projections.
 
     Raises:
-        ServingError: the model has what the format cannot express, or a size does not divide as it must.
-        MlpUnitError: the MLP unit does not fit the model.
+        ExportError: the model has what the format cannot express, or a size does not divide as it must.
+        SettingsError: the MLP unit does not fit the model.
     """
     shape = geometry(config)
     if target == "vllm-native":
         _check_native(config)
     if bias and target in ("vllm-native", "uniform"):
-        raise ServingError(
+        raise ExportError(
             f"--target {target} has no biases for --compensation bias in its output projections: use lstsq or none"
         )
     aligned = target in ("vllm", "vllm-native")
     mlp = _aligned_unit(target, shape, mlp_unit) if aligned else mlp_unit_of(shape, mlp_unit)
     if mlp % tensor_parallel:
-        raise ServingError(
+        raise ExportError(
             f"--tensor-parallel {tensor_parallel} does not divide an MLP unit of {mlp} channels: it can't be shared out"
         )
     if shape.n_groups % tensor_parallel:
-        raise ServingError(
+        raise ExportError(
             f"--tensor-parallel {tensor_parallel} does not divide the model's {shape.n_groups} KV heads: they can't be "
             "shared out"
         )
@@ -92,16 +88,16 @@ def check_profile(target: Serving, space: Space, profile: Profile) -> None:
     """Refuse a profile that `target` cannot express.
 
     Raises:
-        ServingError: says which layer and why.
+        ExportError: says which layer and why.
     """
     for layer, (groups, blocks) in enumerate(zip(profile.attention, profile.mlp, strict=True)):
         if target == "vllm-native" and groups < space.n_groups:
-            raise ServingError(
+            raise ExportError(
                 f"--target vllm-native cannot express layer {layer}: it keeps {groups} of {space.n_groups} attention "
                 "units, and DeciLM has one number of heads for all layers; --target vllm takes it"
             )
         if target == "uniform" and (groups, blocks) != (profile.attention[0], profile.mlp[0]):
-            raise ServingError(
+            raise ExportError(
                 f"--target uniform cannot express layer {layer}: it keeps {groups} attention and {blocks} MLP units, "
                 f"layer 0 keeps {profile.attention[0]} and {profile.mlp[0]}; --target transformers takes it"
             )
@@ -112,7 +108,7 @@ def _aligned_unit(target: Serving, shape: Geometry, mlp_unit: int | None) -> int
     multiple = 128 if shape.hidden >= 2048 else 64
     unit = multiple if mlp_unit is None else mlp_unit
     if unit % multiple or shape.intermediate % unit:
-        raise ServingError(
+        raise ExportError(
             f"--target {target} keeps MLP widths at multiples of {multiple}: an MLP unit must be one that divides the "
             f"model's {shape.intermediate} channels, and {unit} is none; --target transformers takes any width"
         )
@@ -122,13 +118,13 @@ def _aligned_unit(target: Serving, shape: Geometry, mlp_unit: int | None) -> int
 def _check_native(config: Any) -> None:
     family = family_of(config).model_type
     if family not in NATIVE_FAMILIES:
-        raise ServingError(
+        raise ExportError(
             f"--target vllm-native cannot express layer 0 of a {family} model: DeciLM's attention has no norms of "
             f"queries and keys; it takes {', '.join(NATIVE_FAMILIES)}, and --target vllm takes {family} too"
         )
     window = getattr(config, "sliding_window", None)
     if window is not None and window < config.max_position_embeddings and getattr(config, "use_sliding_window", True):
-        raise ServingError(
+        raise ExportError(
             f"--target vllm-native cannot express layer 0: its attention slides over {window} tokens, DeciLM's does "
             "not; --target vllm takes it"
         )

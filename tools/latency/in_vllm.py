@@ -17,9 +17,9 @@ from pathlib import Path
 from shutil import copyfile
 from typing import Any
 
+from self_pruner.memory.errors import EngineError
 from self_pruner.memory.profile import Profile
 from self_pruner.tools.engines.child import Child, child
-from self_pruner.tools.engines.vllm import VllmError
 from self_pruner.tools.export.checkpoint import MODELING_FILE, config_of
 from self_pruner.tools.export.serving import Serving, vllm_options
 from self_pruner.tools.latency.measure import LatencyReport, Timing, report_of
@@ -53,7 +53,7 @@ def timing_in_vllm(config: Any, space: Space, request: VllmRequest) -> Iterator[
     """What times profiles of `space` in vLLM beside the dense model of `config`, for as long as the block lasts.
 
     Raises:
-        VllmError: the engine does not start, or refuses a model; the sentence ends with the last thing it said.
+        EngineError: the engine does not start, or refuses a model; the sentence ends with the last thing it said.
     """
     with tempfile.TemporaryDirectory(prefix="self-pruner-vllm-") as temporary:
         root = Path(temporary)
@@ -102,7 +102,7 @@ def _answer(process: Child, asked: dict[str, Any], request: VllmRequest) -> Late
     """What the process says of one folder."""
     line = process.ask(json.dumps(asked))
     if not line:
-        raise VllmError(f"vLLM cannot time this model: {process.fault()}")
+        raise EngineError(f"vLLM cannot time this model: {process.fault()}")
     found: dict[str, list[tuple[float, float]]] = json.loads(line)
     dense, candidate = ([Timing(*seconds) for seconds in found[name]] for name in ("dense", "candidate"))
     return report_of(dense, candidate, request.prompt, request.decode, request.batch)

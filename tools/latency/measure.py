@@ -17,14 +17,10 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from self_pruner.memory.errors import SelfPrunerError
+from self_pruner.memory.errors import MeasurementError
 from self_pruner.memory.profile import Profile
 from self_pruner.tools.pruning.elastic import ElasticModel
 from self_pruner.tools.pruning.smaller_model import smaller_model
-
-
-class LatencyError(SelfPrunerError):
-    """A latency measurement that makes no sense for this model."""
 
 
 @dataclass(frozen=True)
@@ -82,15 +78,15 @@ def measure(
         repeats: timed pairs.
 
     Raises:
-        LatencyError: a number below one, or a request longer than the model's context.
-        ElasticModelError: the profile is not one of this model.
+        MeasurementError: a number below one, or a request longer than the model's context.
+        ModelError: the profile is not one of this model.
     """
     for name, value in (("prompt", prompt_tokens), ("decode", decode_tokens), ("batch", batch), ("repeats", repeats)):
         if value < 1:
-            raise LatencyError(f"a latency measurement needs at least 1 for {name!r}, got {value}.")
+            raise MeasurementError(f"a latency measurement needs at least 1 for {name!r}, got {value}.")
     context = elastic.model.config.max_position_embeddings
     if prompt_tokens + decode_tokens > context:
-        raise LatencyError(
+        raise MeasurementError(
             f"a request of {prompt_tokens} + {decode_tokens} tokens is longer than the model's context of {context}."
         )
     return in_turn(elastic.model, smaller_model(elastic, profile), prompt_tokens, decode_tokens, batch, repeats)

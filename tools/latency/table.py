@@ -19,7 +19,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from self_pruner.memory.errors import SelfPrunerError
+from self_pruner.memory.errors import KeptFileError
 from self_pruner.memory.no_links import open_to_write
 from self_pruner.memory.profile import PARTS, Part, Profile
 from self_pruner.tools.latency.measure import LatencyReport
@@ -29,10 +29,6 @@ _LAYOUT = "{} layers of {} attention units of {} KV groups and of {} MLP units o
 POINTS = 7  # widths of a part that are timed, where it has more
 
 Timer = Callable[[Profile], LatencyReport]  # a profile beside the dense model
-
-
-class LatencyTableError(SelfPrunerError):
-    """A file that is no latency table, or one of another model."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -251,11 +247,11 @@ def read_table(path: Path) -> LatencyTable:
     """A table from its file.
 
     Raises:
-        LatencyTableError: it cannot be read, or is no table.
+        KeptFileError: it cannot be read, or is no table.
     """
     try:
         return LatencyTable.from_json(json.loads(path.read_text(encoding="utf-8")))
     except OSError as error:
-        raise LatencyTableError(f"the latency table {path} cannot be read: {error.strerror}") from error
+        raise KeptFileError(f"the latency table {path} cannot be read: {error.strerror}") from error
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        raise LatencyTableError(f"{path} is no latency table, or is damaged ({type(error).__name__})") from error
+        raise KeptFileError(f"{path} is no latency table, or is damaged ({type(error).__name__})") from error

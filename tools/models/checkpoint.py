@@ -15,11 +15,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from self_pruner.memory.errors import SelfPrunerError
+from self_pruner.memory.errors import ModelError
 from self_pruner.tools.models.claims import contradiction, senseless, shown
 from self_pruner.tools.models.families import Family, family_of
 from self_pruner.tools.models.plain_file import read_json, strange_file
-from self_pruner.tools.models.safetensors_header import DTYPE_BYTES, LARGEST_HEADER, CorruptWeightsError, read_header
+from self_pruner.tools.models.safetensors_header import DTYPE_BYTES, LARGEST_HEADER, read_header
 
 WEIGHTS = "model.safetensors"
 INDEX = "model.safetensors.index.json"
@@ -27,18 +27,6 @@ PICKLES = (".bin", ".pt", ".pth", ".ckpt")
 HASHED_WHOLE = 64 << 20  # files up to this many bytes are hashed whole, larger ones by samples of every tensor
 SAMPLE = 16 << 10  # bytes at the start of a tensor
 LARGEST_CONFIG = 4 << 20  # bytes of a config.json
-
-
-class NotACheckpointError(SelfPrunerError):
-    """The folder holds no complete model in the Hugging Face layout."""
-
-
-class PickleRefusedError(SelfPrunerError):
-    """The weights are pickled, and unpickling them could run any program."""
-
-
-class QuantisedModelError(SelfPrunerError):
-    """The weights are quantised; pruning needs plain ones."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,11 +43,11 @@ def inspect(folder: Path) -> Checkpoint:
     """Checks a checkpoint folder, cheapest faults first, without reading weights.
 
     Raises:
-        NotACheckpointError: no config.json, an unreadable one, or no weights.
-        UnsupportedFamilyError: another architecture.
-        QuantisedModelError: quantised weights.
-        PickleRefusedError: weights in pickle files only.
-        CorruptWeightsError: a truncated or damaged safetensors file, an index that names what is not there, or weights
+        ModelError: no config.json, an unreadable one, or no weights.
+        ModelError: another architecture.
+        ModelError: quantised weights.
+        ModelError: weights in pickle files only.
+        ModelError: a truncated or damaged safetensors file, an index that names what is not there, or weights
             that are not those of the config.
     """
     check_files(folder)
@@ -71,23 +59,23 @@ def inspect(folder: Path) -> Checkpoint:
         header = read_header(shard)
         absent = sorted(names - header.keys())
         if absent:
-            raise CorruptWeightsError(f"{shard.name} lacks the tensor {shown(absent[0])} that {INDEX} says it holds")
+            raise ModelError(f"{shard.name} lacks the tensor {shown(absent[0])} that {INDEX} says it holds")
         for name, tensor in header.items():
             if tensor["dtype"] not in DTYPE_BYTES:
-                raise QuantisedModelError(
+                raise ModelError(
                     f"tensor {shown(name)} in {shard.name} has type {tensor['dtype'][:20]}; pruning needs plain weights"
                     f" ({', '.join(DTYPE_BYTES)}), so start from the model that was not quantised"
                 )
             shapes[name] = tensor["shape"]
     if fault := contradiction(config, shapes):
-        raise CorruptWeightsError(f"the checkpoint in {str(folder)!r} {fault}")
+        raise ModelError(f"the checkpoint in {str(folder)!r} {fault}")
     return Checkpoint(folder, family, config, tuple(sorted(expected)))
 
 
 def check_files(folder: Path) -> None:
-    """Refuses a folder with what no reader would come back from; raises NotACheckpointError."""
+    """Refuses a folder with what no reader would come back from; raises ModelError."""
     if fault := strange_file(folder):
-        raise NotACheckpointError(f"{str(folder)!r} holds no checkpoint: {fault}")
+        raise ModelError(f"{str(folder)!r} holds no checkpoint: {fault}")
 
 
 def has_weights(folder: Path) -> bool:
@@ -97,17 +85,17 @@ def has_weights(folder: Path) -> bool:
 
 
 def read_config(path: Path) -> dict[str, Any]:
-    """The content of a config.json; NotACheckpointError when there is none or it is no JSON object."""
+    """The content of a config.json; ModelError when there is none or it is no JSON object."""
     try:
         config = read_json(path, LARGEST_CONFIG)
     except FileNotFoundError:
-        raise NotACheckpointError(
+        raise ModelError(
             f"{str(path.parent)!r} has no config.json; a model folder holds config.json, safetensors and a tokenizer"
         ) from None
     except (OSError, ValueError) as error:
-        raise NotACheckpointError(f"{str(path)!r} cannot be read as JSON: {error}") from error
+        raise ModelError(f"{str(path)!r} cannot be read as JSON: {error}") from error
     if not isinstance(config, dict):
-        raise NotACheckpointError(f"{str(path)!r} must be a JSON object, it is a {type(config).__name__}")
+        raise ModelError(f"{str(path)!r} must be a JSON object, it is a {type(config).__name__}")
     return config
 
 
@@ -115,20 +103,20 @@ def check_config(config: dict[str, Any]) -> Family:
     """The family of a checkpoint by its config.
 
     Raises:
-        UnsupportedFamilyError: another architecture.
-        QuantisedModelError: quantised weights.
-        NotACheckpointError: sizes that no model has.
+        ModelError: another architecture.
+        ModelError: quantised weights.
+        ModelError: sizes that no model has.
     """
     family = family_of(config)
     for key in ("quantization_config", "compression_config"):
         if config.get(key):
             method = config[key].get("quant_method", "unknown") if isinstance(config[key], dict) else "unknown"
-            raise QuantisedModelError(
+            raise ModelError(
                 f"this checkpoint is quantised (method {method!r}): pruning needs plain weights,"
                 " so start from the model that was not quantised"
             )
     if fault := senseless(config):
-        raise NotACheckpointError(f"the config.json describes no model: {fault}")
+        raise ModelError(f"the config.json describes no model: {fault}")
     return family
 
 
@@ -136,21 +124,21 @@ def check_names(names: Iterable[str], where: str) -> None:
     """Whether a list of file names contains safetensors weights; `where` names the place in the error.
 
     Raises:
-        PickleRefusedError: when the weights are in pickle files only.
-        NotACheckpointError: when there are no weights in the expected place.
+        ModelError: when the weights are in pickle files only.
+        ModelError: when there are no weights in the expected place.
     """
     names = set(names)
     if names & {WEIGHTS, INDEX}:
         return
     pickles = sorted(name for name in names if name.endswith(PICKLES))
     if pickles:
-        raise PickleRefusedError(
+        raise ModelError(
             f"the weights in {where} are pickled ({pickles[0]}), and reading a pickle can run any program;"
             " convert them to safetensors first"
         )
     others = sorted(name for name in names if name.endswith((".safetensors", ".gguf")))
     found = f" (found {others[0]}, which is neither)" if others else ""
-    raise NotACheckpointError(f"{where} has no weights: neither {WEIGHTS} nor {INDEX}{found}")
+    raise ModelError(f"{where} has no weights: neither {WEIGHTS} nor {INDEX}{found}")
 
 
 def fingerprint(checkpoint: Checkpoint) -> str:
@@ -165,9 +153,9 @@ def digest_of(folder: Path) -> str:
     that a model of any size takes seconds.
 
     Raises:
-        NotACheckpointError: no config.json, an unreadable one, or no weights.
-        PickleRefusedError: weights in pickle files only.
-        CorruptWeightsError: a truncated or damaged safetensors file, or an index that names what is not there.
+        ModelError: no config.json, an unreadable one, or no weights.
+        ModelError: weights in pickle files only.
+        ModelError: a truncated or damaged safetensors file, or an index that names what is not there.
     """
     check_files(folder)
     return _digest(read_config(folder / "config.json"), whole_shards(folder))
@@ -214,17 +202,15 @@ def _shards(folder: Path) -> dict[Path, set[str]]:
         shards: dict[Path, set[str]] = {}
         for tensor, name in weight_map.items():
             if not _is_shard(name):  # the library would follow it to wherever it leads
-                raise CorruptWeightsError(
-                    f"{INDEX} names {shown(name)}, which is no safetensors file of its own folder"
-                )
+                raise ModelError(f"{INDEX} names {shown(name)}, which is no safetensors file of its own folder")
             shards.setdefault(folder / name, set()).add(tensor)
     except OSError as error:
-        raise CorruptWeightsError(f"{INDEX} cannot be read: {error.strerror}") from error
+        raise ModelError(f"{INDEX} cannot be read: {error.strerror}") from error
     except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise CorruptWeightsError(f"{INDEX} is no index of safetensors: it needs a 'weight_map' object") from error
+        raise ModelError(f"{INDEX} is no index of safetensors: it needs a 'weight_map' object") from error
     for shard in sorted(shards):
         if not shard.is_file():
-            raise CorruptWeightsError(f"{INDEX} names {shard.name!r}, which is not in {str(folder)!r}")
+            raise ModelError(f"{INDEX} names {shard.name!r}, which is not in {str(folder)!r}")
     return shards
 
 

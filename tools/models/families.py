@@ -12,23 +12,11 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from self_pruner.memory.errors import SelfPrunerError
+from self_pruner.memory.errors import ModelError, SettingsError
 from self_pruner.tools.profiles.space import Space
 
 if TYPE_CHECKING:  # the command line knows the families without loading torch
     from torch import nn
-
-
-class UnsupportedFamilyError(SelfPrunerError):
-    """The model is of no family whose units are known."""
-
-
-class MlpUnitError(SelfPrunerError):
-    """The size of the MLP unit does not fit the model."""
-
-
-class AttentionUnitError(SelfPrunerError):
-    """The size of the attention unit does not fit the model."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,22 +57,22 @@ def family_of(config: Any) -> Family:
     """The family of a transformers config, or of a plain mapping read from config.json.
 
     Raises:
-        UnsupportedFamilyError: for another architecture, or a model whose layers already differ in size.
+        ModelError: for another architecture, or a model whose layers already differ in size.
     """
     fields = config if isinstance(config, Mapping) else config.to_dict()
     model_type, architectures = fields.get("model_type"), fields.get("architectures")
     supported = ", ".join(FAMILIES)
     if fields.get("per_layer_config"):
-        raise UnsupportedFamilyError(
+        raise ModelError(
             "this model is pruned already: its layers differ in size (per_layer_config); start from the dense model"
         )
     family = FAMILIES.get(model_type) if isinstance(model_type, str) else None
     if family is None:
-        raise UnsupportedFamilyError(f"models of type {model_type!r} cannot be pruned; supported families: {supported}")
+        raise ModelError(f"models of type {model_type!r} cannot be pruned; supported families: {supported}")
     if architectures and not (isinstance(architectures, list) and all(isinstance(name, str) for name in architectures)):
-        raise UnsupportedFamilyError("the 'architectures' of this model must be a list of names")
+        raise ModelError("the 'architectures' of this model must be a list of names")
     if architectures and family.architecture not in architectures:
-        raise UnsupportedFamilyError(
+        raise ModelError(
             f"architecture {architectures[0]!r} is no causal language model of a supported family;"
             f" for {model_type!r} it must be {family.architecture!r}"
         )
@@ -112,11 +100,11 @@ def mlp_unit_of(shape: Geometry, mlp_unit: int | None = None) -> int:
     The default is lowered to the largest multiple of 8 that divides the intermediate size.
 
     Raises:
-        MlpUnitError: when the given size is no multiple of 8 that divides the intermediate size, or none exists.
+        SettingsError: when the given size is no multiple of 8 that divides the intermediate size, or none exists.
     """
     if mlp_unit is not None:
         if mlp_unit <= 0 or mlp_unit % 8 or shape.intermediate % mlp_unit:
-            raise MlpUnitError(
+            raise SettingsError(
                 f"an MLP unit of {mlp_unit} channels does not fit: it must be a multiple of 8"
                 f" that divides the intermediate size {shape.intermediate}"
             )
@@ -125,7 +113,7 @@ def mlp_unit_of(shape: Geometry, mlp_unit: int | None = None) -> int:
     for unit in range(preferred, 0, -8):
         if shape.intermediate % unit == 0:
             return unit
-    raise MlpUnitError(
+    raise SettingsError(
         f"the intermediate size {shape.intermediate} is not divisible by 8: its channels cannot be cut into MLP units"
     )
 
@@ -145,13 +133,13 @@ def space_of(
         attention_unit: KV groups in an attention unit.
 
     Raises:
-        MlpUnitError: when the MLP unit does not fit the model.
-        AttentionUnitError: when the attention unit does not.
+        SettingsError: when the MLP unit does not fit the model.
+        SettingsError: when the attention unit does not.
     """
     shape = geometry(model.config)
     unit = mlp_unit_of(shape, mlp_unit)
     if attention_unit < 1 or shape.n_groups % attention_unit:
-        raise AttentionUnitError(
+        raise SettingsError(
             f"an attention unit of {attention_unit} KV groups does not fit: it must divide the {shape.n_groups} of a "
             "layer"
         )

@@ -61,11 +61,11 @@ def check_code(folder: Path, trusted: bool = False) -> None:
     """Refuse a checkpoint whose code is not ours, unless the user trusts it.
 
     Raises:
-        NotACheckpointError: there is no config.json, or none that can be read.
+        ModelError: there is no config.json, or none that can be read.
         ForeignCodeError: code that nobody vouches for; the sentence names the first.
     """
     if not (folder / "config.json").is_file():
-        raise checkpoint.NotACheckpointError(f"{str(folder)!r} is no checkpoint: it has no config.json")
+        raise checkpoint.ModelError(f"{str(folder)!r} is no checkpoint: it has no config.json")
     checkpoint.read_config(folder / "config.json")
     if not trusted:
         refuse_foreign(folder)
@@ -87,7 +87,7 @@ def vouched(folder: Path, trusted: bool = False) -> Iterator[Path]:
     """A folder to load the checkpoint from for as long as the block lasts: itself where the user trusts its code.
 
     Raises:
-        NotACheckpointError, PickleRefusedError: it holds no safetensors.
+        ModelError, ModelError: it holds no safetensors.
         ForeignCodeError: code that nobody vouches for.
     """
     check_code(folder, trusted)

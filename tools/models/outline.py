@@ -46,8 +46,8 @@ def outline(
         cache: where the bundled model is kept; None for the default.
 
     Raises:
-        SelfPrunerError: what `checkpoint.check_config` and `fetch_outline` raise; NotACheckpointError for a config
-            that no model can be made from; TokenizerError.
+        SelfPrunerError: what `checkpoint.check_config` and `fetch_outline` raise; ModelError for a config
+            that no model can be made from; ModelError.
     """
     missing, folder = 0, model_folder(cache)
     if source.kind == "bundled":
@@ -73,8 +73,8 @@ def skeleton(fields: dict[str, Any], name: str) -> Any:
     """The model that a config.json describes, on the meta device; `name` is what the error calls it.
 
     Raises:
-        NotACheckpointError: the config describes no model.
-        UnsupportedFamilyError: the config is of another family.
+        ModelError: the config describes no model.
+        ModelError: the config is of another family.
     """
     import torch
     import transformers
@@ -89,5 +89,5 @@ def skeleton(fields: dict[str, Any], name: str) -> Any:
                 raise ValueError("it has no layers")
     except _SENSELESS as error:
         reason = " ".join(str(error).split()) or type(error).__name__
-        raise checkpoint.NotACheckpointError(f"the config.json of {name!r} describes no model: {reason}") from error
+        raise checkpoint.ModelError(f"the config.json of {name!r} describes no model: {reason}") from error
     return model

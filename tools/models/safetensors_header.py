@@ -12,17 +12,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from self_pruner.memory.errors import SelfPrunerError
+from self_pruner.memory.errors import ModelError
 from self_pruner.tools.models.claims import shown
 from self_pruner.tools.models.plain_file import parse_json, size_of
 
 DTYPE_BYTES = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2}  # of plain weights; any other is quantised or no weight
 MOST_DIMENSIONS = 8
 LARGEST_HEADER = 32 << 20  # bytes of a header or index, of which the largest models have a tenth
-
-
-class CorruptWeightsError(SelfPrunerError):
-    """A safetensors file is truncated, damaged or missing."""
 
 
 def read_header(shard: Path) -> dict[str, Any]:
@@ -32,7 +28,7 @@ def read_header(shard: Path) -> dict[str, Any]:
         A mapping from tensor name to its `dtype`, `shape` and `data_offsets` (bytes, from the end of the header).
 
     Raises:
-        CorruptWeightsError: when the file is missing, truncated or no safetensors file.
+        ModelError: when the file is missing, truncated or no safetensors file.
     """
     try:
         size = size_of(shard)
@@ -40,9 +36,9 @@ def read_header(shard: Path) -> dict[str, Any]:
             prefix = opened.read(8)
             length = struct.unpack("<Q", prefix)[0] if len(prefix) == 8 else size
             if 8 + length > size:
-                raise CorruptWeightsError(f"{shard.name} is truncated: {size:,} bytes do not hold even its header")
+                raise ModelError(f"{shard.name} is truncated: {size:,} bytes do not hold even its header")
             if length > LARGEST_HEADER:
-                raise CorruptWeightsError(
+                raise ModelError(
                     f"{shard.name} is damaged: its header claims {length:,} bytes, at most {LARGEST_HEADER:,} are read"
                 )
             header = parse_json(opened.read(length))
@@ -53,18 +49,16 @@ def read_header(shard: Path) -> dict[str, Any]:
         wrong = next((name for name, tensor in header.items() if not _fills_its_range(tensor)), None)
         astray = _out_of_line(header)
     except OSError as error:
-        raise CorruptWeightsError(f"{shard.name} cannot be read: {error.strerror}") from error
+        raise ModelError(f"{shard.name} cannot be read: {error.strerror}") from error
     except (ValueError, TypeError, KeyError, AttributeError, IndexError) as error:
-        raise CorruptWeightsError(f"{shard.name} is no safetensors file: its header cannot be read") from error
+        raise ModelError(f"{shard.name} is no safetensors file: its header cannot be read") from error
     if size != end:
         fault = "truncated" if size < end else "damaged"
-        raise CorruptWeightsError(f"{shard.name} is {fault}: it has {size:,} bytes and its header declares {end:,}")
+        raise ModelError(f"{shard.name} is {fault}: it has {size:,} bytes and its header declares {end:,}")
     if wrong is not None:
-        raise CorruptWeightsError(f"{shard.name} is damaged: tensor {shown(wrong)} does not have the size of its shape")
+        raise ModelError(f"{shard.name} is damaged: tensor {shown(wrong)} does not have the size of its shape")
     if astray is not None:
-        raise CorruptWeightsError(
-            f"{shard.name} is damaged: tensor {shown(astray)} does not begin where the one before it ends"
-        )
+        raise ModelError(f"{shard.name} is damaged: tensor {shown(astray)} does not begin where the one before it ends")
     return header
 
 

@@ -16,7 +16,7 @@ from typing import Any, Literal
 from huggingface_hub.errors import StrictDataclassError
 from safetensors import SafetensorError
 
-from self_pruner.memory.errors import SelfPrunerError
+from self_pruner.memory.errors import ModelError, SettingsError
 from self_pruner.tools.models import checkpoint
 from self_pruner.tools.models.aliases import ALIASES, BUNDLED, names
 from self_pruner.tools.models.bundled import bundled_model
@@ -24,7 +24,6 @@ from self_pruner.tools.models.families import Family
 from self_pruner.tools.models.foreign_code import ADVICE, tokenizer_code
 from self_pruner.tools.models.hub import COMMIT, commit_of, fetch_model
 from self_pruner.tools.models.quiet import quiet
-from self_pruner.tools.models.safetensors_header import CorruptWeightsError
 
 DTYPES = ("auto", "float32", "bfloat16", "float16")
 # What the libraries raise for files whose values make no sense.
@@ -33,22 +32,6 @@ SENSELESS = (
     *(StrictDataclassError, SafetensorError),
 )
 HUB_ID = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*")
-
-
-class UnknownModelError(SelfPrunerError):
-    """A name that is no alias, no folder and no hub id."""
-
-
-class RevisionError(SelfPrunerError):
-    """A revision was asked of a model that has none."""
-
-
-class UnknownDtypeError(SelfPrunerError):
-    """A number type that no weights can be loaded in."""
-
-
-class TokenizerError(SelfPrunerError):
-    """The checkpoint has no tokenizer that can be loaded."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,8 +70,8 @@ def resolve(name: str, revision: str | None = None, weights: bool = True) -> Mod
         weights: refuse a folder that has none yet.
 
     Raises:
-        UnknownModelError: for a name that is neither alias, folder nor hub id; names close aliases.
-        RevisionError: when a revision is given for a model that is not on the hub.
+        ModelError: for a name that is neither alias, folder nor hub id; names close aliases.
+        SettingsError: when a revision is given for a model that is not on the hub.
         SelfPrunerError: what `checkpoint.inspect` raises for a folder.
     """
     alias = name.lower()
@@ -108,7 +91,7 @@ def resolve(name: str, revision: str | None = None, weights: bool = True) -> Mod
     else:
         raise _unknown(name, folder)
     if revision is not None and source.kind != "hub":
-        raise RevisionError(f"revision {revision!r} has no meaning for {name!r}: only models on the hub have revisions")
+        raise SettingsError(f"revision {revision!r} has no meaning for {name!r}: only models on the hub have revisions")
     return source
 
 
@@ -147,10 +130,10 @@ def load(
 
     Raises:
         SelfPrunerError: everything `checkpoint.inspect`, `fetch_model` and `bundled_model` raise, and
-            TokenizerError, UnknownDtypeError.
+            ModelError, SettingsError.
     """
     if dtype not in DTYPES:
-        raise UnknownDtypeError(f"unknown dtype {dtype!r}; it must be one of {', '.join(DTYPES)}")
+        raise SettingsError(f"unknown dtype {dtype!r}; it must be one of {', '.join(DTYPES)}")
     source = pinned(source)
     folder = fetched(source, trust_remote_code=trust_remote_code, cache=cache, progress=progress)
     checked = checkpoint.inspect(folder)
@@ -192,24 +175,22 @@ def _model(checked: checkpoint.Checkpoint, device: str, dtype: str) -> Any:
             )
     except SENSELESS as error:
         reason = " ".join(str(error).split()) or type(error).__name__
-        raise checkpoint.NotACheckpointError(
-            f"no model can be made of {str(checked.folder)!r}: {reason[:300]}"
-        ) from error
+        raise checkpoint.ModelError(f"no model can be made of {str(checked.folder)!r}: {reason[:300]}") from error
     missing, mismatched = sorted(report["missing_keys"]), sorted(report["mismatched_keys"])
     if missing or mismatched:  # transformers fills these with random numbers
         what = f"lacks the tensor {missing[0]!r}" if missing else f"has the wrong shape for {mismatched[0][0]!r}"
-        raise CorruptWeightsError(f"the checkpoint in {str(checked.folder)!r} {what}")
+        raise ModelError(f"the checkpoint in {str(checked.folder)!r} {what}")
     return model.eval().requires_grad_(False)
 
 
 def load_tokenizer(folder: Path, trust_remote_code: bool) -> Any:
-    """The tokenizer of a checkpoint folder; TokenizerError when there is none, or code in it that nobody trusts."""
+    """The tokenizer of a checkpoint folder; ModelError when there is none, or code in it that nobody trusts."""
     from transformers import AutoTokenizer
 
     checkpoint.check_files(folder)
     code = None if trust_remote_code else tokenizer_code(folder)
     if code is not None:  # transformers would take some other class in silence
-        raise TokenizerError(f"the tokenizer in {str(folder)!r} has code of its own ({code}): {ADVICE}")
+        raise ModelError(f"the tokenizer in {str(folder)!r} has code of its own ({code}): {ADVICE}")
     try:
         with quiet():
             tokenizer = AutoTokenizer.from_pretrained(
@@ -219,18 +200,16 @@ def load_tokenizer(folder: Path, trust_remote_code: bool) -> Any:
             return tokenizer
     except (*SENSELESS, ImportError, RecursionError) as error:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise TokenizerError(f"{str(folder)!r} has no tokenizer that can be loaded: {reason}") from error
+        raise ModelError(f"{str(folder)!r} has no tokenizer that can be loaded: {reason}") from error
 
 
-def _unknown(name: str, folder: Path) -> UnknownModelError:
+def _unknown(name: str, folder: Path) -> ModelError:
     """The error for a name that stands for nothing, with what was probably meant."""
     allowed = "give an alias, a folder or a hub id (org/name)"
     if folder.is_file():
-        return UnknownModelError(
-            f"{name!r} is a file; {allowed}: a folder holds config.json, safetensors and a tokenizer"
-        )
+        return ModelError(f"{name!r} is a file; {allowed}: a folder holds config.json, safetensors and a tokenizer")
     if name.startswith((".", "/", "~")):
-        return UnknownModelError(f"the folder {name!r} does not exist; {allowed}")
+        return ModelError(f"the folder {name!r} does not exist; {allowed}")
     close = difflib.get_close_matches(name.lower(), names(), n=4, cutoff=0.5)
     guess = f"did you mean {' or '.join(map(repr, close))}?" if close else f"known aliases: {', '.join(names())}"
-    return UnknownModelError(f"unknown model {name!r}; {allowed}; {guess}")
+    return ModelError(f"unknown model {name!r}; {allowed}; {guess}")

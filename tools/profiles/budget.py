@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from decimal import Decimal
 from functools import cached_property
 
-from self_pruner.memory.errors import SelfPrunerError
+from self_pruner.memory.errors import SelfPrunerError, SettingsError, ToolError
 from self_pruner.memory.profile import PARTS, Part, Profile
 from self_pruner.tools.profiles.space import Space
 
@@ -31,14 +31,6 @@ _PARAMS_SCALE = {"": 1, "K": 10**3, "M": 10**6, "B": 10**9, "T": 10**12}
 
 class ImpossibleTargetError(SelfPrunerError):
     """A sparsity or parameter count that no profile of the model reaches."""
-
-
-class ParamsTextError(SelfPrunerError):
-    """A text that states no parameter count."""
-
-
-class ProposalError(SelfPrunerError):
-    """Vectors that cannot be a profile of the model, whatever the repair."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,12 +152,12 @@ class Budget:
                 those places is not undone by its own repair. It never makes the repair larger.
 
         Raises:
-            ProposalError: not one integer a layer.
+            ToolError: not one integer a layer.
         """
         space = self.space
         for part, widths in (("attention", attention), ("mlp", mlp)):
             if len(widths) != space.n_layers:
-                raise ProposalError(f"{part} needs {space.n_layers} widths, one a layer, and got {len(widths)}")
+                raise ToolError(f"{part} needs {space.n_layers} widths, one a layer, and got {len(widths)}")
         clamped = Profile(_clamp(attention, space.n_groups), _clamp(mlp, space.n_blocks))
         profile = clamped if self.holds(clamped) else self._repair(clamped, frozenset(hold))
         groups = sum(abs(new - old) for new, old in zip(profile.attention, attention, strict=True))
@@ -239,14 +231,14 @@ def parse_params(text: str) -> int:
     """A parameter count from text such as `49B`, `134.5M`, `70_000_000_000` or `8,030,261,248`.
 
     Raises:
-        ParamsTextError: anything else, and zero.
+        SettingsError: anything else, and zero.
     """
     match = _PARAMS_TEXT.fullmatch(text.strip())
     if match is not None:
         digits = match[1].replace(",", "")
         if count := int(Decimal(digits) * _PARAMS_SCALE[match[2].upper()]):
             return count
-    raise ParamsTextError(f"{text!r} is no parameter count: write a positive number such as 49B, 134.5M or 70000000")
+    raise SettingsError(f"{text!r} is no parameter count: write a positive number such as 49B, 134.5M or 70000000")
 
 
 def _clamp(widths: Sequence[int], dense: int) -> tuple[int, ...]:

@@ -14,17 +14,13 @@ import random
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from self_pruner.memory.errors import SelfPrunerError
+from self_pruner.memory.errors import ToolError
 from self_pruner.memory.profile import PARTS, Part, Profile
 from self_pruner.tools.profiles.budget import Budget, Place
 from self_pruner.tools.profiles.space import Space
 
 # Standard deviations of a random profile's kept shares, from nearly uniform to very uneven.
 UNEVENNESS = (0.03, 0.06, 0.12, 0.25)
-
-
-class OperatorError(SelfPrunerError):
-    """An operator asked for something the space or the budget does not have."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,17 +64,17 @@ def level_switch(budget: Budget, profile: Profile, rng: random.Random, step: int
     chosen that much less often, so that small steps remain small on average.
 
     Raises:
-        OperatorError: `profile` is off the budget, or no place can give to any other.
+        ToolError: `profile` is off the budget, or no place can give to any other.
     """
     if not budget.holds(profile):
-        raise OperatorError(f"a level switch starts on the budget, and {profile.key()} is off it: project it first")
+        raise ToolError(f"a level switch starts on the budget, and {profile.key()} is off it: project it first")
     givers, takers = _by_chance(budget, rng, step), _by_chance(budget, rng, step)
     for giver in givers:
         for taker in takers:
             switched = _switched(budget, profile, giver, taker, step)
             if switched is not None and (settled := budget.settle(switched)) != profile:
                 return settled
-    raise OperatorError(
+    raise ToolError(
         f"a target of {budget.target_params:,} parameters leaves no unit of {profile.key()} that could be "
         "moved to another place: ask for one further from its bounds"
     )
@@ -95,14 +91,14 @@ def mutate(budget: Budget, profile: Profile, rng: random.Random, step: int = 1, 
 def crossover_range(a: Profile, b: Profile, first: int, last: int) -> Profile:
     """Layers `first` to `last`, both included, of `b` in `a`; a proposal, not yet on budget."""
     if not 0 <= first <= last < a.n_layers:
-        raise OperatorError(f"layers {first} to {last} are no range within 0 to {a.n_layers - 1}")
+        raise ToolError(f"layers {first} to {last} are no range within 0 to {a.n_layers - 1}")
     return crossover_mask(a, b, [first <= layer <= last for layer in range(a.n_layers)])
 
 
 def crossover_mask(a: Profile, b: Profile, mask: Sequence[bool]) -> Profile:
     """Both parts of a layer from `b` where `mask` is true, from `a` elsewhere; a proposal, not yet on budget."""
     if not len(mask) == a.n_layers == b.n_layers:
-        raise OperatorError(
+        raise ToolError(
             f"a crossover needs parents and a mask of equal length, got {a.n_layers}, {b.n_layers} and {len(mask)}"
         )
     sources = [b if take else a for take in mask]
@@ -121,7 +117,7 @@ def apply_edits(space: Space, profile: Profile, edits: Sequence[Edit]) -> Profil
     widths = {part: list(profile.widths(part)) for part in PARTS}
     for edit in edits:
         if not 0 <= edit.layer < space.n_layers:
-            raise OperatorError(f"there is no layer {edit.layer}: layers are 0 to {space.n_layers - 1}")
+            raise ToolError(f"there is no layer {edit.layer}: layers are 0 to {space.n_layers - 1}")
         widths[edit.part][edit.layer] += edit.change
     return Profile(tuple(widths["attention"]), tuple(widths["mlp"]))
 

@@ -10,11 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean, stdev
 
-from self_pruner.memory.errors import SelfPrunerError
-
-
-class SelectionError(SelfPrunerError):
-    """Scores or counts that no selection can be made from."""
+from self_pruner.memory.errors import ToolError
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +47,7 @@ def brackets(ranked: Sequence[str], survivors: int, width: int = 2) -> list[list
         width: the most ids a place chooses from, at least 1.
     """
     if survivors < 1 or width < 1:
-        raise SelectionError(f"survivors and width are at least 1, got {survivors} and {width}")
+        raise ToolError(f"survivors and width are at least 1, got {survivors} and {width}")
     places = min(survivors, len(ranked)) - 1
     if places < 1:
         return [list(ranked[:1])] if ranked else []
@@ -73,10 +69,10 @@ def paired(child: Sequence[float], parent: Sequence[float]) -> Paired:
         parent: the same of the parent, in the same order.
 
     Raises:
-        SelectionError: no sequence, or not the same number.
+        ToolError: no sequence, or not the same number.
     """
     if len(child) != len(parent) or not child:
-        raise SelectionError(f"a paired comparison needs the same sequences, got {len(child)} and {len(parent)}")
+        raise ToolError(f"a paired comparison needs the same sequences, got {len(child)} and {len(parent)}")
     differences = [own - other for own, other in zip(child, parent, strict=True)]
     error = stdev(differences) / math.sqrt(len(differences)) if len(differences) > 1 else None
     return Paired(fmean(differences), error, len(differences))

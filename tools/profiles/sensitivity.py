@@ -14,14 +14,10 @@ from dataclasses import dataclass
 
 import torch
 
-from self_pruner.memory.errors import SelfPrunerError
+from self_pruner.memory.errors import ToolError
 from self_pruner.memory.profile import PARTS, Part, Profile
 from self_pruner.tools.profiles.budget import Budget, Place
 from self_pruner.tools.profiles.space import Space
-
-
-class SensitivityError(SelfPrunerError):
-    """A probe or a curve that no cost table can be made from."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,14 +69,14 @@ def cost_table(space: Space, probes: Sequence[Probe], curves: Mapping[Place, Seq
         curves: for every place the squared reconstruction error of each width, 0 to dense ([units + 1] numbers).
 
     Raises:
-        SensitivityError: a place without a probe or with two, a width or a curve of the wrong length, or a number that
+        ToolError: a place without a probe or with two, a width or a curve of the wrong length, or a number that
             is not finite.
     """
     by_place: dict[Place, Probe] = {}
     for probe in probes:
         place: Place = (probe.layer, probe.part)
         if place in by_place:
-            raise SensitivityError(f"layer {probe.layer} {probe.part} was probed twice: one probe a place")
+            raise ToolError(f"layer {probe.layer} {probe.part} was probed twice: one probe a place")
         by_place[place] = probe
     rows: dict[Part, list[tuple[float, ...]]] = {part: [] for part in PARTS}
     for part in PARTS:
@@ -89,7 +85,7 @@ def cost_table(space: Space, probes: Sequence[Probe], curves: Mapping[Place, Seq
                 rows[part].append((0.0, 0.0))
                 continue
             if (layer, part) not in by_place:
-                raise SensitivityError(f"layer {layer} {part} was not probed: every place needs one probe")
+                raise ToolError(f"layer {layer} {part} was not probed: every place needs one probe")
             rows[part].append(_row(space, by_place[layer, part], curves[layer, part]))
     return Costs(tuple(rows["attention"]), tuple(rows["mlp"]))
 
@@ -133,13 +129,13 @@ def _row(space: Space, probe: Probe, curve: Sequence[float]) -> tuple[float, ...
     dense = space.units(probe.part)
     name = f"layer {probe.layer} {probe.part}"
     if not 1 <= probe.width < dense:
-        raise SensitivityError(f"{name} was probed at width {probe.width}: a probe keeps 1 to {dense - 1} units")
+        raise ToolError(f"{name} was probed at width {probe.width}: a probe keeps 1 to {dense - 1} units")
     shape = torch.as_tensor(curve, dtype=torch.float64)
     if shape.shape != (dense + 1,):
-        raise SensitivityError(f"{name} needs a curve of {dense + 1} widths and got {shape.numel()}")
+        raise ToolError(f"{name} needs a curve of {dense + 1} widths and got {shape.numel()}")
     measured = torch.tensor(probe.fitness, dtype=torch.float64)
     if not (torch.isfinite(shape).all() and torch.isfinite(measured)):
-        raise SensitivityError(f"{name} has a probe or a curve that is not finite: probe it again at a greater width")
+        raise ToolError(f"{name} has a probe or a curve that is not finite: probe it again at a greater width")
     shape = (shape - shape[-1]).clamp_min(0.0)
     shape = shape.flip(0).cummax(0).values.flip(0)  # damping and rounding can make an error rise with the width
     if shape[probe.width] <= 0.0:

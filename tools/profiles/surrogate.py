@@ -18,7 +18,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from self_pruner.memory.errors import SelfPrunerError
+from self_pruner.memory.errors import ToolError
 from self_pruner.memory.profile import PARTS, Profile
 from self_pruner.tools.profiles.sensitivity import Costs
 
@@ -27,10 +27,6 @@ SPREADS = (0.1, 0.3, 1.0)  # standard deviations of a place's weight before meas
 NOISES = (0.05, 0.2, 0.5, 1.0)  # of a measurement, as shares of the standard deviation of all measurements
 DEFAULT_SPREAD = 0.3  # where nothing is measured yet
 LEAST_WEIGHT = 0.05  # share of the scale below which no weight is drawn: every unit is worth something
-
-
-class SurrogateError(SelfPrunerError):
-    """Measurements that no surrogate can be fitted to."""
 
 
 @dataclass(frozen=True)
@@ -88,10 +84,10 @@ def fit(costs: Costs, profiles: Sequence[Profile], fitness: Sequence[float]) -> 
         fitness: of each, in nats a token.
 
     Raises:
-        SurrogateError: not one fitness a profile, or one that is not finite.
+        ToolError: not one fitness a profile, or one that is not finite.
     """
     if len(profiles) != len(fitness) or not all(map(math.isfinite, fitness)):
-        raise SurrogateError(f"a surrogate needs one finite fitness a profile, got {len(fitness)} for {len(profiles)}")
+        raise ToolError(f"a surrogate needs one finite fitness a profile, got {len(fitness)} for {len(profiles)}")
     places = 2 * len(costs.attention)
     if len(profiles) < 3:  # two points have a slope and no spread
         return Surrogate(

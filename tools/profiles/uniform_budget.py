@@ -11,15 +11,9 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
+from self_pruner.memory.errors import ToolError
 from self_pruner.memory.profile import Profile
-from self_pruner.tools.profiles.budget import (
-    Budget,
-    ImpossibleTargetError,
-    Place,
-    Projection,
-    ProposalError,
-    feasible_range,
-)
+from self_pruner.tools.profiles.budget import Budget, ImpossibleTargetError, Place, Projection, feasible_range
 
 
 @dataclass(frozen=True)
@@ -69,12 +63,12 @@ class UniformBudget(Budget):
         """Of `profiles` the one whose share of attention is nearest to the proposal's; `hold` can't be kept to.
 
         Raises:
-            ProposalError: not one integer a layer.
+            ToolError: not one integer a layer.
         """
         space = self.space
         for part, widths in (("attention", attention), ("mlp", mlp)):
             if len(widths) != space.n_layers:
-                raise ProposalError(f"{part} needs {space.n_layers} widths, one a layer, and got {len(widths)}")
+                raise ToolError(f"{part} needs {space.n_layers} widths, one a layer, and got {len(widths)}")
 
         def lean(groups: int, blocks: int) -> float:
             """The share of attention units kept less that of MLP units."""

@@ -19,18 +19,13 @@ from itertools import accumulate
 import torch
 from torch import Tensor
 
-from self_pruner.memory.errors import SelfPrunerError
+from self_pruner.memory.errors import ToolError
 from self_pruner.memory.profile import PARTS, Part, Profile
 from self_pruner.tools.profiles.budget import Budget
 from self_pruner.tools.pruning.calibration import INPUTS
 from self_pruner.tools.pruning.elastic import ElasticModel
 from self_pruner.tools.pruning.importance import flap_wifv
 from self_pruner.tools.pruning.store import linear, output_projection
-
-
-class ClosedFormError(SelfPrunerError):
-    """A closed form asked of a model that the budget is not for, or with a setting out of its range."""
-
 
 # --- OWL ------------------------------------------------------------------------------------------------------------
 
@@ -50,7 +45,7 @@ def owl(
         bounded: see `owl_rates`.
 
     Raises:
-        ClosedFormError: the budget is of another space, or a setting is out of its range.
+        ToolError: the budget is of another space, or a setting is out of its range.
     """
     _check(budget, elastic)
     layers = range(budget.space.n_layers)
@@ -91,10 +86,10 @@ def outlier_ratio(weights_and_norms: Sequence[tuple[Tensor, Tensor]], multiple: 
         multiple: M.
 
     Raises:
-        ClosedFormError: `multiple` is not positive.
+        ToolError: `multiple` is not positive.
     """
     if not multiple > 0 or not math.isfinite(multiple):
-        raise ClosedFormError(f"an outlier is a positive multiple of the mean, not {multiple}")
+        raise ToolError(f"an outlier is a positive multiple of the mean, not {multiple}")
     total = sum(weight.numel() for weight, _ in weights_and_norms)
     # Made twice, one matrix at a time: all of a large layer in float32 would take several times its own memory.
     mean = sum(_metric(*pair).sum(dtype=torch.float64).item() for pair in weights_and_norms) / total
@@ -117,10 +112,10 @@ def owl_rates(ratios: Sequence[float], sparsity: float, spread: float = 0.08, bo
         bounded: the paper's interval instead of the released code's.
 
     Raises:
-        ClosedFormError: `spread` is negative or not finite.
+        ToolError: `spread` is negative or not finite.
     """
     if not (math.isfinite(spread) and spread >= 0):
-        raise ClosedFormError(f"the spread of the layers' sparsities must be 0 or more, not {spread}")
+        raise ToolError(f"the spread of the layers' sparsities must be 0 or more, not {spread}")
     outliers = torch.tensor(ratios, dtype=torch.float64)
     deviations = outliers - outliers.mean()
     extent = deviations.abs().max() if bounded else (outliers.max() - outliers.min()) / 2
@@ -150,7 +145,7 @@ def flap(budget: Budget, elastic: ElasticModel, *, square_attention: bool = True
         square_attention: score attention channels by the square of their WIFV, as released; the paper does not.
 
     Raises:
-        ClosedFormError: the budget is of another space.
+        ToolError: the budget is of another space.
     """
     _check(budget, elastic)
     space = budget.space
@@ -225,4 +220,4 @@ def keep_best(budget: Budget, attention: Tensor, mlp: Tensor) -> Profile:
 
 def _check(budget: Budget, elastic: ElasticModel) -> None:
     if budget.space != elastic.space:
-        raise ClosedFormError("the budget is of another model, or of other units: make it from this model's space")
+        raise ToolError("the budget is of another model, or of other units: make it from this model's space")

@@ -19,7 +19,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from self_pruner.memory.errors import SelfPrunerError
+from self_pruner.memory.errors import KeptFileError, MeasurementError
 from self_pruner.memory.partials import partial_of
 from self_pruner.memory.profile import PARTS, Part
 from self_pruner.tools.pruning.store import ResidentLayers, embed, linear, output_projection
@@ -27,14 +27,6 @@ from self_pruner.tools.pruning.store import ResidentLayers, embed, linear, outpu
 FORMAT = "self-pruner calibration 2"
 GRAM_BLOCK = 256  # columns of a Gram matrix computed together: wide enough for the speed of a matrix product
 INPUTS: dict[Part, tuple[str, ...]] = {"attention": ("q_proj", "k_proj", "v_proj"), "mlp": ("gate_proj", "up_proj")}
-
-
-class CalibrationError(SelfPrunerError):
-    """The dense model could not be calibrated on this text."""
-
-
-class CalibrationFileError(SelfPrunerError):
-    """A calibration file is missing, damaged, or not ours."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,10 +71,10 @@ class Calibration:
     def save(self, path: Path) -> None:
         """Writes a safetensors file, aside first and then renamed, so a killed run leaves no half-written file.
 
-        Raises CalibrationFileError for a recalibration, which is good for one profile only.
+        Raises KeptFileError for a recalibration, which is good for one profile only.
         """
         if self.is_recalibration:
-            raise CalibrationFileError("a recalibration belongs to one profile and is not kept: make it again")
+            raise KeptFileError("a recalibration belongs to one profile and is not kept: make it again")
         tensors: dict[str, Tensor] = {}
         for part in PARTS:
             for layer in range(len(self.mlp)):
@@ -104,13 +96,13 @@ class Calibration:
     def load(cls, path: Path) -> Calibration:
         """Reads what `save` wrote; the tensors are mapped from the file and read as they are used.
 
-        Raises CalibrationFileError for a file that is missing, damaged, or not a calibration of this format.
+        Raises KeptFileError for a file that is missing, damaged, or not a calibration of this format.
         """
         try:
             with safe_open(path, framework="pt") as file:
                 metadata = file.metadata() or {}
                 if metadata.get("format") != FORMAT:
-                    raise CalibrationFileError(f"{str(path)!r} is not a calibration file of this version; delete it")
+                    raise KeptFileError(f"{str(path)!r} is not a calibration file of this version; delete it")
                 tokens = int(metadata["tokens"])
                 layers = range(int(metadata["layers"]))
                 attention, mlp = (
@@ -126,9 +118,9 @@ class Calibration:
                     tuple(file.get_tensor(f"{part}.{layer}.squares") for layer in layers) for part in PARTS
                 )
         except FileNotFoundError as error:
-            raise CalibrationFileError(f"there is no calibration file {str(path)!r}") from error
+            raise KeptFileError(f"there is no calibration file {str(path)!r}") from error
         except (SafetensorError, KeyError, ValueError) as error:
-            raise CalibrationFileError(f"calibration file {str(path)!r} is damaged ({error}); delete it") from error
+            raise KeptFileError(f"calibration file {str(path)!r} is damaged ({error}); delete it") from error
         return cls(attention, mlp, attention_squares, mlp_squares, tokens)
 
 
@@ -188,10 +180,10 @@ def calibrate(
         progress: Called as progress(done, total), in batches times layers.
 
     Raises:
-        CalibrationError: The text is empty or an activation is not finite.
+        MeasurementError: The text is empty or an activation is not finite.
     """
     if input_ids.ndim != 2 or input_ids.numel() == 0:
-        raise CalibrationError(
+        raise MeasurementError(
             f"calibration needs rows of tokens [sequences, length], got shape {tuple(input_ids.shape)}"
         )
     store = ResidentLayers(model)
@@ -223,7 +215,7 @@ def calibrate(
         for part in PARTS:
             features = moments[part].features()
             if not torch.isfinite(features.gram).all():
-                raise CalibrationError(f"the dense model gives non-finite activations in the {part} of layer {index}")
+                raise MeasurementError(f"the dense model gives non-finite activations in the {part} of layer {index}")
             kept[part].append(features)
             kept_squares[part].append(squares[part].sums.float().cpu())
     return Calibration(

@@ -23,7 +23,7 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor
 
-from self_pruner.memory.errors import SelfPrunerError
+from self_pruner.memory.errors import MeasurementError
 from self_pruner.memory.profile import Part
 from self_pruner.tools.pruning.calibration import Features
 from self_pruner.tools.pruning.memory_bound import MemoryBound
@@ -32,14 +32,6 @@ Compensation = Literal["none", "bias", "lstsq"]
 COMPENSATIONS: tuple[Compensation, ...] = get_args(Compensation)
 
 MAX_DAMPING = 1e4  # of the mean diagonal; above this the refit is the plain slice anyway
-
-
-class SingularGramError(SelfPrunerError):
-    """A Gram matrix could not be factored, however much it was damped."""
-
-
-class RecalibratedError(SelfPrunerError):
-    """Something was asked of a recalibrated output projection that only one of the dense layer's own output has."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +59,7 @@ def factorise(weight: Tensor, gram: Tensor, damping: float = 0.01, carried: Tens
 
     Damping is a share of the mean diagonal, 1% by default; while the matrix is not positive definite it grows
     tenfold, and `Factor.damping` says where it ended. With `carried`, E^T X [out, channels], the outputs are to give E
-    beside their own. Raises SingularGramError if no damping helps.
+    beside their own. Raises MeasurementError if no damping helps.
     """
     matrix = gram.to(weight.device, torch.float64, copy=True)
     mean = float(matrix.diagonal().mean())
@@ -85,7 +77,7 @@ def factorise(weight: Tensor, gram: Tensor, damping: float = 0.01, carried: Tens
                 projected += carried.to(weight.device, torch.float32) @ inverse.T
             return Factor(inverse, projected, used, ridge, carried is not None)
         used = max(10 * used, 1e-6)
-    raise SingularGramError(
+    raise MeasurementError(
         f"a Gram matrix of {len(matrix)} channels is not positive definite even damped by {MAX_DAMPING:g} times "
         "its mean diagonal; calibrate again on other text"
     )
@@ -120,10 +112,10 @@ def refit_residuals(weight: Tensor, factor: Factor, cuts: Sequence[int]) -> Tens
     by one thin product, so the whole curve costs less than one refit at full width.
 
     Raises:
-        RecalibratedError: the factor has carried errors, and what they leave does not follow from P.
+        MeasurementError: the factor has carried errors, and what they leave does not follow from P.
     """
     if factor.recalibrated:
-        raise RecalibratedError(
+        raise MeasurementError(
             "a recalibrated output projection has no residuals, for it makes up for errors of other layers: "
             "ask the elastic model that it was recalibrated from"
         )
@@ -197,7 +189,7 @@ class Compensator:
         """Squared output error over all calibration tokens, for every number of kept channels in `cuts` (ascending).
 
         Raises:
-            RecalibratedError: the features have carried errors.
+            MeasurementError: the features have carried errors.
         """
         if self.kind == "lstsq":
             return refit_residuals(weight, self._factor(place, weight, features), cuts)
@@ -228,12 +220,12 @@ class Compensator:
             [channels], float64; the sum of the first k is the function at k channels, up to a constant.
 
         Raises:
-            RecalibratedError: the features have carried errors.
+            MeasurementError: the features have carried errors.
         """
         if self.kind == "lstsq":
             factor = self._factor(place, weight, features)
             if factor.recalibrated:
-                raise RecalibratedError("slopes of a recalibrated output projection are of one profile only")
+                raise MeasurementError("slopes of a recalibrated output projection are of one profile only")
             return ((slope.float() @ factor.inverse.T) * factor.projected).sum(0).double()
         terms = (slope.float() * weight.float()).sum(0).double()
         if self.kind == "bias":  # a channel that is removed gives back its mean

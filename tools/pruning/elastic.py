@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from self_pruner.memory.errors import SelfPrunerError
+from self_pruner.memory.errors import ModelError
 from self_pruner.memory.profile import PARTS, Part, Profile
 from self_pruner.tools.models.families import geometry, space_of
 from self_pruner.tools.pruning.calibration import Calibration
@@ -36,10 +36,6 @@ from self_pruner.tools.pruning.store import (
 )
 
 _REORDERED = "_self_pruner_reordered"
-
-
-class ElasticModelError(SelfPrunerError):
-    """A model cannot become an elastic model, or was asked for a profile it does not have."""
 
 
 class ElasticModel:
@@ -70,10 +66,10 @@ class ElasticModel:
             damping: Of the least-squares refit, as a share of the mean Gram diagonal.
 
         Raises:
-            ElasticModelError: The model is an elastic model already or the calibration is of another model.
+            ModelError: The model is an elastic model already or the calibration is of another model.
         """
         if getattr(model, _REORDERED, False):
-            raise ElasticModelError("this model is reordered already; load it again to make another elastic model")
+            raise ModelError("this model is reordered already; load it again to make another elastic model")
         self.model = model
         self.space = space_of(model, mlp_unit, compensation == "bias", attention_unit)
         self.importance: Importance = importance
@@ -123,7 +119,7 @@ class ElasticModel:
     def _overrides(self, layer: nn.Module, index: int, part: Part, width: int) -> dict[str, Tensor]:
         units = self.space.units(part)
         if not 1 <= width <= units:
-            raise ElasticModelError(f"the {part} of layer {index} keeps 1 to {units} units, not {width}")
+            raise ModelError(f"the {part} of layer {index} keeps 1 to {units} units, not {width}")
         if width == units and not self.is_recalibrated:
             return {}
         overrides: dict[str, Tensor] = {}
@@ -262,13 +258,13 @@ class ElasticModel:
         The two share weights, store and orders; what either remembers or warns of is its own.
 
         Raises:
-            ElasticModelError: this model has no least-squares refits, is recalibrated already, or `calibration` is no
+            ModelError: this model has no least-squares refits, is recalibrated already, or `calibration` is no
                 recalibration of a model of its shape.
         """
         if self.compensation != "lstsq":
-            raise ElasticModelError(f"recalibration needs the compensation 'lstsq', not {self.compensation!r}")
+            raise ModelError(f"recalibration needs the compensation 'lstsq', not {self.compensation!r}")
         if self.is_recalibrated or not calibration.is_recalibration:
-            raise ElasticModelError("a model is recalibrated once, with what recalibrate made of it")
+            raise ModelError("a model is recalibrated once, with what recalibrate made of it")
         other = copy.copy(self)
         other._check_calibration(calibration)
         other.moments = replace(self.moments, calibration=calibration)
@@ -282,9 +278,9 @@ class ElasticModel:
             return layer
 
     def check(self, profile: Profile) -> None:
-        """Refuse a profile of another model with an ElasticModelError."""
+        """Refuse a profile of another model with an ModelError."""
         if not self.space.contains(profile):
-            raise ElasticModelError(
+            raise ModelError(
                 f"profile {profile.key()!r} does not fit a model of {self.space.n_layers} layers with 1 to "
                 f"{self.space.n_groups} attention and 1 to {self.space.n_blocks} MLP units each"
             )
@@ -292,9 +288,9 @@ class ElasticModel:
     def _check_calibration(self, calibration: Calibration) -> None:
         layers = len(calibration.mlp)
         if layers != len(self.store):
-            raise ElasticModelError(f"the calibration has {layers} layers, the model {len(self.store)}")
+            raise ModelError(f"the calibration has {layers} layers, the model {len(self.store)}")
         for part in PARTS:
             found = len(calibration.features(0, part).sums)
             expected = self.channels(part, self.space.units(part))
             if found != expected:
-                raise ElasticModelError(f"the calibration has {found} {part} channels, the model {expected}")
+                raise ModelError(f"the calibration has {found} {part} channels, the model {expected}")

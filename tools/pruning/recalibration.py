@@ -23,7 +23,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from self_pruner.memory.errors import SelfPrunerError
+from self_pruner.memory.errors import MeasurementError
 from self_pruner.memory.profile import PARTS, Part, Profile
 from self_pruner.tools.pruning.calibration import INPUTS, Calibration, Features, Moments, Squares
 from self_pruner.tools.pruning.compensation import Compensator
@@ -31,10 +31,6 @@ from self_pruner.tools.pruning.elastic import ElasticModel
 from self_pruner.tools.pruning.store import Embedded, branch, linear, output_projection
 
 SHARE = 0.5  # of the error, by default: on 32k tokens of text all of it overfits, none of it leaves it to pile up
-
-
-class RecalibrationError(SelfPrunerError):
-    """A profile cannot be recalibrated, or not on this text."""
 
 
 @torch.no_grad()
@@ -63,7 +59,7 @@ def recalibrate(
         progress: Called as progress(done, total), in layers.
 
     Raises:
-        RecalibrationError: The model, the profile, the text or the share is not as above, or a state is not finite.
+        MeasurementError: The model, the profile, the text or the share is not as above, or a state is not finite.
     """
     _check(elastic, profile, input_ids, share)
     embedded = [elastic.embed(rows) for rows in input_ids.split(batch)]
@@ -157,7 +153,7 @@ class _Walk:
         features = replace(moments.features(), carried=(self.share * carried).float().cpu())
         assert features.carried is not None
         if not (torch.isfinite(features.gram).all() and torch.isfinite(features.carried).all()):
-            raise RecalibrationError(
+            raise MeasurementError(
                 f"the pruned model gives non-finite activations in the {place.part} of layer {place.index}; "
                 "try --dtype float32"
             )
@@ -181,12 +177,12 @@ class _Walk:
 
 def _check(elastic: ElasticModel, profile: Profile, input_ids: Tensor, share: float) -> None:
     if elastic.compensation != "lstsq" or elastic.is_recalibrated:
-        raise RecalibrationError("only a model with least-squares refits is recalibrated, and only once")
+        raise MeasurementError("only a model with least-squares refits is recalibrated, and only once")
     if not elastic.space.contains(profile):
-        raise RecalibrationError(f"not a profile of this model: {profile.key()}")
+        raise MeasurementError(f"not a profile of this model: {profile.key()}")
     if input_ids.ndim != 2 or input_ids.numel() == 0:
-        raise RecalibrationError(
+        raise MeasurementError(
             f"recalibration needs rows of tokens [sequences, length], got shape {tuple(input_ids.shape)}"
         )
     if not 0 <= share <= 1:
-        raise RecalibrationError(f"a share of the error is 0 to 1, got {share}")
+        raise MeasurementError(f"a share of the error is 0 to 1, got {share}")

@@ -24,7 +24,7 @@ def smaller_model(elastic: ElasticModel, profile: Profile) -> PreTrainedModel:
     sizes, so it cannot be saved.
 
     Raises:
-        ElasticModelError: the profile is not one of this model.
+        ModelError: the profile is not one of this model.
     """
     dense = elastic.model
     with torch.device("meta"):

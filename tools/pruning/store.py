@@ -15,15 +15,11 @@ from torch import Tensor, nn
 from torch.func import functional_call
 from transformers import PreTrainedModel
 
-from self_pruner.memory.errors import SelfPrunerError
+from self_pruner.memory.errors import ModelError
 from self_pruner.memory.profile import Part
 
 BLOCKS: dict[Part, str] = {"attention": "self_attn", "mlp": "mlp"}
 OUTPUTS: dict[Part, str] = {"attention": "o_proj", "mlp": "down_proj"}
-
-
-class UnsupportedAttentionError(SelfPrunerError):
-    """The model was loaded with an attention that applies no causal mask of its own."""
 
 
 def block(layer: nn.Module, part: Part) -> nn.Module:
@@ -103,11 +99,11 @@ class Embedded(NamedTuple):
 def embed(model: PreTrainedModel, input_ids: Tensor) -> Embedded:
     """Embeds `input_ids` [batch, length]: full rows without padding, positions from 0.
 
-    Raises UnsupportedAttentionError unless the model runs `sdpa`, which is causal by itself when given no mask.
+    Raises ModelError unless the model runs `sdpa`, which is causal by itself when given no mask.
     """
     implementation = model.config._attn_implementation
     if implementation != "sdpa":
-        raise UnsupportedAttentionError(
+        raise ModelError(
             f"attention implementation {implementation!r} is not supported here; load the model with 'sdpa'"
         )
     decoder = model.get_decoder()

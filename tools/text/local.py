@@ -6,39 +6,35 @@ import json
 from pathlib import Path
 from typing import Any
 
-from self_pruner.memory.errors import SelfPrunerError
+from self_pruner.memory.errors import TextError
 
 SUFFIXES = (".txt", ".jsonl")
 FIELDS = ("text", "page")  # the second is what page-level WikiText calls it
-
-
-class TextFileError(SelfPrunerError):
-    """A text file that is missing, empty, undecodable or not in the form its suffix promises."""
 
 
 def read_documents(path: Path) -> list[str]:
     """The documents of a file, in order: the whole of a `.txt`, every line of a `.jsonl`.
 
     Raises:
-        TextFileError: wrong suffix, no such file, not UTF-8, no text in it, or a line that is no document (its number
+        TextError: wrong suffix, no such file, not UTF-8, no text in it, or a line that is no document (its number
             is named).
     """
     if path.suffix.lower() not in SUFFIXES:
-        raise TextFileError(f"{str(path)!r} is no text file: its name must end in {' or '.join(SUFFIXES)}")
+        raise TextError(f"{str(path)!r} is no text file: its name must end in {' or '.join(SUFFIXES)}")
     try:
         content = path.read_bytes().decode("utf-8-sig")
     except FileNotFoundError:
-        raise TextFileError(f"the text file {str(path)!r} does not exist") from None
+        raise TextError(f"the text file {str(path)!r} does not exist") from None
     except UnicodeDecodeError as error:
         line, byte = error.object[: error.start].count(b"\n") + 1, error.object[error.start]
-        raise TextFileError(f"{str(path)!r} is not UTF-8 text: line {line} has the byte {byte:#04x}") from None
+        raise TextError(f"{str(path)!r} is not UTF-8 text: line {line} has the byte {byte:#04x}") from None
     except OSError as error:
-        raise TextFileError(f"the text file {str(path)!r} cannot be read: {error.strerror}") from error
+        raise TextError(f"the text file {str(path)!r} cannot be read: {error.strerror}") from error
     is_lines = path.suffix.lower() == ".jsonl"
     documents = parse_lines(content, str(path)) if is_lines else [content.replace("\r\n", "\n")]
     documents = [document for document in documents if document.strip()]
     if not documents:
-        raise TextFileError(f"{str(path)!r} is empty: there is no text in it")
+        raise TextError(f"{str(path)!r} is empty: there is no text in it")
     return documents
 
 
@@ -46,7 +42,7 @@ def parse_lines(content: str, where: str) -> list[str]:
     """The documents in JSON lines; `where` names their place in errors. Blank lines are skipped.
 
     Raises:
-        TextFileError: when a line is no JSON object with a text in one of `FIELDS`.
+        TextError: when a line is no JSON object with a text in one of `FIELDS`.
     """
     documents = []
     for number, line in enumerate(content.split("\n"), start=1):
@@ -60,15 +56,15 @@ def _document(line: str, place: str) -> str:
     try:
         row: Any = json.loads(line)
     except ValueError as error:
-        raise TextFileError(f"{place} is no JSON: {error}") from None
+        raise TextError(f"{place} is no JSON: {error}") from None
     allowed = " or ".join(map(repr, FIELDS))
     if not isinstance(row, dict):
-        raise TextFileError(f"{place} must be a JSON object with a field {allowed}")
+        raise TextError(f"{place} must be a JSON object with a field {allowed}")
     text = next((row[field] for field in FIELDS if field in row), None)
     if not isinstance(text, str):
-        raise TextFileError(f"{place} has no text: it needs a string in the field {allowed}, it has {sorted(row)}")
+        raise TextError(f"{place} has no text: it needs a string in the field {allowed}, it has {sorted(row)}")
     try:
         text.encode()
     except UnicodeEncodeError:
-        raise TextFileError(f"{place} has half a character (a lone surrogate), which no tokenizer can read") from None
+        raise TextError(f"{place} has half a character (a lone surrogate), which no tokenizer can read") from None
     return text

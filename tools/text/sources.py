@@ -22,7 +22,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import get_args
 
-from self_pruner.memory.errors import SelfPrunerError
+from self_pruner.memory.errors import SelfPrunerError, TextError
 from self_pruner.tools.models.bundled import bundled_text
 from self_pruner.tools.models.hub import HubError, fetch_dataset_file
 from self_pruner.tools.text import split
@@ -54,10 +54,6 @@ REFERENCE = re.compile("(?:BIB|SEC|FIG|TAB)REF([0-9]+)")
 ARTICLE = re.compile(r"^(?= = [^=\n]+ = \n)", re.MULTILINE)  # before every title
 
 
-class UnknownTextError(SelfPrunerError):
-    """A name that is neither a known text nor a text file."""
-
-
 class TextUnavailableError(SelfPrunerError):
     """A named text could not be had; a file of one's own always can."""
 
@@ -84,10 +80,10 @@ def text_source(
         progress: called with (bytes fetched, bytes in all) while something is fetched.
 
     Raises:
-        UnknownTextError: for a name that is no known text and no file; names close ones.
-        TextFileError: for a file that is empty, undecodable or malformed.
+        TextError: for a name that is no known text and no file; names close ones.
+        TextError: for a file that is empty, undecodable or malformed.
         TextUnavailableError: when the text must be fetched and cannot be.
-        BundleUnavailableError: when the bundled texts cannot be had.
+        ModelError: when the bundled texts cannot be had.
     """
     if part not in get_args(Part):
         raise ValueError(f"unknown part {part!r}; it must be one of {get_args(Part)}")
@@ -106,7 +102,7 @@ def text_source(
     else:
         close = difflib.get_close_matches(name, NAMES, n=1)
         guess = f"; did you mean {close[0]!r}?" if close else ""
-        raise UnknownTextError(
+        raise TextError(
             f"unknown text {name_or_path!r}: give {', '.join(NAMES)} or a {' or '.join(SUFFIXES)} file{guess}"
         )
     return TextPart(name, part, documents, split.digest(documents))
@@ -149,15 +145,15 @@ def whole_text(name_or_path: str, progress: Progress | None = None) -> str:
         progress: called with (bytes fetched, bytes in all) while something is fetched.
 
     Raises:
-        UnknownTextError: another name.
-        TextFileError: a file that is empty, undecodable or malformed.
+        TextError: another name.
+        TextError: a file that is empty, undecodable or malformed.
         TextUnavailableError: the text must be fetched and cannot be.
     """
     path = Path(name_or_path).expanduser()
     if name_or_path.lower() == "wikitext2":
         return "\n\n".join(_rows(_wikitext2_split("reporting", progress)))
     if path.suffix.lower() not in SUFFIXES and not path.exists():
-        raise UnknownTextError(
+        raise TextError(
             f"unknown text {name_or_path!r}: a text in one piece is wikitext2 or a {' or '.join(SUFFIXES)} file"
         )
     documents = read_documents(path)

@@ -7,13 +7,9 @@ from typing import Any
 
 import torch
 
-from self_pruner.memory.errors import SelfPrunerError
+from self_pruner.memory.errors import TextError
 
 BATCH = 64  # documents tokenised at a time
-
-
-class TooLittleTextError(SelfPrunerError):
-    """The text has fewer tokens than were asked for."""
 
 
 def sequences(
@@ -36,7 +32,7 @@ def sequences(
         int64 tensor of shape [n, length], or of fewer rows.
 
     Raises:
-        TooLittleTextError: when the documents have fewer than `least * length` tokens; says how many there are.
+        TextError: when the documents have fewer than `least * length` tokens; says how many there are.
     """
     if n < 1 or length < 1:
         raise ValueError(f"n and length must be positive, got {n} and {length}")
@@ -54,7 +50,7 @@ def sequences(
     least = n if least is None else least
     if whole >= max(1, least):
         return torch.tensor(tokens[: whole * length], dtype=torch.int64).view(whole, length)
-    raise TooLittleTextError(
+    raise TextError(
         f"{name} is too short: it has {len(tokens):,} tokens, "
         f"and {least:,} sequences of {length:,} need {least * length:,}"
     )

@@ -12,9 +12,9 @@ from pydantic import SecretStr
 
 from self_pruner.agent.brain.calls import legal_calls
 from self_pruner.agent.brain.endpoint import Endpoint, EndpointError, Served, checked_url, obeys_schemas, served_model
-from self_pruner.agent.brain.errors import BrainTimeoutError
 from self_pruner.agent.brain.remote import EndpointBrain, reply_schema
 from self_pruner.agent.brain.schema import violations
+from self_pruner.memory.errors import BrainError
 from tests.endpoint import completion, obedient, serving
 
 PICK = {
@@ -172,7 +172,7 @@ def test_a_slow_endpoint_ends_with_the_time_a_turn_may_take():
         time.sleep(3)
         return obedient(body)
 
-    with serving(chat) as server, pytest.raises(BrainTimeoutError, match="gave no answer within 1 s"):
+    with serving(chat) as server, pytest.raises(BrainError, match="gave no answer within 1 s"):
         ask(server.url, timeout=1.0)
 
 

@@ -6,9 +6,9 @@ import pytest
 from llguidance.hf import from_tokenizer
 
 from self_pruner.agent.brain.calls import legal_calls
-from self_pruner.agent.brain.errors import BrainError, SchemaError
 from self_pruner.agent.brain.grammar import GrammarConstraint, call_grammar, check_grammar
 from self_pruner.agent.brain.schema import violations
+from self_pruner.memory.errors import BrainError
 from tests.brain_schemas import ALL, CHOICE, MUTATE, RECORD, function, initialise, parameters
 from tests.brain_tiny import tiny_tokenizer
 
@@ -123,12 +123,12 @@ def test_references_and_optional_fields_are_obeyed(alphabet):
 
 def test_a_schema_that_cannot_be_obeyed_is_one_sentence(alphabet):
     bad = function("f", {"a": {"type": "array", "uniqueItems": True, "items": {"type": "integer"}}})
-    with pytest.raises(SchemaError, match="uniqueItems") as caught:
+    with pytest.raises(BrainError, match="uniqueItems") as caught:
         check_grammar(call_grammar(legal_calls([bad]), 0), alphabet)
     assert "\n" not in str(caught.value)
-    with pytest.raises(SchemaError, match="cannot be made a grammar"):
+    with pytest.raises(BrainError, match="cannot be made a grammar"):
         check_grammar(call_grammar(legal_calls([function("f", {"a": {"enum": []}})]), 0), alphabet)
-    with pytest.raises(SchemaError, match="no call is legal"):
+    with pytest.raises(BrainError, match="no call is legal"):
         call_grammar([], 0)
 
 

@@ -23,10 +23,10 @@ from self_pruner.agent.brain.endpoint import (
     checked_url,
     served_model,
 )
-from self_pruner.agent.brain.errors import BrainTimeoutError
 from self_pruner.agent.brain.remote import EndpointBrain
 from self_pruner.agent.prepare.brain import endpoint_of
-from self_pruner.agent.settings.settings import SettingsError, make_settings
+from self_pruner.agent.settings.settings import make_settings
+from self_pruner.memory.errors import BrainError, EngineError, SettingsError
 from tests.agent.brain.test_endpoint import PICK, Words
 from tests.endpoint import completion, obedient, serving
 
@@ -64,7 +64,7 @@ def test_a_byte_now_and_then_does_not_outlast_the_turn(head):
     write, ended = drip(head)
     start = time.perf_counter()
     try:
-        with serving(lambda body: write) as server, pytest.raises(BrainTimeoutError, match="no answer within 1 s"):
+        with serving(lambda body: write) as server, pytest.raises(BrainError, match="no answer within 1 s"):
             ask(server.url, timeout=1.0)
     finally:
         ended.set()
@@ -76,7 +76,7 @@ def test_several_requests_of_a_turn_share_its_time():
         time.sleep(0.5)
         return obedient({**body, "n": 1})
 
-    with serving(chat) as server, pytest.raises(BrainTimeoutError, match="no answer within 1 s"):
+    with serving(chat) as server, pytest.raises(BrainError, match="no answer within 1 s"):
         ask(server.url, n=12, timeout=1.0)
     assert len(server.asked) <= 4
 
@@ -249,7 +249,7 @@ def test_the_key_of_an_endpoint_is_not_sent_to_a_server_of_our_own(monkeypatch):
 
 
 def test_nor_is_it_in_the_environment_of_that_server(monkeypatch, tmp_path):
-    from self_pruner.tools.engines.server import VllmError, served
+    from self_pruner.tools.engines.server import served
 
     monkeypatch.setenv("SELF_PRUNER_BRAIN_KEY", "long-secret-key")
     monkeypatch.setenv("VLLM_API_KEY", "another-secret-key")
@@ -257,7 +257,7 @@ def test_nor_is_it_in_the_environment_of_that_server(monkeypatch, tmp_path):
     python, log = tmp_path / "python", tmp_path / "log"
     python.write_text("#!/bin/sh\nenv\n")
     python.chmod(0o755)
-    with pytest.raises(VllmError), served(python, "model", log, dtype="float32", max_model_len=8):
+    with pytest.raises(EngineError), served(python, "model", log, dtype="float32", max_model_len=8):
         pass
     assert "kept" in log.read_text() and "secret-key" not in log.read_text()
 

@@ -7,9 +7,9 @@ from langchain_core.tools import tool
 from pydantic import BaseModel, Field
 
 from self_pruner.agent.brain.calls import legal_calls
-from self_pruner.agent.brain.errors import BrainError, SchemaError
 from self_pruner.agent.brain.schema import first_call, sample_call, violations
 from self_pruner.agent.brain.scripted import FailingBrain, FirstBrain, ScriptBrain, UniformBrain
+from self_pruner.memory.errors import BrainError
 from tests.brain_schemas import ALL, CHOICE, MUTATE, RECORD, parameters
 
 
@@ -121,14 +121,14 @@ def test_every_form_of_tool_is_read():
 def test_tool_choice_narrows_and_an_unknown_one_is_refused():
     bound = UniformBrain().bind_tools([MUTATE, RECORD, CHOICE], tool_choice="evaluate")
     assert {bound.invoke("?", seed=seed).tool_calls[0]["name"] for seed in range(20)} == {"evaluate"}
-    with pytest.raises(SchemaError, match="'prune'"):
+    with pytest.raises(BrainError, match="'prune'"):
         legal_calls([MUTATE], "prune")
 
 
 def test_what_cannot_be_obeyed_is_refused_by_name():
-    with pytest.raises(SchemaError, match="multipleOf"):
+    with pytest.raises(BrainError, match="multipleOf"):
         first_call({"type": "integer", "multipleOf": 2})
-    with pytest.raises(SchemaError, match="between 4 and 3"):
+    with pytest.raises(BrainError, match="between 4 and 3"):
         first_call({"type": "integer", "minimum": 4, "maximum": 3})
-    with pytest.raises(SchemaError, match="no tool is legal"):
+    with pytest.raises(BrainError, match="no tool is legal"):
         replies(UniformBrain(), tools=())

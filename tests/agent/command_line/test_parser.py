@@ -14,7 +14,8 @@ from main import main
 from self_pruner.agent.command_line.commands import command_line
 from self_pruner.agent.prepare.devices import device_of
 from self_pruner.agent.settings.panels import PANELS
-from self_pruner.agent.settings.settings import Settings, SettingsError, make_settings
+from self_pruner.agent.settings.settings import Settings, make_settings
+from self_pruner.memory.errors import SettingsError
 from tests.command_line import given, options
 
 

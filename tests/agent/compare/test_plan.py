@@ -5,9 +5,10 @@ import json
 import pytest
 
 from self_pruner.agent.compare.folder import DEFAULTS, PLAN, ComparisonFolder
-from self_pruner.agent.compare.plan import PlanError, parse_arm, parse_arms, parse_seeds, parse_sparsities, plan
+from self_pruner.agent.compare.plan import parse_arm, parse_arms, parse_seeds, parse_sparsities, plan
 from self_pruner.agent.settings.arms import ARM_NAMES
-from self_pruner.agent.settings.settings import Settings, SettingsError, make_settings
+from self_pruner.agent.settings.settings import Settings, make_settings
+from self_pruner.memory.errors import SettingsError
 
 BASE = Settings()
 
@@ -54,7 +55,7 @@ BAD_ARMS = {
 
 @pytest.mark.parametrize("text", BAD_ARMS)
 def test_a_wrong_arm_is_one_sentence(text):
-    with pytest.raises(PlanError, match=BAD_ARMS[text]):
+    with pytest.raises(SettingsError, match=BAD_ARMS[text]):
         parse_arms(text.split(" "))
 
 
@@ -65,7 +66,7 @@ def test_a_setting_out_of_range_is_refused_in_the_words_of_the_command_line():
 
 @pytest.mark.parametrize("text", ["x", "0", "1.0", "0.3,0.3", "-0.2", ""])
 def test_wrong_sparsities_are_refused(text):
-    with pytest.raises(PlanError, match="--sparsity"):
+    with pytest.raises(SettingsError, match="--sparsity"):
         parse_sparsities(text)
 
 
@@ -77,7 +78,7 @@ def test_seeds_are_a_count_or_a_list():
 
 @pytest.mark.parametrize("text", ["0", "-1", "a", "1,1", "1,-2", ""])
 def test_wrong_seeds_are_refused(text):
-    with pytest.raises(PlanError, match="--seeds"):
+    with pytest.raises(SettingsError, match="--seeds"):
         parse_seeds(text)
 
 

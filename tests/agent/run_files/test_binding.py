@@ -9,10 +9,11 @@ from transformers import AutoTokenizer
 
 from main import main
 from self_pruner.agent import session
-from self_pruner.agent.run_files.binding import FILE, BindingError, check_settings, write_binding
+from self_pruner.agent.run_files.binding import FILE, check_settings, write_binding
 from self_pruner.agent.run_files.conditions import Conditions, conditions_of, tokenizer_digest
 from self_pruner.agent.run_files.run_directory import RunDirectory
 from self_pruner.agent.view import View
+from self_pruner.memory.errors import RunDirectoryError
 from tests.stopped import copied, in_place_of, stopped_run
 from tests.tiny import tiny_folder
 
@@ -163,7 +164,7 @@ def test_the_runs_own_latency_table_is_bound_wherever_the_run_is_moved(tmp_path)
     moved = RunDirectory.open(run.path.rename(tmp_path / "moved"))
     check_settings(moved, View())
     moved.latency_table.write_text("{ }")
-    with pytest.raises(BindingError, match=r"was begun with another latency_table\.json"):
+    with pytest.raises(RunDirectoryError, match=r"was begun with another latency_table\.json"):
         check_settings(moved, View())
 
 

@@ -14,8 +14,8 @@ import pytest
 
 import self_pruner.agent.run_files.run_directory as run_directory
 from self_pruner.agent.run_files.atomic_write import WriteError
-from self_pruner.agent.run_files.run_directory import NoRunError, RunDirectory, RunDirectoryError, RunFinishedError
-from self_pruner.agent.run_files.run_lock import LockError, RunInUseError
+from self_pruner.agent.run_files.run_directory import NoRunError, RunDirectory
+from self_pruner.memory.errors import RunDirectoryError
 
 NOW = datetime(2026, 11, 23, 9, 5, 7)
 SETTINGS = {"model": "tiny", "sparsity": 0.3, "params": None, "fidelity": (1024, 4096), "resume": False}
@@ -147,7 +147,7 @@ def test_a_run_that_may_not_be_written_can_be_read_but_not_resumed(unprivileged)
         file.chmod(0o555)
     try:
         assert RunDirectory.open(run.path).status == "running"
-        with pytest.raises(LockError, match=f"cannot lock the run {run.path}: Permission denied"):
+        with pytest.raises(RunDirectoryError, match=f"cannot lock the run {run.path}: Permission denied"):
             RunDirectory.resume(run.path)
     finally:
         run.path.chmod(0o755)
@@ -165,7 +165,7 @@ def test_the_status_outlives_the_process_and_has_a_reason(tmp_path):
 def test_a_finished_run_is_not_resumed_and_stays_free(tmp_path):
     with create(tmp_path) as run:
         run.set_status("finished", "no better candidate in 5 generations")
-    with pytest.raises(RunFinishedError, match=f"the run {run.path} is finished"):
+    with pytest.raises(RunDirectoryError, match=f"the run {run.path} is finished"):
         RunDirectory.resume(run.path)
     RunDirectory.open(run.path, exclusive=True).close()
 
@@ -182,7 +182,7 @@ def test_a_run_in_use_is_refused_naming_the_process_but_may_be_read(tmp_path):
             timeout=60,
         )
         last = other.stderr.splitlines()[-1]
-        assert last.startswith("self_pruner.agent.run_files.run_lock.RunInUseError: ")
+        assert last.startswith("self_pruner.agent.run_files.run_lock.RunDirectoryError: ")
         assert f"is in use by process {os.getpid()}: wait for it or stop it" in last
         assert RunDirectory.open(run.path).status == "running"
     RunDirectory.resume(run.path).close()
@@ -203,7 +203,7 @@ def test_a_run_is_free_again_when_its_process_is_killed(tmp_path):
     )
     path = Path(holder.stdout.readline().strip())
     try:
-        with pytest.raises(RunInUseError, match=f"process {holder.pid}"):
+        with pytest.raises(RunDirectoryError, match=f"process {holder.pid}"):
             RunDirectory.resume(path)
     finally:
         holder.kill()

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from self_pruner.agent.run_files.run_directory import RunDirectory, RunDirectoryError
+from self_pruner.agent.run_files.run_directory import RunDirectory
+from self_pruner.memory.errors import RunDirectoryError
 
 NOW = datetime(2026, 11, 23, 9, 5, 7)
 

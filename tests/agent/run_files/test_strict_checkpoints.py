@@ -9,7 +9,8 @@ import pytest
 from langchain_core.messages import AIMessage, HumanMessage, ToolMessage
 
 from main import main
-from self_pruner.agent.run_files.strict_checkpoints import ForeignCheckpointError, StrictSerializer
+from self_pruner.agent.run_files.strict_checkpoints import StrictSerializer
+from self_pruner.memory.errors import RunDirectoryError
 from tests.stopped import copied, stopped_run
 
 
@@ -70,7 +71,7 @@ def test_a_program_in_a_runs_checkpoint_is_refused_and_not_run(stopped, tmp_path
     ],
 )
 def test_what_no_search_writes_is_refused(data, said):
-    with pytest.raises(ForeignCheckpointError, match=said):
+    with pytest.raises(RunDirectoryError, match=said):
         StrictSerializer().loads_typed(data)
 
 

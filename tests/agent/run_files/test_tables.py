@@ -6,7 +6,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from self_pruner.agent.run_files.tables import NotUnicodeError, settings_file
+from self_pruner.agent.run_files.tables import settings_file
+from self_pruner.memory.errors import SettingsError
 
 TEXT = st.text(st.characters(codec="utf-8"))
 SCALAR = st.booleans() | st.integers() | st.floats(allow_nan=False) | TEXT
@@ -34,5 +35,5 @@ def test_a_value_that_toml_does_not_know_is_refused(value):
 
 
 def test_a_file_name_that_is_not_unicode_is_refused_in_a_sentence():
-    with pytest.raises(NotUnicodeError, match="calibration.*is not valid Unicode"):
+    with pytest.raises(SettingsError, match="calibration.*is not valid Unicode"):
         settings_file({"calibration": "caf\udce9.txt"})

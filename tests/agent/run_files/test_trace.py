@@ -9,17 +9,8 @@ from pathlib import Path
 import pytest
 
 from self_pruner.agent.report.trace_view import overview
-from self_pruner.agent.run_files.trace import (
-    Act,
-    Judge,
-    Reply,
-    Step,
-    Think,
-    TraceError,
-    TraceWriter,
-    by_step,
-    read_trace,
-)
+from self_pruner.agent.run_files.trace import Act, Judge, Reply, Step, Think, TraceWriter, by_step, read_trace
+from self_pruner.memory.errors import RunDirectoryError
 
 ROOT = Path(__file__).parents[3]
 THINK = Think(
@@ -176,7 +167,7 @@ def test_a_full_disk_leaves_the_trace_as_it_was(path, monkeypatch):
         writer.write(THINK)
         before = path.read_bytes()
         monkeypatch.setattr(os, "write", fill)
-        with pytest.raises(TraceError, match=r"cannot write the trace .*trace\.jsonl: No space left on device"):
+        with pytest.raises(RunDirectoryError, match=r"cannot write the trace .*trace\.jsonl: No space left on device"):
             writer.write(ACT)
         monkeypatch.undo()
         assert room == []
@@ -196,7 +187,7 @@ def test_a_disk_that_fails_altogether_is_said_and_the_torn_line_is_cut_later(pat
         monkeypatch.setattr(os, "write", lambda descriptor, data: write_some(descriptor, data[:10]))
         monkeypatch.setattr(os, "fsync", fail)
         monkeypatch.setattr(os, "ftruncate", fail)
-        with pytest.raises(TraceError, match=r"cannot write the trace .*trace\.jsonl: Input/output error"):
+        with pytest.raises(RunDirectoryError, match=r"cannot write the trace .*trace\.jsonl: Input/output error"):
             writer.write(ACT)
         monkeypatch.undo()
     path.write_bytes(path.read_bytes()[:-3])
@@ -216,7 +207,7 @@ def test_a_record_is_forced_to_the_disk_before_it_counts(path, monkeypatch):
 def test_a_closed_trace_takes_no_more(path):
     with TraceWriter(path) as writer:
         writer.write(THINK)
-    with pytest.raises(TraceError, match="cannot write the trace"):
+    with pytest.raises(RunDirectoryError, match="cannot write the trace"):
         writer.write(ACT)
     assert read_trace(path) == [THINK]
 
@@ -236,10 +227,10 @@ def test_what_a_record_does_not_say_counts_as_nothing():
 
 
 def test_no_trace_and_no_permission_are_said(tmp_path):
-    with pytest.raises(TraceError, match="cannot read the trace .*: No such file"):
+    with pytest.raises(RunDirectoryError, match="cannot read the trace .*: No such file"):
         read_trace(tmp_path / "trace.jsonl")
     (tmp_path / "file").write_text("")
-    with pytest.raises(TraceError, match="cannot open the trace .*: Not a directory"):
+    with pytest.raises(RunDirectoryError, match="cannot open the trace .*: Not a directory"):
         TraceWriter(tmp_path / "file" / "trace.jsonl")
 
 

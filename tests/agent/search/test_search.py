@@ -9,13 +9,13 @@ from langgraph.runtime import RunControl
 from self_pruner.agent.brain.scripted import FailingBrain, FirstBrain, ScriptBrain, UniformBrain
 from self_pruner.agent.result.brain_totals import brain_faults
 from self_pruner.agent.run_files.pruned_checkpoints import keep_newest
-from self_pruner.agent.run_files.run_directory import RunDirectoryError
 from self_pruner.agent.run_files.trace import Act, Think
 from self_pruner.agent.search.graph import Judgement, build_graph, search
 from self_pruner.agent.search.history import SearchHistory
 from self_pruner.agent.search.prompt_variables import Observer, run_facts
 from self_pruner.agent.search.state import SearchState
 from self_pruner.agent.search.think import Thinker
+from self_pruner.memory.errors import RunDirectoryError
 from self_pruner.memory.records import Candidate, Generation, Score, Slopes
 from self_pruner.prompts.templates import PromptSet
 from self_pruner.tools.evaluation.slopes import PASS_COST

@@ -18,9 +18,10 @@ from self_pruner.agent.result.outcome import SPENT, Difference, Outcome, Row, Yi
 from self_pruner.agent.run_files.run_directory import RunDirectory
 from self_pruner.agent.run_files.trace import Act, Judge, Reply, Think, TraceWriter
 from self_pruner.agent.settings.settings import Settings
+from self_pruner.memory.errors import KeptFileError
 from self_pruner.prompts.files import PromptError
 from self_pruner.prompts.templates import PromptSet
-from self_pruner.tools.latency.table import LatencyTableError, read_table
+from self_pruner.tools.latency.table import read_table
 
 MARKUP = "</title><script>alert(1)</script>"
 DAMAGES = {
@@ -234,7 +235,7 @@ def test_a_pipe_in_the_place_of_a_file_is_not_waited_for(whole, tmp_path, capfd,
 
 def test_brackets_without_end_are_no_latency_table_and_no_prompt_set(tmp_path):
     (tmp_path / "table.json").write_bytes(DAMAGES["deep"])
-    with pytest.raises(LatencyTableError, match="no latency table, or is damaged"):
+    with pytest.raises(KeptFileError, match="no latency table, or is damaged"):
         read_table(tmp_path / "table.json")
     PromptSet("default").copy_to(tmp_path / "prompts")
     (tmp_path / "prompts" / "set.toml").write_bytes(b"hints = " + DAMAGES["deep"])

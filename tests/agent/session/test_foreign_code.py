@@ -10,11 +10,12 @@ import pytest
 import torch
 
 from main import main
+from self_pruner.memory.errors import ModelError
 from self_pruner.memory.profile import Profile
 from self_pruner.tools.export.card import CardFacts
 from self_pruner.tools.export.checkpoint import MODELING_FILE, export
 from self_pruner.tools.export.verify import VerificationError, record_expected, verify
-from self_pruner.tools.models.source import TokenizerError, load, load_tokenizer, resolve
+from self_pruner.tools.models.source import load, load_tokenizer, resolve
 from self_pruner.tools.pruning.calibration import calibrate
 from self_pruner.tools.pruning.elastic import ElasticModel
 from tests.foreign import WAYS, edit, in_our_place, nested, of_the_tokenizer, ran
@@ -110,7 +111,7 @@ def test_a_checkpoint_without_its_modelling_file_needs_none(folder, evaluate):
 
 def test_a_tokenizer_with_code_of_its_own_is_refused_and_not_replaced_in_silence(folder):
     of_the_tokenizer(folder)
-    with pytest.raises(TokenizerError, match="code of its own .*allow it with --trust-remote-code"):
+    with pytest.raises(ModelError, match="code of its own .*allow it with --trust-remote-code"):
         load_tokenizer(folder, trust_remote_code=False)
     assert not ran(folder).exists()
 

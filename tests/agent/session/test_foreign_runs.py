@@ -7,12 +7,13 @@ import pytest
 
 from main import main
 from self_pruner.agent import session
-from self_pruner.agent.command_line.foreign_runs import ForeignRunError, consent
+from self_pruner.agent.command_line.foreign_runs import consent
 from self_pruner.agent.compare.folder import DEFAULTS, PLAN, ComparisonFolder
 from self_pruner.agent.run_files import seal as seals
 from self_pruner.agent.run_files.run_directory import RunDirectory
 from self_pruner.agent.settings.settings import make_settings
 from self_pruner.agent.view import View
+from self_pruner.memory.errors import RunDirectoryError
 
 
 @pytest.fixture
@@ -76,7 +77,7 @@ def test_a_key_that_an_endpoint_would_get_is_mentioned(made, monkeypatch):
     monkeypatch.setenv("SELF_PRUNER_BRAIN_KEY", "secret-value")
     path = made(brain_url="http://evil.example/v1")
     monkeypatch.setattr(seals, "_machine", lambda: "another")
-    with pytest.raises(ForeignRunError, match="with the key in SELF_PRUNER_BRAIN_KEY") as caught:
+    with pytest.raises(RunDirectoryError, match="with the key in SELF_PRUNER_BRAIN_KEY") as caught:
         consent(path, False, View())
     assert "secret-value" not in str(caught.value)
 
@@ -97,7 +98,7 @@ def test_another_machine_another_user_and_a_forged_seal_are_noticed(made, monkey
         if what == "another run's":
             content |= {"seal": own, "run": "other-20260101-000000-abcdef01"}
         file.write_text(json.dumps(content))
-    with pytest.raises(ForeignRunError, match=r"another machine or by another user.*write to .*memory\.sqlite"):
+    with pytest.raises(RunDirectoryError, match=r"another machine or by another user.*write to .*memory\.sqlite"):
         consent(path, False, View())
 
 
@@ -122,7 +123,7 @@ def test_in_a_terminal_the_user_is_asked(made, monkeypatch, answer, may):
     if may:
         consent(path, False, View())
     else:
-        with pytest.raises(ForeignRunError, match="nothing was done"):
+        with pytest.raises(RunDirectoryError, match="nothing was done"):
             consent(path, False, View())
 
 
@@ -130,7 +131,7 @@ def test_a_link_to_a_place_outside_is_a_place_outside(made, tmp_path, monkeypatc
     path = made()
     (path / "inside").symlink_to(tmp_path)
     edited(path, f'cache = "{path / "inside" / "cache"}"')
-    with pytest.raises(ForeignRunError, match="write to .*inside/cache"):
+    with pytest.raises(RunDirectoryError, match="write to .*inside/cache"):
         consent(path, False, View())
 
 

@@ -16,8 +16,8 @@ import pytest
 from main import main
 from self_pruner import prompts
 from self_pruner.agent.result import evaluate_checkpoint as evaluate_module
-from self_pruner.agent.settings.settings import SettingsError
 from self_pruner.agent.view import View
+from self_pruner.memory.errors import SettingsError
 from self_pruner.tools.export.provenance import read_provenance
 from tests.endpoint import completion, obedient, serving
 from tests.tiny import tiny_folder

@@ -2,7 +2,8 @@
 
 import pytest
 
-from self_pruner.agent.settings.settings import FORMER, Settings, SettingsError, make_settings
+from self_pruner.agent.settings.settings import FORMER, Settings, make_settings
+from self_pruner.memory.errors import SettingsError
 
 
 def test_settings_that_are_gone_are_dropped_where_a_search_is_the_same_without_them():

@@ -3,7 +3,8 @@
 import pytest
 
 from self_pruner.agent.run_files.tables import settings_file
-from self_pruner.agent.settings.settings import Settings, SettingsError, make_settings
+from self_pruner.agent.settings.settings import Settings, make_settings
+from self_pruner.memory.errors import SettingsError
 from tests.command_line import given
 
 

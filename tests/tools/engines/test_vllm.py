@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from self_pruner.memory.errors import EngineError
 from self_pruner.tools.engines import vllm
-from self_pruner.tools.engines.vllm import VllmError, vllm_python
+from self_pruner.tools.engines.vllm import vllm_python
 
 
 def interpreter(path: Path, body: str) -> Path:
@@ -40,16 +41,16 @@ def test_it_is_not_resolved_because_a_link_is_what_makes_an_environment(tmp_path
     ],
 )
 def test_what_is_wrong_with_it_is_said_with_what_to_install(tmp_path, body, sentence):
-    with pytest.raises(VllmError, match=sentence):
+    with pytest.raises(EngineError, match=sentence):
         vllm_python(interpreter(tmp_path / "python", body))
 
 
 def test_a_path_that_is_no_program_is_said(tmp_path):
-    with pytest.raises(VllmError, match="is no file"):
+    with pytest.raises(EngineError, match="is no file"):
         vllm_python(tmp_path / "none")
     file = tmp_path / "python"
     file.write_text("not a program")
-    with pytest.raises(VllmError, match="cannot be run"):
+    with pytest.raises(EngineError, match="cannot be run"):
         vllm_python(file)
 
 
@@ -63,7 +64,7 @@ def test_without_any_the_option_is_named(monkeypatch):
         raise importlib.metadata.PackageNotFoundError(name)
 
     monkeypatch.setattr(importlib.metadata, "version", missing)
-    with pytest.raises(VllmError, match="no vLLM here: install .* or name .* with --vllm-python"):
+    with pytest.raises(EngineError, match="no vLLM here: install .* or name .* with --vllm-python"):
         vllm_python()
 
 

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
+from self_pruner.memory.errors import ToolError
 from self_pruner.memory.profile import PARTS, Part, Profile
 from self_pruner.memory.records import Slopes
 from self_pruner.tools import evaluate as tool
@@ -21,7 +22,7 @@ from self_pruner.tools.profiles.sensitivity import Costs
 from self_pruner.tools.pruning.compensation import COMPENSATIONS
 from self_pruner.tools.pruning.elastic import ElasticModel
 from self_pruner.tools.pruning.store import BLOCKS, OUTPUTS, output_projection
-from self_pruner.tools.workbench import FITNESS, ToolError
+from self_pruner.tools.workbench import FITNESS
 from tests.bench import LENGTH, tiny_bench, tiny_settings
 from tests.tools.evaluation.populations import text, tiny_elastic
 

@@ -4,7 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from self_pruner.tools.evaluation.staged import FidelityError, missing, sequences_of, stages, walks
+from self_pruner.memory.errors import SettingsError
+from self_pruner.tools.evaluation.staged import missing, sequences_of, stages, walks
 
 
 def test_a_fidelity_is_the_first_sequences() -> None:
@@ -15,18 +16,18 @@ def test_a_fidelity_is_the_first_sequences() -> None:
 
 @pytest.mark.parametrize("fidelity", [0, -512, 100, 1000, 513])
 def test_a_fidelity_between_sequences_is_refused(fidelity: int) -> None:
-    with pytest.raises(FidelityError, match=f"multiple of the sequence length 512, got {fidelity}"):
+    with pytest.raises(SettingsError, match=f"multiple of the sequence length 512, got {fidelity}"):
         sequences_of(fidelity, 512, 8)
 
 
 def test_a_fidelity_beyond_the_text_says_how_much_there_is() -> None:
-    with pytest.raises(FidelityError, match="4608 tokens is more than the fitness text holds: 4096 tokens"):
+    with pytest.raises(SettingsError, match="4608 tokens is more than the fitness text holds: 4096 tokens"):
         sequences_of(4608, 512, 8)
 
 
 @pytest.mark.parametrize("fidelities", [[], [1024, 1024], [4096, 1024]])
 def test_fidelities_must_rise(fidelities: list[int]) -> None:
-    with pytest.raises(FidelityError, match="rising"):
+    with pytest.raises(SettingsError, match="rising"):
         stages(fidelities, 512, 8)
 
 

@@ -6,7 +6,8 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from self_pruner.tools.evaluation.targets import HEAD_TOKENS, DenseTargets, TargetsError
+from self_pruner.memory.errors import MeasurementError
+from self_pruner.tools.evaluation.targets import HEAD_TOKENS, DenseTargets
 from self_pruner.tools.pruning.elastic import ElasticModel
 from self_pruner.tools.pruning.store import ResidentLayers
 from tests.tools.evaluation.populations import text, tiny_elastic
@@ -52,28 +53,28 @@ def test_a_saved_file_reads_back_the_same(elastic: ElasticModel, tmp_path: Path)
 
 def test_a_file_of_something_else_is_refused(elastic: ElasticModel, tmp_path: Path) -> None:
     path = tmp_path / "targets.safetensors"
-    with pytest.raises(TargetsError, match="does not hold dense targets"):
+    with pytest.raises(MeasurementError, match="does not hold dense targets"):
         DenseTargets.load(path)
     path.write_text("not safetensors at all")
-    with pytest.raises(TargetsError, match="does not hold dense targets"):
+    with pytest.raises(MeasurementError, match="does not hold dense targets"):
         DenseTargets.load(path)
     save_file({"weight": torch.zeros(2)}, path)
-    with pytest.raises(TargetsError, match="does not hold dense targets"):
+    with pytest.raises(MeasurementError, match="does not hold dense targets"):
         DenseTargets.load(path)
     build(elastic, text(2, 16)).save(path)
     path.write_bytes(path.read_bytes()[:-100])
-    with pytest.raises(TargetsError, match="does not hold dense targets"):
+    with pytest.raises(MeasurementError, match="does not hold dense targets"):
         DenseTargets.load(path)
 
 
 def test_a_text_without_a_next_token_is_refused(elastic: ElasticModel) -> None:
-    with pytest.raises(TargetsError, match="at least one sequence of two tokens"):
+    with pytest.raises(MeasurementError, match="at least one sequence of two tokens"):
         build(elastic, text(3, 1))
 
 
 def test_a_dense_model_that_is_not_finite_is_refused(elastic: ElasticModel, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(elastic, "head_input", lambda hidden: hidden * float("nan"))
-    with pytest.raises(TargetsError, match="not finite on sequence 0"):
+    with pytest.raises(MeasurementError, match="not finite on sequence 0"):
         build(elastic, text(2, 16))
 
 

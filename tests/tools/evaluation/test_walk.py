@@ -10,10 +10,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from self_pruner.memory.errors import SelfPrunerError
+from self_pruner.memory.errors import MeasurementError, SelfPrunerError
 from self_pruner.memory.profile import Profile
 from self_pruner.tools.evaluation.targets import BATCH_TOKENS, DenseTargets
-from self_pruner.tools.evaluation.walk import Measurement, PopulationWalk, WalkError
+from self_pruner.tools.evaluation.walk import Measurement, PopulationWalk
 from self_pruner.tools.pruning.elastic import ElasticModel
 from self_pruner.tools.pruning.store import ResidentLayers
 from tests.tiny import FAMILY_NAMES
@@ -277,17 +277,17 @@ def test_a_fault_that_is_no_candidates_own_is_not_swallowed(
 
 @pytest.mark.parametrize("sequences", [range(0), range(5), range(-1, 2), range(0, 4, 2)])
 def test_sequences_the_text_does_not_have_are_refused(walk: PopulationWalk, sequences: range) -> None:
-    with pytest.raises(WalkError, match="sequences 0 to 3"):
+    with pytest.raises(MeasurementError, match="sequences 0 to 3"):
         walk.measure([walk.elastic.space.dense()], sequences)
 
 
 def test_a_profile_of_another_model_is_refused(walk: PopulationWalk) -> None:
-    with pytest.raises(WalkError, match=r"not a profile of this model: 4,4\|12,12"):
+    with pytest.raises(MeasurementError, match=r"not a profile of this model: 4,4\|12,12"):
         walk.measure([Profile((4, 4), (12, 12))], range(1))
 
 
 def test_targets_of_another_text_are_refused(walk: PopulationWalk) -> None:
-    with pytest.raises(WalkError, match="another text"):
+    with pytest.raises(MeasurementError, match="another text"):
         PopulationWalk(walk.elastic, walk.store, walk.targets, walk.input_ids + 1)
 
 

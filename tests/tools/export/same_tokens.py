@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from self_pruner.memory.errors import SelfPrunerError
+from self_pruner.memory.errors import EngineError
 from self_pruner.tools.engines.leashed import leashed
 from self_pruner.tools.engines.server import last_error
 from self_pruner.tools.export.serving import vllm_options
@@ -26,10 +26,6 @@ GREEDY_SCRIPT = Path(__file__).with_name("greedy.py")
 NEW_TOKENS = 16
 TIE = 1e-3  # logits nearer than this are a tie in float32
 Engine = Literal["transformers", "vllm"]
-
-
-class EngineError(SelfPrunerError):
-    """An engine did not load a checkpoint."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,10 +13,11 @@ import pytest
 import torch
 from safetensors import safe_open
 
+from self_pruner.memory.errors import ExportError
 from self_pruner.memory.profile import Profile
 from self_pruner.tools.export import checkpoint
 from self_pruner.tools.export.card import CardFacts, CardRow
-from self_pruner.tools.export.checkpoint import ExportError, export
+from self_pruner.tools.export.checkpoint import export
 from self_pruner.tools.pruning.calibration import calibrate
 from self_pruner.tools.pruning.elastic import ElasticModel
 from tests.tiny import MLP_UNIT, tiny_model

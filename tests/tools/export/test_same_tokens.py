@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.tools.export.same_tokens import Comparison, Difference, EngineError, ask
+from self_pruner.memory.errors import EngineError
+from tests.tools.export.same_tokens import Comparison, Difference, ask
 
 
 def test_a_tie_passes_and_another_difference_does_not():

@@ -8,11 +8,11 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
+from self_pruner.memory.errors import ExportError, SettingsError
 from self_pruner.memory.profile import Profile
 from self_pruner.tools.export.card import CardFacts
 from self_pruner.tools.export.checkpoint import export, pruned_config
-from self_pruner.tools.export.serving import ServingError, Units, expressible_heads, units_for, vllm_options
-from self_pruner.tools.models.families import MlpUnitError
+from self_pruner.tools.export.serving import Units, expressible_heads, units_for, vllm_options
 from self_pruner.tools.pruning.calibration import calibrate
 from self_pruner.tools.pruning.elastic import ElasticModel
 from self_pruner.tools.pruning.smaller_model import smaller_state_dict
@@ -67,12 +67,12 @@ def test_a_format_asks_for_units_that_divide_as_its_engine_wants(target, config,
     ],
 )
 def test_what_a_format_cannot_express_is_said_with_what_can(target, config, options, sentence):
-    with pytest.raises(ServingError, match=sentence):
+    with pytest.raises(ExportError, match=sentence):
         units_for(target, config, **options)
 
 
 def test_an_mlp_unit_that_no_format_takes_is_the_same_error_as_ever():
-    with pytest.raises(MlpUnitError, match="divides the intermediate size 192"):
+    with pytest.raises(SettingsError, match="divides the intermediate size 192"):
         units_for("transformers", SMALL, mlp_unit=56)
 
 
@@ -111,7 +111,7 @@ def test_that_is_what_the_stock_config_itself_refuses(heads):
 def test_a_profile_is_refused_by_the_layer_that_does_not_fit_and_nothing_is_written(
     target, profile, sentence, tmp_path
 ):
-    with pytest.raises(ServingError, match=sentence):
+    with pytest.raises(ExportError, match=sentence):
         export(elastic_model(), profile, None, tmp_path / "model", CARD, serving=target)
     assert list(tmp_path.iterdir()) == []
 

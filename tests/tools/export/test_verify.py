@@ -12,13 +12,14 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from self_pruner.memory.errors import ExportError
 from self_pruner.memory.profile import Profile
 from self_pruner.tools.export import checkpoint as checkpoint_module
 from self_pruner.tools.export import naming as naming_module
 from self_pruner.tools.export import publish as publish_module
 from self_pruner.tools.export import verify as verify_module
 from self_pruner.tools.export.card import CardFacts
-from self_pruner.tools.export.checkpoint import ExportError, export
+from self_pruner.tools.export.checkpoint import export
 from self_pruner.tools.export.naming import UNFINISHED
 from self_pruner.tools.export.publish import publish
 from self_pruner.tools.export.verify import Verification, VerificationError, record_expected, verify

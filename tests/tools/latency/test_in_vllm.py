@@ -13,8 +13,8 @@ import pytest
 from benchmarks import shapes
 from main import main
 from self_pruner.agent.result.finish import read_outcome
+from self_pruner.memory.errors import EngineError
 from self_pruner.memory.profile import Profile
-from self_pruner.tools.engines.vllm import VllmError
 from self_pruner.tools.latency.in_vllm import VllmRequest, timing_in_vllm
 from self_pruner.tools.latency.table import Timed, measure_table
 from self_pruner.tools.models.families import space_of
@@ -59,7 +59,7 @@ def test_what_vllm_refuses_is_one_sentence():
     model = tiny_model("llama")  # heads of 16
     with (
         timing_in_vllm(model.config, space_of(model, 8, False, 1), request()) as timer,
-        pytest.raises(VllmError, match="vLLM cannot time this model: .*head_dim=16"),
+        pytest.raises(EngineError, match="vLLM cannot time this model: .*head_dim=16"),
     ):
         timer(Profile((1, 1, 1), (1, 1, 1)))
 

@@ -9,12 +9,12 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from self_pruner.memory.errors import KeptFileError
 from self_pruner.memory.profile import Profile
 from self_pruner.tools.latency.measure import LatencyReport, in_turn
 from self_pruner.tools.latency.shapes import random_model
 from self_pruner.tools.latency.table import (
     LatencyTable,
-    LatencyTableError,
     Timed,
     check_table,
     measure_table,
@@ -128,7 +128,7 @@ def test_a_table_says_what_it_is_of_and_of_what_it_is_no_use():
 def test_a_file_that_is_no_table_is_one_sentence(tmp_path, content):
     if content is not None:
         (tmp_path / "table.json").write_text(content)
-    with pytest.raises(LatencyTableError, match=r"table\.json (is no latency table|cannot be read)"):
+    with pytest.raises(KeptFileError, match=r"table\.json (is no latency table|cannot be read)"):
         read_table(tmp_path / "table.json")
 
 
@@ -156,5 +156,5 @@ def test_a_table_that_was_interrupted_goes_on(tmp_path):
 )
 def test_a_table_of_impossible_times_is_none(tmp_path, change):
     (tmp_path / "table.json").write_text(json.dumps({**measure_table(SPACE, TIMED, timer).to_json(), **change}))
-    with pytest.raises(LatencyTableError, match="is no latency table"):
+    with pytest.raises(KeptFileError, match="is no latency table"):
         read_table(tmp_path / "table.json")

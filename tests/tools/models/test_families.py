@@ -1,12 +1,11 @@
 import pytest
 from transformers import GPT2Config, LlamaConfig
 
+from self_pruner.memory.errors import ModelError, SettingsError
 from self_pruner.memory.profile import Profile
 from self_pruner.tools.models.families import (
     FAMILIES,
     Geometry,
-    MlpUnitError,
-    UnsupportedFamilyError,
     decoder_layers,
     family_of,
     geometry,
@@ -54,17 +53,17 @@ def test_family_is_found_by_config_object_and_by_mapping(family):
 
 @pytest.mark.parametrize("config", [GPT2Config(), {"model_type": "gpt2"}, {}, {"model_type": ["llama"]}])
 def test_other_families_are_refused_with_the_supported_ones_named(config):
-    with pytest.raises(UnsupportedFamilyError, match="llama, mistral, qwen2, qwen3"):
+    with pytest.raises(ModelError, match="llama, mistral, qwen2, qwen3"):
         family_of(config)
 
 
 def test_a_supported_type_with_another_head_is_refused():
-    with pytest.raises(UnsupportedFamilyError, match="LlamaForSequenceClassification.*LlamaForCausalLM"):
+    with pytest.raises(ModelError, match="LlamaForSequenceClassification.*LlamaForCausalLM"):
         family_of({"model_type": "llama", "architectures": ["LlamaForSequenceClassification"]})
 
 
 def test_a_pruned_model_is_refused():
-    with pytest.raises(UnsupportedFamilyError, match="pruned already"):
+    with pytest.raises(ModelError, match="pruned already"):
         family_of(LlamaConfig(per_layer_config={"0": {"intermediate_size": 64}}))
 
 
@@ -87,9 +86,9 @@ def test_default_mlp_unit_divides_the_channels(hidden, intermediate, unit):
 
 def test_mlp_unit_that_does_not_fit_is_refused():
     for unit in (0, -8, 12, 40, 104):
-        with pytest.raises(MlpUnitError, match="multiple of 8 that divides the intermediate size 96"):
+        with pytest.raises(SettingsError, match="multiple of 8 that divides the intermediate size 96"):
             mlp_unit_of(shape(64, 96), unit)
-    with pytest.raises(MlpUnitError, match="100 is not divisible by 8"):
+    with pytest.raises(SettingsError, match="100 is not divisible by 8"):
         mlp_unit_of(shape(64, 100))
 
 

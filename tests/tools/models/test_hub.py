@@ -12,8 +12,7 @@ from self_pruner.agent import session
 from self_pruner.agent.run_files.run_directory import RunDirectory
 from self_pruner.agent.settings.settings import make_settings
 from self_pruner.agent.view import View
-from self_pruner.tools.models.checkpoint import PickleRefusedError, QuantisedModelError
-from self_pruner.tools.models.families import UnsupportedFamilyError
+from self_pruner.memory.errors import ModelError
 from self_pruner.tools.models.hub import HubError, _reporting, fetch_dataset_file, fetch_model
 from self_pruner.tools.models.source import load, pinned, resolve
 from tests.tiny import tiny_folder, tiny_model
@@ -175,7 +174,7 @@ def test_a_repository_without_config_is_one_sentence(repository, monkeypatch):
 def test_pickles_are_refused_before_any_download(repository, monkeypatch):
     (repository / "model.safetensors").unlink()
     hub = Hub(repository, monkeypatch)
-    with pytest.raises(PickleRefusedError, match="org/name"):
+    with pytest.raises(ModelError, match="org/name"):
         fetch_model("org/name")
     assert hub.fetched == []
 
@@ -183,8 +182,8 @@ def test_pickles_are_refused_before_any_download(repository, monkeypatch):
 @pytest.mark.parametrize(
     ("config", "error"),
     [
-        ('{"model_type": "gpt2"}', UnsupportedFamilyError),
-        ('{"model_type": "llama", "quantization_config": {"quant_method": "awq"}}', QuantisedModelError),
+        ('{"model_type": "gpt2"}', ModelError),
+        ('{"model_type": "llama", "quantization_config": {"quant_method": "awq"}}', ModelError),
     ],
 )
 def test_a_config_that_cannot_be_pruned_is_refused_before_the_weights(repository, monkeypatch, config, error):

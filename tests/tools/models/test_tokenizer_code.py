@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from self_pruner.tools.models.source import TokenizerError, load, resolve
+from self_pruner.memory.errors import ModelError
+from self_pruner.tools.models.source import load, resolve
 from tests.brain_tiny import tiny_tokenizer
 from tests.tiny import tiny_folder
 
@@ -33,7 +34,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def test_the_code_of_a_tokenizer_is_run_only_when_it_is_trusted(folder, tmp_path):
     mark = tmp_path / "mark"
-    with suppress(TokenizerError):
+    with suppress(ModelError):
         load(resolve(str(folder)), device="cpu", dtype="float32")
     assert not mark.exists()
     load(resolve(str(folder)), device="cpu", dtype="float32", trust_remote_code=True)

@@ -8,15 +8,9 @@ import torch
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from self_pruner.memory.errors import SettingsError, ToolError
 from self_pruner.memory.profile import PARTS, Profile
-from self_pruner.tools.profiles.budget import (
-    Budget,
-    ImpossibleTargetError,
-    ParamsTextError,
-    ProposalError,
-    feasible_range,
-    parse_params,
-)
+from self_pruner.tools.profiles.budget import Budget, ImpossibleTargetError, feasible_range, parse_params
 from self_pruner.tools.profiles.space import Space
 
 SMOLLM2 = Space(30, 3, 48, 294_912, 55_296, 28_348_992, 32)
@@ -331,7 +325,7 @@ def test_an_exchange_of_attention_for_mlp_units_leads_to_every_total_that_holds_
 
 @pytest.mark.parametrize(("attention", "mlp", "part"), [([1] * 3, [1] * 2, "mlp"), ([1] * 2, [1] * 3, "attention")])
 def test_a_proposal_of_the_wrong_length_is_refused(attention: list[int], mlp: list[int], part: str) -> None:
-    with pytest.raises(ProposalError, match=f"{part} needs 3 widths, one a layer, and got 2"):
+    with pytest.raises(ToolError, match=f"{part} needs 3 widths, one a layer, and got 2"):
         Budget.from_sparsity(SMALL, 0.3).project(attention, mlp)
 
 
@@ -369,5 +363,5 @@ def test_parameter_counts_are_read_exactly(text: str, count: int) -> None:
 @settings(deadline=None, derandomize=True)
 @given(st.text(max_size=8).filter(lambda text: not any(digit in text for digit in "123456789")))
 def test_text_that_is_no_positive_count_is_refused_and_shown(text: str) -> None:
-    with pytest.raises(ParamsTextError, match="is no parameter count"):
+    with pytest.raises(SettingsError, match="is no parameter count"):
         parse_params(text)

@@ -6,11 +6,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from self_pruner.memory.errors import ToolError
 from self_pruner.memory.profile import PARTS, Part, Profile
 from self_pruner.tools.profiles.budget import Budget
 from self_pruner.tools.profiles.operators import (
     Edit,
-    OperatorError,
     apply_edits,
     crossover_mask,
     crossover_range,
@@ -105,12 +105,12 @@ def test_a_mutant_of_one_switch_changes_two_places() -> None:
 
 def test_a_budget_with_a_single_profile_has_no_switch_and_says_so() -> None:
     budget = Budget.from_sparsity(SMALL, 0.0)
-    with pytest.raises(OperatorError, match="no unit of"):
+    with pytest.raises(ToolError, match="no unit of"):
         level_switch(budget, SMALL.dense(), random.Random(0))
 
 
 def test_a_switch_from_off_the_budget_is_refused() -> None:
-    with pytest.raises(OperatorError, match="project it first"):
+    with pytest.raises(ToolError, match="project it first"):
         level_switch(Budget.from_sparsity(SMALL, 0.3), SMALL.dense(), random.Random(0))
 
 
@@ -151,12 +151,12 @@ def test_crossover_takes_layers_of_the_second_parent_where_asked() -> None:
 
 @pytest.mark.parametrize(("first", "last"), [(-1, 2), (2, 1), (0, 3)])
 def test_a_crossover_range_outside_the_layers_is_refused(first: int, last: int) -> None:
-    with pytest.raises(OperatorError, match="within 0 to 2"):
+    with pytest.raises(ToolError, match="within 0 to 2"):
         crossover_range(SMALL.dense(), SMALL.smallest(), first, last)
 
 
 def test_a_crossover_mask_of_another_length_is_refused() -> None:
-    with pytest.raises(OperatorError, match="3, 3 and 2"):
+    with pytest.raises(ToolError, match="3, 3 and 2"):
         crossover_mask(SMALL.dense(), SMALL.smallest(), [True, False])
 
 
@@ -166,7 +166,7 @@ def test_edits_add_up_and_may_leave_the_space_for_the_projection_to_repair() -> 
 
 
 def test_an_edit_of_a_missing_layer_is_refused() -> None:
-    with pytest.raises(OperatorError, match="there is no layer 3: layers are 0 to 2"):
+    with pytest.raises(ToolError, match="there is no layer 3: layers are 0 to 2"):
         apply_edits(SMALL, SMALL.dense(), [Edit(3, "mlp", -1)])
 
 

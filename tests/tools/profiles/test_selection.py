@@ -6,7 +6,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from self_pruner.tools.profiles.selection import SelectionError, better_half, brackets, paired, rank
+from self_pruner.memory.errors import ToolError
+from self_pruner.tools.profiles.selection import better_half, brackets, paired, rank
 
 IDS = [f"c{number}" for number in range(40)]
 
@@ -54,7 +55,7 @@ def test_places_chosen_independently_never_repeat_an_id_or_lose_the_best(n: int,
 
 @pytest.mark.parametrize(("survivors", "width"), [(0, 2), (2, 0)])
 def test_no_survivors_or_no_choice_is_refused(survivors: int, width: int) -> None:
-    with pytest.raises(SelectionError, match="at least 1"):
+    with pytest.raises(ToolError, match="at least 1"):
         brackets(["c1"], survivors, width)
 
 
@@ -81,5 +82,5 @@ def test_one_sequence_has_no_standard_error() -> None:
 
 @pytest.mark.parametrize(("child", "parent"), [([], []), ([1.0], [1.0, 2.0])])
 def test_different_sequences_cannot_be_paired(child: list[float], parent: list[float]) -> None:
-    with pytest.raises(SelectionError, match="the same sequences"):
+    with pytest.raises(ToolError, match="the same sequences"):
         paired(child, parent)

@@ -10,10 +10,11 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from self_pruner.memory.errors import ToolError
 from self_pruner.memory.profile import PARTS, Profile
 from self_pruner.tools.profiles.budget import Budget
 from self_pruner.tools.profiles.operators import random_profile, uniform
-from self_pruner.tools.profiles.sensitivity import Costs, Probe, SensitivityError, closed_form, cost_table, rank_places
+from self_pruner.tools.profiles.sensitivity import Costs, Probe, closed_form, cost_table, rank_places
 from self_pruner.tools.profiles.space import Space
 
 SMOLLM2 = Space(30, 3, 48, 294_912, 55_296, 28_348_992, 32)
@@ -132,7 +133,7 @@ def test_places_with_a_single_unit_need_no_probe() -> None:
 def test_probes_and_curves_that_do_not_fit_are_refused(change: Callable, sentence: str) -> None:
     probes, curves = probed(SMALL)
     change(probes, curves)
-    with pytest.raises(SensitivityError, match=sentence):
+    with pytest.raises(ToolError, match=sentence):
         cost_table(SMALL, probes, curves)
 
 

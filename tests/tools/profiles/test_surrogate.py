@@ -5,13 +5,14 @@ import random
 import pytest
 import torch
 
+from self_pruner.memory.errors import ToolError
 from self_pruner.memory.profile import Profile
 from self_pruner.tools.profiles import proposals
 from self_pruner.tools.profiles.budget import Budget
 from self_pruner.tools.profiles.operators import mutate, uniform
 from self_pruner.tools.profiles.sensitivity import Costs, closed_form
 from self_pruner.tools.profiles.space import Space
-from self_pruner.tools.profiles.surrogate import Surrogate, SurrogateError, features, fit
+from self_pruner.tools.profiles.surrogate import Surrogate, features, fit
 
 SPACE = Space(n_layers=6, n_groups=4, n_blocks=12, group_params=300, block_params=100, fixed_params=1000, mlp_unit=8)
 BUDGET = Budget.from_sparsity(SPACE, 0.3)
@@ -80,7 +81,7 @@ def test_draws_differ_and_are_closer_the_more_is_measured():
 
 
 def test_a_fitness_that_is_not_finite_is_refused():
-    with pytest.raises(SurrogateError, match="finite"):
+    with pytest.raises(ToolError, match="finite"):
         fit(COSTS, [uniform(BUDGET)], [float("nan")])
 
 

@@ -4,8 +4,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from self_pruner.memory.errors import ToolError
 from self_pruner.memory.profile import Profile
-from self_pruner.tools.profiles.budget import Budget, ImpossibleTargetError, ProposalError
+from self_pruner.tools.profiles.budget import Budget, ImpossibleTargetError
 from self_pruner.tools.profiles.operators import uniform
 from self_pruner.tools.profiles.sensitivity import Costs, closed_form
 from self_pruner.tools.profiles.space import Space
@@ -114,7 +115,7 @@ def test_a_target_between_the_steps_or_outside_is_refused_with_what_can_be_kept(
 
 
 def test_a_proposal_of_the_wrong_length_is_refused():
-    with pytest.raises(ProposalError, match="mlp needs 3 widths, one a layer, and got 2"):
+    with pytest.raises(ToolError, match="mlp needs 3 widths, one a layer, and got 2"):
         budget(SMALL, 0.3).project((1, 1, 1), (1, 1))
-    with pytest.raises(ProposalError, match="attention needs 3 widths, one a layer, and got 4"):
+    with pytest.raises(ToolError, match="attention needs 3 widths, one a layer, and got 4"):
         budget(SMALL, 0.3).project((1, 1, 1, 1), (1, 1, 1))

@@ -9,15 +9,9 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
+from self_pruner.memory.errors import KeptFileError, MeasurementError
 from self_pruner.memory.profile import PARTS, Part
-from self_pruner.tools.pruning.calibration import (
-    FORMAT,
-    INPUTS,
-    Calibration,
-    CalibrationError,
-    CalibrationFileError,
-    calibrate,
-)
+from self_pruner.tools.pruning.calibration import FORMAT, INPUTS, Calibration, calibrate
 from self_pruner.tools.pruning.store import OUTPUTS, linear
 from tests.tiny import FAMILY_NAMES, tiny_model
 
@@ -156,7 +150,7 @@ def write_older(path: Path) -> None:
 def test_a_file_that_is_no_whole_calibration_is_refused_in_one_sentence(tmp_path, write, sentence):
     path = tmp_path / "calibration.safetensors"
     write(path)
-    with pytest.raises(CalibrationFileError, match=sentence):
+    with pytest.raises(KeptFileError, match=sentence):
         Calibration.load(path)
 
 
@@ -172,12 +166,12 @@ def test_a_write_that_fails_leaves_neither_file_nor_remains(tmp_path, monkeypatc
 
 
 def test_empty_text_is_refused():
-    with pytest.raises(CalibrationError, match="rows of tokens"):
+    with pytest.raises(MeasurementError, match="rows of tokens"):
         calibrate(tiny_model("llama"), torch.zeros(0, 8, dtype=torch.long))
 
 
 def test_activations_that_are_not_finite_name_the_layer():
     model = tiny_model("llama")
     model.model.layers[1].mlp.up_proj.weight[0, 0] = float("nan")
-    with pytest.raises(CalibrationError, match="mlp of layer 1"):
+    with pytest.raises(MeasurementError, match="mlp of layer 1"):
         calibrate(model, tokens())

@@ -11,16 +11,17 @@ import pytest
 import torch
 from torch import Tensor
 
+from self_pruner.memory.errors import KeptFileError, MeasurementError, ModelError
 from self_pruner.memory.profile import PARTS, Part, Profile
 from self_pruner.tools.evaluation.targets import DenseTargets
 from self_pruner.tools.evaluation.walk import PopulationWalk
 from self_pruner.tools.export.card import CardFacts
 from self_pruner.tools.export.publish import publish
 from self_pruner.tools.pruning.baselines import channel_fluctuations, weights_and_norms
-from self_pruner.tools.pruning.calibration import CalibrationFileError, calibrate
-from self_pruner.tools.pruning.compensation import RecalibratedError, refit
-from self_pruner.tools.pruning.elastic import ElasticModel, ElasticModelError
-from self_pruner.tools.pruning.recalibration import RecalibrationError, recalibrate
+from self_pruner.tools.pruning.calibration import calibrate
+from self_pruner.tools.pruning.compensation import refit
+from self_pruner.tools.pruning.elastic import ElasticModel
+from self_pruner.tools.pruning.recalibration import recalibrate
 from self_pruner.tools.pruning.store import OUTPUTS, output_projection
 from tests.tiny import MLP_UNIT, tiny_model
 from tests.tools.evaluation.populations import text, tiny_elastic
@@ -286,9 +287,9 @@ def test_progress_ends_where_it_said():
 @pytest.mark.parametrize("compensation", ["none", "bias"])
 def test_a_model_without_refits_is_refused(compensation):
     elastic = tiny_elastic(compensation=compensation)
-    with pytest.raises(RecalibrationError, match="least-squares refits"):
+    with pytest.raises(MeasurementError, match="least-squares refits"):
         recalibrate(elastic, PROFILE, TEXT)
-    with pytest.raises(ElasticModelError, match=f"'lstsq', not '{compensation}'"):
+    with pytest.raises(ModelError, match=f"'lstsq', not '{compensation}'"):
         elastic.recalibrated(recalibrate(tiny_elastic(), PROFILE, TEXT))
 
 
@@ -304,7 +305,7 @@ BAD: dict[str, tuple[Profile, Tensor, float, str]] = {
 @pytest.mark.parametrize("name", BAD)
 def test_what_cannot_be_recalibrated_with_is_named(name):
     profile, ids, share, said = BAD[name]
-    with pytest.raises(RecalibrationError, match=said):
+    with pytest.raises(MeasurementError, match=said):
         recalibrate(tiny_elastic(), profile, ids, share=share)
 
 
@@ -312,7 +313,7 @@ def test_states_that_are_not_finite_name_their_place():
     elastic = tiny_elastic()
     with torch.no_grad():
         elastic.model.model.layers[1].mlp.up_proj.weight[0, 0] = torch.inf
-    with pytest.raises(RecalibrationError, match="mlp of layer 1"):
+    with pytest.raises(MeasurementError, match="mlp of layer 1"):
         recalibrate(elastic, PROFILE, TEXT)
 
 
@@ -320,21 +321,21 @@ def test_a_model_is_recalibrated_once_and_with_a_recalibration():
     elastic = tiny_elastic()
     calibration = recalibrate(elastic, PROFILE, TEXT)
     found = elastic.recalibrated(calibration)
-    with pytest.raises(ElasticModelError, match="once"):
+    with pytest.raises(ModelError, match="once"):
         found.recalibrated(calibration)
-    with pytest.raises(ElasticModelError, match="recalibrate made"):
+    with pytest.raises(ModelError, match="recalibrate made"):
         elastic.recalibrated(elastic.moments.calibration)
-    with pytest.raises(RecalibrationError, match="once"):
+    with pytest.raises(MeasurementError, match="once"):
         recalibrate(found, PROFILE, TEXT)
-    with pytest.raises(ElasticModelError, match="96 mlp channels, the model 64"):
+    with pytest.raises(ModelError, match="96 mlp channels, the model 64"):
         tiny_elastic(intermediate_size=64).recalibrated(calibration)
 
 
 def test_a_recalibrated_model_has_no_residuals_and_its_moments_no_file(tmp_path: Path):
     elastic = tiny_elastic()
     calibration = recalibrate(elastic, PROFILE, TEXT)
-    with pytest.raises(RecalibratedError, match="ask the elastic model"):
+    with pytest.raises(MeasurementError, match="ask the elastic model"):
         elastic.recalibrated(calibration).residual(0, "mlp")
-    with pytest.raises(CalibrationFileError, match="one profile"):
+    with pytest.raises(KeptFileError, match="one profile"):
         calibration.save(tmp_path / "file")
     assert not list(tmp_path.iterdir())

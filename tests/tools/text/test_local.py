@@ -2,7 +2,8 @@ import json
 
 import pytest
 
-from self_pruner.tools.text.local import TextFileError, read_documents
+from self_pruner.memory.errors import TextError
+from self_pruner.tools.text.local import read_documents
 
 
 def write(path, content):
@@ -24,18 +25,18 @@ def test_a_line_separator_inside_a_string_does_not_end_the_line(tmp_path):
 @pytest.mark.parametrize("name", ["a.txt", "a.jsonl"])
 @pytest.mark.parametrize("content", ["", " \n \n"])
 def test_an_empty_file(tmp_path, name, content):
-    with pytest.raises(TextFileError, match=f"{name}' is empty"):
+    with pytest.raises(TextError, match=f"{name}' is empty"):
         read_documents(write(tmp_path / name, content))
 
 
 def test_a_jsonl_of_empty_documents_is_empty(tmp_path):
-    with pytest.raises(TextFileError, match="is empty"):
+    with pytest.raises(TextError, match="is empty"):
         read_documents(write(tmp_path / "a.jsonl", '{"text": ""}\n{"text": " "}\n'))
 
 
 @pytest.mark.parametrize("name", ["a.pdf", "a.parquet", "a.json", "a"])
 def test_a_wrong_suffix(tmp_path, name):
-    with pytest.raises(TextFileError, match=r"must end in \.txt or \.jsonl"):
+    with pytest.raises(TextError, match=r"must end in \.txt or \.jsonl"):
         read_documents(write(tmp_path / name, "text"))
 
 
@@ -43,7 +44,7 @@ def test_a_wrong_suffix(tmp_path, name):
     ("content", "line", "byte"), [(b"good\ngood\nbad \xe9t\xe9\n", 3, "0xe9"), ("text".encode("utf-16"), 1, "0xff")]
 )
 def test_an_undecodable_file_names_line_and_byte(tmp_path, content, line, byte):
-    with pytest.raises(TextFileError, match=f"not UTF-8 text: line {line} has the byte {byte}"):
+    with pytest.raises(TextError, match=f"not UTF-8 text: line {line} has the byte {byte}"):
         read_documents(write(tmp_path / "a.txt", content))
 
 
@@ -59,13 +60,13 @@ def test_an_undecodable_file_names_line_and_byte(tmp_path, content, line, byte):
     ],
 )
 def test_a_line_that_is_no_document_is_named(tmp_path, row, fault):
-    with pytest.raises(TextFileError, match=fault):
+    with pytest.raises(TextError, match=fault):
         read_documents(write(tmp_path / "a.jsonl", f'{{"text": "good"}}\n\n{row}\n'))
 
 
 def test_a_missing_file_and_a_folder(tmp_path):
-    with pytest.raises(TextFileError, match="does not exist"):
+    with pytest.raises(TextError, match="does not exist"):
         read_documents(tmp_path / "nowhere.txt")
     (tmp_path / "folder.txt").mkdir()
-    with pytest.raises(TextFileError, match="cannot be read: Is a directory"):
+    with pytest.raises(TextError, match="cannot be read: Is a directory"):
         read_documents(tmp_path / "folder.txt")

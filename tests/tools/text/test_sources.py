@@ -6,10 +6,10 @@ import zipfile
 
 import pytest
 
+from self_pruner.memory.errors import TextError
 from self_pruner.tools.models.hub import HubError
 from self_pruner.tools.text import sources
-from self_pruner.tools.text.local import TextFileError
-from self_pruner.tools.text.sources import C4_SHARDS, TextUnavailableError, UnknownTextError, text_source, whole_text
+from self_pruner.tools.text.sources import C4_SHARDS, TextUnavailableError, text_source, whole_text
 from self_pruner.tools.text.split import PARTS
 
 
@@ -66,14 +66,14 @@ def test_a_file_is_cut_in_parts_named_after_it(tmp_path):
 def test_a_missing_or_wrong_file_is_an_error_of_the_file(tmp_path):
     (tmp_path / "a.pdf").write_text("x")
     for name in ("missing.txt", "a.pdf"):
-        with pytest.raises(TextFileError):
+        with pytest.raises(TextError):
             text_source(str(tmp_path / name), "fitness")
 
 
 @pytest.mark.parametrize(("name", "guess"), [("wikitext", "'wikitext2'"), ("passage", "'passages'")])
 def test_an_unknown_name_gets_a_close_one(name, guess):
     with pytest.raises(
-        UnknownTextError, match=f"passages, papers, wikitext2, c4 or a .txt or .jsonl file; did you mean {guess}"
+        TextError, match=f"passages, papers, wikitext2, c4 or a .txt or .jsonl file; did you mean {guess}"
     ):
         text_source(name, "calibration")
 

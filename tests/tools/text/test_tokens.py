@@ -2,7 +2,8 @@ import pytest
 import torch
 from transformers import AutoTokenizer
 
-from self_pruner.tools.text.tokens import BATCH, TooLittleTextError, sequences
+from self_pruner.memory.errors import TextError
+from self_pruner.tools.text.tokens import BATCH, sequences
 
 
 class Letters:
@@ -43,7 +44,7 @@ def test_only_as_many_documents_are_read_as_are_needed():
 
 @pytest.mark.parametrize(("documents", "there"), [([], 0), (["abc"], 4), (["x" * 1500], "1,501")])
 def test_too_little_text_says_how_much_there_is_and_is_needed(documents, there):
-    with pytest.raises(TooLittleTextError, match=f"My.txt is too short: it has {there} tokens, .* need 2,048"):
+    with pytest.raises(TextError, match=f"My.txt is too short: it has {there} tokens, .* need 2,048"):
         sequences(documents, Letters(), n=2, length=1024, name="My.txt")
 
 
@@ -51,7 +52,7 @@ def test_a_text_may_have_fewer_sequences_than_wanted_if_it_has_the_least():
     documents = ["abcdefg"] * 3  # 24 tokens with EOS
     rows = sequences(documents, Letters(), n=9, length=10, least=2)
     assert torch.equal(rows, sequences(documents, Letters(), n=2, length=10))
-    with pytest.raises(TooLittleTextError, match="it has 24 tokens, and 3 sequences of 10 need 30"):
+    with pytest.raises(TextError, match="it has 24 tokens, and 3 sequences of 10 need 30"):
         sequences(documents, Letters(), n=9, length=10, least=3)
 
 

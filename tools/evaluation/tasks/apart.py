@@ -17,7 +17,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from self_pruner.memory.errors import SelfPrunerError
+from self_pruner.memory.errors import MeasurementError
 from self_pruner.memory.partials import scratch
 from self_pruner.tools.engines.child import child
 from self_pruner.tools.evaluation.tasks.rows import TaskName, file_of
@@ -27,10 +27,6 @@ from self_pruner.tools.models.foreign_code import is_ours, vouched
 
 SCRIPT = Path(__file__).with_name("stock.py")
 ROOT = Path(__file__).parents[3]
-
-
-class StockError(SelfPrunerError):
-    """The process ended without its measurements."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +83,7 @@ def measured(
         progress: called with (requests or windows done, those in all) of the measurement in hand.
 
     Raises:
-        StockError: the folder does not load or cannot be measured; the sentence ends with the last thing that was said.
+        MeasurementError: the folder does not load or cannot be measured; it ends with the last thing that was said.
         SelfPrunerError: what `vouched` raises of an exported checkpoint.
     """
     with _placed(request) as placed, scratch("stock") as temporary:
@@ -105,7 +101,7 @@ def measured(
                     yield found
             fault = process.fault()
             if process.process.returncode:
-                raise StockError(f"{request.folder!r} cannot be measured: {fault}")
+                raise MeasurementError(f"{request.folder!r} cannot be measured: {fault}")
 
 
 @contextmanager
@@ -132,7 +128,7 @@ def _read(line: str) -> TaskFigures | TextFigures | tuple[int, int] | None:
     if "task" in said:
         metrics = {name: (float(value), error) for name, (value, error) in said["metrics"].items()}
         if set(metrics) != set(METRICS[said["task"]]):
-            raise StockError(f"the task {said['task']} came with the metrics {sorted(metrics)}")
+            raise MeasurementError(f"the task {said['task']} came with the metrics {sorted(metrics)}")
         return TaskFigures(said["task"], metrics)
     return text_figures(said["nll"]) if "nll" in said else None
 

@@ -12,15 +12,11 @@ import torch
 from lm_eval.evaluator import evaluate
 from lm_eval.models.huggingface import HFLM
 
-from self_pruner.memory.errors import SelfPrunerError
+from self_pruner.memory.errors import MeasurementError
 from self_pruner.tools.evaluation.tasks.rows import TaskName
 from self_pruner.tools.evaluation.tasks.suite import METRICS, TaskSuite, silent
 
 Progress = Callable[[int, int], None]
-
-
-class LikelihoodError(SelfPrunerError):
-    """The model has no likelihood for a choice."""
 
 
 class AskedModel(HFLM):  # type: ignore[misc, unused-ignore]
@@ -36,7 +32,7 @@ class AskedModel(HFLM):  # type: ignore[misc, unused-ignore]
     def _loglikelihood_tokens(self, requests: Any, *args: Any, **kwargs: Any) -> Any:
         most = max((len(continuation) for _, _, continuation in requests), default=0)
         if most > self.max_length:
-            raise LikelihoodError(f"a choice has {most} tokens, and the model reads {self.max_length} at the most")
+            raise MeasurementError(f"a choice has {most} tokens, and the model reads {self.max_length} at the most")
         self._done, self._asked = 0, len(requests)
         found = super()._loglikelihood_tokens(requests, *args, **kwargs)
         self._tell(self._asked)  # choices that shared a pass among them
@@ -45,7 +41,7 @@ class AskedModel(HFLM):  # type: ignore[misc, unused-ignore]
     def _model_call(self, inps: Any, *args: Any, **kwargs: Any) -> Any:
         logits = super()._model_call(inps, *args, **kwargs)
         if not logits.sum(dtype=torch.float32).isfinite():
-            raise LikelihoodError("the logits of the pruned model are not finite")
+            raise MeasurementError("the logits of the pruned model are not finite")
         self._tell(self._done + len(inps))
         return logits
 
@@ -63,7 +59,7 @@ def run_task(model: AskedModel, suite: TaskSuite, task: TaskName) -> dict[str, t
         likelihood divided by the characters of the choice).
 
     Raises:
-        LikelihoodError: its logits are not finite, or a choice is longer than its context.
+        MeasurementError: its logits are not finite, or a choice is longer than its context.
         TaskDataError: the rows cannot be had.
     """
     asked = suite.task(task)

@@ -18,7 +18,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from self_pruner.memory.errors import SelfPrunerError
+from self_pruner.memory.errors import MeasurementError
 from self_pruner.tools.evaluation.tasks.rows import (
     TASKS,
     Row,
@@ -41,10 +41,6 @@ FOLDERS = ("super_glue/boolq", "piqa", "hellaswag", "winogrande", "arc", "openbo
 METRICS: dict[TaskName, tuple[str, ...]] = {
     task: ("acc",) if task in ("boolq", "winogrande") else ("acc", "acc_norm") for task in TASKS
 }
-
-
-class HarnessError(SelfPrunerError):
-    """The evaluation harness is not what was expected."""
 
 
 @dataclass
@@ -117,7 +113,7 @@ class TaskSuite:
         group = {"group": "zero_shot", "task": [{"task": name, **changes}]}
         tasks: dict[str, Task] = self._manager.load([group])["tasks"]
         if set(tasks) != {name}:
-            raise HarnessError(f"{HARNESS} {version(HARNESS)} does not ship the task {name!r}")
+            raise MeasurementError(f"{HARNESS} {version(HARNESS)} does not ship the task {name!r}")
         return tasks[name]
 
     def _from_hub(self, name: TaskName) -> list[Row]:

@@ -21,8 +21,8 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 import torch
 from torch import Tensor
 
-from self_pruner.memory.errors import SelfPrunerError
-from self_pruner.tools.export.checkpoint import ExportError, check_room, system_reason
+from self_pruner.memory.errors import ExportError
+from self_pruner.tools.export.checkpoint import check_room, system_reason
 from self_pruner.tools.export.gguf.tokenizer import add_tokenizer, split_rules, tokenizer_definition
 from self_pruner.tools.export.gguf.weights import PrunedWeights
 
@@ -34,10 +34,6 @@ MAGIC = b"GGUF"
 TYPES: tuple[GgufType, ...] = get_args(GgufType)
 _NATURAL: dict[torch.dtype, GgufType] = {torch.float32: "f32", torch.float16: "f16", torch.bfloat16: "bf16"}
 _STATIC_ROPE = ("default", "linear", "llama3")  # scalings that are factors of the frequencies, whatever the length
-
-
-class GgufError(SelfPrunerError):
-    """A model that the architecture `deci` of llama.cpp cannot express, or a type it is not written in."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,21 +65,21 @@ def check_gguf(config: Any, tokenizer: Any = None) -> None:
     """Refuse what `deci` cannot express, from a config of transformers and the tokenizer where there is one.
 
     Raises:
-        GgufError: says which layer and why.
-        GgufTokenizerError: llama.cpp has no rules for the tokenizer.
+        ExportError: says which layer and why.
+        ExportError: llama.cpp has no rules for the tokenizer.
     """
     family = config.model_type
     where = "GGUF's architecture deci cannot express layer 0"
     if family == "qwen3":
-        raise GgufError(f"{where} of a qwen3 model: it has no norms of queries and keys")
+        raise ExportError(f"{where} of a qwen3 model: it has no norms of queries and keys")
     if config.hidden_act not in ("silu", "swish"):
-        raise GgufError(f"{where}: its MLP has the activation {config.hidden_act!r}, deci's has silu")
+        raise ExportError(f"{where}: its MLP has the activation {config.hidden_act!r}, deci's has silu")
     window = getattr(config, "sliding_window", None)
     if window is not None and window < config.max_position_embeddings and getattr(config, "use_sliding_window", True):
-        raise GgufError(f"{where}: its attention slides over {window} tokens, deci's does not")
+        raise ExportError(f"{where}: its attention slides over {window} tokens, deci's does not")
     kind = config.rope_parameters.get("rope_type", "default")
     if kind not in _STATIC_ROPE:
-        raise GgufError(f"{where}: its rotary embedding is scaled by {kind!r}; known are {', '.join(_STATIC_ROPE)}")
+        raise ExportError(f"{where}: its rotary embedding is scaled by {kind!r}; known are {', '.join(_STATIC_ROPE)}")
     if tokenizer is not None:
         split_rules(tokenizer_definition(tokenizer))
 
@@ -108,12 +104,12 @@ def write_gguf(
         progress: called with (bytes of weights written, bytes of weights in all).
 
     Raises:
-        GgufError: what `check_gguf` refuses; a type that is none, or whose range a weight leaves.
+        ExportError: what `check_gguf` refuses; a type that is none, or whose range a weight leaves.
         ExportError: the file exists, there is no room or permission, or it reads back as something else.
     """
     check_gguf(model.config, tokenizer)
     if type is not None and type not in TYPES:
-        raise GgufError(f"{type!r} is no type of GGUF that is written here: {', '.join(TYPES)}")
+        raise ExportError(f"{type!r} is no type of GGUF that is written here: {', '.join(TYPES)}")
     chosen = type or natural_type(model.dtype)
     path = Path(os.path.abspath(path))
     if os.path.lexists(path):
@@ -192,7 +188,7 @@ def _array(name: str, tensor: Tensor, type: str) -> np.ndarray[Any, Any]:
         return tensor.to(torch.bfloat16).contiguous().view(torch.uint8).numpy()
     found = tensor.to(torch.float16 if type == "f16" else torch.float32).contiguous()
     if not found.isfinite().all():
-        raise GgufError(f"{name} holds numbers beyond the range of {type}: write it with --type bf16 or f32")
+        raise ExportError(f"{name} holds numbers beyond the range of {type}: write it with --type bf16 or f32")
     return found.numpy()
 
 

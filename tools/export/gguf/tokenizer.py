@@ -12,7 +12,7 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from self_pruner.memory.errors import SelfPrunerError
+from self_pruner.memory.errors import ExportError
 
 if TYPE_CHECKING:
     from gguf import GGUFWriter
@@ -26,10 +26,6 @@ _SPLITS = {  # by the regular expression: what llama.cpp calls it
 }
 
 
-class GgufTokenizerError(SelfPrunerError):
-    """A tokenizer that llama.cpp has no rules for."""
-
-
 def split_rules(definition: dict[str, Any]) -> str:
     """What llama.cpp calls the rules of a byte-level tokenizer; `llama` for SentencePiece's.
 
@@ -37,11 +33,11 @@ def split_rules(definition: dict[str, Any]) -> str:
         definition: the contents of a `tokenizer.json`.
 
     Raises:
-        GgufTokenizerError: it has no name for them.
+        ExportError: it has no name for them.
     """
     model = definition["model"]
     if model.get("type") != "BPE":
-        raise GgufTokenizerError(f"llama.cpp is given BPE tokenizers alone, and this one is {model.get('type')}")
+        raise ExportError(f"llama.cpp is given BPE tokenizers alone, and this one is {model.get('type')}")
     if model.get("byte_fallback"):
         return "llama"
     steps = definition.get("pre_tokenizer") or {}
@@ -55,7 +51,7 @@ def split_rules(definition: dict[str, Any]) -> str:
         name = _SPLITS.get(steps[0].get("pattern", {}).get("Regex"))
         if name is not None and steps[0].get("behavior") == "Isolated":
             return name
-    raise GgufTokenizerError(
+    raise ExportError(
         "llama.cpp has no name that is known here for how this tokenizer splits text "
         f"({', '.join(map(str, kinds)) or 'not at all'}); known are gpt-2, smollm, llama-bpe, qwen2 and SentencePiece"
     )
@@ -65,11 +61,11 @@ def tokenizer_definition(tokenizer: Any) -> dict[str, Any]:
     """What its `tokenizer.json` holds.
 
     Raises:
-        GgufTokenizerError: it has none.
+        ExportError: it has none.
     """
     backend = getattr(tokenizer, "backend_tokenizer", None)
     if backend is None:
-        raise GgufTokenizerError("this tokenizer has no tokenizer.json, from which GGUF's is made")
+        raise ExportError("this tokenizer has no tokenizer.json, from which GGUF's is made")
     definition: dict[str, Any] = json.loads(backend.to_str())
     return definition
 
@@ -83,7 +79,7 @@ def add_tokenizer(writer: GGUFWriter, tokenizer: Any, vocab_size: int) -> None:
         vocab_size: rows of the embedding; those without a token become unused ones.
 
     Raises:
-        GgufTokenizerError: llama.cpp has no rules for it.
+        ExportError: llama.cpp has no rules for it.
     """
     import gguf
 
@@ -128,7 +124,7 @@ def _add_sentencepiece(writer: GGUFWriter, definition: dict[str, Any], texts: li
     for byte in range(BYTE_TOKENS):
         token = vocab.get(f"<0x{byte:02X}>")
         if token is None:
-            raise GgufTokenizerError(f"this tokenizer falls back to bytes but has no token <0x{byte:02X}>")
+            raise ExportError(f"this tokenizer falls back to bytes but has no token <0x{byte:02X}>")
         kinds[token] = gguf.TokenType.BYTE
     unknown = definition["model"].get("unk_token")
     if unknown in vocab:

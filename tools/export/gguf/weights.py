@@ -13,18 +13,13 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from self_pruner.memory.errors import ModelError
 from self_pruner.memory.profile import Profile
-from self_pruner.tools.models.checkpoint import (
-    NotACheckpointError,
-    check_files,
-    read_config,
-    whole_shards,
-)
+from self_pruner.tools.models.checkpoint import check_files, read_config, whole_shards
 from self_pruner.tools.models.claims import senseless
 from self_pruner.tools.models.families import FAMILIES, Geometry, geometry
 from self_pruner.tools.models.foreign_code import CLASS_STEMS, is_ours
 from self_pruner.tools.models.quiet import quiet
-from self_pruner.tools.models.safetensors_header import CorruptWeightsError
 from self_pruner.tools.models.source import SENSELESS
 from self_pruner.tools.pruning.smaller_model import smaller_state_dict
 
@@ -88,9 +83,9 @@ def read(folder: Path) -> PrunedWeights:
     """What an export wrote to `folder`, once its tensors are known to be those of its config. None of its code runs.
 
     Raises:
-        NotACheckpointError: no config.json, one that describes no model, or no weights.
-        PickleRefusedError: weights in pickle files only.
-        CorruptWeightsError: a truncated or damaged safetensors file, or tensors that are not those of the config.
+        ModelError: no config.json, one that describes no model, or no weights.
+        ModelError: weights in pickle files only.
+        ModelError: a truncated or damaged safetensors file, or tensors that are not those of the config.
     """
     from safetensors.torch import load_file
 
@@ -102,9 +97,7 @@ def read(folder: Path) -> PrunedWeights:
     config, shapes = _described(fields, folder)
     for name in sorted(shapes.keys() | tensors.keys()):
         if name not in shapes or name not in tensors or tensors[name].shape != shapes[name]:
-            raise CorruptWeightsError(
-                f"the checkpoint in {str(folder)!r} has tensors that do not fit its config: {name}"
-            )
+            raise ModelError(f"the checkpoint in {str(folder)!r} has tensors that do not fit its config: {name}")
     layers = getattr(config, "per_layer_config", None) or {}
     sizes = [
         (one.num_key_value_heads, one.intermediate_size)
@@ -124,7 +117,7 @@ def _described(fields: dict[str, Any], folder: Path) -> tuple[Any, dict[str, tor
     family = FAMILIES.get(str(fields.get("model_type")))
     fault = "its model_type is of no supported family" if family is None else senseless(fields)
     if family is None or fault:
-        raise NotACheckpointError(f"the config.json of {str(folder)!r} describes no model: {fault}")
+        raise ModelError(f"the config.json of {str(folder)!r} describes no model: {fault}")
     try:
         with quiet(), torch.device("meta"):
             if is_ours(fields):
@@ -136,7 +129,7 @@ def _described(fields: dict[str, Any], folder: Path) -> tuple[Any, dict[str, tor
                 model = getattr(transformers, family.architecture)(config)
     except (*SENSELESS, RuntimeError) as error:
         reason = " ".join(str(error).split()) or type(error).__name__
-        raise NotACheckpointError(f"the config.json of {str(folder)!r} describes no model: {reason}") from error
+        raise ModelError(f"the config.json of {str(folder)!r} describes no model: {reason}") from error
     shapes = {name: tensor.shape for name, tensor in model.state_dict().items()}
     if config.tie_word_embeddings:
         shapes.pop("lm_head.weight")

@@ -6,7 +6,8 @@ import math
 
 import pytest
 
-from self_pruner.tools.evaluation.tasks.apart import StockError, TaskFigures, _read, text_figures
+from self_pruner.memory.errors import MeasurementError
+from self_pruner.tools.evaluation.tasks.apart import TaskFigures, _read, text_figures
 
 
 def test_progress_tasks_and_noise_are_told_apart():
@@ -18,7 +19,7 @@ def test_progress_tasks_and_noise_are_told_apart():
 
 
 def test_a_task_without_its_metrics_is_refused():
-    with pytest.raises(StockError, match=r"boolq came with the metrics \['f1'\]"):
+    with pytest.raises(MeasurementError, match=r"boolq came with the metrics \['f1'\]"):
         _read('{"task": "boolq", "metrics": {"f1": [0.5, 0.1]}}')
 
 

@@ -6,7 +6,8 @@ import random
 import pytest
 import torch
 
-from self_pruner.tools.evaluation.tasks.harness import AskedModel, LikelihoodError, run_task
+from self_pruner.memory.errors import MeasurementError
+from self_pruner.tools.evaluation.tasks.harness import AskedModel, run_task
 from self_pruner.tools.evaluation.tasks.rows import TASKS
 from self_pruner.tools.evaluation.tasks.suite import METRICS, TaskSuite, silent
 from self_pruner.tools.pruning.calibration import calibrate
@@ -41,14 +42,14 @@ def test_a_choice_beyond_the_model_is_refused(tokenizer, folder):
     model = tiny_model("llama", tied=True, vocab_size=len(tokenizer), max_position_embeddings=4)
     text = torch.randint(len(tokenizer), (8, 4), generator=torch.Generator().manual_seed(7))
     short = ElasticModel(model, calibrate(model, text), mlp_unit=MLP_UNIT)
-    with pytest.raises(LikelihoodError, match=r"a choice has \d+ tokens, and the model reads 4 at the most"):
+    with pytest.raises(MeasurementError, match=r"a choice has \d+ tokens, and the model reads 4 at the most"):
         run_task(asked(short, short.space.dense(), tokenizer), TaskSuite(tokenizer, folder, 1), "piqa")
 
 
 def test_logits_that_are_no_numbers_are_no_likelihood(elastic, tokenizer, suite):
     broken = copy.deepcopy(smaller_model(elastic, elastic.space.dense()))
     broken.model.norm.weight[0] = float("nan")
-    with pytest.raises(LikelihoodError, match="not finite"):
+    with pytest.raises(MeasurementError, match="not finite"):
         run_task(AskedModel(broken, tokenizer=tokenizer, batch_size=4), suite, "piqa")
 
 
