@@ -53,7 +53,7 @@ def step(found, what):
 
 def test_a_default_run_is_estimated_within_a_factor_of_two():
     measured = {"Calibration": 73, "Dense targets": 38, "Sensitivity": 28, "Final choice": 44, "Recalibration": 144}
-    found = steps()
+    found = steps(thought_tokens=32)  # as the run that was measured
     for what, seconds in measured.items():
         assert seconds / 2 < step(found, what).seconds < 2 * seconds, what
     assert 360 / 2 < sum(one.seconds for one in found if one.searching) < 2 * 360
