@@ -83,7 +83,7 @@ def compare(
     view = View()
     if into is not None and holds_comparison(into):
         consent(into, yes, view)
-    asked = [*arm, *(arms.split(",") if arms else [])]
+    asked = [*(arms.split(",") if arms else []), *arm]
     options = Namespace(into=into, arms=asked, seeds=seeds, sparsities=sparsities, finished=finished)
     comparison = begin(options, given, view)
     return _compared(comparison, into or given.get("runs", Path("runs")) / comparison.path.name, view)
