@@ -182,7 +182,7 @@ def test_a_run_in_use_is_refused_naming_the_process_but_may_be_read(tmp_path):
             timeout=60,
         )
         last = other.stderr.splitlines()[-1]
-        assert last.startswith("self_pruner.agent.run_files.run_lock.RunDirectoryError: ")
+        assert last.startswith("self_pruner.memory.errors.RunDirectoryError: ")
         assert f"is in use by process {os.getpid()}: wait for it or stop it" in last
         assert RunDirectory.open(run.path).status == "running"
     RunDirectory.resume(run.path).close()
