@@ -39,11 +39,21 @@ def whole(options, tmp_path_factory):
     return RunDirectory.latest(runs)
 
 
-@pytest.fixture
-def half(options, tmp_path):
-    """A run killed in the middle of its search."""
-    run, status, _ = killed(tmp_path, options, lines_in_trace(15))
+@pytest.fixture(scope="module")
+def killed_once(options, tmp_path_factory):
+    """A run killed in the middle of its search, and a copy of its place that no test touches."""
+    runs = tmp_path_factory.mktemp("half") / "runs"
+    run, status, _ = killed(runs, options, lines_in_trace(15))
     assert status == -signal.SIGKILL
+    return run, shutil.copytree(runs, runs.parent / "kept")
+
+
+@pytest.fixture
+def half(killed_once):
+    """That run, as it was left, in the place where it was made."""
+    run, kept = killed_once
+    shutil.rmtree(run.parent)
+    shutil.copytree(kept, run.parent)
     return run
 
 

@@ -111,8 +111,8 @@ def exported(run):
 @pytest.mark.slow
 @pytest.mark.parametrize(
     "ready",
-    [*map(lines_in_trace, (1, 9, 17)), slopes_in_memory(2), exported],
-    ids=["1", "9", "17", "slopes", "export"],
+    [*map(lines_in_trace, (1, 17)), slopes_in_memory(2), exported],
+    ids=["1", "17", "slopes", "export"],
 )
 def test_a_killed_run_resumes_to_the_same_candidates(tmp_path, options, whole, ready):
     run, status, _ = killed(tmp_path, options, ready)
