@@ -29,7 +29,7 @@ from self_pruner.agent.view import View
 from self_pruner.memory.errors import SelfPrunerError, SettingsError
 from self_pruner.memory.profile import Profile
 from self_pruner.tools.latency.measure import LatencyReport, in_turn
-from self_pruner.tools.latency.shapes import Sizes, random_model
+from self_pruner.tools.latency.shapes import Sizes, random_model, some_of
 from self_pruner.tools.profiles.budget import Budget
 
 PAPER = {("llama-2-70b", "49B"): 1.39, ("llama-2-70b", "35B"): 1.70}  # Huang et al., arXiv 2502.14413
@@ -75,12 +75,6 @@ def depth_of(layers: int, timed: int, deep: float, shallow: float) -> Depth:
     """
     layer = max((deep - shallow) / (timed - timed // 2), 0.0)
     return Depth(layers, timed, max(deep - timed * layer, 0.0), layer)
-
-
-def some_of(sizes: Sequence[Sizes], count: int, weight: Callable[[Sizes], float]) -> list[Sizes]:
-    """So many layers, evenly apart from the lightest to the heaviest: the same mean, as nearly as that can be."""
-    ordered = sorted(sizes, key=lambda one: (weight(one), one))
-    return [ordered[round((place + 0.5) * len(ordered) / count - 0.5)] for place in range(count)]
 
 
 def bench(given: dict[str, Any], counts: Sequence[str], layers: int | None, view: View) -> None:

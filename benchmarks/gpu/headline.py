@@ -18,9 +18,8 @@ from benchmarks.gpu.decoder import Decoder, Weights, random_weights, stock
 from benchmarks.gpu.device import Device, reason
 from benchmarks.gpu.profiles import Model, Shapes, models
 from benchmarks.gpu.record import Deadline, Record, Row, figure, rounded
-from benchmarks.shapes import some_of
 from self_pruner.tools.latency.measure import request
-from self_pruner.tools.latency.shapes import Sizes
+from self_pruner.tools.latency.shapes import Sizes, some_of
 
 BATCHES = (1, 16)
 ROOM = 0.99  # of the free memory that may be taken

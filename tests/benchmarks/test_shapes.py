@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from benchmarks import shapes
-from benchmarks.shapes import PAPER, depth_of, main, some_of
+from benchmarks.shapes import PAPER, depth_of, main
+from self_pruner.tools.latency.shapes import some_of
 from self_pruner.tools.models.published import PUBLISHED
 from self_pruner.tools.profiles.budget import parse_params
 from tests.tiny import tiny_folder

@@ -7,7 +7,7 @@ not hold all: time is linear in equal layers, and two depths tell what a layer t
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -79,3 +79,9 @@ def resize(layer: Any, queries: int, keys: int, channels: int) -> None:
         old: nn.Linear = getattr(module, name)
         new = nn.Linear(columns or old.in_features, rows or old.out_features, bias=old.bias is not None)
         setattr(module, name, new)
+
+
+def some_of(sizes: Sequence[Sizes], count: int, weight: Callable[[Sizes], float]) -> list[Sizes]:
+    """So many layers, evenly apart from the lightest to the heaviest: the same mean, as nearly as that can be."""
+    ordered = sorted(sizes, key=lambda one: (weight(one), one))
+    return [ordered[round((place + 0.5) * len(ordered) / count - 0.5)] for place in range(count)]
