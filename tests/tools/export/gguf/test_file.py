@@ -25,7 +25,7 @@ from self_pruner.tools.pruning.smaller_model import smaller_state_dict
 from tests.tiny import MLP_UNIT, tiny_config, tiny_model
 
 PROFILE = Profile((3, 1, 4), (5, 12, 1))
-LLAMA_3 = {
+LLAMA_3_ROPE = {
     **{"rope_type": "llama3", "rope_theta": 10000.0, "factor": 8.0, "low_freq_factor": 1.0},
     **{"high_freq_factor": 4.0, "original_max_position_embeddings": 512},
 }
@@ -256,7 +256,7 @@ def test_sentencepiece_gets_byte_tokens_and_scores_in_the_order_of_its_merges(tm
         ("llama", "lstsq", "transformers", {"tied": True}),
         ("llama", "bias", "transformers", {}),
         ("llama", "lstsq", "transformers", {"attention_bias": True, "mlp_bias": True}),
-        ("llama", "lstsq", "transformers", {"rope_parameters": LLAMA_3}),
+        ("llama", "lstsq", "transformers", {"rope_parameters": LLAMA_3_ROPE}),
         ("mistral", "lstsq", "vllm", {"dtype": torch.bfloat16}),
         ("qwen2", "bias", "transformers", {}),
         ("qwen2", "lstsq", "uniform", {}),
