@@ -102,6 +102,8 @@ def faults_in_words(path: Path) -> Iterator[None]:
     """Raises SQLite's complaints about the file as a `MemoryFileError`; mistakes in our own SQL pass through."""
     try:
         yield
+    except UnicodeDecodeError as error:  # a damaged name, in what SQLite itself says of it
+        raise corrupt(path) from error
     except sqlite3.Error as error:
         # the low byte is the primary code, the rest a detail; an error of the Python module itself has no code
         fault = _FAULTS.get(getattr(error, "sqlite_errorcode", 0) & 0xFF)
@@ -206,7 +208,7 @@ def _check_schema(connection: sqlite3.Connection, path: Path) -> None:
     try:
         known = _columns(connection)
     except sqlite3.OperationalError as error:
-        if error.sqlite_errorcode != sqlite3.SQLITE_ERROR:
+        if getattr(error, "sqlite_errorcode", None) != sqlite3.SQLITE_ERROR:  # a name that is no UTF-8 has no code
             raise
         raise corrupt(path) from error  # a view whose table is gone
     if not known >= _schema_columns():

@@ -301,3 +301,13 @@ def test_a_version_that_only_the_log_knows_is_refused_too(tmp_path):
     assert header_version(path) == database.SCHEMA_VERSION
     with pytest.raises(MemoryFileError, match="update Self-Pruner"):
         open_memory(path)
+
+
+def test_a_column_whose_name_is_no_text_is_a_damaged_file(tmp_path):
+    path = filled(tmp_path / "memory.sqlite")
+    with closing(sqlite3.connect(path)) as file:
+        file.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        file.execute("PRAGMA journal_mode = DELETE")
+    path.write_bytes(path.read_bytes().replace(b"proposed_by TEXT", b"proposed\xff\xfe TEXT"))
+    with pytest.raises(MemoryFileError, match="corrupt"):
+        open_memory(path)
