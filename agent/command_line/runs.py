@@ -5,7 +5,6 @@ Heavy imports wait until the arguments are known to be good, so that a mistake a
 
 from __future__ import annotations
 
-from argparse import Namespace
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -84,8 +83,7 @@ def compare(
     if into is not None and holds_comparison(into):
         consent(into, yes, view)
     asked = [*(arms.split(",") if arms else []), *arm]
-    options = Namespace(into=into, arms=asked, seeds=seeds, sparsities=sparsities, finished=finished)
-    comparison = begin(options, given, view)
+    comparison = begin(given, asked, sparsities, seeds, into, finished, view)
     return _compared(comparison, into or given.get("runs", Path("runs")) / comparison.path.name, view)
 
 

@@ -12,8 +12,7 @@ together must agree.
 from __future__ import annotations
 
 import re
-from argparse import Namespace
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -47,24 +46,40 @@ SAID_OF_ARMS = (*SAID, "versions")  # arms are compared by what they differ in, 
 SAME_NLL = 0.01  # nats a token, mean over sequences: more is another model or text, whatever the device
 
 
-def begin(options: Namespace, given: dict[str, Any], view: View) -> ComparisonFolder:
-    """The comparison that the options ask for, checked, with its plan and what was finished elsewhere written.
+def begin(
+    given: dict[str, Any],
+    arms: Sequence[str],
+    sparsities: str,
+    seeds: str,
+    into: Path | None,
+    finished: Sequence[Path],
+    view: View,
+) -> ComparisonFolder:
+    """The comparison that is asked for, checked, with its plan and what was finished elsewhere written.
+
+    Args:
+        given: the settings that all arms share, as far as they are given.
+        arms: as they are written, `NAME:PROMPTS+SETTING=VALUE`.
+        sparsities: shares to remove, with commas between.
+        seeds: how many, or which, with commas between.
+        into: the comparison's folder; None for a new one beside the runs.
+        finished: other comparisons whose runs count.
+        view: where it is shown.
 
     Raises:
         SelfPrunerError: an option is wrong or contradicts what is in `--into` or `--from`; nothing is written then.
     """
     settings = make_settings({**DEFAULTS, **given}).anchored()
     stem = re.sub(r"[^A-Za-z0-9._-]+", "_", Path(settings.model).name)
-    path = options.into or settings.runs / f"compare-{stem}-{datetime.now():%Y%m%d-%H%M%S}"
-    arms = tuple(arm.strip() for arm in options.arms)
-    sparsities, seeds = parse_sparsities(options.sparsities), parse_seeds(options.seeds)
-    comparison = ComparisonFolder(path.resolve(), arms, sparsities, seeds, settings)
-    parse_arms(arms)
+    path = into or settings.runs / f"compare-{stem}-{datetime.now():%Y%m%d-%H%M%S}"
+    named = tuple(arm.strip() for arm in arms)
+    comparison = ComparisonFolder(path.resolve(), named, parse_sparsities(sparsities), parse_seeds(seeds), settings)
+    parse_arms(named)
     if is_comparison(path):
         comparison = ComparisonFolder.open(path.resolve()).grown(comparison)
     elif path.exists() and (not path.is_dir() or any(path.iterdir())):
         raise SettingsError(f"--into {path} is neither empty nor a comparison")
-    elsewhere = {one: read_elsewhere(comparison, one) for one in options.finished}
+    elsewhere = {one: read_elsewhere(comparison, one) for one in finished}
     check_elsewhere(comparison, elsewhere, view)
     check_planned(comparison)
     comparison.save()

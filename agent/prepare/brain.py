@@ -6,6 +6,7 @@ import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from langchain_core.language_models import BaseChatModel
 from langchain_core.messages import HumanMessage, SystemMessage
@@ -70,14 +71,7 @@ def brain_of(prepared: Prepared, settings: Settings, folder: Path, view: View) -
         yield FirstBrain(seed=settings.seed)
     elif settings.brain == "self" or not ARMS[settings.arm].asks_brain:
         yield TargetBrain(
-            model=prepared.loaded.model,
-            tokenizer=prepared.loaded.tokenizer,
-            temperature=settings.temperature,
-            top_p=settings.top_p,
-            thought_tokens=_thought_tokens(prepared, settings),
-            max_call_tokens=settings.call_tokens,
-            time_limit=settings.brain_seconds,
-            seed=settings.seed,
+            model=prepared.loaded.model, time_limit=settings.brain_seconds, **_sampling(prepared, settings)
         )
     elif settings.brain_url is not None:
         yield _behind(endpoint_of(settings), prepared, settings)
@@ -105,18 +99,21 @@ def _behind(endpoint: Endpoint, prepared: Prepared, settings: Settings) -> Endpo
     return EndpointBrain(
         endpoint=endpoint,
         served=served_model(endpoint, settings.brain_model),
-        tokenizer=prepared.loaded.tokenizer,
-        temperature=settings.temperature,
-        top_p=settings.top_p,
-        thought_tokens=_thought_tokens(prepared, settings),
-        max_call_tokens=settings.call_tokens,
-        seed=settings.seed,
+        **_sampling(prepared, settings),
     )
 
 
-def _thought_tokens(prepared: Prepared, settings: Settings) -> int:
+def _sampling(prepared: Prepared, settings: Settings) -> dict[str, Any]:
+    """How any brain that is a language model is sampled, wherever it runs."""
     space = prepared.bench.budget.space
-    return settings.thought_limit(space.params(space.dense()))
+    return {
+        "tokenizer": prepared.loaded.tokenizer,
+        "temperature": settings.temperature,
+        "top_p": settings.top_p,
+        "thought_tokens": settings.thought_limit(space.params(space.dense())),
+        "max_call_tokens": settings.call_tokens,
+        "seed": settings.seed,
+    }
 
 
 def counter_of(brain: BaseChatModel) -> Callable[[Messages], int]:

@@ -9,20 +9,14 @@ from benchmarks.shapes import PAPER, depth_of, main
 from self_pruner.tools.latency.shapes import some_of
 from self_pruner.tools.models.published import PUBLISHED
 from self_pruner.tools.profiles.budget import parse_params
-from tests.tiny import tiny_folder
 
 SMALL = ["--latency-prompt", "8", "--latency-decode", "2", "--latency-repeats", "1", "--dtype", "float32"]
 
 
-@pytest.fixture(scope="module")
-def model(tmp_path_factory):
-    return str(tiny_folder(tmp_path_factory.mktemp("model") / "tiny"))
-
-
 def test_shapes_are_timed_in_full_and_in_part(model, capfd):
-    assert main(["--model", model, "--params", "3.2M", *SMALL]) == 0
+    assert main(["--model", str(model), "--params", "3.2M", *SMALL]) == 0
     assert "3 of 3 layers" in capfd.readouterr().out
-    assert main(["--model", model, "--params", "3.2M,3.25M", "--layers", "2", *SMALL]) == 0
+    assert main(["--model", str(model), "--params", "3.2M,3.25M", "--layers", "2", *SMALL]) == 0
     printed = capfd.readouterr().out
     assert "2 of 3 layers" in printed and "the rest is extrapolated" in printed
     assert printed.count("uniform") >= 2 and "of what its parameters promise" in " ".join(printed.split())
@@ -38,14 +32,14 @@ def test_shapes_are_timed_in_full_and_in_part(model, capfd):
     ],
 )
 def test_mistakes_are_one_sentence(model, capfd, words, sentence):
-    assert main(["--model", model, *SMALL, *words]) == 2
+    assert main(["--model", str(model), *SMALL, *words]) == 2
     errors = capfd.readouterr().err
     assert sentence in errors and errors.count("\n") == 1
 
 
 def test_what_does_not_fit_is_said_before_it_is_made(model, capfd, monkeypatch):
     monkeypatch.setattr(shapes, "MEMORY", 0.0)
-    assert main(["--model", model, "--params", "3.2M", *SMALL]) == 2
+    assert main(["--model", str(model), "--params", "3.2M", *SMALL]) == 2
     assert "too much here" in capfd.readouterr().err
 
 

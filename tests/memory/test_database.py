@@ -5,7 +5,6 @@ import shutil
 import sqlite3
 import subprocess
 import sys
-import tempfile
 from contextlib import closing
 from pathlib import Path
 
@@ -99,21 +98,6 @@ def fails_untouched(path, error, match):
     assert str(path) in str(caught.value)
     assert "\n" not in str(caught.value)
     assert {file: file.read_bytes() for file in path.parent.iterdir()} == before
-
-
-@pytest.fixture
-def unprivileged():
-    """A folder in which this process is an ordinary user, who can be forbidden things, also where root tests."""
-    folder = Path(tempfile.mkdtemp())
-    user = os.geteuid()
-    if user == 0:
-        os.chown(folder, 65534, 65534)
-        os.seteuid(65534)
-    try:
-        yield folder
-    finally:
-        os.seteuid(user)
-        shutil.rmtree(folder)
 
 
 @pytest.mark.parametrize("content", [b"x", b"id,score\n1,2\n", b"\x00" * 5000, b"SQLite format 3\x00", b""])

@@ -155,11 +155,23 @@ class Budget:
             ToolError: not one integer a layer.
         """
         space = self.space
-        for part, widths in (("attention", attention), ("mlp", mlp)):
-            if len(widths) != space.n_layers:
-                raise ToolError(f"{part} needs {space.n_layers} widths, one a layer, and got {len(widths)}")
+        self.check_lengths(attention, mlp)
         clamped = Profile(_clamp(attention, space.n_groups), _clamp(mlp, space.n_blocks))
         profile = clamped if self.holds(clamped) else self._repair(clamped, frozenset(hold))
+        return self.moved_to(profile, attention, mlp)
+
+    def check_lengths(self, attention: Sequence[int], mlp: Sequence[int]) -> None:
+        """Refuse a proposal that has not one integer a layer.
+
+        Raises:
+            ToolError: says which part has how many.
+        """
+        for part, widths in (("attention", attention), ("mlp", mlp)):
+            if len(widths) != self.space.n_layers:
+                raise ToolError(f"{part} needs {self.space.n_layers} widths, one a layer, and got {len(widths)}")
+
+    def moved_to(self, profile: Profile, attention: Sequence[int], mlp: Sequence[int]) -> Projection:
+        """`profile` as the projection of a proposal, with what was moved on the way."""
         groups = sum(abs(new - old) for new, old in zip(profile.attention, attention, strict=True))
         blocks = sum(abs(new - old) for new, old in zip(profile.mlp, mlp, strict=True))
         return Projection(profile, groups + blocks, groups * self.group_in_blocks + blocks)

@@ -11,7 +11,6 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
-from self_pruner.memory.errors import ToolError
 from self_pruner.memory.profile import Profile
 from self_pruner.tools.profiles.budget import Budget, ImpossibleTargetError, Place, Projection, feasible_range
 
@@ -66,9 +65,7 @@ class UniformBudget(Budget):
             ToolError: not one integer a layer.
         """
         space = self.space
-        for part, widths in (("attention", attention), ("mlp", mlp)):
-            if len(widths) != space.n_layers:
-                raise ToolError(f"{part} needs {space.n_layers} widths, one a layer, and got {len(widths)}")
+        self.check_lengths(attention, mlp)
 
         def lean(groups: int, blocks: int) -> float:
             """The share of attention units kept less that of MLP units."""
@@ -76,6 +73,4 @@ class UniformBudget(Budget):
 
         wanted = lean(sum(attention), sum(mlp))
         profile = min(self.profiles, key=lambda one: abs(lean(sum(one.attention), sum(one.mlp)) - wanted))
-        groups = sum(abs(new - old) for new, old in zip(profile.attention, attention, strict=True))
-        blocks = sum(abs(new - old) for new, old in zip(profile.mlp, mlp, strict=True))
-        return Projection(profile, groups + blocks, groups * self.group_in_blocks + blocks)
+        return self.moved_to(profile, attention, mlp)

@@ -18,7 +18,6 @@ from self_pruner.agent.view import View
 from self_pruner.tools.models import source
 from self_pruner.tools.models.bundled import MODEL_CONFIG
 from tests.command_line import given
-from tests.tiny import tiny_folder
 
 SMALL = [
     *("--sequence-length", "64", "--fidelity", "128,256", "--probe-tokens", "64", "--slope-tokens", "128"),
@@ -36,11 +35,6 @@ SMALL = [
     *("--latency-prompt", "8", "--latency-decode", "2", "--latency-repeats", "1"),
     *("--sparsity", "0.3", "--samples", "2", "--thought-tokens", "4"),
 ]
-
-
-@pytest.fixture(scope="module")
-def model(tmp_path_factory):
-    return tiny_folder(tmp_path_factory.mktemp("model") / "tiny")
 
 
 @pytest.fixture(scope="module")

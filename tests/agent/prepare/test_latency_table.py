@@ -8,18 +8,12 @@ from main import main
 from self_pruner.agent.prepare import latency_table as latency
 from self_pruner.tools.models.outline import skeleton
 from self_pruner.tools.models.published import PUBLISHED
-from tests.tiny import tiny_folder
 
 SMALL = ["--latency-prompt", "8", "--latency-decode", "2", "--latency-repeats", "1", "--dtype", "float32"]
 
 
-@pytest.fixture(scope="module")
-def model(tmp_path_factory):
-    return str(tiny_folder(tmp_path_factory.mktemp("model") / "tiny"))
-
-
 def test_the_table_is_measured_once_and_checked_every_time(model, tmp_path, capfd, monkeypatch):
-    words = ["latency-table", "--model", model, "--sparsity", "0.3", "--cache", str(tmp_path), *SMALL]
+    words = ["latency-table", "--model", str(model), "--sparsity", "0.3", "--cache", str(tmp_path), *SMALL]
     assert main(words) == 0
     printed = capfd.readouterr().out
     assert "predicted speed-up" in printed and "Mean error" in printed and "unequal 3" in printed

@@ -1,5 +1,7 @@
 """A run's zero-shot table: at its end or afterwards, on screen, in the report, on the card, and never asked twice."""
 
+from contextlib import contextmanager
+
 import pytest
 
 from main import main
@@ -13,7 +15,6 @@ from self_pruner.agent.run_files.run_directory import RunDirectory
 from self_pruner.memory.profile import Profile
 from self_pruner.tools.evaluation.tasks import harness
 from self_pruner.tools.evaluation.tasks.rows import TASKS
-from tests.tiny import tiny_folder
 from tests.tools.evaluation.tasks.seven import write_tasks
 
 SMALL = (
@@ -26,18 +27,8 @@ MODELS = ["dense", "uniform", "closed form", FOUND]
 
 
 @pytest.fixture(scope="module")
-def model(tmp_path_factory):
-    return tiny_folder(tmp_path_factory.mktemp("model") / "tiny")
-
-
-@pytest.fixture(scope="module")
 def data(tmp_path_factory):
     return write_tasks(tmp_path_factory.mktemp("tasks"), 5)
-
-
-@pytest.fixture(scope="module")
-def cache(tmp_path_factory):
-    return tmp_path_factory.mktemp("cache")
 
 
 @pytest.fixture
@@ -156,19 +147,26 @@ def test_tasks_afterwards_are_added_to_a_finished_run(run, call, data, tmp_path,
     assert set(read_outcome(path).tasks.asked.values()) == {2}
 
 
-def test_tasks_that_were_stopped_go_on_where_they_were(run, call, data, tmp_path, asked, monkeypatch):
-    assert run("--no-recalibrate", "--no-export")[0] == 0
-    path = only_run(tmp_path)
-    words = ("tasks", path, "--task-data", data, "--task-rows", "3")
+@contextmanager
+def stopped_at(count, asked, monkeypatch):
+    """Ctrl-C at the question after so many tasks."""
     counted = harness.run_task
 
     def stopped(model, suite, task):
-        if len(asked) == 10:
+        if len(asked) == count:
             raise KeyboardInterrupt
         return counted(model, suite, task)
 
     with monkeypatch.context() as patch:
         patch.setattr(harness, "run_task", stopped)
+        yield
+
+
+def test_tasks_that_were_stopped_go_on_where_they_were(run, call, data, tmp_path, asked, monkeypatch):
+    assert run("--no-recalibrate", "--no-export")[0] == 0
+    path = only_run(tmp_path)
+    words = ("tasks", path, "--task-data", data, "--task-rows", "3")
+    with stopped_at(10, asked, monkeypatch):
         status, output, _ = call(*words)
     assert status == 130 and "The same command goes on" in output
     assert read_outcome(path).tasks is None
@@ -177,15 +175,7 @@ def test_tasks_that_were_stopped_go_on_where_they_were(run, call, data, tmp_path
 
 
 def test_a_run_that_was_stopped_at_its_tasks_is_resumed_there(run, call, data, tmp_path, asked, monkeypatch):
-    counted = harness.run_task
-
-    def stopped(model, suite, task):
-        if len(asked) == 3:
-            raise KeyboardInterrupt
-        return counted(model, suite, task)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(harness, "run_task", stopped)
+    with stopped_at(3, asked, monkeypatch):
         words = ("--no-recalibrate", "--no-export", "--tasks", "--task-data", data, "--task-rows", "3")
         assert run(*words)[0] == 130
     path = only_run(tmp_path)

@@ -3,10 +3,8 @@
 import json
 import os
 import re
-import shutil
 import subprocess
 import sys
-import tempfile
 from datetime import datetime
 from pathlib import Path
 
@@ -24,21 +22,6 @@ ROOT = Path(__file__).parents[3]
 
 def create(base, model="tiny", now=NOW, settings=SETTINGS):
     return RunDirectory.create(base, model, settings, device="cpu", seed=3, now=now)
-
-
-@pytest.fixture
-def unprivileged():
-    """A folder in which this process is an ordinary user, who can be forbidden things, also where root tests."""
-    folder = Path(tempfile.mkdtemp())
-    user = os.geteuid()
-    if user == 0:
-        os.chown(folder, 65534, 65534)
-        os.seteuid(65534)
-    try:
-        yield folder
-    finally:
-        os.seteuid(user)
-        shutil.rmtree(folder)
 
 
 def test_a_new_run_holds_its_settings_its_environment_and_its_status(tmp_path):
@@ -90,16 +73,8 @@ def test_a_folder_that_another_process_is_making_is_left_to_it(tmp_path):
     assert list(partial.iterdir()) == []
 
 
-def test_a_name_taken_at_the_last_moment_is_not_overwritten(tmp_path, monkeypatch):
-    rename = Path.rename
-
-    def race(self, target):
-        if target.name == "tiny-20261123-090507":
-            target.mkdir()
-            (target / "theirs").write_text("theirs")
-        return rename(self, target)
-
-    monkeypatch.setattr(Path, "rename", race)
+@pytest.mark.usefixtures("lost_race")
+def test_a_name_taken_at_the_last_moment_is_not_overwritten(tmp_path):
     with create(tmp_path) as run:
         assert run.name == "tiny-20261123-090507-2"
     assert [file.name for file in (tmp_path / "tiny-20261123-090507").iterdir()] == ["theirs"]

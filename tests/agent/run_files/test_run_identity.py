@@ -85,16 +85,8 @@ def test_a_run_that_cannot_be_given_its_name_is_said_and_leaves_nothing(tmp_path
     assert open_files_of(tmp_path) == []
 
 
-def test_a_name_lost_to_another_process_is_not_kept_open(tmp_path, monkeypatch):
-    rename = Path.rename
-
-    def race(self, target):
-        if target.name == "tiny-20261123-090507":
-            target.mkdir()
-            (target / "theirs").write_text("theirs")
-        return rename(self, target)
-
-    monkeypatch.setattr(Path, "rename", race)
+@pytest.mark.usefixtures("lost_race")
+def test_a_name_lost_to_another_process_is_not_kept_open(tmp_path):
     with create(tmp_path) as run:
         assert open_files_of(tmp_path) == [str(run.path / ".lock")]
 

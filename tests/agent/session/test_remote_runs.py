@@ -20,7 +20,6 @@ from self_pruner.agent.view import View
 from self_pruner.memory.errors import SettingsError
 from self_pruner.tools.export.provenance import read_provenance
 from tests.endpoint import completion, obedient, serving
-from tests.tiny import tiny_folder
 
 PYTHON = os.environ.get("SELF_PRUNER_VLLM_PYTHON")
 SHORT = [
@@ -35,25 +34,9 @@ SEARCH = [
 SMALL = [*SHORT, *SEARCH, "--call-tokens", "256"]
 
 
-@pytest.fixture(scope="module")
-def model(tmp_path_factory) -> Path:
-    return tiny_folder(tmp_path_factory.mktemp("model") / "tiny")
-
-
-@pytest.fixture(scope="module")
-def cache(tmp_path_factory) -> Path:
-    return tmp_path_factory.mktemp("cache")
-
-
 @pytest.fixture
-def run(model, cache, tmp_path, capfd):
-    def run(*words: str) -> tuple[int, str, str]:
-        command = ["--model", str(model), "--runs", str(tmp_path / "runs"), "--cache", str(cache), *SMALL, *words]
-        status = main(command)
-        output = capfd.readouterr()
-        return status, output.out, output.err
-
-    return run
+def run(carried_out):
+    return lambda *words: carried_out(*SMALL, *words)
 
 
 def result_of(tmp_path: Path, name: str = "tiny") -> tuple[Path, dict]:

@@ -13,7 +13,6 @@ import pytest
 
 from self_pruner.agent.run_files.run_directory import RunDirectory
 from self_pruner.agent.run_files.trace import read_trace
-from tests.tiny import tiny_folder
 
 ROOT = Path(__file__).parents[3]
 SETTINGS = (
@@ -47,11 +46,6 @@ def candidates(run):
         elif record.kind == "judge":
             made.append((record.step, record.best, record.spent["evaluations"], record.spent["tokens"]))
     return made
-
-
-@pytest.fixture(scope="module")
-def model(tmp_path_factory):
-    return tiny_folder(tmp_path_factory.mktemp("model") / "tiny")
 
 
 @pytest.fixture(scope="module")

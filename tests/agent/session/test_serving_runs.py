@@ -8,13 +8,11 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoModelForCausalLM
 
-from main import main
 from self_pruner.memory.records import Candidate
 from self_pruner.memory.store import Memory
-from self_pruner.tools.models.bundled import bundled_model
-from tests.tiny import tiny_model
+from tests.tiny import tiny_folder
 
 SMALL = [
     *("--sequence-length", "64", "--fidelity", "128,256", "--probe-tokens", "64", "--final-tokens", "128"),
@@ -36,28 +34,12 @@ SMALL = [
 @pytest.fixture(scope="module")
 def model(tmp_path_factory) -> Path:
     """A model whose 192 channels are three aligned MLP units."""
-    folder = tmp_path_factory.mktemp("model") / "tiny"
-    tokenizer = AutoTokenizer.from_pretrained(bundled_model())
-    ends = dict(bos_token_id=tokenizer.bos_token_id, eos_token_id=tokenizer.eos_token_id)
-    tiny_model("llama", tied=True, vocab_size=len(tokenizer), intermediate_size=192, **ends).save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
-    return folder
-
-
-@pytest.fixture(scope="module")
-def cache(tmp_path_factory) -> Path:
-    return tmp_path_factory.mktemp("cache")
+    return tiny_folder(tmp_path_factory.mktemp("model") / "tiny", intermediate_size=192)
 
 
 @pytest.fixture
-def run(model, cache, tmp_path, capfd):
-    def run(*words: str) -> tuple[int, str, str]:
-        command = ["--model", str(model), "--runs", str(tmp_path / "runs"), "--cache", str(cache), *SMALL, *words]
-        status = main(command)
-        output = capfd.readouterr()
-        return status, output.out, output.err
-
-    return run
+def run(carried_out):
+    return lambda *words: carried_out(*SMALL, *words)
 
 
 def made(tmp_path: Path) -> tuple[Path, list[Candidate]]:
