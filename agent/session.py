@@ -41,7 +41,7 @@ from self_pruner.agent.run_files.trace import TraceRecord, TraceWriter
 from self_pruner.agent.search.graph import Judgement, build_graph, search
 from self_pruner.agent.search.initial_population import (
     is_probed,
-    make_founders,
+    make_initial_population,
     probe_uniform,
     spent_on_probes,
     with_costs,
@@ -130,7 +130,7 @@ def carry_out(settings: Settings, directory: RunDirectory, view: View, prepared:
         if given:
             bind(directory, prepared.conditions, view)
         check_begun(directory, prepared.bench.memory, prepared.conditions)
-        run = Run(settings, directory, with_founders(prepared, settings, view), view)
+        run = Run(settings, directory, with_probes(prepared, settings, view), view)
         with nullcontext() if given else closing(run.bench.memory), TraceWriter(directory.trace) as trace:
             state = run_search(run, trace)
             if state is None:
@@ -178,7 +178,7 @@ def tasks(path: Path, candidate: str | None, changes: dict[str, Any], view: View
         suite = check_tasks(settings)
         if suite is None or not known_on_tasks(outcome, suite, candidate):
             prepared = prepare(settings, run.id, view, run.records, bind_result(run, view))
-            prepared = with_founders(prepared, settings, view)
+            prepared = with_probes(prepared, settings, view)
             with closing(prepared.bench.memory):
                 outcome = tasks_afterwards(Run(settings, run, prepared, view), outcome, candidate)
             write_outcome(outcome, run.path)
@@ -198,7 +198,7 @@ def in_words(error: Exception, settings: Settings) -> Exception:
     return error
 
 
-def with_founders(prepared: Prepared, settings: Settings, view: View) -> Prepared:
+def with_probes(prepared: Prepared, settings: Settings, view: View) -> Prepared:
     """Probe every place, where the arm or its prompts make use of that, and measure what the prompts quote."""
     bench, arm = prepared.bench, ARMS[settings.arm]
     if is_probed(arm, PromptSet(settings.prompts_of_arm, settings.prompts)):
@@ -214,7 +214,7 @@ def run_search(run: Run, trace: TraceWriter) -> SearchState | None:
     settings, bench, view = run.settings, run.bench, run.view
     arm, loaded = ARMS[settings.arm], run.prepared.loaded
     check_whole(bench.memory, run.directory)
-    seeds = _founder_ids(bench) or make_founders(bench, arm, settings.remembered)
+    seeds = _initial_ids(bench) or make_initial_population(bench, arm, settings.remembered)
     equal = uniform(bench.budget)
     screen = SearchScreen(view, settings, lambda: bench.fitness(equal, bench.fidelity[-1]))
     bench = replace(bench, progress=screen.progress)
@@ -254,7 +254,7 @@ def run_search(run: Run, trace: TraceWriter) -> SearchState | None:
             return search(graph, seeds, spent_on_probes(bench), control, run.directory.id)
 
 
-def _founder_ids(bench: Workbench) -> list[str]:
+def _initial_ids(bench: Workbench) -> list[str]:
     return [row.id for row in bench.memory.recall(Candidate, run=bench.run, step=0)]
 
 

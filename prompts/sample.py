@@ -18,10 +18,10 @@ from self_pruner.prompts.variables import (
     Hints,
     History,
     Kind,
-    MakerYield,
     ModelFacts,
     Move,
     Place,
+    ProposerYield,
     RunFacts,
     SensitivityRow,
     Spent,
@@ -49,15 +49,15 @@ def sample_run(n_layers: int = 30, sensitivities: int = 6) -> RunFacts:
     )
 
 
-def sample_candidate(number: int, n_layers: int = 30, *, failed: bool = False, founder: bool = False) -> CandidateRow:
+def sample_candidate(number: int, n_layers: int = 30, *, failed: bool = False, initial: bool = False) -> CandidateRow:
     """A scored candidate, a failed one, or one of the first generation without parents."""
     return CandidateRow(
         id=f"c{number}",
         fitness=None if failed else 0.7 + 0.004 * number,
         perplexity=None if failed else 55.0 + number,
-        change=None if failed or founder else -0.012,
-        parents=() if founder else (f"c{number - 1}",),
-        operator="initialise" if founder else "mutation",
+        change=None if failed or initial else -0.012,
+        parents=() if initial else (f"c{number - 1}",),
+        operator="initialise" if initial else "mutation",
         attention=tuple(1 + (number + i) % 3 for i in range(n_layers)),
         mlp=tuple(20 + (5 * number + 3 * i) % 28 for i in range(n_layers)),
         error="its logits are not finite" if failed else None,
@@ -67,13 +67,13 @@ def sample_candidate(number: int, n_layers: int = 30, *, failed: bool = False, f
 def sample_history(n_layers: int = 30, population: int = 4, recent: int = 2, moves: int = 3) -> History:
     """A history with something in every list."""
     return History(
-        population=tuple(sample_candidate(i, n_layers, founder=i == 1) for i in range(1, population + 1)),
+        population=tuple(sample_candidate(i, n_layers, initial=i == 1) for i in range(1, population + 1)),
         best=tuple(sample_candidate(i, n_layers) for i in (1, 5)),
         recent=tuple(sample_candidate(i, n_layers) for i in range(20 + recent, 20, -1)),
         failed=(sample_candidate(19, n_layers, failed=True),),
         moves=tuple(Move(f"c{i}", "c1", "layer 3 mlp -4, layer 9 mlp +4", 0.012 - 0.006 * i) for i in range(moves)),
         notes=("Cutting the mlp of early layers hurts.", "Layer 20 takes a cut well."),
-        yields=(MakerYield("model", 9, 4), MakerYield("brain", 12, 3)),
+        yields=(ProposerYield("model", 9, 4), ProposerYield("brain", 12, 3)),
     )
 
 

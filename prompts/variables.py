@@ -94,10 +94,10 @@ class Move:
 
 
 @dataclass(frozen=True, slots=True)
-class MakerYield:
-    """What came of the offspring of one maker so far: the brain itself, or one of the tool's operators."""
+class ProposerYield:
+    """What came of the offspring of one proposer so far: the brain itself, or one of the tool's operators."""
 
-    maker: str
+    name: str
     made: int
     survived: int
 
@@ -166,7 +166,7 @@ class History:
     failed: tuple[CandidateRow, ...] = ()  # newest first
     moves: tuple[Move, ...] = ()  # newest first
     notes: tuple[str, ...] = ()  # the brain's own, newest first
-    yields: tuple[MakerYield, ...] = ()  # the makers of this run, those whose offspring survive most often first
+    yields: tuple[ProposerYield, ...] = ()  # the proposers of this run, those whose offspring survive most often first
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,7 +9,7 @@ import torch
 
 from self_pruner.agent.prepare.texts import slope_text
 from self_pruner.agent.prepare.workbench import measuring
-from self_pruner.agent.search.initial_population import make_founders, probe_uniform, with_costs
+from self_pruner.agent.search.initial_population import make_initial_population, probe_uniform, with_costs
 from self_pruner.agent.settings.arms import ARMS
 from self_pruner.agent.settings.settings import Settings
 from self_pruner.memory.store import Memory
@@ -73,6 +73,6 @@ def tiny_bench(path: Path, settings: Settings, run: str = "run", family: str = "
 
 
 def founded_bench(path: Path, settings: Settings, run: str = "run", **model: Any) -> tuple[Workbench, list[str]]:
-    """A workbench and the ids of its founders."""
+    """A workbench and the ids of its first candidates."""
     bench = tiny_bench(path, settings, run, **model)
-    return bench, make_founders(bench, ARMS[settings.arm], settings.remembered)
+    return bench, make_initial_population(bench, ARMS[settings.arm], settings.remembered)

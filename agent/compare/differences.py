@@ -26,7 +26,7 @@ from self_pruner.agent.compare.statistics import (
     stratified_difference,
     untested,
 )
-from self_pruner.agent.settings.arms import MAKERS
+from self_pruner.agent.settings.arms import OFFSPRING_PROPOSERS
 
 Curve = list[tuple[float, float]]
 ROUNDING = 1e-9  # relative: a mean of the same numbers in another order is no worse
@@ -173,7 +173,7 @@ def pooled_yields(compared: ComparedArms, arm: str) -> list[ProposerYield]:
             survived=sum(one.survived for one in own),
         )
         for (proposer, operator), own in sorted(
-            kinds.items(), key=lambda kind: (_place(MAKERS, kind[0][0]), _place(OPERATORS, kind[0][1]))
+            kinds.items(), key=lambda kind: (_place(OFFSPRING_PROPOSERS, kind[0][0]), _place(OPERATORS, kind[0][1]))
         )
     ]
 

@@ -158,7 +158,7 @@ def run_result(
         attention=outcome.attention,
         mlp=outcome.mlp,
         fitness=fitness.kl if fitness else None,
-        holdout=outcome.unseen.get(outcome.candidate),
+        holdout=outcome.holdout.get(outcome.candidate),
         texts=text_results(bench, profile),
         recalibrated=recalibrated_results(bench, profile, outcome),
         curve=curve(records),

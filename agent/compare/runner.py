@@ -29,7 +29,7 @@ from self_pruner.agent.run_files.run_directory import NoRunError, RunDirectory
 from self_pruner.agent.run_files.run_lock import RunLock
 from self_pruner.agent.run_files.run_memory import memory_of
 from self_pruner.agent.search.initial_population import PROBE_STEP, probe_uniform, probed
-from self_pruner.agent.session import Stopped, carry_out, with_founders
+from self_pruner.agent.session import Stopped, carry_out, with_probes
 from self_pruner.agent.settings.arms import Arm
 from self_pruner.agent.settings.settings import Settings, text_label
 from self_pruner.agent.view import View
@@ -88,7 +88,7 @@ def share(comparison: ComparisonFolder, settings: Settings, view: View) -> Prepa
     def bind(conditions: Conditions) -> None:
         check_bound(comparison.path, settings, conditions, view)
 
-    return with_founders(prepare(settings, "shared", view, bind=bind), settings, view)
+    return with_probes(prepare(settings, "shared", view, bind=bind), settings, view)
 
 
 def one(comparison: ComparisonFolder, planned: PlannedRun, shared: Prepared, view: View) -> None:

@@ -142,7 +142,7 @@ def steps_of(settings: Settings, plan: Plan, sizes: Sizes, speed: Speed, prompt_
     if plan.turns and settings.reads:
         steps.append(_brain(settings, plan, sizes, speed, plan.turns * prompt_tokens))
     models = 2 + (plan.probes > 0) + again  # uniform and found, the closed form of the probes, found and recalibrated
-    final = (settings.final_candidates + plan.founders + again) * settings.final_tokens
+    final = (settings.final_candidates + plan.initial_measured + again) * settings.final_tokens
     final += models * settings.reporting_tokens * len(settings.reporting_texts)
     steps.append(Step("Final choice and reported figures", final, passed(final, kept)))
     if again:

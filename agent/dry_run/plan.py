@@ -23,7 +23,7 @@ class Plan:
     """The counts of one run."""
 
     generations: int
-    founders: int  # closed forms, measured at every fidelity
+    initial_measured: int  # closed forms, measured at every fidelity
     initial: dict[str, int]  # who makes the first population, closed forms and remembered profiles left out
     probes: int  # places probed
     uniform: bool  # whether prompts quote the uniform profile, so that it is measured before the search
@@ -52,15 +52,15 @@ def plan_of(settings: Settings, arm: Arm, prompts: PromptSet, budget: Budget, re
         settings: of the run.
         arm: who decides.
         prompts: what the brain is shown and offered.
-        budget: of the run; where it has so few profiles that all are measured, they are founders.
+        budget: of the run; where it has so few profiles that all are measured, they all stand in the first population.
         remembered: profiles of earlier runs that a search starts with.
     """
-    space, always = budget.space, max(len(arm.founders), len(all_profiles(budget)))
+    space, always = budget.space, max(len(arm.closed_forms), len(all_profiles(budget)))
     seeds = always + (remembered if arm.searches else 0)
     made = max(0, min(settings.initial if arm.initial else 0, settings.evaluations - seeds))
     initial = quotas([], arm.initial, made)
     measured = _stages(seeds + made, always, len(settings.fidelity))
-    uniform = arm.asks_brain and "uniform" in arm.founders
+    uniform = arm.asks_brain and "uniform" in arm.closed_forms
     measured[0] -= uniform
     shares = [initial.get("brain", 0)]  # of the brain, generation by generation
     while arm.vary and measured[0] < settings.evaluations:
@@ -75,8 +75,8 @@ def plan_of(settings: Settings, arm: Arm, prompts: PromptSet, budget: Budget, re
         slopes = 1 + (generations - 2) // settings.slopes
     return Plan(
         generations=generations,
-        founders=always,
-        initial={maker: count for maker, count in initial.items() if count},
+        initial_measured=always,
+        initial={proposer: count for proposer, count in initial.items() if count},
         probes=sum(space.n_layers for part in PARTS if space.units(part) > 1) if is_probed(arm, prompts) else 0,
         uniform=uniform,
         measured=tuple(measured),
@@ -90,7 +90,7 @@ def plan_of(settings: Settings, arm: Arm, prompts: PromptSet, budget: Budget, re
 
 
 def _stages(candidates: int, always: int, stages: int) -> list[int]:
-    """Candidates measured at each stage: all, then the better half and the `always` founders, and so on."""
+    """Candidates measured at each stage: all, then the better half and the `always` closed forms, and so on."""
     counts = [candidates]
     for _ in range(stages - 1):
         counts.append(min(counts[-1], math.ceil(counts[-1] / 2) + always))

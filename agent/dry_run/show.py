@@ -41,14 +41,14 @@ def what(found: DryRun) -> list[str]:
     timed = ""
     if isinstance(target.budget, LatencyBudget):
         timed = f", about, which are predicted to take {target.budget.target_time / NANOSECONDS:,.1f} ms a request"
-    makers = ", ".join(f"{count} by {maker}" for maker, count in plan.initial.items())
+    proposers = ", ".join(f"{count} by {proposer}" for proposer, count in plan.initial.items())
     return [
         f"{outline.name} ({outline.family.model_type}): {space.n_layers} layers of {space.n_groups} attention and "
         f"{space.n_blocks} MLP units, {found.sizes.params:,} parameters to become "
         f"{target.budget.target_params:,} ({target.budget.sparsity:.1%} of the decoder blocks removed){timed}",
         f"Arm {arm.name}: {arm.meaning}; on {target.device} in {target.dtype}{threads}",
         f"At most {plan.evaluations} candidates in {plan.generations} generation{'s' if plan.generations > 1 else ''}. "
-        f"The first population: {', '.join(filter(None, [*arm.founders, makers]))}",
+        f"The first population: {', '.join(filter(None, [*arm.closed_forms, proposers]))}",
     ]
 
 

@@ -1,4 +1,4 @@
-"""After the search: choose on unseen text, measure on reporting text, time, export, verify, report.
+"""After the search: choose on the holdout, measure on reporting text, time, export, verify, report.
 
 Measurements go through the memory like all others, so a run that is killed here goes on where it was; the checkpoint is
 written aside and renamed. The final choice is made on tokens of the fitness text that the search never saw, because a
@@ -20,7 +20,7 @@ from self_pruner.agent.prepare.time_budget import speed_facts
 from self_pruner.agent.prepare.workbench import Prepared
 from self_pruner.agent.result.brain_totals import brain_faults, brain_totals
 from self_pruner.agent.result.card_facts import card_facts
-from self_pruner.agent.result.holdout import FINISH_STEP, best_unseen, compare_unseen
+from self_pruner.agent.result.holdout import FINISH_STEP, best_on_holdout, compare_on_holdout
 from self_pruner.agent.result.outcome import (
     FOUND,
     RECALIBRATED,
@@ -59,11 +59,11 @@ RESULT = "result.json"
 def finish(run: Run, state: SearchState) -> Outcome:
     """Everything that follows the search; returns the result, which is also in `result.json`."""
     settings, bench, view = run.settings, run.bench, run.view
-    with view.phase("Final choice on unseen text") as progress:
-        unseen = compare_unseen(bench, settings, progress)
-    if not unseen:
-        view.warn("no candidate could be measured on unseen text; the best of the search is taken")
-    best = best_unseen(unseen) or state["best"]
+    with view.phase("Final choice on the holdout") as progress:
+        holdout = compare_on_holdout(bench, settings, progress)
+    if not holdout:
+        view.warn("no candidate could be measured on the holdout; the best of the search is taken")
+    best = best_on_holdout(holdout) or state["best"]
     found = bench.candidate(best).profile
     rows, differences = table(run, found)
     refitted = recalibrated(run.prepared, settings, found, view)
@@ -77,7 +77,7 @@ def finish(run: Run, state: SearchState) -> Outcome:
         stop=state["stop"],
         rows=refitted.beside(rows) if refitted else rows,
         differences=differences,
-        unseen=unseen,
+        holdout=holdout,
         measured_on=(
             f"{text_label(settings.reporting_texts[0])} (reporting part), {settings.reporting_tokens} tokens in "
             f"sequences of {settings.sequence_length}"

@@ -18,25 +18,25 @@ from self_pruner.tools.workbench import FITNESS, Progress, Workbench
 FINISH_STEP = -2  # measurements made after the last turn
 
 
-def compare_unseen(bench: Workbench, settings: Settings, progress: Progress | None = None) -> dict[str, float]:
+def compare_on_holdout(bench: Workbench, settings: Settings, progress: Progress | None = None) -> dict[str, float]:
     """Fitness of the best few candidates and the closed forms on tokens that the search never saw, by id."""
     history = SearchHistory(bench).read()
     rows, ranked = history.candidates, history.ranked(list(history.candidates))
     few = ranked[: settings.final_candidates]
     few += [name for name in ranked[settings.final_candidates :] if rows[name].proposed_by == "seed"]
-    fitness = unseen_fitness(bench, settings, [rows[name].profile for name in few], progress)
+    fitness = holdout_fitness(bench, settings, [rows[name].profile for name in few], progress)
     return {name: fitness[rows[name].profile] for name in few if rows[name].profile in fitness}
 
 
-def best_unseen(unseen: Mapping[str, float]) -> str | None:
-    """Whom a run ends with: the id of the least KL on unseen tokens, of equals the first by name; None of nobody."""
-    return min(unseen, key=lambda name: (unseen[name], name), default=None)
+def best_on_holdout(holdout: Mapping[str, float]) -> str | None:
+    """Whom a run ends with: the id of the least KL on the holdout, of equals the first by name; None of nobody."""
+    return min(holdout, key=lambda name: (holdout[name], name), default=None)
 
 
-def unseen_fitness(
+def holdout_fitness(
     bench: Workbench, settings: Settings, profiles: Sequence[Profile], progress: Progress | None = None
 ) -> dict[Profile, float]:
-    """Mean KL of `profiles` in nats a token on the unseen tokens, without those that could not be measured."""
+    """Mean KL of `profiles` in nats a token on the holdout, without those that could not be measured."""
     first = settings.sequences(settings.fidelity[-1])
     sequences = range(first, first + settings.sequences(settings.final_tokens))
     measure(replace(bench, progress=progress), profiles, sequences, FINISH_STEP)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, Final, Literal, get_args
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import AliasChoices, BaseModel, ConfigDict, Field
 
 from self_pruner.agent.prepare.time_budget import SpeedFacts
 from self_pruner.agent.result.task_table import TaskTable
@@ -74,7 +74,7 @@ class Yield(BaseModel):
 
 
 class Recalibration(BaseModel):
-    """The found profile with the refits of the search and recalibrated, on unseen tokens of the fitness text."""
+    """The found profile with the refits of the search and recalibrated, on the holdout of the fitness text."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -101,7 +101,8 @@ class Outcome(BaseModel):
     stop: str
     rows: list[Row]
     differences: list[Difference]
-    unseen: dict[str, float]  # fitness on unseen tokens of the candidates compared at the end, by id
+    # fitness on the holdout of the candidates compared at the end, by id; results of before call it `unseen`
+    holdout: dict[str, float] = Field(validation_alias=AliasChoices("holdout", "unseen"))
     measured_on: str
     latency_setting: str | None
     spent: dict[str, float]
@@ -268,6 +269,6 @@ def recalibration_sentence(outcome: Outcome) -> str:
             "searched with."
         )
     before = "could not be measured" if facts.searched is None else f"{facts.searched:.4f}"
-    figures = f"KL on unseen text is {facts.recalibrated:.4f} with refits of its own and {before} with the search's"
+    figures = f"KL on the holdout is {facts.recalibrated:.4f} with refits of its own and {before} with the search's"
     which = "recalibrated weights" if facts.better else "weights it was searched with"
     return f"The found profile's {figures}, so the result has the {which}."

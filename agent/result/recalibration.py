@@ -16,7 +16,7 @@ from torch import Tensor
 
 from self_pruner.agent.prepare.devices import free_memory
 from self_pruner.agent.prepare.workbench import Prepared, named
-from self_pruner.agent.result.holdout import FINISH_STEP, unseen_fitness
+from self_pruner.agent.result.holdout import FINISH_STEP, holdout_fitness
 from self_pruner.agent.result.outcome import FOUND, RECALIBRATED, Recalibration, Row, TextRow, row_of
 from self_pruner.agent.settings.settings import Settings
 from self_pruner.agent.view import View
@@ -59,14 +59,14 @@ class Recalibrated:
 
 
 def recalibrated(prepared: Prepared, settings: Settings, found: Profile, view: View) -> Recalibrated | None:
-    """Recalibrate `found` and measure it on unseen and on reporting text; None where the settings do not ask for it.
+    """Recalibrate `found` and measure it on the holdout and on reporting text; None where it was not asked for.
 
     A recalibration that fails is a fact of the result, not the end of the run.
     """
     if not settings.recalibrate or settings.compensation != "lstsq":
         return None
     bench, elastic = prepared.bench, prepared.bench.elastic
-    searched = unseen_fitness(bench, settings, [found]).get(found)
+    searched = holdout_fitness(bench, settings, [found]).get(found)
     try:
         with view.phase("Recalibration") as progress:
             check_room(elastic)
@@ -79,7 +79,7 @@ def recalibrated(prepared: Prepared, settings: Settings, found: Profile, view: V
     with closing(recalibrated_memory(bench, found)) as memory:
         own = replace(bench, elastic=other, memory=memory, walks=walks_of(bench, other))
         with view.phase("Unseen text, recalibrated") as progress:
-            fitness = unseen_fitness(own, settings, [found], progress).get(found)
+            fitness = holdout_fitness(own, settings, [found], progress).get(found)
         rows = {}
         for name, text in bench.reporting.items():
             with view.phase(f"Reporting text {name}, recalibrated") as progress:

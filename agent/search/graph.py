@@ -147,7 +147,7 @@ def search(
 
     Args:
         graph: from `build_graph`.
-        seeds: ids of the founders, used only by a new run.
+        seeds: ids of the first candidates, used only by a new run.
         tokens: evaluated tokens spent on probes, used only by a new run.
         control: asked to drain on Ctrl-C; the state is then complete up to the last node.
         thread: the run's name.

@@ -87,11 +87,11 @@ def closed(bench: Workbench, name: ClosedForm) -> Profile:
     return uniform(bench.budget) if name == "uniform" else closed_form(bench.budget, bench.costs)
 
 
-def make_founders(bench: Workbench, arm: Arm, remembered: int) -> list[str]:
+def make_initial_population(bench: Workbench, arm: Arm, remembered: int) -> list[str]:
     """Record the first candidates of this run and return their ids: closed forms, then the best of earlier runs."""
     known = best_known(bench, remembered) if arm.searches else []
     made: list[tuple[Profile, Proposer, str]] = [
-        *((closed(bench, name), "seed", DETAILS[name]) for name in arm.founders),
+        *((closed(bench, name), "seed", DETAILS[name]) for name in arm.closed_forms),
         *((profile, "seed", "another split") for profile in all_profiles(bench.budget)),
         *((profile, "memory", detail) for profile, detail in known),
     ]
@@ -115,7 +115,7 @@ def make_founders(bench: Workbench, arm: Arm, remembered: int) -> list[str]:
         )
         for number, (profile, (proposed_by, detail)) in enumerate(distinct.items(), start=1)
     ]
-    bench.memory.record(*rows)  # all or none: a run that was killed has either its founders or has not begun
+    bench.memory.record(*rows)  # all or none: a run that was killed has either its first candidates or has not begun
     return [row.id for row in rows]
 
 

@@ -1,8 +1,8 @@
-"""Quotas: how many offspring of a generation each maker gets.
+"""Quotas: how many offspring of a generation each proposer gets.
 
-Adaptive operator selection by probability matching with a floor (Thierens, GECCO 2005): a maker's credit is the share
-of its offspring that survived their generation, pulled towards the common rate while there are few of them, and the
-older the weaker. Every maker keeps a floor, so that none is written off for good and each goes on being measured.
+Adaptive operator selection by probability matching with a floor (Thierens, GECCO 2005): a proposer's credit is the
+share of its offspring that survived their generation, pulled towards the common rate while there are few of them, and
+the older the weaker. Every proposer keeps a floor: none is written off for good, and each goes on being measured.
 """
 
 from __future__ import annotations
@@ -10,55 +10,61 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from self_pruner.agent.settings.arms import Maker
+from self_pruner.agent.settings.arms import OffspringProposer
 
-FLOOR = 1  # offspring a generation that every maker gets, where there are enough of them
-PRIOR = 4.0  # offspring at the common rate that every maker starts with
+FLOOR = 1  # offspring a generation that every proposer gets, where there are enough of them
+PRIOR = 4.0  # offspring at the common rate that every proposer starts with
 FORGET = 0.9  # weight of a generation relative to the next one
 
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """What one maker's offspring came to in one generation."""
+    """What one proposer's offspring came to in one generation."""
 
     made: int
     survived: int
 
 
-def credit(history: Sequence[Mapping[str, Record]], makers: Sequence[Maker]) -> dict[str, float]:
-    """The rate at which each maker's offspring survive, from the generations so far, oldest first."""
-    made, survived = dict.fromkeys(makers, 0.0), dict.fromkeys(makers, 0.0)
+def credit(history: Sequence[Mapping[str, Record]], proposers: Sequence[OffspringProposer]) -> dict[str, float]:
+    """The rate at which each proposer's offspring survive, from the generations so far, oldest first."""
+    made, survived = dict.fromkeys(proposers, 0.0), dict.fromkeys(proposers, 0.0)
     for age, generation in enumerate(reversed(history)):
-        for maker in makers:
-            if maker in generation:
-                made[maker] += FORGET**age * generation[maker].made
-                survived[maker] += FORGET**age * generation[maker].survived
+        for proposer in proposers:
+            if proposer in generation:
+                made[proposer] += FORGET**age * generation[proposer].made
+                survived[proposer] += FORGET**age * generation[proposer].survived
     total = sum(made.values())
     common = sum(survived.values()) / total if total else 0.5
-    return {maker: (survived[maker] + PRIOR * max(common, 0.05)) / (made[maker] + PRIOR) for maker in makers}
+    return {
+        proposer: (survived[proposer] + PRIOR * max(common, 0.05)) / (made[proposer] + PRIOR) for proposer in proposers
+    }
 
 
-def quotas(history: Sequence[Mapping[str, Record]], makers: Sequence[Maker], offspring: int) -> dict[str, int]:
-    """Offspring of the next generation by maker: floors first, the rest in proportion to credit; they sum up.
+def quotas(
+    history: Sequence[Mapping[str, Record]], proposers: Sequence[OffspringProposer], offspring: int
+) -> dict[str, int]:
+    """Offspring of the next generation by proposer: floors first, the rest in proportion to credit; they sum up.
 
     Args:
-        history: by maker, for each generation so far, oldest first.
-        makers: who may make offspring; where there are more of them than offspring, the best get one each.
+        history: by proposer, for each generation so far, oldest first.
+        proposers: who may make offspring; where there are more of them than offspring, the best get one each.
         offspring: how many are wanted.
     """
-    if not makers or offspring < 1:
-        return dict.fromkeys(makers, 0)
-    credits = credit(history, makers)
-    best_first = sorted(makers, key=lambda maker: (-credits[maker], makers.index(maker)))
-    given: dict[str, int] = dict.fromkeys(makers, 0)
-    for maker in best_first[:offspring]:
-        given[maker] = FLOOR
+    if not proposers or offspring < 1:
+        return dict.fromkeys(proposers, 0)
+    credits = credit(history, proposers)
+    best_first = sorted(proposers, key=lambda proposer: (-credits[proposer], proposers.index(proposer)))
+    given: dict[str, int] = dict.fromkeys(proposers, 0)
+    for proposer in best_first[:offspring]:
+        given[proposer] = FLOOR
     rest = offspring - sum(given.values())
     total = sum(credits.values())
-    exact = {maker: rest * credits[maker] / total for maker in makers}
-    for maker in makers:
-        given[maker] += int(exact[maker])
-    remainders = sorted(makers, key=lambda maker: (int(exact[maker]) - exact[maker], makers.index(maker)))
-    for maker in remainders[: offspring - sum(given.values())]:
-        given[maker] += 1
+    exact = {proposer: rest * credits[proposer] / total for proposer in proposers}
+    for proposer in proposers:
+        given[proposer] += int(exact[proposer])
+    remainders = sorted(
+        proposers, key=lambda proposer: (int(exact[proposer]) - exact[proposer], proposers.index(proposer))
+    )
+    for proposer in remainders[: offspring - sum(given.values())]:
+        given[proposer] += 1
     return given

@@ -23,10 +23,10 @@ from self_pruner.prompts.variables import (
     Hints,
     History,
     Kind,
-    MakerYield,
     ModelFacts,
     Move,
     Place,
+    ProposerYield,
     RunFacts,
     SensitivityRow,
     Spent,
@@ -128,16 +128,16 @@ class Observer:
         return Hints(*shown)
 
 
-def _yields(history: SearchHistory) -> list[MakerYield]:
-    """What came of the offspring of every maker so far."""
+def _yields(history: SearchHistory) -> list[ProposerYield]:
+    """What came of the offspring of every proposer so far."""
     made: Counter[str] = Counter()
     survived: Counter[str] = Counter()
     for generation in history.yields():
-        for maker, record in generation.items():
-            made[maker] += record.made
-            survived[maker] += record.survived
-    ranked = sorted(made, key=lambda maker: (-survived[maker] / made[maker], maker))
-    return [MakerYield(maker, made[maker], survived[maker]) for maker in ranked]
+        for proposer, record in generation.items():
+            made[proposer] += record.made
+            survived[proposer] += record.survived
+    ranked = sorted(made, key=lambda proposer: (-survived[proposer] / made[proposer], proposer))
+    return [ProposerYield(proposer, made[proposer], survived[proposer]) for proposer in ranked]
 
 
 def _moves(history: SearchHistory, newest: Sequence[Candidate]) -> list[Move]:

@@ -19,7 +19,7 @@ from self_pruner.agent.search.learned_costs import quadratic_model, surrogate
 from self_pruner.agent.search.legal_calls import Facts, LegalTurn
 from self_pruner.agent.search.operator_quotas import quotas
 from self_pruner.agent.search.state import SearchState
-from self_pruner.agent.settings.arms import ARMS, Arm, Maker
+from self_pruner.agent.settings.arms import ARMS, Arm, OffspringProposer
 from self_pruner.agent.settings.settings import Settings
 from self_pruner.memory.profile import Profile
 from self_pruner.memory.records import Operator
@@ -31,7 +31,7 @@ from self_pruner.tools.prune_model import Proposal, PruneArguments, on_budget, p
 
 ATTEMPTS = 32  # proposals tried for one that is new to the run
 DRAWS = 64  # the same where the operators stand in for the brain
-SCREENED = ("switch", "cross")  # makers whose proposals are chosen among by what is predicted of them
+SCREENED = ("switch", "cross")  # proposers whose proposals are chosen among by what is predicted of them
 OFFERS = 4  # proposals of these, of which the one of least predicted fitness is taken
 ENOUGH = 8  # profiles measured before the surrogate predicts anything
 
@@ -63,7 +63,7 @@ class Operators:
         """The profiles that the run has, and those that this turn proposes."""
         return {row.profile.key() for row in self.history.candidates.values()}
 
-    def open(self, missing: int) -> list[tuple[Maker, int]]:
+    def open(self, missing: int) -> list[tuple[OffspringProposer, int]]:
         """Who makes the `missing` offspring of this generation, and how many each."""
         if missing < 1:
             return []
@@ -71,22 +71,22 @@ class Operators:
         rows = [row for row in self.history.candidates.values() if row.generation == generation and row.step > 0]
         made = Counter(row.proposed_by for row in rows)
         wanted = missing + len(rows)
-        makers = self.arm.vary if generation else self.arm.initial or ("switch",)
-        shares = quotas(self.history.yields() if generation else [], makers, wanted)
-        left: list[tuple[Maker, int]] = []
-        for maker in makers:
-            count = min(shares[maker] - made[maker], missing)
+        proposers = self.arm.vary if generation else self.arm.initial or ("switch",)
+        shares = quotas(self.history.yields() if generation else [], proposers, wanted)
+        left: list[tuple[OffspringProposer, int]] = []
+        for proposer in proposers:
+            count = min(shares[proposer] - made[proposer], missing)
             if count > 0:
-                left.append((maker, count))
+                left.append((proposer, count))
                 missing -= count
         if missing and not left:  # whoever was to make them could not: the plainest operator fills up
             left.append(("random" if self.arm.name == "random" else "switch", missing))
         return left
 
     def proposals(self, facts: Facts, turn: LegalTurn) -> list[Proposal]:
-        """The profiles of all makers but the brain that are still to make offspring; [] where only the brain is."""
-        due = [(maker, count) for maker, count in self.open(facts.missing) if maker != "brain"]
-        found = [one for maker, count in due for one in self._made(maker, count, facts, turn)]
+        """The profiles of all proposers but the brain that are still to make offspring; [] where only the brain is."""
+        due = [(proposer, count) for proposer, count in self.open(facts.missing) if proposer != "brain"]
+        found = [one for proposer, count in due for one in self._made(proposer, count, facts, turn)]
         if due and not found:  # where nobody finds anything new, the plainest operator fills up
             found = self._made("switch", sum(count for _, count in due), facts, turn)
         return found
@@ -113,17 +113,17 @@ class Operators:
                     break
         return found
 
-    def _made(self, maker: Maker, count: int, facts: Facts, turn: LegalTurn) -> list[Proposal]:
-        """Up to `count` proposals of one maker that the run has not.
+    def _made(self, proposer: OffspringProposer, count: int, facts: Facts, turn: LegalTurn) -> list[Proposal]:
+        """Up to `count` proposals of one proposer that the run has not.
 
         Where their fitness can be predicted, each is the best of several.
         """
-        if maker == "cma":
+        if proposer == "cma":
             return self._cma(count)
-        source, predict = self._source(maker, facts, turn), self._predictor(maker)
+        source, predict = self._source(proposer, facts, turn), self._predictor(proposer)
         found: list[Proposal] = []
         for number in range(count):
-            rng = self.history.bench.rng("operator", maker, self.state["step"] + 1, number)
+            rng = self.history.bench.rng("operator", proposer, self.state["step"] + 1, number)
             offers: dict[str, Proposal] = {}
             for _ in range(ATTEMPTS):
                 proposal = source(rng)
@@ -134,33 +134,35 @@ class Operators:
             if offers:
                 best = min(offers, key=lambda key: predict(Profile.from_key(key)) if predict else 0.0)
                 self.taken.add(best)
-                found.append({**offers[best], "proposed_by": maker})
+                found.append({**offers[best], "proposed_by": proposer})
         return found
 
-    def _predictor(self, maker: Maker) -> Callable[[Profile], float] | None:
-        """What predicts the fitness of a maker's proposals, where its proposals are chosen among."""
-        if self.local is not None and maker in SCREENED:
+    def _predictor(self, proposer: OffspringProposer) -> Callable[[Profile], float] | None:
+        """What predicts the fitness of a proposer's proposals, where its proposals are chosen among."""
+        if self.local is not None and proposer in SCREENED:
             return self.local.predict
-        if self.surrogate is not None and self.surrogate.measured >= ENOUGH and maker in (*SCREENED, "model"):
+        if self.surrogate is not None and self.surrogate.measured >= ENOUGH and proposer in (*SCREENED, "model"):
             return self.surrogate.predict
         return None
 
-    def _source(self, maker: Maker, facts: Facts, turn: LegalTurn) -> Callable[[random.Random], Proposal]:
-        """Makes one proposal of `maker` after another."""
+    def _source(
+        self, proposer: OffspringProposer, facts: Facts, turn: LegalTurn
+    ) -> Callable[[random.Random], Proposal]:
+        """Makes one proposal of `proposer` after another."""
         history, bench, budget = self.history, self.history.bench, self.history.bench.budget
-        parents = facts.population or tuple(self.state["offspring"])  # the first population varies the founders
+        parents = facts.population or tuple(self.state["offspring"])  # the first population varies the closed forms
         profiles = {name: history.profile(name) for name in parents}
         steps = itertools.count()
 
-        def best_founder() -> str:
+        def best_initial() -> str:
             known = [(bench.costs.total(profiles[name]), name) for name in parents]
             return min(known)[1] if bench.probes else parents[-1]
 
         def parent(rng: random.Random) -> str:
-            return proposals.choose_parent(parents, rng) if facts.population else best_founder()
+            return proposals.choose_parent(parents, rng) if facts.population else best_initial()
 
         def moved(name: str, profile: Profile) -> Proposal:
-            return on_budget(budget, profile, "mutation", [name], maker)
+            return on_budget(budget, profile, "mutation", [name], proposer)
 
         def switch(rng: random.Random) -> Proposal:
             name = parent(rng)
@@ -173,7 +175,7 @@ class Operators:
             pair = [parents[first], parents[second]]
             mask = proposals.mask(budget.space.n_layers, rng)
             child = crossover_mask(profiles[pair[0]], profiles[pair[1]], mask)
-            crossed = on_budget(budget, child, "crossover", pair, maker, f"{sum(mask)} layers of {pair[1]}")
+            crossed = on_budget(budget, child, "crossover", pair, proposer, f"{sum(mask)} layers of {pair[1]}")
             return switch(rng) if Profile.from_key(crossed["profile"]) in profiles.values() else crossed
 
         def model(rng: random.Random) -> Proposal:
@@ -188,12 +190,12 @@ class Operators:
             offer = rng.choice(turn.variants) if turn.variants else turn.tools
             call = sample_call(offer[0]["function"]["parameters"], rng)
             request = PruneArguments(**call)
-            return propose(budget, request, [history.profile(name) for name in request.parents], maker)
+            return propose(budget, request, [history.profile(name) for name in request.parents], proposer)
 
         def scattered(rng: random.Random) -> Proposal:
-            return on_budget(budget, random_profile(budget, rng), "initialise", [], maker)
+            return on_budget(budget, random_profile(budget, rng), "initialise", [], proposer)
 
-        return {"switch": switch, "cross": cross, "model": model, "chance": chance, "random": scattered}[maker]
+        return {"switch": switch, "cross": cross, "model": model, "chance": chance, "random": scattered}[proposer]
 
     def _cma(self, count: int) -> list[Proposal]:
         """What CMA-ES asks for next; it remembers nothing but the memory."""
@@ -205,13 +207,13 @@ class Operators:
             return found.kl if found else None
 
         found: list[Proposal] = []
-        for profile in cma_search.ask(budget, self._best_founder(), sizes, fitness, settings.seed):
+        for profile in cma_search.ask(budget, self._best_initial(), sizes, fitness, settings.seed):
             if profile.key() not in self.taken and len(found) < count:
                 self.taken.add(profile.key())
                 found.append(on_budget(budget, profile, "initialise", [], "cma"))
         return found
 
-    def _best_founder(self) -> Profile:
+    def _best_initial(self) -> Profile:
         """The last closed form of the arm: the best informed one."""
         rows = [row for row in self.history.candidates.values() if row.proposed_by == "seed"]
-        return rows[min(len(self.arm.founders), len(rows)) - 1].profile
+        return rows[min(len(self.arm.closed_forms), len(rows)) - 1].profile

@@ -29,13 +29,13 @@ def missing_offspring(history: SearchHistory, settings: Settings, state: SearchS
         return 0
     wanted = settings.offspring
     if state["generation"] == 0:
-        wanted = len(founders(history)) + (settings.initial if ARMS[settings.arm].initial else 0)
+        wanted = len(starting_candidates(history)) + (settings.initial if ARMS[settings.arm].initial else 0)
     wanted = min(wanted, settings.evaluations - state["evaluations"])
     missing = max(0, wanted - len(state["offspring"]))
     return min(missing, max(1, left(settings, state) // history.bench.fidelity[0])) if missing else 0
 
 
-def founders(history: SearchHistory) -> list[Candidate]:
+def starting_candidates(history: SearchHistory) -> list[Candidate]:
     """The candidates that a run starts with: closed forms and remembered profiles."""
     return [row for row in history.candidates.values() if row.step == 0]
 
@@ -91,7 +91,7 @@ def pending_candidates(history: SearchHistory, settings: Settings, state: Search
     """
     names = state["offspring"]
     before = 0
-    always = {row.id for row in founders(history) if row.proposed_by == "seed"}
+    always = {row.id for row in starting_candidates(history) if row.proposed_by == "seed"}
     for tokens in history.bench.fidelity:
         scores = {name: history.fitness(history.profile(name), tokens) for name in names}
         waiting = [

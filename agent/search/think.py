@@ -127,7 +127,7 @@ class Thinker:
         repeats = making and attempts_used_up(self.settings, state)
         arm = ARMS[self.settings.arm]
         if making and "brain" not in (arm.vary if state["generation"] else arm.initial):
-            return True  # the arm asks no brain for this, and its own makers found nothing new
+            return True  # the arm asks no brain for this, and its own proposers found nothing new
         return repeats or state["failures"] >= self.settings.brain_failures
 
     def _ask(self, state: SearchState, known: Facts, turn: LegalTurn, step: int) -> Asked:

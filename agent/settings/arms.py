@@ -1,6 +1,6 @@
 """Arms: who decides in a run, by name. All else, the graph and the four tools included, is the same for all of them.
 
-The closed forms end after their one candidate. The others search: founders start them, `initial` and `vary` name the
+The closed forms end after their one candidate. The others start from closed forms, `initial` and `vary` name the
 operators that make candidates, and survivors are chosen by the brain or are simply the best.
 """
 
@@ -27,8 +27,8 @@ ClosedForm = Literal["uniform", "owl", "flap", "sensitivity"]
 
 # Who makes a candidate. "brain" is asked; "chance" picks at random among the very calls that the brain may choose from;
 # the others are the tool's own operators.
-Maker = Literal["brain", "chance", "switch", "cross", "model", "cma", "random"]
-MAKERS: tuple[Maker, ...] = get_args(Maker)
+OffspringProposer = Literal["brain", "chance", "switch", "cross", "model", "cma", "random"]
+OFFSPRING_PROPOSERS: tuple[OffspringProposer, ...] = get_args(OffspringProposer)
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,15 +37,15 @@ class Arm:
 
     name: ArmName
     meaning: str
-    founders: tuple[ClosedForm, ...]
-    initial: tuple[Maker, ...] = ()  # who fills up the first population, in equal shares
-    vary: tuple[Maker, ...] = ()  # who makes offspring; more than one earn their shares
+    closed_forms: tuple[ClosedForm, ...]
+    initial: tuple[OffspringProposer, ...] = ()  # who fills up the first population, in equal shares
+    vary: tuple[OffspringProposer, ...] = ()  # who makes offspring; more than one earn their shares
     survive: Literal["brain", "best"] = "best"
     prompt_set: str = "default"
 
     @property
     def searches(self) -> bool:
-        """Whether it does more than evaluate its founders."""
+        """Whether it does more than evaluate its closed forms."""
         return bool(self.initial or self.vary)
 
     @property
@@ -61,7 +61,7 @@ class Arm:
     @property
     def probes(self) -> bool:
         """Whether anything in it follows from the sensitivity probes, so that it is charged for them."""
-        return "sensitivity" in self.founders or bool({"model", "chance"} & {*self.initial, *self.vary})
+        return "sensitivity" in self.closed_forms or bool({"model", "chance"} & {*self.initial, *self.vary})
 
 
 _ALL = (

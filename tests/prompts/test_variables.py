@@ -9,7 +9,7 @@ ROWS = {
     "sensitivity": v.SensitivityRow,
     "candidate": v.CandidateRow,
     "move": v.Move,
-    "maker": v.MakerYield,
+    "proposer": v.ProposerYield,
     "place": v.Place,
 }
 FACTS = {

@@ -25,7 +25,7 @@ def made(tmp_path_factory):
 @pytest.fixture
 def call(made):
     """Calls a tool as the graph does; returns its answer's text."""
-    bench, founders = made
+    bench, starting = made
     tools = [
         prune_model_tool(bench),
         evaluate_tool(bench),
@@ -45,7 +45,7 @@ def call(made):
         spoken = AIMessage(
             content="", tool_calls=[{"name": name, "args": arguments, "id": "s1.0", "type": "tool_call"}]
         )
-        state = {**first_state(founders, 0), "step": 1, "messages": [spoken]}
+        state = {**first_state(starting, 0), "step": 1, "messages": [spoken]}
         return str(graph.compile().invoke(state)["messages"][-1].content)
 
     return call

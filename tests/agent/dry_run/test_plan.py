@@ -22,8 +22,8 @@ def planned(arm, remembered=0, prompt_set="default", **settings):
 def test_a_default_search_of_the_hybrid_arm():
     found = planned("hybrid", initial=6)
     assert found.initial == {"brain": 3, "model": 3}
-    assert found.generations == 9  # eight founders and initial ones, seven times eight offspring, and one
-    # two founders, one of which is known on the first fidelity, and both of which reach the second
+    assert found.generations == 9  # eight closed forms and initial ones, seven times eight offspring, and one
+    # two closed forms, one of which is known on the first fidelity, and both of which reach the second
     assert found.measured == (7 + 7 * 8 + 1, 6 + 7 * 4 + 1)
     assert found.evaluations == 64
     assert found.probes == 60 and found.tokens_before(Settings()) == 60 * 512 + 1024
@@ -35,10 +35,10 @@ def test_a_default_search_of_the_hybrid_arm():
 
 @pytest.mark.parametrize("name", ARM_NAMES)
 @pytest.mark.parametrize("evaluations", [1, 2, 3, 8, 64])
-def test_no_arm_evaluates_more_than_it_may_beyond_its_founders(name, evaluations):
+def test_no_arm_evaluates_more_than_it_may_beyond_its_closed_forms(name, evaluations):
     arm = ARMS[name]
     found = planned(name, evaluations=evaluations)
-    assert found.evaluations <= max(evaluations, len(arm.founders))
+    assert found.evaluations <= max(evaluations, len(arm.closed_forms))
     assert sum(found.initial.values()) <= evaluations
     assert bool(found.turns) <= arm.asks_brain
 

@@ -24,7 +24,7 @@ def outcome():
             Row(name="found", params=102_682_944, kl=0.6644, perplexity=45.43),
         ],
         differences=[],
-        unseen={},
+        holdout={},
         measured_on="passages",
         latency_setting=None,
         spent=SPENT,

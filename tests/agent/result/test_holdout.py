@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import pytest
 
-from self_pruner.agent.result.holdout import best_unseen
+from self_pruner.agent.result.holdout import best_on_holdout
 
 
 @pytest.mark.parametrize(
-    ("unseen", "best"),
+    ("holdout", "best"),
     [
         ({"c1": 0.3, "c2": 0.1, "c3": 0.2}, "c2"),
         ({"c9": 0.1, "c1": 0.2}, "c9"),
@@ -17,5 +17,5 @@ from self_pruner.agent.result.holdout import best_unseen
         ({}, None),
     ],
 )
-def test_the_least_divergence_on_unseen_text_wins(unseen, best):
-    assert best_unseen(unseen) == best
+def test_the_least_divergence_on_unseen_text_wins(holdout, best):
+    assert best_on_holdout(holdout) == best

@@ -22,13 +22,19 @@ def outcome(found, uniform, mean, error):
         stop="",
         rows=rows,
         differences=[Difference(against="uniform", mean=mean, standard_error=error, sequences=8)],
-        unseen={},
+        holdout={},
         measured_on="",
         latency_setting=None,
         spent={},
         yields=[],
         warnings=[],
     )
+
+
+def test_a_result_of_before_is_read_whose_holdout_has_another_name():
+    written = outcome(0.8, 1.0, -0.2, 0.01).model_copy(update={"holdout": {"c1": 0.8}})
+    text = written.model_dump_json().replace('"holdout"', '"unseen"')
+    assert '"unseen"' in text and Outcome.model_validate_json(text) == written
 
 
 def test_the_summary_says_so_when_the_search_wins_loses_or_ties():

@@ -81,8 +81,8 @@ def test_where_it_helps_the_recalibrated_weights_are_exported_and_everything_say
     shown = capfd.readouterr().out
     outcome = result(tmp_path)
     facts = outcome.recalibration
-    assert facts.recalibrated < facts.searched == outcome.unseen[outcome.candidate]
-    assert facts.searched == min(outcome.unseen.values()) < max(outcome.unseen.values())
+    assert facts.recalibrated < facts.searched == outcome.holdout[outcome.candidate]
+    assert facts.searched == min(outcome.holdout.values()) < max(outcome.holdout.values())
     assert outcome.result == "found, recalibrated" and [row.name for row in outcome.rows][-2:] == [
         "found",
         outcome.result,
@@ -154,8 +154,8 @@ def test_scores_of_recalibrated_weights_are_remembered_apart(prepared):
         scores = memory.recall(Score)
         assert len(scores) == 10 and {score.profile for score in scores} == {profile}
         assert len({score.text for score in scores}) == 2
-    unseen = [score.kl for score in made.bench.scores(profile).values()]
-    assert sum(unseen) / len(unseen) == pytest.approx(first.facts.searched)
+    holdout = [score.kl for score in made.bench.scores(profile).values()]
+    assert sum(holdout) / len(holdout) == pytest.approx(first.facts.searched)
     assert first.facts.searched != first.facts.recalibrated
     again = recalibrated(replace(made, bench=replace(made.bench, run="another")), settings, profile, quiet())
     assert (again.facts, again.rows) == (first.facts, first.rows)
@@ -199,7 +199,7 @@ def test_weights_that_cannot_be_measured_are_not_the_result(prepared, monkeypatc
 def outcome(facts: Recalibration | None) -> Outcome:
     return Outcome(
         **dict(candidate="c1", attention=[1], mlp=[1], dense={"attention": 1, "mlp": 1}, sparsity=0.3, stop=""),
-        **dict(rows=[Row(name="found", params=1)], differences=[], unseen={}, measured_on="", latency_setting=None),
+        **dict(rows=[Row(name="found", params=1)], differences=[], holdout={}, measured_on="", latency_setting=None),
         **dict(spent={}, yields=[], warnings=[], recalibration=facts),
     )
 

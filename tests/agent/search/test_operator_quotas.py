@@ -6,28 +6,28 @@ from hypothesis import strategies as st
 
 from self_pruner.agent.search.operator_quotas import FLOOR, Record, credit, quotas
 
-MAKERS = ("brain", "chance", "switch", "cross", "model")
+OFFSPRING_PROPOSERS = ("brain", "chance", "switch", "cross", "model")
 
 
 @given(
     st.lists(
         st.dictionaries(
-            st.sampled_from(MAKERS),
+            st.sampled_from(OFFSPRING_PROPOSERS),
             st.integers(0, 6).flatmap(lambda made: st.builds(Record, st.just(made), st.integers(0, made))),
         ),
         max_size=6,
     ),
     st.integers(0, 40),
-    st.integers(1, len(MAKERS)),
+    st.integers(1, len(OFFSPRING_PROPOSERS)),
 )
 def test_quotas_sum_up_and_keep_every_floor(history, offspring, count):
-    given_ = quotas(history, MAKERS[:count], offspring)
+    given_ = quotas(history, OFFSPRING_PROPOSERS[:count], offspring)
     assert sum(given_.values()) == offspring
     assert all(share >= (FLOOR if offspring >= count else 0) for share in given_.values())
 
 
 def test_without_history_all_makers_are_alike():
-    assert set(quotas([], MAKERS, 15).values()) == {3}
+    assert set(quotas([], OFFSPRING_PROPOSERS, 15).values()) == {3}
 
 
 def test_a_maker_whose_offspring_survive_gets_more():
@@ -50,7 +50,7 @@ def test_more_makers_than_offspring_go_to_the_best():
 
 @pytest.mark.parametrize("offspring", [0, -1])
 def test_nothing_wanted_is_nothing_given(offspring):
-    assert quotas([], MAKERS, offspring) == dict.fromkeys(MAKERS, 0)
+    assert quotas([], OFFSPRING_PROPOSERS, offspring) == dict.fromkeys(OFFSPRING_PROPOSERS, 0)
 
 
 def test_credit_is_the_rate_of_survival_pulled_towards_the_common_one():

@@ -28,7 +28,7 @@ class Search:
 
     def __init__(self, path, brain, prompt_set="default", run="run", **values):
         self.settings = tiny_settings(prompt_set=prompt_set, **values)
-        self.bench, self.founders = founded_bench(path, self.settings, run)
+        self.bench, self.starting = founded_bench(path, self.settings, run)
         self.records = []
         self.see = self.records.append
         prompts = PromptSet(prompt_set)
@@ -44,7 +44,7 @@ class Search:
         self.see(record)
 
     def go(self):
-        return search(self.graph, self.founders, 0, RunControl(), "run")
+        return search(self.graph, self.starting, 0, RunControl(), "run")
 
     def candidates(self):
         return self.bench.memory.recall(Candidate, run=self.bench.run)
@@ -102,7 +102,7 @@ def test_the_better_half_reaches_the_last_fidelity_and_the_closed_forms_always_d
     run.go()
     calls = [record for record in run.records if isinstance(record, Act) and record.tool == "evaluate"]
     first, second = calls[0].arguments["candidates"], calls[1].arguments["candidates"]
-    assert set(run.founders) <= {*first, "c1"}  # the uniform profile was measured before the first turn
+    assert set(run.starting) <= {*first, "c1"}  # the uniform profile was measured before the first turn
     seeds = {row.id for row in run.candidates() if row.proposed_by == "seed"}
     assert seeds <= set(second) <= {*first, "c1"}
     assert len(set(second) - seeds) <= (len(first) + 2) // 2
@@ -175,7 +175,7 @@ def test_a_search_asked_to_drain_stops_and_goes_on_where_it_was(tmp_path):
             control.request_drain("test")
 
     run.see = see
-    assert search(run.graph, run.founders, 0, control, "run") is None
+    assert search(run.graph, run.starting, 0, control, "run") is None
     state = run.go()
     run.assert_valid(state)
     assert [row.profile for row in run.candidates()] == [row.profile for row in whole.candidates()]

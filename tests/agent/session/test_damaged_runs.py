@@ -51,7 +51,7 @@ def finished_outcome() -> Outcome:
         stop="patience",
         rows=[Row(name=name, params=10, kl=0.1 * index, perplexity=9.0) for index, name in enumerate(names)],
         differences=[Difference(against="uniform", mean=-0.1, standard_error=0.01, sequences=4)],
-        unseen={"c1": 0.2},
+        holdout={"c1": 0.2},
         measured_on=f"text {MARKUP}",
         latency_setting=None,
         spent=dict.fromkeys(SPENT, 1.0),

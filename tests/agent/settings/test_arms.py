@@ -16,7 +16,7 @@ from self_pruner.agent.search.proposers import Operators
 from self_pruner.agent.search.schedule import step_size
 from self_pruner.agent.search.state import cost, first_state
 from self_pruner.agent.search.think import facts
-from self_pruner.agent.settings.arms import ARM_NAMES, ARMS, MAKERS
+from self_pruner.agent.settings.arms import ARM_NAMES, ARMS, OFFSPRING_PROPOSERS
 from self_pruner.memory.records import Candidate, Generation
 from self_pruner.tools.prune_model import PruneArguments, propose
 from tests.agent.search.test_search import Search
@@ -36,7 +36,7 @@ def test_every_arm_ends_with_a_valid_result_made_by_those_it_names(tmp_path, nam
     state = run.go()
     run.assert_valid(state)
     proposers = {row.proposed_by for row in run.candidates()}
-    assert proposers <= made(name) | {"switch"}  # which fills up for a maker that found nothing new
+    assert proposers <= made(name) | {"switch"}  # which fills up for a proposer that found nothing new
     assert proposers & {*ARMS[name].vary}
     asked = [record for record in run.records if isinstance(record, Think) and record.replies]
     assert bool(asked) == ARMS[name].asks_brain
@@ -60,7 +60,7 @@ def test_no_search_costs_more_than_it_may(tmp_path, name):
     state = run.go()
     assert cost(state) <= limit
     assert "too few are left" in state["stop"]
-    assert state["evaluations"] > len(run.founders)
+    assert state["evaluations"] > len(run.starting)
 
 
 def test_what_an_operator_made_is_written_down_as_it_is(tmp_path):
@@ -89,9 +89,9 @@ def test_chance_picks_among_the_very_calls_that_the_brain_may_make(tmp_path, mon
 
     monkeypatch.setattr(proposers, "sample_call", sampled)
     settings = tiny_settings(arm="hybrid")
-    bench, founders = founded_bench(tmp_path, settings)
-    state = {**first_state(founders, 0), "generation": 1, "population": founders, "offspring": []}
-    for name in founders:  # parents need a fitness before they can be varied
+    bench, starting = founded_bench(tmp_path, settings)
+    state = {**first_state(starting, 0), "generation": 1, "population": starting, "offspring": []}
+    for name in starting:  # parents need a fitness before they can be varied
         bench.memory.record(*[row for row in bench.memory.recall(Candidate, run=bench.run, id=name)])
     history = SearchHistory(bench).read()
     known = facts(history, settings, state)
@@ -115,7 +115,7 @@ def test_every_maker_keeps_a_place_in_every_full_generation(tmp_path):
     assert len(seen) == len(generations) - 1
     assert len(seen) >= 2
     for generation in seen[:-1]:
-        tried = {maker for maker in ARMS["hybrid"].vary if maker in generation}
+        tried = {proposer for proposer in ARMS["hybrid"].vary if proposer in generation}
         assert len(tried) >= 4  # the tiny space runs out of new profiles for one of them at times
 
 
@@ -133,8 +133,8 @@ def test_the_surrogate_learns_from_what_the_run_measured(tmp_path):
 
 def test_the_step_grows_with_success_and_shrinks_without(tmp_path):
     settings = tiny_settings(arm="evolution", mutation_step=4)
-    bench, founders = founded_bench(tmp_path, settings)
-    first = bench.candidate(founders[0])
+    bench, starting = founded_bench(tmp_path, settings)
+    first = bench.candidate(starting[0])
     rows = [replace(first, id=f"c{10 * number}", generation=number, step=number) for number in range(1, 13)]
     bench.memory.record(*rows)
 
@@ -157,4 +157,4 @@ def test_every_maker_has_a_name_that_a_candidate_can_carry():
 
     from self_pruner.memory.records import Proposer
 
-    assert set(MAKERS) <= set(get_args(Proposer))
+    assert set(OFFSPRING_PROPOSERS) <= set(get_args(Proposer))
