@@ -1,10 +1,10 @@
 """Write the greedy tokens of some prompts with one engine: a script of its own, run in the environment of the engine.
 
-`python greedy.py ENGINE REQUEST`, where ENGINE is transformers or vllm and REQUEST a JSON file with `folder`, `prompts`
-(lists of token ids), `new_tokens`, `dtype` and, for transformers, `trust_remote_code`, for vLLM `options` of its `LLM`.
-The last line of standard output is one JSON object: `tokens`, a list for each prompt; `gaps`, where transformers wrote
-them, how far the best logit was above the second at each; and `engine`, its version. Nothing of this project is
-imported.
+`python greedy.py ENGINE REQUESTS`, where ENGINE is transformers or vllm and REQUESTS a JSON file with a list of
+objects: `folder`, `prompts` (lists of token ids), `new_tokens`, `dtype` and, for transformers, `trust_remote_code`, for
+vLLM `options` of its `LLM`. The last line of standard output is a JSON list with an object for each: `tokens`, a list
+for each prompt; `gaps`, where transformers wrote them, how far the best logit was above the second at each; and
+`engine`, its version. Nothing of this project is imported.
 """
 
 from __future__ import annotations
@@ -62,15 +62,16 @@ def with_vllm(request: dict[str, Any]) -> dict[str, Any]:
         vllm.SamplingParams(temperature=0, max_tokens=request["new_tokens"], ignore_eos=True, detokenize=False),
         use_tqdm=False,
     )
+    model.llm_engine.engine_core.shutdown()
     written = [list(output.outputs[0].token_ids) for output in outputs]
     return {"tokens": written, "gaps": [], "engine": f"vllm {vllm.__version__}"}
 
 
 def main() -> None:
-    """One engine, one request."""
-    engine, request = sys.argv[1], json.loads(Path(sys.argv[2]).read_text(encoding="utf-8"))
+    """One engine, its requests one after the other."""
+    engine, requests = sys.argv[1], json.loads(Path(sys.argv[2]).read_text(encoding="utf-8"))
     write = {"transformers": with_transformers, "vllm": with_vllm}[engine]
-    print(json.dumps(write(request)))
+    print(json.dumps([write(request) for request in requests]))
 
 
 if __name__ == "__main__":  # vLLM's own processes import this file again

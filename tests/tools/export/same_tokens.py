@@ -59,37 +59,45 @@ class Comparison:
 
 
 def compare_tokens(
-    folder: Path, prompts: Sequence[Sequence[int]], python: Path, *, new_tokens: int = NEW_TOKENS, timeout: float
-) -> Comparison:
-    """The greedy tokens of vLLM, run by `python`, beside those of transformers.
+    folders: Sequence[Path],
+    prompts: Sequence[Sequence[int]],
+    python: Path,
+    *,
+    new_tokens: int = NEW_TOKENS,
+    timeout: float,
+) -> list[Comparison]:
+    """The greedy tokens of vLLM, run by `python`, beside those of transformers, for each of `folders`.
 
     Args:
-        folder: a checkpoint that the product has exported; its code is run.
+        folders: checkpoints that the product has exported; their code is run. One process an engine loads them in turn.
         prompts: token ids, at least one a prompt.
         python: of an environment that has vLLM.
         new_tokens: how many are written for each prompt.
         timeout: seconds after which an engine counts as failed.
 
     Raises:
-        EngineError: an engine does not load the folder; the sentence ends with the last thing it said.
+        EngineError: an engine does not load a folder; the sentence ends with the last thing it said.
     """
-    request = {
-        "folder": os.path.abspath(folder),
-        "prompts": [list(prompt) for prompt in prompts],
-        "new_tokens": new_tokens,
-        "dtype": "float32",
-    }
-    options = vllm_options(folder)
-    code = options.get("trust_remote_code", False)
-    reference = ask("transformers", Path(sys.executable), {**request, "trust_remote_code": code}, timeout)
-    found = ask("vllm", python, {**request, "options": options}, timeout)
-    return Comparison(
-        engine=found["engine"],
-        reference=reference["engine"],
-        prompts=len(prompts),
-        tokens=new_tokens,
-        differences=tuple(_differences(reference, found)),
-    )
+    common = {"prompts": [list(prompt) for prompt in prompts], "new_tokens": new_tokens, "dtype": "float32"}
+    requests = [{**common, "folder": os.path.abspath(folder)} for folder in folders]
+    options = [vllm_options(folder) for folder in folders]
+    stock = [
+        {**request, "trust_remote_code": own.get("trust_remote_code", False)}
+        for request, own in zip(requests, options, strict=True)
+    ]
+    served = [{**request, "options": own} for request, own in zip(requests, options, strict=True)]
+    references = ask("transformers", Path(sys.executable), stock, timeout)
+    answers = ask("vllm", python, served, timeout)
+    return [
+        Comparison(
+            engine=found["engine"],
+            reference=reference["engine"],
+            prompts=len(prompts),
+            tokens=new_tokens,
+            differences=tuple(_differences(reference, found)),
+        )
+        for reference, found in zip(references, answers, strict=True)
+    ]
 
 
 def _differences(reference: Mapping[str, Any], found: Mapping[str, Any]) -> list[Difference]:
@@ -102,15 +110,17 @@ def _differences(reference: Mapping[str, Any], found: Mapping[str, Any]) -> list
     return parted
 
 
-def ask(engine: Engine, python: Path, request: Mapping[str, Any], timeout: float | None = None) -> dict[str, Any]:
-    """What `engine` writes for `request`, in a new process of `python`.
+def ask(
+    engine: Engine, python: Path, requests: Sequence[Mapping[str, Any]], timeout: float | None = None
+) -> list[dict[str, Any]]:
+    """What `engine` writes for each of `requests`, in a new process of `python`.
 
     Raises:
         EngineError: it ended without an answer.
     """
     with tempfile.TemporaryDirectory(prefix="self-pruner-engine-") as temporary:
-        path = Path(temporary) / "request.json"
-        path.write_text(json.dumps(request), encoding="utf-8")
+        path = Path(temporary) / "requests.json"
+        path.write_text(json.dumps(list(requests)), encoding="utf-8")
         # An empty module cache: the folder's own code is read, not that of an earlier load.
         environment = os.environ | {"HF_MODULES_CACHE": temporary, "HF_HUB_OFFLINE": "1"}
         environment.setdefault("VLLM_CPU_KVCACHE_SPACE", "1")  # GiB; it takes half of the memory else
@@ -132,6 +142,7 @@ def ask(engine: Engine, python: Path, request: Mapping[str, Any], timeout: float
         except OSError as error:
             raise EngineError(f"{str(python)!r} cannot be run: {error.strerror}.") from error
     if child.returncode != 0:
-        raise EngineError(f"{engine} does not run {request['folder']!r}: {last_error(child.stderr)}")
-    answer: dict[str, Any] = json.loads(child.stdout.strip().splitlines()[-1])
+        folders = ", ".join(request["folder"] for request in requests)
+        raise EngineError(f"{engine} does not run {folders}: {last_error(child.stderr)}")
+    answer: list[dict[str, Any]] = json.loads(child.stdout.strip().splitlines()[-1])
     return answer

@@ -11,6 +11,7 @@ import json
 import os
 import re
 import shlex
+import shutil
 import signal
 import socket
 import subprocess
@@ -30,7 +31,7 @@ from self_pruner.tools.export.serving import Serving
 from self_pruner.tools.pruning.calibration import calibrate
 from self_pruner.tools.pruning.elastic import ElasticModel
 from tests.tiny import MLP_UNIT, tiny_model
-from tests.tools.export.same_tokens import ask, compare_tokens
+from tests.tools.export.same_tokens import Comparison, ask, compare_tokens
 
 PYTHON = os.environ.get("SELF_PRUNER_VLLM_PYTHON")
 pytestmark = [
@@ -75,22 +76,28 @@ def prompts() -> list[list[int]]:
     return [torch.randint(512, (length,), generator=generator).tolist() for length in (1, 2, 3, 5, 8, 13, 21, 34)]
 
 
-@pytest.mark.parametrize(
-    "family, mha, profile, serving",
-    [
-        ("llama", False, UNEQUAL, "vllm"),
-        ("llama", True, UNEQUAL, "vllm"),
-        ("qwen2", False, UNEQUAL, "vllm"),
-        ("llama", False, MLP_ONLY, "vllm-native"),
-        ("qwen2", False, MLP_ONLY, "vllm-native"),
-        ("llama", False, ONE_WIDTH, "uniform"),
-    ],
-)
-def test_vllm_writes_what_transformers_writes(tmp_path, family, mha, profile, serving):
-    folder = exported(tmp_path / "model", family, mha, profile, serving)
+CASES: dict[str, tuple[str, bool, Profile, Serving]] = {
+    "llama": ("llama", False, UNEQUAL, "vllm"),
+    "llama with a KV head for each query head": ("llama", True, UNEQUAL, "vllm"),
+    "qwen2": ("qwen2", False, UNEQUAL, "vllm"),
+    "llama as DeciLM": ("llama", False, MLP_ONLY, "vllm-native"),
+    "qwen2 as DeciLM": ("qwen2", False, MLP_ONLY, "vllm-native"),
+    "llama of one width": ("llama", False, ONE_WIDTH, "uniform"),
+}
 
-    found = compare_tokens(folder, prompts(), Path(str(PYTHON)), new_tokens=16, timeout=900)
 
+@pytest.fixture(scope="module")
+def compared(tmp_path_factory) -> dict[str, Comparison]:
+    """All cases, loaded one after the other by one process of each engine."""
+    root = tmp_path_factory.mktemp("exported")
+    folders = [exported(root / f"model-{number}", *case) for number, case in enumerate(CASES.values())]
+    found = compare_tokens(folders, prompts(), Path(str(PYTHON)), new_tokens=16, timeout=900)
+    return dict(zip(CASES, found, strict=True))
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_vllm_writes_what_transformers_writes(compared, case):
+    found = compared[case]
     assert found.differences == ()
     assert (found.prompts, found.tokens) == (8, 16)
     assert found.engine.startswith("vllm 0.32")
@@ -99,15 +106,16 @@ def test_vllm_writes_what_transformers_writes(tmp_path, family, mha, profile, se
 def test_a_wrong_weight_does_not_pass(tmp_path):
     from safetensors.torch import load_file, save_file
 
-    folder = exported(tmp_path / "model", "llama", False, UNEQUAL, "vllm")
-    request = {"folder": str(folder), "prompts": prompts(), "new_tokens": 16, "dtype": "float32"}
-    request["trust_remote_code"] = True
-    right = ask("transformers", Path(sys.executable), request)["tokens"]
-    (weights,) = folder.glob("*.safetensors")
+    right = exported(tmp_path / "right", "llama", False, UNEQUAL, "vllm")
+    wrong = Path(shutil.copytree(right, tmp_path / "wrong"))
+    (weights,) = wrong.glob("*.safetensors")
     tensors = load_file(weights)
     tensors["model.layers.1.mlp.down_proj.weight"].mul_(-1)
     save_file(tensors, weights, metadata={"format": "pt"})
-    assert ask("transformers", Path(sys.executable), request)["tokens"] != right
+    common = {"prompts": prompts(), "new_tokens": 16, "dtype": "float32", "trust_remote_code": True}
+    requests = [{**common, "folder": str(folder)} for folder in (right, wrong)]
+    written = [one["tokens"] for one in ask("transformers", Path(sys.executable), requests)]
+    assert written[0] != written[1]
 
 
 def free_port() -> int:
@@ -153,7 +161,7 @@ def test_the_command_on_the_card_serves_it(tmp_path, bundled):
         ids = [bundled.tokenizer(prompt).input_ids for prompt in PROMPTS]
         request = {"folder": str(folder), "prompts": ids, "new_tokens": 12, "dtype": "float32"}
         request["trust_remote_code"] = True
-        reference = ask("transformers", Path(sys.executable), request)
+        (reference,) = ask("transformers", Path(sys.executable), [request])
         body = {"model": ".", "prompt": ids, "max_tokens": 12, "temperature": 0, "ignore_eos": True}
         choices = post(port, "/v1/completions", {**body, "return_token_ids": True})["choices"]
         assert [choice["token_ids"] for choice in choices] == reference["tokens"]
