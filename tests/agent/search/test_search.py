@@ -64,6 +64,14 @@ class Search:
         assert all(self.bench.budget.holds(row.profile) for row in self.candidates())
 
 
+@pytest.fixture(scope="module")
+def ended(tmp_path_factory):
+    """One whole search, to be looked at only."""
+    run = Search(tmp_path_factory.mktemp("ended"), UniformBrain(seed=1))
+    run.state = run.go()
+    return run
+
+
 @pytest.mark.parametrize("prompt_set", ["default", "paper"])
 @pytest.mark.parametrize("brain", [UniformBrain, FirstBrain])
 def test_any_brain_that_picks_legal_calls_finishes_with_a_valid_result(tmp_path, brain, prompt_set):
@@ -76,42 +84,34 @@ def test_any_brain_that_picks_legal_calls_finishes_with_a_valid_result(tmp_path,
     assert brain_faults(run.records)["illegal"] == 0
 
 
-def test_the_result_is_no_worse_than_the_closed_forms(tmp_path):
-    run = Search(tmp_path, UniformBrain(seed=0))
-    run.go()
-    best = run.bench.fitness(run.best().profile, run.settings.fidelity[-1])
-    for row in run.candidates():
+def test_the_result_is_no_worse_than_the_closed_forms(ended):
+    best = ended.bench.fitness(ended.best().profile, ended.settings.fidelity[-1])
+    for row in ended.candidates():
         if row.proposed_by == "seed":
-            assert best.kl <= run.bench.fitness(row.profile, run.settings.fidelity[-1]).kl
+            assert best.kl <= ended.bench.fitness(row.profile, ended.settings.fidelity[-1]).kl
 
 
-def test_every_generation_keeps_its_best_and_stores_the_note(tmp_path):
-    run = Search(tmp_path, UniformBrain(seed=3))
-    run.go()
-    generations = run.bench.memory.recall(Generation, run="run", order="number")
+def test_every_generation_keeps_its_best_and_stores_the_note(ended):
+    generations = ended.bench.memory.recall(Generation, run="run", order="number")
     assert len(generations) >= 3
     for generation in generations:
         assert generation.best == generation.survivors[0]
     assert any(generation.note for generation in generations)
 
 
-def test_nothing_is_measured_twice_and_every_token_is_charged(tmp_path):
-    run = Search(tmp_path, UniformBrain(seed=1))
-    state = run.go()
-    own = [score for score in run.bench.memory.recall(Score, text="fitness") if score.step > 0]
-    passes = PASS_COST * len(run.bench.memory.recall(Slopes))
-    assert state.tokens == (len(own) + passes) * run.settings.sequence_length
-    charged = sum(record.tokens for record in run.records if isinstance(record, Act))
-    assert charged == state.tokens
+def test_nothing_is_measured_twice_and_every_token_is_charged(ended):
+    own = [score for score in ended.bench.memory.recall(Score, text="fitness") if score.step > 0]
+    passes = PASS_COST * len(ended.bench.memory.recall(Slopes))
+    assert ended.state.tokens == (len(own) + passes) * ended.settings.sequence_length
+    charged = sum(record.tokens for record in ended.records if isinstance(record, Act))
+    assert charged == ended.state.tokens
 
 
-def test_the_better_half_reaches_the_last_fidelity_and_the_closed_forms_always_do(tmp_path):
-    run = Search(tmp_path, UniformBrain(seed=1))
-    run.go()
-    calls = [record for record in run.records if isinstance(record, Act) and record.tool == "evaluate"]
+def test_the_better_half_reaches_the_last_fidelity_and_the_closed_forms_always_do(ended):
+    calls = [record for record in ended.records if isinstance(record, Act) and record.tool == "evaluate"]
     first, second = calls[0].arguments["candidates"], calls[1].arguments["candidates"]
-    assert set(run.starting) <= {*first, "c1"}  # the uniform profile was measured before the first turn
-    seeds = {row.id for row in run.candidates() if row.proposed_by == "seed"}
+    assert set(ended.starting) <= {*first, "c1"}  # the uniform profile was measured before the first turn
+    seeds = {row.id for row in ended.candidates() if row.proposed_by == "seed"}
     assert seeds <= set(second) <= {*first, "c1"}
     assert len(set(second) - seeds) <= (len(first) + 2) // 2
 
@@ -138,14 +138,12 @@ def test_illegal_replies_are_refused_before_any_tool_sees_them(tmp_path):
     assert all(row.proposed_by != "brain" for row in run.candidates())
 
 
-def test_the_same_seed_makes_the_same_candidates(tmp_path):
-    found = []
-    for name in ("a", "b"):
-        (tmp_path / name).mkdir()
-        run = Search(tmp_path / name, UniformBrain(seed=0))
-        run.go()
-        found.append([(row.id, row.profile, row.detail) for row in run.candidates()])
-    assert found[0] == found[1]
+def test_the_same_seed_makes_the_same_candidates(ended, tmp_path):
+    again = Search(tmp_path, UniformBrain(seed=1))
+    again.go()
+    assert [(row.id, row.profile, row.detail) for row in again.candidates()] == [
+        (row.id, row.profile, row.detail) for row in ended.candidates()
+    ]
 
 
 def test_a_second_run_starts_from_the_best_of_the_first_and_measures_nothing_again(tmp_path):

@@ -32,9 +32,15 @@ def is_step(record):
     return made and record.result["candidates"][0]["proposed_by"] == "model"
 
 
-def test_slopes_are_measured_at_the_best_and_charged(tmp_path):
-    run = hybrid(tmp_path)
-    state = run.go()
+@pytest.fixture(scope="module")
+def ended(tmp_path_factory):
+    """One whole search, to be looked at only, and the state it ended in."""
+    run = hybrid(tmp_path_factory.mktemp("ended"))
+    return run, run.go()
+
+
+def test_slopes_are_measured_at_the_best_and_charged(ended):
+    run, state = ended
     best, centres = "", []
     for record in run.records:
         if isinstance(record, Judge):
@@ -93,9 +99,8 @@ def test_the_step_of_least_predicted_fitness_is_taken_first(tmp_path, monkeypatc
     assert run.bench.candidate(first.result["candidates"][0]["id"]).profile == step
 
 
-def test_the_curvature_is_learned_from_the_steps_of_the_run(tmp_path):
-    run = hybrid(tmp_path)
-    state = run.go()
+def test_the_curvature_is_learned_from_the_steps_of_the_run(ended):
+    run, state = ended
     history = SearchHistory(run.bench).read(state.centre)
     local = quadratic_model(history, state.centre)
     assert local is not None and local.predict(run.bench.candidate(state.centre).profile) == 0.0
@@ -109,11 +114,8 @@ def test_the_curvature_is_learned_from_the_steps_of_the_run(tmp_path):
 
 
 @pytest.mark.parametrize("sequences", [0, 1, 6])  # before the first, between two, in the second measurement
-def test_a_run_killed_between_two_sequences_goes_on_to_the_same_candidates(tmp_path, monkeypatch, sequences):
-    for name in ("whole", "killed"):
-        (tmp_path / name).mkdir()
-    whole, run = hybrid(tmp_path / "whole"), hybrid(tmp_path / "killed")
-    expected = whole.go()
+def test_a_run_killed_between_two_sequences_goes_on_to_the_same_candidates(ended, tmp_path, monkeypatch, sequences):
+    (whole, expected), run = ended, hybrid(tmp_path)
     real, taken = tool.slopes_at, itertools.count()
 
     def killed(*arguments):
@@ -145,9 +147,8 @@ def test_a_best_without_finite_slopes_is_tried_once_and_the_search_goes_on(tmp_p
     assert quadratic_model(SearchHistory(run.bench).read(state.centre), state.centre) is None
 
 
-def test_slopes_are_measured_on_other_text_than_candidates_and_on_other_text_each_time(tmp_path):
-    run = hybrid(tmp_path)
-    run.go()
+def test_slopes_are_measured_on_other_text_than_candidates_and_on_other_text_each_time(ended):
+    run, _ = ended
     ranked = {row.sequence for row in run.bench.memory.recall(Score, text=FITNESS)}
     windows = {}
     for row in run.bench.memory.recall(Slopes):
