@@ -38,7 +38,7 @@ from self_pruner.agent.run_files.run_directory import RunDirectory
 from self_pruner.agent.run_files.run_memory import check_whole
 from self_pruner.agent.run_files.strict_checkpoints import StrictSerializer
 from self_pruner.agent.run_files.trace import TraceRecord, TraceWriter
-from self_pruner.agent.search.graph import Judgement, build_graph, search
+from self_pruner.agent.search.graph import build_graph, search
 from self_pruner.agent.search.initial_population import (
     is_probed,
     make_initial_population,
@@ -46,7 +46,8 @@ from self_pruner.agent.search.initial_population import (
     spent_on_probes,
     with_costs,
 )
-from self_pruner.agent.search.prompt_variables import Observer, run_facts
+from self_pruner.agent.search.judge import Judgement
+from self_pruner.agent.search.prompt_variables import Observer, run_variables
 from self_pruner.agent.search.state import SearchState, first_state
 from self_pruner.agent.search.think import Thinker
 from self_pruner.agent.settings.arms import ARMS
@@ -227,14 +228,14 @@ def run_search(run: Run, trace: TraceWriter) -> SearchState | None:
     config = loaded.model.config
     sequences = settings.sequences(settings.fidelity[-1])
     dense = perplexity(bench.walks[FITNESS].targets.nll[:sequences])
-    facts = run_facts(bench, loaded.name, loaded.family.model_type, config.hidden_size, dense, equal)
+    variables = run_variables(bench, loaded.name, loaded.family.model_type, config.hidden_size, dense, equal)
     with brain_of(run.prepared, settings, run.directory.path, view) as brain:
         thinker = Thinker(
             bench=bench,
             settings=settings,
             brain=brain,
             prompts=prompts,
-            observer=Observer(settings, facts, prompts.actions, prompts.hints),
+            observer=Observer(settings, variables, prompts.actions, prompts.hints),
             count_tokens=counter_of(brain),
             context=room_of(brain, config.max_position_embeddings),
             trace=record,
@@ -250,7 +251,7 @@ def run_search(run: Run, trace: TraceWriter) -> SearchState | None:
 
         judge = Judgement(bench, settings, record)
         with _checkpoints(run.directory.checkpoint) as saver, draining(ask), screen.shown():
-            graph = build_graph(bench, thinker, judge, saver)
+            graph = build_graph(thinker, judge, saver)
             return search(graph, seeds, spent_on_probes(bench), control, run.directory.id)
 
 

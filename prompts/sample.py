@@ -12,27 +12,27 @@ from self_pruner.prompts.variables import (
     KINDS,
     Action,
     Ask,
-    BudgetFacts,
+    BudgetVariables,
     CandidateRow,
-    DenseFacts,
+    DenseVariables,
+    Hint,
     Hints,
     History,
     Kind,
-    ModelFacts,
+    ModelVariables,
     Move,
-    Place,
     ProposerYield,
-    RunFacts,
+    RunVariables,
     SensitivityRow,
     Spent,
-    UniformFacts,
+    UniformVariables,
     Variables,
 )
 
 _BRACKETS = (("c1",), ("c2", "c3"), ("c4",))
 
 
-def sample_run(n_layers: int = 30, sensitivities: int = 6) -> RunFacts:
+def sample_run(n_layers: int = 30, sensitivities: int = 6) -> RunVariables:
     """Facts of a small Llama with `n_layers` layers and a shortlist of `sensitivities` probes."""
     rows = tuple(
         SensitivityRow(
@@ -40,11 +40,11 @@ def sample_run(n_layers: int = 30, sensitivities: int = 6) -> RunFacts:
         )
         for i in range(sensitivities)
     )
-    return RunFacts(
-        model=ModelFacts("smollm2-135m", "llama", n_layers, 3, 48, 576, "135M"),
-        budget=BudgetFacts(0.3, 102_700_000, "103M", 5.3),
-        dense=DenseFacts(28.51),
-        uniform=UniformFacts(0.822, 61.24),
+    return RunVariables(
+        model=ModelVariables("smollm2-135m", "llama", n_layers, 3, 48, 576, "135M"),
+        budget=BudgetVariables(0.3, 102_700_000, "103M", 5.3),
+        dense=DenseVariables(28.51),
+        uniform=UniformVariables(0.822, 61.24),
         sensitivities=rows,
     )
 
@@ -97,8 +97,8 @@ def sample_variables(kind: Kind, actions: tuple[Action, ...], n_layers: int = 30
         ask=sample_ask(kind, actions),
         history=sample_history(n_layers),
         hints=Hints(
-            cut=tuple(Place(layer, "mlp", 40, 0.0021) for layer in (20, 17, 23, 11)),
-            grow=tuple(Place(layer, "attention" if layer == 1 else "mlp", 2, 0.019) for layer in (1, 0, 29, 2)),
+            cut=tuple(Hint(layer, "mlp", 40, 0.0021) for layer in (20, 17, 23, 11)),
+            grow=tuple(Hint(layer, "attention" if layer == 1 else "mlp", 2, 0.019) for layer in (1, 0, 29, 2)),
         ),
     )
 

@@ -1,8 +1,8 @@
 """What a template may use: frozen records, filled by the agent, in units and numbers only.
 
-Two scopes. `RunFacts` does not change during a run, so `system.j2` is rendered to the same text every turn and stays in
-the KV cache; `turn.j2` sees everything. `History` is the part that may be shortened when a prompt outgrows the context
-(see `self_pruner.prompts.fit`). The table in README.md lists every name here; a test keeps the two equal.
+Two scopes. `RunVariables` do not change during a run, so `system.j2` is rendered to the same text every turn and stays
+in the KV cache; `turn.j2` sees everything. `History` is the part that may be shortened when a prompt outgrows the
+context (see `self_pruner.prompts.fit`). The table in README.md lists every name here; a test keeps the two equal.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ ACTIONS: tuple[Action, ...] = get_args(Action)
 
 
 @dataclass(frozen=True, slots=True)
-class ModelFacts:
+class ModelVariables:
     """The target model, dense."""
 
     name: str
@@ -33,7 +33,7 @@ class ModelFacts:
 
 
 @dataclass(frozen=True, slots=True)
-class BudgetFacts:
+class BudgetVariables:
     """What every candidate must weigh."""
 
     sparsity: float  # share of decoder-block parameters removed, 0 to 1
@@ -53,14 +53,14 @@ class SensitivityRow:
 
 
 @dataclass(frozen=True, slots=True)
-class DenseFacts:
+class DenseVariables:
     """The dense model's score; its fitness is 0 by definition."""
 
     perplexity: float
 
 
 @dataclass(frozen=True, slots=True)
-class UniformFacts:
+class UniformVariables:
     """The scores of equal widths in every layer at the same budget: what the search has to beat."""
 
     fitness: float
@@ -114,7 +114,7 @@ class Spent:
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class Hint:
     """One part of one layer of the better parent, and what a unit there is worth."""
 
     layer: int
@@ -127,8 +127,8 @@ class Place:
 class Hints:
     """Shortlists, in the order they are to be read; both empty where the set wants no hints."""
 
-    cut: tuple[Place, ...] = ()
-    grow: tuple[Place, ...] = ()
+    cut: tuple[Hint, ...] = ()
+    grow: tuple[Hint, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,13 +146,13 @@ class Ask:
 
 
 @dataclass(frozen=True, slots=True)
-class RunFacts:
+class RunVariables:
     """The variables of `system.j2`, fixed within a run."""
 
-    model: ModelFacts
-    budget: BudgetFacts
-    dense: DenseFacts
-    uniform: UniformFacts
+    model: ModelVariables
+    budget: BudgetVariables
+    dense: DenseVariables
+    uniform: UniformVariables
     sensitivities: tuple[SensitivityRow, ...] = ()  # a shortlist, in the order it is to be read
 
 
@@ -173,7 +173,7 @@ class History:
 class Variables:
     """Everything one turn's prompt is made of."""
 
-    run: RunFacts
+    run: RunVariables
     generation: int
     spent: Spent
     ask: Ask
@@ -194,10 +194,10 @@ def _names(record: type) -> tuple[str, ...]:
     return tuple(field.name for field in fields(record))
 
 
-def _named(record: RunFacts | History) -> dict[str, Any]:
+def _named(record: RunVariables | History) -> dict[str, Any]:
     """A record as a dictionary, one level deep (its values stay records)."""
     return {name: getattr(record, name) for name in _names(type(record))}
 
 
-SYSTEM_NAMES: frozenset[str] = frozenset(_names(RunFacts))
+SYSTEM_NAMES: frozenset[str] = frozenset(_names(RunVariables))
 TURN_NAMES: frozenset[str] = SYSTEM_NAMES | (frozenset(_names(History) + _names(Variables)) - {"run", "history"})

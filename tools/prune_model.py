@@ -63,8 +63,9 @@ def prune_model_tool(bench: Workbench) -> BaseTool:
     @tool("prune_model", args_schema=PruneArguments)
     def prune_model(runtime: ToolRuntime, **arguments: Any) -> str:
         """Make a candidate of exactly the budget: initialise, cross two parents, or mutate one."""
-        turn = Turn.of(runtime.state, runtime.tool_call_id or "")
-        made: Sequence[Proposal] = runtime.state["proposals"]
+        state: Any = runtime.state  # of a search
+        turn = Turn.of(state, runtime.tool_call_id or "")
+        made: Sequence[Proposal] = state.proposals
         if made:
             proposal = made[turn.call]
         else:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from typing import Any
 
 from langchain_core.tools import BaseTool, tool
 from langgraph.prebuilt import ToolRuntime
@@ -27,10 +28,11 @@ def record_population_tool(bench: Workbench) -> BaseTool:
     @tool("record_population", args_schema=PopulationArguments)
     def record_population(survivors: list[str], note: str, runtime: ToolRuntime) -> str:
         """Close the generation: its survivors are the next parents, the note is shown to you again."""
-        turn = Turn.of(runtime.state, runtime.tool_call_id or "")
+        state: Any = runtime.state  # of a search
+        turn = Turn.of(state, runtime.tool_call_id or "")
         if len(set(survivors)) < len(survivors):
             raise ToolError(f"each survivor can be named once, got {', '.join(survivors)}")
-        pool = [*turn.population, *runtime.state["offspring"]]
+        pool = [*turn.population, *state.offspring]
         strangers = [name for name in survivors if name not in pool]
         if strangers:
             raise ToolError(f"survivors must be of this generation, got {', '.join(strangers)}")

@@ -39,17 +39,17 @@ class Turn:
     population: tuple[str, ...]
 
     @classmethod
-    def of(cls, state: dict[str, Any], tool_call_id: str) -> Turn:
-        """The turn of the call `tool_call_id` in the last message of `state`."""
-        calls = state["messages"][-1].tool_calls
+    def of(cls, state: Any, tool_call_id: str) -> Turn:
+        """The turn of the call `tool_call_id` in the last message of `state`, the state of a search."""
+        calls = state.messages[-1].tool_calls
         index = next(i for i, call in enumerate(calls) if call["id"] == tool_call_id)
         return cls(
-            step=state["step"],
-            generation=state["generation"],
+            step=state.step,
+            generation=state.generation,
             call=index,
-            next_id=state["next_id"] + index,
-            proposed_by=state["proposed_by"],
-            population=tuple(state["population"]),
+            next_id=state.next_id + index,
+            proposed_by=state.proposed_by,
+            population=tuple(state.population),
         )
 
 

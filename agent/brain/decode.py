@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from self_pruner.agent.brain.branches import Branches
-from self_pruner.agent.brain.grammar import Constraint
+from self_pruner.agent.brain.grammar import GrammarConstraint
 from self_pruner.memory.errors import BrainError
 
 NUCLEUS = 1024  # tokens looked at first for top-p; the full vocabulary is sorted only where these fall short
@@ -40,7 +40,7 @@ class Sampling:
 class Sample:
     """One reply in the making."""
 
-    constraint: Constraint
+    constraint: GrammarConstraint
     generator: torch.Generator
     tokens: list[int] = field(default_factory=list)  # without the end-of-text token
     pending: list[int] = field(default_factory=list)  # said, but not yet fed to the model
@@ -63,7 +63,7 @@ class Decoded:
 def decode(
     branches: Branches,
     prompt: Sequence[int],
-    constraint: Callable[[int], Constraint],
+    constraint: Callable[[int], GrammarConstraint],
     *,
     n: int,
     seed: int,

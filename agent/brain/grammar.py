@@ -15,78 +15,41 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 from llguidance import LLMatcher, LLTokenizer
 from numpy.typing import NDArray
 
-from self_pruner.agent.brain.calls import LegalCall
+from self_pruner.agent.brain.calls import CallSchema, reply_schema
 from self_pruner.memory.errors import BrainError
 
 CONTROL = r"\x00-\x1f\x7f-\x9f\u2028\u2029"
 THOUGHT = rf"[^\x20{CONTROL}][^{CONTROL}]*"
 
 
-class Constraint(Protocol):
-    """What one sample may say next. The decoder knows constraints only through this."""
-
-    done: bool
-    """Nothing more may or need be said."""
-
-    def legal(self) -> NDArray[np.int64]:
-        """Ids of the tokens allowed next, ascending."""
-        ...
-
-    def forced(self) -> list[int]:
-        """Tokens that must come next whatever the model says; often none."""
-        ...
-
-    def accept(self, tokens: Sequence[int]) -> None:
-        """Takes note of tokens that were said."""
-        ...
-
-
-def call_grammar(calls: Sequence[LegalCall], thought_tokens: int) -> str:
+def call_grammar(calls: Sequence[CallSchema], thought_tokens: int) -> str:
     """The grammar of a reply: a thought of at most `thought_tokens` tokens (none for 0), then one of the calls."""
-    if not calls:
-        raise BrainError("no call is legal, so there is nothing the brain could say")
-    definitions: dict[str, Any] = {}
-    branches = []
-    for call in calls:
-        parameters = dict(call.parameters)
-        for name, schema in {**parameters.pop("$defs", {}), **parameters.pop("definitions", {})}.items():
-            definitions[f"{call.name}.{name}"] = speakable(schema, call.name)
-        branch = {"name": {"const": call.name}, "arguments": speakable(parameters, call.name)}
-        branches.append(
-            {"type": "object", "properties": branch, "required": list(branch), "additionalProperties": False}
-        )
-    schema = {"anyOf": branches, "$defs": definitions, "x-guidance": {"whitespace_flexible": False}}
+    schema = {**printable(reply_schema(calls)), "x-guidance": {"whitespace_flexible": False}}
     call_rule = f"call: %json {json.dumps(schema)}\n"
     if thought_tokens == 0:
         return "start: call\n" + call_rule
     return f'start: thought "\\n" call\nthought[max_tokens={thought_tokens}]: /{THOUGHT}/\n' + call_rule
 
 
-def speakable(schema: Any, tool: str) -> Any:
-    """The schema with references moved to the tool's own definitions and free strings kept to printable text."""
+def printable(schema: Any) -> Any:
+    """The schema with free strings kept to printable text."""
     if isinstance(schema, list):
-        return [speakable(element, tool) for element in schema]
+        return [printable(element) for element in schema]
     if not isinstance(schema, Mapping):
         return schema
-    if isinstance(schema.get("type"), list):
-        return speakable({"anyOf": [{**schema, "type": kind} for kind in schema["type"]]}, tool)
-    result = {}
+    result: dict[str, Any] = {}
     for name, value in schema.items():
-        if name in ("const", "enum"):
-            result[name] = value
-        elif name == "$ref":
-            result[name] = f"#/$defs/{tool}.{str(value).rsplit('/', 1)[-1]}"
-        elif name == "properties":
-            result[name] = {field: speakable(inner, tool) for field, inner in value.items()}
-        elif name not in ("title", "description", "default", "examples", "discriminator", "deprecated"):
-            result[name] = speakable(value, tool)
-    if schema.get("type") == "string" and not {"const", "enum", "pattern", "format"} & set(schema):
+        if name in ("properties", "$defs"):
+            result[name] = {field: printable(inner) for field, inner in value.items()}
+        else:
+            result[name] = value if name == "enum" else printable(value)
+    if schema.get("type") == "string" and not {"enum", "pattern", "format"} & set(schema):
         low, high = result.pop("minLength", 0), result.pop("maxLength", "")
         result["pattern"] = rf'^[^"\\{CONTROL}]{{{low},{high}}}$'
     return result
@@ -101,7 +64,7 @@ def check_grammar(grammar: str, tokenizer: LLTokenizer) -> None:
 
 
 class GrammarConstraint:
-    """A grammar followed by one sample."""
+    """A grammar followed by one sample: what it may say next."""
 
     def __init__(self, grammar: str, tokenizer: LLTokenizer, vocab: int) -> None:
         """Starts at the beginning of `grammar`; `vocab` is the number of logits of the model."""
@@ -126,7 +89,10 @@ class GrammarConstraint:
         return ids
 
     def legal(self) -> NDArray[np.int64]:
-        """The first forced token, or else all that are allowed: how a forced text is split is not a decision."""
+        """Ids of the tokens allowed next, ascending.
+
+        The first forced token, or else all that are allowed: how a forced text is split is not a decision.
+        """
         forced = self.forced()
         return np.array(forced[:1]) if forced else self.allowed()
 
@@ -151,31 +117,3 @@ class GrammarConstraint:
         """Advances; an end-of-text token is taken where the grammar may end, and says so by `done`."""
         self.matcher.consume_tokens(list(tokens))
         self.check()
-
-
-class FreeText:
-    """Plain chat: anything but special tokens, until the end of text or a stop string."""
-
-    def __init__(
-        self, tokenizer: LLTokenizer, vocab: int, end: Sequence[int], special: Sequence[int], stop: Sequence[str]
-    ) -> None:
-        """`end` are the ids that end a text; `special` are never said."""
-        self.tokenizer = tokenizer
-        self.end = set(end)
-        self.ids = np.setdiff1d(np.arange(min(vocab, tokenizer.vocab_size)), sorted(set(special) - self.end))
-        self.stop = tuple(stop)
-        self.said: list[int] = []
-        self.done = False
-
-    def legal(self) -> NDArray[np.int64]:
-        """Every ordinary token and the end of text."""
-        return self.ids
-
-    def forced(self) -> list[int]:
-        return []
-
-    def accept(self, tokens: Sequence[int]) -> None:
-        """Takes note, and notices the end."""
-        self.said += tokens
-        ended = bool(self.end & set(tokens))
-        self.done = ended or (bool(self.stop) and any(s in self.tokenizer.decode_str(self.said) for s in self.stop))

@@ -17,13 +17,13 @@ from langchain_core.messages import HumanMessage, SystemMessage
 from self_pruner.agent.brain.page import context_length, render
 from self_pruner.agent.dry_run.plan import Plan
 from self_pruner.agent.prepare.checks import Target
-from self_pruner.agent.search.legal_calls import Facts, legal_turn
+from self_pruner.agent.search.legal_calls import Situation, legal_calls
 from self_pruner.agent.search.prompt_variables import SENSITIVITIES, unmeasured
 from self_pruner.agent.settings.settings import Settings
 from self_pruner.prompts.fit import fit
 from self_pruner.prompts.sample import sample_run
 from self_pruner.prompts.templates import Messages, PromptSet
-from self_pruner.prompts.variables import Ask, History, RunFacts, Spent, Variables
+from self_pruner.prompts.variables import Ask, History, RunVariables, Spent, Variables
 
 CHARACTERS = 4  # of a token, where no tokenizer is here to tell
 
@@ -50,8 +50,8 @@ def first_prompt(settings: Settings, target: Target, prompts: PromptSet, plan: P
     example = sample_run(space.n_layers, min(SENSITIVITIES, plan.probes))
     full = replace(open_, dense=example.dense, uniform=example.uniform, sensitivities=example.sensitivities)
     asked = plan.initial.get("brain", 0)
-    legal = legal_turn(
-        Facts(
+    legal = legal_calls(
+        Situation(
             space=space,
             generation=0,
             population=(),
@@ -73,7 +73,7 @@ def first_prompt(settings: Settings, target: Target, prompts: PromptSet, plan: P
     thought = settings.thought_limit(target.budget.space.params(target.budget.space.dense()))
     share = min(1.0, spent / settings.tokens) if settings.tokens else 0.0
 
-    def rendered(run: RunFacts) -> Messages:
+    def rendered(run: RunVariables) -> Messages:
         ask = Ask("initialise", legal.replies, ("initialise",), thought=thought > 0)
         return prompts.render(Variables(run, 0, Spent(0, settings.evaluations, spent, 0.0, share), ask))
 

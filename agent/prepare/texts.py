@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from self_pruner.agent.settings.settings import SLOPE_WINDOWS, Settings
+from self_pruner.agent.settings.settings import SENSITIVITY_WINDOWS, Settings
 from self_pruner.agent.view import View
 from self_pruner.memory.errors import ModelError, SettingsError
 from self_pruner.tools.evaluation.tasks.suite import TaskSuite
@@ -102,7 +102,7 @@ def slope_text(settings: Settings, available: int) -> dict[str, Any]:
     tokens.
     """
     start, length = settings.sequences(settings.ranking_tokens), settings.sequences(settings.slope_tokens)
-    windows = min(SLOPE_WINDOWS, (available - start) // length)
+    windows = min(SENSITIVITY_WINDOWS, (available - start) // length)
     if windows < 1:
         tokens = min(settings.slope_tokens, settings.fidelity[-1])
         return {"slope_start": 0, "slope_windows": 1, "slope_tokens": tokens}

@@ -128,8 +128,7 @@ class SearchScreen:
 
     def share(self) -> float:
         """How much of the nearest limit is spent: 0 to 1."""
-        spent = self.judge.spent if self.judge else {}
-        return spent_share(self.settings, spent, spent.get("minutes", 0.0))
+        return spent_share(self.settings, self.judge.spent if self.judge else {})
 
     def spent(self) -> str:
         """What is spent, beside the limits that there are, and what is left."""

@@ -22,13 +22,12 @@ def brain_totals(records: Sequence[TraceRecord]) -> dict[str, float]:
 
 
 def brain_faults(records: Sequence[TraceRecord]) -> dict[str, float]:
-    """Failed turns, turns in which random profiles stood in, illegal replies, and legal ones beyond those asked for."""
+    """Failed turns, turns in which random profiles stood in, and illegal replies."""
     thinks = [record for record in records if isinstance(record, Think)]
     return {
         "failed_turns": sum(map(_failed, by_step(records).values())),
         "fallbacks": sum(record.fallback for record in thinks),
         "illegal": sum(record.illegal for record in thinks),
-        "surplus": sum(record.surplus for record in thinks),
     }
 
 

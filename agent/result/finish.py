@@ -38,6 +38,7 @@ from self_pruner.agent.result.recalibration import Recalibrated, recalibrated
 from self_pruner.agent.result.zero_shot import models_of, with_tasks
 from self_pruner.agent.run_files.atomic_write import atomic_write
 from self_pruner.agent.run_files.trace import read_trace
+from self_pruner.agent.search.history import best_of, closed_generations
 from self_pruner.agent.search.initial_population import UNIFORM, spent_on_probes
 from self_pruner.agent.search.state import SearchState
 from self_pruner.agent.settings.settings import text_label
@@ -63,7 +64,7 @@ def finish(run: Run, state: SearchState) -> Outcome:
         holdout = compare_on_holdout(bench, settings, progress)
     if not holdout:
         view.warn("no candidate could be measured on the holdout; the best of the search is taken")
-    best = best_on_holdout(holdout) or state["best"]
+    best = best_on_holdout(holdout) or best_of(closed_generations(bench))
     found = bench.candidate(best).profile
     rows, differences = table(run, found)
     refitted = recalibrated(run.prepared, settings, found, view)
@@ -74,7 +75,7 @@ def finish(run: Run, state: SearchState) -> Outcome:
         mlp=list(found.mlp),
         dense={part: bench.budget.space.units(part) for part in PARTS},
         sparsity=bench.budget.space.sparsity(found),
-        stop=state["stop"],
+        stop=state.stop,
         rows=refitted.beside(rows) if refitted else rows,
         differences=differences,
         holdout=holdout,
@@ -84,12 +85,12 @@ def finish(run: Run, state: SearchState) -> Outcome:
         ),
         latency_setting=latency_setting(bench) if settings.benchmarks or settings.in_time else None,
         spent={
-            "evaluations": float(state["evaluations"]),
-            "tokens": float(state["tokens"]),
-            "brain_tokens": float(state["brain_tokens"]),
-            "generation": float(state["generation"]),
+            "evaluations": float(state.evaluations),
+            "tokens": float(state.tokens),
+            "brain_tokens": float(state.brain_tokens),
+            "generation": float(state.generation),
             "probe_tokens": float(spent_on_probes(bench)),
-            "search_minutes": round(state["seconds"] / 60, 2),
+            "search_minutes": round(state.seconds / 60, 2),
             **memory_use(bench),
             **{f"brain_{name}": value for name, value in brain_totals(records).items()},
             **brain_faults(records),

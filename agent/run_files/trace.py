@@ -56,9 +56,14 @@ class Think(_Record):
     forced_tokens: int = 0  # of the output: those the grammar left no choice about
     seconds: float = 0.0
     illegal: int = 0  # replies that no rule allowed, refused before any tool saw them
-    surplus: int = 0  # replies that were legal but more than were asked for
     fallback: bool = False  # the tool's own operator stepped in
     error: str | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _of_older_runs(cls, data: Any) -> Any:
+        """Traces of older runs count replies beyond those asked for, which nobody reads."""
+        return {name: value for name, value in data.items() if name != "surplus"} if isinstance(data, dict) else data
 
 
 class Act(_Record):

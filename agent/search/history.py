@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from itertools import takewhile
 
-from self_pruner.agent.search.operator_quotas import Record
+from self_pruner.agent.search.operator_quotas import Tally
 from self_pruner.memory.profile import Profile
 from self_pruner.memory.records import Candidate, Fitness, Generation, Latency, Score, Slopes
 from self_pruner.tools.benchmark_latency import timed_already
@@ -25,7 +27,7 @@ class SearchHistory:
     _fitness: dict[tuple[Profile, int], Fitness] = field(default_factory=dict)  # by profile and sequences
     _scores: dict[Profile, dict[int, Score]] = field(default_factory=dict)  # by profile and sequence
     _settled: set[Profile] = field(default_factory=set)  # read after their generation was closed: final
-    _slopes: dict[Profile, tuple[Costs, ...]] = field(default_factory=dict)
+    _sensitivities: dict[Profile, tuple[Costs, ...]] = field(default_factory=dict)
     _terms: dict[tuple[Profile, Profile], tuple[float, float]] = field(default_factory=dict)  # by start and step
     _centre: str = ""
 
@@ -35,11 +37,11 @@ class SearchHistory:
         Scores of a closed generation are final, so only those of the open one are read again.
 
         Args:
-            centre: the candidate whose slopes were measured last, where the arm makes use of slopes.
+            centre: the candidate whose first-order sensitivities were measured last, where the arm makes use of them.
         """
         memory, run = self.bench.memory, self.bench.run
         self.candidates = {row.id: row for row in memory.recall(Candidate, run=run)}
-        self.generations = sorted(memory.recall(Generation, run=run), key=lambda one: one.number)
+        self.generations = closed_generations(self.bench)
         self.latencies = timed_already(self.bench)
         opened = list({row.profile for row in self.candidates.values()} - self._settled)
         if opened:
@@ -50,42 +52,42 @@ class SearchHistory:
             closed = {one.number for one in self.generations}
             self._settled |= {row.profile for row in self.candidates.values() if row.generation in closed}
         if centre:
-            self._read_slopes(centre)
+            self._read_sensitivities(centre)
         return self
 
-    def _read_slopes(self, centre: str) -> None:
-        """Read the slopes at the centre and wherever a step of the operator `model` began, each once."""
+    def _read_sensitivities(self, centre: str) -> None:
+        """Read the sensitivities at the centre and wherever a step of the operator `model` began, each once."""
         if centre != self._centre:  # measured since the last time, perhaps beside those of an earlier run
             start = self.candidates[centre].profile
-            self._slopes.pop(start, None)
+            self._sensitivities.pop(start, None)
             self._terms = {key: terms for key, terms in self._terms.items() if key[0] != start}
             self._centre = centre
         starts = [self.candidates[row.parents[0]].profile for row in self.steps()]
-        missing = [one for one in {self.candidates[centre].profile, *starts} if one not in self._slopes]
+        missing = [one for one in {self.candidates[centre].profile, *starts} if one not in self._sensitivities]
         if not missing:
             return
         found: dict[Profile, list[Costs]] = {profile: [] for profile in missing}
         for row in self.bench.memory.recall(Slopes, profile=missing, text=FITNESS, order="sequence"):
             found[row.profile].append(Costs(row.attention, row.mlp))
         wanted = self.bench.slope_tokens // self.bench.sequence_length
-        self._slopes |= {one: tuple(rows) if len(rows) >= wanted else () for one, rows in found.items()}
+        self._sensitivities |= {one: tuple(rows) if len(rows) >= wanted else () for one, rows in found.items()}
 
     def steps(self) -> list[Candidate]:
         """The candidates that the operator `model` made from another one."""
         rows = self.candidates.values()
         return [row for row in rows if row.proposed_by == "model" and row.operator == "mutation"]
 
-    def slopes(self, profile: Profile) -> tuple[Costs, ...]:
-        """The slopes of fitness at the centre or at the start of a step, one table a sequence; () without enough."""
-        return self._slopes.get(profile, ())
+    def sensitivities(self, profile: Profile) -> tuple[Costs, ...]:
+        """The sensitivities at the centre or at the start of a step, one table a sequence; () without enough."""
+        return self._sensitivities.get(profile, ())
 
     def terms(self, start: Profile, step: Profile) -> tuple[float, float] | None:
-        """What the slopes at `start` predict of `step`, as `QuadraticModel.terms`; None where there are no slopes."""
-        slopes = self.slopes(start)
-        if not slopes:
+        """What the sensitivities at `start` predict of `step`, as `QuadraticModel.terms`; None where there are none."""
+        found = self.sensitivities(start)
+        if not found:
             return None
         if (start, step) not in self._terms:
-            self._terms[start, step] = QuadraticModel(self.bench.costs, start, slopes).terms(step)
+            self._terms[start, step] = QuadraticModel(self.bench.costs, start, found).terms(step)
         return self._terms[start, step]
 
     def profile(self, candidate: str) -> Profile:
@@ -125,15 +127,31 @@ class SearchHistory:
         scores = {name: self.fitness(self.profile(name), self.bench.fidelity[-1]) for name in candidates}
         return rank({name: found.kl for name, found in scores.items() if found and found.kl is not None})
 
-    def yields(self) -> list[dict[str, Record]]:
+    def yields(self) -> list[dict[str, Tally]]:
         """What every operator's offspring came to in each closed generation but the initial population."""
-        found: list[dict[str, Record]] = [{} for _ in self.generations]
+        found: list[dict[str, Tally]] = [{} for _ in self.generations]
         survivors = [set(one.survivors) for one in self.generations]
         for row in self.candidates.values():
             if row.generation < len(found):
-                before = found[row.generation].get(row.proposed_by, Record(0, 0))
+                before = found[row.generation].get(row.proposed_by, Tally(0, 0))
                 survived = row.id in survivors[row.generation]
                 found[row.generation][row.proposed_by] = replace(
                     before, made=before.made + 1, survived=before.survived + survived
                 )
         return found[1:]
+
+
+def closed_generations(bench: Workbench) -> list[Generation]:
+    """The generations that the run has closed so far, in their order."""
+    return sorted(bench.memory.recall(Generation, run=bench.run), key=lambda one: one.number)
+
+
+def best_of(generations: Sequence[Generation]) -> str:
+    """The id of the best candidate so far; an empty text before a generation is closed."""
+    return generations[-1].best if generations else ""
+
+
+def generations_since_best(generations: Sequence[Generation]) -> int:
+    """How many generations have been closed since the one that found the best candidate."""
+    best = best_of(generations)
+    return len(list(takewhile(lambda one: one.best == best, reversed(generations)))) - 1

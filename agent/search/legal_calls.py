@@ -20,8 +20,9 @@ from self_pruner.memory.profile import Part
 from self_pruner.tools.profiles.selection import brackets
 from self_pruner.tools.profiles.space import Space
 
-Kind = Literal["initialise", "vary", "evaluate", "latency", "survive"]
+Purpose = Literal["initialise", "vary", "evaluate", "latency", "survive"]
 Schema = dict[str, Any]
+Call = dict[str, Any]  # {"name", "arguments"}
 FREE_REPLIES = 4  # one reply in so many chooses among all actions
 NOTE_LENGTH = 120  # characters of the note to the future self
 
@@ -43,8 +44,8 @@ class Place:
 
 
 @dataclass(frozen=True, slots=True)
-class Facts:
-    """What the rules look at."""
+class Situation:
+    """How the search stands before a turn, as far as its legal calls depend on it."""
 
     space: Space
     generation: int
@@ -60,41 +61,49 @@ class Facts:
     step: int  # largest change of one edit, in units of a 48-unit layer
     samples: int  # replies of one turn at the most
     fine: bool = True  # whether an edit may move a single unit
-    centre: str = ""  # the candidate whose slopes are to be measured now
+    centre: str = ""  # the candidate whose first-order sensitivities are to be measured now
 
 
 @dataclass(frozen=True, slots=True)
-class LegalTurn:
+class LegalCalls:
     """What may be said in this turn."""
 
-    kind: Kind
+    purpose: Purpose
     tools: tuple[Schema, ...]  # functions in OpenAI's format, for any reply
     replies: int = 1  # replies to sample
     variants: tuple[tuple[Schema, ...], ...] = ()  # the same narrowed for each reply, where replies differ
     brackets: tuple[tuple[str, ...], ...] = ()
-    decided: dict[str, Any] | None = None  # the only legal call, where there is nothing to decide
+    decided: Call | None = None  # the only legal call, where there is nothing to decide
+
+    @property
+    def makes_offspring(self) -> bool:
+        return self.purpose in ("initialise", "vary")
+
+    @property
+    def closes_generation(self) -> bool:
+        return self.purpose in ("latency", "survive")
 
 
-def legal_turn(facts: Facts, actions: Sequence[str]) -> LegalTurn:
-    """The legal calls in the state described by `facts`, for a prompt set that offers `actions`."""
-    if facts.centre:
-        return _evaluation({"candidates": [facts.centre], "fidelity": facts.fidelity, "slopes": True})
-    if facts.missing > 0:
-        replies = min(facts.samples, facts.missing)
-        if facts.generation == 0:
-            return LegalTurn("initialise", (_making(_initialise(facts.space)),), replies)
-        return LegalTurn(
+def legal_calls(here: Situation, actions: Sequence[str]) -> LegalCalls:
+    """The legal calls where the search stands `here`, for a prompt set that offers `actions`."""
+    if here.centre:
+        return _evaluation({"candidates": [here.centre], "fidelity": here.fidelity, "slopes": True})
+    if here.missing > 0:
+        replies = min(here.samples, here.missing)
+        if here.generation == 0:
+            return LegalCalls("initialise", (_making(_initialise(here.space)),), replies)
+        return LegalCalls(
             "vary",
-            (_making(_variations(facts, actions)),),
+            (_making(_variations(here, actions)),),
             replies,
             variants=tuple(
-                (_making(_variations(share, share_of_actions(facts, actions, reply))),)
-                for reply, share in enumerate(shares(facts, replies))
+                (_making(_variations(share, share_of_actions(here, actions, reply))),)
+                for reply, share in enumerate(shares(here, replies))
             ),
         )
-    if facts.pending:
-        return _evaluation({"candidates": list(facts.pending), "fidelity": facts.fidelity})
-    slots = tuple(tuple(slot) for slot in brackets(facts.ranked, facts.survivors))
+    if here.pending:
+        return _evaluation({"candidates": list(here.pending), "fidelity": here.fidelity})
+    slots = tuple(tuple(slot) for slot in brackets(here.ranked, here.survivors))
     survive = function(
         "record_population",
         closed(
@@ -104,20 +113,20 @@ def legal_turn(facts: Facts, actions: Sequence[str]) -> LegalTurn:
             }
         ),
     )
-    if facts.timeable:
-        timing = function("benchmark_latency", closed({"candidate": {"enum": list(facts.timeable)}}))
-        return LegalTurn("latency", (timing, survive), brackets=slots)
-    return LegalTurn("survive", (survive,), brackets=slots)
+    if here.timeable:
+        timing = function("benchmark_latency", closed({"candidate": {"enum": list(here.timeable)}}))
+        return LegalCalls("latency", (timing, survive), brackets=slots)
+    return LegalCalls("survive", (survive,), brackets=slots)
 
 
-def _evaluation(arguments: dict[str, Any]) -> LegalTurn:
+def _evaluation(arguments: dict[str, Any]) -> LegalCalls:
     """The turn in which `evaluate` with these arguments is the only legal call."""
     schema = closed({name: {"const": value} for name, value in arguments.items()})
-    return LegalTurn("evaluate", (function("evaluate", schema),), decided={"name": "evaluate", "arguments": arguments})
+    return LegalCalls("evaluate", (function("evaluate", schema),), decided={"name": "evaluate", "arguments": arguments})
 
 
-def shares(facts: Facts, replies: int) -> list[Facts]:
-    """The facts as each reply of one turn sees them: a different part of the shortlists, half of it at most.
+def shares(here: Situation, replies: int) -> list[Situation]:
+    """The situation as each reply of one turn sees them: a different part of the shortlists, half of it at most.
 
     Replies to one prompt tend to be one reply: a small brain has its favourites. With a share of its own each of them
     decides among other places, so a turn makes different candidates, and every choice is still the brain's. Single
@@ -129,17 +138,17 @@ def shares(facts: Facts, replies: int) -> list[Facts]:
         return tuple(places[(reply + offset) % len(places)] for offset in range(size)) if places else ()
 
     return [
-        replace(facts, cut=part(facts.cut, reply), grow=part(facts.grow, reply), fine=reply % FREE_REPLIES == 0)
+        replace(here, cut=part(here.cut, reply), grow=part(here.grow, reply), fine=reply % FREE_REPLIES == 0)
         for reply in range(replies)
     ]
 
 
-def share_of_actions(facts: Facts, actions: Sequence[str], reply: int) -> Sequence[str]:
+def share_of_actions(here: Situation, actions: Sequence[str], reply: int) -> Sequence[str]:
     """The actions that one reply of a turn chooses from: all of them for every fourth, edits alone for the others.
 
     Where a set offers edits they are what it is about, and a brain that prefers one action would make nothing else.
     """
-    edits_only = "mutation-edits" in actions and facts.cut and facts.grow and reply % FREE_REPLIES
+    edits_only = "mutation-edits" in actions and here.cut and here.grow and reply % FREE_REPLIES
     return ("mutation-edits",) if edits_only else actions
 
 
@@ -199,15 +208,15 @@ def _initialise(space: Space) -> list[Schema]:
     return [closed({"operator": {"const": "initialise"}, **_vectors(space)})]
 
 
-def _variations(facts: Facts, actions: Sequence[str]) -> list[Schema]:
+def _variations(here: Situation, actions: Sequence[str]) -> list[Schema]:
     """One schema for each way to vary the population that the prompt set offers and the state allows."""
-    space, parents = facts.space, list(facts.population)
+    space, parents = here.space, list(here.population)
     one = array([{"enum": parents}])
     mutation: Schema = {"const": "mutation"}
     found: list[Schema] = []
-    if "mutation-edits" in actions and facts.cut and facts.grow:
-        cut = {"anyOf": [_edit(place, -1, facts) for place in facts.cut]}
-        grow = {"anyOf": [_edit(place, +1, facts) for place in facts.grow]}
+    if "mutation-edits" in actions and here.cut and here.grow:
+        cut = {"anyOf": [_edit(place, -1, here) for place in here.cut]}
+        grow = {"anyOf": [_edit(place, +1, here) for place in here.grow]}
         edits = {"anyOf": [array([cut, grow]), array([cut, grow, cut, grow])]}
         found.append(closed({"operator": mutation, "parents": one, "edits": edits}))
     vectors = closed({"operator": mutation, "parents": one, **_vectors(space)})
@@ -224,10 +233,10 @@ def _variations(facts: Facts, actions: Sequence[str]) -> list[Schema]:
     return found or [vectors]  # of what the set offers nothing may be possible now
 
 
-def _edit(place: Place, sign: int, facts: Facts) -> Schema:
-    units = facts.space.units(place.part)
-    largest = min(place.room, max(1, round(facts.step * units / 48)))
-    sizes = sorted({1, max(1, largest // 2), largest} if facts.fine else {max(1, largest // 2), largest})
+def _edit(place: Place, sign: int, here: Situation) -> Schema:
+    units = here.space.units(place.part)
+    largest = min(place.room, max(1, round(here.step * units / 48)))
+    sizes = sorted({1, max(1, largest // 2), largest} if here.fine else {max(1, largest // 2), largest})
     return closed(
         {
             "layer": {"const": place.layer},

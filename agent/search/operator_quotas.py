@@ -18,14 +18,14 @@ FORGET = 0.9  # weight of a generation relative to the next one
 
 
 @dataclass(frozen=True, slots=True)
-class Record:
+class Tally:
     """What one proposer's offspring came to in one generation."""
 
     made: int
     survived: int
 
 
-def credit(history: Sequence[Mapping[str, Record]], proposers: Sequence[OffspringProposer]) -> dict[str, float]:
+def credit(history: Sequence[Mapping[str, Tally]], proposers: Sequence[OffspringProposer]) -> dict[str, float]:
     """The rate at which each proposer's offspring survive, from the generations so far, oldest first."""
     made, survived = dict.fromkeys(proposers, 0.0), dict.fromkeys(proposers, 0.0)
     for age, generation in enumerate(reversed(history)):
@@ -41,7 +41,7 @@ def credit(history: Sequence[Mapping[str, Record]], proposers: Sequence[Offsprin
 
 
 def quotas(
-    history: Sequence[Mapping[str, Record]], proposers: Sequence[OffspringProposer], offspring: int
+    history: Sequence[Mapping[str, Tally]], proposers: Sequence[OffspringProposer], offspring: int
 ) -> dict[str, int]:
     """Offspring of the next generation by proposer: floors first, the rest in proportion to credit; they sum up.
 

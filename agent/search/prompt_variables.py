@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from self_pruner.agent.search.history import SearchHistory
-from self_pruner.agent.search.legal_calls import Facts, LegalTurn
-from self_pruner.agent.search.shortlist import marginals
+from self_pruner.agent.search.learned_costs import marginals
+from self_pruner.agent.search.legal_calls import LegalCalls, Situation
 from self_pruner.agent.search.state import SearchState, spent_share
 from self_pruner.agent.settings.settings import Settings
 from self_pruner.memory.profile import Profile
@@ -17,20 +17,20 @@ from self_pruner.memory.records import Candidate
 from self_pruner.prompts.variables import (
     Action,
     Ask,
-    BudgetFacts,
+    BudgetVariables,
     CandidateRow,
-    DenseFacts,
+    DenseVariables,
+    Hint,
     Hints,
     History,
     Kind,
-    ModelFacts,
+    ModelVariables,
     Move,
-    Place,
     ProposerYield,
-    RunFacts,
+    RunVariables,
     SensitivityRow,
     Spent,
-    UniformFacts,
+    UniformVariables,
     Variables,
 )
 from self_pruner.tools.evaluation.fitness import perplexity
@@ -47,52 +47,51 @@ class Observer:
     """Sees the search as one prompt set wants to see it."""
 
     settings: Settings
-    run: RunFacts
+    run: RunVariables
     actions: tuple[Action, ...]
     hints: bool
 
-    def variables(self, history: SearchHistory, state: SearchState, facts: Facts, turn: LegalTurn) -> Variables:
+    def variables(self, history: SearchHistory, state: SearchState, here: Situation, legal: LegalCalls) -> Variables:
         """Everything the prompt of this turn is made of."""
-        kind: Kind = "survive" if turn.kind == "evaluate" else turn.kind
+        kind: Kind = "survive" if legal.purpose == "evaluate" else legal.purpose
         return Variables(
             run=self.run,
-            generation=state["generation"],
+            generation=state.generation,
             spent=self._spent(state),
             ask=Ask(
                 kind=kind,
-                count=turn.replies,
-                actions=self._offered(facts, kind),
-                parents=facts.population,
-                candidates=facts.timeable,
-                brackets=turn.brackets,
-                thought=self.settings.thought_limit(facts.space.params(facts.space.dense())) > 0,
+                count=legal.replies,
+                actions=self._offered(here, kind),
+                parents=here.population,
+                candidates=here.timeable,
+                brackets=legal.brackets,
+                thought=self.settings.thought_limit(here.space.params(here.space.dense())) > 0,
             ),
-            history=self._shown(history, facts),
-            hints=self._hints(history, state, facts) if self.hints and kind == "vary" else Hints(),
+            history=self._shown(history, here),
+            hints=self._hints(history, state, here) if self.hints and kind == "vary" else Hints(),
         )
 
-    def _offered(self, facts: Facts, kind: Kind) -> tuple[Action, ...]:
+    def _offered(self, here: Situation, kind: Kind) -> tuple[Action, ...]:
         if kind == "initialise":
             return ("initialise",)
         unavailable: set[Action] = {"initialise"}
-        if not (facts.cut and facts.grow):
+        if not (here.cut and here.grow):
             unavailable.add("mutation-edits")
-        if len(facts.population) < 2:
+        if len(here.population) < 2:
             unavailable |= {"crossover-range", "crossover-mask"}
         return tuple(action for action in self.actions if action not in unavailable) or ("mutation-vectors",)
 
     def _spent(self, state: SearchState) -> Spent:
-        limits, minutes = self.settings, state["seconds"] / 60
         return Spent(
-            state["evaluations"],
-            limits.evaluations,
-            state["tokens"],
-            round(minutes, 1),
-            spent_share(limits, state, minutes),
+            state.evaluations,
+            self.settings.evaluations,
+            state.tokens,
+            round(state.seconds / 60, 1),
+            spent_share(self.settings, state.spent),
         )
 
-    def _shown(self, history: SearchHistory, facts: Facts) -> History:
-        here = facts.ranked if not facts.missing else facts.population
+    def _shown(self, history: SearchHistory, here: Situation) -> History:
+        shown = here.ranked if not here.missing else here.population
         newest = sorted(history.candidates.values(), key=lambda row: -candidate_number(row.id))
         last = history.bench.fidelity[-1]
         scores = {row.id: history.fitness(row.profile, last) for row in newest}
@@ -100,7 +99,7 @@ class Observer:
         measured = [row for row in newest if row.id in fitness]
         failed = [row for row in newest if history.failure(row.profile)]
         rows = {
-            "population": [history.candidates[name] for name in here[: max(4, self.settings.population)]],
+            "population": [history.candidates[name] for name in shown[: max(4, self.settings.population)]],
             "best": sorted(measured, key=lambda row: fitness[row.id])[:BEST],
             "recent": measured[:RECENT],
             "failed": failed[:FAILED],
@@ -109,18 +108,18 @@ class Observer:
             **{name: tuple(_row(history, row) for row in found) for name, found in rows.items()},
             moves=tuple(_moves(history, newest)),
             notes=tuple(one.note for one in history.generations[: -NOTES - 1 : -1] if one.note),
-            yields=tuple(_yields(history)) if facts.missing else (),
+            yields=tuple(_yields(history)) if here.missing else (),
         )
 
-    def _hints(self, history: SearchHistory, state: SearchState, facts: Facts) -> Hints:
-        costs = marginals(history, self.settings, state, facts.population[0], facts.step)
-        parent = history.profile(facts.population[0])
-        shown: list[tuple[Place, ...]] = []
-        for places, grows in ((facts.cut, False), (facts.grow, True)):
+    def _hints(self, history: SearchHistory, state: SearchState, here: Situation) -> Hints:
+        costs = marginals(history, self.settings, state, here.population[0], here.step)
+        parent = history.profile(here.population[0])
+        shown: list[tuple[Hint, ...]] = []
+        for places, grows in ((here.cut, False), (here.grow, True)):
             known = [(place, costs.get((place.layer, place.part, grows))) for place in places]
             shown.append(
                 tuple(
-                    Place(place.layer, place.part, parent.widths(place.part)[place.layer], marginal.cost)
+                    Hint(place.layer, place.part, parent.widths(place.part)[place.layer], marginal.cost)
                     for place, marginal in known
                     if marginal is not None
                 )
@@ -176,7 +175,9 @@ def _change(history: SearchHistory, row: Candidate) -> float | None:
     return history.change(row.profile, *map(history.profile, row.parents))
 
 
-def run_facts(bench: Workbench, name: str, family: str, hidden_size: int, dense: float, uniform: Profile) -> RunFacts:
+def run_variables(
+    bench: Workbench, name: str, family: str, hidden_size: int, dense: float, uniform: Profile
+) -> RunVariables:
     """The part of the prompt that stays the same through a run.
 
     Args:
@@ -191,8 +192,8 @@ def run_facts(bench: Workbench, name: str, family: str, hidden_size: int, dense:
     most = sorted(bench.probes, key=lambda probe: (-probe.fitness, probe.layer, probe.part))[:SENSITIVITIES]
     return replace(
         unmeasured(bench.budget, name, family, hidden_size),
-        dense=DenseFacts(dense),
-        uniform=UniformFacts(
+        dense=DenseVariables(dense),
+        uniform=UniformVariables(
             found.kl if found and found.kl is not None else math.nan,
             perplexity([found.nll]) if found and found.nll is not None else math.nan,
         ),
@@ -200,11 +201,11 @@ def run_facts(bench: Workbench, name: str, family: str, hidden_size: int, dense:
     )
 
 
-def unmeasured(budget: Budget, name: str, family: str, hidden_size: int) -> RunFacts:
+def unmeasured(budget: Budget, name: str, family: str, hidden_size: int) -> RunVariables:
     """The same before anything is measured: NaN stands for figures, and no place is known to be sensitive."""
     space = budget.space
-    return RunFacts(
-        model=ModelFacts(
+    return RunVariables(
+        model=ModelVariables(
             name,
             family,
             space.n_layers,
@@ -213,14 +214,14 @@ def unmeasured(budget: Budget, name: str, family: str, hidden_size: int) -> RunF
             hidden_size,
             short_count(space.params(space.dense())),
         ),
-        budget=BudgetFacts(
+        budget=BudgetVariables(
             budget.sparsity,
             budget.target_params,
             short_count(budget.target_params),
             budget.group_in_blocks,
         ),
-        dense=DenseFacts(math.nan),
-        uniform=UniformFacts(math.nan, math.nan),
+        dense=DenseVariables(math.nan),
+        uniform=UniformVariables(math.nan, math.nan),
     )
 
 

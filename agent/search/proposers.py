@@ -16,7 +16,7 @@ from functools import cached_property
 from self_pruner.agent.brain.schema import sample_call
 from self_pruner.agent.search.history import SearchHistory
 from self_pruner.agent.search.learned_costs import quadratic_model, surrogate
-from self_pruner.agent.search.legal_calls import Facts, LegalTurn
+from self_pruner.agent.search.legal_calls import LegalCalls, Situation
 from self_pruner.agent.search.operator_quotas import quotas
 from self_pruner.agent.search.state import SearchState
 from self_pruner.agent.settings.arms import ARMS, Arm, OffspringProposer
@@ -50,12 +50,12 @@ class Operators:
 
     @cached_property
     def local(self) -> QuadraticModel | None:
-        """The quadratic model around the centre, where the arm learns and slopes are there."""
-        return quadratic_model(self.history, self.state["centre"]) if self.arm.learns else None
+        """The quadratic model around the centre, where the arm learns and sensitivities are there."""
+        return quadratic_model(self.history, self.state.centre) if self.arm.learns else None
 
     @cached_property
     def surrogate(self) -> Surrogate | None:
-        """The surrogate, where the arm learns and there are no slopes yet."""
+        """The surrogate, where the arm learns and there are no sensitivities yet."""
         return surrogate(self.history) if self.arm.learns and self.local is None else None
 
     @cached_property
@@ -67,7 +67,7 @@ class Operators:
         """Who makes the `missing` offspring of this generation, and how many each."""
         if missing < 1:
             return []
-        generation = self.state["generation"]
+        generation = self.state.generation
         rows = [row for row in self.history.candidates.values() if row.generation == generation and row.step > 0]
         made = Counter(row.proposed_by for row in rows)
         wanted = missing + len(rows)
@@ -83,12 +83,16 @@ class Operators:
             left.append(("random" if self.arm.name == "random" else "switch", missing))
         return left
 
-    def proposals(self, facts: Facts, turn: LegalTurn) -> list[Proposal]:
+    def share_of_brain(self, missing: int) -> int:
+        """How many of the `missing` offspring the brain makes: all of them where nobody else is due."""
+        return dict(self.open(missing)).get("brain", missing)
+
+    def proposals(self, here: Situation, legal: LegalCalls) -> list[Proposal]:
         """The profiles of all proposers but the brain that are still to make offspring; [] where only the brain is."""
-        due = [(proposer, count) for proposer, count in self.open(facts.missing) if proposer != "brain"]
-        found = [one for proposer, count in due for one in self._made(proposer, count, facts, turn)]
+        due = [(proposer, count) for proposer, count in self.open(here.missing) if proposer != "brain"]
+        found = [one for proposer, count in due for one in self._made(proposer, count, here, legal)]
         if due and not found:  # where nobody finds anything new, the plainest operator fills up
-            found = self._made("switch", sum(count for _, count in due), facts, turn)
+            found = self._made("switch", sum(count for _, count in due), here, legal)
         return found
 
     def stand_ins(self, missing: int) -> list[Proposal]:
@@ -96,10 +100,10 @@ class Operators:
 
         They are fewer than `missing` where `DRAWS` draws for one find nothing new.
         """
-        bench, budget, parents = self.history.bench, self.history.bench.budget, self.state["population"][:1]
+        bench, budget, parents = self.history.bench, self.history.bench.budget, self.state.population[:1]
         found: list[Proposal] = []
         for number in range(missing):
-            rng = bench.rng("draw", self.state["next_id"] + number)
+            rng = bench.rng("draw", self.state.next_id + number)
             for _ in range(DRAWS):
                 if parents:
                     best, switches = self.history.profile(parents[0]), rng.choice((1, 1, 2))
@@ -113,17 +117,17 @@ class Operators:
                     break
         return found
 
-    def _made(self, proposer: OffspringProposer, count: int, facts: Facts, turn: LegalTurn) -> list[Proposal]:
+    def _made(self, proposer: OffspringProposer, count: int, here: Situation, legal: LegalCalls) -> list[Proposal]:
         """Up to `count` proposals of one proposer that the run has not.
 
         Where their fitness can be predicted, each is the best of several.
         """
         if proposer == "cma":
             return self._cma(count)
-        source, predict = self._source(proposer, facts, turn), self._predictor(proposer)
+        source, predict = self._source(proposer, here, legal), self._predictor(proposer)
         found: list[Proposal] = []
         for number in range(count):
-            rng = self.history.bench.rng("operator", proposer, self.state["step"] + 1, number)
+            rng = self.history.bench.rng("operator", proposer, self.state.step + 1, number)
             offers: dict[str, Proposal] = {}
             for _ in range(ATTEMPTS):
                 proposal = source(rng)
@@ -146,11 +150,11 @@ class Operators:
         return None
 
     def _source(
-        self, proposer: OffspringProposer, facts: Facts, turn: LegalTurn
+        self, proposer: OffspringProposer, here: Situation, legal: LegalCalls
     ) -> Callable[[random.Random], Proposal]:
         """Makes one proposal of `proposer` after another."""
         history, bench, budget = self.history, self.history.bench, self.history.bench.budget
-        parents = facts.population or tuple(self.state["offspring"])  # the first population varies the closed forms
+        parents = here.population or tuple(self.state.offspring)  # the first population varies the closed forms
         profiles = {name: history.profile(name) for name in parents}
         steps = itertools.count()
 
@@ -159,14 +163,14 @@ class Operators:
             return min(known)[1] if bench.probes else parents[-1]
 
         def parent(rng: random.Random) -> str:
-            return proposals.choose_parent(parents, rng) if facts.population else best_initial()
+            return proposals.choose_parent(parents, rng) if here.population else best_initial()
 
         def moved(name: str, profile: Profile) -> Proposal:
             return on_budget(budget, profile, "mutation", [name], proposer)
 
         def switch(rng: random.Random) -> Proposal:
             name = parent(rng)
-            return moved(name, proposals.switch(budget, profiles[name], rng, facts.step))
+            return moved(name, proposals.switch(budget, profiles[name], rng, here.step))
 
         def cross(rng: random.Random) -> Proposal:
             if len(parents) < 2:
@@ -181,13 +185,13 @@ class Operators:
         def model(rng: random.Random) -> Proposal:
             if self.local is not None:  # the step first, then steps that might be as good
                 step = self.local.draw(budget, rng) if next(steps) else self.local.step(budget)
-                return moved(self.state["centre"], step)
+                return moved(self.state.centre, step)
             assert self.surrogate is not None
             name = parent(rng)
             return moved(name, proposals.model(budget, self.surrogate, profiles[name], rng))
 
         def chance(rng: random.Random) -> Proposal:
-            offer = rng.choice(turn.variants) if turn.variants else turn.tools
+            offer = rng.choice(legal.variants) if legal.variants else legal.tools
             call = sample_call(offer[0]["function"]["parameters"], rng)
             request = PruneArguments(**call)
             return propose(budget, request, [history.profile(name) for name in request.parents], proposer)
@@ -200,7 +204,7 @@ class Operators:
     def _cma(self, count: int) -> list[Proposal]:
         """What CMA-ES asks for next; it remembers nothing but the memory."""
         bench, budget, settings = self.history.bench, self.history.bench.budget, self.settings
-        sizes = [settings.initial, *[settings.offspring] * self.state["generation"]]
+        sizes = [settings.initial, *[settings.offspring] * self.state.generation]
 
         def fitness(profile: Profile) -> float | None:
             found = bench.fitness(profile, bench.fidelity[0])  # it need not be a candidate

@@ -1,4 +1,4 @@
-"""What is due: how many offspring, who is measured next and on how much, who is given up, when the search ends.
+"""How the search stands: how many offspring are due, who is measured next and on how much, who is given up.
 
 Successive halving: all offspring of a generation are measured on the fewest tokens, the better half on more, stage by
 stage. Racing gives up earlier on those that lie clearly behind.
@@ -9,7 +9,9 @@ from __future__ import annotations
 import math
 from statistics import fmean, variance
 
-from self_pruner.agent.search.history import SearchHistory
+from self_pruner.agent.search.history import SearchHistory, best_of
+from self_pruner.agent.search.learned_costs import shortlist
+from self_pruner.agent.search.legal_calls import Situation
 from self_pruner.agent.search.state import SearchState, cost
 from self_pruner.agent.settings.arms import ARMS
 from self_pruner.agent.settings.settings import Settings
@@ -17,21 +19,47 @@ from self_pruner.memory.records import Candidate
 from self_pruner.tools.evaluation.slopes import PASS_COST
 from self_pruner.tools.profiles.selection import better_half, rank
 
-LEFT_FOR_STEPS = 2  # candidates that must be payable after slopes were measured, for it to pay
+LEFT_FOR_STEPS = 2  # candidates that must be payable after sensitivities were measured, for it to pay
 ATTEMPTS = 3  # candidates asked for, per offspring wanted, before random ones fill up the generation
 GROW, SHRINK = 1.5, 1.5**-0.25  # of the step: at a success rate of one fifth these two cancel out
 LARGEST = 3  # times the first step
 
 
+def situation(history: SearchHistory, settings: Settings, state: SearchState) -> Situation:
+    """How the search stands before the next turn, whose step is one more than the state's."""
+    missing = missing_offspring(history, settings, state)
+    pending, fidelity = pending_candidates(history, settings, state)
+    ranked = history.ranked([*state.population, *state.offspring])
+    step = step_size(history, settings)
+    cut, grow = shortlist(history, settings, state, step) if missing and state.generation else ([], [])
+    centre = sensitivities_due(history, settings, state) if missing and not state.offspring else ""
+    return Situation(
+        space=history.bench.budget.space,
+        generation=state.generation,
+        population=tuple(state.population),
+        missing=missing,
+        pending=tuple(pending),
+        fidelity=history.bench.fidelity[-1] if centre else fidelity,
+        ranked=tuple(ranked),
+        survivors=settings.population,
+        timeable=tuple(timeable(history, settings, state, ranked)),
+        cut=tuple(cut),
+        grow=tuple(grow),
+        step=step,
+        samples=settings.samples,
+        centre=centre,
+    )
+
+
 def missing_offspring(history: SearchHistory, settings: Settings, state: SearchState) -> int:
     """Candidates that this generation still has to make: none once random ones have filled it up."""
-    if state["filled"]:
+    if state.filled:
         return 0
     wanted = settings.offspring
-    if state["generation"] == 0:
+    if state.generation == 0:
         wanted = len(starting_candidates(history)) + (settings.initial if ARMS[settings.arm].initial else 0)
-    wanted = min(wanted, settings.evaluations - state["evaluations"])
-    missing = max(0, wanted - len(state["offspring"]))
+    wanted = min(wanted, settings.evaluations - state.evaluations)
+    missing = max(0, wanted - len(state.offspring))
     return min(missing, max(1, left(settings, state) // history.bench.fidelity[0])) if missing else 0
 
 
@@ -42,13 +70,13 @@ def starting_candidates(history: SearchHistory) -> list[Candidate]:
 
 def attempts_used_up(settings: Settings, state: SearchState) -> bool:
     """Whether the brain has asked for so many candidates that random ones fill up the generation."""
-    wanted = settings.initial if state["generation"] == 0 else settings.offspring
-    return state["attempts"] >= ATTEMPTS * wanted
+    wanted = settings.initial if state.generation == 0 else settings.offspring
+    return state.attempts >= ATTEMPTS * wanted
 
 
 def left(settings: Settings, state: SearchState) -> int:
     """Tokens that the run may still spend."""
-    return 2**62 if settings.tokens is None else max(0, settings.tokens - cost(state))
+    return 2**62 if settings.tokens is None else max(0, settings.tokens - cost(state.spent))
 
 
 def step_size(history: SearchHistory, settings: Settings) -> int:
@@ -67,20 +95,19 @@ def step_size(history: SearchHistory, settings: Settings) -> int:
     return round(step)
 
 
-def slopes_due(history: SearchHistory, settings: Settings, state: SearchState) -> str:
-    """The candidate whose slopes are to be measured now, or an empty text.
+def sensitivities_due(history: SearchHistory, settings: Settings, state: SearchState) -> str:
+    """The candidate whose first-order sensitivities are to be measured now, or an empty text.
 
     An arm that learns does so at its first offspring and every few generations, where the best is another one by then
     and tokens are left to make use of what is learnt.
     """
-    if not settings.slopes or not ARMS[settings.arm].learns or not state["generation"]:
+    if not settings.slopes or not ARMS[settings.arm].learns or not state.generation:
         return ""
-    if state["centre"] and (
-        state["centre"] == state["best"] or state["generation"] - state["centred_at"] < settings.slopes
-    ):
+    best = best_of(history.generations)
+    if state.centre and (state.centre == best or state.generation - state.centred_at < settings.slopes):
         return ""
     needed = PASS_COST * history.bench.slope_tokens + LEFT_FOR_STEPS * history.bench.fidelity[-1]
-    return state["best"] if left(settings, state) >= needed else ""
+    return best if left(settings, state) >= needed else ""
 
 
 def pending_candidates(history: SearchHistory, settings: Settings, state: SearchState) -> tuple[list[str], int]:
@@ -89,7 +116,7 @@ def pending_candidates(history: SearchHistory, settings: Settings, state: Search
     The closed forms are measured at every stage, so that every result stands beside them. Where tokens run short the
     first of those that wait are measured, as many as can be paid for.
     """
-    names = state["offspring"]
+    names = state.offspring
     before = 0
     always = {row.id for row in starting_candidates(history) if row.proposed_by == "seed"}
     for tokens in history.bench.fidelity:
@@ -114,10 +141,10 @@ def hopeless(history: SearchHistory, state: SearchState, names: list[str], token
     Racing (Maron and Moore, 1994) with paired differences: sequence by sequence against the last survivor, by more than
     one standard error. That is pooled over the generation, since a few sequences say little about a single candidate's.
     """
-    if not state["population"]:
+    if not state.population:
         return set()
     sequences = range(tokens // history.bench.sequence_length)
-    last = history.scores(history.profile(state["population"][-1]))
+    last = history.scores(history.profile(state.population[-1]))
     behind: dict[str, list[float]] = {}
     for name in names:
         own = history.scores(history.profile(name))
@@ -132,25 +159,6 @@ def hopeless(history: SearchHistory, state: SearchState, names: list[str], token
 
 def timeable(history: SearchHistory, settings: Settings, state: SearchState, ranked: list[str]) -> list[str]:
     """The best candidates not timed yet, while the run may still time any."""
-    if state["benchmarked"] >= settings.benchmarks:
+    if state.benchmarked >= settings.benchmarks:
         return []
     return [name for name in ranked[:2] if history.profile(name) not in history.latencies]
-
-
-def stop_reason(settings: Settings, state: SearchState) -> str:
-    """Why the run ends now, or an empty text. Evaluations and patience wait for the end of a generation."""
-    minutes = state["seconds"] / 60
-    if state["best"]:  # there is something to show for it
-        if settings.minutes is not None and minutes >= settings.minutes:
-            return f"{settings.minutes:g} minutes are used up"
-        if settings.tokens is not None and cost(state) + settings.fidelity[-1] > settings.tokens:
-            return f"of {settings.tokens} tokens too few are left to measure a candidate in full"
-        if not state["offspring"]:
-            if not ARMS[settings.arm].searches:
-                every = settings.target == "uniform"
-                return "every profile of one width is measured" if every else "a closed form has nothing to search"
-            if state["evaluations"] >= settings.evaluations:
-                return f"{settings.evaluations} evaluations are used up"
-            if state["stale"] >= settings.patience:
-                return f"{settings.patience} generations brought nothing better"
-    return ""

@@ -1,17 +1,17 @@
 """The state of a search: what decides its next step, and nothing else, since LangGraph writes all of it at every step.
 
-Profiles and scores live in the memory, and what was said and how often the brain failed in the trace; the state says
-which candidates are meant. `fold` is the only place where a turn's answers become state.
+Profiles, scores and closed generations live in the memory, and what was said and how often the brain failed in the
+trace. `fold` is the only place where a turn's answers become state.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Annotated, Any, TypedDict, cast
+from dataclasses import dataclass, field
+from typing import Annotated, Any
 
-from langchain_core.messages import AIMessage, AnyMessage, ToolMessage
+from langchain_core.messages import AIMessage, AnyMessage, ToolCall, ToolMessage
 
 from self_pruner.agent.settings.settings import Settings
 from self_pruner.tools.prune_model import Proposal
@@ -24,31 +24,40 @@ def latest_turn(old: list[AnyMessage], new: list[AnyMessage]) -> list[AnyMessage
     return old + new
 
 
-class SearchState(TypedDict):
-    """What the graph carries from node to node."""
+@dataclass(frozen=True, kw_only=True)
+class SearchState:
+    """What the graph carries from node to node; the defaults are those of a search that has not begun."""
 
-    step: int  # turns taken, the seed of everything random in the turn
-    generation: int  # 0 is the initial population
-    population: list[str]  # parents, best first
-    offspring: list[str]  # candidates made in this generation
-    next_id: int  # number of the next candidate
-    attempts: int  # candidates asked for in this generation, known ones included
-    filled: bool  # random profiles have filled up this generation in the brain's place
-    benchmarked: int  # latency measurements the brain asked for
-    centre: str  # id of the candidate whose slopes were measured last
-    centred_at: int  # generation in which that was
-    best: str  # id of the best candidate so far
-    stale: int  # generations since it was found
-    evaluations: int  # distinct candidates evaluated
-    tokens: int  # tokens evaluated, probes included
-    brain_tokens: int  # tokens the brain computed: read anew or written
-    seconds: float  # of search, over all sessions
-    failures: int  # failed turns of the brain in a row
-    faulty: bool  # the brain's part in the current turn failed already, whatever comes of its calls
-    proposed_by: str  # who wrote the calls of the current turn: brain, tool, fallback
-    proposals: list[Proposal]  # one a call where the agent's own operators write these, else none
-    stop: str  # why the run ended, empty while it goes on
-    messages: Annotated[list[AnyMessage], latest_turn]  # the current turn
+    step: int = 0  # turns taken, the seed of everything random in the turn
+    generation: int = 0  # 0 is the initial population
+    population: list[str] = field(default_factory=list)  # parents, best first
+    offspring: list[str] = field(default_factory=list)  # candidates made in this generation
+    next_id: int = 1  # number of the next candidate
+    attempts: int = 0  # candidates asked for in this generation, known ones included
+    filled: bool = False  # random profiles have filled up this generation in the brain's place
+    benchmarked: int = 0  # latency measurements the brain asked for
+    centre: str = ""  # id of the candidate whose first-order sensitivities were measured last
+    centred_at: int = 0  # generation in which that was
+    evaluations: int = 0  # distinct candidates evaluated
+    tokens: int = 0  # tokens evaluated, probes included
+    brain_tokens: int = 0  # tokens the brain computed: read anew or written
+    seconds: float = 0.0  # of search, over all sessions
+    failures: int = 0  # failed turns of the brain in a row
+    faulty: bool = False  # the brain's part in the current turn failed already, whatever comes of its calls
+    proposed_by: str = "brain"  # who wrote the calls of the current turn: brain, tool, fallback
+    proposals: list[Proposal] = field(default_factory=list)  # one a call where an operator writes these, else none
+    stop: str = ""  # why the run ended, empty while it goes on
+    messages: Annotated[list[AnyMessage], latest_turn] = field(default_factory=list)  # the current turn
+
+    @property
+    def spent(self) -> dict[str, float]:
+        """What the search has cost so far, by the names that a judgement in the trace gives it."""
+        return {
+            "evaluations": self.evaluations,
+            "tokens": self.tokens,
+            "brain_tokens": self.brain_tokens,
+            "minutes": self.seconds / 60,
+        }
 
 
 def first_state(seeds: list[str], tokens: int) -> SearchState:
@@ -58,47 +67,24 @@ def first_state(seeds: list[str], tokens: int) -> SearchState:
         seeds: ids of the closed forms and remembered profiles.
         tokens: evaluated tokens that the probes cost.
     """
-    return SearchState(
-        step=0,
-        generation=0,
-        population=[],
-        offspring=seeds,
-        next_id=len(seeds) + 1,
-        attempts=0,
-        filled=False,
-        benchmarked=0,
-        centre="",
-        centred_at=0,
-        best="",
-        stale=0,
-        evaluations=0,
-        tokens=tokens,
-        brain_tokens=0,
-        seconds=0.0,
-        failures=0,
-        faulty=False,
-        proposed_by="brain",
-        proposals=[],
-        stop="",
-        messages=[],
-    )
+    return SearchState(offspring=seeds, next_id=len(seeds) + 1, tokens=tokens)
 
 
-def cost(spent: Mapping[str, Any]) -> int:
+def cost(spent: Mapping[str, float]) -> int:
     """What a search has cost, in tokens: those evaluated or probed, and those the brain computed.
 
-    `spent` is a state, or what a judgement in the trace says was spent; what it does not name is 0.
+    `spent` is as in a state or in a judgement of the trace; what it does not name is 0.
     """
     return int(spent.get("tokens", 0) + spent.get("brain_tokens", 0))
 
 
-def spent_share(settings: Settings, spent: Mapping[str, Any], minutes: float) -> float:
+def spent_share(settings: Settings, spent: Mapping[str, float]) -> float:
     """How much of the run's nearest limit is used: 0 to 1; `spent` is as for `cost`."""
     shares = [spent.get("evaluations", 0) / settings.evaluations]
     if settings.tokens:
         shares.append(cost(spent) / settings.tokens)
     if settings.minutes:
-        shares.append(minutes / settings.minutes)
+        shares.append(spent.get("minutes", 0.0) / settings.minutes)
     return min(1.0, max(shares))
 
 
@@ -111,27 +97,26 @@ class Answer:
     result: dict[str, Any]
     error: str | None
 
+    @classmethod
+    def of(cls, call: ToolCall, message: ToolMessage) -> Answer:
+        """What `message` answers to `call`."""
+        content = str(message.content)
+        if message.status == "error":
+            return cls(call["name"], call["args"], {}, content)
+        return cls(call["name"], call["args"], json.loads(content), None)
+
 
 def answers(state: SearchState) -> list[Answer]:
     """The calls of the current turn with their answers, in order."""
-    if not state["messages"]:
-        return []
-    calls = {call["id"]: call for call in cast(AIMessage, state["messages"][0]).tool_calls}
-    found = []
-    for message in state["messages"][1:]:
-        if not isinstance(message, ToolMessage):
-            continue
-        call = calls[message.tool_call_id]
-        failed = message.status == "error"
-        result = {} if failed else json.loads(str(message.content))
-        found.append(Answer(call["name"], call["args"], result, str(message.content) if failed else None))
-    return found
+    calls = {call["id"]: call for message in state.messages[:1] for call in message.tool_calls}  # type: ignore[union-attr]
+    given = [message for message in state.messages[1:] if isinstance(message, ToolMessage)]
+    return [Answer.of(calls[message.tool_call_id], message) for message in given]
 
 
 def fold(state: SearchState, first_fidelity: int) -> dict[str, Any]:
     """The update of the state that the answers of the current turn call for; pure, so it can be tested alone."""
     update: dict[str, Any] = {"messages": [], "proposals": []}
-    if state["proposed_by"] == "fallback":  # even if it found nothing new
+    if state.proposed_by == "fallback":  # even if it found nothing new
         update["filled"] = True
     turn = answers(state)
     made = [answer for answer in turn if answer.tool == "prune_model"]
@@ -139,24 +124,21 @@ def fold(state: SearchState, first_fidelity: int) -> dict[str, Any]:
         update |= _fold_made(state, made)
     for answer in turn:
         if answer.tool == "evaluate" and answer.arguments.get("slopes"):  # where they failed too: they are tried once
-            update |= {"centre": answer.arguments["candidates"][0], "centred_at": state["generation"]}
+            update |= {"centre": answer.arguments["candidates"][0], "centred_at": state.generation}
         if answer.error is not None:
-            update["failures"] = state["failures"] + 1
+            update["failures"] = state.failures + 1
         elif answer.tool == "evaluate":
-            update["tokens"] = state["tokens"] + answer.result["charged_tokens"]
+            update["tokens"] = state.tokens + answer.result["charged_tokens"]
             if not answer.arguments.get("slopes") and answer.result["fidelity"] == first_fidelity:
-                update["evaluations"] = state["evaluations"] + len(answer.result["results"])
+                update["evaluations"] = state.evaluations + len(answer.result["results"])
         elif answer.tool == "benchmark_latency":
-            update["benchmarked"] = state["benchmarked"] + 1
+            update["benchmarked"] = state.benchmarked + 1
             update["failures"] = _failures(state, worked=True)
         elif answer.tool == "record_population":
-            improved = answer.result["best"] != state["best"]
             update |= {
                 "failures": _failures(state, worked=True),
-                "generation": state["generation"] + 1,
+                "generation": state.generation + 1,
                 "population": answer.result["survivors"],
-                "best": answer.result["best"],
-                "stale": 0 if improved else state["stale"] + 1,
                 "offspring": [],
                 "attempts": 0,
                 "filled": False,
@@ -167,9 +149,9 @@ def fold(state: SearchState, first_fidelity: int) -> dict[str, Any]:
 def _fold_made(state: SearchState, made: list[Answer]) -> dict[str, Any]:
     new = [row["id"] for answer in made for row in answer.result.get("candidates", []) if not row["known"]]
     return {
-        "offspring": state["offspring"] + new,
-        "next_id": state["next_id"] + len(made),
-        "attempts": state["attempts"] + len(made),
+        "offspring": state.offspring + new,
+        "next_id": state.next_id + len(made),
+        "attempts": state.attempts + len(made),
         # a turn that made nothing new is a failed turn: the brain repeats itself
         "failures": _failures(state, worked=bool(new)),
     }
@@ -177,6 +159,6 @@ def _fold_made(state: SearchState, made: list[Answer]) -> dict[str, Any]:
 
 def _failures(state: SearchState, *, worked: bool) -> int:
     """Failed turns in a row after this one: a turn of the tool changes nothing, nor one that is counted already."""
-    if state["proposed_by"] != "brain" or state["faulty"]:
-        return state["failures"]
-    return 0 if worked else state["failures"] + 1
+    if state.proposed_by != "brain" or state.faulty:
+        return state.failures
+    return 0 if worked else state.failures + 1

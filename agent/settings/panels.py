@@ -151,7 +151,9 @@ class Amounts(Panel):
         (1024, 4096), min_length=1, description="tokens of each evaluation stage; half the offspring reach the next"
     )
     probe_tokens: Count = Field(512, description="tokens of each sensitivity probe")
-    slope_tokens: Count = Field(4096, description="tokens on which slopes are measured, others each time")
+    slope_tokens: Count = Field(
+        4096, description="tokens on which first-order sensitivities are measured, others each time"
+    )
     final_tokens: Count = Field(3072, description="holdout tokens on which the best few are compared at the end")
     final_candidates: Count = Field(3, description="how many of the best are compared there")
     reporting_tokens: Count = Field(5120, description="tokens of the reported figures")
@@ -181,7 +183,9 @@ class Searching(Panel):
     remembered: int = Field(2, ge=0, description="best known profiles of earlier runs to start from")
     mutation_step: Count = Field(4, description="largest change of one edit at first, in MLP units of a 48-unit layer")
     slopes: int = Field(
-        1, ge=0, description="generations after which an arm that learns measures the slopes at its best; 0: never"
+        1,
+        ge=0,
+        description="generations after which an arm that learns measures sensitivities at its best; 0: never",
     )
 
 

@@ -34,7 +34,7 @@ from self_pruner.tools.profiles.budget import parse_params
 IN_TIME = ("speedup", "latency_ms")  # budgets in time; a latency table tells what they mean
 THOUGHT_TOKENS = 32  # before each call of a brain that is large enough to think, where nothing else is asked for
 THINKS_FROM = 1_000_000_000  # parameters of a brain; smaller ones write little sense before a call
-SLOPE_WINDOWS = 4  # measurements of slopes before their text begins anew
+SENSITIVITY_WINDOWS = 4  # measurements of first-order sensitivities before their text begins anew
 # Settings that older files state, and the one value at which a search is what it was with them.
 FORMER: dict[str, Any] = {"draws": 0, "screen": 4, "step_rule": "adaptive", "later_layers": 1.0, "racing": 1.0}
 
@@ -175,8 +175,8 @@ class Settings(
 
     @property
     def fitness_tokens(self) -> int:
-        """Tokens of the fitness text in all: those, and others for slopes where they are measured."""
-        windows = SLOPE_WINDOWS if self.slopes and ARMS[self.arm].learns else 0
+        """Tokens of the fitness text in all: those, and others for sensitivities where they are measured."""
+        windows = SENSITIVITY_WINDOWS if self.slopes and ARMS[self.arm].learns else 0
         return self.ranking_tokens + windows * self.slope_tokens
 
     def sequences(self, tokens: int) -> int:

@@ -143,39 +143,29 @@ def tool_arguments(folder: Path) -> Made:
     """What a brain may say in any turn of a search, and what the tools make of it where it counts as legal."""
     from langchain_core.messages import AIMessage
     from langgraph.graph import END, START, StateGraph
-    from langgraph.prebuilt import ToolNode
 
     from self_pruner.agent.brain.schema import sample_call
-    from self_pruner.agent.brain.scripted import ScriptBrain, UniformBrain
-    from self_pruner.agent.search.graph import tool_error
+    from self_pruner.agent.brain.scripted import UniformBrain
+    from self_pruner.agent.search.graph import act
     from self_pruner.agent.search.state import SearchState
     from self_pruner.agent.search.think import Thinker
-    from self_pruner.tools.benchmark_latency import benchmark_latency_tool
-    from self_pruner.tools.evaluate import evaluate_tool
-    from self_pruner.tools.prune_model import prune_model_tool
-    from self_pruner.tools.record_population import record_population_tool
     from tests.agent.search.test_search import Search
+    from tests.scripted_brains import ScriptBrain
 
     turns: list[tuple[Any, ...]] = []
-    real = Thinker._ask
+    real = Thinker.ask
 
     def ask(thinker: Thinker, *turn: Any) -> Any:
         turns.append((thinker, *turn))
         return real(thinker, *turn)
 
-    Thinker._ask = ask  # type: ignore[method-assign]
+    Thinker.ask = ask  # type: ignore[method-assign]
     search = Search(folder, UniformBrain(seed=0), evaluations=16, arm="self")
     search.go()
-    Thinker._ask = real  # type: ignore[method-assign]
+    Thinker.ask = real  # type: ignore[method-assign]
     bench = search.bench
-    tools = [
-        prune_model_tool(bench),
-        evaluate_tool(bench),
-        benchmark_latency_tool(bench),
-        record_population_tool(bench),
-    ]
     graph = StateGraph(SearchState)
-    graph.add_node("act", ToolNode(tools, handle_tool_errors=tool_error))
+    graph.add_node("act", act(bench))
     graph.add_edge(START, "act")
     graph.add_edge("act", END)
     compiled = graph.compile()
@@ -195,15 +185,20 @@ def tool_arguments(folder: Path) -> Made:
 
     def attempt(drawn: tuple[int, list[Any]]) -> None:
         number, replies = drawn
-        thinker, state, known, turn, step = turns[number % len(turns)]
+        thinker, state, here, legal = turns[number % len(turns)]
         script = ScriptBrain(
-            seed=0, replies=[said(turn, replies[index % len(replies)]) for index in range(turn.replies)]
+            seed=0, replies=[said(legal, replies[index % len(replies)]) for index in range(legal.replies)]
         )
-        asked = replace(thinker, brain=script)._ask(state, known, turn, step)
-        for index, call in enumerate(asked.calls):
-            named = {"name": call["name"], "args": call["arguments"], "id": f"s{step}.{index}", "type": "tool_call"}
+        decision = replace(thinker, brain=script).ask(state, here, legal)
+        for index, call in enumerate(decision.calls):
+            named = {
+                "name": call["name"],
+                "args": call["arguments"],
+                "id": f"s{state.step + 1}.{index}",
+                "type": "tool_call",
+            }
             message = AIMessage("", tool_calls=[named])
-            compiled.invoke({**state, "step": step, "proposed_by": "brain", "messages": [message]})
+            compiled.invoke(replace(state, step=state.step + 1, proposed_by="brain", messages=[message]))
 
     return st.tuples(st.integers(0, 1000), st.lists(reply, min_size=1, max_size=3)), attempt
 
@@ -215,7 +210,7 @@ def endpoint_replies(folder: Path) -> Made:
     from self_pruner.agent.brain.endpoint import Endpoint, Served, obeys_schemas, served_model
     from self_pruner.agent.brain.remote import EndpointBrain
     from self_pruner.agent.brain.schema import violations
-    from self_pruner.agent.search.think import _record
+    from self_pruner.agent.search.replies import record_of
     from tests.agent.brain.test_endpoint import PICK, Words
     from tests.endpoint import MODELS, serving
 
@@ -246,7 +241,7 @@ def endpoint_replies(folder: Path) -> Made:
                 for spoken in message.tool_calls:
                     violations(PICK["function"]["parameters"], spoken["args"])
         finally:
-            _record(1, 0, "prompt", messages, 0.1, None)
+            record_of(messages, step=1, generation=0, prompt="prompt", seconds=0.1)
         obeys_schemas(endpoint, "target")
 
     def both(value: Any) -> None:

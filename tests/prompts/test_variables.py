@@ -10,13 +10,13 @@ ROWS = {
     "candidate": v.CandidateRow,
     "move": v.Move,
     "proposer": v.ProposerYield,
-    "place": v.Place,
+    "place": v.Hint,
 }
 FACTS = {
-    "model": v.ModelFacts,
-    "budget": v.BudgetFacts,
-    "dense": v.DenseFacts,
-    "uniform": v.UniformFacts,
+    "model": v.ModelVariables,
+    "budget": v.BudgetVariables,
+    "dense": v.DenseVariables,
+    "uniform": v.UniformVariables,
     "spent": v.Spent,
     "hints": v.Hints,
     "ask": v.Ask,
@@ -36,7 +36,7 @@ def test_the_table_lists_exactly_the_variables_once_each():
 
 def test_every_record_of_the_module_is_in_the_table():
     records = {value for value in vars(v).values() if isinstance(value, type) and value.__module__ == v.__name__}
-    assert records == {*ROWS.values(), *FACTS.values(), v.RunFacts, v.History, v.Variables}
+    assert records == {*ROWS.values(), *FACTS.values(), v.RunVariables, v.History, v.Variables}
 
 
 def test_variables_of_a_run_are_those_above_the_line():

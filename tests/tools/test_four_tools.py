@@ -1,19 +1,15 @@
 """What the four tools refuse, and in which words; what they accept is tested with the whole search."""
 
 import json
+from dataclasses import replace
 
 import pytest
 from langchain_core.messages import AIMessage
-from langgraph.prebuilt import ToolNode
 
-from self_pruner.agent.search.graph import tool_error
+from self_pruner.agent.search.graph import act
 from self_pruner.agent.search.state import first_state
 from self_pruner.memory.records import Candidate, Score
-from self_pruner.tools.benchmark_latency import benchmark_latency_tool
-from self_pruner.tools.evaluate import evaluate_tool
 from self_pruner.tools.evaluation.slopes import PASS_COST
-from self_pruner.tools.prune_model import prune_model_tool
-from self_pruner.tools.record_population import record_population_tool
 from tests.bench import LENGTH, founded_bench, tiny_settings
 
 
@@ -26,12 +22,6 @@ def made(tmp_path_factory):
 def call(made):
     """Calls a tool as the graph does; returns its answer's text."""
     bench, starting = made
-    tools = [
-        prune_model_tool(bench),
-        evaluate_tool(bench),
-        benchmark_latency_tool(bench),
-        record_population_tool(bench),
-    ]
 
     def call(name, **arguments):
         from langgraph.graph import END, START, StateGraph
@@ -39,13 +29,13 @@ def call(made):
         from self_pruner.agent.search.state import SearchState
 
         graph = StateGraph(SearchState)
-        graph.add_node("act", ToolNode(tools, handle_tool_errors=tool_error))
+        graph.add_node("act", act(bench))
         graph.add_edge(START, "act")
         graph.add_edge("act", END)
         spoken = AIMessage(
             content="", tool_calls=[{"name": name, "args": arguments, "id": "s1.0", "type": "tool_call"}]
         )
-        state = {**first_state(starting, 0), "step": 1, "messages": [spoken]}
+        state = replace(first_state(starting, 0), step=1, messages=[spoken])
         return str(graph.compile().invoke(state)["messages"][-1].content)
 
     return call

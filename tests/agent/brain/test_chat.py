@@ -103,14 +103,9 @@ def test_a_reply_cut_at_its_limit_is_an_invalid_call_and_says_so():
     assert message.response_metadata["finish_reason"] == "length"
 
 
-def test_plain_chat_without_tools_speaks_no_special_token_and_honours_stop():
-    brain = tiny_brain(max_call_tokens=40)
-    message = brain.invoke(PAGE)
-    assert message.tool_calls == [] and "<|" not in message.response_metadata["raw"]
-    raw = message.response_metadata["raw"]
-    mark = raw[5:7]
-    stopped = tiny_brain(max_call_tokens=40).invoke(PAGE, stop=[mark])
-    assert stopped.content == raw[: raw.index(mark)].strip()
+def test_without_a_tool_there_is_nothing_to_say():
+    with pytest.raises(BrainError, match="no call is legal"):
+        tiny_brain().invoke(PAGE)
 
 
 def test_bound_tools_work_through_langchain():

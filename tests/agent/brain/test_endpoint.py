@@ -10,9 +10,9 @@ import pytest
 from langchain_core.messages import HumanMessage, SystemMessage
 from pydantic import SecretStr
 
-from self_pruner.agent.brain.calls import legal_calls
+from self_pruner.agent.brain.calls import call_schemas, reply_schema
 from self_pruner.agent.brain.endpoint import Endpoint, EndpointError, Served, checked_url, obeys_schemas, served_model
-from self_pruner.agent.brain.remote import EndpointBrain, reply_schema
+from self_pruner.agent.brain.remote import EndpointBrain
 from self_pruner.agent.brain.schema import violations
 from self_pruner.memory.errors import BrainError
 from tests.endpoint import completion, obedient, serving
@@ -80,11 +80,11 @@ def test_every_reply_has_its_own_variant_and_equal_ones_share_a_request():
 
 
 def test_several_calls_are_alternatives_of_one_schema():
-    schema = reply_schema(legal_calls([PICK, DROP]), 8)
+    schema = reply_schema(call_schemas([PICK, DROP]), {"type": "string", "maxLength": 32})
     assert [branch["properties"]["name"]["enum"] for branch in schema["anyOf"]] == [["pick"], ["drop"]]
     assert not violations(schema, {"thought": "x", "name": "pick", "arguments": {"number": 1, "kind": "odd"}})
     assert violations(schema, {"thought": "x", "name": "pick", "arguments": {"number": 4, "kind": "odd"}})
-    assert "thought" not in reply_schema(legal_calls([DROP]), 0)["properties"]
+    assert "thought" not in reply_schema(call_schemas([DROP]))["properties"]
 
 
 def test_what_a_turn_costs_is_told_once():

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from llguidance.hf import from_tokenizer
 
-from self_pruner.agent.brain.calls import legal_calls
+from self_pruner.agent.brain.calls import call_schemas
 from self_pruner.agent.brain.grammar import GrammarConstraint, call_grammar, check_grammar
 from self_pruner.agent.brain.schema import violations
 from self_pruner.memory.errors import BrainError
@@ -22,7 +22,7 @@ def alphabet():
 
 def walk(alphabet, tools, seed, thought_tokens=0, forced=True):
     """One reply whose every decision is uniform over the legal tokens: text, tokens, number of decisions."""
-    constraint = GrammarConstraint(call_grammar(legal_calls(tools), thought_tokens), alphabet, VOCAB)
+    constraint = GrammarConstraint(call_grammar(call_schemas(tools), thought_tokens), alphabet, VOCAB)
     rng = random.Random(seed)
     said: list[int] = []
     decisions = 0
@@ -104,9 +104,9 @@ def test_notes_hold_no_control_characters_quotes_or_escapes(alphabet):
 
 
 def test_logits_beyond_the_tokenizer_are_never_legal(alphabet):
-    constraint = GrammarConstraint(call_grammar(legal_calls([RECORD]), 8), alphabet, VOCAB)
+    constraint = GrammarConstraint(call_grammar(call_schemas([RECORD]), 8), alphabet, VOCAB)
     assert constraint.legal().max() < len(tiny_tokenizer()) < VOCAB
-    short = GrammarConstraint(call_grammar(legal_calls([RECORD]), 8), alphabet, 200)
+    short = GrammarConstraint(call_grammar(call_schemas([RECORD]), 8), alphabet, 200)
     assert short.legal().max() < 200
 
 
@@ -124,16 +124,16 @@ def test_references_and_optional_fields_are_obeyed(alphabet):
 def test_a_schema_that_cannot_be_obeyed_is_one_sentence(alphabet):
     bad = function("f", {"a": {"type": "array", "uniqueItems": True, "items": {"type": "integer"}}})
     with pytest.raises(BrainError, match="uniqueItems") as caught:
-        check_grammar(call_grammar(legal_calls([bad]), 0), alphabet)
+        check_grammar(call_grammar(call_schemas([bad]), 0), alphabet)
     assert "\n" not in str(caught.value)
     with pytest.raises(BrainError, match="cannot be made a grammar"):
-        check_grammar(call_grammar(legal_calls([function("f", {"a": {"enum": []}})]), 0), alphabet)
+        check_grammar(call_grammar(call_schemas([function("f", {"a": {"enum": []}})]), 0), alphabet)
     with pytest.raises(BrainError, match="no call is legal"):
         call_grammar([], 0)
 
 
 def test_an_illegal_token_is_an_error_not_a_wrong_call(alphabet):
-    constraint = GrammarConstraint(call_grammar(legal_calls([RECORD]), 0), alphabet, VOCAB)
+    constraint = GrammarConstraint(call_grammar(call_schemas([RECORD]), 0), alphabet, VOCAB)
     illegal = int(np.setdiff1d(np.arange(VOCAB - 200), constraint.legal())[-1])
     with pytest.raises(BrainError, match="grammar"):
         constraint.accept([illegal])

@@ -6,9 +6,9 @@ from langchain_core.messages import HumanMessage
 from langchain_core.tools import tool
 from pydantic import BaseModel, Field
 
-from self_pruner.agent.brain.calls import legal_calls
+from self_pruner.agent.brain.calls import call_schemas
 from self_pruner.agent.brain.schema import first_call, sample_call, violations
-from self_pruner.agent.brain.scripted import FailingBrain, FirstBrain, ScriptBrain, UniformBrain
+from self_pruner.agent.brain.scripted import FirstBrain, UniformBrain
 from self_pruner.memory.errors import BrainError
 from tests.brain_schemas import ALL, CHOICE, MUTATE, RECORD, parameters
 
@@ -71,25 +71,6 @@ def test_first_brain_always_says_the_first_of_everything():
     assert call["args"] == {"operator": "mutation", "parents": ["c1"], "edits": [edit, edit]}
 
 
-def test_script_brain_says_its_lines_then_ends():
-    brain = ScriptBrain(replies=[{"name": "evaluate", "args": {"a": 1}, "thought": "so"}, "no call", OSError("gone")])
-    first, second = replies(brain, n=2)
-    assert (first.content, first.tool_calls[0]["args"]) == ("so", {"a": 1})
-    assert (second.content, second.tool_calls) == ("no call", [])
-    with pytest.raises(OSError, match="gone"):
-        replies(brain)
-    with pytest.raises(BrainError, match="3 replies"):
-        replies(brain)
-
-
-def test_failing_brain_is_good_for_a_while():
-    brain = FailingBrain(good=2)
-    assert len(replies(brain, n=2)) == 2
-    with pytest.raises(BrainError):
-        replies(brain)
-    assert replies(FailingBrain(failure="illegal"))[0].tool_calls[0]["name"] == "no_such_tool"
-
-
 def test_every_form_of_tool_is_read():
     class Arguments(BaseModel):
         """Evaluates."""
@@ -109,7 +90,7 @@ def test_every_form_of_tool_is_read():
         """
         return layer
 
-    calls = legal_calls([Arguments, close, plain, MUTATE])
+    calls = call_schemas([Arguments, close, plain, MUTATE])
     assert [call.name for call in calls] == ["Arguments", "close", "plain", "prune_model"]
     assert calls[0].parameters["properties"]["ids"]["minItems"] == 2
     assert calls[1].parameters["required"] == ["note"]
@@ -122,7 +103,7 @@ def test_tool_choice_narrows_and_an_unknown_one_is_refused():
     bound = UniformBrain().bind_tools([MUTATE, RECORD, CHOICE], tool_choice="evaluate")
     assert {bound.invoke("?", seed=seed).tool_calls[0]["name"] for seed in range(20)} == {"evaluate"}
     with pytest.raises(BrainError, match="'prune'"):
-        legal_calls([MUTATE], "prune")
+        call_schemas([MUTATE], "prune")
 
 
 def test_what_cannot_be_obeyed_is_refused_by_name():

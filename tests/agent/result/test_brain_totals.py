@@ -21,7 +21,6 @@ def test_a_turn_that_failed_in_two_ways_is_one_failed_turn():
         "failed_turns": 2,
         "fallbacks": 0,
         "illegal": 0,
-        "surplus": 0,
     }
 
 
@@ -30,6 +29,10 @@ def test_a_turn_of_the_brain_that_made_nothing_new_failed_and_one_of_the_operato
     assert brain_faults([think(1, replies=()), act(1, True), think(2)])["failed_turns"] == 0
 
 
-def test_what_was_illegal_surplus_or_stood_in_for_adds_up_over_turns():
-    found = brain_faults([think(1, illegal=2, surplus=1), think(2, illegal=1), think(3, replies=(), fallback=True)])
-    assert found == {"failed_turns": 0, "fallbacks": 1, "illegal": 3, "surplus": 1}
+def test_what_was_illegal_or_stood_in_for_adds_up_over_turns():
+    found = brain_faults([think(1, illegal=2), think(2, illegal=1), think(3, replies=(), fallback=True)])
+    assert found == {"failed_turns": 0, "fallbacks": 1, "illegal": 3}
+
+
+def test_a_turn_of_an_older_trace_that_counts_surplus_replies_is_read():
+    assert Think.model_validate({**think(1).model_dump(), "surplus": 2}) == think(1)

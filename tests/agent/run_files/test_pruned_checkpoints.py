@@ -132,7 +132,7 @@ def test_the_checkpoints_of_a_search_do_not_grow_with_its_candidates(tmp_path):
     for evaluations in (12, 36):
         (tmp_path / str(evaluations)).mkdir()
         run = Search(tmp_path / str(evaluations), UniformBrain(seed=0), evaluations=evaluations, patience=1000)
-        assert run.go()["evaluations"] == evaluations
+        assert run.go().evaluations == evaluations
         assert run.connection.execute("SELECT count(*) FROM checkpoints").fetchone() == (1,)
         run.connection.close()
         sizes.append(run.checkpoint.stat().st_size)

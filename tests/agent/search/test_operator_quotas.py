@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from self_pruner.agent.search.operator_quotas import FLOOR, Record, credit, quotas
+from self_pruner.agent.search.operator_quotas import FLOOR, Tally, credit, quotas
 
 OFFSPRING_PROPOSERS = ("brain", "chance", "switch", "cross", "model")
 
@@ -13,7 +13,7 @@ OFFSPRING_PROPOSERS = ("brain", "chance", "switch", "cross", "model")
     st.lists(
         st.dictionaries(
             st.sampled_from(OFFSPRING_PROPOSERS),
-            st.integers(0, 6).flatmap(lambda made: st.builds(Record, st.just(made), st.integers(0, made))),
+            st.integers(0, 6).flatmap(lambda made: st.builds(Tally, st.just(made), st.integers(0, made))),
         ),
         max_size=6,
     ),
@@ -31,20 +31,20 @@ def test_without_history_all_makers_are_alike():
 
 
 def test_a_maker_whose_offspring_survive_gets_more():
-    history = [{"brain": Record(3, 0), "model": Record(3, 3), "switch": Record(3, 1)}] * 4
+    history = [{"brain": Tally(3, 0), "model": Tally(3, 3), "switch": Tally(3, 1)}] * 4
     shares = quotas(history, ("brain", "switch", "model"), 12)
     assert shares["model"] > shares["switch"] >= shares["brain"] >= FLOOR
 
 
 def test_an_old_success_weighs_less_than_a_new_one():
-    old = [{"switch": Record(4, 4), "model": Record(4, 0)}]
-    new = [{"switch": Record(4, 0), "model": Record(4, 4)}]
+    old = [{"switch": Tally(4, 4), "model": Tally(4, 0)}]
+    new = [{"switch": Tally(4, 0), "model": Tally(4, 4)}]
     credits = credit(old + new, ("switch", "model"))
     assert credits["model"] > credits["switch"]
 
 
 def test_more_makers_than_offspring_go_to_the_best():
-    history = [{"model": Record(4, 4), "brain": Record(4, 0), "switch": Record(4, 2)}]
+    history = [{"model": Tally(4, 4), "brain": Tally(4, 0), "switch": Tally(4, 2)}]
     assert quotas(history, ("brain", "switch", "model"), 1) == {"brain": 0, "switch": 0, "model": 1}
 
 
@@ -54,7 +54,7 @@ def test_nothing_wanted_is_nothing_given(offspring):
 
 
 def test_credit_is_the_rate_of_survival_pulled_towards_the_common_one():
-    history = [{"switch": Record(4, 4), "model": Record(4, 0)}, {"model": Record(2, 1)}]
+    history = [{"switch": Tally(4, 4), "model": Tally(4, 0)}, {"model": Tally(2, 1)}]
     credits = credit(history, ("switch", "model", "brain"))
     common = (0.9 * 4 + 1) / (0.9 * 8 + 2)  # a generation weighs 0.9 of the next
     assert credits["switch"] == pytest.approx((0.9 * 4 + 4 * common) / (0.9 * 4 + 4))
@@ -63,13 +63,13 @@ def test_credit_is_the_rate_of_survival_pulled_towards_the_common_one():
 
 
 def test_credit_is_never_nothing_even_where_no_offspring_survived():
-    credits = credit([{"switch": Record(4, 0)}], ("switch", "model"))
+    credits = credit([{"switch": Tally(4, 0)}], ("switch", "model"))
     assert credits == pytest.approx({"switch": 0.2 / 8, "model": 0.05})
     assert set(credit([], ("switch", "model")).values()) == {0.5}
 
 
 def test_what_is_left_after_the_floors_goes_by_credit_and_the_last_ones_by_what_rounding_cut():
-    history = [{"switch": Record(12, 12), "model": Record(4, 0)}]
+    history = [{"switch": Tally(12, 12), "model": Tally(4, 0)}]
     # common rate 0.75; credits (12 + 3) / 16 = 0.9375 and 3 / 8 = 0.375; of 7 left 5 and 2
     assert quotas(history, ("switch", "model"), 9) == {"switch": 6, "model": 3}
     assert quotas(history, ("model", "switch"), 8) == {"model": 3, "switch": 5}  # 1.71 and 4.29 of 6

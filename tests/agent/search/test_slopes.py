@@ -32,9 +32,15 @@ def is_step(record):
     return made and record.result["candidates"][0]["proposed_by"] == "model"
 
 
-def test_slopes_are_measured_at_the_best_and_charged(tmp_path):
-    run = hybrid(tmp_path)
-    state = run.go()
+@pytest.fixture(scope="module")
+def ended(tmp_path_factory):
+    """One whole search, to be looked at only, and the state it ended in."""
+    run = hybrid(tmp_path_factory.mktemp("ended"))
+    return run, run.go()
+
+
+def test_slopes_are_measured_at_the_best_and_charged(ended):
+    run, state = ended
     best, centres = "", []
     for record in run.records:
         if isinstance(record, Judge):
@@ -43,17 +49,17 @@ def test_slopes_are_measured_at_the_best_and_charged(tmp_path):
             centres.append(best)
             assert record.arguments == {"candidates": [best], "fidelity": run.bench.fidelity[-1], "slopes": True}
             assert record.tokens == PASS_COST * run.bench.slope_tokens  # fitness there is known already
-    assert state["centre"] == centres[-1]
+    assert state.centre == centres[-1]
     assert len(set(centres)) == len(centres) > 1  # a best that stays is not measured again
     assert all(run.bench.slopes(run.bench.candidate(name).profile) for name in centres)
     charged = sum(record.tokens for record in run.records if isinstance(record, Act))
-    assert charged == state["tokens"]
+    assert charged == state.tokens
 
 
 @pytest.mark.parametrize("settings", [{"slopes": 0}, {"arm": "evolution"}, {"arm": "self"}], ids=str)
 def test_nobody_else_measures_them(tmp_path, settings):
     run = hybrid(tmp_path, **{"evaluations": 18, **settings})
-    assert run.go()["centre"] == ""
+    assert run.go().centre == ""
     assert not any(map(is_slopes, run.records))
     assert run.bench.memory.recall(Slopes) == []
 
@@ -62,7 +68,7 @@ def test_they_are_not_measured_where_no_candidate_could_be_paid_for_after_them(t
     needed = hybrid(tmp_path).bench
     few = PASS_COST * needed.slope_tokens + 2 * needed.fidelity[-1]
     run = hybrid(tmp_path, tokens=few)  # the first population takes its share of these
-    assert run.go()["centre"] == ""
+    assert run.go().centre == ""
     assert not any(map(is_slopes, run.records))
 
 
@@ -93,12 +99,11 @@ def test_the_step_of_least_predicted_fitness_is_taken_first(tmp_path, monkeypatc
     assert run.bench.candidate(first.result["candidates"][0]["id"]).profile == step
 
 
-def test_the_curvature_is_learned_from_the_steps_of_the_run(tmp_path):
-    run = hybrid(tmp_path)
-    state = run.go()
-    history = SearchHistory(run.bench).read(state["centre"])
-    local = quadratic_model(history, state["centre"])
-    assert local is not None and local.predict(run.bench.candidate(state["centre"]).profile) == 0.0
+def test_the_curvature_is_learned_from_the_steps_of_the_run(ended):
+    run, state = ended
+    history = SearchHistory(run.bench).read(state.centre)
+    local = quadratic_model(history, state.centre)
+    assert local is not None and local.predict(run.bench.candidate(state.centre).profile) == 0.0
     low, high = CURVATURES
     assert low <= local.curvature <= high
     before = QuadraticModel(local.costs, local.centre, local.slopes).curvature
@@ -109,11 +114,8 @@ def test_the_curvature_is_learned_from_the_steps_of_the_run(tmp_path):
 
 
 @pytest.mark.parametrize("sequences", [0, 1, 6])  # before the first, between two, in the second measurement
-def test_a_run_killed_between_two_sequences_goes_on_to_the_same_candidates(tmp_path, monkeypatch, sequences):
-    for name in ("whole", "killed"):
-        (tmp_path / name).mkdir()
-    whole, run = hybrid(tmp_path / "whole"), hybrid(tmp_path / "killed")
-    expected = whole.go()
+def test_a_run_killed_between_two_sequences_goes_on_to_the_same_candidates(ended, tmp_path, monkeypatch, sequences):
+    (whole, expected), run = ended, hybrid(tmp_path)
     real, taken = tool.slopes_at, itertools.count()
 
     def killed(*arguments):
@@ -127,7 +129,7 @@ def test_a_run_killed_between_two_sequences_goes_on_to_the_same_candidates(tmp_p
             run.go()
     assert len(run.bench.memory.recall(Slopes)) == sequences
     state = run.go()
-    assert all(state[name] == expected[name] for name in ("centre", "centred_at", "best", "tokens", "step"))
+    assert all(getattr(state, name) == getattr(expected, name) for name in ("centre", "centred_at", "tokens", "step"))
     assert run.bench.memory.recall(Candidate) == whole.bench.memory.recall(Candidate)
     assert run.bench.memory.recall(Slopes) == whole.bench.memory.recall(Slopes)
 
@@ -139,15 +141,14 @@ def test_a_best_without_finite_slopes_is_tried_once_and_the_search_goes_on(tmp_p
     monkeypatch.setattr(tool, "slopes_at", none_finite)
     run = hybrid(tmp_path, evaluations=18)
     state = run.go()
-    run.assert_valid(state)
+    run.assert_valid()
     tried = [record.arguments["candidates"][0] for record in run.records if is_slopes(record)]
     assert len(set(tried)) == len(tried) > 0
-    assert quadratic_model(SearchHistory(run.bench).read(state["centre"]), state["centre"]) is None
+    assert quadratic_model(SearchHistory(run.bench).read(state.centre), state.centre) is None
 
 
-def test_slopes_are_measured_on_other_text_than_candidates_and_on_other_text_each_time(tmp_path):
-    run = hybrid(tmp_path)
-    run.go()
+def test_slopes_are_measured_on_other_text_than_candidates_and_on_other_text_each_time(ended):
+    run, _ = ended
     ranked = {row.sequence for row in run.bench.memory.recall(Score, text=FITNESS)}
     windows = {}
     for row in run.bench.memory.recall(Slopes):

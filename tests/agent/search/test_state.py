@@ -1,10 +1,13 @@
 """Folding a turn's answers into the state."""
 
 import json
+from dataclasses import replace
 
 from langchain_core.messages import AIMessage, ToolMessage
 
+from self_pruner.agent.search.history import best_of, generations_since_best
 from self_pruner.agent.search.state import first_state, fold, latest_turn
+from self_pruner.memory.records import Generation
 
 
 def turn(state, *calls):
@@ -20,7 +23,7 @@ def turn(state, *calls):
         )
         for index, (_, _, answer) in enumerate(calls)
     ]
-    return {**state, "messages": [AIMessage(content="", tool_calls=spoken), *answered]}
+    return replace(state, messages=[AIMessage(content="", tool_calls=spoken), *answered])
 
 
 def made(name, known=False):
@@ -46,24 +49,24 @@ def test_new_candidates_become_offspring_and_known_ones_only_count_as_attempts()
 def test_a_turn_that_makes_nothing_new_is_a_failed_turn_of_the_brain():
     state = turn(first_state(["c1"], 0), ("prune_model", {}, made("c1", known=True)))
     assert fold(state, 32)["failures"] == 1
-    assert fold({**state, "proposed_by": "fallback"}, 32)["failures"] == 0
+    assert fold(replace(state, proposed_by="fallback"), 32)["failures"] == 0
 
 
 def test_failed_turns_in_a_row_add_up_and_each_counts_once():
-    repeats = turn({**first_state(["c1"], 0), "failures": 1}, ("prune_model", {}, made("c1", known=True)))
+    repeats = turn(replace(first_state(["c1"], 0), failures=1), ("prune_model", {}, made("c1", known=True)))
     assert fold(repeats, 32)["failures"] == 2
-    assert fold({**repeats, "failures": 2, "faulty": True}, 32)["failures"] == 2
-    slow_but_new = turn({**repeats, "failures": 2, "faulty": True}, ("prune_model", {}, made("c2")))
+    assert fold(replace(repeats, failures=2, faulty=True), 32)["failures"] == 2
+    slow_but_new = turn(replace(repeats, failures=2, faulty=True), ("prune_model", {}, made("c2")))
     assert fold(slow_but_new, 32)["failures"] == 2
-    after_stand_in = turn({**repeats, "failures": 2, "proposed_by": "fallback"}, ("prune_model", {}, made("c2")))
+    after_stand_in = turn(replace(repeats, failures=2, proposed_by="fallback"), ("prune_model", {}, made("c2")))
     assert fold(after_stand_in, 32)["failures"] == 2
-    works = turn({**repeats, "failures": 2}, ("prune_model", {}, made("c2")))
+    works = turn(replace(repeats, failures=2), ("prune_model", {}, made("c2")))
     assert fold(works, 32)["failures"] == 0
 
 
 def test_a_stand_in_fills_up_the_generation_even_if_it_finds_nothing():
     state = turn(first_state(["c1"], 0))
-    assert fold({**state, "proposed_by": "fallback"}, 32)["filled"] is True
+    assert fold(replace(state, proposed_by="fallback"), 32)["filled"] is True
     assert "filled" not in fold(state, 32)
 
 
@@ -77,19 +80,26 @@ def test_evaluations_count_once_and_tokens_always():
 def test_slopes_cost_tokens_and_no_evaluation_and_make_their_candidate_the_centre():
     answer = {"fidelity": 32, "results": [{"id": "c2"}], "charged_tokens": 192}
     asked = {"candidates": ["c2"], "fidelity": 32, "slopes": True}
-    state = {**first_state(["c1", "c2"], 100), "generation": 3}
+    state = replace(first_state(["c1", "c2"], 100), generation=3)
     update = fold(turn(state, ("evaluate", asked, answer)), 32)
     assert update == {"messages": [], "proposals": [], "tokens": 292, "centre": "c2", "centred_at": 3}
 
 
 def test_a_recorded_population_begins_a_new_generation():
     answer = {"generation": 0, "survivors": ["c2", "c1"], "best": "c2", "note": ""}
-    state = {**first_state(["c1", "c2"], 0), "best": "c1", "stale": 2, "attempts": 7, "filled": True}
+    state = replace(first_state(["c1", "c2"], 0), attempts=7, filled=True)
     update = fold(turn(state, ("record_population", {}, answer)), 32)
-    assert (update["generation"], update["population"], update["best"]) == (1, ["c2", "c1"], "c2")
-    assert (update["stale"], update["offspring"], update["attempts"], update["filled"]) == (0, [], 0, False)
-    again = turn({**state, "best": "c2"}, ("record_population", {}, answer))
-    assert fold(again, 32)["stale"] == 3
+    assert (update["generation"], update["population"]) == (1, ["c2", "c1"])
+    assert (update["offspring"], update["attempts"], update["filled"]) == ([], 0, False)
+
+
+def test_the_best_and_how_long_it_stands_follow_from_the_closed_generations():
+    def closed(*best):
+        return [Generation("run", number, (name,), name, "", number) for number, name in enumerate(best)]
+
+    assert best_of([]) == ""
+    for names, since in ((["c1"], 0), (["c1", "c2"], 0), (["c1", "c2", "c2", "c2"], 2)):
+        assert (best_of(closed(*names)), generations_since_best(closed(*names))) == (names[-1], since)
 
 
 def test_a_refused_call_is_a_failed_turn():

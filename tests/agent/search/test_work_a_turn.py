@@ -35,13 +35,13 @@ def test_a_turn_reads_as_much_of_the_memory_late_in_a_run_as_early(tmp_path, mon
         try:
             return think(thinker, state)
         finally:
-            rows[state["generation"]] += rows["here"]
-            turns[state["generation"]] += 1
+            rows[state.generation] += rows["here"]
+            turns[state.generation] += 1
 
     monkeypatch.setattr(run.bench.memory, "_select", counted)
     monkeypatch.setattr(Thinker, "__call__", turn)
     state = run.go()
-    assert state["generation"] >= 12 and len(run.candidates()) >= 80
+    assert state.generation >= 12 and len(run.candidates()) >= 80
     early, late = (
         sum(rows[number] for number in generations) / sum(turns[number] for number in generations)
         for generations in (range(2, 5), range(9, 12))
@@ -91,7 +91,7 @@ def test_what_a_turn_knows_is_what_the_memory_holds(tmp_path, monkeypatch):
 
     def turn(thinker, state):
         update = think(thinker, state)
-        kept, anew = thinker.history, SearchHistory(run.bench).read(state["centre"])
+        kept, anew = thinker.history, SearchHistory(run.bench).read(state.centre)
         assert (kept.candidates, kept.generations, kept.latencies) == (
             anew.candidates,
             anew.generations,
@@ -102,9 +102,9 @@ def test_what_a_turn_knows_is_what_the_memory_holds(tmp_path, monkeypatch):
             assert kept.failure(row.profile) == run.bench.failure(row.profile)
             for tokens in run.bench.fidelity:
                 assert kept.fitness(row.profile, tokens) == run.bench.fitness(row.profile, tokens)
-        for start in {kept.profile(row.parents[0]) for row in kept.steps()} if state["centre"] else ():
-            assert kept.slopes(start) == run.bench.slopes(start)
+        for start in {kept.profile(row.parents[0]) for row in kept.steps()} if state.centre else ():
+            assert kept.sensitivities(start) == run.bench.slopes(start)
         return update
 
     monkeypatch.setattr(Thinker, "__call__", turn)
-    assert run.go()["generation"] > 3
+    assert run.go().generation > 3

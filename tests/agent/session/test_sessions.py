@@ -1,6 +1,7 @@
 """A run over several sessions: its brain is asked for anew, and its time goes on where it was."""
 
 import socket
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
@@ -8,9 +9,10 @@ import pytest
 from main import main
 from self_pruner.agent import session
 from self_pruner.agent.run_files.run_directory import RunDirectory
-from self_pruner.agent.search.graph import Judgement
+from self_pruner.agent.search.judge import Judgement
 from self_pruner.agent.search.state import first_state
 from self_pruner.agent.settings.settings import make_settings
+from self_pruner.memory.records import Generation
 
 
 def down() -> str:
@@ -34,12 +36,17 @@ def test_a_brain_that_is_gone_is_found_on_resume_before_anything_is_loaded(tmp_p
 @pytest.mark.parametrize(("before", "stop"), [(30.0, ""), (61.0, "1 minutes are used up")])
 def test_minutes_of_earlier_sessions_count(before, stop):
     found = SimpleNamespace(kl=1.0)
+    closed = Generation("run", 0, ("c1",), "c1", "", 1)
     bench = SimpleNamespace(
-        fidelity=(128,), candidate=lambda name: SimpleNamespace(id=name, profile=None), fitness=lambda *of: found
+        run="run",
+        memory=SimpleNamespace(recall=lambda kind, run: [closed]),
+        fidelity=(128,),
+        candidate=lambda name: SimpleNamespace(id=name, profile=None),
+        fitness=lambda *of: found,
     )
     lines = []
     judge = Judgement(bench, make_settings({"minutes": 1}), lines.append)  # as at the beginning of a session
-    state = first_state(["c1"], 0) | {"seconds": before, "best": "c1"}
+    state = replace(first_state(["c1"], 0), seconds=before)
     update = judge(state)
     assert before <= update["seconds"] < before + 29
     assert update["stop"] == stop

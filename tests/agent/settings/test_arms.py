@@ -11,11 +11,10 @@ from self_pruner.agent.search import proposers
 from self_pruner.agent.search.history import SearchHistory
 from self_pruner.agent.search.initial_population import DETAILS
 from self_pruner.agent.search.learned_costs import NEAR, surrogate
-from self_pruner.agent.search.legal_calls import legal_turn
+from self_pruner.agent.search.legal_calls import legal_calls
 from self_pruner.agent.search.proposers import Operators
-from self_pruner.agent.search.schedule import step_size
+from self_pruner.agent.search.schedule import situation, step_size
 from self_pruner.agent.search.state import cost, first_state
-from self_pruner.agent.search.think import facts
 from self_pruner.agent.settings.arms import ARM_NAMES, ARMS, OFFSPRING_PROPOSERS
 from self_pruner.memory.records import Candidate, Generation
 from self_pruner.tools.prune_model import PruneArguments, propose
@@ -33,8 +32,8 @@ def made(name):
 @pytest.mark.parametrize("name", SEARCHING)
 def test_every_arm_ends_with_a_valid_result_made_by_those_it_names(tmp_path, name):
     run = Search(tmp_path, UniformBrain(seed=0), ARMS[name].prompt_set, arm=name, evaluations=18)
-    state = run.go()
-    run.assert_valid(state)
+    run.go()
+    run.assert_valid()
     proposers = {row.proposed_by for row in run.candidates()}
     assert proposers <= made(name) | {"switch"}  # which fills up for a proposer that found nothing new
     assert proposers & {*ARMS[name].vary}
@@ -47,10 +46,10 @@ def test_a_closed_form_is_measured_in_full_and_ends(tmp_path, name):
     run = Search(tmp_path, UniformBrain(seed=0), arm=name)
     state = run.go()
     (row,) = run.candidates()
-    assert row.detail == DETAILS[name] and state["best"] == row.id
+    assert row.detail == DETAILS[name] and run.best() == row
     assert run.bench.budget.holds(row.profile)
     assert run.bench.fitness(row.profile, run.settings.fidelity[-1]) is not None
-    assert state["stop"] == "a closed form has nothing to search"
+    assert state.stop == "a closed form has nothing to search"
 
 
 @pytest.mark.parametrize("name", ["evolution", "hybrid"])
@@ -58,9 +57,9 @@ def test_no_search_costs_more_than_it_may(tmp_path, name):
     limit = 60 * LENGTH
     run = Search(tmp_path, UniformBrain(seed=0), arm=name, tokens=limit, evaluations=10_000)
     state = run.go()
-    assert cost(state) <= limit
-    assert "too few are left" in state["stop"]
-    assert state["evaluations"] > len(run.starting)
+    assert cost(state.spent) <= limit
+    assert "too few are left" in state.stop
+    assert state.evaluations > len(run.starting)
 
 
 def test_what_an_operator_made_is_written_down_as_it_is(tmp_path):
@@ -90,16 +89,16 @@ def test_chance_picks_among_the_very_calls_that_the_brain_may_make(tmp_path, mon
     monkeypatch.setattr(proposers, "sample_call", sampled)
     settings = tiny_settings(arm="hybrid")
     bench, starting = founded_bench(tmp_path, settings)
-    state = {**first_state(starting, 0), "generation": 1, "population": starting, "offspring": []}
+    state = replace(first_state(starting, 0), generation=1, population=starting, offspring=[])
     for name in starting:  # parents need a fitness before they can be varied
         bench.memory.record(*[row for row in bench.memory.recall(Candidate, run=bench.run, id=name)])
     history = SearchHistory(bench).read()
-    known = facts(history, settings, state)
-    turn = legal_turn(known, ("mutation-edits", "crossover-range"))
+    here = situation(history, settings, state)
+    legal = legal_calls(here, ("mutation-edits", "crossover-range"))
     operators = Operators(history, settings, state)
-    made = [one for one in operators.proposals(known, turn) if one["proposed_by"] == "chance"]
+    made = [one for one in operators.proposals(here, legal) if one["proposed_by"] == "chance"]
     assert made and len(picked) >= len(made)
-    offers = [variant[0]["function"]["parameters"] for variant in turn.variants]
+    offers = [variant[0]["function"]["parameters"] for variant in legal.variants]
     assert all(schema in offers and not violations(schema, call) for schema, call in picked)
     requests = [PruneArguments(**call) for _, call in picked]
     parents = [[history.profile(name) for name in request.parents] for request in requests]

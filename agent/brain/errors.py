@@ -1,1 +1,0 @@
-"""What can go wrong between a prompt and a legal tool call."""
