@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -80,19 +80,17 @@ def brain_of(prepared: Prepared, settings: Settings, folder: Path, view: View) -
         source = resolve(settings.model, settings.revision)
         weights = sum(parameter.nbytes for parameter in model.parameters())
         view.warn(f"vLLM holds the dense weights a second time, {size(weights)}")
-        with view.phase("Starting vLLM"):
-            server = served(
-                vllm_python(settings.vllm_python),
-                str(fetched(source, trust_remote_code=settings.trust_remote_code, cache=settings.cache)),
-                folder / SERVER_LOG,
-                dtype=str(model.dtype).removeprefix("torch."),
-                max_model_len=min(context_length(model.config) or LONGEST, LONGEST),
-            )
-            url = server.__enter__()
-        try:
+        with ExitStack() as stack:
+            with view.phase("Starting vLLM"):
+                server = served(
+                    vllm_python(settings.vllm_python),
+                    str(fetched(source, trust_remote_code=settings.trust_remote_code, cache=settings.cache)),
+                    folder / SERVER_LOG,
+                    dtype=str(model.dtype).removeprefix("torch."),
+                    max_model_len=min(context_length(model.config) or LONGEST, LONGEST),
+                )
+                url = stack.enter_context(server)
             yield _behind(endpoint_of(settings, url), prepared, settings)
-        finally:
-            server.__exit__(None, None, None)
 
 
 def _behind(endpoint: Endpoint, prepared: Prepared, settings: Settings) -> EndpointBrain:

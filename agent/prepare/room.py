@@ -5,8 +5,6 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
-import torch
-
 from self_pruner.agent.prepare.devices import free_memory
 from self_pruner.memory.errors import SettingsError
 from self_pruner.tools.models.families import geometry
@@ -17,7 +15,7 @@ from self_pruner.tools.text.quantities import size
 
 def refit_memory(device: str) -> int:
     """Bytes that remembered refits may take: half of what the loaded model leaves of a GPU, else 1 GiB."""
-    return torch.cuda.mem_get_info(device)[0] // 2 if device.startswith("cuda") else 1 << 30
+    return free_memory(device) // 2 if device.startswith("cuda") else 1 << 30
 
 
 def check_room(loaded: LoadedModel | ModelOutline, cache: Path) -> None:

@@ -242,10 +242,7 @@ class JointBudget(Budget):
         dense = self.timed.dense
         fastest = min(map(self._time, self.plain.totals))
         alone = f"{_ms(self.limit)}, a speed-up of {dense / self.limit:.2f},"
-        try:
-            enough = LatencyBudget.of(self.space, self.timed.table, self.limit / NANOSECONDS).target_params
-        except ImpossibleTargetError as error:
-            raise ImpossibleTargetError(str(error)) from None
+        enough = LatencyBudget.of(self.space, self.timed.table, self.limit / NANOSECONDS).target_params
         raise ImpossibleTargetError(
             f"the two budgets contradict each other: with {self.target_params:,} parameters the latency table has "
             f"{_ms(fastest)} at the least, a speed-up of {_down(dense / fastest)}, and {alone} takes about {enough:,} "

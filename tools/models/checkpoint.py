@@ -43,11 +43,8 @@ def inspect(folder: Path) -> Checkpoint:
     """Checks a checkpoint folder, cheapest faults first, without reading weights.
 
     Raises:
-        ModelError: no config.json, an unreadable one, or no weights.
-        ModelError: another architecture.
-        ModelError: quantised weights.
-        ModelError: weights in pickle files only.
-        ModelError: a truncated or damaged safetensors file, an index that names what is not there, or weights
+        ModelError: no config.json or an unreadable one, another architecture, quantised weights, no weights or
+            pickled ones, a truncated or damaged safetensors file, an index that names what is not there, or weights
             that are not those of the config.
     """
     check_files(folder)
@@ -103,9 +100,7 @@ def check_config(config: dict[str, Any]) -> Family:
     """The family of a checkpoint by its config.
 
     Raises:
-        ModelError: another architecture.
-        ModelError: quantised weights.
-        ModelError: sizes that no model has.
+        ModelError: another architecture, quantised weights, or sizes that no model has.
     """
     family = family_of(config)
     for key in ("quantization_config", "compression_config"):
@@ -124,8 +119,7 @@ def check_names(names: Iterable[str], where: str) -> None:
     """Whether a list of file names contains safetensors weights; `where` names the place in the error.
 
     Raises:
-        ModelError: when the weights are in pickle files only.
-        ModelError: when there are no weights in the expected place.
+        ModelError: when the weights are in pickle files only, or not in the expected place.
     """
     names = set(names)
     if names & {WEIGHTS, INDEX}:
@@ -153,9 +147,8 @@ def digest_of(folder: Path) -> str:
     that a model of any size takes seconds.
 
     Raises:
-        ModelError: no config.json, an unreadable one, or no weights.
-        ModelError: weights in pickle files only.
-        ModelError: a truncated or damaged safetensors file, or an index that names what is not there.
+        ModelError: no config.json or an unreadable one, no weights or pickled ones, a truncated or damaged
+            safetensors file, or an index that names what is not there.
     """
     check_files(folder)
     return _digest(read_config(folder / "config.json"), whole_shards(folder))

@@ -133,8 +133,7 @@ def space_of(
         attention_unit: KV groups in an attention unit.
 
     Raises:
-        SettingsError: when the MLP unit does not fit the model.
-        SettingsError: when the attention unit does not.
+        SettingsError: when the MLP unit or the attention unit does not fit the model.
     """
     shape = geometry(model.config)
     unit = mlp_unit_of(shape, mlp_unit)

@@ -87,7 +87,7 @@ def vouched(folder: Path, trusted: bool = False) -> Iterator[Path]:
     """A folder to load the checkpoint from for as long as the block lasts: itself where the user trusts its code.
 
     Raises:
-        ModelError, ModelError: it holds no safetensors.
+        ModelError: it holds no safetensors.
         ForeignCodeError: code that nobody vouches for.
     """
     check_code(folder, trusted)

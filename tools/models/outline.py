@@ -47,7 +47,7 @@ def outline(
 
     Raises:
         SelfPrunerError: what `checkpoint.check_config` and `fetch_outline` raise; ModelError for a config
-            that no model can be made from; ModelError.
+            that no model can be made from.
     """
     missing, folder = 0, model_folder(cache)
     if source.kind == "bundled":
@@ -73,8 +73,7 @@ def skeleton(fields: dict[str, Any], name: str) -> Any:
     """The model that a config.json describes, on the meta device; `name` is what the error calls it.
 
     Raises:
-        ModelError: the config describes no model.
-        ModelError: the config is of another family.
+        ModelError: the config describes no model, or one of another family.
     """
     import torch
     import transformers

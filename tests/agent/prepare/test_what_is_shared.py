@@ -56,6 +56,13 @@ def figures(places, **changes):
         return kl, bench.walks["fitness"].targets.nll
 
 
+@pytest.fixture(scope="module")
+def earlier(models, tmp_path_factory):
+    """What an earlier run of the first model left, and its figures."""
+    places = tmp_path_factory.mktemp("earlier")
+    return places, figures(places, model=str(models[0]), cache=places)
+
+
 CHANGES = {
     "weights": {},
     "importance": {"importance": "magnitude"},
@@ -68,10 +75,10 @@ CHANGES = {
 
 
 @pytest.mark.parametrize("changed", CHANGES)
-def test_a_run_that_differs_finds_nothing_of_another_one(models, tmp_path, changed):
-    base, other = models[0], models[1] if changed == "weights" else models[0]
-    shared, fresh = tmp_path / "shared", tmp_path / "fresh"
-    before = figures(shared, model=str(base), cache=shared)
+def test_a_run_that_differs_finds_nothing_of_another_one(models, earlier, tmp_path, changed):
+    other = models[1] if changed == "weights" else models[0]
+    left, before = earlier
+    shared, fresh = shutil.copytree(left, tmp_path / "shared"), tmp_path / "fresh"
     beside = figures(shared, model=str(other), cache=shared, **CHANGES[changed])
     alone = figures(fresh, model=str(other), cache=fresh, **CHANGES[changed])
     for found, measured in zip(beside, alone, strict=True):
@@ -79,14 +86,15 @@ def test_a_run_that_differs_finds_nothing_of_another_one(models, tmp_path, chang
     assert beside[0] != pytest.approx(before[0], abs=1e-4)
 
 
-def test_a_run_that_does_not_differ_calculates_nothing_again(models, tmp_path, monkeypatch):
+def test_a_run_that_does_not_differ_calculates_nothing_again(models, earlier, tmp_path, monkeypatch):
     moved = shutil.copytree(models[0], tmp_path / "elsewhere" / "other-name")  # the same weights under another name
-    first = figures(tmp_path, model=str(models[0]), cache=tmp_path)
+    left, first = earlier
+    shared = shutil.copytree(left, tmp_path / "shared")
     for name in ("calibrate", "DenseTargets"):
         kept = getattr(preparation, name)
         stand_in = None if name == "calibrate" else namedtuple("Kept", "load")(kept.load)
         monkeypatch.setattr(preparation, name, stand_in)
-    assert figures(tmp_path, model=str(moved), cache=tmp_path) == first
+    assert figures(shared, model=str(moved), cache=shared) == first
 
 
 @pytest.mark.parametrize("what", ["memory", "disk"])

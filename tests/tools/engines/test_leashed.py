@@ -93,17 +93,12 @@ def test_a_command_that_is_no_program_is_said_and_has_the_shells_status():
     assert done.returncode == 127 and done.stderr.startswith("'/nowhere/python' cannot be run: No such file")
 
 
-def test_it_is_gone_after_a_kill_of_whoever_started_it():
-    number, _ = killed_parent(SLEEP, "''")
-    assert is_gone(number)
-
-
 def test_it_is_gone_after_the_kill_also_where_it_does_not_listen():
     number, said = killed_parent(STUBBORN, "process.stdout.readline()")
     assert said == "ready" and is_gone(number)
 
 
-def test_what_it_started_is_gone_too():
+def test_it_and_what_it_started_are_gone_after_a_kill_of_whoever_started_it():
     number, said = killed_parent(FAMILY, "process.stdout.readline()")
     assert is_gone(number) and is_gone(int(said))
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from self_pruner.memory.errors import ModelError, SelfPrunerError, SettingsError
+from self_pruner.memory.errors import ModelError, SettingsError
 from self_pruner.tools.models.aliases import ALIASES, BUNDLED, names
 from self_pruner.tools.models.checkpoint import WEIGHTS
 from self_pruner.tools.models.source import HUB_ID, ModelSource, load, resolve
@@ -133,15 +133,3 @@ def test_a_checkpoint_with_a_weight_of_another_shape_is_refused(folder):
 def test_a_folder_without_tokenizer_is_refused(tmp_path):
     with pytest.raises(ModelError, match="no tokenizer"):
         load_cpu(tiny_folder(tmp_path / "m", tokenizer=False))
-
-
-def test_every_error_is_one_a_person_can_act_on():
-    errors = (
-        ModelError,
-        SettingsError,
-        ModelError,
-        SettingsError,
-        ModelError,
-        ModelError,
-    )
-    assert all(issubclass(error, SelfPrunerError) for error in errors)
