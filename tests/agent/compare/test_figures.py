@@ -264,13 +264,6 @@ def test_generations_are_compared_within_themselves():
     assert (found.strata, found.verdict) == (2, "not distinguished")
 
 
-def test_verdicts_on_the_brain():
-    assert brain_worth([run(proposer("brain", 40, 30), proposer("chance", 40, 5))]).verdict == "better"
-    assert brain_worth([run(proposer("brain", 40, 5), proposer("chance", 40, 30))]).verdict == "worse"
-    assert brain_worth([run(proposer("brain", 40, 20), proposer("chance", 40, 19))]).verdict == "not distinguished"
-    assert brain_worth([run(proposer("brain", 2, 2), proposer("chance", 2, 0))]).verdict == "too few"
-
-
 def test_without_both_nothing_is_known():
     assert brain_worth([]) is None
     assert brain_worth([run(proposer("brain", 10, 5))]) is None
