@@ -14,7 +14,7 @@ from pathlib import Path
 from self_pruner.agent.compare.figures import PERPLEXITY, RECALIBRATED, ComparedArms, Measure
 from self_pruner.agent.compare.folder import RESULTS
 from self_pruner.agent.compare.results import Results
-from self_pruner.agent.compare.table import ABSENT, percent, plus_minus, table_rows
+from self_pruner.agent.compare.tables import ABSENT, percent, plus_minus, table_rows
 
 
 def short_table(results: Results) -> list[str]:

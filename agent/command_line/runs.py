@@ -112,7 +112,7 @@ def report(path: Path) -> int:
     view = View()
     if holds_comparison(path):
         from self_pruner.agent.compare.folder import ComparisonFolder
-        from self_pruner.agent.compare.report import show, write_all
+        from self_pruner.agent.compare.page import show, write_all
         from self_pruner.agent.compare.runner import collect
 
         results = collect(ComparisonFolder.open(path.resolve()))
@@ -193,7 +193,7 @@ def _ended(carry_out: Callable[[], tuple[Path, Outcome]], view: View) -> int:
 
 
 def _compared(comparison: ComparisonFolder, path: Path, view: View) -> int:
-    from self_pruner.agent.compare.report import show
+    from self_pruner.agent.compare.page import show
     from self_pruner.agent.compare.runner import carry_out_all
     from self_pruner.agent.session import Stopped
 

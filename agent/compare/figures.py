@@ -1,24 +1,41 @@
-"""The arms of a comparison put in order: figures by arm and sparsity, with intervals over seeds, ranked.
+"""The arms of a comparison put in order, and two arms side by side: all figures of its tables, page and sentences.
 
 Arms are ranked by the geometric mean of perplexity over all sparsities and reporting texts, and only those that were
 measured at every sparsity: a mean over other sparsities is a mean of something else.
+
+Pairs are runs at one sparsity and seed; a closed form, which has no seed, is paired with every seed of the other arm.
+A curve is a staircase: pairs of (cost in tokens, best fitness from there on), costs rising and fitness falling.
 """
 
 from __future__ import annotations
 
 import math
 import re
+from bisect import bisect_right
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from statistics import fmean
 from typing import Literal
 
-from self_pruner.agent.compare.results import Results, RunResult, TextResult
-from self_pruner.agent.compare.statistics import IntervalEstimate, mean_interval, stratified_mean
+from self_pruner.agent.compare.results import CurvePoint, Results, RunResult, TextResult
+from self_pruner.agent.compare.statistics import (
+    ALPHA,
+    IntervalEstimate,
+    PairedTest,
+    TwoShares,
+    exact_test,
+    mean_interval,
+    paired_test,
+    share_difference,
+    stratified_difference,
+    stratified_mean,
+)
 from self_pruner.agent.settings.arms import ARMS
 
 ArmKind = Literal["closed form", "search", "brain"]
+Curve = list[tuple[float, float]]
+ROUNDING = 1e-9  # relative: a mean of the same numbers in another order is no worse
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,10 +48,12 @@ class Measure:
     log: bool  # whether `value` is a logarithm, so that differences are ratios
 
 
-PERPLEXITY = Measure("perplexity", lambda run: run.texts, lambda text: _log(text.perplexity), log=True)
-RECALIBRATED = Measure(
-    "recalibrated perplexity", lambda run: run.recalibrated, lambda text: _log(text.perplexity), log=True
-)
+def _log_perplexity(text: TextResult) -> float:
+    return math.log(text.perplexity) if text.perplexity > 0 else math.inf
+
+
+PERPLEXITY = Measure("perplexity", lambda run: run.texts, _log_perplexity, log=True)
+RECALIBRATED = Measure("recalibrated perplexity", lambda run: run.recalibrated, _log_perplexity, log=True)
 KL = Measure("KL", lambda run: run.texts, lambda text: text.kl, log=False)
 MEASURES = (PERPLEXITY, KL, RECALIBRATED)
 
@@ -75,30 +94,27 @@ class ComparedArms:
         values = [known[name] for name in self.texts if name in known]
         return fmean(values) if values and len(values) == len(self.texts) and all(map(math.isfinite, values)) else None
 
-    def values(self, arm: str, sparsity: float, measure: Measure) -> list[float]:
-        """That of every run of an arm at one sparsity, as far as there is one."""
-        found = [self.value(run, measure) for run in self.runs(arm, sparsity)]
-        return [value for value in found if value is not None]
-
     def estimate(self, arm: str, sparsity: float | None, measure: Measure) -> IntervalEstimate | None:
         """Over the seeds at one sparsity, or at all of them, each counting the same; None where one has no figure.
 
         Perplexities are geometric means.
         """
-        strata = [self.values(arm, each, measure) for each in (self.sparsities if sparsity is None else [sparsity])]
+        strata = []
+        for each in self.sparsities if sparsity is None else [sparsity]:
+            found = [self.value(run, measure) for run in self.runs(arm, each)]
+            strata.append([value for value in found if value is not None])
         if not all(strata) or not strata:
             return None
-        found = stratified_mean(strata)
-        return found.exp() if measure.log else found
+        mean = stratified_mean(strata)
+        return mean.exp() if measure.log else mean
 
     def on_text(self, arm: str, sparsity: float | None, name: str, measure: Measure) -> IntervalEstimate | None:
         """The mean over seeds on one text, of KL or of perplexity itself; over all sparsities that is geometric."""
         strata = []
         for each in self.sparsities if sparsity is None else [sparsity]:
-            found = [one for run in self.runs(arm, each) for one in measure.texts(run) if one.text == name]
-            if not found:
-                return None
-            strata.append(found)
+            strata.append([one for run in self.runs(arm, each) for one in measure.texts(run) if one.text == name])
+        if not all(strata):
+            return None
         if measure.log and sparsity is not None:
             return mean_interval([one.perplexity for one in strata[0]])
         mean = stratified_mean([[measure.value(one) for one in found] for found in strata])
@@ -115,10 +131,6 @@ class ComparedArms:
     def ordered(self) -> list[str]:
         """All arms, the ranked ones first."""
         return [*self.ranked, *(arm for arm in self.arms if arm not in self.ranked)]
-
-    def others(self, arm: str) -> list[str]:
-        """All arms but one, the ranked ones first."""
-        return [other for other in self.ordered if other != arm]
 
     def best(self, kind: ArmKind | None = None, base: str | None = None) -> str | None:
         """The best arm of a kind or a name, whatever prompts and settings were added to it; ranked ones first."""
@@ -150,18 +162,133 @@ def kind_of(arm: str) -> ArmKind:
     return "brain" if known.asks_brain and not scripted else "search"
 
 
-def chosen(runs: Sequence[RunResult]) -> RunResult | None:
-    """The run of these that a user would keep: the best on held-out tokens, which are not those that are reported.
+# --- over seeds ---------------------------------------------------------------------------------------------------
 
-    It is not chosen by the reported figures, which would flatter it.
+
+def over_seeds(compared: ComparedArms, arm: str, baseline: str, measure: Measure) -> PairedTest | None:
+    """`arm` less `baseline` over pairs of runs, by sparsity; None where no pair was measured.
+
+    Below zero `arm` is better. For perplexity these are differences of logarithms.
     """
+    strata = []
+    for sparsity in compared.sparsities:
+        pairs = paired_runs(compared, arm, baseline, sparsity)
+        values = [(compared.value(one, measure), compared.value(other, measure)) for one, other in pairs]
+        strata.append([one - other for one, other in values if one is not None and other is not None])
+    strata = [stratum for stratum in strata if stratum]
+    if not strata:
+        return None
+    if kind_of(arm) == kind_of(baseline) == "closed form":  # nothing is left to chance: nothing to test
+        differences = [value for stratum in strata for value in stratum]
+        return PairedTest(fmean(differences), None, None, len(differences), None, None, exact=False)
+    return paired_test(strata)
 
-    def worth(run: RunResult) -> tuple[float, float, int]:
-        holdout = math.inf if run.holdout is None else run.holdout
-        return (holdout, math.inf if run.fitness is None else run.fitness, run.seed)
 
-    return min(runs, key=worth, default=None)
+def paired_runs(compared: ComparedArms, arm: str, baseline: str, sparsity: float) -> list[tuple[RunResult, RunResult]]:
+    """Runs of the same seed; a closed form's one run beside every run of the other arm."""
+    own, others = compared.runs(arm, sparsity), compared.runs(baseline, sparsity)
+    if kind_of(arm) == "closed form" and own:
+        return [(own[0], other) for other in (others[:1] if kind_of(baseline) == "closed form" else others)]
+    if kind_of(baseline) == "closed form" and others:
+        return [(one, others[0]) for one in own]
+    by_seed = {run.seed: run for run in others}
+    return [(one, by_seed[one.seed]) for one in own if one.seed in by_seed]
 
 
-def _log(value: float) -> float:
-    return math.log(value) if value > 0 else math.inf
+# --- in tokens ----------------------------------------------------------------------------------------------------
+
+
+def staircases(compared: ComparedArms, arm: str, sparsity: float) -> list[Curve]:
+    """The curve of every run of an arm that searches."""
+    if kind_of(arm) == "closed form":
+        return []
+    return [best_so_far(run.curve) for run in compared.runs(arm, sparsity) if run.curve]
+
+
+def best_so_far(points: Sequence[CurvePoint]) -> Curve:
+    """The staircase of one run; the last point stays even where it improves nothing, for it says what was spent."""
+    curve: Curve = []
+    for point in sorted(points, key=lambda point: point.cost):
+        best = min(point.fitness, curve[-1][1]) if curve else point.fitness
+        if curve and curve[-1][0] == point.cost:
+            curve.pop()
+        curve.append((point.cost, best))
+    return curve
+
+
+def mean_curve(curves: Sequence[Curve]) -> Curve:
+    """The mean staircase of at least one run, from where all have begun; one that has ended stays where it was."""
+
+    def level(curve: Curve, cost: float) -> float:
+        return curve[bisect_right(curve, cost, key=lambda point: point[0]) - 1][1]
+
+    start = max(curve[0][0] for curve in curves)
+    costs = sorted({cost for curve in curves for cost, _ in curve if cost >= start})
+    return [(cost, fmean(level(curve, cost) for curve in curves)) for cost in costs]
+
+
+def first_reached(curve: Curve, target: float) -> float | None:
+    """The cost at which the curve is first at `target` or better; None where it never is."""
+    limit = target + ROUNDING * abs(target)
+    return next((cost for cost, fitness in curve if fitness <= limit), None)
+
+
+def reach(own: Sequence[Curve], others: Sequence[Curve]) -> float | None:
+    """What share of the tokens that `others` took to their end `own` took to be as good, as means over seeds.
+
+    Infinite where they never were, and None where either has no curve.
+    """
+    if not own or not others:
+        return None
+    theirs = mean_curve(others)
+    spent, target = theirs[-1]
+    needed = first_reached(mean_curve(own), target)
+    return math.inf if needed is None else needed / (first_reached(theirs, target) or spent)
+
+
+# --- who proposed what improved -----------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class BrainWorth:
+    """The brain's choices beside random ones among the same legal moves, in runs that have both."""
+
+    total: TwoShares  # the brain's improvements and comparisons, then chance's
+    pooled: IntervalEstimate  # difference of the shares
+    within: IntervalEstimate  # the same within runs, and generations where they are known
+    p: float  # exact test within those strata
+    least_p: float  # the smallest that so many candidates allow
+    strata: int
+
+    @property
+    def verdict(self) -> Literal["better", "worse", "not distinguished", "too few"]:
+        """What the test says of the brain, at 5%."""
+        if self.least_p > ALPHA:
+            return "too few"
+        if self.p > ALPHA:
+            return "not distinguished"
+        return "better" if self.within.value > 0 else "worse"
+
+
+def brain_worth(runs: Sequence[RunResult]) -> BrainWorth | None:
+    """The worth of the brain in `runs`; None where no run has candidates of both the brain and chance to compare."""
+    strata = []
+    for run in runs:
+        for generation in dict.fromkeys(one.generation for one in run.yields):
+            rows = [one for one in run.yields if one.generation == generation]
+            counts = []
+            for proposer in ("brain", "chance"):
+                own = [one for one in rows if one.proposed_by == proposer]
+                counts += [sum(one.improved for one in own), sum(one.compared for one in own)]
+            strata.append(TwoShares(*counts))
+    strata = [one for one in strata if one.n and one.other_n]
+    total = TwoShares(
+        sum(one.hits for one in strata),
+        sum(one.n for one in strata),
+        sum(one.other_hits for one in strata),
+        sum(one.other_n for one in strata),
+    )
+    pooled, within = share_difference(total), stratified_difference(strata)
+    if pooled is None or within is None:
+        return None
+    return BrainWorth(total, pooled, within, *exact_test(strata), len(strata))

@@ -14,7 +14,8 @@ from self_pruner.agent.compare.plan import PlannedRun, parse_arms, plan
 from self_pruner.agent.compare.results import DenseResult, RunResult
 from self_pruner.agent.result.card_facts import PLACES, TEXTS, command_line
 from self_pruner.agent.run_files.atomic_write import atomic_write
-from self_pruner.agent.run_files.run_directory import NoRunError, RunDirectory
+from self_pruner.agent.run_files.binding import FILE, read_file
+from self_pruner.agent.run_files.conditions import Conditions
 from self_pruner.agent.run_files.seal import holds, seal
 from self_pruner.agent.settings.settings import Settings, make_settings, text_label
 from self_pruner.memory.errors import SettingsError
@@ -22,7 +23,7 @@ from self_pruner.memory.errors import SettingsError
 PLAN = "plan.json"
 DENSE = "dense.json"
 RESULTS = "results.json"
-RECORD = "comparison.json"  # in a run's folder, where it was finished elsewhere, or in its run directory
+RECORD = "comparison.json"  # of a finished run
 # What a comparison does unless told otherwise: cost alone ends a search, and only what is compared is measured.
 DEFAULTS: dict[str, Any] = {
     "tokens": 150_000,
@@ -118,19 +119,19 @@ class ComparisonFolder:
     # --- what is finished -------------------------------------------------------------------------------------------
 
     def folder_of(self, run: PlannedRun) -> Path:
-        """The folder of one planned run: its run directory and its memory."""
+        """The folder of one planned run: its run directory, its memory and, once it is finished, its record."""
         return self.path / "runs" / run.slug
 
     def record_path(self, run: PlannedRun) -> Path | None:
-        """The record of a finished run, or None; one that was finished elsewhere has no run directory around it."""
+        """The record of a finished run, or None; versions of before wrote it into the run directory."""
         folder = self.folder_of(run)
-        if (folder / RECORD).is_file():
-            return folder / RECORD
-        try:
-            path = RunDirectory.latest(folder) / RECORD
-        except NoRunError:
-            return None
-        return path if path.is_file() else None
+        return next((path for path in [folder / RECORD, *folder.glob(f"*/{RECORD}")] if path.is_file()), None)
+
+    def keep(self, run: PlannedRun, result: RunResult) -> None:
+        """Write the record of a finished run."""
+        folder = self.folder_of(run)
+        folder.mkdir(parents=True, exist_ok=True)
+        atomic_write(folder / RECORD, result.model_dump_json(indent=1) + "\n")
 
     def record_of(self, run: PlannedRun) -> RunResult | None:
         """What is known of a finished run, or None.
@@ -151,8 +152,18 @@ class ComparisonFolder:
         return _read(path, DenseResult, "delete it, and it is measured again") if path.is_file() else None
 
     def keep_dense(self, dense: DenseResult) -> None:
-        """Write what `dense` reads."""
         atomic_write(self.path / DENSE, dense.model_dump_json() + "\n")
+
+    def bound(self) -> Conditions | None:
+        """What it is measured with; None before anything was, or by a version that kept no note.
+
+        Raises:
+            RunDirectoryError: the file is damaged or cannot be read.
+        """
+        return read_file(self.path / FILE, Conditions)
+
+    def keep_bound(self, conditions: Conditions) -> None:
+        atomic_write(self.path / FILE, conditions.model_dump_json(indent=1) + "\n")
 
 
 def is_comparison(path: Path) -> bool:

@@ -12,15 +12,15 @@ together must agree.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 from self_pruner.agent.compare.folder import (
     DEFAULTS,
     DENSE,
-    RECORD,
     RESULTS,
     ComparisonFolder,
     check_same_settings,
@@ -33,14 +33,12 @@ from self_pruner.agent.prepare.latency_timer import check_engine
 from self_pruner.agent.prepare.texts import check_text, reporting_key
 from self_pruner.agent.prepare.workbench import Prepared
 from self_pruner.agent.result.card_facts import PLACES
-from self_pruner.agent.run_files.atomic_write import atomic_write
-from self_pruner.agent.run_files.binding import FILE, SAID, read_file, refuse
+from self_pruner.agent.run_files.binding import SAID, refuse
 from self_pruner.agent.run_files.conditions import Conditions
 from self_pruner.agent.settings.settings import Settings, make_settings, text_label, without_former
 from self_pruner.agent.view import View
 from self_pruner.memory.errors import RunDirectoryError, SettingsError
 from self_pruner.prompts.templates import PromptSet
-from self_pruner.tools.workbench import Workbench
 
 SAID_OF_ARMS = (*SAID, "versions")  # arms are compared by what they differ in, not by the last digit
 SAME_NLL = 0.01  # nats a token, mean over sequences: more is another model or text, whatever the device
@@ -72,18 +70,16 @@ def begin(
     settings = make_settings({**DEFAULTS, **given}).anchored()
     stem = re.sub(r"[^A-Za-z0-9._-]+", "_", Path(settings.model).name)
     path = into or settings.runs / f"compare-{stem}-{datetime.now():%Y%m%d-%H%M%S}"
-    named = tuple(arm.strip() for arm in arms)
+    named = tuple(spec.text for spec in parse_arms(arms))
     comparison = ComparisonFolder(path.resolve(), named, parse_sparsities(sparsities), parse_seeds(seeds), settings)
-    parse_arms(named)
     if is_comparison(path):
         comparison = ComparisonFolder.open(path.resolve()).grown(comparison)
     elif path.exists() and (not path.is_dir() or any(path.iterdir())):
         raise SettingsError(f"--into {path} is neither empty nor a comparison")
-    elsewhere = {one: read_elsewhere(comparison, one) for one in finished}
-    check_elsewhere(comparison, elsewhere, view)
+    elsewhere = finished_elsewhere(comparison, finished, view)
     check_planned(comparison)
     comparison.save()
-    for results in elsewhere.values():
+    for results in elsewhere:
         count_in(comparison, results)
     return comparison
 
@@ -104,44 +100,39 @@ def check_planned(comparison: ComparisonFolder) -> None:
 # --- runs that were finished elsewhere ----------------------------------------------------------------------------
 
 
-def read_elsewhere(comparison: ComparisonFolder, path: Path) -> Results:
-    """The results at `path`, a comparison's folder or its `results.json`.
-
-    Raises:
-        SettingsError: it is missing or damaged, or its runs have other settings than `comparison`.
-    """
-    file = path / RESULTS if path.is_dir() else path
-    try:
-        results = Results.model_validate_json(file.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise SettingsError(f"--from {path}: {file} cannot be read: {error.strerror}") from error
-    except ValueError as error:
-        raise SettingsError(f"--from {path}: {file} is not the results of a comparison") from error
-    # a setting that results do not state came after them, and its default is what they were made with
-    later = {name: value for name, value in Settings().to_toml().items() if name not in PLACES}
-    theirs = {**later, **without_former(results.settings)}
-    check_same_settings(f"--from {path}: its runs have", theirs, comparison.stated_settings())
-    return results
-
-
-def check_elsewhere(comparison: ComparisonFolder, elsewhere: Mapping[Path, Results], view: View) -> None:
-    """Refuse results that were measured under other conditions than the comparison's, or each other's.
+def finished_elsewhere(comparison: ComparisonFolder, paths: Sequence[Path], view: View) -> list[Results]:
+    """The results at `paths`, each a comparison's folder or its `results.json`.
 
     Args:
-        comparison: whose folder may not be there yet.
-        elsewhere: the results by where they were found.
-        view: where differences that are no reason are said.
+        comparison: that they are for; its folder may not be there yet.
+        paths: where they are.
+        view: where differences that are no reason to refuse them are said.
 
     Raises:
-        RunDirectoryError: they differ.
+        SettingsError: one is missing or damaged, or its runs have other settings than `comparison`.
+        RunDirectoryError: they were measured under other conditions than `comparison`, or than each other.
     """
-    known, where = read_bound(comparison.path), comparison.path
-    for path, results in elsewhere.items():
-        if results.bound is None:
-            continue
-        if known is None:
+    known, where = comparison.bound(), comparison.path
+    # a setting that results do not state came after them, and its default is what they were made with
+    later = {name: value for name, value in Settings().to_toml().items() if name not in PLACES}
+    found = []
+    for path in paths:
+        file = path / RESULTS if path.is_dir() else path
+        try:
+            results = Results.model_validate_json(file.read_text(encoding="utf-8"))
+        except OSError as error:
+            raise SettingsError(f"--from {path}: {file} cannot be read: {error.strerror}") from error
+        except ValueError as error:
+            raise SettingsError(f"--from {path}: {file} is not the results of a comparison") from error
+        theirs = {**later, **without_former(results.settings)}
+        check_same_settings(f"--from {path}: its runs have", theirs, comparison.stated_settings())
+        if results.bound is not None and known is not None:
+            differences = results.bound.differences(known, f"in {where}")
+            refuse(f"--from {path}: its runs were made", differences, SAID_OF_ARMS, view)
+        elif results.bound is not None:
             known, where = results.bound, path
-        _refuse(f"--from {path}: its runs were made", results.bound, known, view, f"in {where}")
+        found.append(results)
+    return found
 
 
 def count_in(comparison: ComparisonFolder, results: Results) -> None:
@@ -150,36 +141,26 @@ def count_in(comparison: ComparisonFolder, results: Results) -> None:
     for planned in comparison.planned():
         run = known.get((planned.spec.text, planned.sparsity, planned.seed))
         if run is not None and comparison.record_path(planned) is None:
-            folder = comparison.folder_of(planned)
-            folder.mkdir(parents=True, exist_ok=True)
-            atomic_write(folder / RECORD, run.model_dump_json(indent=1) + "\n")
+            comparison.keep(planned, run)
     if results.dense and not (comparison.path / DENSE).is_file():
         comparison.keep_dense(DenseResult(texts=results.dense, units=results.units))
-    if results.bound is not None and read_bound(comparison.path) is None:
-        _write_bound(comparison.path, results.bound)
+    if results.bound is not None and comparison.bound() is None:
+        comparison.keep_bound(results.bound)
 
 
 # --- what a comparison is bound to --------------------------------------------------------------------------------
 
 
-def read_bound(folder: Path) -> Conditions | None:
-    """What the comparison in `folder` is measured with; None before anything was, or by a version that kept no note.
-
-    Raises:
-        RunDirectoryError: the file is damaged or cannot be read.
-    """
-    return read_file(folder / FILE, Conditions)
-
-
-def check_bound(folder: Path, settings: Settings, conditions: Conditions, view: View) -> None:
+def check_bound(comparison: ComparisonFolder, settings: Settings, conditions: Conditions, view: View) -> None:
     """Refuse to go on with a comparison under other conditions than it was begun with.
 
     Raises:
         RunDirectoryError: they differ.
     """
-    begun = read_bound(folder)
+    begun = comparison.bound()
     if begun is not None:
-        _refuse(f"the comparison {folder} was begun", begun, _shared(settings, conditions), view)
+        differences = begun.differences(_shared(settings, conditions))
+        refuse(f"the comparison {comparison.path} was begun", differences, SAID_OF_ARMS, view)
 
 
 def bind_comparison(comparison: ComparisonFolder, settings: Settings, prepared: Prepared) -> None:
@@ -191,17 +172,22 @@ def bind_comparison(comparison: ComparisonFolder, settings: Settings, prepared: 
     Raises:
         RunDirectoryError: it is not.
     """
-    if read_bound(comparison.path) is None:
-        _check_dense(comparison, prepared.bench)
-        _write_bound(comparison.path, _shared(settings, prepared.conditions))
-
-
-def _write_bound(folder: Path, conditions: Conditions) -> None:
-    atomic_write(folder / FILE, conditions.model_dump_json(indent=1) + "\n")
-
-
-def _refuse(begun: str, then: Conditions, now: Conditions, view: View, where: str = "now") -> None:
-    refuse(begun, then.differences(now, where), SAID_OF_ARMS, view)
+    if comparison.bound() is not None:
+        return
+    bench, dense = prepared.bench, comparison.dense()
+    for text in dense.texts if dense else []:
+        if text.text not in bench.reporting:
+            continue
+        now, then = bench.walks[bench.reporting[text.text]].targets.nll, text.nll_by_sequence
+        if (
+            len(then) != len(now)
+            or fmean(abs(one - float(other)) for one, other in zip(then, now, strict=True)) > SAME_NLL
+        ):
+            raise RunDirectoryError(
+                f"the comparison {comparison.path} was begun with a dense model of perplexity {text.perplexity:.2f} on "
+                f"{text.text}, and the one that is there now has other figures: put that back or start anew"
+            )
+    comparison.keep_bound(_shared(settings, prepared.conditions))
 
 
 def _shared(settings: Settings, conditions: Conditions) -> Conditions:
@@ -209,19 +195,3 @@ def _shared(settings: Settings, conditions: Conditions) -> Conditions:
     keys = {f"reporting {text_label(name)}": reporting_key(name) for name in settings.reporting_texts}
     texts = {name: conditions.texts[key] for name, key in keys.items()}
     return conditions.model_copy(update={"memory": "", "texts": texts})
-
-
-def _check_dense(comparison: ComparisonFolder, bench: Workbench) -> None:
-    known = comparison.dense()
-    for text in known.texts if known else []:
-        if text.text not in bench.reporting:
-            continue
-        now = bench.walks[bench.reporting[text.text]].targets.nll
-        then = text.nll_by_sequence
-        if len(then) == len(now):
-            apart = sum(abs(one - float(other)) for one, other in zip(then, now, strict=True)) / len(then)
-        if len(then) != len(now) or apart > SAME_NLL:
-            raise RunDirectoryError(
-                f"the comparison {comparison.path} was begun with a dense model of perplexity {text.perplexity:.2f} on "
-                f"{text.text}, and the one that is there now has other figures: put that back or start anew"
-            )

@@ -87,11 +87,7 @@ def parse_arms(texts: Sequence[str]) -> list[ArmSpec]:
 
 
 def parse_arm(text: str) -> ArmSpec:
-    """One arm.
-
-    Raises:
-        SettingsError: see `parse_arms`.
-    """
+    """One arm; see `parse_arms`."""
     named, *settings = text.split("+")
     name, _, prompts = named.partition(":")
     if name not in ARMS:
@@ -119,17 +115,15 @@ def parse_arm(text: str) -> ArmSpec:
             raise SettingsError(f"--arm: {setting!r} in {text!r} is no setting=value{hint}")
         if key in SHARED:
             raise SettingsError(f"--arm: {key.replace('_', '-')} is the same for all arms, so {text!r} can't set it")
-        overrides[key] = _value(key, value)
+        overrides[key] = _whole_numbers(value) if key == "fidelity" else value  # pydantic makes of it what it is
     return ArmSpec(text, arm, overrides)
 
 
-def _value(key: str, text: str) -> Any:
-    if key == "fidelity":
-        try:
-            return tuple(int(number) for number in text.split(","))
-        except ValueError:
-            raise SettingsError(f"--arm: {text!r} is not a list of whole numbers such as 1024,4096") from None
-    return text  # pydantic makes of it what the setting is
+def _whole_numbers(text: str) -> tuple[int, ...]:
+    try:
+        return tuple(int(number) for number in text.split(","))
+    except ValueError:
+        raise SettingsError(f"--arm: {text!r} is not a list of whole numbers such as 1024,4096") from None
 
 
 def plan(
@@ -140,15 +134,15 @@ def plan(
     Raises:
         SettingsError: settings that contradict each other, in the words of the command line.
     """
+    closed = [spec for spec in specs if not spec.arm.searches]
+    searching = [spec for spec in specs if spec.arm.searches]
+    wanted = [(spec, sparsity, seed) for seed in seeds[:1] for sparsity in sparsities for spec in closed]
+    wanted += [(spec, sparsity, seed) for seed in seeds for sparsity in sparsities for spec in searching]
     runs = []
-    for sparsity in sparsities:
-        for index, seed in enumerate(seeds):
-            for spec in sorted(specs, key=lambda spec: spec.arm.searches):
-                if spec.arm.searches or not index:
-                    values = base.model_dump() | spec.overrides
-                    values |= {"arm": spec.arm.name, "sparsity": sparsity, "params": None, "seed": seed}
-                    runs.append(PlannedRun(spec, sparsity, seed, make_settings(values)))
-    return sorted(runs, key=lambda run: (run.spec.arm.searches, seeds.index(run.seed)))
+    for spec, sparsity, seed in wanted:
+        own = {"arm": spec.arm.name, "sparsity": sparsity, "params": None, "seed": seed}
+        runs.append(PlannedRun(spec, sparsity, seed, make_settings(base.model_dump() | spec.overrides | own)))
+    return runs
 
 
 def parse_sparsities(text: str) -> tuple[float, ...]:

@@ -14,7 +14,7 @@ from pydantic import BaseModel, ConfigDict, field_validator, model_validator
 from self_pruner.agent.compare.plan import PlannedRun
 from self_pruner.agent.prepare.workbench import Prepared
 from self_pruner.agent.result.holdout import FINISH_STEP
-from self_pruner.agent.result.outcome import Outcome, reporting_scores, yields
+from self_pruner.agent.result.outcome import Outcome, Yield, reporting_scores, yields
 from self_pruner.agent.result.recalibration import recalibrated_memory
 from self_pruner.agent.run_files.conditions import Conditions
 from self_pruner.agent.run_files.run_directory import RunDirectory
@@ -66,15 +66,9 @@ class DenseResult(_Record):
     units: dict[str, int]  # of a layer, by part: attention, mlp
 
 
-class ProposerYield(_Record):
+class ProposerYield(Yield, _Record):
     """What the candidates of one proposer came to, by kind of operator."""
 
-    proposed_by: str  # brain, chance, switch, cross, model, cma, random, draw, fallback, seed, memory
-    operator: str  # initialise, crossover, mutation
-    made: int  # distinct candidates
-    compared: int  # measured beside all their parents on the same tokens
-    improved: int  # of those, better than the better parent
-    survived: int  # of those made, among the survivors of their generation
     generation: int | None = None  # None: of the whole run. Where known, proposers are compared within a generation
 
 

@@ -9,20 +9,19 @@ and step by step.
 from __future__ import annotations
 
 import platform
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager
 from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from self_pruner.agent.compare.folder import RECORD, ComparisonFolder
-from self_pruner.agent.compare.joining import bind_comparison, check_bound, read_bound
+from self_pruner.agent.compare.folder import ComparisonFolder
+from self_pruner.agent.compare.joining import bind_comparison, check_bound
+from self_pruner.agent.compare.page import write_all
 from self_pruner.agent.compare.plan import PlannedRun
-from self_pruner.agent.compare.report import write_all
 from self_pruner.agent.compare.results import Results, RunResult, dense_result, run_result
 from self_pruner.agent.prepare.workbench import Prepared, budget_of, device_of, measuring, prepare
-from self_pruner.agent.run_files.atomic_write import atomic_write
 from self_pruner.agent.run_files.conditions import Conditions
 from self_pruner.agent.run_files.environment import describe
 from self_pruner.agent.run_files.run_directory import NoRunError, RunDirectory
@@ -49,7 +48,10 @@ def carry_out_all(comparison: ComparisonFolder, view: View) -> Results:
     Several processes may do this in one folder: each takes runs that no other has in hand.
     """
     missing: dict[str, str] = {}
-    for group in grouped(comparison.planned()):
+    groups: dict[tuple[Any, ...], list[PlannedRun]] = {}  # runs that can share one preparation
+    for run in comparison.planned():
+        groups.setdefault(run.preparation, []).append(run)
+    for group in groups.values():
         if all(comparison.record_path(run) for run in group):
             continue
         shared = share(comparison, group[0].settings, view)
@@ -72,21 +74,13 @@ def carry_out_all(comparison: ComparisonFolder, view: View) -> Results:
     return results
 
 
-def grouped(runs: Sequence[PlannedRun]) -> Iterator[list[PlannedRun]]:
-    """Runs that can share one preparation, in the order of the first of each group."""
-    groups: dict[tuple[Any, ...], list[PlannedRun]] = {}
-    for run in runs:
-        groups.setdefault(run.preparation, []).append(run)
-    yield from groups.values()
-
-
 def share(comparison: ComparisonFolder, settings: Settings, view: View) -> Prepared:
     """Model, calibration, dense targets and probes for all runs with the preparation of `settings`."""
     refuse_link(comparison.path / SHARED_MEMORY)
     settings = settings.model_copy(update={"memory": comparison.path / SHARED_MEMORY, "arm": "hybrid"})
 
     def bind(conditions: Conditions) -> None:
-        check_bound(comparison.path, settings, conditions, view)
+        check_bound(comparison, settings, conditions, view)
 
     return with_probes(prepare(settings, "shared", view, bind=bind), settings, view)
 
@@ -117,7 +111,7 @@ def one(comparison: ComparisonFolder, planned: PlannedRun, shared: Prepared, vie
         lend(shared, prepared, planned.spec.arm)
         outcome = carry_out(settings, run, view, prepared)
         result = run_result(planned, prepared, run, outcome, str(run.path.relative_to(comparison.path)))
-        atomic_write(run.path / RECORD, result.model_dump_json(indent=1) + "\n")
+        comparison.keep(planned, result)
         copy_reporting(prepared, shared)  # whoever measured them, they would be the same
 
 
@@ -196,6 +190,6 @@ def collect(comparison: ComparisonFolder, failed: Mapping[str, str] | None = Non
         ),
         arms={run.spec.text: run.spec.meaning for run in planned},
         missing=missing,
-        bound=read_bound(comparison.path),
+        bound=comparison.bound(),
         runs=runs,
     )

@@ -6,17 +6,20 @@ import math
 from collections.abc import Sequence
 from statistics import geometric_mean
 
-from self_pruner.agent.compare.differences import (
+from self_pruner.agent.compare.figures import (
+    PERPLEXITY,
     BrainWorth,
+    ComparedArms,
     brain_worth,
+    kind_of,
     over_seeds,
     paired_runs,
-    reached,
+    reach,
+    staircases,
 )
-from self_pruner.agent.compare.figures import PERPLEXITY, ComparedArms, kind_of
 from self_pruner.agent.compare.results import Results
 from self_pruner.agent.compare.statistics import IntervalEstimate, PairedTest
-from self_pruner.agent.compare.table import number, percent, percent_change
+from self_pruner.agent.compare.tables import ABSENT, number, percent, percent_change
 
 EVOLUTION, SELF = "evolution", "self"
 
@@ -35,8 +38,8 @@ def sentences(results: Results) -> list[str]:
         verb = "was" if len(unranked) == 1 else "were"
         found.append(f"{_list(unranked)} {verb} not measured on every text at every sparsity and so not ranked.")
     if results.missing:
-        runs = "1 run is" if len(results.missing) == 1 else f"{len(results.missing)} runs are"
-        found.append(f"{runs} missing, and the figures are of the others.")
+        verb = "is" if len(results.missing) == 1 else "are"
+        found.append(f"{_counted(len(results.missing), 'run')} {verb} missing, and the figures are of the others.")
     return found
 
 
@@ -47,24 +50,24 @@ def best_sentence(compared: ComparedArms) -> str:
     if not compared.ranked:
         return "No arm was measured on every text at every sparsity, so none can be called the best."
     best, *others = compared.ranked
-    figure = _with_interval(compared.estimate(best, None, PERPLEXITY), compared, best)
+    figure = f"{_with_interval(compared, best)}, {_scope(compared)}"
     if not others:
-        return f"{best} has a perplexity of {figure}, {_scope(compared)}; no other arm can be compared with it."
+        return f"{best} has a perplexity of {figure}; no other arm can be compared with it."
     second = compared.estimate(others[0], None, PERPLEXITY)
     follows = f"{others[0]} follows with {number(second.value if second else None, 2)}"
     arms = f"{len(compared.ranked)} {'' if compared.ranked == compared.ordered else 'ranked '}arms"
-    found = f"Of {arms} {best} has the lowest perplexity, {figure}, {_scope(compared)}; {follows}"
+    found = f"Of {arms} {best} has the lowest perplexity, {figure}; {follows}"
     test = over_seeds(compared, best, others[0], PERPLEXITY)
     if test is None:
         return f"{found}."
+    if test.p is None:
+        return f"{found}, and neither varies with the seed."
     ending = {
         "below": "and the paired test tells the two apart",
         "above": "and the paired test tells the two apart",
         "not distinguished": "which the paired test does not tell from it",
         "too few pairs": "and there are too few pairs of runs to tell the two apart",
     }[test.verdict]
-    if test.p is None:
-        ending = "and neither varies with the seed"
     return f"{found}, {ending}."
 
 
@@ -73,7 +76,8 @@ def duels(compared: ComparedArms, headline: str) -> list[str]:
     if kind_of(headline) == "closed form":
         return ["Only closed forms were compared: nothing in them is left to chance or to a brain."]
     found = []
-    if kind_of(headline) != "brain":
+    asks_brain = kind_of(headline) == "brain"
+    if not asks_brain:
         found.append("No arm that asks the brain was measured, so nothing is said of its worth.")
     closed = compared.best("closed form")
     if closed is None:
@@ -81,13 +85,13 @@ def duels(compared: ComparedArms, headline: str) -> list[str]:
     else:
         found.append(duel(compared, headline, closed, f"the best closed form ({closed})"))
     evolution = compared.best(base=EVOLUTION)
-    if evolution is None and kind_of(headline) == "brain":
+    if evolution is None and asks_brain:
         found.append("There is no plain evolution to compare with.")
     elif evolution not in (None, headline):
         called = "plain evolution" if evolution == EVOLUTION else f"plain evolution ({evolution})"
         found.append(duel(compared, headline, evolution, called))
     alone = compared.best(base=SELF)
-    if alone is not None and alone != headline and kind_of(headline) == "brain":
+    if alone not in (None, headline) and asks_brain:
         found.append(duel(compared, headline, alone, f"the target model alone ({alone})"))
     return found
 
@@ -100,13 +104,10 @@ def duel(compared: ComparedArms, arm: str, baseline: str, called: str) -> str:
     where = [percent(one) for one in compared.sparsities if paired_runs(compared, arm, baseline, one)]
     alone = "" if len(where) == len(compared.sparsities) else f" at {_list(where)}, where both were measured"
     change = f"its perplexity is {_change(test)}{alone}"
-    return {
-        "below": f"{arm} beats {called}: {change}, p = {_p(test.p)}.",
-        "above": f"{arm} loses to {called}: {change}, p = {_p(test.p)}.",
-        "not distinguished": f"{arm} is not told apart from {called}: {change}, p = {_p(test.p)}.",
-        "too few pairs": f"Too few seeds to tell {arm} from {called}: {change}, and so few allow no p below "
-        f"{_p(test.least_p)}.",
-    }[test.verdict]
+    if test.verdict == "too few pairs":
+        return f"Too few seeds to tell {arm} from {called}: {change}, and so few allow no p below {_p(test.least_p)}."
+    verdict = {"below": "beats", "above": "loses to", "not distinguished": "is not told apart from"}[test.verdict]
+    return f"{arm} {verdict} {called}: {change}, p = {_p(test.p)}."
 
 
 def speed_sentences(compared: ComparedArms, headline: str) -> list[str]:
@@ -116,7 +117,11 @@ def speed_sentences(compared: ComparedArms, headline: str) -> list[str]:
         baseline = compared.best(base=base)
         if baseline is None or baseline == headline:
             continue
-        shares = list(reached(compared, headline, baseline).values())
+        by_sparsity = [
+            reach(staircases(compared, headline, sparsity), staircases(compared, baseline, sparsity))
+            for sparsity in compared.sparsities
+        ]
+        shares = [share for share in by_sparsity if share is not None]
         hits = [share for share in shares if math.isfinite(share)]
         over = f" (geometric mean over {len(shares)} sparsities)" if len(shares) > 1 else ""
         if hits and len(hits) == len(shares):
@@ -144,9 +149,10 @@ def worth_sentences(compared: ComparedArms, headline: str) -> list[str]:
 
 def worth_sentence(found: BrainWorth) -> str:
     """The brain's improving share beside that of chance, and whether the test tells them apart."""
-    own, chance = found.shares
-    better = f"{percent(round(own, 3))} of the brain's {found.brain.n} candidates beat their parents"
-    random = f"{percent(round(chance, 3))} of {found.brain.other_n} random choices among the same legal moves"
+    total = found.total
+    own, chance = (percent(round(share, 3)) for share in (total.hits / total.n, total.other_hits / total.other_n))
+    better = f"{own} of the brain's {total.n} candidates beat their parents"
+    random = f"{chance} of {total.other_n} random choices among the same legal moves"
     ending = {
         "better": "the brain chose better than chance",
         "worse": "the brain chose worse than chance",
@@ -154,7 +160,7 @@ def worth_sentence(found: BrainWorth) -> str:
         "too few": "too few to tell",
     }[found.verdict]
     points = _points(found.pooled)
-    if found.within is not None and found.strata > 1:
+    if found.strata > 1:
         points += f"; stratified {_points(found.within)}"
     return f"{better}, and {random} ({points}; exact test p = {_p(found.p)}): {ending}."
 
@@ -173,7 +179,7 @@ def _change(test: PairedTest) -> str:
     if test.low is not None and test.high is not None:
         kind = "95% interval" if test.exact else "Student's 95% interval"
         interval = f"{kind} {percent_change(test.low)} to {percent_change(test.high)}, "
-    return f"{change_in_words(test.mean)} ({interval}{_counted(test.n, 'pair')} of runs)"
+    return f"{change_in_words(test.value)} ({interval}{_counted(test.n, 'pair')} of runs)"
 
 
 def _points(estimate: IntervalEstimate) -> str:
@@ -182,14 +188,13 @@ def _points(estimate: IntervalEstimate) -> str:
 
 
 def _p(p: float | None) -> str:
-    return "-" if p is None else f"{p:.2g}"
+    return ABSENT if p is None else f"{p:.2g}"
 
 
-def _with_interval(estimate: IntervalEstimate | None, compared: ComparedArms, arm: str) -> str:
-    if estimate is None:
-        return "-"
-    if estimate.low is None or estimate.high is None:
-        return number(estimate.value, 2)
+def _with_interval(compared: ComparedArms, arm: str) -> str:
+    estimate = compared.estimate(arm, None, PERPLEXITY)
+    if estimate is None or estimate.low is None or estimate.high is None:
+        return number(estimate.value if estimate else None, 2)
     seeds = _counted(compared.seeds(arm), "seed")
     return f"{number(estimate.value, 2)} (95% interval {estimate.low:,.2f} to {estimate.high:,.2f} over {seeds})"
 

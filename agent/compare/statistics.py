@@ -32,8 +32,6 @@ SAMPLED = 2**14  # sign patterns beyond: the one that was seen and drawn ones
 ROUNDING = 1e-12  # relative size of a sum that counts as zero
 TIES = 1e-9  # relative difference below which two probabilities are one
 
-Verdict = Literal["below", "above", "not distinguished", "too few pairs"]
-
 
 @dataclass(frozen=True, slots=True)
 class IntervalEstimate:
@@ -56,25 +54,21 @@ class IntervalEstimate:
 
 
 @dataclass(frozen=True, slots=True)
-class PairedTest:
-    """The mean of paired differences (one arm less another), its interval and its test."""
+class PairedTest(IntervalEstimate):
+    """The mean of `n` paired differences (one arm less another), its interval and its test."""
 
-    mean: float
-    low: float | None
-    high: float | None
-    n: int  # pairs
     p: float | None  # two-sided; None where neither arm varies with the seed
     least_p: float | None  # the smallest that so many pairs allow
     exact: bool  # the interval belongs to the test; else it is Student's, which assumes a normal spread
 
     @property
-    def verdict(self) -> Verdict:
+    def verdict(self) -> Literal["below", "above", "not distinguished", "too few pairs"]:
         """What the test says of the first arm, at 5%."""
         if self.p is None or self.least_p is None or self.least_p > ALPHA:
             return "too few pairs"
         if self.p > ALPHA:
             return "not distinguished"
-        return "below" if self.mean < 0 else "above"
+        return "below" if self.value < 0 else "above"
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,14 +129,8 @@ def paired_test(strata: Sequence[Sequence[float]]) -> PairedTest:
     p = min(1.0, 2 * (1 + min(at_most, at_least)) / patterns)
     least = min(1.0, 2 / patterns)
     outside = math.floor(ALPHA / 2 * patterns + 1e-9)  # subset means left out at either end
-    if outside:
-        return PairedTest(spread.value, means[outside - 1], means[-outside], spread.n, p, least, exact=True)
-    return PairedTest(spread.value, spread.low, spread.high, spread.n, p, least, exact=False)
-
-
-def untested(values: Sequence[float]) -> PairedTest:
-    """The mean of differences in which nothing is left to chance, so that there is nothing to test."""
-    return PairedTest(fmean(values), None, None, len(values), None, None, exact=False)
+    low, high = (means[outside - 1], means[-outside]) if outside else (spread.low, spread.high)
+    return PairedTest(spread.value, low, high, spread.n, p, least, exact=outside > 0)
 
 
 def _subset_means(weighted: Sequence[tuple[float, float]]) -> tuple[list[float], int]:
@@ -168,22 +156,18 @@ def _subset_means(weighted: Sequence[tuple[float, float]]) -> tuple[list[float],
 
 def share_interval(hits: int, n: int) -> IntervalEstimate | None:
     """The share `hits` of `n` with Wilson's interval; None where there is nothing to take a share of."""
-    if not n:
-        return None
-    found = binomtest(hits, n).proportion_ci(LEVEL, method="wilson")
-    return IntervalEstimate(hits / n, float(found.low), float(found.high), n)
+    return IntervalEstimate(hits / n, *_wilson(hits, n), n) if n else None
 
 
 def share_difference(shares: TwoShares) -> IntervalEstimate | None:
     """The first share less the second with Newcombe's interval; None where either group is empty."""
-    first, second = share_interval(shares.hits, shares.n), share_interval(shares.other_hits, shares.other_n)
-    if first is None or second is None:
+    if not (shares.n and shares.other_n):
         return None
-    low1, high1, low2, high2 = first.low or 0.0, first.high or 0.0, second.low or 0.0, second.high or 0.0
-    difference = first.value - second.value
-    low = difference - math.hypot(first.value - low1, high2 - second.value)
-    high = difference + math.hypot(high1 - first.value, second.value - low2)
-    return IntervalEstimate(difference, low, high, shares.n + shares.other_n)
+    first, second = shares.hits / shares.n, shares.other_hits / shares.other_n
+    (low1, high1), (low2, high2) = _wilson(shares.hits, shares.n), _wilson(shares.other_hits, shares.other_n)
+    low = first - second - math.hypot(first - low1, high2 - second)
+    high = first - second + math.hypot(high1 - first, second - low2)
+    return IntervalEstimate(first - second, low, high, shares.n + shares.other_n)
 
 
 def stratified_difference(strata: Sequence[TwoShares]) -> IntervalEstimate | None:
@@ -222,6 +206,11 @@ def exact_test(strata: Sequence[TwoShares]) -> tuple[float, float]:
     as_unlikely = distribution[distribution <= distribution[seen] * (1 + TIES)]
     rarest = distribution[distribution <= distribution.min() * (1 + TIES)]
     return min(1.0, math.fsum(as_unlikely)), min(1.0, math.fsum(rarest))
+
+
+def _wilson(hits: int, n: int) -> tuple[float, float]:
+    found = binomtest(hits, n).proportion_ci(LEVEL, method="wilson")
+    return float(found.low), float(found.high)
 
 
 def _exp(value: float) -> float:

@@ -29,7 +29,7 @@ LEFTOVER = 10.0  # seconds that children may outlive their parent
 LOADED = """
 self_pruner.agent.command_line.commands self_pruner.agent.session self_pruner.agent.report.html_report
 self_pruner.agent.result.evaluate_checkpoint self_pruner.agent.compare.joining self_pruner.agent.compare.runner
-self_pruner.agent.compare.report self_pruner.agent.brain.remote
+self_pruner.agent.compare.page self_pruner.agent.brain.remote
 lm_eval.models.huggingface transformers.models.llama.modeling_llama
 transformers.models.auto.modeling_auto transformers.generation.utils cma llguidance datasets accelerate pyarrow
 langgraph.checkpoint.sqlite langchain_core.messages jinja2.sandbox

@@ -80,22 +80,19 @@ def sentence(capfd):
 
 def test_arms_cost_the_same_and_are_charged_for_the_probes_they_use(compare, tmp_path):
     folder = tmp_path / "compared"
-    arms = ["--arms", "uniform,sensitivity,random,evolution", "--arm", "hybrid+fidelity=128,256"]
-    assert compare(folder, *arms, "--seeds", "2") == 0
+    assert compare(folder, "--arms", "uniform,sensitivity,random,evolution", "--arm", "hybrid+fidelity=128,256") == 0
     found = results(folder)
-    assert not found.missing and len(found.runs) == 2 + 3 * 2
-    assert "--arm evolution --arm hybrid+fidelity=128,256 --seeds 2" in found.command
-    by = {(run.arm.partition("+")[0], run.seed): run for run in found.runs}
-    for arm in ("random", "evolution", "hybrid"):
-        for seed in (0, 1):
-            run = by[arm, seed]
-            assert run.cost - 3 * 2 * 128 <= 4000  # the final choice comes on top: a few candidates, 128 tokens each
-            assert run.curve and run.curve[-1].cost <= 4000
-            assert run.texts[0].perplexity > 0 and run.fitness is not None
-    assert 0 < by["evolution", 1].probe_tokens == by["sensitivity", 0].probe_tokens
-    assert by["hybrid", 0].probe_tokens == by["evolution", 1].probe_tokens + 128  # its prompts quote the uniform one
-    assert by["random", 0].probe_tokens == by["uniform", 0].probe_tokens == 0
-    assert by["evolution", 0].mlp != by["random", 0].mlp or by["evolution", 0].attention != by["random", 0].attention
+    by = {run.arm.partition("+")[0]: run for run in found.runs}
+    assert not found.missing and len(found.runs) == len(by) == 5
+    assert "--arm evolution --arm hybrid+fidelity=128,256 --seeds 1" in found.command
+    for run in (by["random"], by["evolution"], by["hybrid"]):
+        assert run.cost - 3 * 2 * 128 <= 4000  # the final choice comes on top: a few candidates, 128 tokens each
+        assert run.curve and run.curve[-1].cost <= 4000
+        assert run.texts[0].perplexity > 0 and run.fitness is not None
+    assert 0 < by["evolution"].probe_tokens == by["sensitivity"].probe_tokens
+    assert by["hybrid"].probe_tokens == by["evolution"].probe_tokens + 128  # its prompts quote the uniform one
+    assert by["random"].probe_tokens == by["uniform"].probe_tokens == 0
+    assert by["evolution"].mlp != by["random"].mlp or by["evolution"].attention != by["random"].attention
     for name in ("table.md", "table.csv", "compare.html"):
         assert (folder / name).stat().st_size > 200
     assert str(tmp_path) not in json.dumps(found.settings)
@@ -104,30 +101,42 @@ def test_arms_cost_the_same_and_are_charged_for_the_probes_they_use(compare, tmp
 def test_a_comparison_goes_on_and_grows_and_measures_nothing_again(compare, compared, capfd):
     (record,) = compared.rglob(RECORD)
     before = record.stat().st_mtime_ns
-    assert compare(compared, "--arms", "random") == 0
-    assert {run.arm for run in results(compared).runs} == {"uniform", "random"}
+    assert compare(compared, "--arms", "flap") == 0
+    assert {run.arm for run in results(compared).runs} == {"uniform", "flap"}
     assert record.stat().st_mtime_ns == before
     assert main(["report", str(compared)]) == 0
-    assert "random" in capfd.readouterr().out
+    assert "flap" in capfd.readouterr().out
 
 
-def test_a_killed_comparison_resumes(words, tmp_path):
-    folder = tmp_path / "compared"
+def test_a_record_that_a_version_of_before_wrote_into_the_run_directory_counts(compared):
+    (record,) = compared.rglob(RECORD)
+    (directory,) = (path.parent for path in compared.rglob("trace.jsonl"))
+    record.rename(directory / RECORD)
+    before = results(compared)
+    assert main(["report", str(compared)]) == 0
+    assert results(compared).runs == before.runs
+
+
+def test_a_killed_comparison_resumes(words, compared):
+    (record,) = compared.rglob(RECORD)
+    before = record.stat().st_mtime_ns
     process = subprocess.Popen(
-        [sys.executable, str(ROOT / "main.py"), *words(folder, "--arms", "evolution", "--seeds", "2")],
+        [sys.executable, str(ROOT / "main.py"), *words(compared, "--arms", "evolution")],
         cwd=ROOT,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
     )
     deadline = time.monotonic() + 240
-    while not list(folder.rglob("trace.jsonl")):
+    while not list(compared.glob("runs/evolution*/*/trace.jsonl")):
         assert process.poll() is None and time.monotonic() < deadline, process.stderr.read().decode()
         time.sleep(0.05)
     os.kill(process.pid, signal.SIGKILL)
     process.wait()
-    assert main(["resume", str(folder)]) == 0
-    found = results(folder)
-    assert [run.seed for run in found.runs] == [0, 1] and not found.missing
+    assert list(compared.rglob(RECORD)) == [record]
+    assert main(["resume", str(compared)]) == 0
+    found = results(compared)
+    assert {run.arm for run in found.runs} == {"uniform", "evolution"} and not found.missing
+    assert record.stat().st_mtime_ns == before
 
 
 # --- runs that were finished elsewhere
@@ -139,12 +148,12 @@ def test_runs_finished_elsewhere_count_and_are_not_run_again(compare, finished, 
     del before.settings["temperature"]  # results older than this setting, which were made as with its default
     before.settings["racing"] = 1.0  # and older than the end of this one, which was made as with its last value
     kept.write_text(before.model_dump_json())
-    assert compare(tmp_path / "new", "--arms", "uniform,random", "--from", kept) == 0
+    assert compare(tmp_path / "new", "--arms", "uniform,flap", "--from", kept) == 0
     found = results(tmp_path / "new")
-    assert {run.arm for run in found.runs} == {"uniform", "random"} and not found.missing
+    assert {run.arm for run in found.runs} == {"uniform", "flap"} and not found.missing
     assert [run for run in found.runs if run.arm == "uniform"] == before.runs
     assert found.dense == before.dense
-    assert len(list((tmp_path / "new").rglob("trace.jsonl"))) == 1  # random alone
+    assert len(list((tmp_path / "new").rglob("trace.jsonl"))) == 1  # flap alone
 
 
 def test_other_settings_or_other_files_are_not_counted_in(compare, compared, tmp_path, capfd):

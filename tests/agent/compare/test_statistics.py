@@ -24,7 +24,6 @@ from self_pruner.agent.compare.statistics import (
     share_interval,
     stratified_difference,
     stratified_mean,
-    untested,
 )
 from tests.agent.compare.invented import steady
 
@@ -104,7 +103,7 @@ def by_all_flips(strata):
 def test_the_p_value_is_the_share_of_flips_at_least_as_extreme(strata):
     found = paired_test([[float(value) for value in stratum] for stratum in strata])
     assert found.p == pytest.approx(by_all_flips(strata))
-    assert found.mean == pytest.approx(fmean(map(fmean, strata)))
+    assert found.value == pytest.approx(fmean(map(fmean, strata)))
     assert found.least_p == pytest.approx(2 / 2**found.n)
 
 
@@ -133,7 +132,7 @@ def test_the_interval_ends_where_the_test_of_a_shift_starts_to_reject(values):
 def test_the_other_way_round_the_test_says_the_opposite(values):
     found, turned = paired_test([values]), paired_test([[-value for value in values]])
     assert found.p == pytest.approx(turned.p)
-    assert found.mean == pytest.approx(-turned.mean)
+    assert found.value == pytest.approx(-turned.value)
     if found.low is not None:
         assert (found.low, found.high) == (pytest.approx(-turned.high), pytest.approx(-turned.low))
 
@@ -160,7 +159,7 @@ def test_few_pairs_have_students_interval_within_strata():
 
 def test_no_difference_at_all_is_not_told_apart():
     found = paired_test([[0.0] * 6])
-    assert (found.p, found.mean, found.verdict) == (1.0, 0.0, "not distinguished")
+    assert (found.p, found.value, found.verdict) == (1.0, 0.0, "not distinguished")
 
 
 def test_beyond_what_can_be_counted_the_test_samples_and_stays_close():
@@ -178,11 +177,6 @@ def test_beyond_what_can_be_counted_the_test_samples_and_stays_close():
     assert found.p == pytest.approx(exact, abs=0.02)
     assert found == paired_test([[float(value) for value in values]])
     assert (found.low > 0) == (found.p <= ALPHA)
-
-
-def test_what_chance_has_no_part_in_is_not_tested():
-    found = untested([0.1, 0.3])
-    assert (found.mean, found.p, found.low, found.verdict) == (pytest.approx(0.2), None, None, "too few pairs")
 
 
 @steady

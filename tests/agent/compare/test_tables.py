@@ -8,20 +8,24 @@ import pytest
 
 from self_pruner.agent.compare.figures import ComparedArms
 from self_pruner.agent.compare.statistics import IntervalEstimate
-from self_pruner.agent.compare.table import (
+from self_pruner.agent.compare.tables import (
+    BRIEF,
+    Table,
     as_csv,
     cost,
     count,
+    generalisation,
     markdown,
-    markdown_page,
     number,
+    operator_yields,
+    paired_differences,
     percent,
     percent_change,
     plus_minus,
     quality,
     table_rows,
 )
-from tests.agent.compare.invented import TEXTS, results, run_result
+from tests.agent.compare.invented import TEXTS, proposer, results, run_result
 
 RUNS = [
     run_result("evolution", [30.0, 40.0, 50.0], seed=0, cost=1000.0),
@@ -98,7 +102,7 @@ def test_means_with_and_without_an_interval():
 
 
 def test_counts_shares_and_changes_in_words():
-    assert [count(value) for value in (3.0, 2.5, 12345.6, 0, None)] == ["3", "2.5", "12,346", "0", "-"]
+    assert [count(value) for value in (3.0, 2.5, 12345.6, 0)] == ["3", "2.5", "12,346", "0"]
     assert [percent(share) for share in (0.3, 0.125, 0.2000001)] == ["30%", "12.5%", "20%"]
     assert [percent_change(math.log(ratio)) for ratio in (0.937, 1.5)] == ["-6.3%", "+50.0%"]
 
@@ -109,7 +113,7 @@ def parsed(text):
 
 
 def test_markdown_has_a_cell_for_every_column():
-    header, *lines = parsed(markdown(*quality(rows_of(), TEXTS)))
+    header, *lines = parsed(markdown(quality(rows_of(), TEXTS)))
     assert header[:4] == ["arm", "sparsity", "seeds", "KL, wikitext2"]
     assert all(len(line) == len(header) for line in lines)
     line = next(line for line in lines if line[0] == "hybrid")
@@ -118,14 +122,8 @@ def test_markdown_has_a_cell_for_every_column():
 
 
 def test_names_cannot_break_a_markdown_table():
-    text = markdown(["arm", "x"], [["a|b\nc", "<b>"]])
+    text = markdown(Table(["arm", "x"], [["a|b\nc", "<b>"]]))
     assert text.splitlines()[2] == "| a\\|b c | &lt;b> |"
-
-
-def test_the_markdown_page_says_what_it_comes_to_and_how_it_was_measured():
-    text = markdown_page(rows_of(), TEXTS, ["One sentence.", "Another."], ["How."])
-    assert text.startswith("- One sentence.\n- Another.\n\n| arm |")
-    assert text.endswith("\nHow.\n")
 
 
 def test_the_cost_table_has_every_run_mean():
@@ -137,7 +135,7 @@ def test_the_cost_table_has_every_run_mean():
 
 
 def test_the_brief_tables_fit_a_plain_screen():
-    for header, cells in (quality(rows_of(), TEXTS, brief=True), cost(rows_of(), brief=True)):
+    for header, cells in (quality(rows_of(), TEXTS, brief=True), cost(rows_of(), BRIEF)):
         widths = [max(len(line[column]) for line in [header, *cells]) for column in range(len(header))]
         assert sum(widths) + 3 * len(widths) + 1 <= 110
 
@@ -156,3 +154,34 @@ def test_odd_arm_names_stay_one_cell_of_csv():
     arm = 'hybrid:my "odd", prompts'
     lines = list(csv.DictReader(io.StringIO(as_csv(rows_of([run_result(arm, 30.0)]), TEXTS))))
     assert lines[1]["arm"] == arm
+
+
+def test_yields_add_up_over_runs_and_generations_in_the_order_of_proposers():
+    first = [
+        *(proposer("switch", 10, 4), proposer("brain", 6, 1, generation=1), proposer("brain", 4, 2, generation=2)),
+        *(proposer(name, 1, 0) for name in ("memory", "chance")),
+    ]
+    second = [proposer("brain", 5, 1), proposer("brain", 0, 0, "initialise", made=7, survived=3)]
+    runs = [run_result("hybrid", 30.0, seed=seed, yields=yields) for seed, yields in enumerate((first, second))]
+    assert operator_yields(ComparedArms(results(runs))).rows == [
+        ["hybrid", "brain", "initialise", "7", "0", "0", "3", "-"],
+        ["hybrid", "brain", "mutation", "15", "15", "4", "1", "27% (11% to 52%)"],
+        ["hybrid", "chance", "mutation", "1", "1", "0", "0", "0% (0% to 79%)"],
+        ["hybrid", "switch", "mutation", "10", "10", "4", "2", "40% (17% to 69%)"],
+        ["hybrid", "memory", "mutation", "1", "1", "0", "0", "0% (0% to 79%)"],
+    ]
+
+
+def test_generalisation_has_the_fitness_and_the_holdout_of_every_arm():
+    runs = [run_result("evolution", 30.0, seed=seed, fitness=0.4, holdout=0.5) for seed in range(2)]
+    found = generalisation(ComparedArms(results([*runs, run_result("owl", 40.0, fitness=None)])))
+    assert found.rows == [["evolution", "30%", "0.4000 ± 0.0000", "0.5000 ± 0.0000"]]
+
+
+def test_too_few_pairs_have_the_least_possible_p_beside_theirs():
+    def rows(seeds):
+        runs = [run_result(arm, 30.0 + seed, seed=seed) for arm in ("hybrid", "evolution") for seed in range(seeds)]
+        return paired_differences(ComparedArms(results(runs)), "hybrid").rows
+
+    assert rows(3)[0][:4] == ["evolution", "3", "+0.0% (+0.0% to +0.0%) (t)", "1 (least 0.25)"]
+    assert "least" not in str(rows(6))

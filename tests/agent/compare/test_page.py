@@ -7,15 +7,18 @@ from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from rich.console import Console
 
-from self_pruner.agent.compare.report import render, show, write_all
+from self_pruner.agent.compare.figures import ComparedArms
+from self_pruner.agent.compare.page import Axis, Series, chosen, curve_chart, curve_charts, render, show, write_all
 from self_pruner.agent.compare.results import Results
 from self_pruner.agent.compare.sentences import sentences
 from self_pruner.agent.run_files.atomic_write import WriteError
 from self_pruner.agent.settings.arms import ARM_NAMES
 from self_pruner.agent.view import View
-from tests.agent.compare.invented import curve, proposer, results, run_result
+from tests.agent.compare.invented import curve, proposer, results, run_result, steady
 
 VOID = {"meta", "br", "hr", "img", "link", "input"}
 
@@ -130,7 +133,6 @@ def test_a_full_page_has_every_section():
     for heading in (
         "Final figures",
         "Best so far against cost",
-        "Perplexity of every arm",
         "Paired differences",
         "Who proposed what improved",
         "Generalisation",
@@ -144,7 +146,7 @@ def test_a_full_page_has_every_section():
     for fact in ("cma at 30%, seed 2", "python main.py compare", "torch 2.13.0; 2 cores.", "evaluations = 20"):
         assert fact in text
     charts = [attrs for attrs in found.named("svg") if attrs.get("role") == "img"]
-    assert len(charts) == 3 + 3 + 1 + 15  # curves, perplexities, forest, profiles
+    assert len(charts) == 3 + 15  # curves, profiles
 
 
 def test_sections_without_content_are_left_out():
@@ -178,11 +180,6 @@ def test_bars_show_the_share_of_the_dense_model():
     assert [float(bar["height"]) for bar in bars] == [30.0, 30.0, 15.0, 15.0, 0.0, 7.5]
 
 
-def test_too_few_pairs_have_the_least_possible_p_beside_theirs():
-    assert not any(text.startswith("least ") for text in page(FULL).texts)
-    assert "least 0.25" in page([run for run in FULL if run.seed == 0]).texts
-
-
 def test_curves_are_staircases_thin_for_each_of_several_runs_and_thick_for_the_mean():
     paths = [attrs for attrs in page([searched("hybrid", 30.0, seed) for seed in range(2)]).named("path")]
     thin = [attrs["d"] for attrs in paths if attrs.get("class", "").startswith("thin")]
@@ -192,15 +189,54 @@ def test_curves_are_staircases_thin_for_each_of_several_runs_and_thick_for_the_m
     assert not any("thin" in attrs.get("class", "") for attrs in page([searched("hybrid", 30.0)]).named("path"))
 
 
-def test_the_table_of_operators_has_counts_and_the_share_with_its_interval():
-    texts = page([searched("hybrid", 30.0)]).texts
-    start = texts.index("brain", texts.index("share improved"))
-    assert texts[start : start + 8] == ["brain", "mutation", "12", "12", "5", "2", "42%", "19% to 68%"]
+def test_the_run_that_is_kept_is_chosen_without_the_reported_figures():
+    good = run_result("hybrid", 20.5, seed=0, holdout=0.5)
+    lucky = run_result("hybrid", 22.0, seed=1, holdout=0.4)
+    unknown = run_result("hybrid", 20.1, seed=2, holdout=None)
+    assert chosen([good, lucky, unknown]).seed == 1
+    assert chosen([unknown]).seed == 2
 
 
-def test_the_table_of_generalisation_has_the_fitness_and_the_holdout_of_every_arm():
-    texts = page([run_result("evolution", 30.0, seed=seed, fitness=0.4, holdout=0.5) for seed in range(2)]).texts
-    assert texts[texts.index("holdout") + 1 :][:4] == ["evolution", "30%", "0.4000 ± 0.0000", "0.5000 ± 0.0000"]
+# --- the curves
+
+
+@steady
+@given(st.floats(-1e6, 1e6), st.floats(1e-3, 1e6))
+def test_ticks_are_round_few_and_on_the_axis(low, span):
+    axis = Axis(low, low + span, 0, 100)
+    ticks = axis.ticks()
+    assert 2 <= len(ticks) <= 6
+    slack = 1e-6 * max(abs(low), span)
+    assert all(axis.low - slack <= tick <= axis.high + slack for tick in ticks)
+    step = ticks[1] - ticks[0]
+    assert round(step / 10 ** math.floor(math.log10(step) + 1e-9), 3) in (1, 2, 5, 10)
+
+
+def test_curves_run_from_left_to_right_and_better_is_further_down():
+    chart = curve_chart("", [Series("a", [[(0.0, 1.0), (10.0, 0.5), (20.0, 0.5)]])])
+    assert chart.x.start < chart.x.at(0.0) < chart.x.at(10.0) < chart.x.at(20.0) < chart.x.end
+    assert 0 < chart.y.at(1.0) < chart.y.at(0.5) < chart.height
+
+
+def test_a_level_near_the_curves_is_on_the_axis_and_one_far_off_is_not():
+    levels = [Series("near", [], 1.2), Series("far", [], 50.0)]
+    chart = curve_chart("", [Series("a", [[(0.0, 1.0), (10.0, 0.5)]]), *levels])
+    assert chart.y.low < 0.5 and 1.2 < chart.y.high < 1.3
+
+
+@pytest.mark.parametrize("value", [0.0, 7.0])
+def test_equal_values_still_make_an_axis(value):
+    chart = curve_chart("", [Series("a", [[(value, value), (value, value)]])])
+    assert chart.x.ticks() and chart.y.ticks() and math.isfinite(chart.x.at(value))
+
+
+def test_without_curves_there_is_no_chart():
+    assert curve_charts(ComparedArms(results([run_result("owl", 30.0)]))) == []
+
+
+def test_a_chart_says_its_figures_in_words():
+    chart = curve_chart("", [Series("a", [[(0.0, 1.0), (2000.0, 0.5)]]), Series("b", [], 0.7)])
+    assert chart.description == "a ends at 0.5000 after 2,000 tokens; b is at 0.7000"
 
 
 # --- files and the screen
