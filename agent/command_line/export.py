@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from contextlib import closing
 from pathlib import Path
+from typing import cast
 
 from self_pruner.agent.prepare.checks import check_target
 from self_pruner.agent.prepare.run import Run
@@ -35,12 +36,11 @@ def gguf_type(text: str | None) -> GgufType | None:
     Raises:
         SettingsError: it is none.
     """
-    for known in TYPES:
-        if text == known:
-            return known
-    if text is None:
-        return None
-    raise SettingsError(f"--type: {', '.join(TYPES)}, got {text!r}; llama-quantize makes the others from one of these")
+    if text is not None and text not in TYPES:
+        raise SettingsError(
+            f"--type: {', '.join(TYPES)}, got {text!r}; llama-quantize makes the others from one of these"
+        )
+    return cast("GgufType | None", text)
 
 
 def export_folder(path: Path, candidate: str | None, folder: Path, view: View) -> float:

@@ -119,35 +119,23 @@ class CommandLine(click.Group):
         """In the order in which they are defined."""
         return list(self.commands)
 
-    def read(self, arguments: Sequence[str]) -> click.Context:
-        """The command that a command line names; `params` of the context are what it is called with.
-
-        Raises:
-            SettingsError: an unknown command or option, or a value of the wrong kind.
-            click.exceptions.Exit: help or the version was asked for and is written.
-        """
-        words = list(arguments)
-        try:
-            if words[:1] in (["-h"], ["--help"], ["--version"]):
-                return self.make_context("main.py", words)
-            if not words or words[0].startswith("-"):
-                words.insert(0, "run")
-            above = click.Context(self, info_name="main.py", **self.context_settings)
-            return self.get_command(above, words[0]).make_context(words[0], words[1:], parent=above)
-        except click.UsageError as error:
-            refuse(error)
-
     def carry_out(self, arguments: Sequence[str]) -> int:
         """Carry out one command line; returns the exit status.
 
         Raises:
+            SettingsError: an unknown command or option, or a value of the wrong kind.
             SelfPrunerError: whatever a person can act on.
         """
+        words = list(arguments)
+        if not words or (words[0].startswith("-") and words[0] not in ("-h", "--help", "--version")):
+            words.insert(0, "run")
         try:
-            with self.read(arguments) as ctx:
-                return int(ctx.command.invoke(ctx))
-        except click.exceptions.Exit as ended:
+            with self.make_context("main.py", words) as ctx:
+                return int(self.invoke(ctx))
+        except click.exceptions.Exit as ended:  # help or the version was asked for and is written
             return ended.exit_code
+        except click.UsageError as error:
+            refuse(error)
 
 
 def refuse(error: click.UsageError) -> NoReturn:
