@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from contextlib import closing
 from pathlib import Path
-from typing import cast
 
 from self_pruner.agent.prepare.checks import check_target
 from self_pruner.agent.prepare.run import Run
@@ -40,7 +39,7 @@ def gguf_type(text: str | None) -> GgufType | None:
         raise SettingsError(
             f"--type: {', '.join(TYPES)}, got {text!r}; llama-quantize makes the others from one of these"
         )
-    return cast("GgufType | None", text)
+    return text
 
 
 def export_folder(path: Path, candidate: str | None, folder: Path, view: View) -> float:

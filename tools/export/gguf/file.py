@@ -102,7 +102,8 @@ def write_gguf(
         ExportError: the file exists, there is no room or permission, or it reads back as something else.
     """
     check_gguf(model.config, tokenizer)
-    chosen: GgufType = type or next(known for known in TYPES if _DTYPES[known] == model.dtype)
+    natural = {dtype: known for known, dtype in _DTYPES.items()}
+    chosen = type or natural[model.dtype]
     path = Path(os.path.abspath(path))
     if os.path.lexists(path):
         raise ExportError(f"{str(path)!r} exists already; name a file that does not.")

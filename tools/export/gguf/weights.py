@@ -52,7 +52,8 @@ class PrunedWeights:
             if ".q_proj." in key or ".k_proj." in key:
                 groups, _ = self.sizes[int(key.split(".")[2])]  # model.layers.N
                 tensor = interleaved(tensor, groups * (self.shape.heads_per_group if ".q_proj." in key else 1))
-            yield names.get_name(key, try_suffixes=(".weight", ".bias")), tensor
+            module, _, kind = key.rpartition(".")
+            yield f"{names[module]}.{kind}", tensor
 
 
 def cut(elastic: ElasticModel, profile: Profile) -> PrunedWeights:
