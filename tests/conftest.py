@@ -63,6 +63,24 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("cache")
 
 
+@pytest.fixture(scope="module")
+def small_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a tiny model of 4,096 words, for tests to which a vocabulary of 49,152 says nothing more."""
+    from tests.tiny import tiny_folder
+
+    return tiny_folder(tmp_path_factory.mktemp("model") / "tiny", words=4096)
+
+
+@pytest.fixture(scope="module")
+def believed() -> Iterator[None]:
+    """Exports are believed without the new process that verifies them, which tests/tools/export starts."""
+    from self_pruner.tools.export import publish
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(publish, "verify", lambda *_folder, **_device: 0.0)
+        yield
+
+
 @pytest.fixture
 def unprivileged() -> Iterator[Path]:
     """A folder in which this process is an ordinary user, who can be forbidden things, also where root tests."""

@@ -20,6 +20,11 @@ SMALL = [
 ]
 
 
+@pytest.fixture(scope="module")
+def model(small_model):
+    return small_model
+
+
 @pytest.fixture
 def run(model, cache, tmp_path, capfd):
     """Runs the command line on the tiny model; returns (status, standard output, standard error)."""
@@ -180,6 +185,7 @@ def test_a_folder_that_is_no_run_is_refused(run, tmp_path, command):
     assert status == 2 and "there is no run" in errors and errors.count("\n") == 1
 
 
+@pytest.mark.usefixtures("believed")
 @pytest.mark.parametrize("phase", ["prepare", "with_probes", "run_search", "finish", "write_report"])
 def test_ctrl_c_in_any_phase_leaves_a_run_that_can_be_resumed(run, tmp_path, monkeypatch, phase):
     def interrupted(*arguments, **options):
@@ -198,6 +204,7 @@ def test_ctrl_c_in_any_phase_leaves_a_run_that_can_be_resumed(run, tmp_path, mon
     assert (path / "model" / "model.safetensors").exists() and (path / "report.html").exists()
 
 
+@pytest.mark.usefixtures("believed")
 def test_a_disk_that_fills_up_during_export_loses_nothing_but_the_export(run, tmp_path, monkeypatch):
     import errno
 

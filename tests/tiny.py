@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import functools
+import json
 from pathlib import Path
 from typing import Any
 
 import torch
+from tokenizers import Tokenizer
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 
 MLP_UNIT = 8  # 12 blocks of the 96 intermediate channels
@@ -60,13 +63,33 @@ def tiny_model(
     return model.to(dtype).eval().requires_grad_(False)
 
 
-def tiny_folder(
-    path: Path, family: str = "llama", tokenizer: bool = True, mha: bool = False, seed: int = 0, **overrides: Any
-) -> Path:
-    """Saves a tiny model to `path`; with `tokenizer`, the bundled model's own, and a vocabulary to match."""
+@functools.cache
+def bundled_tokenizer(words: int | None = None) -> Any:
+    """The bundled model's tokenizer, or its first `words` tokens: with fewer, all that counts them is faster."""
     from transformers import AutoTokenizer
 
     from self_pruner.tools.models.bundled import bundled_model
+
+    tokenizer = AutoTokenizer.from_pretrained(bundled_model())
+    if words is not None:
+        definition = json.loads(tokenizer.backend_tokenizer.to_str())
+        model = definition["model"]  # the tokens are numbered in the order of their merges
+        model["vocab"] = {text: token for text, token in model["vocab"].items() if token < words}
+        model["merges"] = [merge for merge in model["merges"] if "".join(merge) in model["vocab"]]
+        tokenizer._tokenizer = Tokenizer.from_str(json.dumps(definition))
+    return tokenizer
+
+
+def tiny_folder(
+    path: Path,
+    family: str = "llama",
+    tokenizer: bool = True,
+    mha: bool = False,
+    seed: int = 0,
+    words: int | None = None,
+    **overrides: Any,
+) -> Path:
+    """Saves a tiny model to `path`; with `tokenizer`, that of `bundled_tokenizer`, and a vocabulary to match."""
     from self_pruner.tools.models.quiet import quiet
 
     path = Path(path)
@@ -74,7 +97,7 @@ def tiny_folder(
         if not tokenizer:
             tiny_model(family, mha, seed, **overrides).save_pretrained(path)
             return path
-        real = AutoTokenizer.from_pretrained(bundled_model())
+        real = bundled_tokenizer(words)
         ends = dict(bos_token_id=real.bos_token_id, eos_token_id=real.eos_token_id)
         tiny_model(family, mha, seed, tied=True, vocab_size=len(real), **ends, **overrides).save_pretrained(path)
         real.save_pretrained(path)

@@ -35,12 +35,11 @@ def gguf_type(text: str | None) -> GgufType | None:
     Raises:
         SettingsError: it is none.
     """
-    for known in TYPES:
-        if text == known:
-            return known
-    if text is None:
-        return None
-    raise SettingsError(f"--type: {', '.join(TYPES)}, got {text!r}; llama-quantize makes the others from one of these")
+    if text is not None and text not in TYPES:
+        raise SettingsError(
+            f"--type: {', '.join(TYPES)}, got {text!r}; llama-quantize makes the others from one of these"
+        )
+    return text
 
 
 def export_folder(path: Path, candidate: str | None, folder: Path, view: View) -> float:

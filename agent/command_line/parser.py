@@ -15,7 +15,7 @@ from typing import Any, Literal, NoReturn, Union, get_args, get_origin
 
 import click
 
-from self_pruner.agent.settings.panels import PANELS, Panel
+from self_pruner.agent.settings.panels import PANELS
 from self_pruner.agent.settings.settings import Settings
 from self_pruner.memory.errors import SettingsError
 
@@ -48,13 +48,26 @@ class Command(click.Command):
     """A command whose options are settings, beside its own."""
 
     def __init__(
-        self, *arguments: Any, settings: Sequence[str] = (), texts: Mapping[str, str] | None = None, **more: Any
+        self,
+        *arguments: Any,
+        settings: Sequence[str] = (),
+        texts: Mapping[str, str] | None = None,
+        brief: bool = False,
+        **more: Any,
     ) -> None:
-        """Take `settings` by their names; `texts` are help texts of those that mean something else here."""
+        """Take `settings` by their names.
+
+        Args:
+            arguments: of click.
+            settings: names of settings.
+            texts: help texts of those that mean something else here.
+            brief: whether `--help` leaves some panels to `--help-all`.
+            more: of click.
+        """
         super().__init__(*arguments, **more)
-        self.settings = settings
+        self.settings, self.brief = settings, brief
         self.params += [option(name, (texts or {}).get(name)) for name in settings]
-        if len(self.panels(whole=True)) > len(self.panels(whole=False)) and len(settings) > len(ALL) // 2:
+        if brief:
             self.params.append(
                 click.Option(
                     ["--help-all"],
@@ -65,11 +78,6 @@ class Command(click.Command):
                     help="Show this and the settings left out here.",
                 )
             )
-
-    def panels(self, whole: bool) -> dict[type[Panel], list[str]]:
-        """The settings of this command by panel; `whole` takes in the panels that are not shown by default."""
-        found = {panel: [name for name in panel.__annotations__ if name in self.settings] for panel in PANELS}
-        return {panel: names for panel, names in found.items() if names and (panel.shown or whole)}
 
     def get_short_help_str(self, limit: int = 0) -> str:
         """The first paragraph of the docstring, whole."""
@@ -86,8 +94,11 @@ class Command(click.Command):
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """The command's own options, then its settings, panel by panel."""
         records = {param.name: param.get_help_record(ctx) for param in self.get_params(ctx)}
-        brief = any(param.name == "help_all" for param in self.params) and not ctx.meta.get(ASIDE)
-        for panel, names in self.panels(whole=not brief).items():
+        whole = not self.brief or ctx.meta.get(ASIDE, False)
+        for panel in PANELS:
+            names = [name for name in panel.__annotations__ if name in self.settings]
+            if not names or not (panel.shown or whole):
+                continue
             with formatter.section(str(panel.__doc__).rstrip(".")):
                 formatter.write_dl([record for name in names if (record := records[name])])
         own = [record for name, record in records.items() if name not in self.settings and record]
@@ -119,35 +130,23 @@ class CommandLine(click.Group):
         """In the order in which they are defined."""
         return list(self.commands)
 
-    def read(self, arguments: Sequence[str]) -> click.Context:
-        """The command that a command line names; `params` of the context are what it is called with.
-
-        Raises:
-            SettingsError: an unknown command or option, or a value of the wrong kind.
-            click.exceptions.Exit: help or the version was asked for and is written.
-        """
-        words = list(arguments)
-        try:
-            if words[:1] in (["-h"], ["--help"], ["--version"]):
-                return self.make_context("main.py", words)
-            if not words or words[0].startswith("-"):
-                words.insert(0, "run")
-            above = click.Context(self, info_name="main.py", **self.context_settings)
-            return self.get_command(above, words[0]).make_context(words[0], words[1:], parent=above)
-        except click.UsageError as error:
-            refuse(error)
-
     def carry_out(self, arguments: Sequence[str]) -> int:
         """Carry out one command line; returns the exit status.
 
         Raises:
+            SettingsError: an unknown command or option, or a value of the wrong kind.
             SelfPrunerError: whatever a person can act on.
         """
+        words = list(arguments)
+        if not words or (words[0].startswith("-") and words[0] not in ("-h", "--help", "--version")):
+            words.insert(0, "run")
         try:
-            with self.read(arguments) as ctx:
-                return int(ctx.command.invoke(ctx))
-        except click.exceptions.Exit as ended:
+            with self.make_context("main.py", words) as ctx:
+                return int(self.invoke(ctx))
+        except click.exceptions.Exit as ended:  # help or the version was asked for and is written
             return ended.exit_code
+        except click.UsageError as error:
+            refuse(error)
 
 
 def refuse(error: click.UsageError) -> NoReturn:

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 DECIDED = ("arm", "sparsity", "params", "seed", "memory", "latency_table", *IN_TIME)  # by `compare` itself
 
 
-@command(settings=ALL)
+@command(settings=ALL, brief=True)
 @click.option("--dry-run", "dry", is_flag=True, help="say what the run would cost, and stop before it begins")
 def run(dry: bool, **given: Any) -> int:
     """Prune a model (the default)."""
@@ -45,7 +45,7 @@ def run(dry: bool, **given: Any) -> int:
     return _ended(lambda: session.start(settings, view), view)
 
 
-@command(settings=[name for name in ALL if name not in DECIDED])
+@command(settings=[name for name in ALL if name not in DECIDED], brief=True)
 @click.option(
     "--arm",
     multiple=True,

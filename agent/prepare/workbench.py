@@ -91,7 +91,7 @@ def budget_of(settings: Settings, space: Space, config: Any) -> Budget:
     if settings.in_time:
         return budget_in_time(settings, space)
     if settings.params is not None:
-        budget = Budget.from_params(space, parse_params(settings.params))
+        budget = Budget(space, parse_params(settings.params))
     else:
         budget = Budget.from_sparsity(space, 0.2 if settings.sparsity is None else settings.sparsity)
     if settings.target != "uniform":

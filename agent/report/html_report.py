@@ -35,20 +35,16 @@ def write_report(run: RunDirectory, settings: Settings, outcome: Outcome | None)
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(TEMPLATES), autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True
     )
+    for made in (final_table, by_text, summary, brain_sentence, recalibration_sentence):
+        environment.globals[made.__name__] = made  # what the page says of an outcome
     page = environment.get_template("report.html.j2").render(
         run=run.name,
         settings=settings.to_toml(),
         environment=surroundings(run),
         again=same_again(settings, run.environment),
         outcome=outcome,
-        figures=final_table(outcome) if outcome else ((), []),
-        summary=summary(outcome) if outcome else "This run is not finished.",
-        brain=brain_sentence(outcome.yields) if outcome else "",
-        recalibration=recalibration_sentence(outcome) if outcome else "",
         checkpoint=checkpoint,
-        texts=by_text(outcome) if outcome else ((), []),
         curve=curve(records),
-        layers=layers(outcome) if outcome else [],
         notes=notes(records),
         faults=[*missing, *faults(records)],
     )
@@ -91,20 +87,6 @@ def curve(records: Sequence[TraceRecord]) -> dict[str, Any] | None:
             placed.append(f"{left:.1f},{placed[-1].partition(',')[2]}")
         placed.append(f"{left:.1f},{top:.1f}")
     return {"points": " ".join(placed), "x0": x0, "x1": x1, "y0": y0, "y1": y1, "width": width, "height": height}
-
-
-def layers(outcome: Outcome) -> list[dict[str, Any]]:
-    """Kept shares of every layer for the bars."""
-    return [
-        {
-            "layer": layer,
-            "attention": attention,
-            "mlp": mlp,
-            "attention_share": attention / outcome.dense["attention"],
-            "mlp_share": mlp / outcome.dense["mlp"],
-        }
-        for layer, (attention, mlp) in enumerate(zip(outcome.attention, outcome.mlp, strict=True))
-    ]
 
 
 def notes(records: Sequence[TraceRecord]) -> list[dict[str, Any]]:

@@ -188,7 +188,7 @@ def export_and_verify(run: Run, outcome: Outcome, folder: Path, *, overwrite: bo
     """Write the checkpoint, load it in a new process, compare its logits; raises where they differ."""
     bench = run.bench
     with run.view.phase("Export and verification", unit="bytes") as progress:
-        _, verified = publish(
+        verified = publish(
             bench.elastic,
             Profile(tuple(outcome.attention), tuple(outcome.mlp)),
             run.prepared.loaded.tokenizer,
@@ -199,7 +199,7 @@ def export_and_verify(run: Run, outcome: Outcome, folder: Path, *, overwrite: bo
             replace=overwrite,
             progress=progress,
         )
-    return outcome.model_copy(update={"verified": verified.max_abs})
+    return outcome.model_copy(update={"verified": verified})
 
 
 def export_candidate(run: Run, outcome: Outcome, candidate: str | None, folder: Path) -> Outcome:

@@ -111,7 +111,7 @@ def models(shapes: Shapes) -> list[Model]:
             ("unequal", aligned, searched),
             ("unequal, units of 32", fine, searched),
         ):
-            budget = Budget.from_params(space, round(share * total))
+            budget = Budget(space, round(share * total))
             profile = make(budget)
             params = space.params(profile)
             sizes = tuple(space.sizes(profile))

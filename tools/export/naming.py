@@ -8,25 +8,49 @@ from __future__ import annotations
 
 import os
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
+
+from safetensors import SafetensorError
+
+from self_pruner.memory.errors import ExportError
+from self_pruner.tools.text.quantities import size
 
 UNFINISHED = ".unfinished-export"  # the mark; it goes last, so that remains of remains are recognised too
 
 
-def begin(folder: Path) -> Path | None:
-    """Make the empty `<folder>.partial` over the remains of an export; None where something else has that name.
+@contextmanager
+def new_folder(folder: Path, *, replace: bool = False) -> Iterator[Path]:
+    """A folder to be filled, which gets its name at the end of the block; of a block that raises nothing is left.
+
+    Args:
+        folder: the name, an absolute path.
+        replace: whether something of that name may be there, which then gives way.
 
     Raises:
-        OSError: nothing can be written there.
+        ExportError: something is there, or it cannot be written.
     """
+    if os.path.lexists(folder) and not replace:
+        raise ExportError(f"{str(folder)!r} exists already; name a folder that does not.")
     partial = folder.with_name(f"{folder.name}.partial")
-    if os.path.lexists(partial):
-        if not _is_ours(partial):
-            return None
-        clear(partial)
-    partial.mkdir(parents=True)
-    (partial / UNFINISHED).touch()
-    return partial
+    try:
+        if os.path.lexists(partial):
+            if not _is_ours(partial):
+                raise ExportError(f"{str(partial)!r} is in the way and was not left by an export; move it elsewhere.")
+            clear(partial)
+        partial.mkdir(parents=True)
+        (partial / UNFINISHED).touch()
+    except OSError as error:
+        raise ExportError(f"Nothing can be written beside {str(folder)!r}: {system_reason(error)}.") from error
+    try:
+        yield partial
+        give_name(partial, folder, replace=replace)
+    except (OSError, SafetensorError) as error:
+        raise ExportError(f"The checkpoint could not be written to {str(folder)!r}: {system_reason(error)}.") from error
+    finally:
+        with suppress(OSError):  # the next export clears it
+            clear(partial)
 
 
 def flush(partial: Path) -> None:
@@ -79,6 +103,24 @@ def clear(path: Path) -> None:
                 inner.unlink()
         (path / UNFINISHED).unlink(missing_ok=True)
         path.rmdir()
+
+
+def check_room(path: Path, needed: int) -> None:
+    """Refuse before the long write of `path` what cannot fit: so many bytes.
+
+    Raises:
+        ExportError: says how much is needed and how much there is.
+    """
+    free = shutil.disk_usage(path.parent).free
+    if needed > free:
+        raise ExportError(
+            f"The checkpoint needs {size(needed)}, and the disk of {str(path.parent)!r} has {size(free)} left."
+        )
+
+
+def system_reason(error: Exception) -> str:
+    """What the system said, without paths and numbers that say nothing to a person."""
+    return (getattr(error, "strerror", None) or str(error)).rstrip(".")
 
 
 def _is_ours(path: Path) -> bool:

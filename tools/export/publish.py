@@ -14,10 +14,10 @@ from self_pruner.memory.errors import ExportError
 from self_pruner.memory.partials import scratch
 from self_pruner.memory.profile import Profile
 from self_pruner.tools.export.card import CardFacts
-from self_pruner.tools.export.checkpoint import Exported, check_room, export, new_folder, system_reason
-from self_pruner.tools.export.naming import UNFINISHED, flush, set_aside
+from self_pruner.tools.export.checkpoint import export
+from self_pruner.tools.export.naming import UNFINISHED, check_room, flush, new_folder, set_aside, system_reason
 from self_pruner.tools.export.serving import Serving
-from self_pruner.tools.export.verify import Verification, VerificationError, record_expected, verify
+from self_pruner.tools.export.verify import VerificationError, record_expected, verify
 from self_pruner.tools.models.checkpoint import digest_of
 from self_pruner.tools.models.foreign_code import refuse_foreign
 
@@ -39,7 +39,7 @@ def publish(
     replace: bool = False,
     device: str = "cpu",
     progress: Callable[[int, int], None] | None = None,
-) -> tuple[Exported, Verification]:
+) -> float:
     """Export `profile` to `folder` and verify it on `input_ids` [batch, length >= 2].
 
     A folder that fails, or that cannot be verified, is kept as `<folder>.failed`, so nobody takes it for the result.
@@ -56,11 +56,15 @@ def publish(
         device: Where the new process runs the model; the elastic model's weights are still in memory beside it.
         progress: Called with (bytes of weights written, bytes of weights in all).
 
+    Returns:
+        The largest difference of a logit between the folder and the elastic model.
+
     Raises:
         ExportError: The folder could not be written.
         VerificationError: The folder does not load or computes something else.
     """
-    final, found = Path(os.path.abspath(folder)), []
+    final = Path(os.path.abspath(folder))
+    found: list[float] = []
 
     def check(partial: Path) -> None:
         try:
@@ -76,10 +80,8 @@ def publish(
                 f"The checkpoint was written to {str(kept)!r} but could not be verified: {system_reason(error)}."
             ) from error
 
-    exported = export(
-        elastic, profile, tokenizer, final, card, serving=serving, replace=replace, progress=progress, check=check
-    )
-    return exported, found[0]
+    export(elastic, profile, tokenizer, final, card, serving=serving, replace=replace, progress=progress, check=check)
+    return found[0]
 
 
 def copy_checkpoint(source: Path, folder: Path) -> None:

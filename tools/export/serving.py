@@ -122,12 +122,19 @@ def _check_native(config: Any) -> None:
             f"--target vllm-native cannot express layer 0 of a {family} model: DeciLM's attention has no norms of "
             f"queries and keys; it takes {', '.join(NATIVE_FAMILIES)}, and --target vllm takes {family} too"
         )
-    window = getattr(config, "sliding_window", None)
-    if window is not None and window < config.max_position_embeddings and getattr(config, "use_sliding_window", True):
+    if window := window_of(config):
         raise ExportError(
             f"--target vllm-native cannot express layer 0: its attention slides over {window} tokens, DeciLM's does "
             "not; --target vllm takes it"
         )
+
+
+def window_of(config: Any) -> int | None:
+    """Tokens that attention slides over; None where it sees the whole context."""
+    window = getattr(config, "sliding_window", None)
+    if window is None or window >= config.max_position_embeddings or not getattr(config, "use_sliding_window", True):
+        return None
+    return int(window)
 
 
 def vllm_options(folder: Path, tensor_parallel: int = 1) -> dict[str, Any]:

@@ -76,11 +76,6 @@ class Budget:
         target = round((1 - sparsity) * dense)
         return cls(space, space.fixed_params + max(target, space.prunable_params(space.smallest())))
 
-    @classmethod
-    def from_params(cls, space: Space, params: int) -> Budget:
-        """The budget of a total parameter count, embeddings and head included."""
-        return cls(space, params)
-
     @property
     def sparsity(self) -> float:
         """Share of decoder-block parameters that the target removes."""
@@ -154,27 +149,18 @@ class Budget:
         Raises:
             ToolError: not one integer a layer.
         """
-        space = self.space
-        self.check_lengths(attention, mlp)
-        clamped = Profile(_clamp(attention, space.n_groups), _clamp(mlp, space.n_blocks))
-        profile = clamped if self.holds(clamped) else self._repair(clamped, frozenset(hold))
-        return self.moved_to(profile, attention, mlp)
-
-    def check_lengths(self, attention: Sequence[int], mlp: Sequence[int]) -> None:
-        """Refuse a proposal that has not one integer a layer.
-
-        Raises:
-            ToolError: says which part has how many.
-        """
         for part, widths in (("attention", attention), ("mlp", mlp)):
             if len(widths) != self.space.n_layers:
                 raise ToolError(f"{part} needs {self.space.n_layers} widths, one a layer, and got {len(widths)}")
-
-    def moved_to(self, profile: Profile, attention: Sequence[int], mlp: Sequence[int]) -> Projection:
-        """`profile` as the projection of a proposal, with what was moved on the way."""
+        profile = self.nearest(attention, mlp, frozenset(hold))
         groups = sum(abs(new - old) for new, old in zip(profile.attention, attention, strict=True))
         blocks = sum(abs(new - old) for new, old in zip(profile.mlp, mlp, strict=True))
         return Projection(profile, groups + blocks, groups * self.group_in_blocks + blocks)
+
+    def nearest(self, attention: Sequence[int], mlp: Sequence[int], hold: frozenset[Place]) -> Profile:
+        """The profile that `project` returns, of one integer a layer."""
+        clamped = Profile(_clamp(attention, self.space.n_groups), _clamp(mlp, self.space.n_blocks))
+        return clamped if self.holds(clamped) else self._repair(clamped, hold)
 
     def _repair(self, start: Profile, hold: frozenset[Place]) -> Profile:
         space = self.space
@@ -188,7 +174,7 @@ class Budget:
         near = [total for total in self.totals if distance(total) <= least + block_price]
         level = self._water_level(start, hold)
         total = min(near, key=lambda total: (abs(total[0] - level), distance(total), total))
-        held = {part: {layer for layer, of in hold if of == part} for part in ("attention", "mlp")}
+        held = {part: {layer for layer, of in hold if of == part} for part in PARTS}
         return Profile(
             _spread(start.attention, total[0], space.n_groups, held["attention"]),
             _spread(start.mlp, total[1], space.n_blocks, held["mlp"]),

@@ -7,12 +7,12 @@ budget is met to within half a step.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
 from self_pruner.memory.profile import Profile
-from self_pruner.tools.profiles.budget import Budget, ImpossibleTargetError, Place, Projection, feasible_range
+from self_pruner.tools.profiles.budget import Budget, ImpossibleTargetError, Place, feasible_range
 
 
 @dataclass(frozen=True)
@@ -58,19 +58,13 @@ class UniformBudget(Budget):
         """(attention units, MLP units) over all layers of every profile, by rising attention."""
         return tuple((sum(profile.attention), sum(profile.mlp)) for profile in self.profiles)
 
-    def project(self, attention: Sequence[int], mlp: Sequence[int], hold: Collection[Place] = ()) -> Projection:
-        """Of `profiles` the one whose share of attention is nearest to the proposal's; `hold` can't be kept to.
-
-        Raises:
-            ToolError: not one integer a layer.
-        """
+    def nearest(self, attention: Sequence[int], mlp: Sequence[int], hold: frozenset[Place]) -> Profile:
+        """Of `profiles` the one whose share of attention is nearest to the proposal's; `hold` can't be kept to."""
         space = self.space
-        self.check_lengths(attention, mlp)
 
         def lean(groups: int, blocks: int) -> float:
             """The share of attention units kept less that of MLP units."""
             return (groups / space.n_groups - blocks / space.n_blocks) / space.n_layers
 
         wanted = lean(sum(attention), sum(mlp))
-        profile = min(self.profiles, key=lambda one: abs(lean(sum(one.attention), sum(one.mlp)) - wanted))
-        return self.moved_to(profile, attention, mlp)
+        return min(self.profiles, key=lambda one: abs(lean(sum(one.attention), sum(one.mlp)) - wanted))

@@ -15,10 +15,12 @@ from self_pruner.agent.settings.settings import Settings
 PIPED = 128 + 13  # what a shell calls the end by SIGPIPE
 
 
-@pytest.fixture
-def path(tmp_path):
+@pytest.fixture(scope="module")
+def path(tmp_path_factory):
     """A finished run without a result, which no command has to load anything heavy for."""
-    with RunDirectory.create(tmp_path, "tiny", Settings().to_toml(), device="cpu", seed=0) as run:
+    with RunDirectory.create(
+        tmp_path_factory.mktemp("runs"), "tiny", Settings().to_toml(), device="cpu", seed=0
+    ) as run:
         with TraceWriter(run.trace) as trace:
             for step in range(2000):
                 trace.write(Think(step=step, generation=0, prompt="(one legal call, nothing to decide)"))

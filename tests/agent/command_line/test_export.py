@@ -11,7 +11,6 @@ import pytest
 
 from main import main
 from self_pruner.agent.command_line import export as export_module
-from tests.tiny import tiny_folder
 
 SMALL = [
     *("--sequence-length", "64", "--fidelity", "128,256", "--probe-tokens", "64", "--final-tokens", "128"),
@@ -21,24 +20,33 @@ SMALL = [
 ]
 
 
+pytestmark = pytest.mark.usefixtures("believed")
+
+
 @pytest.fixture(scope="module")
-def run(tmp_path_factory) -> Path:
+def run(small_model, tmp_path_factory) -> Path:
     """A finished run of a tiny model that wrote no checkpoint."""
     place = tmp_path_factory.mktemp("gguf")
-    model = tiny_folder(place / "tiny")
-    options = ["--model", str(model), "--runs", str(place / "runs"), "--cache", str(place / "cache"), "--no-export"]
+    options = [
+        "--model",
+        str(small_model),
+        "--runs",
+        str(place / "runs"),
+        "--cache",
+        str(place / "cache"),
+        "--no-export",
+    ]
     assert main([*options, *SMALL]) == 0
     (folder,) = (place / "runs").glob("tiny-*")
     return folder
 
 
 @pytest.fixture(scope="module")
-def exported(tmp_path_factory) -> Path:
+def exported(believed, small_model, tmp_path_factory) -> Path:
     """A finished run of a tiny model with the checkpoint of its result, which is recalibrated."""
     place = tmp_path_factory.mktemp("exported")
-    model = tiny_folder(place / "tiny")
     enough = ["--calibration-length", "256", "--calibration-sequences", "64", "--final-tokens", "512"]
-    options = ["--model", str(model), "--runs", str(place / "runs"), "--cache", str(place / "cache")]
+    options = ["--model", str(small_model), "--runs", str(place / "runs"), "--cache", str(place / "cache")]
     assert main([*options, *SMALL, *enough]) == 0
     (folder,) = (place / "runs").glob("tiny-*")
     assert json.loads((folder / "result.json").read_text())["recalibration"]["recalibrated"] is not None

@@ -38,6 +38,11 @@ SMALL = [
 
 
 @pytest.fixture(scope="module")
+def model(small_model):
+    return small_model
+
+
+@pytest.fixture(scope="module")
 def text(tmp_path_factory):
     path = tmp_path_factory.mktemp("text") / "mine.txt"
     words = ["layer", "river", "stone", "early", "which", "seldom", "of", "the", "a", "cut", "green", "seven"]

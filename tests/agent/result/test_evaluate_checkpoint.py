@@ -49,7 +49,7 @@ def exported(elastic, dense, tmp_path_factory):
     card = CardFacts(
         str(dense), "llama", 0.3, (), "text", "python main.py", settings={"model": str(dense), "sequence_length": 32}
     )
-    return export(elastic[0], PROFILE, elastic[1], tmp_path_factory.mktemp("export") / "model", card).folder
+    return export(elastic[0], PROFILE, elastic[1], tmp_path_factory.mktemp("export") / "model", card)
 
 
 @pytest.fixture(scope="module")

@@ -35,7 +35,7 @@ def elastic(tmp_path_factory):
 @pytest.fixture(scope="module")
 def exported(elastic, tmp_path_factory):
     card = CardFacts("tiny", "llama", 0.3, (), "text", "python main.py")
-    return export(elastic[0], PROFILE, elastic[1], tmp_path_factory.mktemp("export") / "model", card).folder
+    return export(elastic[0], PROFILE, elastic[1], tmp_path_factory.mktemp("export") / "model", card)
 
 
 @pytest.fixture

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -12,7 +9,6 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from self_pruner.tools.export.reload import compare
-from self_pruner.tools.export.verify import RELOAD_SCRIPT
 from tests.tiny import tiny_model
 
 INPUT_IDS = torch.randint(0, 512, (2, 12), generator=torch.Generator().manual_seed(1))
@@ -42,7 +38,6 @@ def test_the_very_model_differs_by_rounding_alone(folder, tmp_path, logits):
     assert found["max_abs"] == pytest.approx(0, abs=1e-4) and found["cached_max_abs"] == pytest.approx(0, abs=1e-4)
     assert found["scale"] == pytest.approx(logits.abs().max().item())
     assert (found["dtype"], found["wrong_keys"]) == ("float32", [])
-    assert found["parameters"] == tiny_model("llama").num_parameters()
 
 
 @pytest.mark.parametrize("row", [0, 1])
@@ -55,7 +50,6 @@ def test_one_wrong_logit_is_found_in_any_row_and_the_last_one_with_the_cache_too
     wrong[row, token, 7] += 3.0 * sign
     found = differences(folder, tmp_path, wrong)
     assert found["max_abs"] == pytest.approx(3.0, abs=1e-3)
-    assert found["mean_abs"] == pytest.approx(3.0 / logits.numel(), abs=1e-5)
     assert found["cached_max_abs"] == pytest.approx(cached, abs=1e-3)
 
 
@@ -68,12 +62,3 @@ def test_tensors_too_few_and_too_many_are_named(folder, tmp_path, logits):
     tensors["model.surplus.weight"] = torch.ones(2)
     save_file(tensors, other / "model.safetensors", metadata={"format": "pt"})
     assert differences(other, tmp_path, logits)["wrong_keys"] == ["model.norm.weight", "model.surplus.weight"]
-
-
-def test_the_script_says_in_its_last_line_what_it_found(folder, tmp_path, logits):
-    save_file({"input_ids": INPUT_IDS, "logits": logits.contiguous()}, tmp_path / "expected.safetensors")
-    words = [str(folder), str(tmp_path / "expected.safetensors"), "cpu", "a word that means nothing to it"]
-    said = subprocess.run([sys.executable, "-I", RELOAD_SCRIPT, *words], capture_output=True, text=True, check=True)
-    found, here = json.loads(said.stdout.splitlines()[-1]), differences(folder, tmp_path, logits)
-    assert found.pop("wrong_keys") == here.pop("wrong_keys") and found.pop("dtype") == here.pop("dtype")
-    assert found == pytest.approx(here, abs=1e-4)

@@ -131,7 +131,7 @@ def test_units_of_two_kv_groups_cut_the_same_weights_as_two_units(family):
 @pytest.mark.parametrize("family", FAMILY_NAMES)
 def test_a_model_of_one_width_loads_in_the_stock_class_without_remote_code(family, tmp_path):
     elastic, profile = elastic_model(family), Profile((2,) * 3, (5,) * 3)
-    folder = export(elastic, profile, None, tmp_path / "model", CARD, serving="uniform").folder
+    folder = export(elastic, profile, None, tmp_path / "model", CARD, serving="uniform")
 
     model = AutoModelForCausalLM.from_pretrained(folder, dtype="auto")
 
@@ -147,9 +147,7 @@ def test_a_model_of_one_width_loads_in_the_stock_class_without_remote_code(famil
 @pytest.mark.parametrize("family", ["llama", "mistral", "qwen2"])
 def test_the_format_of_vllm_itself_names_its_class_and_states_every_layer(family, tmp_path):
     elastic = elastic_model(family, attention_unit=4)
-    folder = export(
-        elastic, Profile((1, 1, 1), (5, 12, 1)), None, tmp_path / "model", CARD, serving="vllm-native"
-    ).folder
+    folder = export(elastic, Profile((1, 1, 1), (5, 12, 1)), None, tmp_path / "model", CARD, serving="vllm-native")
 
     model = AutoModelForCausalLM.from_pretrained(folder, trust_remote_code=True, dtype="auto")
 

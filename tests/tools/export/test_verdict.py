@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -28,11 +29,9 @@ CARD = CardFacts("tiny", "llama", 0.3, (), "random text", "python main.py")
 INPUT_IDS = torch.randint(0, 512, (2, 16), generator=torch.Generator().manual_seed(1))
 ANSWER = {
     "max_abs": 2e-5,
-    "mean_abs": 1e-6,
     "cached_max_abs": 3e-5,
     "scale": 0.5,
     "dtype": "float32",
-    "parameters": 7,
     "wrong_keys": [],
 }
 
@@ -68,9 +67,7 @@ def child(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
 
 
 def test_a_verification_is_what_the_new_process_measured(child, folder, tmp_path):
-    found = verify(folder, tmp_path / "expected.safetensors")
-    assert (found.max_abs, found.mean_abs, found.cached_max_abs) == (2e-5, 1e-6, 3e-5)
-    assert (found.dtype, found.parameters, found.ok) == ("float32", 7, True)
+    assert verify(folder, tmp_path / "expected.safetensors") == 2e-5
 
 
 @pytest.mark.parametrize(
@@ -83,12 +80,13 @@ def test_what_a_type_may_differ_by_is_a_share_of_the_largest_logit(
 ):
     child["answer"] |= {"dtype": dtype, "scale": scale, "max_abs": 0.0, "cached_max_abs": 0.0}
     child["answer"][which] = 0.999 * share * factor
-    assert verify(folder, tmp_path / "expected").tolerance == pytest.approx(share * factor)
+    verify(folder, tmp_path / "expected")
     child["answer"][which] = share * factor  # as much as is allowed
-    assert verify(folder, tmp_path / "expected").ok
-    child["answer"][which] = 1.001 * share * factor
-    with pytest.raises(VerificationError, match=f"{share * factor:.3g} is allowed"):
-        verify(folder, tmp_path / "expected")
+    verify(folder, tmp_path / "expected")
+    for wrong in (1.001 * share * factor, math.nan):
+        child["answer"][which] = wrong
+        with pytest.raises(VerificationError, match=f"{share * factor:.3g} is allowed"):
+            verify(folder, tmp_path / "expected")
 
 
 def test_code_that_no_export_writes_is_refused_before_any_process_is_started(child, folder, tmp_path):
@@ -106,10 +104,9 @@ def test_both_differences_are_named(child, folder, tmp_path):
 
 def test_the_new_process_hears_of_the_folder_wherever_it_starts(child, folder, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    verify(Path("model"), Path("expected.safetensors"), device="cuda:1", timeout=12.0)
+    verify(Path("model"), Path("expected.safetensors"), device="cuda:1")
     assert child["command"][-3:] == [str(tmp_path / "model"), str(tmp_path / "expected.safetensors"), "cuda:1"]
     assert "-I" in child["command"]  # this project is out of its reach
-    assert child["options"]["timeout"] == 12.0
 
 
 def test_it_reaches_no_hub_and_finds_no_code_of_an_earlier_load(child, folder, tmp_path, monkeypatch):
@@ -119,15 +116,6 @@ def test_it_reaches_no_hub_and_finds_no_code_of_an_earlier_load(child, folder, t
     assert environment["HF_HUB_OFFLINE"] == "1"
     assert environment["HF_MODULES_CACHE"] == child["options"]["cwd"] != "/earlier"
     assert child["cwd was there"] and not Path(child["options"]["cwd"]).exists()
-
-
-def test_waiting_has_an_end_where_one_is_given(folder, tmp_path, monkeypatch):
-    def late(args: list[str], timeout: float, **_: Any) -> None:
-        raise subprocess.TimeoutExpired(args, timeout)
-
-    monkeypatch.setattr(verify_module.subprocess, "run", late)
-    with pytest.raises(VerificationError, match="did not load within 90 s"):
-        verify(folder, tmp_path / "expected", timeout=90.0)
 
 
 def test_a_process_that_dies_without_a_word_is_named_by_its_status(child, folder, tmp_path):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import json
 import os
 import subprocess
 from contextlib import suppress
@@ -22,7 +23,8 @@ from self_pruner.tools.export.card import CardFacts
 from self_pruner.tools.export.checkpoint import export
 from self_pruner.tools.export.naming import UNFINISHED
 from self_pruner.tools.export.publish import publish
-from self_pruner.tools.export.verify import Verification, VerificationError, record_expected, verify
+from self_pruner.tools.export.reload import compare
+from self_pruner.tools.export.verify import VerificationError, record_expected, verify
 from self_pruner.tools.pruning.calibration import calibrate
 from self_pruner.tools.pruning.elastic import ElasticModel
 from tests.tiny import MLP_UNIT, tiny_model
@@ -31,7 +33,6 @@ PROFILE = Profile((3, 1, 4), (5, 12, 1))
 CARD = CardFacts("tiny", "llama", 0.3, (), "random text", "python main.py")
 INPUT_IDS = torch.randint(0, 512, (2, 16), generator=torch.Generator().manual_seed(1))
 
-PASSED = Verification(0.0, 0.0, 0.0, 1e-4, "float32", 7, ok=True)
 WHOLE = [
     *("README.md", "config.json", "generation_config.json", "model.safetensors"),
     *("modeling_self_pruner.py", "self_pruner.json"),
@@ -46,33 +47,35 @@ def elastic() -> ElasticModel:
 
 @pytest.fixture
 def exported(elastic, tmp_path) -> tuple[Path, Path]:
-    folder = export(elastic, PROFILE, None, tmp_path / "model", CARD).folder
+    folder = export(elastic, PROFILE, None, tmp_path / "model", CARD)
     return folder, record_expected(elastic, PROFILE, INPUT_IDS, tmp_path / "expected.safetensors")
 
 
-def reply(monkeypatch: pytest.MonkeyPatch, returncode: int = 0, stdout: str = "", stderr: str = "") -> None:
-    """Let the new process say `stdout` without starting it."""
-    child = subprocess.CompletedProcess([], returncode, stdout, stderr)
+@pytest.fixture
+def here(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What the new process does, done in this one."""
+
+    def run(args: list[str], **_options: object) -> subprocess.CompletedProcess[str]:
+        return subprocess.CompletedProcess(args, 0, json.dumps(compare(*args[-3:])), "")
+
+    monkeypatch.setattr(verify_module.subprocess, "run", run)
+
+
+@pytest.fixture
+def one_off(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The new process, which is not started, says that a logit differs by 1."""
+    said = '{"max_abs": 1.0, "cached_max_abs": 0.0, "scale": 0.5, "dtype": "float32", "wrong_keys": []}'
+    child = subprocess.CompletedProcess([], 0, said, "")
     monkeypatch.setattr(verify_module.subprocess, "run", lambda *_args, **_options: child)
 
 
-def answer(maximum: str = "0.0", cached: str = "0.0", keys: str = "[]") -> str:
-    return (
-        f'{{"max_abs": {maximum}, "mean_abs": 0.0, "cached_max_abs": {cached}, "scale": 0.5, "dtype": "float32", '
-        f'"parameters": 7, "wrong_keys": {keys}}}\n'
-    )
-
-
 def test_publishing_exports_and_verifies_in_a_new_process(elastic, tmp_path):
-    exported, verification = publish(elastic, PROFILE, None, tmp_path / "model", CARD, INPUT_IDS)
+    assert publish(elastic, PROFILE, None, tmp_path / "model", CARD, INPUT_IDS) <= 1e-4
 
-    assert verification.ok and verification.max_abs <= 1e-4 and verification.cached_max_abs <= 1e-4
-    assert verification.parameters == exported.parameters == elastic.space.params(PROFILE)
     assert [path.name for path in tmp_path.iterdir()] == ["model"]
 
 
-@pytest.mark.slow
-def test_one_changed_weight_fails_in_a_real_process(exported):
+def test_one_changed_weight_fails(exported, here):
     folder, expected = exported
     tensors = load_file(folder / "model.safetensors")
     tensors["model.layers.1.mlp.down_proj.weight"][3, 5] += 1.0
@@ -82,8 +85,7 @@ def test_one_changed_weight_fails_in_a_real_process(exported):
         verify(folder, expected)
 
 
-@pytest.mark.slow
-def test_a_missing_tensor_fails_in_a_real_process(exported):
+def test_a_missing_tensor_fails(exported, here):
     folder, expected = exported
     tensors = load_file(folder / "model.safetensors")
     del tensors["model.layers.1.mlp.down_proj.weight"]
@@ -91,21 +93,6 @@ def test_a_missing_tensor_fails_in_a_real_process(exported):
 
     with pytest.raises(VerificationError, match="do not fit its config.*down_proj"):
         verify(folder, expected)
-
-
-@pytest.mark.parametrize("numbers", [{"maximum": "NaN"}, {"maximum": "2e-4"}, {"cached": "2e-4"}, {"cached": "NaN"}])
-def test_nan_and_any_difference_above_the_tolerance_fail(monkeypatch, tmp_path, numbers):
-    reply(monkeypatch, stdout="something a library printed\n" + answer(**numbers))
-
-    with pytest.raises(VerificationError, match="0.0001 is allowed"):
-        verify(tmp_path, tmp_path / "expected.safetensors")
-
-
-def test_tensors_that_do_not_fit_the_config_fail(monkeypatch, tmp_path):
-    reply(monkeypatch, stdout=answer(keys='["model.norm.weight"]'))
-
-    with pytest.raises(VerificationError, match="do not fit its config: .*model.norm.weight"):
-        verify(tmp_path, tmp_path / "expected.safetensors")
 
 
 def test_a_checkpoint_that_cannot_be_verified_is_kept_but_gets_no_name(elastic, monkeypatch, tmp_path):
@@ -125,7 +112,7 @@ def test_a_checkpoint_has_no_name_while_it_is_verified(elastic, monkeypatch, tmp
 
     def look(folder, *_args, **_options):
         seen.append((folder.name, (tmp_path / "model").exists(), (folder / "config.json").exists()))
-        return PASSED
+        return 0.0
 
     monkeypatch.setattr(publish_module, "verify", look)
 
@@ -134,10 +121,9 @@ def test_a_checkpoint_has_no_name_while_it_is_verified(elastic, monkeypatch, tmp
     assert (tmp_path / "model" / "config.json").exists() and not (tmp_path / "model" / UNFINISHED).exists()
 
 
-def test_an_older_checkpoint_stays_until_the_new_one_is_verified(elastic, monkeypatch, tmp_path):
+def test_an_older_checkpoint_stays_until_the_new_one_is_verified(elastic, one_off, tmp_path):
     export(elastic, PROFILE, None, tmp_path / "model", CARD)
     before = (tmp_path / "model" / "model.safetensors").read_bytes()
-    reply(monkeypatch, stdout=answer(maximum="1.0"))
 
     with pytest.raises(VerificationError):
         publish(elastic, PROFILE, None, tmp_path / "model", CARD, INPUT_IDS, replace=True)
@@ -151,7 +137,7 @@ def test_an_older_checkpoint_stays_until_the_new_one_is_verified(elastic, monkey
         (checkpoint_module, "write_provenance"),
         (publish_module, "record_expected"),
         (publish_module, "verify"),
-        (checkpoint_module, "give_name"),
+        (naming_module, "give_name"),
         (naming_module.Path, "touch"),  # the folder is there, its mark is not
         (naming_module.Path, "unlink"),  # the folder has its name, the mark is still in it
     ],
@@ -161,7 +147,7 @@ def test_a_process_killed_while_it_exports_leaves_no_name_and_nothing_in_the_way
     elastic, monkeypatch, tmp_path, place, name
 ):
     folder = tmp_path / "model"
-    monkeypatch.setattr(publish_module, "verify", lambda *_args, **_options: PASSED)
+    monkeypatch.setattr(publish_module, "verify", lambda *_args, **_options: 0.0)
     child = os.fork()
     if child == 0:
         setattr(place, name, lambda *_args, **_options: os._exit(9))
@@ -186,10 +172,9 @@ def test_what_was_replaced_when_a_process_was_killed_is_cleared(elastic, tmp_pat
         assert [path.name for path in tmp_path.iterdir()] == ["model"]
 
 
-def test_a_strangers_folder_is_not_deleted_for_a_failed_checkpoint(elastic, monkeypatch, tmp_path):
+def test_a_strangers_folder_is_not_deleted_for_a_failed_checkpoint(elastic, one_off, tmp_path):
     (tmp_path / "model.failed").mkdir()
     (tmp_path / "model.failed" / "thesis.txt").write_text("mine")
-    reply(monkeypatch, stdout=answer(maximum="1.0"))
 
     for _ in range(2):
         with pytest.raises(VerificationError, match="renamed to .*model.failed-2'"):
@@ -197,27 +182,8 @@ def test_a_strangers_folder_is_not_deleted_for_a_failed_checkpoint(elastic, monk
     assert (tmp_path / "model.failed" / "thesis.txt").read_text() == "mine"
 
 
-@pytest.mark.parametrize(("dtype", "allowed"), [("bfloat16", 5e-2), ("float16", 1e-2), ("float32", 1e-4)])
-def test_a_difference_above_what_the_data_type_explains_fails(monkeypatch, tmp_path, dtype, allowed):
-    for factor, passes in ((0.9, True), (1.2, False)):
-        reply(monkeypatch, stdout=answer(maximum=str(factor * allowed)).replace("float32", dtype))
-        if passes:
-            assert verify(tmp_path, tmp_path / "expected.safetensors").ok
-            continue
-        with pytest.raises(VerificationError, match="not the model that was searched"):
-            verify(tmp_path, tmp_path / "expected.safetensors")
-
-
-def test_a_folder_that_does_not_load_fails_with_the_last_thing_said(monkeypatch, tmp_path):
-    reply(monkeypatch, returncode=1, stderr="Traceback\nOSError: no config.json")
-
-    with pytest.raises(VerificationError, match="does not load in a new process: OSError: no config.json"):
-        verify(tmp_path, tmp_path / "expected.safetensors")
-
-
-def test_a_folder_that_fails_loses_its_name(elastic, monkeypatch, tmp_path):
+def test_a_folder_that_fails_loses_its_name(elastic, one_off, tmp_path):
     (tmp_path / "model.failed").mkdir()  # of an earlier try
-    reply(monkeypatch, stdout=answer(maximum="1.0"))
 
     with pytest.raises(VerificationError, match="renamed to .*model.failed"):
         publish(elastic, PROFILE, None, tmp_path / "model", CARD, INPUT_IDS)

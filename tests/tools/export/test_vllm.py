@@ -68,7 +68,7 @@ def exported(path: Path, family: str, mha: bool, profile: Profile, serving: Serv
     text = torch.randint(0, 512, (8, 32), generator=torch.Generator().manual_seed(0))
     attention_unit = 4 if serving == "vllm-native" else 1
     elastic = ElasticModel(model, calibrate(model, text), mlp_unit=MLP_UNIT, attention_unit=attention_unit)
-    return export(elastic, profile, None, path, CARD, serving=serving).folder
+    return export(elastic, profile, None, path, CARD, serving=serving)
 
 
 def prompts() -> list[list[int]]:
@@ -133,7 +133,7 @@ def test_the_command_on_the_card_serves_it(tmp_path, bundled):
     profile = Profile(
         tuple(1 + layer % 3 for layer in range(layers)), tuple(30 + layer % 17 for layer in range(layers))
     )
-    folder = export(elastic, profile, bundled.tokenizer, tmp_path / "model", CARD, serving="vllm").folder
+    folder = export(elastic, profile, bundled.tokenizer, tmp_path / "model", CARD, serving="vllm")
     written = re.search(r"^vllm serve .*$", (folder / "README.md").read_text(), re.MULTILINE)
     assert written
     words = shlex.split(written[0])[2:]

@@ -146,11 +146,11 @@ def test_a_target_is_accepted_exactly_when_some_profile_of_the_stated_range_reac
     all_params = params(space, every_profile(space))
     reachable = bool((2 * (all_params - target).abs() <= space.block_params).any())
     if smallest <= target <= dense and reachable:
-        budget = Budget.from_params(space, target)
+        budget = Budget(space, target)
         assert budget.holds(budget.project(space.dense().attention, space.dense().mlp).profile)
         return
     with pytest.raises(ImpossibleTargetError) as refusal:
-        Budget.from_params(space, target)
+        Budget(space, target)
     assert feasible_range(space) in str(refusal.value)
     assert smallest == all_params.min() and dense == all_params.max()
     if smallest < target < dense:  # a gap: the counts named are real and nothing lies between them
@@ -256,7 +256,7 @@ def test_the_last_unit_of_a_repair_does_not_always_fall_on_the_same_layer() -> N
 
 
 def test_a_projection_of_eighty_layers_takes_milliseconds() -> None:
-    budget = Budget.from_params(LLAMA_70B, parse_params("49B"))
+    budget = Budget(LLAMA_70B, parse_params("49B"))
     seconds = []
     for start in range(5):
         began = time.perf_counter()
@@ -267,21 +267,21 @@ def test_a_projection_of_eighty_layers_takes_milliseconds() -> None:
 
 def test_sparsity_and_parameters_state_the_same_target() -> None:
     by_sparsity = Budget.from_sparsity(LLAMA_70B, 0.3)
-    assert Budget.from_params(LLAMA_70B, by_sparsity.target_params) == by_sparsity
+    assert Budget(LLAMA_70B, by_sparsity.target_params) == by_sparsity
     assert by_sparsity.sparsity == pytest.approx(0.3)
     assert by_sparsity.group_in_blocks == 6
-    assert Budget.from_params(LLAMA_70B, parse_params("49B")).sparsity == pytest.approx(0.2918, abs=1e-4)
+    assert Budget(LLAMA_70B, parse_params("49B")).sparsity == pytest.approx(0.2918, abs=1e-4)
 
 
 @pytest.mark.parametrize("space", [SMOLLM2, LLAMA_70B, SMALL])
 def test_the_bounds_named_in_a_refusal_are_accepted_and_beyond_them_refused(space: Space) -> None:
     text, n = feasible_range(space), space.n_layers
     low, high = map(parse_params, text.split(" keep ")[1].split(" parameters")[0].split(" to "))
-    assert Budget.from_params(space, low).project([9] * n, [9] * n).profile == space.smallest()
-    assert Budget.from_params(space, high).project([1] * n, [1] * n).profile == space.dense()
+    assert Budget(space, low).project([9] * n, [9] * n).profile == space.smallest()
+    assert Budget(space, high).project([1] * n, [1] * n).profile == space.dense()
     for params_beyond in (low - 1, high + 1):
         with pytest.raises(ImpossibleTargetError, match="this model can keep"):
-            Budget.from_params(space, params_beyond)
+            Budget(space, params_beyond)
     sparsest = float(text.split("sparsity of ")[1].split(" ")[0])
     Budget.from_sparsity(space, sparsest)
     for sparsity in (sparsest + 2e-4, -0.01, 1.0, float("nan"), float("inf")):
@@ -293,10 +293,10 @@ def test_a_refusal_names_the_target_the_nearest_counts_and_the_range_with_separa
     space = Space(1, 2, 3, 100_000, 10, 5_000, 8)
     keeps = "this model can keep 105,010 to 205,030 parameters, a sparsity of 0.5 down to 0"
     with pytest.raises(ImpossibleTargetError) as beyond:
-        Budget.from_params(space, 205_031)
+        Budget(space, 205_031)
     assert str(beyond.value) == f"205,031 parameters cannot be reached: {keeps}"
     with pytest.raises(ImpossibleTargetError) as gap:
-        Budget.from_params(space, 150_000)
+        Budget(space, 150_000)
     nearest = "the nearest reachable counts are 105,030 and 205,010"
     assert str(gap.value) == f"150,000 parameters fall in a gap, {nearest}: {keeps}"
 

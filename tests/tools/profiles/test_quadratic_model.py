@@ -100,7 +100,7 @@ def test_without_any_slope_it_stays_at_the_centre():
 
 
 def test_a_step_from_the_end_of_a_range_stays_within_it():
-    kept = Budget.from_params(SPACE, SPACE.params(SPACE.dense()))
+    kept = Budget(SPACE, SPACE.params(SPACE.dense()))
     local = replace(quadratic_model(), centre=SPACE.dense())
     assert local.step(kept) == SPACE.dense()
 

@@ -6,7 +6,7 @@ neighbouring pairs, for which the rows of queries and keys change places within 
 a tensor of factors. What its graph does not compute (norms of queries and keys, sliding windows, scaled attention) is
 refused.
 
-The file is written to `<name>.partial`, read again, compared tensor by tensor, and renamed.
+The file is written under another name, read again, compared tensor by tensor, and renamed.
 """
 
 from __future__ import annotations
@@ -22,17 +22,18 @@ import torch
 from torch import Tensor
 
 from self_pruner.memory.errors import ExportError
-from self_pruner.tools.export.checkpoint import check_room, system_reason
+from self_pruner.memory.partials import partial_of
 from self_pruner.tools.export.gguf.tokenizer import add_tokenizer, split_rules, tokenizer_definition
 from self_pruner.tools.export.gguf.weights import PrunedWeights
+from self_pruner.tools.export.naming import check_room, system_reason
+from self_pruner.tools.export.serving import window_of
 
 if TYPE_CHECKING:
     import numpy as np
 
 GgufType = Literal["f32", "f16", "bf16"]
-MAGIC = b"GGUF"
 TYPES: tuple[GgufType, ...] = get_args(GgufType)
-_NATURAL: dict[torch.dtype, GgufType] = {torch.float32: "f32", torch.float16: "f16", torch.bfloat16: "bf16"}
+_DTYPES: dict[GgufType, torch.dtype] = {"f32": torch.float32, "f16": torch.float16, "bf16": torch.bfloat16}
 _STATIC_ROPE = ("default", "linear", "llama3")  # scalings that are factors of the frequencies, whatever the length
 
 
@@ -52,13 +53,7 @@ class GgufFile:
 
     path: Path
     type: GgufType
-    tensors: int
     bytes: int
-
-
-def natural_type(dtype: torch.dtype) -> GgufType:
-    """The type that keeps weights of `dtype` as they are."""
-    return _NATURAL[dtype]
 
 
 def check_gguf(config: Any, tokenizer: Any = None) -> None:
@@ -74,8 +69,7 @@ def check_gguf(config: Any, tokenizer: Any = None) -> None:
         raise ExportError(f"{where} of a qwen3 model: it has no norms of queries and keys")
     if config.hidden_act not in ("silu", "swish"):
         raise ExportError(f"{where}: its MLP has the activation {config.hidden_act!r}, deci's has silu")
-    window = getattr(config, "sliding_window", None)
-    if window is not None and window < config.max_position_embeddings and getattr(config, "use_sliding_window", True):
+    if window := window_of(config):
         raise ExportError(f"{where}: its attention slides over {window} tokens, deci's does not")
     kind = config.rope_parameters.get("rope_type", "default")
     if kind not in _STATIC_ROPE:
@@ -104,19 +98,16 @@ def write_gguf(
         progress: called with (bytes of weights written, bytes of weights in all).
 
     Raises:
-        ExportError: what `check_gguf` refuses; a type that is none, or whose range a weight leaves.
+        ExportError: what `check_gguf` refuses; a weight beyond the range of the type.
         ExportError: the file exists, there is no room or permission, or it reads back as something else.
     """
     check_gguf(model.config, tokenizer)
-    if type is not None and type not in TYPES:
-        raise ExportError(f"{type!r} is no type of GGUF that is written here: {', '.join(TYPES)}")
-    chosen = type or natural_type(model.dtype)
+    natural = {dtype: known for known, dtype in _DTYPES.items()}
+    chosen = type or natural[model.dtype]
     path = Path(os.path.abspath(path))
     if os.path.lexists(path):
         raise ExportError(f"{str(path)!r} exists already; name a file that does not.")
-    partial = path.with_name(f"{path.name}.partial")
-    if os.path.lexists(partial) and not _is_ours(partial):
-        raise ExportError(f"{str(partial)!r} is in the way and was not left by an export; move it elsewhere.")
+    partial = partial_of(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         sums = _write(model, tokenizer, partial, facts, chosen, progress)
@@ -129,15 +120,7 @@ def write_gguf(
         raise ExportError(f"{str(path)!r} could not be written: {system_reason(error)}.") from error
     finally:
         partial.unlink(missing_ok=True)
-    return GgufFile(path, chosen, len(sums), size)
-
-
-def _is_ours(partial: Path) -> bool:
-    """Whether a file is what a killed export left: the beginning of a GGUF file, or nothing yet."""
-    if partial.is_symlink() or not partial.is_file():
-        return False
-    with partial.open("rb") as file:
-        return file.read(len(MAGIC)) in (b"", MAGIC)
+    return GgufFile(path, chosen, size)
 
 
 def _write(
@@ -156,16 +139,13 @@ def _write(
     _add_facts(writer, facts)
     add_tokenizer(writer, tokenizer, model.config.vocab_size)
     tensors = dict(model.in_gguf())
-    kinds = {name: type if tensor.ndim > 1 else "f32" for name, tensor in tensors.items()}
-    widths = {"f32": 4, "f16": 2, "bf16": 2}
-    total = sum(tensor.numel() * widths[kinds[name]] for name, tensor in tensors.items())
+    kinds: dict[str, GgufType] = {name: type if tensor.ndim > 1 else "f32" for name, tensor in tensors.items()}
+    sizes = {name: tensor.numel() * _DTYPES[kinds[name]].itemsize for name, tensor in tensors.items()}
+    total = sum(sizes.values())
     check_room(path, total)
-    quantisation = gguf.GGMLQuantizationType
     for name, tensor in tensors.items():
-        raw = _array(name, tensor[:1], kinds[name])
-        shape = tensor.shape if kinds[name] != "bf16" else (*tensor.shape[:-1], 2 * tensor.shape[-1])
-        size = tensor.numel() * widths[kinds[name]]
-        writer.add_tensor_info(name, shape, raw.dtype, size, raw_dtype=quantisation[kinds[name].upper()])
+        first, kind = _array(name, tensor[:1], kinds[name]), gguf.GGMLQuantizationType[kinds[name].upper()]
+        writer.add_tensor_info(name, (len(tensor), *first.shape[1:]), first.dtype, sizes[name], raw_dtype=kind)
     writer.write_header_to_file(path=path)
     writer.write_kv_data_to_file()
     writer.write_ti_data_to_file()
@@ -181,12 +161,12 @@ def _write(
     return sums
 
 
-def _array(name: str, tensor: Tensor, type: str) -> np.ndarray[Any, Any]:
+def _array(name: str, tensor: Tensor, type: GgufType) -> np.ndarray[Any, Any]:
     """The tensor as numpy has it in that type; bf16, which numpy has not, as bytes."""
     tensor = tensor.detach().cpu()
     if type == "bf16":
         return tensor.to(torch.bfloat16).contiguous().view(torch.uint8).numpy()
-    found = tensor.to(torch.float16 if type == "f16" else torch.float32).contiguous()
+    found = tensor.to(_DTYPES[type]).contiguous()
     if not found.isfinite().all():
         raise ExportError(f"{name} holds numbers beyond the range of {type}: write it with --type bf16 or f32")
     return found.numpy()

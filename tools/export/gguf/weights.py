@@ -26,20 +26,6 @@ from self_pruner.tools.pruning.smaller_model import smaller_state_dict
 if TYPE_CHECKING:
     from self_pruner.tools.pruning.elastic import ElasticModel
 
-# Where a tensor of a layer goes: the names of transformers and of GGUF.
-_LAYER_NAMES = {
-    "input_layernorm": "attn_norm",
-    "self_attn.q_proj": "attn_q",
-    "self_attn.k_proj": "attn_k",
-    "self_attn.v_proj": "attn_v",
-    "self_attn.o_proj": "attn_output",
-    "post_attention_layernorm": "ffn_norm",
-    "mlp.gate_proj": "ffn_gate",
-    "mlp.up_proj": "ffn_up",
-    "mlp.down_proj": "ffn_down",
-}
-_NAMES = {"model.embed_tokens": "token_embd", "model.norm": "output_norm", "lm_head": "output"}
-
 
 @dataclass(frozen=True, slots=True)
 class PrunedWeights:
@@ -57,20 +43,17 @@ class PrunedWeights:
 
     def in_gguf(self) -> Iterator[tuple[str, Tensor]]:
         """Names of GGUF and tensors in llama.cpp's order of rows."""
+        import gguf
+
         if (factors := rope_factors(self.config)) is not None:
             yield "rope_freqs.weight", factors
+        names = gguf.get_tensor_name_map(gguf.MODEL_ARCH.DECI, self.shape.n_layers)
         for key, tensor in self.tensors.items():
+            if ".q_proj." in key or ".k_proj." in key:
+                groups, _ = self.sizes[int(key.split(".")[2])]  # model.layers.N
+                tensor = interleaved(tensor, groups * (self.shape.heads_per_group if ".q_proj." in key else 1))
             module, _, kind = key.rpartition(".")
-            if module in _NAMES:
-                yield f"{_NAMES[module]}.{kind}", tensor
-                continue
-            number, _, name = module.removeprefix("model.layers.").partition(".")
-            groups, _ = self.sizes[int(number)]
-            if name == "self_attn.q_proj":
-                tensor = interleaved(tensor, groups * self.shape.heads_per_group)
-            elif name == "self_attn.k_proj":
-                tensor = interleaved(tensor, groups)
-            yield f"blk.{number}.{_LAYER_NAMES[name]}.{kind}", tensor
+            yield f"{names[module]}.{kind}", tensor
 
 
 def cut(elastic: ElasticModel, profile: Profile) -> PrunedWeights:
