@@ -15,8 +15,8 @@ from self_pruner.agent.dry_run.plan import Plan
 from self_pruner.agent.prepare.workbench import PREFIX_MEMORY
 from self_pruner.agent.settings.settings import Settings
 from self_pruner.memory.profile import Part
+from self_pruner.tools.evaluation.first_order import PASS_COST
 from self_pruner.tools.evaluation.fitness import TOP_K
-from self_pruner.tools.evaluation.slopes import PASS_COST
 from self_pruner.tools.evaluation.targets import HEAD_TOKENS
 from self_pruner.tools.models.families import Geometry
 from self_pruner.tools.profiles.budget import Budget

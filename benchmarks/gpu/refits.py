@@ -1,9 +1,9 @@
 """Refits: Gram matrix, factor and refit of one output projection, as the product makes them and as they could be.
 
-The product multiplies in bfloat16 with float32 sums (activations are bfloat16 already), factors in float32 where that is
-accurate, and solves a triangular system for every refit. Beside it stand float64 and one factorisation by the library.
-Errors are those of the refitted columns at 70% of
-the width, beside a float64 solution of the same damped equations on the float64 Gram matrix.
+The product multiplies in bfloat16 with float32 sums (activations are bfloat16 already), factors in float32 where that
+is accurate, and solves a triangular system for every refit. Beside it stand float64 and one factorisation by the
+library. Errors are those of the refitted columns at 70% of the width, beside a float64 solution of the same damped
+equations on the float64 Gram matrix.
 """
 
 from __future__ import annotations

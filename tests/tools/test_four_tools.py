@@ -11,7 +11,7 @@ from self_pruner.agent.search.state import first_state
 from self_pruner.memory.records import Candidate, Score
 from self_pruner.tools.benchmark_latency import benchmark_latency_tool
 from self_pruner.tools.evaluate import evaluate_tool
-from self_pruner.tools.evaluation.slopes import PASS_COST
+from self_pruner.tools.evaluation.first_order import PASS_COST
 from self_pruner.tools.prune_model import prune_model_tool
 from self_pruner.tools.record_population import record_population_tool
 from tests.bench import LENGTH, founded_bench, tiny_settings

@@ -96,7 +96,7 @@ class Factor:
         return along.mul_(projected).sum(0).double()
 
     def _given_back(self, removed: Tensor, k: int) -> Tensor:
-        """What is added to the first k columns for `removed` [out, n], the columns from k to k + n; float32 [out, k]."""
+        """What the first k columns gain for `removed` [out, n], the columns from k to k + n; float32 [out, k]."""
         leading, below = self.lower[:k, :k], self.lower[k : k + removed.shape[1], :k]
         if removed.shape[1] < removed.shape[0]:
             return removed @ _over(below, leading)

@@ -100,7 +100,7 @@ def refit_bytes(elastic: ElasticModel, profiles: Sequence[Profile], *, full: boo
 
 
 def recalibration_bytes(elastic: ElasticModel, profile: Profile) -> int:
-    """Bytes that a recalibration of `elastic` at `profile` takes beside the states: its refits, and one place at work."""
+    """Bytes of a recalibration of `elastic` at `profile` beside the states: its refits, and one place at work."""
     widest = max(elastic.channels(part, elastic.space.units(part)) for part in PARTS)
     at_work = 4 * widest * (3 * widest + 3 * elastic.model.config.hidden_size)
     return refit_bytes(elastic, [profile], full=True) + at_work

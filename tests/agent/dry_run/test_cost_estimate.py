@@ -18,7 +18,7 @@ from self_pruner.agent.dry_run.plan import plan_of
 from self_pruner.agent.settings.arms import ARMS
 from self_pruner.agent.settings.settings import Settings
 from self_pruner.prompts.templates import PromptSet
-from self_pruner.tools.evaluation.slopes import PASS_COST
+from self_pruner.tools.evaluation.first_order import PASS_COST
 from self_pruner.tools.models.families import Geometry
 from self_pruner.tools.profiles.budget import Budget
 from self_pruner.tools.profiles.space import Space
