@@ -7,7 +7,8 @@ goes on where it stopped and is charged the same.
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from itertools import count
 from typing import Any
 
 from langchain_core.tools import BaseTool, tool
@@ -17,12 +18,13 @@ from pydantic import BaseModel, Field
 from self_pruner.memory.errors import ToolError
 from self_pruner.memory.profile import Profile
 from self_pruner.memory.records import Candidate, Score, Slopes
+from self_pruner.tools.evaluation.first_order import PASS_COST, FirstOrderError
 from self_pruner.tools.evaluation.fitness import perplexity
-from self_pruner.tools.evaluation.slopes import PASS_COST, SlopesError
-from self_pruner.tools.evaluation.slopes import slopes as slopes_at
 from self_pruner.tools.evaluation.staged import walks
 from self_pruner.tools.evaluation.walk import Measurement
 from self_pruner.tools.profiles.selection import paired
+from self_pruner.tools.pruning.elastic import ElasticModel
+from self_pruner.tools.pruning.recalibration import refit_bytes
 from self_pruner.tools.workbench import FITNESS, Turn, Workbench
 
 
@@ -69,8 +71,7 @@ def measure(bench: Workbench, profiles: Sequence[Profile], sequences: range, ste
     total = sum(len(block) * len(group) for block, group in todo)
     done = 0
     for block, group in todo:
-        # One sequence at a time on a CPU: a kill loses one of the population's. A GPU wants more work at once.
-        stride = len(block) if bench.elastic.device.type == "cuda" else 1
+        stride = sequences_together(bench.elastic, group, len(block))
         for start in range(block.start, block.stop, stride):
             rows = range(start, min(start + stride, block.stop))
             for one in bench.walks[text].measure(group, rows):
@@ -80,20 +81,36 @@ def measure(bench: Workbench, profiles: Sequence[Profile], sequences: range, ste
                 bench.progress(done, total)
 
 
+def sequences_together(elastic: ElasticModel, profiles: Sequence[Profile], count: int) -> int:
+    """Sequences of `count` that are walked, and written to the memory, together.
+
+    One at a time on a CPU: a kill loses one of the population's. A GPU wants more work at once, and refits that cannot
+    all be remembered would be made again for every walk.
+    """
+    remembered = refit_bytes(elastic, profiles) <= elastic.compensator.memo.limit
+    return 1 if remembered and elastic.device.type != "cuda" else count
+
+
 def measure_slopes(bench: Workbench, profiles: Sequence[Profile], sequences: range, step: int) -> None:
     """Measure what is not known yet of the slopes at `profiles` on `sequences` and record it, one row each."""
     walk = bench.walks[FITNESS]
     for number, profile in enumerate(profiles):
         known = {row.sequence for row in bench.memory.recall(Slopes, profile=profile, text=FITNESS)}
-        for done, sequence in enumerate(sequences, start=1):
-            if sequence not in known:
-                try:
-                    found = slopes_at(bench.elastic, walk.store, walk.targets, profile, sequence)
-                except SlopesError as error:
-                    raise ToolError(str(error)) from error
-                bench.memory.record(Slopes(profile, FITNESS, sequence, found.attention, found.mlp, bench.run, step))
+        missing = [sequence for sequence in sequences if sequence not in known]
+        steps = count(number * len(sequences) + 1)
+
+        def one_is_done(steps: Iterator[int] = steps) -> None:
             if bench.progress is not None:
-                bench.progress(number * len(sequences) + done, len(profiles) * len(sequences))
+                bench.progress(next(steps), len(profiles) * len(sequences))
+
+        for _ in range(len(sequences) - len(missing)):
+            one_is_done()
+        try:
+            for sequence, found in walk.first_order(profile, missing):
+                bench.memory.record(Slopes(profile, FITNESS, sequence, found.attention, found.mlp, bench.run, step))
+                one_is_done()
+        except FirstOrderError as error:
+            raise ToolError(str(error)) from error
 
 
 def charge_slopes(bench: Workbench, profiles: Sequence[Profile], step: int) -> int:

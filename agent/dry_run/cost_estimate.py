@@ -15,8 +15,8 @@ from self_pruner.agent.dry_run.plan import Plan
 from self_pruner.agent.prepare.workbench import PREFIX_MEMORY
 from self_pruner.agent.settings.settings import Settings
 from self_pruner.memory.profile import Part
+from self_pruner.tools.evaluation.first_order import PASS_COST
 from self_pruner.tools.evaluation.fitness import TOP_K
-from self_pruner.tools.evaluation.slopes import PASS_COST
 from self_pruner.tools.evaluation.targets import HEAD_TOKENS
 from self_pruner.tools.models.families import Geometry
 from self_pruner.tools.profiles.budget import Budget
@@ -172,11 +172,10 @@ def refit_operations(sizes: Sizes, widths: int) -> float:
     """Operations of refitting every place at so many widths; without room for all factors, each begins with its own."""
     operations = 0.0
     for part, n in sizes.channels.items():
-        # Cholesky in float64, at half the speed, then the inverse and its product with the weights
-        factor = 5 / 3 * n**3 + 2 * sizes.shape.hidden * n**2
+        factor, kept = n**3 / 3, sizes.kept * n
         refits = min(widths, sizes.budget.space.units(part) - 1)
-        product = 2 * sizes.shape.hidden * (sizes.kept * n) ** 2
-        operations += refits * product + factor * (1 if sizes.factor_bytes <= sizes.refit_memory else max(1, refits))
+        solve = sizes.shape.hidden * (2 * kept * (n - kept) + kept**2)  # a product and a triangular solve
+        operations += refits * solve + factor * (1 if sizes.factor_bytes <= sizes.refit_memory else max(1, refits))
     return sizes.shape.n_layers * operations
 
 
@@ -209,8 +208,8 @@ def bytes_of(settings: Settings, sizes: Sizes, device: str, here: int, fetched: 
         Bytes("Calibration states and one layer at work", working, near),
     ]
     if refitted and settings.recalibrate:
-        carried = 4 * sizes.shape.n_layers * sizes.shape.hidden * sum(sizes.channels.values())
-        lines.append(Bytes("Moments of the recalibration", sizes.gram_bytes + carried, "memory"))
+        outputs = sizes.shape.n_layers * sizes.shape.hidden * sum(sizes.channels.values())
+        lines.append(Bytes("Refits of the recalibration", int(sizes.kept * outputs) * sizes.itemsize, "memory"))
     if fetched:
         lines.append(Bytes("What is fetched", fetched, "disk"))
     lines.append(Bytes("Gram matrices and dense targets, in the cache", sizes.gram_bytes + targets, "disk"))

@@ -179,7 +179,11 @@ def prepare(
         )
         budget = budget_of(settings, elastic.space, loaded.model.config)
     reporting = {name: f"reporting {digests[reporting_key(name)]}" for name in settings.reporting_texts}
-    walks = {FITNESS: make_walk(elastic, texts["fitness"], cache, key, PREFIX_MEMORY, view)}
+    walks = {
+        FITNESS: make_walk(
+            elastic, texts["fitness"], cache, key, PREFIX_MEMORY, view, settings.sequences(settings.fidelity[-1])
+        )
+    }
     for name, text in reporting.items():  # nothing comes back to reporting text, so none of its states are kept
         walks[text] = make_walk(elastic, texts[reporting_key(name)], cache, key, 0, view)
     context = {
@@ -234,9 +238,18 @@ def measuring(settings: Settings) -> dict[str, Any]:
 
 
 def make_walk(
-    elastic: ElasticModel, ids: Tensor, cache: Path, key: dict[str, Any], prefix_memory: int, view: View
+    elastic: ElasticModel,
+    ids: Tensor,
+    cache: Path,
+    key: dict[str, Any],
+    prefix_memory: int,
+    view: View,
+    walked: int | None = None,
 ) -> PopulationWalk:
-    """The walk over one text, with the dense targets from the cache or made now; `key` names the model."""
+    """The walk over one text, with the dense targets from the cache or made now.
+
+    `key` names the model; `walked` are the sequences that generations are measured on, where it is not all of them.
+    """
     key = {**key, "text": digest(ids)}
     with view.phase("Dense targets") as progress:
         targets = keep(
@@ -245,7 +258,7 @@ def make_walk(
             lambda: DenseTargets.build(elastic, elastic.store, ids, progress=progress),
             view,
         )
-    return PopulationWalk(elastic, elastic.store, targets, ids, prefix_memory=prefix_memory)
+    return PopulationWalk(elastic, elastic.store, targets, ids, prefix_memory=prefix_memory, walked=walked)
 
 
 def keep(path: Path, kind: type[Kept], make: Callable[[], Kept], view: View) -> Kept:

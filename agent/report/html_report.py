@@ -208,6 +208,8 @@ def account(outcome: Outcome) -> list[str]:
         f"written in {spent['brain_decode_steps']:,.0f} decode steps, {spent['brain_seconds']:.0f} s.",
         f"Failed turns {spent['failed_turns']:.0f}, illegal replies {spent['illegal']:.0f}, turns the random operator "
         f"stood in for {spent['fallbacks']:.0f}.",
+        f"{spent.get('factorisations', 0):.0f} factorisations of {spent.get('factored_places', 0):.0f} places "
+        "since the run was last started.",
         f"Memory: weights {size(spent['weight_bytes'])}, one copy for brain and candidates; peak "
         f"{size(spent.get('peak_gpu_bytes') or spent['peak_resident_bytes'])}"
         f"{' on the GPU' if 'peak_gpu_bytes' in spent else ' resident'}.",

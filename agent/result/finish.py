@@ -91,6 +91,8 @@ def finish(run: Run, state: SearchState) -> Outcome:
             "generation": float(state.generation),
             "probe_tokens": float(spent_on_probes(bench)),
             "search_minutes": round(state.seconds / 60, 2),
+            "factorisations": float(bench.elastic.compensator.factorisations),
+            "factored_places": float(len(bench.elastic.compensator.factored)),
             **memory_use(bench),
             **{f"brain_{name}": value for name, value in brain_totals(records).items()},
             **brain_faults(records),

@@ -26,12 +26,12 @@ from self_pruner.memory.store import Memory
 from self_pruner.tools.evaluate import measure
 from self_pruner.tools.evaluation.walk import PopulationWalk
 from self_pruner.tools.pruning.elastic import ElasticModel
-from self_pruner.tools.pruning.recalibration import SHARE, moment_bytes, recalibrate
+from self_pruner.tools.pruning.recalibration import SHARE, recalibrate, recalibration_bytes
 from self_pruner.tools.text.quantities import size
 from self_pruner.tools.workbench import Workbench
 
 CPU_TOKENS, GPU_TOKENS = 4096, 16384  # in one forward pass
-FORMAT = 2  # part of the context of the scores: raised when recalibration changes
+FORMAT = 3  # part of the context of the scores: raised when recalibration changes
 
 
 @dataclass(frozen=True)
@@ -69,7 +69,7 @@ def recalibrated(prepared: Prepared, settings: Settings, found: Profile, view: V
     searched = holdout_fitness(bench, settings, [found]).get(found)
     try:
         with view.phase("Recalibration") as progress:
-            check_room(elastic)
+            check_room(elastic, found)
             ids = pieces(prepared.calibration, settings.sequence_length)
             batch = max(1, (CPU_TOKENS if elastic.device.type == "cpu" else GPU_TOKENS) // ids.shape[1])
             other = elastic.recalibrated(recalibrate(elastic, found, ids, batch=batch, progress=progress))
@@ -115,15 +115,15 @@ def recalibrated_memory(bench: Workbench, profile: Profile) -> Memory:
     return bench.memory.sibling(context, description)
 
 
-def check_room(elastic: ElasticModel) -> None:
+def check_room(elastic: ElasticModel, profile: Profile) -> None:
     """Refuse before the work what would not fit in memory beside the model.
 
     Raises:
         MeasurementError: says how much memory is needed and how much there is.
     """
-    needed, free = moment_bytes(elastic), free_memory("cpu")
+    needed, free = recalibration_bytes(elastic, profile), free_memory("cpu")
     if needed > free:
-        raise MeasurementError(f"its moments need {size(needed)} of memory, and {size(free)} are free")
+        raise MeasurementError(f"its refits need {size(needed)} of memory, and {size(free)} are free")
 
 
 def walks_of(bench: Workbench, elastic: ElasticModel) -> dict[str, PopulationWalk]:

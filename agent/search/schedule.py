@@ -16,7 +16,7 @@ from self_pruner.agent.search.state import SearchState, cost
 from self_pruner.agent.settings.arms import ARMS
 from self_pruner.agent.settings.settings import Settings
 from self_pruner.memory.records import Candidate
-from self_pruner.tools.evaluation.slopes import PASS_COST
+from self_pruner.tools.evaluation.first_order import PASS_COST
 from self_pruner.tools.profiles.selection import better_half, rank
 
 LEFT_FOR_STEPS = 2  # candidates that must be payable after sensitivities were measured, for it to pay

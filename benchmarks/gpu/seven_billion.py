@@ -17,7 +17,6 @@ from benchmarks.gpu.device import Device, reason
 from benchmarks.gpu.profiles import Shapes, searched
 from benchmarks.gpu.record import Deadline, Record, rounded
 from self_pruner.memory.errors import SelfPrunerError
-from self_pruner.tools.evaluation.slopes import slopes
 from self_pruner.tools.evaluation.targets import DenseTargets
 from self_pruner.tools.evaluation.walk import PopulationWalk
 from self_pruner.tools.export.card import CardFacts
@@ -94,7 +93,7 @@ def _phases(record: Record, device: Device, shapes: Shapes) -> None:
     profile = searched(budget)
     walk = PopulationWalk(elastic, elastic.store, targets, ids)
     phase("walk", lambda: _scored(walk, [profile, uniform(budget)], fitness_rows))
-    phase("first-order sensitivities", lambda: slopes(elastic, elastic.store, targets, profile, 0))
+    phase("first-order sensitivities", lambda: list(walk.first_order(profile, [0])))
     moments = phase("recalibration", lambda: recalibrate(elastic, profile, text))
     result = elastic.recalibrated(moments)
     card = CardFacts("shapes of LLaMA-2-7B", "llama", SPARSITY, (), "nothing", "python -m benchmarks.gpu")

@@ -22,7 +22,7 @@ from benchmarks.gpu.profiles import Shapes
 from benchmarks.gpu.record import Deadline, Record, Row, rounded
 from benchmarks.population_work import agreement, flops
 from self_pruner.memory.profile import Profile
-from self_pruner.tools.evaluation.slopes import slopes
+from self_pruner.tools.evaluation.first_order import first_order_sensitivities
 from self_pruner.tools.evaluation.targets import DenseTargets
 from self_pruner.tools.evaluation.walk import PopulationWalk
 from self_pruner.tools.latency.shapes import random_model
@@ -137,7 +137,7 @@ class _Walk:
         self._counted(
             elastic,
             f"first-order sensitivities on {self.sequences} sequences",
-            lambda: [slopes(elastic, store, targets, best, sequence) for sequence in everything],
+            lambda: first_order_sensitivities(elastic, store, targets, best, everything),
         )
         self._noise(elastic, walk_of, everything)
 

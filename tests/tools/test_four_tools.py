@@ -9,7 +9,7 @@ from langchain_core.messages import AIMessage
 from self_pruner.agent.search.graph import act
 from self_pruner.agent.search.state import first_state
 from self_pruner.memory.records import Candidate, Score
-from self_pruner.tools.evaluation.slopes import PASS_COST
+from self_pruner.tools.evaluation.first_order import PASS_COST
 from tests.bench import LENGTH, founded_bench, tiny_settings
 
 

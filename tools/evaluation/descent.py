@@ -20,6 +20,7 @@ from self_pruner.memory.profile import PARTS, Part, Profile
 from self_pruner.tools.evaluation.fitness import bucketed_kl, next_tokens, sequence_means, split
 from self_pruner.tools.evaluation.prefixes import Path, PrefixStates, depths_to_keep
 from self_pruner.tools.evaluation.sharing import WalkCounters, by_width, path, trie
+from self_pruner.tools.evaluation.shortage import is_out_of_memory
 from self_pruner.tools.evaluation.targets import DenseTargets, batches_of, head_chunks
 from self_pruner.tools.pruning.elastic import ElasticModel
 from self_pruner.tools.pruning.store import Embedded, LayerStore
@@ -48,6 +49,7 @@ class Descent:
     prefixes: PrefixStates
     counters: WalkCounters
     step: Callable[[int], None]  # told how many block evaluations are done; a head counts as a layer
+    walked: int  # sequences that later walks are over
     failed: dict[Profile, str] = field(default_factory=dict)  # why, by candidate
     left: list[tuple[range, Path, list[Profile]]] = field(default_factory=list)  # states kept, and who passed them
 
@@ -58,15 +60,16 @@ class Descent:
         embedded = embedded._replace(hidden=embedded.hidden[:0])  # the state belongs to the groups from here on
         to_keep = self._depths_to_keep(profiles)
         groups: deque[_Group] = deque()
-        for index in range(len(self.store)):
-            if not groups and not waiting.keys() & {2 * index, 2 * index + 1}:
-                continue  # an earlier walk took everybody through this layer
-            with self.store.layer(index) as layer:
-                for depth, part in enumerate(PARTS, start=2 * index):
-                    groups.extend(waiting.pop(depth, ()))
-                    groups = self._sublayer(layer, index, part, groups, embedded)
-                    if depth + 1 in to_keep:
-                        groups = deque(self._keep(group, rows, depth + 1) for group in groups)
+        with self.elastic.compensator.one_pass():
+            for index in range(len(self.store)):
+                if not groups and not waiting.keys() & {2 * index, 2 * index + 1}:
+                    continue  # an earlier walk took everybody through this layer
+                with self.store.layer(index) as layer:
+                    for depth, part in enumerate(PARTS, start=2 * index):
+                        groups.extend(waiting.pop(depth, ()))
+                        groups = self._sublayer(layer, index, part, groups, embedded)
+                        if depth + 1 in to_keep:
+                            groups = deque(self._keep(group, rows, depth + 1) for group in groups)
         scores = {}
         while groups:
             (profile,), hidden, _ = groups.popleft()  # one profile each: they are distinct, so the paths have parted
@@ -85,7 +88,7 @@ class Descent:
 
     def _depths_to_keep(self, profiles: list[Profile]) -> frozenset[int]:
         """Where to keep states, if this population is to be measured on the whole text and its children after it."""
-        room = self.prefixes.memory_bytes // (state_bytes(self.elastic, self.targets) * self.targets.n_sequences)
+        room = self.prefixes.memory_bytes // (state_bytes(self.elastic, self.targets) * self.walked)
         return depths_to_keep([len(nodes) for nodes in trie(profiles)], room) if room else frozenset()
 
     def _begin(self, profiles: list[Profile], rows: range, embedded: Tensor) -> dict[int, list[_Group]]:
@@ -130,6 +133,8 @@ class Descent:
                 try:
                     self._block(layer, index, part, width, parent, child, embedded)
                 except (SelfPrunerError, torch.linalg.LinAlgError) as error:
+                    if is_out_of_memory(error):
+                        raise
                     self.failed.update(dict.fromkeys(users, str(error)))
                 else:
                     counters.computed += parent.shape[0] * parent.shape[1]

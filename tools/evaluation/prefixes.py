@@ -76,6 +76,13 @@ class PrefixStates:
         self._states.clear()
         self.held_bytes = 0
 
+    def keep_within(self, memory_bytes: int) -> None:
+        """Keep up to `memory_bytes` from here on."""
+        self.memory_bytes = memory_bytes
+        while self.held_bytes > memory_bytes:
+            _, oldest = self._states.popitem(last=False)
+            self.held_bytes -= oldest.nbytes
+
     def switch_off(self) -> bool:
         """Drop all states and keep none any more; whether that freed anything."""
         freed = bool(self._states)

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -21,10 +21,13 @@ from torch import Tensor
 from self_pruner.memory.errors import MeasurementError
 from self_pruner.memory.profile import Profile
 from self_pruner.tools.evaluation.descent import Descent, state_bytes
+from self_pruner.tools.evaluation.first_order import FirstOrderError, first_order_sensitivities
 from self_pruner.tools.evaluation.fitness import mean, perplexity
 from self_pruner.tools.evaluation.prefixes import PrefixStates
 from self_pruner.tools.evaluation.sharing import WalkCounters, trie, turns
+from self_pruner.tools.evaluation.shortage import free_memory, is_out_of_memory
 from self_pruner.tools.evaluation.targets import DenseTargets, Progress
+from self_pruner.tools.profiles.sensitivity import Costs
 from self_pruner.tools.pruning.elastic import ElasticModel
 from self_pruner.tools.pruning.store import LayerStore
 
@@ -64,6 +67,7 @@ class PopulationWalk:
         *,
         state_memory: int = 1 << 30,
         prefix_memory: int = 1 << 30,
+        walked: int | None = None,
     ) -> None:
         """Bind the model to a fitness text.
 
@@ -74,8 +78,9 @@ class PopulationWalk:
             input_ids: the text, [n, length].
             state_memory: bytes that the hidden states of a population may take. Sequences are walked in as many turns
                 as that needs, at least one sequence a turn.
-            prefix_memory: bytes of states to keep for later walks, on top of `state_memory`; 0 keeps none. They are
-                given up for good where memory does not suffice for a walk.
+            prefix_memory: bytes of states to keep for later walks at most, on top of `state_memory`, and half of what
+                is free before a walk; 0 keeps none. They are given up for good where memory does not suffice.
+            walked: sequences of the text that later walks are over, of which states are kept; all of them by default.
 
         Raises:
             MeasurementError: the targets are those of another text.
@@ -88,6 +93,8 @@ class PopulationWalk:
         self.input_ids = input_ids
         self.state_memory = state_memory
         self.counters = WalkCounters()
+        self.prefix_memory = prefix_memory
+        self.walked = walked or targets.n_sequences
         self.prefixes = PrefixStates(prefix_memory)
 
     @torch.no_grad()
@@ -120,6 +127,8 @@ class PopulationWalk:
         start = time.perf_counter()
         distinct = list(dict.fromkeys(profiles))
         self.prefixes.come_from(self._origin())
+        free = free_memory(self.elastic.device) + self.prefixes.held_bytes
+        self.prefixes.keep_within(min(self.prefix_memory, free // 2))
         run = _Run(self, distinct, progress)
         # Last turn first: halves of a turn that ran out of memory go on top of the stack, so text stays in order.
         pending = [(distinct, rows) for rows in reversed(self._turns(distinct, sequences))] if distinct else []
@@ -142,6 +151,43 @@ class PopulationWalk:
             for profile in profiles
         ]
 
+    def first_order(self, profile: Profile, sequences: Sequence[int]) -> Iterator[tuple[int, Costs]]:
+        """First-order sensitivities at `profile`: index and table of every one of `sequences`, in their order.
+
+        They pass the layers together, as many as `state_memory` has room for; where an allocation fails, fewer.
+
+        Raises:
+            FirstOrderError: they are not finite, or do not fit in memory even on one sequence.
+        """
+        states = 2 * len(self.store) * state_bytes(self.elastic, self.targets)
+        waiting, short = list(sequences), False
+        together = max(1, self.state_memory // states)
+        while waiting:
+            some = waiting[:together]
+            try:
+                found = first_order_sensitivities(self.elastic, self.store, self.targets, profile, some)
+            except (RuntimeError, MemoryError) as error:
+                if not is_out_of_memory(error):
+                    raise
+                shortage = str(error).partition("\n")[0]
+            else:
+                yield from zip(some, found, strict=True)
+                del waiting[: len(some)]
+                continue
+            freed, again, short = self.give_up_memory(), not short, True
+            if not (freed and again):
+                if len(some) == 1:
+                    raise FirstOrderError(f"out of memory even on one sequence: {shortage}")
+                together = len(some) // 2
+
+    def give_up_memory(self) -> bool:
+        """Drop kept states for good and remembered refits, of which fewer are kept; whether that freed anything."""
+        kept, remembered = self.prefixes.switch_off(), self.elastic.compensator.give_up()
+        self.prefix_memory = 0
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+        return kept or remembered
+
     def _origin(self) -> tuple[object, ...]:
         """What a state depends on besides its path: which model and text, and whether either was written to since."""
         tensors = (*self.elastic.model.parameters(), self.input_ids)
@@ -157,9 +203,18 @@ class _Run:
     """The scores of one `measure` while they come in."""
 
     def __init__(self, walk: PopulationWalk, profiles: Sequence[Profile], progress: Progress | None) -> None:
+        self.walk = walk
         self.descent = Descent(
-            walk.elastic, walk.store, walk.targets, walk.input_ids, walk.prefixes, walk.counters, self._step
+            walk.elastic,
+            walk.store,
+            walk.targets,
+            walk.input_ids,
+            walk.prefixes,
+            walk.counters,
+            self._step,
+            walk.walked,
         )
+        self.short = False  # whether an allocation failed already
         self.failed = self.descent.failed
         self.kl: dict[Profile, list[float]] = {profile: [] for profile in profiles}
         self.nll: dict[Profile, list[float]] = {profile: [] for profile in profiles}
@@ -185,7 +240,7 @@ class _Run:
         try:
             scores = self.descent.scores(profiles, rows)
         except (RuntimeError, MemoryError) as error:
-            if not _out_of_memory(error):
+            if not is_out_of_memory(error):
                 raise
             shortage = str(error).partition("\n")[0]
         else:
@@ -194,10 +249,9 @@ class _Run:
                 self.nll[profile] += nll
             return []
         # Outside the except block, because the traceback of the error keeps the tensors of the failed turn alive.
-        kept = self.descent.prefixes.switch_off()
-        if torch.cuda.is_available():
-            torch.cuda.empty_cache()
-        if kept:
+        freed, again = self.walk.give_up_memory(), not self.short
+        self.short = True
+        if freed and again:
             return [(profiles, rows)]
         if len(rows) > 1:
             half = len(rows) // 2
@@ -207,8 +261,3 @@ class _Run:
             return [(profiles[half:], rows), (profiles[:half], rows)]
         self.failed[profiles[0]] = f"out of memory even alone on one sequence: {shortage}"
         return []
-
-
-def _out_of_memory(error: BaseException) -> bool:
-    """Whether this is a failed allocation; torch has a class for it on accelerators only."""
-    return isinstance(error, MemoryError | torch.OutOfMemoryError) or "can't allocate memory" in str(error)

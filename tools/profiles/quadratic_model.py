@@ -1,8 +1,9 @@
 """The quadratic model: what every width of every place is worth around one profile, and the steps that follow.
 
-The first order is measured there (slopes.py). Of the second order the probes know the diagonal: KL is quadratic around
-the dense model, so a place's probe costs are the curvature of its own changes. Changes of several places add up to more
-than their own curvatures, by about the same factor wherever they are made; that factor is learned from the steps taken.
+The first order is measured there (first_order.py). Of the second order the probes know the diagonal: KL is quadratic
+around the dense model, so a place's probe costs are the curvature of its own changes. Changes of several places add up
+to more than their own curvatures, by about the same factor wherever they are made; that factor is learned from the
+steps taken.
 The step of least predicted fitness on budget is an exact closed form, as for the additive costs. So the search is a
 damped Newton descent on integers (Levenberg, 1944; Marquardt, 1963), with a trust region, a KV group a unit.
 """

@@ -75,7 +75,7 @@ def weights_and_norms(elastic: ElasticModel, index: int) -> Iterator[tuple[Tenso
                 yield weight, squares.to(weight.device).sqrt()
             weight = output_projection(layer, part).weight
             squares = moments.calibration.features(index, part).gram.diagonal().clamp(min=0).to(weight.device)
-            yield weight, squares[moments.calibrated_order(index, part)].sqrt()
+            yield weight, squares[moments.channel_order(index, part)].sqrt()
 
 
 def outlier_ratio(weights_and_norms: Sequence[tuple[Tensor, Tensor]], multiple: float = 5.0) -> float:
@@ -164,7 +164,7 @@ def flap(budget: Budget, elastic: ElasticModel, *, square_attention: bool = True
 def channel_fluctuations(elastic: ElasticModel, index: int, part: Part) -> Tensor:
     """FLAP's WIFV [channels] of the input channels of o_proj or down_proj of layer `index`, in its order, float32."""
     moments = elastic.moments
-    order = moments.calibrated_order(index, part)
+    order = moments.channel_order(index, part)
     with elastic.store.layer(index) as layer:
         weight = output_projection(layer, part).weight[:, torch.argsort(order)]
     features = moments.calibration.features(index, part)  # unpermuted: of the Gram only the diagonal is read

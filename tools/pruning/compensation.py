@@ -2,90 +2,34 @@
 
 - none: the columns that are left, as they are.
 - bias: adds W[:, k:] times the mean of the removed channels (An et al., FLAP, arXiv 2312.11983).
-- lstsq: the k columns left are refitted so that the output is closest to the dense one over the calibration text.
+- lstsq: the k columns left are refitted so that the output is closest to the dense one over the calibration text
+  (least_squares.py). Damping pulls towards the original weights, not towards zero, so the error on the calibration text
+  is never above that of no compensation, and at full width the refit is W.
 
-The refit minimises ||(W - V) X^T||^2 + d ||V - W[:, :k]||^2 over V [out, k]. With the damped Gram matrix
-H + d I = L L^T and P = W L the solution is V = P[:, :k] L[:k, :k]^-1, and the leading block of L^-1 is the inverse of
-that of L: one Cholesky factor of the reordered Gram serves every k, each for one matrix product. Damping pulls towards
-the original weights, not towards zero, so the error on the calibration text is never above that of no compensation,
-and at full width V = W.
-
-A recalibrated output projection (recalibration.py) is to give E beside X W^T, which is linear: with E^T X known, it
-minimises ||X W^T + E - X[:, :k] V^T||^2 + d ||V - W[:, :k]||^2 by the same formula with P = W L + E^T X L^-T.
+A place is one part of one layer. Whoever asks for several things of one place in a row, refits of several widths or a
+refit and its first order, pays for one factorisation, however little may be remembered.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Literal, cast, get_args
 
 import torch
 from torch import Tensor
 
-from self_pruner.memory.errors import MeasurementError
-from self_pruner.memory.profile import Part
+from self_pruner.memory.errors import MeasurementError, ModelError
+from self_pruner.memory.profile import Part, Profile
 from self_pruner.tools.pruning.calibration import Features
-from self_pruner.tools.pruning.memory_bound import MemoryBound
+from self_pruner.tools.pruning.least_squares import Factor, factorise
+from self_pruner.tools.pruning.memory_bound import Item, MemoryBound, Sized
 
 Compensation = Literal["none", "bias", "lstsq"]
 COMPENSATIONS: tuple[Compensation, ...] = get_args(Compensation)
-
-MAX_DAMPING = 1e4  # of the mean diagonal; above this the refit is the plain slice anyway
-
-
-@dataclass(frozen=True, slots=True)
-class Factor:
-    """The damped Gram matrix of one output projection, factored once for all widths."""
-
-    inverse: Tensor  # L^-1, [channels, channels] lower triangular, float32
-    projected: Tensor  # P, [out, channels], float32
-    damping: float  # share of the mean diagonal that it took
-    ridge: float  # d itself
-    recalibrated: bool = False  # whether P has carried errors
-
-    @property
-    def nbytes(self) -> int:
-        """Bytes of the two matrices."""
-        return self.inverse.nbytes + self.projected.nbytes
-
-    def refit(self, k: int) -> Tensor:
-        """The refitted columns V [out, k], float32."""
-        return self.projected[:, :k] @ self.inverse[:k, :k]
-
-
-def factorise(weight: Tensor, gram: Tensor, damping: float = 0.01, carried: Tensor | None = None) -> Factor:
-    """Factors the damped `gram` [channels, channels] of `weight` [out, channels], in float64.
-
-    Damping is a share of the mean diagonal, 1% by default; while the matrix is not positive definite it grows
-    tenfold, and `Factor.damping` says where it ended. With `carried`, E^T X [out, channels], the outputs are to give E
-    beside their own. Raises MeasurementError if no damping helps.
-    """
-    matrix = gram.to(weight.device, torch.float64, copy=True)
-    mean = float(matrix.diagonal().mean())
-    scale = mean if mean > 0 else 1.0  # all-zero inputs: any damping gives back the original weights
-    used, ridge = damping, 0.0
-    while used <= MAX_DAMPING:
-        matrix.diagonal().add_(used * scale - ridge)  # in place: a Gram can be gigabytes
-        ridge = used * scale
-        lower, failed = torch.linalg.cholesky_ex(matrix)
-        if not failed and torch.isfinite(lower).all():
-            lower = lower.float()  # its condition is the root of the Gram's, so float32 is enough from here on
-            inverse = torch.linalg.solve_triangular(lower, torch.eye(len(lower), device=lower.device), upper=False)
-            projected = weight.float() @ lower
-            if carried is not None:
-                projected += carried.to(weight.device, torch.float32) @ inverse.T
-            return Factor(inverse, projected, used, ridge, carried is not None)
-        used = max(10 * used, 1e-6)
-    raise MeasurementError(
-        f"a Gram matrix of {len(matrix)} channels is not positive definite even damped by {MAX_DAMPING:g} times "
-        "its mean diagonal; calibrate again on other text"
-    )
-
-
-def refit(weight: Tensor, gram: Tensor, k: int, damping: float = 0.01) -> Tensor:
-    """The first `k` columns [out, k] of `weight` [out, channels], refitted; float32. See the module's formula."""
-    return factorise(weight, gram, damping).refit(k)
+Place = tuple[int, Part]  # layer and part
+ASK_THE_OTHER = "ask the elastic model that it was recalibrated from"
 
 
 def removed_mean(weight: Tensor, sums: Tensor, tokens: int, k: int) -> Tensor:
@@ -104,66 +48,45 @@ def slice_residuals(weight: Tensor, gram: Tensor, cuts: Sequence[int]) -> Tensor
     return torch.stack([energy[k:, k:].sum() for k in cuts]).clamp(min=0).cpu()
 
 
-def refit_residuals(weight: Tensor, factor: Factor, cuts: Sequence[int]) -> Tensor:
-    """||(W - V_k) X^T||^2 of the refit for every k in `cuts` (ascending); float64 [len(cuts)].
-
-    In the damped metric the error is the energy of the columns of P from k on; the two terms that damping adds,
-    d ||V_k - W[:, :k]||^2 and d ||W[:, k:]||^2, are taken off again. V_k - W[:, :k] follows from the next wider cut,
-    by one thin product, so the whole curve costs less than one refit at full width.
-
-    Raises:
-        MeasurementError: the factor has carried errors, and what they leave does not follow from P.
-    """
-    if factor.recalibrated:
-        raise MeasurementError(
-            "a recalibrated output projection has no residuals, for it makes up for errors of other layers: "
-            "ask the elastic model that it was recalibrated from"
-        )
-    dense, projected = weight.float(), factor.projected
-    change, width = torch.zeros_like(dense), dense.shape[1]
-    outside, dropped = _energy_from(projected), _energy_from(dense)
-    residuals = []
-    for k in reversed(cuts):
-        change[:, :k].addmm_(projected[:, k:width], factor.inverse[k:width, :k], alpha=-1)
-        width = k
-        damping = change[:, :k].square().sum().double() + dropped[k]
-        residuals.append(outside[k] - factor.ridge * damping)
-    return torch.stack(residuals[::-1]).clamp(min=0).cpu()
-
-
-def _energy_from(matrix: Tensor) -> Tensor:
-    """Sum of squares of the columns from k on, for every k from 0 to their number; float64."""
-    energy = matrix.square().sum(0).double()
-    return torch.cat([energy.flip(0).cumsum(0).flip(0), energy.new_zeros(1)])
-
-
 class Compensator:
     """Makes, and within a memory bound remembers, the output projections of every layer, part and width."""
 
-    def __init__(
-        self, kind: Compensation, memory: int, damping: float = 0.01, *, remember_factors: bool = True
-    ) -> None:
+    def __init__(self, kind: Compensation, memory: int, damping: float = 0.01) -> None:
         """Start with nothing remembered.
 
         Args:
             kind: What makes up for removed channels.
-            memory: Bound in bytes of the tensors to remember.
+            memory: Bound in bytes of the tensors to remember. What belongs to one place is held beyond it while that
+                place is asked for.
             damping: A share of the mean Gram diagonal.
-            remember_factors: Whether to remember factors too, by far the larger ones, for other widths.
         """
         self.kind = kind
         self.damping = damping
-        self.remember_factors = remember_factors
         self.warnings: list[str] = []
         self.factorisations = 0  # Gram matrices factored so far, the same ones again included
+        self.refits = 0  # refits solved so far, likewise
+        self.factored: set[Place] = set()
         self.memo = MemoryBound(memory)
+        self._visited: Place | None = None
+        self._held: dict[Hashable, Sized] = {}  # of the place that was asked for last
 
-    def for_one_profile(self) -> Compensator:
-        """Another one of the same kind, bound and damping, for use at one width a place."""
-        return Compensator(self.kind, self.memo.limit, self.damping, remember_factors=False)
+    @contextmanager
+    def one_pass(self) -> Iterator[None]:
+        """While a caller goes through the places once: what it uses is not dropped for what it uses later."""
+        self.memo.start_pass()
+        try:
+            yield
+        finally:
+            self._leave()
+
+    def give_up(self) -> bool:
+        """Drop all that is remembered, and remember less from here on; whether that freed anything."""
+        held = bool(self._held)
+        self._leave()
+        return self.memo.give_up() or held
 
     def projection(
-        self, place: tuple[int, Part], weight: Tensor, bias: Tensor | None, k: int, features: Callable[[], Features]
+        self, place: Place, weight: Tensor, bias: Tensor | None, k: int, features: Callable[[], Features]
     ) -> tuple[Tensor, Tensor | None]:
         """Weight [out, k] and bias [out] of one output projection that keeps its first `k` channels.
 
@@ -171,28 +94,20 @@ class Compensator:
             place: Layer and part, for the memo and for warnings.
             weight: The reordered dense weight [out, channels].
             bias: The dense bias [out], if there is one.
-            k: Channels kept; below the dense width, or all of them where `features` has carried errors.
-            features: Gives the moments in the reordered channel order; called only when they are needed.
+            k: Channels kept, below the dense width.
+            features: Gives the moments in the reordered channel order, in memory of their own, which is overwritten;
+                called only when they are needed.
         """
         if self.kind == "lstsq":
-            refitted = self.memo.get(
-                (place, k), lambda: self._factor(place, weight, features).refit(k).to(weight.dtype)
-            )
-            return refitted, bias
+            return self._remembered(place, k, lambda: self._refit(place, weight, k, features)), bias
         if self.kind == "bias":
-            return weight[:, :k], self.memo.get((place, k), lambda: self._bias(weight, bias, k, features()))
+            return weight[:, :k], self._remembered(place, k, lambda: self._bias(weight, bias, k, features()))
         return weight[:, :k], bias
 
-    def residuals(
-        self, place: tuple[int, Part], weight: Tensor, cuts: Sequence[int], features: Callable[[], Features]
-    ) -> Tensor:
-        """Squared output error over all calibration tokens, for every number of kept channels in `cuts` (ascending).
-
-        Raises:
-            MeasurementError: the features have carried errors.
-        """
+    def residuals(self, place: Place, weight: Tensor, cuts: Sequence[int], features: Callable[[], Features]) -> Tensor:
+        """Squared output error over all calibration tokens, for every number of kept channels in `cuts` (ascending)."""
         if self.kind == "lstsq":
-            return refit_residuals(weight, self._factor(place, weight, features), cuts)
+            return self._factor(place, features).residuals(weight, cuts)
         moments = features()
         gram = moments.gram.double()
         if self.kind == "bias":  # the mean is given back, so only what varies about it is lost
@@ -201,47 +116,62 @@ class Compensator:
         return slice_residuals(weight, gram, cuts)
 
     def first_order(
-        self, place: tuple[int, Part], weight: Tensor, slope: Tensor, output: Tensor, features: Callable[[], Features]
+        self, place: Place, weight: Tensor, gradient: Tensor, output: Tensor, features: Callable[[], Features]
     ) -> Tensor:
         """What each further channel changes, to first order, in a function of the outputs of one output projection.
-
-        With `slope` M the function is <M, V_k> + const at k channels. The refits of all widths are leading blocks:
-        V_k = P[:, :k] L^-1[:k, :k] with L^-1 lower triangular, so <M, V_k> sums the first k rows of
-        (P^T M) * L^-1, and one product serves all widths.
 
         Args:
             place: Layer and part.
             weight: The reordered dense weight [out, channels].
-            slope: The function's gradient with respect to it [out, channels].
+            gradient: The function's gradient with respect to it [out, channels].
             output: The same with respect to the projection's bias [out].
-            features: Gives the moments in the reordered channel order.
+            features: As for `projection`.
 
         Returns:
             [channels], float64; the sum of the first k is the function at k channels, up to a constant.
-
-        Raises:
-            MeasurementError: the features have carried errors.
         """
         if self.kind == "lstsq":
-            factor = self._factor(place, weight, features)
-            if factor.recalibrated:
-                raise MeasurementError("slopes of a recalibrated output projection are of one profile only")
-            return ((slope.float() @ factor.inverse.T) * factor.projected).sum(0).double()
-        terms = (slope.float() * weight.float()).sum(0).double()
+            factor = self._factor(place, features)
+            projected = self._hold(place, "projected", lambda: factor.projected(weight))
+            return factor.first_order(projected, gradient)
+        terms = (gradient.float() * weight.float()).sum(0).double()
         if self.kind == "bias":  # a channel that is removed gives back its mean
             moments = features()
             mean = (moments.sums.double() / moments.tokens).to(weight.device)
             terms -= (output.double() @ weight.double()) * mean
         return terms
 
-    def _factor(self, place: tuple[int, Part], weight: Tensor, features: Callable[[], Features]) -> Factor:
-        if not self.remember_factors:
-            return self._factorise(place, weight, features())
-        return self.memo.get(place, lambda: self._factorise(place, weight, features()))
+    def _leave(self) -> None:
+        self._visited = None
+        self._held.clear()
 
-    def _factorise(self, place: tuple[int, Part], weight: Tensor, features: Features) -> Factor:
+    def _hold(self, place: Place, key: Hashable, make: Callable[[], Item]) -> Item:
+        """What `make` makes, once while nothing is asked of another place."""
+        if place != self._visited:
+            self._leave()
+            self._visited = place
+        if key not in self._held:
+            self._held[key] = make()
+        return cast(Item, self._held[key])
+
+    def _remembered(self, place: Place, k: int, make: Callable[[], Tensor]) -> Tensor:
+        return self._hold(place, k, lambda: self.memo.get((place, k), make))
+
+    def _factor(self, place: Place, features: Callable[[], Features]) -> Factor:
+        # By far the largest, and all that a refit needs beside it is one solve: refits come first.
+        return self._hold(
+            place, "factor", lambda: self.memo.get(place, lambda: self._factorise(place, features), cheap=True)
+        )
+
+    def _refit(self, place: Place, weight: Tensor, k: int, features: Callable[[], Features]) -> Tensor:
+        factor = self._factor(place, features)
+        self.refits += 1
+        return factor.refit(weight, k).to(weight.dtype)
+
+    def _factorise(self, place: Place, features: Callable[[], Features]) -> Factor:
         self.factorisations += 1
-        factor = factorise(weight, features.gram, self.damping, features.carried)
+        self.factored.add(place)
+        factor = factorise(lambda: features().gram, self.damping)
         if factor.damping > self.damping:
             layer, part = place
             warning = (
@@ -256,3 +186,44 @@ class Compensator:
     def _bias(weight: Tensor, bias: Tensor | None, k: int, features: Features) -> Tensor:
         removed = removed_mean(weight, features.sums, features.tokens, k)
         return (removed if bias is None else bias.float() + removed).to(weight.dtype)
+
+
+@dataclass(frozen=True)
+class Recalibration:
+    """The output projections of one profile, refitted in order so that they make up for each other."""
+
+    profile: Profile
+    refits: Mapping[Place, Tensor]  # [out, channels kept] each, in the type of the weights; any device
+
+
+class Recalibrated(Compensator):
+    """The output projections of a recalibration, in the place of those that one calibration gives."""
+
+    def __init__(self, recalibration: Recalibration) -> None:
+        super().__init__("lstsq", 0)
+        self.recalibration = recalibration
+
+    def projection(
+        self, place: Place, weight: Tensor, bias: Tensor | None, k: int, features: Callable[[], Features]
+    ) -> tuple[Tensor, Tensor | None]:
+        """The refit of `place` and its dense bias.
+
+        Raises:
+            ModelError: `k` is not the number of channels that the profile keeps there.
+        """
+        refit = self.recalibration.refits[place]
+        if refit.shape[1] != k:
+            raise ModelError(
+                f"the {place[1]} of layer {place[0]} is recalibrated at {refit.shape[1]} channels, not at {k}"
+            )
+        return refit.to(weight.device), bias
+
+    def residuals(self, place: Place, weight: Tensor, cuts: Sequence[int], features: Callable[[], Features]) -> Tensor:
+        """There are none: the refits make up for errors of other layers. Raises MeasurementError."""
+        raise MeasurementError(f"a recalibrated output projection has no residuals: {ASK_THE_OTHER}")
+
+    def first_order(
+        self, place: Place, weight: Tensor, gradient: Tensor, output: Tensor, features: Callable[[], Features]
+    ) -> Tensor:
+        """There is none: the refits are of one profile. Raises MeasurementError."""
+        raise MeasurementError(f"a recalibrated output projection has one width: {ASK_THE_OTHER}")

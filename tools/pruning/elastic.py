@@ -11,7 +11,6 @@ key/value head i. Stock attention modules take their head counts from shapes, so
 from __future__ import annotations
 
 import copy
-from dataclasses import replace
 from functools import partial
 
 import torch
@@ -22,7 +21,7 @@ from self_pruner.memory.errors import ModelError
 from self_pruner.memory.profile import PARTS, Part, Profile
 from self_pruner.tools.models.families import geometry, space_of
 from self_pruner.tools.pruning.calibration import Calibration
-from self_pruner.tools.pruning.compensation import Compensation, Compensator
+from self_pruner.tools.pruning.compensation import Compensation, Compensator, Recalibrated, Recalibration
 from self_pruner.tools.pruning.importance import Importance, importance_orders
 from self_pruner.tools.pruning.reordering import OrderedMoments
 from self_pruner.tools.pruning.store import (
@@ -103,16 +102,16 @@ class ElasticModel:
     @property
     def is_recalibrated(self) -> bool:
         """Whether this is what `recalibrated` made of another one."""
-        return self.moments.calibration.is_recalibration
+        return isinstance(self.compensator, Recalibrated)
 
     # --- slices -------------------------------------------------------------------------------------------------
 
     def block_weights(self, layer: int, part: Part, width: int) -> dict[str, Tensor]:
         """Parameters that make `part` of `layer` keep its first `width` units; {} when that is all of them.
 
-        A recalibrated model refits its output projections at full width too. Keys are as `torch.func.functional_call`
-        on `layer.self_attn` or `layer.mlp` wants them. All are views of the model's own weights but a refitted output
-        projection, or its bias, which is remembered.
+        A recalibrated model refits its output projections at full width too, and has the widths of one profile only.
+        Keys are as `torch.func.functional_call` on `layer.self_attn` or `layer.mlp` wants them. All are views of the
+        model's own weights but a refitted output projection, or its bias, which is remembered.
         """
         return self._overrides(self._layer(layer), layer, part, width)
 
@@ -244,7 +243,8 @@ class ElasticModel:
         """Squared error a token of the output of `part` of `layer` keeping its first w units, [units + 1], float64.
 
         Entry w has this model's compensation; entry 0 removes the part, the last entry is zero. It comes from the
-        Gram matrix alone, so it is exact on the calibration text for the dense inputs of the layer.
+        Gram matrix alone, so it is exact on the calibration text for the dense inputs of the layer. A recalibrated
+        model has none, and says so in a MeasurementError.
         """
         units = self.space.units(part)
         cuts = [self.channels(part, width) for width in range(units)]
@@ -252,23 +252,26 @@ class ElasticModel:
         errors = self.compensator.residuals((layer, part), weight, cuts, partial(self.moments.features, layer, part))
         return torch.cat([errors, errors.new_zeros(1)]) / self.moments.calibration.tokens
 
-    def recalibrated(self, calibration: Calibration) -> ElasticModel:
-        """This model with the refits of `calibration`, which `recalibrate` made of it: for the profile it was made at.
+    def recalibrated(self, recalibration: Recalibration) -> ElasticModel:
+        """This model with the refits that `recalibrate` made of it: at the profile it was made at, and no other.
 
-        The two share weights, store and orders; what either remembers or warns of is its own.
+        The two share weights, store, orders and moments; what either remembers or warns of is its own.
 
         Raises:
-            ModelError: this model has no least-squares refits, is recalibrated already, or `calibration` is no
-                recalibration of a model of its shape.
+            ModelError: this model has no least-squares refits, is recalibrated already, or `recalibration` is of a
+                model of another shape.
         """
         if self.compensation != "lstsq":
             raise ModelError(f"recalibration needs the compensation 'lstsq', not {self.compensation!r}")
-        if self.is_recalibrated or not calibration.is_recalibration:
+        if self.is_recalibrated:
             raise ModelError("a model is recalibrated once, with what recalibrate made of it")
+        self.check(recalibration.profile)
+        for (index, part), refit in recalibration.refits.items():
+            expected = self.channels(part, recalibration.profile.widths(part)[index])
+            if refit.shape[1] != expected:
+                raise ModelError(f"the recalibration has {refit.shape[1]} {part} channels, the model {expected}")
         other = copy.copy(self)
-        other._check_calibration(calibration)
-        other.moments = replace(self.moments, calibration=calibration)
-        other.compensator = self.compensator.for_one_profile()
+        other.compensator = Recalibrated(recalibration)
         return other
 
     # --- making -------------------------------------------------------------------------------------------------

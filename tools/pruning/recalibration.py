@@ -8,16 +8,17 @@ Neural Networks", arXiv 1707.06168, aim the last layer of a residual branch so).
 
 The dense and the pruned model walk over the calibration text together, sublayer by sublayer. E is what the residual
 stream of the pruned one would lack after the sublayer if that were kept at full width. E^T X beside X^T X gives the
-refit of every width from one factor (compensation.py), and the chosen width's takes the pruned model on. The target
-X W^T + s E makes up for a share s of the error; the less text there is, the more a small share keeps from overfitting.
+refit of the width that was chosen (least_squares.py), which takes the pruned model on and is all that is kept. The
+target X W^T + s E makes up for a share s of the error; the less text there is, the more a small share keeps from
+overfitting.
 
 E is the small difference of two large states, so both streams are kept in float32 whatever the weights are in.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
@@ -25,10 +26,11 @@ from torch.nn import functional
 
 from self_pruner.memory.errors import MeasurementError
 from self_pruner.memory.profile import PARTS, Part, Profile
-from self_pruner.tools.pruning.calibration import INPUTS, Calibration, Features, Moments, Squares
-from self_pruner.tools.pruning.compensation import Compensator
+from self_pruner.tools.pruning.calibration import Moments
+from self_pruner.tools.pruning.compensation import Recalibration
 from self_pruner.tools.pruning.elastic import ElasticModel
-from self_pruner.tools.pruning.store import Embedded, branch, linear, output_projection
+from self_pruner.tools.pruning.least_squares import factorise
+from self_pruner.tools.pruning.store import Embedded, branch, output_projection
 
 SHARE = 0.5  # of the error, by default: on 32k tokens of text all of it overfits, none of it leaves it to pile up
 
@@ -42,12 +44,11 @@ def recalibrate(
     batch: int = 8,
     share: float = SHARE,
     progress: Callable[[int, int], None] | None = None,
-) -> Calibration:
-    """The moments of the pruned model at `profile`, with the errors that its output projections are to make up for.
+) -> Recalibration:
+    """The output projections of `profile`, refitted in order so that they make up for each other.
 
-    `ElasticModel.recalibrated` makes a model of them. `elastic` stays as it is, and the moments are in the order of its
-    channels. Held in memory are two hidden states a token in float32, the inputs of one output projection at a time,
-    and the moments.
+    `ElasticModel.recalibrated` makes a model of them. `elastic` stays as it is. Held in memory are two hidden states a
+    token in float32, the refits, and of one place at a time the moments and the inputs of the output projection.
 
     Args:
         elastic: A model with least-squares refits, not recalibrated itself; its damping applies.
@@ -66,36 +67,43 @@ def recalibrate(
     states = [each.hidden.float() for each in embedded]
     walk = _Walk(elastic, embedded[0]._replace(hidden=states[0][:0]), list(states), states, share)
     del embedded, states
-    refits = Compensator("lstsq", 0, elastic.compensator.damping)
-    kept: dict[Part, list[Features]] = {part: [] for part in PARTS}
-    squares: dict[Part, list[Tensor]] = {part: [] for part in PARTS}
+    refits: dict[tuple[int, Part], Tensor] = {}
     layers = len(elastic.store)
     for index in range(layers):
         with elastic.store.layer(index) as layer:
             for part in PARTS:
                 place = _Place(layer, index, part)
-                channels = place.output.in_features // elastic.space.units(part) * profile.widths(part)[index]
+                channels = elastic.channels(part, profile.widths(part)[index])
                 walk.dense_on(place)
-                features, read, inputs = walk.moments(place, channels)
-                walk.pruned_on(place, inputs, features, refits)
-                kept[part].append(features)
-                squares[part].append(read)
+                moments, carried, inputs = walk.moments(place, channels)
+                refit = walk.refit(place, moments, carried, channels)
+                walk.pruned_on(place, inputs, refit)
+                refits[index, part] = refit.cpu()
         if progress is not None:
             progress(index + 1, layers)
-    return Calibration(
-        tuple(kept["attention"]),
-        tuple(kept["mlp"]),
-        tuple(squares["attention"]),
-        tuple(squares["mlp"]),
-        input_ids.numel(),
-    )
+    return Recalibration(profile, refits)
 
 
-def moment_bytes(elastic: ElasticModel) -> int:
-    """Bytes of memory that a recalibration of `elastic` takes on the CPU."""
-    hidden = elastic.model.config.hidden_size
-    channels = [elastic.channels(part, elastic.space.units(part)) for part in PARTS]
-    return 4 * len(elastic.store) * sum(each * (each + hidden) for each in channels)
+def refit_bytes(elastic: ElasticModel, profiles: Sequence[Profile], *, full: bool = False) -> int:
+    """Bytes of all distinct refits of `profiles`; with `full` of places at full width too, as in a recalibration."""
+    if elastic.compensation != "lstsq":
+        return 0
+    widths = {
+        (index, part, width)
+        for profile in profiles
+        for part in PARTS
+        for index, width in enumerate(profile.widths(part))
+        if full or width < elastic.space.units(part)
+    }
+    channels = sum(elastic.channels(part, width) for _, part, width in widths)
+    return channels * elastic.model.config.hidden_size * elastic.dtype.itemsize
+
+
+def recalibration_bytes(elastic: ElasticModel, profile: Profile) -> int:
+    """Bytes of a recalibration of `elastic` at `profile` beside the states: its refits, and one place at work."""
+    widest = max(elastic.channels(part, elastic.space.units(part)) for part in PARTS)
+    at_work = 4 * widest * (3 * widest + 3 * elastic.model.config.hidden_size)
+    return refit_bytes(elastic, [profile], full=True) + at_work
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,47 +134,46 @@ class _Walk:
         for number, state in enumerate(self.dense):
             self.dense[number] = state + self._added(place, state)
 
-    def moments(self, place: _Place, channels: int) -> tuple[Features, Tensor, list[Tensor]]:
+    def moments(self, place: _Place, channels: int) -> tuple[Moments, Tensor, list[Tensor]]:
         """What `place` reads in the pruned model, where the dense one is through already.
 
         Returns:
-            The moments with the carried errors, the squares of what the other projections read, and of the inputs of
-            the output projection the first [batch, length, channels].
+            The moments of the inputs of the output projection, E^T X [hidden, channels] for the share of the error
+            that is made up for, and of the inputs the first [batch, length, channels].
         """
         output, device = place.output, self.elastic.device
-        moments, squares = Moments(output.in_features, device), Squares(output.out_features, device)
-        carried = torch.zeros(output.weight.shape, dtype=torch.float64, device=device)
+        moments = Moments(output.in_features, device)
+        carried = torch.zeros(output.weight.shape, device=device)
         seen: list[Tensor] = []
         hooks = [
             output.register_forward_pre_hook(moments),
             output.register_forward_pre_hook(lambda module, inputs: seen.append(inputs[0])),
-            linear(place.layer, place.part, INPUTS[place.part][0]).register_forward_pre_hook(squares),
         ]
         try:
             for number, (dense, state) in enumerate(zip(self.dense, self.pruned, strict=True)):
                 error = (dense - (state + self._added(place, state))).flatten(0, -2)
-                carried += error.T @ seen[number].flatten(0, -2).float()
+                carried.addmm_(error.T, seen[number].flatten(0, -2).float(), alpha=self.share)
                 seen[number] = seen[number][..., :channels].clone()
         finally:
             for hook in hooks:
                 hook.remove()
-        features = replace(moments.features(), carried=(self.share * carried).float().cpu())
-        assert features.carried is not None
-        if not (torch.isfinite(features.gram).all() and torch.isfinite(features.carried).all()):
+        if not (torch.isfinite(moments.lower.diagonal()).all() and torch.isfinite(carried).all()):
             raise MeasurementError(
                 f"the pruned model gives non-finite activations in the {place.part} of layer {place.index}; "
                 "try --dtype float32"
             )
-        return features, squares.sums.float().cpu(), seen
+        return moments, carried, seen
 
-    def pruned_on(self, place: _Place, inputs: list[Tensor], features: Features, refits: Compensator) -> None:
+    def refit(self, place: _Place, moments: Moments, carried: Tensor, channels: int) -> Tensor:
+        """The output projection [hidden, channels] of `place`, in the type of the weights."""
+        factor = factorise(moments.gram, self.elastic.compensator.damping)
+        weight = place.output.weight
+        return factor.refit(weight, channels, carried).to(weight.dtype)
+
+    def pruned_on(self, place: _Place, inputs: list[Tensor], refit: Tensor) -> None:
         """Take the pruned model through `place`, with its output projection of `inputs` refitted."""
-        output, channels = place.output, inputs[0].shape[-1]
-        weight, bias = refits.projection(
-            (place.index, place.part), output.weight, output.bias, channels, lambda: features
-        )
         for number, rows in enumerate(inputs):
-            self.pruned[number] = self.pruned[number] + functional.linear(rows, weight, bias)
+            self.pruned[number] = self.pruned[number] + functional.linear(rows, refit, place.output.bias)
 
     def _added(self, place: _Place, state: Tensor) -> Tensor:
         """What all units of `place` with their dense weights add to `state`, in the type of the weights."""

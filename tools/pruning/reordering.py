@@ -1,7 +1,6 @@
 """The order of a model's units: its weights permuted by importance once, and its calibration read in that order.
 
-KV groups and MLP channels change places, and the dense function does not change. A recalibration is made of a model
-that is reordered already, so its moments need no permutation.
+KV groups and MLP channels change places, and the dense function does not change.
 """
 
 from __future__ import annotations
@@ -32,15 +31,9 @@ class OrderedMoments:
             return self.orders.mlp[index]
         return _spread(self.orders.attention[index], self.heads_per_group * self.head_dim)
 
-    def calibrated_order(self, index: int, part: Part) -> Tensor:
-        """Where the channels of the model are in its calibration [channels], int64."""
-        order = self.channel_order(index, part)
-        return torch.arange(len(order), device=order.device) if self.calibration.is_recalibration else order
-
     def features(self, index: int, part: Part) -> Features:
-        """The moments of one part of layer `index`."""
-        features = self.calibration.features(index, part)
-        return features if self.calibration.is_recalibration else features.permuted(self.channel_order(index, part))
+        """The moments of one part of layer `index`, in memory of their own."""
+        return self.calibration.features(index, part).permuted(self.channel_order(index, part))
 
     @torch.no_grad()
     def permute(self, layer: nn.Module, index: int) -> None:

@@ -18,7 +18,7 @@ from self_pruner.agent.dry_run.plan import plan_of
 from self_pruner.agent.settings.arms import ARMS
 from self_pruner.agent.settings.settings import Settings
 from self_pruner.prompts.templates import PromptSet
-from self_pruner.tools.evaluation.slopes import PASS_COST
+from self_pruner.tools.evaluation.first_order import PASS_COST
 from self_pruner.tools.models.families import Geometry
 from self_pruner.tools.profiles.budget import Budget
 from self_pruner.tools.profiles.space import Space
@@ -98,7 +98,7 @@ def test_a_search_that_learns_pays_for_the_slopes_at_its_best():
 def test_factors_that_do_not_fit_in_memory_are_paid_for_again_and_again():
     few = replace(SIZES, refit_memory=1 << 20)
     assert refit_operations(few, 1) == refit_operations(SIZES, 1)
-    assert refit_operations(few, 20) > 5 * refit_operations(SIZES, 20)
+    assert refit_operations(few, 20) > 1.5 * refit_operations(SIZES, 20)
     assert step(steps(compensation="bias"), "Least-squares") is step(steps(compensation="bias"), "Recalib") is None
 
 
@@ -159,4 +159,4 @@ def test_plain_slices_have_no_refits_to_remember():
     )
     kept = "Remembered refits and hidden states"
     assert refitted[kept] - plain[kept] == 1 << 30
-    assert "Moments of the recalibration" in refitted and "Moments of the recalibration" not in plain
+    assert "Refits of the recalibration" in refitted and "Refits of the recalibration" not in plain

@@ -140,7 +140,7 @@ def test_too_little_memory_is_a_fact_of_the_result_and_not_its_end(run, tmp_path
     monkeypatch.setattr(module, "free_memory", lambda device: 1000)
     assert run(*TOO_LITTLE, "--no-export") == 0
     said = " ".join(capfd.readouterr().out.split())
-    assert "could not be recalibrated (its moments need" in said and "of memory, and 1.0 KB are free" in said
+    assert "could not be recalibrated (its refits need" in said and "of memory, and 1.0 KB are free" in said
     assert result(tmp_path).result == "found"
     assert [row.name for row in result(tmp_path).rows][-1] == "found"
 
@@ -185,9 +185,9 @@ def test_weights_that_cannot_be_measured_are_not_the_result(prepared, monkeypatc
     original = module.recalibrate
 
     def spoilt(*arguments, **options):
-        calibration = original(*arguments, **options)
-        calibration.mlp[1].carried.fill_(torch.inf)
-        return calibration
+        recalibration = original(*arguments, **options)
+        recalibration.refits[1, "mlp"].fill_(torch.inf)
+        return recalibration
 
     monkeypatch.setattr(module, "recalibrate", spoilt)
     found = recalibrated(made, settings, uniform(made.bench.budget), quiet())

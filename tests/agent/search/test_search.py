@@ -22,7 +22,7 @@ from self_pruner.agent.search.think import Thinker
 from self_pruner.memory.errors import RunDirectoryError
 from self_pruner.memory.records import Candidate, Generation, Score, Slopes
 from self_pruner.prompts.templates import PromptSet
-from self_pruner.tools.evaluation.slopes import PASS_COST
+from self_pruner.tools.evaluation.first_order import PASS_COST
 from self_pruner.tools.profiles.operators import uniform
 from tests.bench import founded_bench, tiny_settings
 from tests.scripted_brains import FailingBrain, ScriptBrain

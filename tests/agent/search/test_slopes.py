@@ -11,8 +11,8 @@ from self_pruner.agent.search.history import SearchHistory
 from self_pruner.agent.search.learned_costs import quadratic_model
 from self_pruner.agent.settings.settings import Settings
 from self_pruner.memory.records import Candidate, Score, Slopes
-from self_pruner.tools import evaluate as tool
-from self_pruner.tools.evaluation.slopes import PASS_COST, SlopesError
+from self_pruner.tools.evaluation.first_order import PASS_COST, FirstOrderError
+from self_pruner.tools.evaluation.walk import PopulationWalk
 from self_pruner.tools.profiles.quadratic_model import CURVATURES, QuadraticModel
 from self_pruner.tools.workbench import FITNESS
 from tests.agent.search.test_search import Search
@@ -116,15 +116,16 @@ def test_the_curvature_is_learned_from_the_steps_of_the_run(ended):
 @pytest.mark.parametrize("sequences", [0, 1, 6])  # before the first, between two, in the second measurement
 def test_a_run_killed_between_two_sequences_goes_on_to_the_same_candidates(ended, tmp_path, monkeypatch, sequences):
     (whole, expected), run = ended, hybrid(tmp_path)
-    real, taken = tool.slopes_at, itertools.count()
+    real, taken = PopulationWalk.first_order, itertools.count()
 
     def killed(*arguments):
-        if next(taken) == sequences:
-            raise KeyboardInterrupt
-        return real(*arguments)
+        for found in real(*arguments):
+            if next(taken) == sequences:
+                raise KeyboardInterrupt
+            yield found
 
     with monkeypatch.context() as patch:
-        patch.setattr(tool, "slopes_at", killed)
+        patch.setattr(PopulationWalk, "first_order", killed)
         with pytest.raises(KeyboardInterrupt):
             run.go()
     assert len(run.bench.memory.recall(Slopes)) == sequences
@@ -136,9 +137,9 @@ def test_a_run_killed_between_two_sequences_goes_on_to_the_same_candidates(ended
 
 def test_a_best_without_finite_slopes_is_tried_once_and_the_search_goes_on(tmp_path, monkeypatch):
     def none_finite(*arguments):
-        raise SlopesError("fitness has no finite slopes at this profile; try --dtype float32")
+        raise FirstOrderError("fitness has no finite slopes at this profile; try --dtype float32")
 
-    monkeypatch.setattr(tool, "slopes_at", none_finite)
+    monkeypatch.setattr(PopulationWalk, "first_order", none_finite)
     run = hybrid(tmp_path, evaluations=18)
     state = run.go()
     run.assert_valid()

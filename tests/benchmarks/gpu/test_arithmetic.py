@@ -13,7 +13,7 @@ from self_pruner.tools.latency.shapes import random_model
 from self_pruner.tools.models.families import space_of
 from self_pruner.tools.profiles.budget import Budget
 from self_pruner.tools.profiles.operators import random_profile, uniform
-from self_pruner.tools.pruning.compensation import refit
+from self_pruner.tools.pruning.least_squares import factorise
 
 
 def test_all_layers_of_equal_seconds_follow_from_two_depths():
@@ -107,7 +107,7 @@ def test_every_way_to_refit_solves_the_damped_equations():
     exact = refits._float64_gram(problem)
     for gram in (refits.product_gram(problem, 32), refits.float32_gram(problem)):
         assert refits.relative_error(gram, exact) < 1e-6
-    wanted = refit(problem.weight, exact.float(), problem.kept, refits.DAMPING)
+    wanted = factorise(exact.float, refits.DAMPING).refit(problem.weight, problem.kept)
     solved = refits.float64_refit(problem, exact.clone())
     torch.testing.assert_close(solved.float(), wanted, rtol=1e-4, atol=1e-6)
     for way in (

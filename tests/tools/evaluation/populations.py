@@ -19,11 +19,13 @@ def text(n: int, length: int, vocab: int = 512, seed: int = 1) -> torch.Tensor:
     return torch.randint(vocab, (n, length), generator=torch.Generator().manual_seed(seed))
 
 
-def tiny_elastic(family: str = "llama", compensation: Compensation = "lstsq", **overrides: object) -> ElasticModel:
+def tiny_elastic(
+    family: str = "llama", compensation: Compensation = "lstsq", refit_memory: int = 1 << 30, **overrides: object
+) -> ElasticModel:
     """A calibrated elastic model of 3 layers with 4 KV groups and 12 MLP units each."""
     model = tiny_model(family, **overrides)
     calibration = calibrate(model, text(4, 64, model.config.vocab_size, seed=7))
-    return ElasticModel(model, calibration, compensation=compensation, mlp_unit=MLP_UNIT)
+    return ElasticModel(model, calibration, compensation=compensation, mlp_unit=MLP_UNIT, refit_memory=refit_memory)
 
 
 def random_profile(space: Space, rng: random.Random) -> Profile:

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from self_pruner.memory.errors import MeasurementError, SelfPrunerError
-from self_pruner.memory.profile import Profile
+from self_pruner.memory.profile import PARTS, Profile
 from self_pruner.tools.evaluation.targets import BATCH_TOKENS, DenseTargets
 from self_pruner.tools.evaluation.walk import Measurement, PopulationWalk
 from self_pruner.tools.pruning.elastic import ElasticModel
@@ -172,6 +172,44 @@ def test_progress_rises_to_its_total(walk: PopulationWalk) -> None:
     assert steps[-1][0] == steps[-1][1]
 
 
+def test_a_walk_factors_a_place_at_most_once_whatever_may_be_remembered() -> None:
+    profiles = population(tiny_elastic().space, 9, random.Random(1))
+    places = {
+        (layer, part)
+        for profile in profiles
+        for part in PARTS
+        for layer, width in enumerate(profile.widths(part))
+        if width < (4 if part == "attention" else 12)
+    }
+    found: list[list[Measurement]] = []
+    for memory in (0, 20_000, 1 << 30):
+        elastic = tiny_elastic(refit_memory=memory)
+        walk = walk_of(elastic, text(4, 24))
+        found.append(walk.measure(profiles, range(4)))
+        assert elastic.compensator.factorisations == len(places)
+        walk.measure(profiles, range(4))
+        again = elastic.compensator.factorisations - len(places)
+        assert again == 0 if memory == 1 << 30 else 0 < again <= len(places)
+    assert [[one.kl for one in some] for some in found] == [[one.kl for one in found[0]]] * 3  # to the last bit
+
+
+def test_states_are_kept_for_the_sequences_that_are_walked_and_no_more_than_half_of_what_is_free(
+    elastic: ElasticModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    state, ids, parent = 24 * 64 * 4, text(8, 24), Profile((2, 3, 2), (6, 6, 6))
+    targets = DenseTargets.build(elastic, elastic.store, ids, k=TOP)
+    kept = {}
+    for walked in (2, None):
+        walk = PopulationWalk(elastic, elastic.store, targets, ids, prefix_memory=8 * state, walked=walked)
+        for row in range(2):
+            walk.measure([parent], range(row, row + 1))
+        kept[walked] = len(walk.prefixes)
+    assert kept == {2: 8, None: 2}
+    monkeypatch.setattr("self_pruner.tools.evaluation.walk.free_memory", lambda device: 0)
+    walk.measure([parent], range(1))
+    assert walk.prefixes.memory_bytes == state and len(walk.prefixes) == 1
+
+
 # --- a candidate that fails is a row, and the others do not notice ------------------------------------------------
 
 
@@ -235,8 +273,47 @@ def test_memory_that_holds_one_sequence_only_still_gives_the_result(
         assert_same(found, each)
 
 
+def test_memory_that_is_short_is_freed_of_states_and_refits_before_a_turn_is_halved(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    elastic = tiny_elastic()
+    walk = walk_of(elastic, text(4, 24), prefix_memory=1 << 24)
+    profiles = population(elastic.space, 6, random.Random(4))
+    expected = walk.measure(profiles, range(4))
+    held = elastic.compensator.memo.used
+    assert held > 0 and len(walk.prefixes) > 0
+    walk.prefixes.clear()
+    real, seen = elastic.attention_block, []
+
+    def full(layer: nn.Module, index: int, width: int, hidden: Tensor, *rest: object) -> Tensor:
+        if index == 0:
+            seen.append(elastic.compensator.memo.used)
+        if seen[-1] == held:
+            raise RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`")
+        return real(layer, index, width, hidden, *rest)
+
+    monkeypatch.setattr(elastic, "attention_block", full)
+    turns: list[int] = []
+    embed = elastic.embed
+    monkeypatch.setattr(elastic, "embed", lambda ids: turns.append(len(ids)) or embed(ids))
+    for found, each in zip(walk.measure(profiles, range(4)), expected, strict=True):
+        assert_same(found, each)
+    assert turns == [4, 4] and seen[:2] == [held, 0]  # all of the turn again, with the refits gone
+    assert elastic.compensator.memo.limit <= held // 2 and walk.prefixes.memory_bytes == 0
+    walk.measure(profiles, range(4))
+    assert turns == [4, 4, 4] and walk.prefixes.memory_bytes == 0  # met once
+
+
 @pytest.mark.parametrize(
-    "error", [torch.OutOfMemoryError("no room"), MemoryError("no room"), RuntimeError("x: can't allocate memory")]
+    "error",
+    [
+        torch.OutOfMemoryError("no room"),
+        MemoryError("no room"),
+        RuntimeError("x: can't allocate memory"),
+        RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"),
+        RuntimeError("cusolver error: CUSOLVER_STATUS_ALLOC_FAILED, when calling `cusolverDnCreate(handle)`"),
+        torch.linalg.LinAlgError("cusolver error: CUSOLVER_STATUS_ALLOC_FAILED, when calling `cusolverDnSpotrf`"),
+    ],
 )
 def test_a_candidate_that_never_fits_fails_alone(
     walk: PopulationWalk, monkeypatch: pytest.MonkeyPatch, error: Exception

@@ -2,21 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 from torch import Tensor
 
 from self_pruner.memory.errors import MeasurementError
 from self_pruner.tools.pruning.calibration import Features
-from self_pruner.tools.pruning.compensation import (
-    Compensator,
-    MemoryBound,
-    factorise,
-    refit,
-    refit_residuals,
-    removed_mean,
-    slice_residuals,
-)
+from self_pruner.tools.pruning.compensation import Compensator, removed_mean, slice_residuals
+from self_pruner.tools.pruning.least_squares import factorise
 
 OUT, CHANNELS, ROWS = 6, 12, 40
 
@@ -27,6 +22,11 @@ def problem(rows: int = ROWS, seed: int = 0) -> tuple[Tensor, Tensor]:
     mixing = torch.randn(CHANNELS, CHANNELS, generator=generator)
     inputs = torch.randn(rows, CHANNELS, generator=generator) @ mixing + 1
     return torch.randn(OUT, CHANNELS, generator=generator), inputs
+
+
+def refit(weight: Tensor, gram: Tensor, k: int, damping: float = 0.01) -> Tensor:
+    """The first `k` columns refitted, from a factor of their own."""
+    return factorise(gram.clone, damping).refit(weight, k)
 
 
 def error(weight: Tensor, kept: Tensor, inputs: Tensor) -> float:
@@ -60,31 +60,21 @@ def test_the_refit_solves_the_damped_least_squares_problem(k, damping):
 def test_one_factor_serves_every_width():
     weight, inputs = problem()
     gram = (inputs.T @ inputs).double()
-    factor = factorise(weight, gram)
+    factor = factorise(gram.float)
     damped = gram + factor.ridge * torch.eye(CHANNELS)
     for k in range(1, CHANNELS + 1):
         alone = weight.double() @ damped[:, :k] @ torch.linalg.inv(damped[:k, :k])
-        torch.testing.assert_close(factor.refit(k).double(), alone, rtol=1e-3, atol=1e-4)
+        torch.testing.assert_close(factor.refit(weight, k).double(), alone, rtol=1e-3, atol=1e-4)
 
 
 @pytest.mark.parametrize("damping", [1e-4, 0.01, 1.0])
 def test_a_factor_with_carried_errors_solves_for_the_output_and_the_error_at_every_width(damping):
     weight, inputs = problem()
     error = torch.randn(ROWS, OUT, generator=torch.Generator().manual_seed(1)) + inputs[:, :OUT]
-    factor = factorise(weight, inputs.T @ inputs, damping, error.T @ inputs)
+    factor, carried = factorise(lambda: inputs.T @ inputs, damping), error.T @ inputs
     for k in range(1, CHANNELS + 1):
         expected = literal_refit(weight, inputs, k, damping, error)
-        torch.testing.assert_close(factor.refit(k).double(), expected, rtol=1e-3, atol=1e-4)
-
-
-def test_what_is_left_of_carried_errors_is_not_told():
-    weight, inputs = problem()
-    factor = factorise(weight, inputs.T @ inputs, carried=torch.ones(OUT, CHANNELS))
-    with pytest.raises(MeasurementError, match="has no residuals"):
-        refit_residuals(weight, factor, [3])
-    features = Features(inputs.T @ inputs, inputs.sum(0), ROWS, torch.ones(OUT, CHANNELS))
-    with pytest.raises(MeasurementError, match="has no residuals"):
-        compensator().residuals((0, "mlp"), weight, [3], lambda: features)
+        torch.testing.assert_close(factor.refit(weight, k, carried).double(), expected, rtol=1e-3, atol=1e-4)
 
 
 @pytest.mark.parametrize("damping", [0.0, 0.01, 1.0, 100.0])
@@ -124,10 +114,10 @@ def test_residuals_of_slices_are_the_errors_of_the_outputs():
 @pytest.mark.parametrize("cuts", [range(CHANNELS), (0, 4, 8), (3, 12)])
 def test_residuals_of_refits_are_the_errors_of_the_outputs(damping, cuts):
     weight, inputs = problem()
-    factor = factorise(weight, inputs.T @ inputs, damping)
-    expected = [error(weight, factor.refit(k), inputs) for k in cuts]
+    factor = factorise(lambda: inputs.T @ inputs, damping)
+    expected = [error(weight, factor.refit(weight, k), inputs) for k in cuts]
     scale = error(weight, weight[:, :0], inputs)
-    assert refit_residuals(weight, factor, list(cuts)).tolist() == pytest.approx(expected, rel=1e-3, abs=1e-6 * scale)
+    assert factor.residuals(weight, list(cuts)).tolist() == pytest.approx(expected, rel=1e-3, abs=1e-6 * scale)
 
 
 # A product of one row with itself is singular in every leading block from 2 on, exactly so for small integers.
@@ -136,9 +126,14 @@ SINGULAR = torch.ones(CHANNELS, CHANNELS)
 
 def test_a_singular_gram_is_damped_more():
     weight, _ = problem()
-    factor = factorise(weight, SINGULAR, damping=0.0)
+    factor = factorise(SINGULAR.clone, damping=0.0)
     assert factor.damping > 0
-    assert torch.isfinite(factor.refit(5)).all()
+    assert torch.isfinite(factor.refit(weight, 5)).all()
+
+
+def copied(features: Features) -> Features:
+    """The same in memory of its own, as a compensator wants it."""
+    return replace(features, gram=features.gram.clone())
 
 
 def compensator(kind="lstsq", damping=0.01, memory=1 << 20) -> Compensator:
@@ -149,7 +144,7 @@ def test_damping_more_is_said_once_with_layer_and_part():
     weight, _ = problem()
     singular = compensator(damping=0.0)
     for k in (3, 5):
-        singular.projection((7, "mlp"), weight, None, k, lambda: Features(SINGULAR, SINGULAR[0], 1))
+        singular.projection((7, "mlp"), weight, None, k, lambda: Features(SINGULAR.clone(), SINGULAR[0], 1))
     assert len(singular.warnings) == 1
     assert "mlp of layer 7 is singular" in singular.warnings[0]
 
@@ -162,9 +157,8 @@ def test_a_regular_gram_is_not_warned_about():
 
 
 def test_a_gram_that_is_no_gram_is_refused():
-    weight, _ = problem()
     with pytest.raises(MeasurementError, match="not positive definite"):
-        factorise(weight, torch.full((CHANNELS, CHANNELS), float("nan")))
+        factorise(lambda: torch.full((CHANNELS, CHANNELS), float("nan")))
 
 
 @pytest.mark.parametrize("kind", ["none", "bias", "lstsq"])
@@ -172,7 +166,7 @@ def test_a_gram_that_is_no_gram_is_refused():
 def test_a_dense_bias_survives_every_compensation(kind, bias):
     weight, inputs = problem()
     features = Features(inputs.T @ inputs, inputs.sum(0), ROWS)
-    kept, new = compensator(kind).projection((0, "mlp"), weight, bias, 5, lambda: features)
+    kept, new = compensator(kind).projection((0, "mlp"), weight, bias, 5, lambda: copied(features))
     removed = removed_mean(weight, features.sums, ROWS, 5) if kind == "bias" else torch.zeros(OUT)
     assert kept.shape == (OUT, 5)
     if bias is None and kind != "bias":
@@ -184,44 +178,75 @@ def test_a_dense_bias_survives_every_compensation(kind, bias):
 def test_a_refit_has_the_type_of_the_weight():
     weight, inputs = problem()
     features = Features(inputs.T @ inputs, inputs.sum(0), ROWS)
-    kept, _ = compensator().projection((0, "mlp"), weight.bfloat16(), None, 5, lambda: features)
+    kept, _ = compensator().projection((0, "mlp"), weight.bfloat16(), None, 5, lambda: copied(features))
     assert kept.dtype == torch.bfloat16
 
 
-def test_what_is_remembered_is_made_once():
-    made: list[int] = []
-    memo = MemoryBound(1000)
-
-    def make() -> Tensor:
-        made.append(1)
-        return torch.zeros(10)
-
-    assert memo.get("a", make) is memo.get("a", make)
-    assert len(made) == 1 and memo.used == 40
-
-
-def test_memory_stays_within_its_bound_and_what_was_used_longest_ago_goes_first():
-    memo = MemoryBound(100)
-    first = memo.get("a", lambda: torch.zeros(10))
-    memo.get("b", lambda: torch.zeros(10))
-    assert memo.get("a", lambda: torch.ones(10)) is first
-    memo.get("c", lambda: torch.zeros(10))
-    assert memo.used == 80 and len(memo) == 2
-    assert memo.get("a", lambda: torch.ones(10)) is first
-    assert memo.get("b", lambda: torch.ones(10)).sum() == 10
-
-
-def test_one_for_one_profile_remembers_refits_alone():
+@pytest.mark.parametrize("memory", [0, 200, 1 << 20])
+def test_what_is_asked_of_a_place_in_a_row_takes_one_factor_whatever_may_be_remembered(memory):
     weight, inputs = problem()
-    features = Features(inputs.T @ inputs, inputs.sum(0), ROWS)
-    first = compensator(damping=0.1)
-    other = first.for_one_profile()
-    same = [each.projection((0, "mlp"), weight, None, 5, lambda: features)[0] for each in (first, other)]
-    assert torch.equal(*same) and other.damping == 0.1 and other.memo.limit == first.memo.limit
-    assert other.memo.used == same[1].nbytes < first.memo.used
+    made = compensator(memory=memory)
+
+    def features() -> Features:
+        return Features(inputs.T @ inputs, inputs.sum(0), ROWS)
+
+    for place in ((0, "attention"), (0, "mlp"), (1, "attention")):
+        first = [made.projection(place, weight, None, k, features)[0] for k in (3, 5, 3, 8)]
+        assert first[0] is first[2]
+        made.first_order(place, weight, weight, weight[:, 0], features)
+        made.residuals(place, weight, [3, 5], features)
+    assert (made.factorisations, made.refits, len(made.factored)) == (3, 9, 3)
 
 
-def test_what_exceeds_the_bound_is_handed_out_but_not_kept():
-    memo = MemoryBound(100)
-    assert memo.get("a", lambda: torch.zeros(26)).shape == (26,)
-    assert memo.used == 0 and len(memo) == 0
+def test_refits_that_fit_are_made_once_and_others_once_a_pass():
+    weight, inputs = problem()
+    places = [(layer, "mlp") for layer in range(6)]
+
+    def features() -> Features:
+        return Features(inputs.T @ inputs, inputs.sum(0), ROWS)
+
+    def factorisations(made: Compensator) -> list[int]:
+        counts = []
+        for _ in range(3):
+            before = made.factorisations
+            with made.one_pass():
+                for place in places:
+                    for k in (4, 5, 4):
+                        made.projection(place, weight, None, k, features)
+            counts.append(made.factorisations - before)
+        return counts
+
+    refits = OUT * (4 + 5) * 4
+    assert factorisations(compensator(memory=1 << 20)) == [6, 0, 0]
+    assert factorisations(compensator(memory=6 * refits)) == [6, 0, 0]  # factors give way to refits
+    assert factorisations(compensator(memory=3 * refits)) == [6, 3, 3]
+    assert factorisations(compensator(memory=0)) == [6, 6, 6]
+
+
+@pytest.mark.parametrize("channels", [300, 1100])
+def test_a_factor_made_in_blocks_is_as_accurate_as_one_made_in_float64(channels):
+    generator = torch.Generator().manual_seed(0)
+    scales = torch.logspace(0, 3, channels)  # a few channels far above the others, as in language models
+    inputs = torch.randn(2 * channels, channels, generator=generator) * scales
+    weight = torch.randn(OUT, channels, generator=generator)
+    gram = inputs.T @ inputs
+    factor = factorise(gram.clone)
+    exact = gram.double() + factor.ridge * torch.eye(channels)
+    whole = (weight.double() @ exact * weight.double()).sum().sqrt()
+    for k in (1, channels // 2, channels - 2):
+        expected = weight.double() @ torch.linalg.solve(exact[:k, :k], exact[:k]).T
+        wrong = factor.refit(weight, k).double() - expected
+        assert ((wrong @ exact[:k, :k]) * wrong).sum().sqrt() < 1e-4 * whole, k
+    assert torch.equal(factor.lower, factor.lower.tril())
+
+
+def test_a_gram_too_ill_conditioned_for_float32_is_factored_in_float64():
+    weight, _ = problem()
+    generator = torch.Generator().manual_seed(0)
+    rotation = torch.linalg.qr(torch.randn(CHANNELS, CHANNELS, generator=generator, dtype=torch.float64)).Q
+    gram = (rotation * torch.logspace(0, -9, CHANNELS, dtype=torch.float64)) @ rotation.T
+    factor = factorise(gram.clone, damping=1e-8)
+    assert factor.damping == 1e-8  # float32 alone would have damped it more, or been wrong
+    exact = gram + factor.ridge * torch.eye(CHANNELS)
+    product = factor.lower.double() @ factor.lower.double().T
+    torch.testing.assert_close(product, exact, rtol=0, atol=1e-7)

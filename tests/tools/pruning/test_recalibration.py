@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterator
-from pathlib import Path
 from typing import NamedTuple
 
 import pytest
@@ -12,17 +11,16 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-from self_pruner.memory.errors import KeptFileError, MeasurementError, ModelError
+from self_pruner.memory.errors import MeasurementError, ModelError
 from self_pruner.memory.profile import PARTS, Part, Profile
 from self_pruner.tools.evaluation.targets import DenseTargets
 from self_pruner.tools.evaluation.walk import PopulationWalk
 from self_pruner.tools.export.card import CardFacts
 from self_pruner.tools.export.publish import publish
-from self_pruner.tools.pruning.baselines import channel_fluctuations, weights_and_norms
 from self_pruner.tools.pruning.calibration import calibrate
-from self_pruner.tools.pruning.compensation import refit
 from self_pruner.tools.pruning.elastic import ElasticModel
-from self_pruner.tools.pruning.recalibration import recalibrate
+from self_pruner.tools.pruning.least_squares import factorise
+from self_pruner.tools.pruning.recalibration import recalibrate, recalibration_bytes, refit_bytes
 from self_pruner.tools.pruning.store import OUTPUTS, output_projection
 from tests.tiny import MLP_UNIT, tiny_model
 from tests.tools.evaluation.populations import text, tiny_elastic
@@ -30,6 +28,7 @@ from tests.tools.evaluation.populations import text, tiny_elastic
 TEXT = text(6, 24, seed=3)
 OTHER = text(3, 17, seed=4)
 PROFILE = Profile((2, 4, 1), (6, 3, 12))  # two places at full width, the last one among them
+WIDTHS = (PROFILE, Profile((1, 1, 4), (12, 1, 5)), Profile((3, 2, 2), (9, 11, 1)), Profile((4, 3, 3), (2, 7, 8)))
 MODELS: dict[str, dict[str, object]] = {
     "llama": {},
     "llama, multi-head": {"mha": True},
@@ -119,16 +118,16 @@ def run(model, index: int, part: Part, ids: Tensor) -> tuple[Tensor, Tensor, Ten
 
 
 @pytest.mark.parametrize("share", [1.0, 0.5, 0.0])
+@pytest.mark.parametrize("profile", WIDTHS, ids=Profile.key)
 @pytest.mark.parametrize("name", MODELS)
-def test_every_width_of_every_place_solves_the_literal_problem(name, share):
+def test_every_place_solves_the_literal_problem(name, profile, share):
     elastic = tiny_elastic(**MODELS[name])
-    found = recalibrated(elastic, batch=4, share=share)
-    for problem in problems(elastic, PROFILE, share):
-        units = elastic.space.units(problem.part)
-        for width in range(1, units + 1):
-            k = problem.weight.shape[1] // units * width
-            ours = found.block_weights(problem.layer, problem.part, width)[f"{OUTPUTS[problem.part]}.weight"]
-            torch.testing.assert_close(ours.double(), problem.solution(k), rtol=1e-3, atol=3e-4)
+    found = recalibrated(elastic, profile, batch=4, share=share)
+    for problem in problems(elastic, profile, share):
+        width = profile.widths(problem.part)[problem.layer]
+        k = problem.weight.shape[1] // elastic.space.units(problem.part) * width
+        ours = found.block_weights(problem.layer, problem.part, width)[f"{OUTPUTS[problem.part]}.weight"]
+        torch.testing.assert_close(ours.double(), problem.solution(k), rtol=1e-3, atol=3e-4)
 
 
 @pytest.mark.parametrize("name", MODELS)
@@ -141,7 +140,8 @@ def test_no_other_refit_has_a_lower_damped_error_at_its_place(name):
         ours = found.block_weights(problem.layer, problem.part, width)[key]
         slice_ = problem.weight[:, : ours.shape[1]]
         parallel = elastic.block_weights(problem.layer, problem.part, width).get(key, slice_)
-        on_own_inputs = refit(problem.weight.float(), (problem.inputs.T @ problem.inputs).float(), ours.shape[1])
+        factor = factorise(lambda inputs=problem.inputs: (inputs.T @ inputs).float())
+        on_own_inputs = factor.refit(problem.weight.float(), ours.shape[1])
         for other in (slice_, parallel, on_own_inputs):
             assert problem.objective(ours) <= problem.objective(other) * (1 + 1e-5) + 1e-8
         assert problem.error(ours) <= problem.error(slice_) * (1 + 1e-5) + 1e-8
@@ -163,50 +163,40 @@ def test_the_dense_profile_stays_the_dense_function(name):
     torch.testing.assert_close(found.logits(OTHER, dense), elastic.logits(OTHER, dense), rtol=1e-4, atol=1e-4)
 
 
-def test_at_the_dense_profile_the_moments_are_those_of_the_calibration():
-    model = tiny_model("qwen2")
-    calibration = calibrate(model, TEXT)
-    elastic = ElasticModel(model, calibration, mlp_unit=MLP_UNIT)
+def test_at_the_dense_profile_every_refit_is_the_dense_weight():
+    elastic = tiny_elastic(family="qwen2")
     found = recalibrate(elastic, elastic.space.dense(), TEXT)
-    assert found.tokens == calibration.tokens == TEXT.numel()
-    for index in range(3):
-        for part in PARTS:
-            ours, theirs = found.features(index, part), elastic.moments.features(index, part)
-            torch.testing.assert_close(ours.gram, theirs.gram, rtol=1e-4, atol=1e-3)
-            torch.testing.assert_close(ours.sums, theirs.sums, rtol=1e-4, atol=1e-3)
-            assert ours.tokens == theirs.tokens
-            assert ours.carried is not None and ours.carried.abs().max() < 1e-3
-            squares = (each.input_squares(index, part) for each in (found, calibration))
-            torch.testing.assert_close(*squares, rtol=1e-4, atol=1e-3)
+    for (index, part), refit in found.refits.items():
+        weight = output_projection(elastic.model.model.layers[index], part).weight
+        torch.testing.assert_close(refit, weight, rtol=1e-4, atol=1e-4)
 
 
-def test_with_a_share_of_nothing_every_place_makes_up_for_its_own_units_alone():
+def test_with_a_share_of_nothing_the_first_place_makes_up_for_its_own_units_alone():
     elastic = tiny_elastic()
-    calibration = recalibrate(elastic, PROFILE, TEXT, share=0.0)
-    found = elastic.recalibrated(calibration)
-    for index in range(3):
-        for part in PARTS:
-            weight = output_projection(elastic.model.model.layers[index], part).weight
-            ours = found.block_weights(index, part, 2)[f"{OUTPUTS[part]}.weight"]
-            gram = calibration.features(index, part).gram
-            torch.testing.assert_close(ours, refit(weight, gram, ours.shape[1]), rtol=1e-5, atol=1e-6)
+    found = recalibrate(elastic, PROFILE, TEXT, share=0.0)
+    weight = elastic.block_weights(0, "attention", 2)["o_proj.weight"]  # its inputs are those of the dense model
+    inputs = run(elastic.model, 0, "attention", TEXT)[2].flatten(0, 1)
+    expected = factorise(lambda: inputs.T @ inputs).refit(
+        output_projection(elastic.model.model.layers[0], "attention").weight, weight.shape[1]
+    )
+    torch.testing.assert_close(found.refits[0, "attention"], expected, rtol=1e-5, atol=1e-6)
 
 
-def test_the_share_is_what_is_carried_of_the_first_error():
+def test_the_share_is_what_is_made_up_for_of_the_first_error():
     elastic = tiny_elastic()
-    whole, half = (recalibrate(elastic, PROFILE, TEXT, share=share) for share in (1.0, 0.5))
+    whole, half, none = (recalibrate(elastic, PROFILE, TEXT, share=share).refits for share in (1.0, 0.5, 0.0))
     # what comes before the second place does not depend on the share: the first place has no error to carry
-    one, other = whole.features(0, "mlp"), half.features(0, "mlp")
-    torch.testing.assert_close(other.gram, one.gram)
-    torch.testing.assert_close(other.carried, one.carried / 2)
-    assert one.carried.abs().max() > 1 and whole.features(0, "attention").carried.abs().max() == 0
+    torch.testing.assert_close(whole[0, "attention"], none[0, "attention"])
+    change = whole[0, "mlp"] - none[0, "mlp"]
+    assert change.abs().max() > 1e-3
+    torch.testing.assert_close(half[0, "mlp"] - none[0, "mlp"], change / 2, rtol=1e-3, atol=1e-6)
 
 
 def test_how_the_text_is_batched_changes_nothing():
     elastic = tiny_elastic()
-    one, all_ = (recalibrate(elastic, PROFILE, TEXT, batch=batch) for batch in (1, 8))
-    torch.testing.assert_close(one.mlp[2].gram, all_.mlp[2].gram, rtol=1e-3, atol=1e-2)
-    torch.testing.assert_close(one.mlp[2].carried, all_.mlp[2].carried, rtol=1e-3, atol=1e-2)
+    one, all_ = (recalibrate(elastic, PROFILE, TEXT, batch=batch).refits for batch in (1, 8))
+    for place, refit in one.items():
+        torch.testing.assert_close(refit, all_[place], rtol=1e-3, atol=1e-4)
 
 
 def test_the_elastic_model_is_left_as_it_was_and_shares_its_weights():
@@ -223,15 +213,21 @@ def test_the_elastic_model_is_left_as_it_was_and_shares_its_weights():
     assert not any(module._forward_pre_hooks for module in elastic.model.modules())
 
 
-def test_only_the_refits_are_remembered():
+def test_only_the_refits_are_kept_and_their_bytes_are_known_before():
+    elastic = tiny_elastic()
+    kept = recalibrate(elastic, PROFILE, TEXT)
+    assert len(kept.refits) == 6
+    held = sum(refit.untyped_storage().nbytes() for refit in kept.refits.values())
+    assert held == refit_bytes(elastic, [PROFILE], full=True) < recalibration_bytes(elastic, PROFILE)
+    assert refit_bytes(elastic, [PROFILE, PROFILE]) < held  # places at full width are refitted in recalibrations only
+    other = PROFILE.with_width(2, "mlp", 5)
+    assert refit_bytes(elastic, [PROFILE, other]) == refit_bytes(elastic, [PROFILE]) + 64 * 5 * MLP_UNIT * 4
+
+
+def test_another_width_than_its_own_is_refused():
     found = recalibrated(tiny_elastic())
-    found.logits(OTHER, PROFILE)
-    refits = sum(
-        found.block_weights(index, part, PROFILE.widths(part)[index])[f"{OUTPUTS[part]}.weight"].nbytes
-        for index in range(3)
-        for part in PARTS
-    )
-    assert found.compensator.memo.used == refits
+    with pytest.raises(ModelError, match=f"mlp of layer 2 is recalibrated at {12 * MLP_UNIT} channels, not at 8"):
+        found.block_weights(2, "mlp", 1)
 
 
 @pytest.mark.parametrize("name", ["llama, multi-head", "qwen2, biases"])
@@ -252,6 +248,8 @@ def test_a_walk_scores_the_recalibrated_model_and_keeps_no_state_of_the_other():
     searched = walk.measure(profiles, range(3))
     walk.elastic = found
     ours = walk.measure(profiles, range(3))
+    assert ours[1].error is not None and "recalibrated at" in ours[1].error  # it has the widths of one profile
+    ours, searched, profiles = ours[:1], searched[:1], profiles[:1]
     alone = PopulationWalk(found, found.store, targets, OTHER, prefix_memory=0).measure(profiles, range(3))
     assert [one.kl for one in ours] == [one.kl for one in alone] != [one.kl for one in searched]
     likely = torch.log_softmax(found.logits(OTHER, PROFILE), -1)[:, :-1].gather(-1, OTHER[:, 1:, None])
@@ -263,20 +261,6 @@ def test_it_runs_in_the_type_of_the_weights():
     found = recalibrated(ElasticModel(model, calibrate(model, TEXT), mlp_unit=MLP_UNIT))
     assert found.block_weights(0, "mlp", 6)["down_proj.weight"].dtype == torch.bfloat16
     assert torch.isfinite(found.logits(OTHER, PROFILE)).all()
-
-
-@pytest.mark.parametrize("part", PARTS)
-def test_norms_and_fluctuations_are_in_the_order_of_its_channels(part):
-    model = tiny_model("llama")
-    elastic = ElasticModel(model, calibrate(model, TEXT), mlp_unit=MLP_UNIT)
-    found = recalibrated(elastic, elastic.space.dense())
-    for (weight, norms), (same, expected) in zip(
-        weights_and_norms(found, 1), weights_and_norms(elastic, 1), strict=True
-    ):
-        assert weight is same
-        torch.testing.assert_close(norms, expected, rtol=1e-3, atol=1e-3)
-    ours, theirs = channel_fluctuations(found, 1, part), channel_fluctuations(elastic, 1, part)
-    torch.testing.assert_close(ours, theirs, rtol=1e-2, atol=1e-3)
 
 
 def test_progress_ends_where_it_said():
@@ -324,19 +308,16 @@ def test_a_model_is_recalibrated_once_and_with_a_recalibration():
     found = elastic.recalibrated(calibration)
     with pytest.raises(ModelError, match="once"):
         found.recalibrated(calibration)
-    with pytest.raises(ModelError, match="recalibrate made"):
-        elastic.recalibrated(elastic.moments.calibration)
     with pytest.raises(MeasurementError, match="once"):
         recalibrate(found, PROFILE, TEXT)
-    with pytest.raises(ModelError, match="96 mlp channels, the model 64"):
+    with pytest.raises(ModelError, match="48 mlp channels, the model 24|does not fit a model"):
         tiny_elastic(intermediate_size=64).recalibrated(calibration)
 
 
-def test_a_recalibrated_model_has_no_residuals_and_its_moments_no_file(tmp_path: Path):
-    elastic = tiny_elastic()
-    calibration = recalibrate(elastic, PROFILE, TEXT)
+def test_a_recalibrated_model_has_no_residuals_and_no_first_order():
+    found = recalibrated(tiny_elastic())
+    layer = found.model.model.layers[0]
     with pytest.raises(MeasurementError, match="ask the elastic model"):
-        elastic.recalibrated(calibration).residual(0, "mlp")
-    with pytest.raises(KeptFileError, match="one profile"):
-        calibration.save(tmp_path / "file")
-    assert not list(tmp_path.iterdir())
+        found.residual(0, "mlp")
+    with pytest.raises(MeasurementError, match="ask the elastic model"):
+        found.first_order(layer, 0, "mlp", output_projection(layer, "mlp").weight, torch.zeros(64))

@@ -15,9 +15,15 @@ from self_pruner.memory.errors import ToolError
 from self_pruner.memory.profile import PARTS, Part, Profile
 from self_pruner.memory.records import Slopes
 from self_pruner.tools import evaluate as tool
+from self_pruner.tools.evaluation.first_order import (
+    PASS_COST,
+    FirstOrderError,
+    first_order_sensitivities,
+    logit_gradient,
+)
 from self_pruner.tools.evaluation.fitness import Buckets, bucketed_kl
-from self_pruner.tools.evaluation.slopes import PASS_COST, SlopesError, logit_slopes, slopes
 from self_pruner.tools.evaluation.targets import HEAD_TOKENS, DenseTargets
+from self_pruner.tools.evaluation.walk import PopulationWalk
 from self_pruner.tools.profiles.sensitivity import Costs
 from self_pruner.tools.pruning.compensation import COMPENSATIONS
 from self_pruner.tools.pruning.elastic import ElasticModel
@@ -75,7 +81,8 @@ def plain(family: str, compensation: str, length: int = 24) -> Plain:
 
 
 def found(known: Plain, profile: Profile, sequence: int = 1) -> Costs:
-    return slopes(known.elastic, known.elastic.store, known.targets, profile, sequence)
+    (costs,) = first_order_sensitivities(known.elastic, known.elastic.store, known.targets, profile, [sequence])
+    return costs
 
 
 def widths(part: Part) -> range:
@@ -179,7 +186,7 @@ def test_the_slope_with_a_logit_is_that_of_the_bucketed_kl(k):
     with torch.enable_grad():
         bucketed_kl(buckets(dense), buckets(logits)).sum().backward()
     assert logits.grad is not None
-    torch.testing.assert_close(logit_slopes(logits.detach(), indices, buckets(dense)), logits.grad, rtol=0, atol=2e-6)
+    torch.testing.assert_close(logit_gradient(logits.detach(), indices, buckets(dense)), logits.grad, rtol=0, atol=2e-6)
 
 
 # --- the tool -----------------------------------------------------------------------------------------------------
@@ -197,15 +204,16 @@ def taken(monkeypatch):
     class Taken(list):
         limit = 1000
 
-    taken, real = Taken(), tool.slopes_at
+    taken, real = Taken(), PopulationWalk.first_order
 
-    def counted(*arguments):
-        if len(taken) == taken.limit:
-            raise KeyboardInterrupt
-        taken.append(arguments[-1])
-        return real(*arguments)
+    def counted(walk, profile, sequences):
+        for sequence, costs in real(walk, profile, sequences):
+            if len(taken) == taken.limit:
+                raise KeyboardInterrupt
+            taken.append(sequence)
+            yield sequence, costs
 
-    monkeypatch.setattr(tool, "slopes_at", counted)
+    monkeypatch.setattr(PopulationWalk, "first_order", counted)
     return taken
 
 
@@ -219,9 +227,8 @@ def test_slopes_are_a_row_a_sequence_and_known_once_all_of_them_are(bench, taken
     tool.measure_slopes(bench, [profile], SEQUENCES, step=3)
     assert taken == [0, 1, 2, 3]  # what was there already is not measured again
     walk = bench.walks[FITNESS]
-    assert bench.slopes(profile) == tuple(
-        slopes(bench.elastic, walk.store, walk.targets, profile, sequence) for sequence in range(4)
-    )
+    alone = (first_order_sensitivities(bench.elastic, walk.store, walk.targets, profile, [one]) for one in range(4))
+    assert bench.slopes(profile) == tuple(costs for (costs,) in alone)  # to the last bit, together or alone
     assert bench.slopes(PROFILES[1]) == ()
 
 
@@ -250,8 +257,58 @@ def test_whoever_measures_slopes_first_is_charged_for_them_and_nobody_again(benc
 def test_weights_that_are_not_finite_have_no_slopes_and_it_is_said_in_one_sentence(bench):
     bench.elastic.model.model.layers[2].mlp.gate_proj.weight[0] = float("nan")
     walk = bench.walks[FITNESS]
-    with pytest.raises(SlopesError, match=r"^fitness has no finite slopes at 1,4,2\|5,12,8; try --dtype float32$"):
-        slopes(bench.elastic, walk.store, walk.targets, PROFILES[0], 0)
+    with pytest.raises(FirstOrderError, match=r"^fitness has no finite slopes at 1,4,2\|5,12,8; try --dtype float32$"):
+        first_order_sensitivities(bench.elastic, walk.store, walk.targets, PROFILES[0], [0])
     with pytest.raises(ToolError, match="^fitness has no finite slopes at [^\n]*$"):
         tool.measure_slopes(bench, PROFILES[:1], SEQUENCES, step=3)
     assert bench.memory.recall(Slopes) == []
+
+
+# --- memory and work ------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def walk() -> PopulationWalk:
+    elastic = tiny_elastic(refit_memory=0)
+    ids = text(4, 24)
+    return PopulationWalk(elastic, elastic.store, DenseTargets.build(elastic, elastic.store, ids, k=48), ids)
+
+
+def test_a_pass_over_all_sequences_factors_a_place_at_most_twice_whatever_may_be_remembered(walk):
+    expected = [costs for one in range(4) for _, costs in walk.first_order(PROFILES[0], [one])]
+    before = walk.elastic.compensator.factorisations
+    assert [costs for _, costs in walk.first_order(PROFILES[0], range(4))] == expected
+    # once on the way there, where the width is not the dense one, and once on the way back
+    assert walk.elastic.compensator.factorisations - before <= 2 * len(PLACES)
+
+
+def test_memory_that_is_short_is_met_with_less_at_a_time_and_the_same_figures(walk, monkeypatch):
+    expected = list(walk.first_order(PROFILES[0], range(4)))
+    walk.measure(PROFILES, range(4))
+    asked, real = [], walk.elastic.embed
+
+    def small(ids: Tensor) -> object:
+        asked.append((len(ids), len(walk.prefixes)))
+        if len(ids) > 1:
+            raise torch.OutOfMemoryError("no room")
+        return real(ids)
+
+    monkeypatch.setattr(walk.elastic, "embed", small)
+    assert list(walk.first_order(PROFILES[0], range(4))) == expected
+    kept = asked[0][1]
+    assert kept > 0 and asked == [(4, kept), (4, 0), (2, 0), (1, 0), (1, 0), (1, 0), (1, 0)]
+
+    def full(ids: Tensor) -> object:
+        raise RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`\nand more")
+
+    monkeypatch.setattr(walk.elastic, "embed", full)
+    with pytest.raises(FirstOrderError, match="^out of memory even on one sequence: CUDA error: CUBLAS[^\n]*$"):
+        list(walk.first_order(PROFILES[0], range(2)))
+
+
+def test_states_of_all_sequences_stay_within_the_memory_for_states(walk, monkeypatch):
+    expected = list(walk.first_order(PROFILES[0], range(4)))
+    asked, real = [], walk.elastic.embed
+    monkeypatch.setattr(walk.elastic, "embed", lambda ids: asked.append(len(ids)) or real(ids))
+    walk.state_memory = 3 * 6 * 24 * 64 * 4
+    assert list(walk.first_order(PROFILES[0], range(4))) == expected and asked == [3, 1]

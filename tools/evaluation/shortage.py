@@ -1,0 +1,33 @@
+"""Memory that is free, and allocations that failed for want of it."""
+
+from __future__ import annotations
+
+import psutil
+import torch
+
+# Libraries on a GPU allocate their work space themselves, and where they cannot they say so in a RuntimeError of their
+# own; a handle that cannot be made is a failed allocation too.
+FAILED_ALLOCATIONS = (
+    "can't allocate memory",  # PyTorch on a CPU
+    "out of memory",  # CUDA
+    "CUBLAS_STATUS_ALLOC_FAILED",
+    "CUBLAS_STATUS_NOT_INITIALIZED",
+    "CUSOLVER_STATUS_ALLOC_FAILED",
+    "CUSOLVER_STATUS_NOT_INITIALIZED",
+    "CUDNN_STATUS_ALLOC_FAILED",
+)
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether this is a failed allocation."""
+    if isinstance(error, MemoryError | torch.OutOfMemoryError):
+        return True
+    return isinstance(error, RuntimeError) and any(text in str(error) for text in FAILED_ALLOCATIONS)
+
+
+def free_memory(device: torch.device) -> int:
+    """Bytes to be had on `device`: main memory with what file caches give back, or a GPU's with PyTorch's own cache."""
+    if device.type != "cuda":
+        return int(psutil.virtual_memory().available)
+    cached = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+    return int(torch.cuda.mem_get_info(device)[0]) + cached
