@@ -145,8 +145,8 @@ def test_a_full_page_has_every_section():
 
 
 def test_sections_without_content_are_left_out():
-    text = " ".join(page([run_result("owl", 30.0, fitness=None)]).texts)
-    for heading in ("Best so far", "Paired differences", "Who proposed what", "Generalisation", "Missing runs"):
+    text = " ".join(page([run_result("owl", 30.0, fitness=None)], units={}).texts)
+    for heading in ("Best so far", "Paired differences", "Who proposed", "Generalisation", "Profiles", "Missing runs"):
         assert heading not in text
 
 
