@@ -179,8 +179,8 @@ def evaluation(walk: PopulationWalk, profiles: list[Any], rows: int, stride: int
     passes = -(-rows // stride)
     print(
         f"{name}: {len(profiles)} candidates on {rows} sequences in {passes} passes: {tokens / seconds:.1f} tokens/s "
-        f"({tokens / seconds / plain:.2f} of the plain model), {spent[0]:.1f} s of refits and {seconds - spent[0]:.1f} s "
-        f"of forward passes; {made.factorisations - before[0]} factorisations of {len(made.factored)} places "
+        f"({tokens / seconds / plain:.2f} of the plain model), {spent[0]:.1f} s of refits and "
+        f"{seconds - spent[0]:.1f} s of forward passes; {made.factorisations - before[0]} factorisations of {len(made.factored)} places "
         f"({(made.factorisations - before[0]) / max(1, len(made.factored)) / passes:.2f} a place and pass), "
         f"{made.refits - before[1]} refits"
     )
