@@ -16,7 +16,7 @@ minimises ||X W^T + E - X[:, :k] V^T||^2 + d ||V - W[:, :k]||^2 by the same form
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, get_args
 
@@ -256,3 +256,28 @@ class Compensator:
     def _bias(weight: Tensor, bias: Tensor | None, k: int, features: Features) -> Tensor:
         removed = removed_mean(weight, features.sums, features.tokens, k)
         return (removed if bias is None else bias.float() + removed).to(weight.dtype)
+
+
+class KeptRefits(Compensator):
+    """Output projections that were made before, one width a place: those of a recalibrated profile."""
+
+    def __init__(self, weights: Mapping[tuple[int, Part], Tensor], memory: int) -> None:
+        """Start from `weights` [out, k] by layer and part; `memory` bounds what is remembered on another device."""
+        super().__init__("lstsq", memory)
+        self.weights = weights
+
+    def projection(
+        self, place: tuple[int, Part], weight: Tensor, bias: Tensor | None, k: int, features: Callable[[], Features]
+    ) -> tuple[Tensor, Tensor | None]:
+        """Weight [out, k] and bias [out] as they were made.
+
+        Raises:
+            MeasurementError: they were made at another width than `k`.
+        """
+        kept = self.weights[place]
+        if kept.shape[1] != k:
+            raise MeasurementError(f"a recalibrated model has {kept.shape[1]} {place[1]} channels at {place}, not {k}")
+        return self.memo.get((place, k), lambda: kept.to(weight.device, weight.dtype)), bias
+
+    def _factor(self, place: tuple[int, Part], weight: Tensor, features: Callable[[], Features]) -> Factor:
+        raise MeasurementError("a recalibrated output projection is of one profile only: it has no residuals or slopes")

@@ -22,7 +22,7 @@ from self_pruner.memory.errors import ModelError
 from self_pruner.memory.profile import PARTS, Part, Profile
 from self_pruner.tools.models.families import geometry, space_of
 from self_pruner.tools.pruning.calibration import Calibration
-from self_pruner.tools.pruning.compensation import Compensation, Compensator
+from self_pruner.tools.pruning.compensation import Compensation, Compensator, KeptRefits
 from self_pruner.tools.pruning.importance import Importance, importance_orders
 from self_pruner.tools.pruning.reordering import OrderedMoments
 from self_pruner.tools.pruning.store import (
@@ -102,8 +102,8 @@ class ElasticModel:
 
     @property
     def is_recalibrated(self) -> bool:
-        """Whether this is what `recalibrated` made of another one."""
-        return self.moments.calibration.is_recalibration
+        """Whether this has the refits of one profile's recalibration."""
+        return self.moments.calibration.is_recalibration or isinstance(self.compensator, KeptRefits)
 
     # --- slices -------------------------------------------------------------------------------------------------
 
