@@ -61,7 +61,7 @@ from self_pruner.memory.records import Candidate
 from self_pruner.prompts.templates import PromptSet
 from self_pruner.tools.evaluation.fitness import perplexity
 from self_pruner.tools.profiles.operators import uniform
-from self_pruner.tools.workbench import FITNESS, Workbench
+from self_pruner.tools.workbench import FITNESS
 
 DRAIN = "stopped by the user"
 
@@ -235,17 +235,10 @@ def run_search(run: Run) -> SearchState:
     Raises:
         Stopped: the user ended it.
     """
-    with TraceWriter(run.directory.trace) as trace:
-        state = _search(run, trace)
-    if state is None:
-        raise Stopped(run.directory.path)
-    return state
-
-
-def _search(run: Run, trace: TraceWriter) -> SearchState | None:
     settings, bench, view = run.settings, run.bench, run.view
     arm, loaded = ARMS[settings.arm], run.prepared.loaded
-    seeds = _initial_ids(bench) or make_initial_population(bench, arm, settings.remembered)
+    seeds = [row.id for row in bench.memory.recall(Candidate, run=bench.run, step=0)]
+    seeds = seeds or make_initial_population(bench, arm, settings.remembered)
     equal = uniform(bench.budget)
     screen = SearchScreen(view, settings, lambda: bench.fitness(equal, bench.fidelity[-1]))
     bench = replace(bench, progress=screen.progress)
@@ -259,7 +252,10 @@ def _search(run: Run, trace: TraceWriter) -> SearchState | None:
     sequences = settings.sequences(settings.fidelity[-1])
     dense = perplexity(bench.walks[FITNESS].targets.nll[:sequences])
     facts = run_facts(bench, loaded.name, loaded.family.model_type, config.hidden_size, dense, equal)
-    with brain_of(run.prepared, settings, run.directory.path, view) as brain:
+    with (
+        TraceWriter(run.directory.trace) as trace,
+        brain_of(run.prepared, settings, run.directory.path, view) as brain,
+    ):
         thinker = Thinker(
             bench=bench,
             settings=settings,
@@ -282,11 +278,10 @@ def _search(run: Run, trace: TraceWriter) -> SearchState | None:
         judge = Judgement(bench, settings, record)
         with _checkpoints(run.directory.checkpoint) as saver, draining(ask), screen.shown():
             graph = build_graph(bench, thinker, judge, saver)
-            return search(graph, seeds, spent_on_probes(bench), control, run.directory.id)
-
-
-def _initial_ids(bench: Workbench) -> list[str]:
-    return [row.id for row in bench.memory.recall(Candidate, run=bench.run, step=0)]
+            state = search(graph, seeds, spent_on_probes(bench), control, run.directory.id)
+    if state is None:
+        raise Stopped(run.directory.path)
+    return state
 
 
 @contextmanager

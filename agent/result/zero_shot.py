@@ -6,8 +6,7 @@ model is in the memory as soon as it is measured, so this goes on where it was s
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import closing, contextmanager, nullcontext
+from contextlib import ExitStack, closing
 from dataclasses import replace
 
 from self_pruner.agent.prepare.run import Run
@@ -24,7 +23,6 @@ from self_pruner.memory.profile import Profile
 from self_pruner.tools.evaluation.tasks.rows import TASKS
 from self_pruner.tools.evaluation.tasks.suite import TaskSuite
 from self_pruner.tools.export.card import model_card
-from self_pruner.tools.workbench import Workbench
 
 
 def with_tasks(run: Run, outcome: Outcome, refitted: Recalibrated | None, candidate: str | None = None) -> Outcome:
@@ -41,11 +39,15 @@ def with_tasks(run: Run, outcome: Outcome, refitted: Recalibrated | None, candid
         ToolError: there is no such candidate.
     """
     bench, profile = run.bench, Profile(tuple(outcome.attention), tuple(outcome.mlp))
-    with (
-        models_of(bench, profile, refitted)
-        if candidate is None
-        else nullcontext({candidate: (bench, bench.candidate(candidate).profile)}) as models
-    ):
+    with ExitStack() as stack:
+        if candidate is not None:
+            models = {candidate: (bench, bench.candidate(candidate).profile)}
+        else:
+            profiles = {"dense": bench.budget.space.dense(), **rivals(bench), FOUND: profile}
+            models = {name: (bench, own) for name, own in profiles.items()}
+            if refitted is not None and refitted.facts.better:
+                memory = stack.enter_context(closing(recalibrated_memory(bench, profile)))
+                models[RECALIBRATED] = (replace(bench, elastic=refitted.elastic, memory=memory), profile)
         table = task_table(models, FINISH_STEP, run.view)
     outcome = outcome.model_copy(update={"tasks": outcome.tasks.joined(table) if outcome.tasks else table})
     folder = run.directory.model
@@ -55,20 +57,6 @@ def with_tasks(run: Run, outcome: Outcome, refitted: Recalibrated | None, candid
         atomic_write(folder / CARD, str(card))
         put_on_card(folder)
     return outcome
-
-
-@contextmanager
-def models_of(
-    bench: Workbench, found: Profile, refitted: Recalibrated | None
-) -> Iterator[dict[str, tuple[Workbench, Profile]]]:
-    """The models of the final table by name; the recalibrated one where it is the result."""
-    models = {"dense": bench.elastic.space.dense(), **rivals(bench), FOUND: found}
-    plain = {name: (bench, profile) for name, profile in models.items()}
-    if refitted is None or not refitted.facts.better:
-        yield plain
-        return
-    with closing(recalibrated_memory(bench, found)) as memory:
-        yield {**plain, RECALIBRATED: (replace(bench, elastic=refitted.elastic, memory=memory), found)}
 
 
 def known_on_tasks(outcome: Outcome, suite: TaskSuite, candidate: str | None) -> bool:
