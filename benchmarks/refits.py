@@ -134,7 +134,12 @@ def arithmetic(elastic: ElasticModel, ids: Tensor) -> None:
     grams: dict[str, Tensor] = {}
     ways: dict[str, Any] = {"then": EarlierMoments(channels), "now": Moments(channels, weight.device)}
     for name, moments in ways.items():
-        seconds, _ = timed(lambda moments=moments: [moments(output, (rows,)) for rows in seen])
+
+        def summed(moments: Any = moments) -> None:
+            for rows in seen:
+                moments(output, (rows,))
+
+        seconds, _ = timed(summed)
         grams[name] = moments.gram()
         wrong = (grams[name].double() - exact).norm() / exact.norm()
         print(f"Gram matrix of {channels} channels, {name}: {seconds:.2f} s, error {wrong:.1e}")
@@ -171,7 +176,7 @@ def evaluation(
         spent[0] += seconds
         return found
 
-    made.projection = counted  # type: ignore[method-assign]
+    made.projection = counted  # type: ignore[assignment, method-assign]
     before = (made.factorisations, made.refits)
     seconds, found = timed(
         lambda: [walk.measure(profiles, range(at, min(at + stride, rows))) for at in range(0, rows, stride)]
