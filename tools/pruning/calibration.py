@@ -160,7 +160,8 @@ class Moments:
         """X^T X of all rows so far [channels, channels], float32, in memory of its own."""
         self._multiply()
         lower = self.lower.tril()
-        return lower.add_(self.lower.tril(-1).T)
+        lower.diagonal().mul_(0.5)  # exact, and added to itself below
+        return lower.add_(lower.T.contiguous())
 
     def features(self) -> Features:
         """The moments of all rows so far, on the CPU."""
