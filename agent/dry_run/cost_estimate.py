@@ -12,7 +12,7 @@ from typing import Literal
 
 from self_pruner.agent.dry_run.machine_speed import Speed
 from self_pruner.agent.dry_run.plan import Plan
-from self_pruner.agent.prepare.workbench import PREFIX_MEMORY
+from self_pruner.agent.prepare.room import PREFIX_MEMORY
 from self_pruner.agent.settings.settings import Settings
 from self_pruner.memory.profile import Part
 from self_pruner.tools.evaluation.first_order import PASS_COST
@@ -199,12 +199,13 @@ def bytes_of(settings: Settings, sizes: Sizes, device: str, here: int, fetched: 
     targets = target_tokens(settings) * (8 * TOP_K + 12)
     working = 8 * sizes.calibration_tokens * sizes.shape.hidden  # states of a dense and a pruned model, float32
     working += 24 * max(sizes.channels.values()) ** 2 + 16 * HEAD_TOKENS * sizes.shape.vocab
+    states = PREFIX_MEMORY if device == "cpu" else max(PREFIX_MEMORY, sizes.refit_memory // 2)
     lines = [
         Bytes("Python and libraries", here, "memory"),
         Bytes("Weights", sizes.params * sizes.itemsize, near),
         Bytes("Gram matrices", sizes.gram_bytes, "memory"),
         Bytes("Dense targets", targets, "memory"),
-        Bytes("Remembered refits and hidden states", PREFIX_MEMORY + refitted * sizes.refit_memory, near),
+        Bytes("Remembered refits and hidden states", states + refitted * sizes.refit_memory, near),
         Bytes("Calibration states and one layer at work", working, near),
     ]
     if refitted and settings.recalibrate:

@@ -12,10 +12,20 @@ from self_pruner.tools.models.outline import ModelOutline
 from self_pruner.tools.models.source import LoadedModel
 from self_pruner.tools.text.quantities import size
 
+PREFIX_MEMORY = 1 << 29
+
 
 def refit_memory(device: str) -> int:
     """Bytes that remembered refits may take: half of what the loaded model leaves of a GPU, else 1 GiB."""
     return free_memory(device) // 2 if device.startswith("cuda") else 1 << 30
+
+
+def prefix_memory(device: str) -> int:
+    """Bytes of hidden states that a search keeps for its next generation at most.
+
+    Half a GiB, or a quarter of what the loaded model leaves of a GPU, whose models have the larger states.
+    """
+    return max(PREFIX_MEMORY, torch.cuda.mem_get_info(device)[0] // 4 if device.startswith("cuda") else 0)
 
 
 def check_room(loaded: LoadedModel | ModelOutline, cache: Path) -> None:

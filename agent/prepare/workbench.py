@@ -21,7 +21,7 @@ from transformers import PreTrainedModel
 from self_pruner.agent.brain.chat_template import unusable
 from self_pruner.agent.prepare.devices import device_name, device_of, dtype_of
 from self_pruner.agent.prepare.latency_timer import engine_name, timing
-from self_pruner.agent.prepare.room import check_room, refit_memory
+from self_pruner.agent.prepare.room import check_room, prefix_memory, refit_memory
 from self_pruner.agent.prepare.texts import read_tasks, read_texts, reporting_key, slope_text
 from self_pruner.agent.run_files.conditions import Conditions, conditions_of
 from self_pruner.agent.run_files.run_memory import memory_of
@@ -45,7 +45,6 @@ from self_pruner.tools.pruning.elastic import ElasticModel
 from self_pruner.tools.workbench import FITNESS, Workbench
 
 FORMAT = 1  # part of every digest: raised when what is kept changes its meaning
-PREFIX_MEMORY = 1 << 29  # bytes of hidden states that a search keeps for its next generation
 Kept = TypeVar("Kept", Calibration, DenseTargets)
 
 
@@ -181,7 +180,13 @@ def prepare(
     reporting = {name: f"reporting {digests[reporting_key(name)]}" for name in settings.reporting_texts}
     walks = {
         FITNESS: make_walk(
-            elastic, texts["fitness"], cache, key, PREFIX_MEMORY, view, settings.sequences(settings.fidelity[-1])
+            elastic,
+            texts["fitness"],
+            cache,
+            key,
+            prefix_memory(device),
+            view,
+            settings.sequences(settings.fidelity[-1]),
         )
     }
     for name, text in reporting.items():  # nothing comes back to reporting text, so none of its states are kept

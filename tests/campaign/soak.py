@@ -112,7 +112,7 @@ def _sampled(log: Path) -> None:
     from self_pruner.agent.prepare import workbench as preparation
     from self_pruner.agent.run_files.trace import TraceWriter
 
-    preparation.PREFIX_MEMORY = CACHE
+    preparation.prefix_memory = lambda device: CACHE
     preparation.refit_memory = lambda device: CACHE
     real, start = TraceWriter.write, time.monotonic()
 

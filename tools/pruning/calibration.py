@@ -26,6 +26,7 @@ from self_pruner.memory.profile import PARTS, Part
 from self_pruner.tools.pruning.store import ResidentLayers, embed, linear, output_projection
 
 FORMAT = "self-pruner calibration 2"
+GRAM_ROWS = 4096  # tokens that are waited for, so that a sum is read and written once for so many
 GRAM_BLOCK = 512  # rows of a Gram matrix computed together: wide enough for the speed of a matrix product
 INPUTS: dict[Part, tuple[str, ...]] = {"attention": ("q_proj", "k_proj", "v_proj"), "mlp": ("gate_proj", "up_proj")}
 
@@ -128,26 +129,39 @@ class Moments:
         self.lower = torch.zeros(channels, channels, device=device)  # above the diagonal some blocks too
         self.sums = torch.zeros(channels, dtype=torch.float64, device=device)
         self.tokens = 0
+        self._waiting: list[Tensor] = []  # rows that are not in `lower` yet
 
     def __call__(self, module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
         """Add the rows of `inputs[0]` [..., channels]."""
         rows = inputs[0].flatten(0, -2)
-        wide = rows.float()
+        self._waiting.append(rows)
+        self.sums += rows.float().sum(0)
+        self.tokens += len(rows)
+        if sum(map(len, self._waiting)) >= GRAM_ROWS:
+            self._multiply()
+
+    def _multiply(self) -> None:
+        if not self._waiting:
+            return
+        rows = torch.cat(self._waiting) if len(self._waiting) > 1 else self._waiting[0]
+        self._waiting.clear()
+        native = rows.dtype == torch.bfloat16 and rows.is_cuda
+        wide = rows if native else rows.float()
         with exact_bfloat16_products(rows.dtype):
             for start in range(0, rows.shape[1], GRAM_BLOCK):
                 stop = min(start + GRAM_BLOCK, rows.shape[1])
                 lower = self.lower[start:stop, :stop]
-                if rows.dtype == torch.bfloat16 and rows.is_cuda:
+                if native:
                     lower += torch.mm(rows[:, start:stop].T, rows[:, :stop], out_dtype=torch.float32)
                 else:
                     lower.addmm_(wide[:, start:stop].T, wide[:, :stop])
-        self.sums += wide.sum(0)
-        self.tokens += len(rows)
 
     def gram(self) -> Tensor:
         """X^T X of all rows so far [channels, channels], float32, in memory of its own."""
+        self._multiply()
         lower = self.lower.tril()
-        return lower.add_(self.lower.tril(-1).T)
+        lower.diagonal().mul_(0.5)  # exact, and added to itself below
+        return lower.add_(lower.T.contiguous())
 
     def features(self) -> Features:
         """The moments of all rows so far, on the CPU."""
@@ -234,7 +248,7 @@ def calibrate(
                     hook.remove()
         for part in PARTS:
             features = moments[part].features()
-            if not torch.isfinite(features.gram).all():
+            if not torch.isfinite(features.gram.diagonal()).all():  # which bounds all others
                 raise MeasurementError(f"the dense model gives non-finite activations in the {part} of layer {index}")
             kept[part].append(features)
             kept_squares[part].append(squares[part].sums.float().cpu())

@@ -157,7 +157,7 @@ class _Walk:
         finally:
             for hook in hooks:
                 hook.remove()
-        if not (torch.isfinite(moments.lower.diagonal()).all() and torch.isfinite(carried).all()):
+        if not (torch.isfinite(moments.sums).all() and torch.isfinite(carried).all()):
             raise MeasurementError(
                 f"the pruned model gives non-finite activations in the {place.part} of layer {place.index}; "
                 "try --dtype float32"
