@@ -22,7 +22,7 @@ from transformers import PreTrainedModel
 from self_pruner.memory.errors import KeptFileError, MeasurementError
 from self_pruner.memory.partials import partial_of
 from self_pruner.memory.profile import PARTS, Part
-from self_pruner.tools.pruning.store import ResidentLayers, embed, linear, output_projection
+from self_pruner.tools.pruning.store import LayerStore, ResidentLayers, embed, linear, output_projection
 
 FORMAT = "self-pruner calibration 2"
 GRAM_BLOCK = 256  # columns of a Gram matrix computed together: wide enough for the speed of a matrix product
@@ -170,6 +170,7 @@ def calibrate(
     *,
     batch: int = 8,
     progress: Callable[[int, int], None] | None = None,
+    store: LayerStore | None = None,
 ) -> Calibration:
     """Runs the dense model over `input_ids` [sequences, length] and keeps the moments of every layer.
 
@@ -178,6 +179,7 @@ def calibrate(
         input_ids: Rows of tokens without padding.
         batch: Sequences in one forward pass.
         progress: Called as progress(done, total), in batches times layers.
+        store: Where the layers of `model` come from; None for the model's own, in memory.
 
     Raises:
         MeasurementError: The text is empty or an activation is not finite.
@@ -186,7 +188,7 @@ def calibrate(
         raise MeasurementError(
             f"calibration needs rows of tokens [sequences, length], got shape {tuple(input_ids.shape)}"
         )
-    store = ResidentLayers(model)
+    store = store or ResidentLayers(model)
     device = model.device
     embedded = [embed(model, rows) for rows in input_ids.to(device).split(batch)]
     hidden = [each.hidden for each in embedded]
