@@ -4,88 +4,23 @@ The model's decoder layers are on the meta device: shapes without numbers. While
 stand in its own modules, in the order of units that the elastic model gave it; afterwards they are gone. A thread reads
 the next layer meanwhile, the first one after the last, because walks go round. A GPU gets them through pinned memory on
 a stream of its own. A layer that is called asks for itself, so the whole model runs too, as a brain does.
-
-Files are read, not mapped: a file that becomes shorter under a mapping kills the process, and pages of a mapping look
-like memory of it.
 """
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from self_pruner.memory.errors import ModelError
-from self_pruner.tools.models.safetensors_header import read_header
+from self_pruner.tools.models.tensor_files import TensorFiles
 
-DTYPES = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
 Reorder = Callable[[nn.Module], None]
-
-
-@dataclass(frozen=True, slots=True)
-class Stored:
-    """Where a tensor lies in a file."""
-
-    shard: Path
-    offset: int  # bytes from the start of the file
-    dtype: torch.dtype
-    shape: tuple[int, ...]
-
-
-class TensorFiles:
-    """The tensors of a checkpoint by name, read one at a time into memory of their own."""
-
-    def __init__(self, shards: Sequence[Path]) -> None:
-        """Read the headers of `shards`.
-
-        Raises:
-            ModelError: one is missing, damaged or truncated, or holds a type that is no plain weight.
-        """
-        self.stored: dict[str, Stored] = {}
-        self._found = {shard: _state(shard) for shard in shards}
-        for shard in shards:
-            header = read_header(shard)
-            end = max((tensor["data_offsets"][1] for tensor in header.values()), default=0)
-            base = self._found[shard][0] - end  # the header was held against the size of the file
-            for name, tensor in header.items():
-                if tensor["dtype"] not in DTYPES:
-                    raise ModelError(f"tensor {name!r} in {shard.name} has type {tensor['dtype']}, which is no weight")
-                offset = base + tensor["data_offsets"][0]
-                self.stored[name] = Stored(shard, offset, DTYPES[tensor["dtype"]], tuple(tensor["shape"]))
-
-    def read(self, name: str) -> Tensor:
-        """One tensor, on the CPU, in the type of the file.
-
-        Raises:
-            ModelError: there is none of that name, or the file cannot be read or has changed since it was opened.
-        """
-        where = self.stored.get(name)
-        if where is None:
-            raise ModelError(f"the checkpoint has no tensor {name!r}")
-        tensor = torch.empty(where.shape, dtype=where.dtype)
-        room = memoryview(tensor.view(torch.uint8).reshape(-1).numpy()) if tensor.numel() else memoryview(b"")
-        try:
-            with open(where.shard, "rb", buffering=0) as file:
-                file.seek(where.offset)
-                done = 0
-                while done < len(room):
-                    count = file.readinto(room[done:])
-                    if not count:
-                        raise ModelError(f"{where.shard.name} became shorter while it was read")
-                    done += count
-            if _state(where.shard) != self._found[where.shard]:
-                raise ModelError(f"{where.shard.name} changed while it was read: begin again with a file that stays")
-        except OSError as error:
-            raise ModelError(f"{where.shard.name} cannot be read any more: {error.strerror}") from error
-        return tensor
 
 
 class StreamedLayers:
@@ -202,31 +137,3 @@ class StreamedLayers:
         for name, tensor in tensors.items():
             owner, _, leaf = name.rpartition(".")
             setattr(layer.get_submodule(owner), leaf, nn.Parameter(tensor, requires_grad=False))
-
-
-@torch.no_grad()
-def fill_rest(model: PreTrainedModel, files: TensorFiles, *, device: torch.device, dtype: torch.dtype) -> None:
-    """Give everything of `model` but its decoder layers its numbers: embedding, final norm, head, rotary tables.
-
-    Raises:
-        ModelError: the checkpoint lacks one of them.
-    """
-    decoder = model.get_decoder()
-    tied = bool(model.config.tie_word_embeddings)
-    names = ["model.embed_tokens.weight", "model.norm.weight", *([] if tied else ["lm_head.weight"])]
-    for name in names:
-        owner, _, leaf = name.rpartition(".")
-        tensor = files.read(name).to(device, dtype)
-        setattr(model.get_submodule(owner), leaf, nn.Parameter(tensor, requires_grad=False))
-    if tied:
-        model.get_output_embeddings().weight = model.get_input_embeddings().weight
-    decoder.rotary_emb = type(decoder.rotary_emb)(model.config).to(device)  # tables that no file holds
-
-
-def _state(shard: Path) -> tuple[int, int, int]:
-    """What changes when a file is written to or replaced."""
-    try:
-        found = os.stat(shard)
-    except OSError as error:
-        raise ModelError(f"{shard.name} cannot be read: {error.strerror}") from error
-    return found.st_size, found.st_mtime_ns, found.st_ino

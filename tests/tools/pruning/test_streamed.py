@@ -4,20 +4,23 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
-from transformers import AutoConfig, AutoModelForCausalLM
+from transformers import AutoTokenizer
 
 from self_pruner.memory.errors import ModelError
 from self_pruner.memory.profile import Profile
 from self_pruner.tools.evaluation.targets import DenseTargets
 from self_pruner.tools.evaluation.walk import PopulationWalk
+from self_pruner.tools.models.bundled import bundled_model
+from self_pruner.tools.models.source import load, resolve
 from self_pruner.tools.pruning.calibration import Calibration, calibrate
 from self_pruner.tools.pruning.elastic import ElasticModel
 from self_pruner.tools.pruning.smaller_model import smaller_state_dict
 from self_pruner.tools.pruning.store import ResidentLayers
-from self_pruner.tools.pruning.streamed import StreamedLayers, TensorFiles, fill_rest
+from self_pruner.tools.pruning.streamed import StreamedLayers
 from tests.tiny import FAMILY_NAMES, MLP_UNIT, tiny_model
 
 PROFILES = (Profile((1, 3, 2), (5, 12, 1)), Profile((4, 4, 4), (12, 12, 12)), Profile((1, 3, 4), (5, 2, 9)))
@@ -32,18 +35,15 @@ def saved(path: Path, family: str = "llama", shard: str = "5GB", **options) -> t
     """A model in memory and its files."""
     model = tiny_model(family, **options)
     model.save_pretrained(path, max_shard_size=shard)
+    AutoTokenizer.from_pretrained(bundled_model()).save_pretrained(path)
     return model, sorted(path.glob("*.safetensors"))
 
 
-def streamed(path: Path, shards: list[Path], dtype: torch.dtype = torch.float32) -> tuple:
+def streamed(path: Path, dtype: str = "float32") -> tuple[Any, StreamedLayers]:
     """The same model with its layers in the files."""
-    config = AutoConfig.from_pretrained(path)
-    config._attn_implementation = "sdpa"
-    with torch.device("meta"):
-        model = AutoModelForCausalLM.from_config(config).eval().requires_grad_(False).to(dtype)
-    files = TensorFiles(shards)
-    fill_rest(model, files, device=CPU, dtype=dtype)
-    return model, StreamedLayers(model, files, device=CPU, dtype=dtype)
+    loaded = load(resolve(str(path)), device="cpu", dtype=dtype, layers=False)
+    assert loaded.files is not None
+    return loaded.model, StreamedLayers(loaded.model, loaded.files, device=CPU, dtype=loaded.model.dtype)
 
 
 def has_numbers(model) -> list[int]:
@@ -56,7 +56,7 @@ def has_numbers(model) -> list[int]:
 def test_calibration_scores_and_exported_tensors_are_those_of_the_resident_model_to_the_bit(tmp_path, family, options):
     model, shards = saved(tmp_path, family, **options)
     assert (len(shards) > 1) == ("shard" in options)
-    other, store = streamed(tmp_path, shards)
+    other, store = streamed(tmp_path)
     ids = text(seed=1)
     with store:
         moments = calibrate(model, text()), calibrate(other, text(), store=store)
@@ -79,7 +79,7 @@ def test_calibration_scores_and_exported_tensors_are_those_of_the_resident_model
 
 def test_a_walk_of_many_candidates_reads_every_layer_once(tmp_path):
     model, shards = saved(tmp_path)
-    other, store = streamed(tmp_path, shards)
+    other, store = streamed(tmp_path)
     with store:
         elastic = ElasticModel(other, calibrate(other, text(), store=store), mlp_unit=MLP_UNIT, store=store)
         targets = DenseTargets.build(elastic, store, text())
@@ -92,7 +92,8 @@ def test_a_walk_of_many_candidates_reads_every_layer_once(tmp_path):
 
 
 def test_only_the_layer_in_use_has_numbers_and_asking_twice_reads_once(tmp_path):
-    other, store = streamed(tmp_path, saved(tmp_path)[1])
+    saved(tmp_path)
+    other, store = streamed(tmp_path)
     with store:
         with store.layer(1) as layer, store.layer(1) as again:
             assert layer is again is other.model.layers[1] and has_numbers(other) == [1]
@@ -101,7 +102,7 @@ def test_only_the_layer_in_use_has_numbers_and_asking_twice_reads_once(tmp_path)
 
 def test_the_whole_model_runs_and_so_does_one_that_is_reordered(tmp_path):
     model, shards = saved(tmp_path)
-    other, store = streamed(tmp_path, shards)
+    other, store = streamed(tmp_path)
     with store, torch.no_grad():
         assert torch.equal(other(text()).logits, model(text()).logits)
         ElasticModel(other, calibrate(other, text(), store=store), mlp_unit=MLP_UNIT, store=store)
@@ -111,7 +112,8 @@ def test_the_whole_model_runs_and_so_does_one_that_is_reordered(tmp_path):
 
 
 def test_a_layer_that_fails_leaves_no_numbers_behind(tmp_path):
-    other, store = streamed(tmp_path, saved(tmp_path)[1])
+    saved(tmp_path)
+    other, store = streamed(tmp_path)
     with store:
         with pytest.raises(ZeroDivisionError), store.layer(2):
             1 / 0  # noqa: B018
@@ -121,7 +123,8 @@ def test_a_layer_that_fails_leaves_no_numbers_behind(tmp_path):
 
 
 def test_weights_are_used_in_the_type_that_was_asked_for(tmp_path):
-    other, store = streamed(tmp_path, saved(tmp_path)[1], torch.bfloat16)
+    saved(tmp_path)
+    other, store = streamed(tmp_path, "bfloat16")
     with store, store.layer(0) as layer:
         assert {parameter.dtype for parameter in layer.parameters()} == {torch.bfloat16}
         assert other.dtype == torch.bfloat16
@@ -150,7 +153,7 @@ def replaced(shard: Path) -> None:
 )
 def test_a_file_that_changes_while_it_is_read_is_one_sentence(tmp_path, change, sentence):
     _, shards = saved(tmp_path)
-    _, store = streamed(tmp_path, shards)
+    _, store = streamed(tmp_path)
     with store:
         with store.layer(0):
             pass
@@ -161,7 +164,7 @@ def test_a_file_that_changes_while_it_is_read_is_one_sentence(tmp_path, change, 
 
 def test_a_tensor_that_is_missing_or_of_another_shape_is_named(tmp_path):
     _, shards = saved(tmp_path, "llama")
-    other, store = streamed(tmp_path, shards)
+    other, store = streamed(tmp_path)
     name = "model.layers.1.mlp.up_proj.weight"
     with store:
         store._files.stored[name] = store._files.stored["model.norm.weight"]
@@ -173,7 +176,8 @@ def test_a_tensor_that_is_missing_or_of_another_shape_is_named(tmp_path):
 
 
 def test_a_calibration_of_a_streamed_model_loads_from_its_file(tmp_path):
-    other, store = streamed(tmp_path, saved(tmp_path)[1])
+    saved(tmp_path)
+    other, store = streamed(tmp_path)
     with store:
         made = calibrate(other, text(), store=store)
     made.save(tmp_path / "calibration.safetensors")
