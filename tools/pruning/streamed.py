@@ -58,6 +58,11 @@ class StreamedLayers:
     def __exit__(self, *_: object) -> None:
         self.close()
 
+    @property
+    def passes(self) -> float:
+        """How many times a layer was read, on average."""
+        return self.layers_read / len(self)
+
     def close(self) -> None:
         """End the reading thread."""
         self._reader.shutdown(wait=True, cancel_futures=True)
