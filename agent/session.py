@@ -22,6 +22,7 @@ from langgraph.runtime import RunControl
 from self_pruner.agent.prepare.brain import brain_of, check_brain, counter_of, room_of
 from self_pruner.agent.prepare.checks import at_commit, check_target
 from self_pruner.agent.prepare.latency_timer import check_engine
+from self_pruner.agent.prepare.placement import placed
 from self_pruner.agent.prepare.run import Run
 from self_pruner.agent.prepare.texts import check_tasks, check_text
 from self_pruner.agent.prepare.time_budget import keep_with, with_table
@@ -61,6 +62,8 @@ from self_pruner.memory.records import Candidate
 from self_pruner.prompts.templates import PromptSet
 from self_pruner.tools.evaluation.fitness import perplexity
 from self_pruner.tools.profiles.operators import uniform
+from self_pruner.tools.pruning.streamed import StreamedLayers
+from self_pruner.tools.text.quantities import size
 from self_pruner.tools.workbench import FITNESS, Workbench
 
 DRAIN = "stopped by the user"
@@ -122,6 +125,8 @@ def resume(path: Path, view: View) -> tuple[Path, Outcome]:
 def carry_out(settings: Settings, directory: RunDirectory, view: View, prepared: Prepared | None = None) -> Outcome:
     """Prepare, search, finish. The run's status says how it ended. What was prepared already is left open."""
     given = prepared is not None
+    if not given:
+        settings = placed(settings, view)
     if directory.checkpoint.exists() and not directory.trace.is_file():
         view.warn("trace.jsonl is missing: what was said and done before is left out of the run's statistics")
     try:
@@ -137,6 +142,9 @@ def carry_out(settings: Settings, directory: RunDirectory, view: View, prepared:
             if state is None:
                 raise Stopped(directory.path)
             outcome = finish(run, state)
+        if isinstance(streamed := run.bench.elastic.store, StreamedLayers):
+            view.line(f"Streamed: every layer {streamed.passes:.0f} times, {size(streamed.bytes_read)} read.")
+            streamed.close()
         if settings.tasks and outcome.verified is not None and not given:
             del run, prepared
             release()  # the checkpoint is measured in another process, which needs the room
