@@ -159,6 +159,7 @@ def test_a_run_in_use_is_not_resumed_by_another_process(run, tmp_path):
     assert status == 2 and errors.count("\n") == 1 and "use" in errors
 
 
+@pytest.mark.usefixtures("believed")
 def test_a_run_made_with_relative_paths_is_resumed_from_anywhere(model, cache, tmp_path, monkeypatch, capfd):
     def interrupted(*arguments, **options):
         raise KeyboardInterrupt

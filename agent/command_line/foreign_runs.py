@@ -52,18 +52,13 @@ def consent(path: Path, yes: bool, view: View) -> None:
     if not wanted:
         return
     begun = f"{path} was made on another machine or by another user, or was edited since"
-    if yes:
-        _say(begun, wanted, view)
-    elif not sys.stdin.isatty():
+    if not yes and not sys.stdin.isatty():
         raise RunDirectoryError(f"{begun}; it would {', '.join(wanted)}: --yes says that it may")
-    else:
-        _say(begun, wanted, view)
-        try:
-            answer = input("May it? [y/N] ")
-        except EOFError:
-            answer = ""
-        if answer.strip().lower() not in ("y", "yes"):
-            raise RunDirectoryError(f"{path} may not, so nothing was done")
+    view.line(f"{begun}. It would", "yellow")
+    for one in wanted:
+        view.line(f"  {one}", "yellow")
+    if not yes and not _agrees():
+        raise RunDirectoryError(f"{path} may not, so nothing was done")
 
 
 def holds_comparison(path: Path) -> bool:
@@ -105,7 +100,8 @@ def _is_path(text: Path | str | None) -> bool:
     return isinstance(text, Path) or (text is not None and Path(text).expanduser().exists())
 
 
-def _say(begun: str, wanted: list[str], view: View) -> None:
-    view.line(f"{begun}. It would", "yellow")
-    for one in wanted:
-        view.line(f"  {one}", "yellow")
+def _agrees() -> bool:
+    try:
+        return input("May it? [y/N] ").strip().lower() in ("y", "yes")
+    except EOFError:
+        return False

@@ -110,6 +110,7 @@ def write_gguf(
     partial = partial_of(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
+        partial.unlink(missing_ok=True)  # left by a process of our number, or a link that would be written through
         sums = _write(model, tokenizer, partial, facts, chosen, progress)
         _compare(partial, sums, model.sizes)
         size = partial.stat().st_size

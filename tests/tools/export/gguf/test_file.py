@@ -56,9 +56,7 @@ def values(reader: gguf.GGUFReader, key: str):
     return reader.fields[key].contents()
 
 
-def test_it_states_every_layer_and_holds_every_tensor(tmp_path):
-    tokenizer = bundled_tokenizer()
-    elastic = elastic_model(tokenizer)
+def test_it_states_every_layer_and_holds_every_tensor(elastic, tokenizer, tmp_path):
     written = write_gguf(cut(elastic, PROFILE), tokenizer, tmp_path / "model.gguf", FACTS)
 
     reader = gguf.GGUFReader(written.path)
@@ -144,6 +142,7 @@ def test_an_existing_file_and_a_strangers_are_left_and_a_killed_exports_is_remov
         gone.wait()
     killed = tmp_path / f".model.gguf.{owner(gone.pid)}.partial"
     killed.write_bytes(b"GGUF and then it was killed")
+    (tmp_path / f".model.gguf.{owner(os.getpid())}.partial").symlink_to(stranger)
     assert write_gguf(cut(elastic, PROFILE), tokenizer, path, FACTS).path == path
     assert sorted(tmp_path.iterdir()) == [path, stranger] and stranger.read_text() == "mine"
 
