@@ -6,7 +6,6 @@ Either way, and after a kill, `resume` goes on with what is on the disk.
 
 from __future__ import annotations
 
-import gc
 import shutil
 import sqlite3
 from collections.abc import Iterator
@@ -22,16 +21,18 @@ from langgraph.runtime import RunControl
 from self_pruner.agent.prepare.brain import brain_of, check_brain, counter_of, room_of
 from self_pruner.agent.prepare.checks import at_commit, check_target
 from self_pruner.agent.prepare.latency_timer import check_engine
-from self_pruner.agent.prepare.placement import placed
+from self_pruner.agent.prepare.placement import placed, say_what_was_read
 from self_pruner.agent.prepare.run import Run
 from self_pruner.agent.prepare.texts import check_tasks, check_text
 from self_pruner.agent.prepare.time_budget import keep_with, with_table
 from self_pruner.agent.prepare.workbench import Prepared, prepare
 from self_pruner.agent.report.html_report import write_report
 from self_pruner.agent.report.live_screen import SearchScreen
-from self_pruner.agent.result.finish import finish, read_outcome, tasks_afterwards, write_outcome
-from self_pruner.agent.result.outcome import Outcome
-from self_pruner.agent.result.zero_shot import known_on_tasks, with_checkpoint
+from self_pruner.agent.result.finish import choose, export_and_verify, refit, with_weights
+from self_pruner.agent.result.outcome import RECALIBRATED, Outcome
+from self_pruner.agent.result.recalibration import KEPT
+from self_pruner.agent.result.result_file import known_result, read_outcome, step, still_to_do, write_outcome
+from self_pruner.agent.result.zero_shot import known_on_tasks, with_tasks
 from self_pruner.agent.run_files.atomic_write import WriteError
 from self_pruner.agent.run_files.binding import bind, bind_result, check_begun, check_settings
 from self_pruner.agent.run_files.pruned_checkpoints import keep_newest
@@ -62,9 +63,7 @@ from self_pruner.memory.records import Candidate
 from self_pruner.prompts.templates import PromptSet
 from self_pruner.tools.evaluation.fitness import perplexity
 from self_pruner.tools.profiles.operators import uniform
-from self_pruner.tools.pruning.streamed import StreamedLayers
-from self_pruner.tools.text.quantities import size
-from self_pruner.tools.workbench import FITNESS, Workbench
+from self_pruner.tools.workbench import FITNESS
 
 DRAIN = "stopped by the user"
 
@@ -123,7 +122,11 @@ def resume(path: Path, view: View) -> tuple[Path, Outcome]:
 
 
 def carry_out(settings: Settings, directory: RunDirectory, view: View, prepared: Prepared | None = None) -> Outcome:
-    """Prepare, search, finish. The run's status says how it ended. What was prepared already is left open."""
+    """The run, from its beginning or from where it was. Its status says how it ended.
+
+    What is known of the result is on the disk before the next step begins, so a step that fails, or a kill, costs
+    that step only. What was prepared already is left open.
+    """
     given = prepared is not None
     if not given:
         settings = placed(settings, view)
@@ -135,21 +138,13 @@ def carry_out(settings: Settings, directory: RunDirectory, view: View, prepared:
         )
         if given:
             bind(directory, prepared.conditions, view)
-        check_begun(directory, prepared.bench.memory, prepared.conditions)
-        run = Run(settings, directory, with_probes(prepared, settings, view), view)
-        with nullcontext() if given else closing(run.bench.memory), TraceWriter(directory.trace) as trace:
-            state = run_search(run, trace)
-            if state is None:
-                raise Stopped(directory.path)
-            outcome = finish(run, state)
-        if isinstance(streamed := run.bench.elastic.store, StreamedLayers):
-            view.line(f"Streamed: every layer {streamed.passes:.0f} times, {size(streamed.bytes_read)} read.")
-            streamed.close()
-        if settings.tasks and outcome.verified is not None and not given:
-            del run, prepared
-            release()  # the checkpoint is measured in another process, which needs the room
-            with_checkpoint(settings, directory, view)
-        write_report(directory, settings, outcome)
+        with nullcontext() if given else closing(prepared.bench.memory):
+            check_begun(directory, prepared.bench.memory, prepared.conditions)
+            check_whole(prepared.bench.memory, directory)
+            run = Run(settings, directory, with_probes(prepared, settings, view), view)
+            outcome = known_result(directory.path, view) or save(run, choose(run, run_search(run)))
+            outcome = complete(run, outcome)
+            say_what_was_read(run)
     except (Stopped, KeyboardInterrupt):
         with suppress(WriteError):
             directory.set_status("stopped", DRAIN)
@@ -162,11 +157,30 @@ def carry_out(settings: Settings, directory: RunDirectory, view: View, prepared:
     return outcome
 
 
-def release() -> None:
-    """Give back the memory of models that nobody holds any more."""
-    gc.collect()
-    if torch.cuda.is_available():
-        torch.cuda.empty_cache()
+def complete(run: Run, outcome: Outcome) -> Outcome:
+    """What follows the choice, as far as it is still to do: recalibrate, export, measure tasks, report."""
+    left = still_to_do(run.settings, outcome)
+    if left:
+        with step("recalibration", run.directory):
+            outcome, refitted = refit(run, outcome)
+            save(run, outcome)
+    if "export" in left:
+        with step("export", run.directory):
+            outcome = save(run, export_and_verify(with_weights(run, refitted), outcome, run.directory.model))
+    if "tasks" in left:
+        with step("measurement on tasks", run.directory):
+            outcome = save(run, with_tasks(run, outcome, refitted))
+    with suppress(OSError):  # mostly it was never there
+        (run.directory.path / KEPT).unlink()
+    write_report(run.directory, run.settings, outcome)
+    return outcome
+
+
+def save(run: Run, outcome: Outcome) -> Outcome:
+    """Keep what is known of the result in `result.json` and `report.html`; returns it."""
+    write_outcome(outcome, run.directory.path)
+    write_report(run.directory, run.settings, outcome)
+    return outcome
 
 
 def tasks(path: Path, candidate: str | None, changes: dict[str, Any], view: View) -> Outcome:
@@ -178,20 +192,22 @@ def tasks(path: Path, candidate: str | None, changes: dict[str, Any], view: View
         changes: settings of the tasks that differ from the run's.
         view: where it is shown.
     """
-    with RunDirectory.open(path, exclusive=True) as run:
-        outcome = read_outcome(run.path)
-        if outcome is None or run.status != "finished":
+    with RunDirectory.open(path, exclusive=True) as directory:
+        outcome = read_outcome(directory.path)
+        if outcome is None or directory.status != "finished":
             raise RunDirectoryError(f"the run {path} has no result yet: python main.py resume {path}")
-        check_settings(run, view)
-        settings = make_settings({**run.settings, **changes, "tasks": True}).anchored()
+        check_settings(directory, view)
+        settings = make_settings({**directory.settings, **changes, "tasks": True}).anchored()
         suite = check_tasks(settings)
         if suite is None or not known_on_tasks(outcome, suite, candidate):
-            prepared = prepare(settings, run.id, view, run.records, bind_result(run, view))
-            prepared = with_probes(prepared, settings, view)
-            with closing(prepared.bench.memory):
-                outcome = tasks_afterwards(Run(settings, run, prepared, view), outcome, candidate)
-            write_outcome(outcome, run.path)
-        write_report(run, make_settings(run.settings), outcome)
+            prepared = prepare(settings, directory.id, view, directory.records, bind_result(directory, view))
+            run = Run(settings, directory, with_probes(prepared, settings, view), view)
+            with closing(run.bench.memory):
+                again = candidate is None and outcome.result == RECALIBRATED
+                refitted = refit(run, outcome, keep=False)[1] if again else None
+                outcome = with_tasks(run, outcome, refitted, candidate)
+            write_outcome(outcome, directory.path)
+        write_report(directory, make_settings(directory.settings), outcome)
         return outcome
 
 
@@ -218,12 +234,16 @@ def with_probes(prepared: Prepared, settings: Settings, view: View) -> Prepared:
     return replace(prepared, bench=bench)
 
 
-def run_search(run: Run, trace: TraceWriter) -> SearchState | None:
-    """The agent's search; None where the user stopped it."""
+def run_search(run: Run) -> SearchState:
+    """The agent's search.
+
+    Raises:
+        Stopped: the user ended it.
+    """
     settings, bench, view = run.settings, run.bench, run.view
     arm, loaded = ARMS[settings.arm], run.prepared.loaded
-    check_whole(bench.memory, run.directory)
-    seeds = _initial_ids(bench) or make_initial_population(bench, arm, settings.remembered)
+    seeds = [row.id for row in bench.memory.recall(Candidate, run=bench.run, step=0)]
+    seeds = seeds or make_initial_population(bench, arm, settings.remembered)
     equal = uniform(bench.budget)
     screen = SearchScreen(view, settings, lambda: bench.fitness(equal, bench.fidelity[-1]))
     bench = replace(bench, progress=screen.progress)
@@ -237,7 +257,10 @@ def run_search(run: Run, trace: TraceWriter) -> SearchState | None:
     sequences = settings.sequences(settings.fidelity[-1])
     dense = perplexity(bench.walks[FITNESS].targets.nll[:sequences])
     variables = run_variables(bench, loaded.name, loaded.family.model_type, config.hidden_size, dense, equal)
-    with brain_of(run.prepared, settings, run.directory.path, view) as brain:
+    with (
+        TraceWriter(run.directory.trace) as trace,
+        brain_of(run.prepared, settings, run.directory.path, view) as brain,
+    ):
         thinker = Thinker(
             bench=bench,
             settings=settings,
@@ -260,11 +283,10 @@ def run_search(run: Run, trace: TraceWriter) -> SearchState | None:
         judge = Judgement(bench, settings, record)
         with _checkpoints(run.directory.checkpoint) as saver, draining(ask), screen.shown():
             graph = build_graph(thinker, judge, saver)
-            return search(graph, seeds, spent_on_probes(bench), control, run.directory.id)
-
-
-def _initial_ids(bench: Workbench) -> list[str]:
-    return [row.id for row in bench.memory.recall(Candidate, run=bench.run, step=0)]
+            state = search(graph, seeds, spent_on_probes(bench), control, run.directory.id)
+    if state is None:
+        raise Stopped(run.directory.path)
+    return state
 
 
 @contextmanager

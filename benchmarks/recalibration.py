@@ -19,8 +19,8 @@ from pathlib import Path
 from statistics import fmean
 
 from self_pruner.agent.prepare.workbench import Prepared, prepare
-from self_pruner.agent.result.finish import read_outcome
 from self_pruner.agent.result.recalibration import CPU_TOKENS, pieces, walks_of
+from self_pruner.agent.result.result_file import read_outcome
 from self_pruner.agent.run_files.run_directory import RunDirectory
 from self_pruner.agent.settings.settings import make_settings
 from self_pruner.agent.view import View

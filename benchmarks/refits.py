@@ -134,7 +134,11 @@ def arithmetic(elastic: ElasticModel, ids: Tensor) -> None:
     grams: dict[str, Tensor] = {}
     ways: dict[str, Any] = {"then": EarlierMoments(channels), "now": Moments(channels, weight.device)}
     for name, moments in ways.items():
-        seconds, _ = timed(lambda moments=moments: [moments(output, (rows,)) for rows in seen])
+
+        def add(moments: Any = moments) -> list[None]:
+            return [moments(output, (rows,)) for rows in seen]
+
+        seconds, _ = timed(add)
         grams[name] = moments.gram()
         wrong = (grams[name].double() - exact).norm() / exact.norm()
         print(f"Gram matrix of {channels} channels, {name}: {seconds:.2f} s, error {wrong:.1e}")
@@ -159,8 +163,10 @@ def arithmetic(elastic: ElasticModel, ids: Tensor) -> None:
         )
 
 
-def evaluation(walk: PopulationWalk, profiles: list[Any], rows: int, stride: int, plain: float, name: str) -> float:
-    """Walk `profiles` over the first `rows` sequences; candidate tokens a second."""
+def evaluation(
+    walk: PopulationWalk, profiles: list[Any], rows: int, stride: int, plain: float, name: str
+) -> tuple[float, list[float]]:
+    """Walk `profiles` over the first `rows` sequences; candidate tokens a second, and their KL on the first one."""
     made, spent = walk.elastic.compensator, [0.0]
     real = made.projection
 
@@ -169,22 +175,21 @@ def evaluation(walk: PopulationWalk, profiles: list[Any], rows: int, stride: int
         spent[0] += seconds
         return found
 
-    made.projection = counted  # type: ignore[method-assign]
+    made.projection = counted  # type: ignore[assignment, method-assign]
     before = (made.factorisations, made.refits)
-    seconds, _ = timed(
+    seconds, found = timed(
         lambda: [walk.measure(profiles, range(at, min(at + stride, rows))) for at in range(0, rows, stride)]
     )
     made.projection = real  # type: ignore[method-assign]
-    tokens = len(profiles) * rows * walk.targets.length
-    passes = -(-rows // stride)
+    tokens, passes = len(profiles) * rows * walk.targets.length, -(-rows // stride)
+    factored, places = made.factorisations - before[0], max(1, len(made.factored))
     print(
         f"{name}: {len(profiles)} candidates on {rows} sequences in {passes} passes: {tokens / seconds:.1f} tokens/s "
-        f"({tokens / seconds / plain:.2f} of the plain model), {spent[0]:.1f} s of refits and {seconds - spent[0]:.1f} s "
-        f"of forward passes; {made.factorisations - before[0]} factorisations of {len(made.factored)} places "
-        f"({(made.factorisations - before[0]) / max(1, len(made.factored)) / passes:.2f} a place and pass), "
-        f"{made.refits - before[1]} refits"
+        f"({tokens / seconds / plain:.2f} of the plain model), {spent[0]:.1f} s of refits and "
+        f"{seconds - spent[0]:.1f} s of forward passes; {factored} factorisations of {places} places "
+        f"({factored / places / passes:.2f} a place and pass), {made.refits - before[1]} refits"
     )
-    return tokens / seconds
+    return tokens / seconds, [one.kl[0] for one in found[0]]
 
 
 def main() -> None:
@@ -233,10 +238,11 @@ def main() -> None:
     )
     walk = PopulationWalk(elastic, elastic.store, targets, fitness, prefix_memory=0)
     rows = len(fitness)
-    now = evaluation(walk, profiles, rows, sequences_together(elastic, profiles, rows), plain, "now")
+    now, kl = evaluation(walk, profiles, rows, sequences_together(elastic, profiles, rows), plain, "now")
     elastic.compensator = EarlierCompensator(bound)
-    then = evaluation(walk, profiles, args.then_tokens // args.length, 1, plain, "then")
-    print(f"ratio: {now / then:.1f}")
+    then, earlier = evaluation(walk, profiles, args.then_tokens // args.length, 1, plain, "then")
+    change = max(abs(a - b) / b for a, b in zip(kl, earlier, strict=True))
+    print(f"ratio: {now / then:.1f}; KL on the first sequence differs by at most {change:.1e} of itself")
 
 
 def refit_operations(elastic: ElasticModel, profiles: list[Any]) -> float:

@@ -10,7 +10,7 @@ import json
 from pathlib import Path
 
 from self_pruner.agent.result.card_facts import command_line
-from self_pruner.agent.result.finish import read_outcome
+from self_pruner.agent.result.result_file import read_outcome
 from self_pruner.agent.run_files.run_directory import RunDirectory
 from self_pruner.agent.settings.settings import make_settings
 

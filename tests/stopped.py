@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import io
 import shutil
+import subprocess
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from pathlib import Path
 
 import pytest
@@ -27,7 +29,7 @@ def stopped_run(runs: Path, model: Path, cache: Path, *words: str) -> Path:
         raise KeyboardInterrupt
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(session, "finish", interrupted)
+        patch.setattr(session, "choose", interrupted)
         places = ["--model", model, "--cache", cache, "--runs", runs]
         assert main([str(word) for word in [*places, *SMALL, *words]]) == 130  # as after Ctrl-C
     (run,) = runs.glob(f"{model.name}-*")
@@ -49,3 +51,14 @@ def in_place_of(folder: Path, other: Path) -> Iterator[None]:
     finally:
         shutil.rmtree(folder)
         aside.rename(folder)
+
+
+def do(*words: object, check: bool = True) -> subprocess.CompletedProcess[str]:
+    """One command line in this process, told as if it had been one of its own."""
+    command = [str(word) for word in words]
+    with redirect_stdout(io.StringIO()) as output, redirect_stderr(io.StringIO()) as errors:
+        status = main(command)
+    done = subprocess.CompletedProcess(command, status, output.getvalue(), errors.getvalue())
+    if check:
+        assert not status, done.stderr
+    return done

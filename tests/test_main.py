@@ -166,7 +166,7 @@ def test_a_run_made_with_relative_paths_is_resumed_from_anywhere(model, cache, t
 
     monkeypatch.chdir(tmp_path)
     with monkeypatch.context() as patch:
-        patch.setattr(session, "finish", interrupted)
+        patch.setattr(session, "choose", interrupted)
         words = ["--model", str(model), "--cache", str(cache), "--runs", "mine", *SMALL]
         assert main(words) == 130
     said = capfd.readouterr().out
@@ -187,7 +187,7 @@ def test_a_folder_that_is_no_run_is_refused(run, tmp_path, command):
 
 
 @pytest.mark.usefixtures("believed")
-@pytest.mark.parametrize("phase", ["prepare", "with_probes", "run_search", "finish", "write_report"])
+@pytest.mark.parametrize("phase", ["prepare", "with_probes", "run_search", "choose", "refit", "write_report"])
 def test_ctrl_c_in_any_phase_leaves_a_run_that_can_be_resumed(run, tmp_path, monkeypatch, phase):
     def interrupted(*arguments, **options):
         raise KeyboardInterrupt

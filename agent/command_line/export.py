@@ -1,4 +1,4 @@
-"""`export`: one candidate of a finished run as a folder of transformers, or as a file for llama.cpp.
+"""`export`: one candidate of a run that has its result as a folder of transformers, or as a file for llama.cpp.
 
 What the run found it has written and verified already, so that is copied or converted as it lies there. Any other
 candidate, and the result of a run that wrote no checkpoint, is made from the target model anew.
@@ -13,9 +13,10 @@ from self_pruner.agent.prepare.checks import check_target
 from self_pruner.agent.prepare.run import Run
 from self_pruner.agent.prepare.workbench import prepare
 from self_pruner.agent.result.card_facts import card_facts, license_of
-from self_pruner.agent.result.finish import export_candidate, read_outcome, with_weights
+from self_pruner.agent.result.finish import export_candidate, with_weights
 from self_pruner.agent.result.outcome import RECALIBRATED, Outcome, recalibration_sentence
 from self_pruner.agent.result.recalibration import recalibrated
+from self_pruner.agent.result.result_file import read_outcome
 from self_pruner.agent.run_files.binding import bind_result, check_settings
 from self_pruner.agent.run_files.run_directory import RunDirectory
 from self_pruner.agent.settings.settings import Settings, make_settings
@@ -49,7 +50,7 @@ def export_folder(path: Path, candidate: str | None, folder: Path, view: View) -
         The largest difference of a logit between the folder, loaded in a new process, and the elastic model.
 
     Raises:
-        SelfPrunerError: the run is not finished, there is something at `folder`, or it cannot be written or verified.
+        SelfPrunerError: the run has no result yet, there is something at `folder`, or it cannot be written or verified.
     """
     run, settings, outcome = _finished(path, folder, view)
     if written(run, outcome, candidate) is not None and outcome.verified is not None:
@@ -79,14 +80,15 @@ def export_gguf(path: Path, candidate: str | None, file: Path, type: GgufType | 
         with view.phase("Writing GGUF", unit="bytes") as progress:
             return write_gguf(model, tokenizer, file, facts, type=type, progress=progress)
     prepared = prepare(settings, run.id, view, run.records, bind_result(run, view))
-    bench = prepared.bench
+    made, bench = Run(settings, run, prepared, view), prepared.bench
     with closing(bench.memory):
         profile = bench.candidate(candidate or outcome.candidate).profile
-        again = candidate not in (None, outcome.candidate) or outcome.result == RECALIBRATED
-        refitted = recalibrated(prepared, settings, profile, view) if again else None
+        unsettled = run.status != "finished" and outcome.recalibration is None
+        again = candidate not in (None, outcome.candidate) or outcome.result == RECALIBRATED or unsettled
+        refitted = recalibrated(made, profile) if again else None
         base_model = card_facts(prepared, settings, outcome, run).base_model
         facts = _facts(prepared.loaded.name, base_model, bench.budget.space.sparsity(profile))
-        model = cut(with_weights(prepared, refitted).bench.elastic, profile)
+        model = cut(with_weights(made, refitted).bench.elastic, profile)
         with view.phase("Writing GGUF", unit="bytes") as progress:
             return write_gguf(model, prepared.loaded.tokenizer, file, facts, type=type, progress=progress)
 
@@ -110,7 +112,7 @@ def written(run: RunDirectory, outcome: Outcome, candidate: str | None) -> Prove
 
 
 def _finished(path: Path, output: Path, view: View) -> tuple[RunDirectory, Settings, Outcome]:
-    """A finished run to export from, once it is sure that `output` is free.
+    """A run to export from, once it is sure that `output` is free: one that is finished, or stopped after its choice.
 
     Raises:
         SettingsError: something is at `output` already.
@@ -119,7 +121,7 @@ def _finished(path: Path, output: Path, view: View) -> tuple[RunDirectory, Setti
     run = RunDirectory.open(path)
     if output.exists():
         raise SettingsError(f"--output {output} exists already: name one that does not")
-    outcome = read_outcome(run.path) if run.status == "finished" else None
+    outcome = read_outcome(run.path) if run.status != "running" else None
     if outcome is None:
         raise RunDirectoryError(f"the run {path} has no result yet: python main.py resume {path}")
     check_settings(run, view)

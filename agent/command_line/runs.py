@@ -122,7 +122,7 @@ def report(path: Path) -> int:
     one = RunDirectory.open(path, strict=False)
     check_settings(one, view)
     from self_pruner.agent.report.html_report import show_outcome, write_report
-    from self_pruner.agent.result.finish import read_outcome
+    from self_pruner.agent.result.result_file import read_outcome
 
     outcome = read_outcome(one.path)
     for sentence in write_report(one, make_settings(one.settings), outcome):

@@ -66,9 +66,7 @@ def missing(found: DryRun) -> list[str]:
             "kept; until it is there, this estimate takes time to go with parameters."
         )
     if found.settings.tasks:
-        lines.append(
-            "The seven tasks come on top too, twice for the checkpoint; how long their questions are is not known yet."
-        )
+        lines.append("The seven tasks come on top too; how long their questions are is not known yet.")
     if found.target.outline.tokenizer is None:
         lines.append("The tokenizer comes with the model, so until then the brain's tokens are counted by characters.")
     if not found.target.outline.has_weights:

@@ -13,11 +13,13 @@ import torch
 from self_pruner.agent.prepare.checks import Target, check_target
 from self_pruner.agent.prepare.devices import free_memory
 from self_pruner.agent.prepare.room import refit_memory
+from self_pruner.agent.prepare.run import Run
 from self_pruner.agent.prepare.workbench import PREFIX_MEMORY
 from self_pruner.agent.settings.settings import Settings
 from self_pruner.agent.view import View
 from self_pruner.memory.errors import SettingsError
 from self_pruner.tools.models.families import geometry
+from self_pruner.tools.pruning.streamed import StreamedLayers
 from self_pruner.tools.text.quantities import size
 
 AT_WORK = 3  # layers that exist at a time where they are streamed: one in use, one on its way, one being converted
@@ -109,3 +111,10 @@ def placed(settings: Settings, view: View) -> Settings:
         untimed = "; latency is not measured, for it would be the disk's"
     view.warn(f"the layers of {target.outline.name} are streamed from its files{why}{untimed}")
     return settings.model_copy(update=update)
+
+
+def say_what_was_read(run: Run) -> None:
+    """What streaming cost, where layers were streamed; their files are read no more."""
+    if isinstance(streamed := run.bench.elastic.store, StreamedLayers):
+        run.view.line(f"Streamed: every layer {streamed.passes:.0f} times, {size(streamed.bytes_read)} read.")
+        streamed.close()

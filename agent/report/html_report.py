@@ -12,6 +12,7 @@ import jinja2
 from self_pruner.agent.result.checkpoint_figures import FILE as FIGURES
 from self_pruner.agent.result.checkpoint_figures import Evaluation, read_evaluation
 from self_pruner.agent.result.outcome import Outcome, brain_sentence, recalibration_sentence, summary
+from self_pruner.agent.result.result_file import still_to_do
 from self_pruner.agent.result.same_again import same_again
 from self_pruner.agent.run_files.atomic_write import atomic_write
 from self_pruner.agent.run_files.run_directory import RunDirectory
@@ -28,10 +29,12 @@ MARGIN = 46.0
 
 
 def write_report(run: RunDirectory, settings: Settings, outcome: Outcome | None) -> list[str]:
-    """Write `report.html`; of an unfinished run it holds what there is. Returns what is missing in it, in sentences."""
+    """Write `report.html`; of an unfinished run it holds what there is. Returns what is missing, in sentences."""
     records = read_trace(run.trace) if run.trace.is_file() else TraceRecords()
     checkpoint = read_evaluation(run.model) if outcome else None
     missing = gaps(run, records, checkpoint)
+    if outcome is not None and run.status != "finished" and (left := still_to_do(settings, outcome)):
+        missing.append(f"{', '.join(left)} still to do: python main.py resume {run.path}")
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(TEMPLATES), autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True
     )

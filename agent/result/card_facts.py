@@ -13,7 +13,7 @@ from self_pruner.agent.result.same_again import same_again
 from self_pruner.agent.run_files.run_directory import RunDirectory
 from self_pruner.agent.search.initial_population import UNIFORM
 from self_pruner.agent.settings.settings import Settings, text_label
-from self_pruner.tools.export.card import CardFacts, CardRow, CardTasks
+from self_pruner.tools.export.card import CardFacts, CardRow
 from self_pruner.tools.models.aliases import ALIASES, BUNDLED
 
 # settings that say where things are kept: of no interest to anybody else
@@ -54,7 +54,7 @@ def card_facts(prepared: Prepared, settings: Settings, outcome: Outcome, run: Ru
         settings=shareable(settings),
         versions={name: str(version) for name, version in environment.get("versions", {}).items() if version},
         fingerprint=prepared.loaded.fingerprint,
-        tasks=card_tasks(outcome),
+        tasks=outcome.tasks.for_card() if outcome.tasks else None,
         serving=settings.target,
         tensor_parallel=settings.tensor_parallel,
         again=same_again(settings, environment),
@@ -114,11 +114,3 @@ def command_line(settings: Settings, command: str = "", defaults: Mapping[str, A
             text = ",".join(map(str, value)) if isinstance(value, list) else str(value)
             words.append(f"{option} {json.dumps(text) if ' ' in text else text}")
     return " ".join(words)
-
-
-def card_tasks(outcome: Outcome) -> CardTasks | None:
-    """The zero-shot table as text, where there is one."""
-    if outcome.tasks is None:
-        return None
-    header, rows = outcome.tasks.cells()
-    return CardTasks(header, tuple(rows), outcome.tasks.measured_on)

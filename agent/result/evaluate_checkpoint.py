@@ -127,12 +127,6 @@ def evaluate(folder: Path, given: Mapping[str, Any], wishes: Wishes, view: View)
     return evaluation
 
 
-def given_to_evaluate(settings: Settings) -> dict[str, Any]:
-    """Of the settings of a run those that this command takes."""
-    names = ("model", "revision", "trust_remote_code", "device", "dtype", "task_rows", "task_data", "cache")
-    return {name: getattr(settings, name) for name in names}
-
-
 def folder_of(path: Path) -> Path:
     """The checkpoint that a command line names: a folder, or that of a run."""
     if not path.is_dir():

@@ -10,7 +10,7 @@ both are recorded wherever a task has both.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping
 
 from pydantic import BaseModel, ConfigDict
 
@@ -41,57 +41,66 @@ class Accuracy(BaseModel):
     standard_error: float | None  # None for a single row
 
 
-def measure_tasks(bench: Workbench, profiles: Sequence[Profile], step: int) -> None:
-    """Measure what is not known yet of `profiles` on the tasks of `bench` and record it, one task at a time.
+def measure_tasks(bench: Workbench, profile: Profile, step: int) -> dict[TaskName, dict[str, TaskScore]]:
+    """Measure what is not known yet of `profile` on the tasks of `bench` and record it, one task at a time.
 
     What failed in this run would fail again and is left alone; what failed in another one is tried anew. A model whose
     logits are not finite is a row with its reason.
 
+    Returns:
+        All that is known then, by task and metric, failures among it.
+
     Raises:
         TaskDataError: the rows of a task cannot be had.
     """
-    suite = _suite(bench)
-    todo = {
-        profile: [task for task in TASKS if not _settled(bench, task, _recalled(bench, suite, profile, task))]
-        for profile in profiles
-    }
-    sizes = {task: suite.size(task) for tasks in todo.values() for task in tasks}
-    total, done = sum(sizes[task] for tasks in todo.values() for task in tasks), 0
-    if not total:
-        return
+    known = task_scores(bench, profile)
+    todo = [task for task in TASKS if not _settled(bench, task, known[task].values())]
+    if not todo:
+        return known
     from self_pruner.tools.evaluation.tasks import harness  # which takes a second to import
+
+    suite = _suite(bench)
+    sizes = {task: suite.size(task) for task in todo}
+    done = 0
 
     def tell(part: int, of: int) -> None:
         if bench.progress is not None:
-            bench.progress(done + sizes[task] * part // max(1, of), total)
+            bench.progress(done + sizes[task] * part // max(1, of), sum(sizes.values()))
 
-    batch = CPU_BATCH if bench.elastic.device.type == "cpu" else GPU_BATCH
-    for profile, tasks in todo.items():
-        if not tasks:
-            continue
-        smaller = smaller_model(bench.elastic, profile)
-        model = harness.AskedModel(smaller, progress=tell, tokenizer=suite.tokenizer, batch_size=batch)
-        for task in tasks:
-            rows, data = len(suite.rows(task)), suite.digest(task)
-            try:
-                scores = [
-                    TaskScore(profile, task, rows, metric, data, value, error, bench.run, step)
-                    for metric, (value, error) in harness.run_task(model, suite, task).items()
-                ]
-            except harness.MeasurementError as fault:
-                scores = [
-                    TaskScore(profile, task, rows, metric, data, None, None, bench.run, step, str(fault))
-                    for metric in METRICS[task]
-                ]
-            bench.memory.record(*scores)
-            done += sizes[task]
-        del smaller, model  # before the next one is made
+    model = harness.AskedModel(
+        smaller_model(bench.elastic, profile),
+        progress=tell,
+        tokenizer=suite.tokenizer,
+        batch_size=CPU_BATCH if bench.elastic.device.type == "cpu" else GPU_BATCH,
+    )
+    for task in todo:
+        found: dict[str, tuple[float | None, float | None]] = dict.fromkeys(METRICS[task], (None, None))
+        failure = None
+        try:
+            found.update(harness.run_task(model, suite, task))
+        except harness.MeasurementError as fault:
+            failure = str(fault)
+        asked = (profile, task, len(suite.rows(task)))
+        bench.memory.record(
+            *(
+                TaskScore(*asked, metric, suite.digest(task), *figures, bench.run, step, failure)
+                for metric, figures in found.items()
+            )
+        )
+        done += sizes[task]
+    return task_scores(bench, profile)
 
 
 def task_scores(bench: Workbench, profile: Profile) -> dict[TaskName, dict[str, TaskScore]]:
     """What is known of `profile` on the tasks of `bench`: by task and metric, failures among them."""
     suite = _suite(bench)
-    return {task: {score.metric: score for score in _recalled(bench, suite, profile, task)} for task in TASKS}
+    return {
+        task: {
+            score.metric: score
+            for score in bench.memory.recall(TaskScore, profile=profile, task=task, data=suite.digest(task))
+        }
+        for task in TASKS
+    }
 
 
 def accuracies(scores: Mapping[TaskName, Mapping[str, TaskScore]]) -> dict[TaskName, Accuracy]:
@@ -128,11 +137,7 @@ def _suite(bench: Workbench) -> TaskSuite:
     return bench.tasks
 
 
-def _recalled(bench: Workbench, suite: TaskSuite, profile: Profile, task: TaskName) -> list[TaskScore]:
-    return bench.memory.recall(TaskScore, profile=profile, task=task, data=suite.digest(task))
-
-
-def _settled(bench: Workbench, task: TaskName, scores: Sequence[TaskScore]) -> bool:
+def _settled(bench: Workbench, task: TaskName, scores: Collection[TaskScore]) -> bool:
     """Whether a task needs no measuring: known in every metric, or failed in this run."""
     known = {score.metric for score in scores if not score.error}
     return known >= set(METRICS[task]) or any(score.error and score.run == bench.run for score in scores)

@@ -7,30 +7,38 @@ recalibrated weights are remembered apart from all others, in a context that nam
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 
 import torch
+from safetensors import SafetensorError
 from torch import Tensor
 
 from self_pruner.agent.prepare.devices import free_memory
-from self_pruner.agent.prepare.workbench import Prepared, named
+from self_pruner.agent.prepare.run import Run
+from self_pruner.agent.prepare.workbench import named
 from self_pruner.agent.result.holdout import FINISH_STEP, holdout_fitness
 from self_pruner.agent.result.outcome import FOUND, RECALIBRATED, Recalibration, Row, TextRow, row_of
 from self_pruner.agent.settings.settings import Settings
 from self_pruner.agent.view import View
-from self_pruner.memory.errors import MeasurementError, SelfPrunerError
+from self_pruner.memory.errors import KeptFileError, MeasurementError, SelfPrunerError
+from self_pruner.memory.no_links import refuse_link
 from self_pruner.memory.profile import Profile
 from self_pruner.memory.store import Memory
 from self_pruner.tools.evaluate import measure
 from self_pruner.tools.evaluation.walk import PopulationWalk
+from self_pruner.tools.pruning.compensation import Recalibration as Refits
 from self_pruner.tools.pruning.elastic import ElasticModel
 from self_pruner.tools.pruning.recalibration import SHARE, recalibrate, recalibration_bytes
+from self_pruner.tools.pruning.refits import load_refits, save_refits
 from self_pruner.tools.text.quantities import size
 from self_pruner.tools.workbench import Workbench
 
 CPU_TOKENS, GPU_TOKENS = 4096, 16384  # in one forward pass
+KEPT = "refits.safetensors"  # in the run's directory, from the recalibration until the checkpoint is written
 FORMAT = 3  # part of the context of the scores: raised when recalibration changes
 
 
@@ -58,37 +66,82 @@ class Recalibrated:
         ]
 
 
-def recalibrated(prepared: Prepared, settings: Settings, found: Profile, view: View) -> Recalibrated | None:
+def recalibrated(run: Run, found: Profile, *, keep: bool = False) -> Recalibrated | None:
     """Recalibrate `found` and measure it on the holdout and on reporting text; None where it was not asked for.
 
-    A recalibration that fails is a fact of the result, not the end of the run.
+    Where the run has kept the refits of an earlier call they are taken, and what is remembered is not measured again. A
+    recalibration that is refused is a fact of the result, not the end of the run.
+
+    Args:
+        run: the run.
+        found: the profile.
+        keep: whether to keep the refits in the run's directory for as long as they may be the result's.
     """
-    if not settings.recalibrate or settings.compensation != "lstsq":
+    settings, bench, elastic = run.settings, run.bench, run.bench.elastic
+    if not recalibrates(settings):
         return None
-    bench, elastic = prepared.bench, prepared.bench.elastic
+    refuse_link(run.directory.path / KEPT)
     searched = holdout_fitness(bench, settings, [found]).get(found)
     try:
-        with view.phase("Recalibration") as progress:
-            check_room(elastic, found)
-            ids = pieces(prepared.calibration, settings.sequence_length)
-            batch = max(1, (CPU_TOKENS if elastic.device.type == "cpu" else GPU_TOKENS) // ids.shape[1])
-            other = elastic.recalibrated(recalibrate(elastic, found, ids, batch=batch, progress=progress))
+        refits = refits_of(run, found, keep)
     except (SelfPrunerError, torch.OutOfMemoryError) as error:
         reason = str(error).partition("\n")[0]
         return Recalibrated(Recalibration(searched=searched, recalibrated=None, failure=reason), elastic)
+    other = elastic.recalibrated(refits)
     with closing(recalibrated_memory(bench, found)) as memory:
         own = replace(bench, elastic=other, memory=memory, walks=walks_of(bench, other))
-        with view.phase("Unseen text, recalibrated") as progress:
+        with run.view.phase("Unseen text, recalibrated") as progress:
             fitness = holdout_fitness(own, settings, [found], progress).get(found)
         rows = {}
         for name, text in bench.reporting.items():
-            with view.phase(f"Reporting text {name}, recalibrated") as progress:
+            with run.view.phase(f"Reporting text {name}, recalibrated") as progress:
                 sequences = range(settings.sequences(settings.reporting_tokens))
                 measure(replace(own, progress=progress), [found], sequences, FINISH_STEP, text)
             rows[name] = row_of(own, RECALIBRATED, found, text)
         failure = None if fitness is not None else own.failure(found)
     facts = Recalibration(searched=searched, recalibrated=fitness, failure=failure)
     return Recalibrated(facts, other if facts.better else elastic, rows)
+
+
+def refits_of(run: Run, found: Profile, keep: bool) -> Refits:
+    """The refits of `found`: those that the run has kept, or made now and kept where they can be.
+
+    Raises:
+        SelfPrunerError: they cannot be made.
+    """
+    bench, elastic, path = run.bench, run.bench.elastic, run.directory.path / KEPT
+    made_for = recalibrated_context(bench.memory.context, found)
+    try:
+        if (known := load_refits(path, made_for, elastic, found)) is not None:
+            return known
+    except KeptFileError as error:
+        run.view.warn(f"{error}; it is made anew")
+    with run.view.phase("Recalibration") as progress:
+        check_room(elastic, found)
+        ids = pieces(run.prepared.calibration, run.settings.sequence_length)
+        batch = max(1, (CPU_TOKENS if elastic.device.type == "cpu" else GPU_TOKENS) // ids.shape[1])
+        refits = recalibrate(elastic, found, ids, batch=batch, progress=progress)
+    if keep:
+        keep_refits(refits, path, made_for, elastic, run.view)
+    return refits
+
+
+def keep_refits(refits: Refits, path: Path, made_for: str, elastic: ElasticModel, view: View) -> None:
+    """Keep the refits for a run that is stopped before its checkpoint is written; without them it only takes longer."""
+    checkpoint = sum(weight.nbytes for weight in elastic.model.parameters())  # no larger than the dense model
+    needed = checkpoint + sum(refit.nbytes for refit in refits.refits.values())
+    try:
+        if shutil.disk_usage(path.parent).free < needed:
+            view.warn(f"there is no room to keep {path.name} beside the checkpoint: a stopped run recalibrates again")
+            return
+        save_refits(refits, path, made_for)
+    except (OSError, SafetensorError) as error:
+        view.warn(f"cannot keep {path.name}: {error}; a stopped run recalibrates again")
+
+
+def recalibrates(settings: Settings) -> bool:
+    """Whether a run with these settings recalibrates what it found."""
+    return settings.recalibrate and settings.compensation == "lstsq"
 
 
 def pieces(text: Tensor, length: int) -> Tensor:

@@ -14,12 +14,12 @@ from self_pruner.agent.result.measure_tasks import (
     failure_on_tasks,
     mean_of_seven,
     measure_tasks,
-    task_scores,
 )
 from self_pruner.agent.view import View
 from self_pruner.memory.profile import Profile
 from self_pruner.tools.evaluation.tasks.rows import TASKS, TaskName
 from self_pruner.tools.evaluation.tasks.suite import TaskSuite
+from self_pruner.tools.export.card import CardTasks
 from self_pruner.tools.workbench import Workbench
 
 TITLES = {
@@ -84,6 +84,11 @@ class TaskTable(BaseModel):
         ]
         return header, [*tasks, ("mean of seven", *(_cell(row.mean) for row in self.rows))]
 
+    def for_card(self) -> CardTasks:
+        """The table as text, with what the figures are."""
+        header, rows = self.cells()
+        return CardTasks(header, tuple(rows), self.measured_on)
+
 
 def task_table(models: Mapping[str, tuple[Workbench, Profile]], step: int, view: View) -> TaskTable:
     """Measure what is not known yet of some models and put it together.
@@ -101,8 +106,7 @@ def task_table(models: Mapping[str, tuple[Workbench, Profile]], step: int, view:
     for name, (bench, profile) in models.items():
         suite = bench.tasks
         with view.phase(f"Tasks, {name}") as progress:
-            measure_tasks(replace(bench, progress=progress), [profile], step)
-        scores = task_scores(bench, profile)
+            scores = measure_tasks(replace(bench, progress=progress), profile, step)
         if failure := failure_on_tasks(scores):
             view.warn(f"{name} could not be measured on the tasks: {failure}")
         rows.append(TaskRow.of(name, accuracies(scores)))

@@ -47,20 +47,20 @@ class Conditions(BaseModel):
             version differs in its first two numbers.
         """
         found = {}
-        for name, words in (("weights", "the weights"), ("tokenizer", "the tokenizer")):
-            then, there = getattr(self, name), getattr(now, name)
+
+        def hold(name: str, words: str, then: str | None, there: str | None, shown: int | None = None) -> None:
             if then != there:
-                found[name] = f"{words} {then[:SHOWN]} ({where} {there[:SHOWN]})"
-        for name, words in (("commit", "the commit"), ("dtype", "the dtype"), ("device", "the device")):
-            then, there = getattr(self, name), getattr(now, name)
-            if then != there:
-                found[name] = f"{words} {then} ({where} {there})"
+                found[name] = f"{words} {str(then)[:shown]} ({where} {str(there)[:shown]})"
+
+        hold("weights", "the weights", self.weights, now.weights, SHOWN)
+        hold("tokenizer", "the tokenizer", self.tokenizer, now.tokenizer, SHOWN)
+        hold("commit", "the commit", self.commit, now.commit)
+        hold("dtype", "the dtype", self.dtype, now.dtype)
+        hold("device", "the device", self.device, now.device)
         for text in {**self.texts, **now.texts}:
             then, there = (one.texts.get(text, "none") for one in (self, now))
-            if then != there:
-                found[f"text {text}"] = f"the {text} text {then[:SHOWN]} ({where} {there[:SHOWN]})"
-        if self.memory != now.memory:
-            found["memory"] = f"the memory {self.memory} ({where} {now.memory})"
+            hold(f"text {text}", f"the {text} text", then, there, SHOWN)
+        hold("memory", "the memory", self.memory, now.memory)
         changed = {
             package: (self.versions.get(package), now.versions.get(package))
             for package in {**self.versions, **now.versions}

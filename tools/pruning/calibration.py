@@ -44,7 +44,7 @@ class Features:
         The tensors are new ones.
         """
         gram, sums = self.gram.to(order.device), self.sums.to(order.device)
-        return Features(gram[order[:, None], order], sums[order], self.tokens)
+        return Features(gram.index_select(0, order).index_select(1, order), sums[order], self.tokens)
 
 
 @dataclass(frozen=True, slots=True)

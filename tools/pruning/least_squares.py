@@ -27,7 +27,7 @@ from self_pruner.memory.errors import MeasurementError
 MAX_DAMPING = 1e4  # of the mean diagonal; above this the refit is the plain slice anyway
 TOLERANCE = 1e-3  # of the norm of an output: a quarter of what rounding to bfloat16 does to a weight
 BLOCK = 256  # columns that are factored together
-PANEL = 1024  # columns of a triangular product that are computed together
+PANEL = 512  # columns of a triangular product that are computed together
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,7 +153,8 @@ def _cholesky(matrix: Tensor) -> Tensor | None:
         for column in range(stop, size, PANEL):
             panel = slice(column, min(column + PANEL, size))
             matrix[column:, panel].addmm_(matrix[column:, start:stop], matrix[panel, start:stop].T, alpha=-1)
-    return matrix.tril_()
+    matrix.T.triu_()  # the same zeros, in the order of its memory
+    return matrix
 
 
 def _over(rows: Tensor, lower: Tensor, *, transposed: bool = False) -> Tensor:

@@ -8,7 +8,7 @@ import pytest
 
 from main import main
 from self_pruner.agent.prepare.time_budget import SpeedFacts
-from self_pruner.agent.result.finish import read_outcome
+from self_pruner.agent.result.result_file import read_outcome
 from self_pruner.agent.run_files.run_directory import RunDirectory
 from self_pruner.memory.profile import PARTS, Profile
 from self_pruner.tools.latency.table import LatencyTable, Milliseconds, Timed
@@ -97,7 +97,7 @@ def test_a_run_goes_on_with_the_table_it_began_with(run, table, tmp_path, monkey
     from self_pruner.agent import session
 
     with monkeypatch.context() as patch:
-        patch.setattr(session, "finish", None)  # it fails at its end
+        patch.setattr(session, "choose", None)  # it fails at its end
         with pytest.raises(TypeError):
             run("--latency-ms", "92", "--latency-table", table, "--no-export", "--arm", "evolution")
     table.write_text(json.dumps(table_of(model="another").to_json().update(dense={}) or {}))

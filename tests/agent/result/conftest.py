@@ -1,3 +1,48 @@
-"""What the tests of tasks ask a tiny model with."""
+"""The fixtures of the tasks, and a run that is as far as its choice, made once for all tests of what follows."""
 
+from __future__ import annotations
+
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+from tests.stopped import copied, do, stopped_run
+from tests.tiny import tiny_folder
 from tests.tools.evaluation.tasks.conftest import elastic, folder, suite, tokenizer  # noqa: F401
+
+HELPS = ["--calibration-length", "256", "--calibration-sequences", "32", "--final-tokens", "256"]  # refits carry over
+
+
+@pytest.fixture(scope="session")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a tiny model, which all tests here share."""
+    return tiny_folder(tmp_path_factory.mktemp("model") / "tiny")
+
+
+@pytest.fixture(scope="session")
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A cache that all runs here share."""
+    return tmp_path_factory.mktemp("cache")
+
+
+@pytest.fixture(scope="session")
+def chosen(model: Path, cache: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run that is about to choose, whose result will be the recalibrated weights; to be copied."""
+    return stopped_run(tmp_path_factory.mktemp("runs"), model, cache, "--recalibrate", "--export", *HELPS)
+
+
+@pytest.fixture(scope="session")
+def undisturbed(chosen: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """That run, resumed to its end without any failure; to be copied."""
+    run = copied(chosen, tmp_path_factory.mktemp("whole"))
+    do("resume", run)
+    return run
+
+
+@pytest.fixture
+def unverified(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Exports that are not loaded again, which takes a process each and has tests of its own."""
+    from self_pruner.tools.export import publish
+
+    monkeypatch.setattr(publish, "verify", lambda *arguments, **options: SimpleNamespace(max_abs=0.0))

@@ -24,6 +24,7 @@ from self_pruner.tools.pruning.calibration import calibrate
 from self_pruner.tools.pruning.elastic import ElasticModel
 from self_pruner.tools.pruning.smaller_model import smaller_model
 from self_pruner.tools.text.sources import whole_text
+from tests.stopped import do
 from tests.tiny import MLP_UNIT, tiny_folder
 from tests.tools.evaluation.tasks.seven import write_tasks
 
@@ -59,10 +60,23 @@ def data(tmp_path_factory):
     return folder
 
 
+@pytest.fixture(scope="module")
+def evaluated(exported, data, tmp_path_factory):
+    """A folder that was evaluated, with the cache of its figures and what was printed; to be copied."""
+    place = tmp_path_factory.mktemp("evaluated")
+    folder = shutil.copytree(exported, place / "model")
+    done = do("evaluate", folder, *options(data, place / "c"), "--perplexity-text", data / "text.txt")
+    return place, done.stdout
+
+
 @pytest.fixture
 def folder(exported, tmp_path):
     """A copy that a test may write in."""
     return shutil.copytree(exported, tmp_path / "model")
+
+
+def options(data, cache):
+    return ["--task-data", data, "--task-rows", 5, "--dtype", "float32", "--cache", cache]
 
 
 @pytest.fixture
@@ -70,19 +84,21 @@ def call(data, tmp_path, capfd):
     """`evaluate` on a folder; returns (status, standard output, standard error)."""
 
     def call(folder, *words):
-        options = ["--task-data", str(data), "--task-rows", "5", "--dtype", "float32", "--cache", str(tmp_path / "c")]
         if "--perplexity-text" not in words:
-            options += ["--perplexity-text", str(data / "text.txt")]
-        status = main(["evaluate", str(folder), *options, *map(str, words)])
+            words += ("--perplexity-text", data / "text.txt")
+        status = main(["evaluate", *map(str, (folder, *options(data, tmp_path / "c"), *words))])
         output = capfd.readouterr()
         return status, output.out, output.err
 
     return call
 
 
-def test_the_figures_are_those_of_the_elastic_model_and_are_measured_once(call, folder, elastic, data, monkeypatch):
-    status, printed, _ = call(folder)
-    assert status == 0
+def test_the_figures_are_those_of_the_elastic_model_and_are_measured_once(
+    call, evaluated, elastic, data, tmp_path, monkeypatch
+):
+    place, printed = evaluated
+    shutil.copytree(place, tmp_path, dirs_exist_ok=True)
+    folder = tmp_path / "model"
     found = read_evaluation(folder)
     assert [one.name for one in found.models] == ["dense", "this checkpoint"]
     suite = TaskSuite(elastic[1], data, 5)
@@ -193,7 +209,9 @@ def test_a_text_shorter_than_a_window_is_said(call, folder, tmp_path):
     assert len(read_evaluation(folder).models[0].tasks) == len(TASKS)  # what was measured before is kept
 
 
-def test_another_dense_model_than_the_one_it_was_cut_from_is_said(call, folder):
+def test_another_dense_model_than_the_one_it_was_cut_from_is_said(call, evaluated, tmp_path):
+    shutil.copytree(evaluated[0], tmp_path, dirs_exist_ok=True)  # with figures that need not be measured again
+    folder = tmp_path / "model"
     known = json.loads((folder / PROVENANCE_FILE).read_text())
     (folder / PROVENANCE_FILE).write_text(json.dumps({**known, "fingerprint": "another"}))
     status, printed, _ = call(folder)

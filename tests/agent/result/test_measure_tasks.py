@@ -66,7 +66,7 @@ def asked(monkeypatch):
 
 def test_every_metric_of_every_task_is_recorded_with_its_standard_error(bench):
     dense = bench.elastic.space.dense()
-    measure_tasks(bench, [dense], STEP)
+    measure_tasks(bench, dense, STEP)
     scores = task_scores(bench, dense)
     assert {task: set(metrics) for task, metrics in scores.items()} == {task: set(METRICS[task]) for task in TASKS}
     for score in bench.memory.recall(TaskScore):
@@ -77,23 +77,23 @@ def test_every_metric_of_every_task_is_recorded_with_its_standard_error(bench):
 
 def test_what_is_known_is_not_asked_again(bench, asked, tokenizer, folder):
     dense = bench.elastic.space.dense()
-    measure_tasks(bench, [dense, dense], STEP)
+    measure_tasks(bench, dense, STEP)
     assert asked == [(dense, task) for task in TASKS]
-    measure_tasks(bench, [dense], STEP)
+    measure_tasks(bench, dense, STEP)
     later = replace(bench, run="later", tasks=TaskSuite(tokenizer, folder, 3))
-    measure_tasks(later, [dense], STEP)
+    measure_tasks(later, dense, STEP)
     assert len(asked) == len(TASKS)
     more = replace(bench, tasks=TaskSuite(tokenizer, folder, 4))
-    measure_tasks(more, [dense], STEP)
+    measure_tasks(more, dense, STEP)
     assert len(asked) == 2 * len(TASKS)
     assert {len(task_scores(one, dense)["piqa"]) for one in (bench, more)} == {2}
 
 
 def test_other_rows_of_the_same_number_are_another_measurement(bench, asked, tokenizer, tmp_path):
     dense = bench.elastic.space.dense()
-    measure_tasks(bench, [dense], STEP)
+    measure_tasks(bench, dense, STEP)
     other = write_tasks(tmp_path / "other", 3, boolq=['{"question": "q", "passage": "p", "label": 1}'] * 3)
-    measure_tasks(replace(bench, tasks=TaskSuite(tokenizer, other, 3)), [dense], STEP)
+    measure_tasks(replace(bench, tasks=TaskSuite(tokenizer, other, 3)), dense, STEP)
     assert [task for _, task in asked[len(TASKS) :]] == ["boolq"]
 
 
@@ -109,10 +109,12 @@ def test_an_evaluation_that_was_killed_goes_on_with_the_task_it_was_at(bench, as
     with monkeypatch.context() as patch:
         patch.setattr(harness, "run_task", killed)
         with pytest.raises(KeyboardInterrupt):
-            measure_tasks(bench, profiles, STEP)
+            for profile in profiles:
+                measure_tasks(bench, profile, STEP)
     assert mean_of_seven(accuracies(task_scores(bench, profiles[1]))) is None
     before = list(asked)
-    measure_tasks(bench, profiles, STEP)
+    for profile in profiles:
+        measure_tasks(bench, profile, STEP)
     assert asked[len(before) :] == [(profiles[1], task) for task in TASKS[TASKS.index("winogrande") :]]
     assert mean_of_seven(accuracies(task_scores(bench, profiles[1]))) is not None
 
@@ -120,10 +122,10 @@ def test_an_evaluation_that_was_killed_goes_on_with_the_task_it_was_at(bench, as
 def test_progress_covers_what_is_left_and_ends_at_its_total(bench):
     told: list[tuple[int, int]] = []
     dense = bench.elastic.space.dense()
-    measure_tasks(replace(bench, progress=lambda *step: told.append(step)), [dense], STEP)
+    measure_tasks(replace(bench, progress=lambda *step: told.append(step)), dense, STEP)
     assert [done for done, _ in told] == sorted(done for done, _ in told)
     assert told[-1][0] == told[-1][1] and len({total for _, total in told}) == 1
-    measure_tasks(replace(bench, progress=lambda *step: told.clear()), [dense], STEP)
+    measure_tasks(replace(bench, progress=lambda *step: told.clear()), dense, STEP)
     assert told
 
 
@@ -133,15 +135,15 @@ def test_a_model_that_gives_no_numbers_is_a_row_with_its_reason(bench, asked):
     kept = weight[0].clone()
     try:
         weight[0] = float("nan")
-        measure_tasks(bench, [profile], STEP)
+        measure_tasks(bench, profile, STEP)
     finally:
         weight[0] = kept
     scores = task_scores(bench, profile)
     assert failure_on_tasks(scores) == "the logits of the pruned model are not finite"
     assert accuracies(scores) == {} and mean_of_seven({}) is None
-    measure_tasks(bench, [profile], STEP)
+    measure_tasks(bench, profile, STEP)
     assert not asked  # it would fail again
-    measure_tasks(replace(bench, run="another"), [profile], STEP)
+    measure_tasks(replace(bench, run="another"), profile, STEP)
     assert failure_on_tasks(task_scores(bench, profile)) is None  # and there it worked
 
 

@@ -7,6 +7,7 @@ import shutil
 from contextlib import closing
 from dataclasses import replace
 from io import StringIO
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -14,24 +15,25 @@ from rich.console import Console
 from safetensors.torch import load_file
 
 from main import main
+from self_pruner.agent.prepare.run import Run
 from self_pruner.agent.prepare.workbench import prepare
 from self_pruner.agent.result import recalibration as module
-from self_pruner.agent.result.finish import read_outcome
 from self_pruner.agent.result.outcome import Outcome, Recalibration, Row, recalibration_sentence
 from self_pruner.agent.result.recalibration import pieces, recalibrated, recalibrated_context
+from self_pruner.agent.result.result_file import read_outcome
 from self_pruner.agent.run_files.run_directory import RunDirectory
 from self_pruner.agent.settings.settings import make_settings
 from self_pruner.agent.view import View
 from self_pruner.memory.records import Score
 from self_pruner.memory.store import Memory
 from self_pruner.tools.profiles.operators import uniform
+from tests.stopped import copied, do
 
 SMALL = [
     *("--sequence-length", "64", "--fidelity", "128,256", "--probe-tokens", "64", "--final-tokens", "512"),
     *("--reporting-tokens", "128", "--evaluations", "4", "--offspring", "3", "--initial", "2", "--population", "2"),
     *("--benchmarks", "0", "--sparsity", "0.3", "--brain", "first", "--remembered", "0"),
 ]
-ENOUGH = ["--calibration-length", "256", "--calibration-sequences", "64"]  # text for refits that carry over
 TOO_LITTLE = ["--calibration-length", "16", "--calibration-sequences", "1"]
 
 
@@ -47,8 +49,8 @@ def run(model, cache, tmp_path):
 
 
 @pytest.fixture
-def prepared(model, cache, tmp_path):
-    """A workbench of the tiny model, a little text, and the settings it was made with."""
+def made(model, cache, tmp_path):
+    """A run of the tiny model on a little text, whose search has not begun."""
     settings = make_settings(
         {
             **dict(model=str(model), cache=cache, runs=tmp_path, sequence_length=64, fidelity=(128, 256)),
@@ -56,9 +58,9 @@ def prepared(model, cache, tmp_path):
             **dict(calibration_length=256, calibration_sequences=64),
         }
     )
-    made = prepare(settings, "run", quiet())
-    with closing(made.bench.memory):
-        yield made, settings
+    prepared = prepare(settings, "run", quiet())
+    with closing(prepared.bench.memory):
+        yield Run(settings, SimpleNamespace(path=tmp_path), prepared, quiet())
 
 
 def quiet() -> View:
@@ -76,10 +78,9 @@ def result(path) -> Outcome:
     return outcome
 
 
-def test_where_it_helps_the_recalibrated_weights_are_exported_and_everything_says_so(run, tmp_path, capfd):
-    assert run(*ENOUGH) == 0
-    shown = capfd.readouterr().out
-    outcome = result(tmp_path)
+def test_where_it_helps_the_recalibrated_weights_are_exported_and_everything_says_so(undisturbed, tmp_path):
+    shown = do("report", undisturbed).stdout
+    outcome = read_outcome(undisturbed)
     facts = outcome.recalibration
     assert facts.recalibrated < facts.searched == outcome.holdout[outcome.candidate]
     assert facts.searched == min(outcome.holdout.values()) < max(outcome.holdout.values())
@@ -89,7 +90,7 @@ def test_where_it_helps_the_recalibrated_weights_are_exported_and_everything_say
     ]
     assert outcome.row("found, recalibrated").kl != outcome.row("found").kl
     assert {row.name for row in outcome.texts} >= {"found", "found, recalibrated"}
-    folder = the_run(tmp_path)
+    folder = RunDirectory.open(undisturbed)
     card = (folder.model / "README.md").read_text()
     for page in (" ".join(shown.split()), folder.report.read_text(), card):
         assert "so the result has the recalibrated weights" in page
@@ -97,13 +98,13 @@ def test_where_it_helps_the_recalibrated_weights_are_exported_and_everything_say
     assert outcome.verified is not None  # against the recalibrated logits
 
     other = tmp_path / "other"
-    assert run("export", folder.path, "--candidate", outcome.candidate, "--output", other) == 0
-    assert "so the result has the recalibrated weights" in " ".join(capfd.readouterr().out.split())
+    said = do("export", folder.path, "--candidate", outcome.candidate, "--output", other).stdout
+    assert "so the result has the recalibrated weights" in " ".join(said.split())
     exported, again = load_file(folder.model / "model.safetensors"), load_file(other / "model.safetensors")
     assert exported.keys() == again.keys() and all(torch.equal(exported[name], again[name]) for name in exported)
 
 
-def test_where_it_does_not_help_the_run_ends_as_without_it(run, tmp_path, capfd):
+def test_where_it_does_not_help_the_run_ends_as_without_it(run, unverified, tmp_path, capfd):
     assert run(*TOO_LITTLE) == 0
     first, with_it = the_run(tmp_path), result(tmp_path)
     assert with_it.recalibration.recalibrated >= with_it.recalibration.searched
@@ -124,31 +125,18 @@ def test_where_it_does_not_help_the_run_ends_as_without_it(run, tmp_path, capfd)
     assert all(torch.equal(kept[name], plain[name]) for name in plain)
 
 
-@pytest.mark.parametrize("moment", ["recalibrate", "row_of"])
-def test_a_run_stopped_while_it_recalibrates_goes_on_to_the_same_result(run, tmp_path, monkeypatch, moment):
-    def interrupted(*arguments, **options):
-        raise KeyboardInterrupt
-
-    with monkeypatch.context() as patch:
-        patch.setattr(module, moment, interrupted)
-        assert run(*TOO_LITTLE, "--no-export") == 130
-    assert run("resume", the_run(tmp_path).path) == 0
-    assert result(tmp_path).recalibration.recalibrated is not None
-
-
-def test_too_little_memory_is_a_fact_of_the_result_and_not_its_end(run, tmp_path, monkeypatch, capfd):
+def test_too_little_memory_is_a_fact_of_the_result_and_not_its_end(chosen, unverified, tmp_path, monkeypatch):
+    run = copied(chosen, tmp_path)
     monkeypatch.setattr(module, "free_memory", lambda device: 1000)
-    assert run(*TOO_LITTLE, "--no-export") == 0
-    said = " ".join(capfd.readouterr().out.split())
+    said = " ".join(do("resume", run).stdout.split())
     assert "could not be recalibrated (its refits need" in said and "of memory, and 1.0 KB are free" in said
-    assert result(tmp_path).result == "found"
-    assert [row.name for row in result(tmp_path).rows][-1] == "found"
+    outcome = read_outcome(run)
+    assert outcome.result == "found" and [row.name for row in outcome.rows][-1] == "found"
 
 
-def test_scores_of_recalibrated_weights_are_remembered_apart(prepared):
-    made, settings = prepared
+def test_scores_of_recalibrated_weights_are_remembered_apart(made):
     profile = uniform(made.bench.budget)
-    first = recalibrated(made, settings, profile, quiet())
+    first = recalibrated(made, profile)
     own = recalibrated_context(made.bench.memory.context, profile)
     with Memory(made.bench.memory.path, own, {}) as memory:
         scores = memory.recall(Score)
@@ -157,31 +145,33 @@ def test_scores_of_recalibrated_weights_are_remembered_apart(prepared):
     holdout = [score.kl for score in made.bench.scores(profile).values()]
     assert sum(holdout) / len(holdout) == pytest.approx(first.facts.searched)
     assert first.facts.searched != first.facts.recalibrated
-    again = recalibrated(replace(made, bench=replace(made.bench, run="another")), settings, profile, quiet())
+    again = recalibrated(
+        replace(made, prepared=replace(made.prepared, bench=replace(made.bench, run="another"))), profile
+    )
     assert (again.facts, again.rows) == (first.facts, first.rows)
     with Memory(made.bench.memory.path, own, {}) as memory:
         assert memory.recall(Score) == scores  # what the first run measured, and nothing of the second's
     assert own != recalibrated_context(made.bench.memory.context, profile.with_width(0, "mlp", 1))
 
 
-def test_the_model_handed_on_is_the_better_one(prepared):
-    made, settings = prepared
+def test_the_model_handed_on_is_the_better_one(made):
     dense = made.bench.budget.space.dense()
-    kept = recalibrated(made, settings, dense, quiet())  # at the dense profile there is nothing to make up for
+    kept = recalibrated(made, dense)  # at the dense profile there is nothing to make up for
     assert kept.facts.searched == pytest.approx(0, abs=1e-6)
     assert kept.elastic.is_recalibrated == kept.facts.better
-    taken = recalibrated(made, settings, uniform(made.bench.budget), quiet())
+    taken = recalibrated(made, uniform(made.bench.budget))
     assert taken.facts.better and taken.elastic.is_recalibrated and taken.elastic.model is made.bench.elastic.model
 
 
 @pytest.mark.parametrize("changed", [{"recalibrate": False}, {"compensation": "none"}, {"compensation": "bias"}])
-def test_it_is_left_out_where_it_is_not_asked_for_or_has_no_refits(prepared, changed):
-    made, settings = prepared
-    assert recalibrated(made, settings.model_copy(update=changed), uniform(made.bench.budget), quiet()) is None
+def test_it_is_left_out_where_it_is_not_asked_for_or_has_no_refits(made, changed):
+    assert (
+        recalibrated(replace(made, settings=made.settings.model_copy(update=changed)), uniform(made.bench.budget))
+        is None
+    )
 
 
-def test_weights_that_cannot_be_measured_are_not_the_result(prepared, monkeypatch):
-    made, settings = prepared
+def test_weights_that_cannot_be_measured_are_not_the_result(made, monkeypatch):
     original = module.recalibrate
 
     def spoilt(*arguments, **options):
@@ -190,7 +180,7 @@ def test_weights_that_cannot_be_measured_are_not_the_result(prepared, monkeypatc
         return recalibration
 
     monkeypatch.setattr(module, "recalibrate", spoilt)
-    found = recalibrated(made, settings, uniform(made.bench.budget), quiet())
+    found = recalibrated(made, uniform(made.bench.budget))
     assert found.facts.recalibrated is None and "not finite" in found.facts.failure
     assert found.elastic is made.bench.elastic
     assert all(row.kl is None for row in found.rows.values())

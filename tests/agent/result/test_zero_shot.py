@@ -7,14 +7,15 @@ import pytest
 from main import main
 from self_pruner.agent import session
 from self_pruner.agent.result import measure_tasks
-from self_pruner.agent.result.checkpoint_figures import read_evaluation
-from self_pruner.agent.result.finish import read_outcome
 from self_pruner.agent.result.outcome import FOUND, RECALIBRATED
+from self_pruner.agent.result.result_file import read_outcome
 from self_pruner.agent.result.task_table import TITLES
 from self_pruner.agent.run_files.run_directory import RunDirectory
 from self_pruner.memory.profile import Profile
 from self_pruner.tools.evaluation.tasks import harness
 from self_pruner.tools.evaluation.tasks.rows import TASKS
+from tests.agent.result.conftest import HELPS
+from tests.stopped import copied, do, stopped_run
 from tests.tools.evaluation.tasks.seven import write_tasks
 
 SMALL = (
@@ -22,7 +23,6 @@ SMALL = (
     "--calibration-length 64 --calibration-sequences 4 --evaluations 6 --offspring 3 --initial 2 --population 2 "
     "--benchmarks 0 --sparsity 0.3 --brain first"
 )
-ENOUGH = ["--calibration-length", "256", "--calibration-sequences", "64", "--final-tokens", "512"]  # refits carry over
 MODELS = ["dense", "uniform", "closed form", FOUND]
 
 
@@ -74,6 +74,14 @@ def asked(monkeypatch):
     return told
 
 
+@pytest.fixture(scope="module")
+def plain(model, cache, tmp_path_factory):
+    """A finished run without recalibration and checkpoint; to be copied."""
+    run = copied(stopped_run(tmp_path_factory.mktemp("runs"), model, cache), tmp_path_factory.mktemp("plain"))
+    do("resume", run)
+    return run
+
+
 def only_run(tmp_path):
     (path,) = (tmp_path / "runs").glob("tiny-*")
     return path
@@ -83,8 +91,8 @@ def expected(outcome):
     return MODELS + ([RECALIBRATED] if outcome.result == RECALIBRATED else [])
 
 
-def test_a_run_with_tasks_ends_with_their_table_everywhere(run, data, tmp_path, asked):
-    status, output, errors = run(*ENOUGH, "--tasks", "--task-data", data, "--task-rows", "4")
+def test_a_run_with_tasks_ends_with_their_table_everywhere(run, data, unverified, tmp_path, asked):
+    status, output, errors = run(*HELPS, "--tasks", "--task-data", data, "--task-rows", "4")
     assert status == 0, errors
     path = only_run(tmp_path)
     outcome = read_outcome(path)
@@ -107,18 +115,10 @@ def test_a_run_with_tasks_ends_with_their_table_everywhere(run, data, tmp_path, 
         assert f"{100 * outcome.tasks.rows[0].mean.value:.1f} ± " in page
         assert "lm-eval 0.4.13, 4 rows of each task" in " ".join(page.split())
     assert "task accuracy and" not in card and str(data) not in card
-    on_disk = read_evaluation(path / "model")  # the same answers from lm-eval's own model of the files
-    assert [row.name for row in on_disk.table().rows] == ["dense", "this checkpoint"]
-    for apart, inside in zip(on_disk.table().rows, (outcome.tasks.rows[0], outcome.tasks.rows[-1]), strict=True):
-        assert apart.tasks == inside.tasks
-    for page in (output, report):
-        assert "The checkpoint on the disk" in page
-    assert "## This folder beside the dense model" in card
 
 
-def test_tasks_afterwards_are_added_to_a_finished_run(run, call, data, tmp_path, asked, monkeypatch):
-    assert run()[0] == 0
-    path = only_run(tmp_path)
+def test_tasks_afterwards_are_added_to_a_finished_run(undisturbed, call, data, tmp_path, asked, monkeypatch):
+    path = copied(undisturbed, tmp_path)
     before = read_outcome(path)
     assert before.tasks is None and "task accuracy and" in (path / "model" / "README.md").read_text()
 
@@ -162,9 +162,8 @@ def stopped_at(count, asked, monkeypatch):
         yield
 
 
-def test_tasks_that_were_stopped_go_on_where_they_were(run, call, data, tmp_path, asked, monkeypatch):
-    assert run("--no-recalibrate", "--no-export")[0] == 0
-    path = only_run(tmp_path)
+def test_tasks_that_were_stopped_go_on_where_they_were(plain, call, data, tmp_path, asked, monkeypatch):
+    path = copied(plain, tmp_path)
     words = ("tasks", path, "--task-data", data, "--task-rows", "3")
     with stopped_at(10, asked, monkeypatch):
         status, output, _ = call(*words)
@@ -212,15 +211,16 @@ def test_data_without_tasks_is_refused_rather_than_ignored(run, data):
     assert status == 2 and "--task-data is where --tasks are read from" in errors
 
 
-def test_only_a_finished_run_and_its_own_candidates_have_tasks(run, call, data, tmp_path):
+def test_only_a_finished_run_and_its_own_candidates_have_tasks(plain, call, data, tmp_path):
     status, _, errors = call("tasks", tmp_path, "--task-data", data)
     assert status == 2 and "there is no run" in errors
     with RunDirectory.create(tmp_path / "other", "mine", {"model": "x"}, device="cpu", seed=0) as made:
         path = made.path
     status, _, errors = call("tasks", path, "--task-data", data)
     assert status == 2 and "has no result yet" in errors and errors.count("\n") == 1
-    assert run("--no-recalibrate", "--no-export")[0] == 0
-    status, _, errors = call("tasks", only_run(tmp_path), "--task-data", data, "--task-rows", 2, "--candidate", "c99")
+    status, _, errors = call(
+        "tasks", copied(plain, tmp_path), "--task-data", data, "--task-rows", 2, "--candidate", "c99"
+    )
     assert status == 2 and "there is no candidate 'c99'" in errors and errors.count("\n") == 1
 
 

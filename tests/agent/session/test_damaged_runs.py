@@ -13,8 +13,8 @@ import pytest
 from main import main
 from self_pruner.agent import session
 from self_pruner.agent.compare.folder import ComparisonFolder
-from self_pruner.agent.result.finish import write_outcome
 from self_pruner.agent.result.outcome import SPENT, Difference, Outcome, Row, Yield
+from self_pruner.agent.result.result_file import write_outcome
 from self_pruner.agent.run_files.run_directory import RunDirectory
 from self_pruner.agent.run_files.trace import Act, Judge, Reply, Think, TraceWriter
 from self_pruner.agent.settings.settings import Settings

@@ -13,6 +13,7 @@ import pytest
 
 from self_pruner.agent.run_files.run_directory import RunDirectory
 from self_pruner.agent.run_files.trace import read_trace
+from tests.stopped import do
 
 ROOT = Path(__file__).parents[3]
 SETTINGS = (
@@ -27,11 +28,6 @@ def command(*words):
 
 
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1"}  # tiny tensors: threads would only get in each other's way
-
-
-def do(*words, check=True):
-    """One command line in a process of its own."""
-    return subprocess.run(command(*words), capture_output=True, text=True, check=check, timeout=600, env=ENVIRONMENT)
 
 
 def candidates(run):
@@ -61,11 +57,10 @@ def whole(options, tmp_path_factory):
     return RunDirectory.latest(runs)
 
 
-def killed(runs, options, ready, sent=signal.SIGKILL):
-    """A run killed as soon as `ready` says so; returns its directory and exit status."""
-    process = subprocess.Popen(
-        command("--runs", runs, *options), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, env=ENVIRONMENT
-    )
+def ended(words, runs, ready, sent=signal.SIGKILL):
+    """A command in a process of its own, ended as soon as `ready` says so; the run's directory, status and errors."""
+    assert not any(map(ready, runs.glob("tiny-*"))), "it was there before"
+    process = subprocess.Popen(command(*words), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, env=ENVIRONMENT)
     deadline = time.monotonic() + 300
     while process.poll() is None and time.monotonic() < deadline:
         found = list(runs.glob("tiny-*"))
@@ -103,14 +98,12 @@ def exported(run):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    "ready",
-    [*map(lines_in_trace, (1, 17)), slopes_in_memory(2), exported],
-    ids=["1", "17", "slopes", "export"],
-)
-def test_a_killed_run_resumes_to_the_same_candidates(tmp_path, options, whole, ready):
-    run, status, _ = killed(tmp_path, options, ready)
-    assert status == -signal.SIGKILL
+def test_a_run_killed_again_and_again_resumes_to_the_same_candidates(tmp_path, options, whole):
+    words = ["--runs", tmp_path, *options]
+    for ready in (lines_in_trace(1), lines_in_trace(12), slopes_in_memory(2), exported):
+        run, status, _ = ended(words, tmp_path, ready)
+        assert status == -signal.SIGKILL
+        words = ["resume", run]
     do("resume", run)
     assert candidates(run) == candidates(whole)
     assert (run / "model" / "config.json").exists()
@@ -118,12 +111,14 @@ def test_a_killed_run_resumes_to_the_same_candidates(tmp_path, options, whole, r
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
-def test_a_signal_drains_says_how_to_go_on_and_loses_nothing(tmp_path, options, whole, sent):
-    run, status, errors = killed(tmp_path, options, lines_in_trace(5), sent)
-    assert status == 128 + sent
-    assert "Traceback" not in errors
-    assert RunDirectory.open(run).status == "stopped"
+def test_a_signal_drains_says_how_to_go_on_and_loses_nothing(tmp_path, options, whole):
+    words = ["--runs", tmp_path, *options]
+    for lines, sent in ((5, signal.SIGINT), (9, signal.SIGTERM), (13, signal.SIGHUP)):
+        run, status, errors = ended(words, tmp_path, lines_in_trace(lines), sent)
+        assert status == 128 + sent
+        assert "Traceback" not in errors
+        assert RunDirectory.open(run).status == "stopped"
+        words = ["resume", run]
     do("resume", run)
     assert candidates(run) == candidates(whole)
 

@@ -264,6 +264,19 @@ def test_weights_that_are_not_finite_have_no_slopes_and_it_is_said_in_one_senten
     assert bench.memory.recall(Slopes) == []
 
 
+@pytest.mark.parametrize("room", [True, False])
+def test_a_generation_factors_a_place_once_where_there_is_room_and_once_a_pass_where_there_is_none(bench, room):
+    made = bench.elastic.compensator
+    made.memo.limit *= room
+    others = [PROFILES[0].with_width(layer, "mlp", width) for layer in range(3) for width in (1, 6, 9)]
+    tool.measure(bench, [*PROFILES, *others], range(2), step=3)
+    assert 0 < made.factorisations <= len(PLACES)  # on a few sequences,
+    tool.measure(bench, PROFILES, range(4), step=3)
+    assert made.factorisations <= (1 if room else 2) * len(PLACES)  # the better ones on more,
+    tool.measure_slopes(bench, PROFILES[:1], SEQUENCES, step=3)
+    assert made.factorisations <= (1 if room else 4) * len(PLACES)  # and there and back again
+
+
 # --- memory and work ------------------------------------------------------------------------------------------------
 
 

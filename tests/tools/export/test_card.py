@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 from huggingface_hub import ModelCard
 
+from self_pruner.agent.command_line.commands import command_line
 from self_pruner.memory.profile import Profile
 from self_pruner.tools.export.card import CardFacts, CardRow, CardTasks, model_card
 from self_pruner.tools.profiles.space import Space
@@ -42,6 +45,11 @@ def test_the_header_is_what_the_hub_reads():
     assert data["library_name"] == "transformers"
     assert data["pipeline_tag"] == "text-generation"
     assert {"self-pruner", "structured-pruning", "llama"} <= set(data["tags"])
+
+
+def test_a_card_names_only_commands_that_there_are():
+    named = set(re.findall(r"main\.py ([a-z][a-z-]*)", str(card())))
+    assert "evaluate" in named and named <= set(command_line.commands)
 
 
 def test_the_table_sets_dense_uniform_and_found_side_by_side():

@@ -12,7 +12,7 @@ import pytest
 
 from benchmarks import shapes
 from main import main
-from self_pruner.agent.result.finish import read_outcome
+from self_pruner.agent.result.result_file import read_outcome
 from self_pruner.memory.errors import EngineError
 from self_pruner.memory.profile import Profile
 from self_pruner.tools.latency.in_vllm import VllmRequest, timing_in_vllm

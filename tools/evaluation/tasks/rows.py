@@ -7,7 +7,7 @@ they came from the hub or from a file.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
@@ -184,11 +184,6 @@ def checked(task: TaskName, row: object, where: str) -> Row:
         else:
             said = f"cannot be answered: {reason}"
         raise TaskDataError(f"{where} is no row of {task}: it {said}") from error
-
-
-def checked_all(task: TaskName, rows: Iterable[object], where: str) -> list[Row]:
-    """`checked` for every row, numbered from 1."""
-    return [checked(task, row, f"{where}, row {number}") for number, row in enumerate(rows, start=1)]
 
 
 def _short(value: object) -> str:

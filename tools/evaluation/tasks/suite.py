@@ -25,7 +25,7 @@ from self_pruner.tools.evaluation.tasks.rows import (
     TaskDataError,
     TaskName,
     check_files,
-    checked_all,
+    checked,
     enough,
     read_rows,
 )
@@ -134,7 +134,7 @@ class TaskSuite:
                 f"{where} cannot be had: {reason}; give --task-data, a folder with {', '.join(TASKS)} as .jsonl files"
             ) from error
         enough(name, len(found), self.count, where)
-        return checked_all(name, found, where)
+        return [checked(name, row, f"{where}, row {number}") for number, row in enumerate(found, start=1)]
 
 
 @contextmanager

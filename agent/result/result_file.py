@@ -1,0 +1,80 @@
+"""`result.json`: written as soon as a run has chosen, and again after every step that follows."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from self_pruner.agent.result.outcome import Outcome, fault_of
+from self_pruner.agent.result.recalibration import recalibrates
+from self_pruner.agent.run_files.atomic_write import atomic_write
+from self_pruner.agent.run_files.run_directory import RunDirectory
+from self_pruner.agent.settings.settings import Settings
+from self_pruner.agent.view import View
+from self_pruner.memory.errors import RunDirectoryError, SelfPrunerError
+
+RESULT = "result.json"
+
+
+def write_outcome(outcome: Outcome, run: Path) -> None:
+    """Write the result of a run, as far as it is known."""
+    atomic_write(run / RESULT, outcome.model_dump_json(indent=2) + "\n")
+
+
+def read_outcome(run: Path) -> Outcome | None:
+    """The result of a run, as far as it is known; None where nothing is yet.
+
+    Raises:
+        RunDirectoryError: the file is damaged or cannot be read.
+    """
+    path = run / RESULT
+    if not path.is_file():
+        return None
+    try:
+        outcome = Outcome.model_validate_json(path.read_text(encoding="utf-8"))
+        if fault := fault_of(outcome):
+            raise ValueError(fault)
+        return outcome
+    except (OSError, ValueError) as error:
+        raise RunDirectoryError(f"{path} is damaged: {str(error).splitlines()[0]}") from error
+
+
+def still_to_do(settings: Settings, outcome: Outcome) -> list[str]:
+    """The steps that a run with these settings takes and whose figures its result has not yet, in order."""
+    steps = {
+        "recalibration": recalibrates(settings) and outcome.recalibration is None,
+        "export": settings.export and outcome.verified is None,
+        "tasks": settings.tasks and outcome.tasks is None,
+    }
+    return [step for step, missing in steps.items() if missing]
+
+
+def known_result(run: Path, view: View) -> Outcome | None:
+    """The result of a run that had chosen when it was stopped; a damaged one is said and as good as none."""
+    try:
+        return read_outcome(run)
+    except RunDirectoryError as error:
+        view.warn(f"{error}; it is made anew")
+        return None
+
+
+@contextmanager
+def step(name: str, run: RunDirectory) -> Iterator[None]:
+    """A step after the choice: where it fails, the run has its result all the same, and how it goes on is said.
+
+    Raises:
+        RunDirectoryError: a sentence, for whatever a machine may lack or a library refuse.
+    """
+    try:
+        yield
+    except BrokenPipeError:  # whoever reads the output has gone
+        raise
+    except (SelfPrunerError, MemoryError, OSError, RuntimeError) as error:
+        reason = str(error).partition("\n")[0].rstrip(".") or "out of memory"
+        path = run.path
+        elsewhere = f", or: python main.py export {path} --output FOLDER" if name == "export" else ""
+        raise RunDirectoryError(
+            f"the {name} failed: {reason}; the result so far is in {path / RESULT} and {run.report}. "
+            f"Go on with: python main.py resume {path}{elsewhere}"
+        ) from error

@@ -1,0 +1,149 @@
+"""What follows the choice may fail or be killed at any point: the result so far is there, and only the rest is done."""
+
+from __future__ import annotations
+
+import errno
+import json
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+from main import main
+from self_pruner.agent import session
+from self_pruner.agent.result import finish, recalibration
+from self_pruner.agent.run_files.run_directory import RunDirectory
+from self_pruner.tools.export.verify import VerificationError
+from tests.stopped import copied
+
+FULL = OSError(errno.ENOSPC, "No space left on device")
+FAILURES = (
+    MemoryError(),
+    torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB."),
+    FULL,
+    VerificationError("The folder computes something else."),
+)
+VERIFIED = SimpleNamespace(max_abs=0.0)  # an export that takes no time
+
+
+def result(run):
+    """The content of `result.json` without what differs between any two runs."""
+    found = json.loads((run / "result.json").read_text())
+    return {name: value for name, value in found.items() if name != "spent"}
+
+
+def resumed(run, capfd):
+    """Exit status, output and errors of `resume`."""
+    status = main(["resume", str(run)])
+    said = capfd.readouterr()
+    return status, " ".join(said.out.split()), said.err
+
+
+def raising(error):
+    def fails(*arguments, **options):
+        raise error
+
+    return fails
+
+
+@pytest.fixture
+def made(monkeypatch):
+    """What was done again, counted: searches, choices and recalibrations."""
+    done = {"run_search": 0, "choose": 0, "recalibrate": 0}
+
+    def counted(name, real):
+        def count(*arguments, **options):
+            done[name] += 1
+            return real(*arguments, **options)
+
+        return count
+
+    for place, name in ((session, "run_search"), (session, "choose"), (recalibration, "recalibrate")):
+        if hasattr(place, name):
+            monkeypatch.setattr(place, name, counted(name, getattr(place, name)))
+    return done
+
+
+def check_unfinished(run, status, error, step):
+    """One sentence with the way on, and the result and its page as far as they are known."""
+    assert status == 2 and error.count("\n") == 1 and "Traceback" not in error
+    assert f"the {step} failed: " in error and f"python main.py resume {run}" in error
+    assert RunDirectory.open(run).status == "stopped"
+    known = result(run)
+    assert known["verified"] is None and known["holdout"] and {row["name"] for row in known["rows"]} >= {"found"}
+    assert not (run / "model").exists()
+    assert "export still to do" in (run / "report.html").read_text()
+    return known
+
+
+def test_an_export_that_fails_leaves_the_result_and_is_all_that_is_done_again(
+    chosen, undisturbed, made, tmp_path, monkeypatch, capfd
+):
+    run = copied(chosen, tmp_path)
+    for failure in FAILURES:
+        with monkeypatch.context() as patch:
+            patch.setattr(finish, "publish", raising(failure))
+            status, _, error = resumed(run, capfd)
+        known = check_unfinished(run, status, error, "export")
+        assert f"or: python main.py export {run} --output FOLDER" in error
+        assert known | {"verified": 0.0} == result(undisturbed)
+        assert (run / "refits.safetensors").is_file()
+    assert main(["report", str(run)]) == 0
+    assert "export still to do: python main.py resume" in " ".join(capfd.readouterr().out.split())
+
+    folder = tmp_path / "elsewhere"  # where there is room
+    assert main(["export", str(run), "--output", str(folder)]) == 0
+    status, _, error = resumed(run, capfd)
+    assert status == 0, error
+    assert made == {"run_search": 1, "choose": 1, "recalibrate": 1}
+    assert result(run) == result(undisturbed)
+    for name in ("model.safetensors", "config.json"):
+        content = (undisturbed / "model" / name).read_bytes()
+        assert (run / "model" / name).read_bytes() == content == (folder / name).read_bytes()
+    assert not (run / "refits.safetensors").exists()
+
+
+def test_a_recalibration_that_fails_leaves_the_result_of_the_search(
+    chosen, undisturbed, made, tmp_path, monkeypatch, capfd
+):
+    run = copied(chosen, tmp_path)
+    for failure in (MemoryError(), FULL, RuntimeError("can't allocate memory")):
+        with monkeypatch.context() as patch:
+            patch.setattr(recalibration, "recalibrate", raising(failure))
+            status, _, error = resumed(run, capfd)
+        known = check_unfinished(run, status, error, "recalibration")
+        assert known["recalibration"] is None
+        assert "recalibration, export still to do" in (run / "report.html").read_text()
+    with monkeypatch.context() as patch:
+        patch.setattr(finish, "publish", lambda *arguments, **options: (None, VERIFIED))
+        status, _, error = resumed(run, capfd)
+    assert status == 0, error
+    assert made == {"run_search": 1, "choose": 1, "recalibrate": 1}
+    assert result(run) == result(undisturbed)
+
+
+@pytest.mark.parametrize("moment", ["recalibrate", "row_of", "save", "publish", "write_report"])
+def test_a_run_ended_between_two_steps_repeats_the_step_in_hand_only(
+    chosen, undisturbed, made, tmp_path, monkeypatch, capfd, moment
+):
+    run = copied(chosen, tmp_path)
+    ended = raising(KeyboardInterrupt)
+    with monkeypatch.context() as patch:
+        # in the recalibration; its refits kept and not measured; chosen and nothing written; written and no page made
+        place = {"recalibrate": recalibration, "row_of": recalibration, "publish": finish}.get(moment, session)
+        patch.setattr(place, moment, ended)
+        assert resumed(run, capfd)[0] == 130
+    monkeypatch.setattr(finish, "publish", lambda *arguments, **options: (None, VERIFIED))
+    status, _, error = resumed(run, capfd)
+    assert status == 0, error
+    assert made["recalibrate"] == 1 and result(run) == result(undisturbed)
+    assert made["choose"] == (2 if moment == "save" else 1)
+
+
+def test_refits_that_are_damaged_are_made_anew(chosen, undisturbed, made, tmp_path, monkeypatch, capfd):
+    run = copied(chosen, tmp_path)
+    (run / "refits.safetensors").write_bytes(b"damaged")
+    monkeypatch.setattr(finish, "publish", lambda *arguments, **options: (None, VERIFIED))
+    status, said, _ = resumed(run, capfd)
+    assert status == 0 and "it is made anew" in said and made["recalibrate"] == 1
+    assert result(run) == result(undisturbed)

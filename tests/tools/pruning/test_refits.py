@@ -1,0 +1,43 @@
+"""The refits of a recalibration kept in a file: the same model again, and of nothing else."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from self_pruner.memory.errors import KeptFileError, MeasurementError, ModelError
+from self_pruner.tools.pruning.recalibration import recalibrate
+from self_pruner.tools.pruning.refits import load_refits, save_refits
+from tests.tools.evaluation.populations import tiny_elastic
+from tests.tools.pruning.test_recalibration import PROFILE, TEXT, recalibrated
+
+
+def test_a_model_with_kept_refits_computes_what_the_recalibrated_one_does(tmp_path: Path):
+    elastic, file = tiny_elastic(), tmp_path / "refits.safetensors"
+    expected = recalibrated(elastic, share=0.5)
+    save_refits(recalibrate(elastic, PROFILE, TEXT), file, "this")
+    assert [path.name for path in tmp_path.iterdir()] == [file.name]
+    kept = load_refits(file, "this", elastic, PROFILE)
+    assert kept is not None
+    found = elastic.recalibrated(kept)
+    assert torch.equal(found.logits(TEXT, PROFILE), expected.logits(TEXT, PROFILE))
+    assert found.is_recalibrated and not elastic.is_recalibrated and found.model is elastic.model
+    assert found.warnings == expected.warnings
+    with pytest.raises(MeasurementError, match="no residuals"):
+        found.residual(0, "mlp")
+    with pytest.raises(ModelError, match="channels, not at"):
+        found.block_weights(0, "mlp", 5)
+
+
+def test_a_file_of_something_else_or_a_damaged_one_is_not_taken(tmp_path: Path):
+    elastic, file = tiny_elastic(), tmp_path / "refits.safetensors"
+    assert load_refits(file, "this", elastic, PROFILE) is None
+    save_refits(recalibrate(elastic, PROFILE, TEXT), file, "this")
+    assert load_refits(file, "another", elastic, PROFILE) is None
+    with pytest.raises(KeptFileError, match="does not fit"):
+        load_refits(file, "this", elastic, PROFILE.with_width(0, "mlp", 5))
+    file.write_bytes(file.read_bytes()[:-100])
+    with pytest.raises(KeptFileError, match="is damaged"):
+        load_refits(file, "this", elastic, PROFILE)
