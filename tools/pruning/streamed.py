@@ -45,6 +45,7 @@ class StreamedLayers:
         self._ahead: tuple[int, Future[dict[str, Tensor]]] | None = None
         self._last = 0  # the layer that was taken last
         self.layers_read = self.bytes_read = 0
+        self._empty = [dict(layer.named_parameters()) for layer in self._layers]
         self._called: list[ExitStack] = []
         for index, layer in enumerate(self._layers):
             layer.register_forward_pre_hook(partial(self._begin, index))
@@ -89,7 +90,7 @@ class StreamedLayers:
         finally:
             self._used[index] -= 1
             if not self._used[index]:
-                self._fill(layer, {name: tensor.to("meta") for name, tensor in layer.named_parameters()})
+                self._fill(layer, self._empty[index])
 
     def _begin(self, index: int, *_: object) -> None:
         called = ExitStack()
@@ -142,6 +143,7 @@ class StreamedLayers:
     @staticmethod
     def _fill(layer: nn.Module, tensors: Mapping[str, Tensor]) -> None:
         """Make `tensors` the parameters of `layer`."""
-        for name, tensor in tensors.items():
-            owner, _, leaf = name.rpartition(".")
-            setattr(layer.get_submodule(owner), leaf, nn.Parameter(tensor, requires_grad=False))
+        with torch.inference_mode(False):  # a brain's, whose tensors nobody else may use
+            for name, tensor in tensors.items():
+                owner, _, leaf = name.rpartition(".")
+                setattr(layer.get_submodule(owner), leaf, nn.Parameter(tensor, requires_grad=False))

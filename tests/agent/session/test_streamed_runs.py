@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
-import shutil
 from pathlib import Path
 
 import pytest
 
 from main import main
+from self_pruner.agent import session
 from self_pruner.agent.prepare import placement
 from self_pruner.agent.run_files.run_directory import RunDirectory
 from self_pruner.agent.settings.settings import Settings
@@ -66,17 +66,18 @@ def memory_of(model: Path) -> placement.Need:
     return placement.need_of(placement.check_target(Settings(model=str(model), dtype="float32")))
 
 
-def test_a_run_in_memory_can_be_resumed_streamed(resident, model, tmp_path, monkeypatch, capfd):
-    """With no result and no checkpoint, only what is missing is made, on a machine with less memory."""
-    runs = tmp_path / "runs"
-    shutil.copytree(resident.parent, runs)
-    run = runs / resident.name
-    settings = run / "settings.toml"
-    settings.write_text(settings.read_text().replace('placement = "resident"', 'placement = "auto"'))
+def test_a_run_begun_in_memory_goes_on_streamed_where_there_is_less_of_it(model, tmp_path, monkeypatch, capfd):
+    def stopped(*_):
+        raise KeyboardInterrupt
+
+    words = ["--model", model, "--runs", tmp_path / "runs", "--cache", tmp_path / "cache", *SMALL, "--arm", "uniform"]
+    with monkeypatch.context() as patch:
+        patch.setattr(session, "choose", stopped)
+        assert main([*map(str, words), "--no-recalibrate", "--no-export"]) == 130
+    assert "streamed" not in "".join(capfd.readouterr())
     need = memory_of(model)
-    monkeypatch.setattr(placement, "free_memory", lambda device: need.weights - 1)
-    capfd.readouterr()
-    assert main(["resume", str(run)]) == 0, capfd.readouterr().err
+    monkeypatch.setattr(placement, "free_memory", lambda device: need.weights + need.beside - 1)
+    assert main(["resume", str(RunDirectory.latest(tmp_path / "runs"))]) == 0
     assert "the layers of tiny are streamed from its files" in " ".join("".join(capfd.readouterr()).split())
 
 

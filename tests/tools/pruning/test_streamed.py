@@ -111,6 +111,17 @@ def test_the_whole_model_runs_and_so_does_one_that_is_reordered(tmp_path):
         assert has_numbers(other) == []
 
 
+def test_what_a_brain_reads_can_be_used_by_everybody_afterwards(tmp_path):
+    saved(tmp_path)
+    other, store = streamed(tmp_path)
+    with store:
+        with torch.inference_mode():
+            other(text())
+        assert not any(parameter.is_inference() for parameter in other.parameters())
+        with store.layer(0) as layer:
+            assert not any(parameter.is_inference() for parameter in layer.parameters())
+
+
 def test_a_layer_that_fails_leaves_no_numbers_behind(tmp_path):
     saved(tmp_path)
     other, store = streamed(tmp_path)
