@@ -151,9 +151,7 @@ def prepare(
             progress=progress,
             layers=settings.placement != "streamed",
         )
-    store = None
-    if loaded.files is not None:
-        store = StreamedLayers(loaded.model, loaded.files, device=loaded.model.device, dtype=loaded.model.dtype)
+    store = StreamedLayers(loaded.model, loaded.files) if loaded.files is not None else None
     if reason := unusable(loaded.tokenizer):
         view.warn(f"the chat template of {loaded.name} cannot be used ({reason}): prompts are plain text")
     budget_for(settings, loaded.model)  # checked before anything expensive is done

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from functools import partial
+from threading import RLock
 
 import torch
 from torch import Tensor, nn
@@ -26,19 +27,19 @@ Reorder = Callable[[nn.Module], None]
 class StreamedLayers:
     """A `LayerStore` whose layers come from files; `with` closes its reading thread, as `close` does."""
 
-    def __init__(self, model: PreTrainedModel, files: TensorFiles, *, device: torch.device, dtype: torch.dtype) -> None:
+    def __init__(self, model: PreTrainedModel, files: TensorFiles) -> None:
         """Stream the decoder layers of `model`, which are on the meta device.
 
         Args:
-            model: a causal LM whose embeddings, norm and head are there, and whose layers have no numbers.
+            model: a causal LM whose embeddings, norm and head are there, and whose layers have no numbers; a layer in
+                use is where they are, in their number type.
             files: its checkpoint.
-            device: where a layer is while it is used.
-            dtype: number type of its weights there.
         """
         self._layers: list[nn.Module] = list(model.get_decoder().layers)
         self._files = files
-        self._device, self._dtype = device, dtype
-        self._stream = torch.cuda.Stream(device) if device.type == "cuda" else None
+        self._device, self._dtype = model.device, model.dtype
+        self._stream = torch.cuda.Stream(model.device) if model.device.type == "cuda" else None
+        self._lock = RLock()
         self._reorder: dict[int, Reorder] = {}
         self._used = [0] * len(self._layers)  # uses of each layer that have not ended
         self._reader = ThreadPoolExecutor(1, thread_name_prefix="layers")
@@ -78,19 +79,20 @@ class StreamedLayers:
 
     @contextmanager
     def layer(self, index: int) -> Iterator[nn.Module]:
-        """Layer `index` of the model, with numbers for as long as the block lasts."""
+        """Layer `index` of the model, with numbers for as long as the block lasts; another thread waits for its end."""
         layer = self._layers[index]
-        if not self._used[index]:
-            self._fill(layer, self._taken(index))
-            if index in self._reorder:
-                self._reorder[index](layer)
-        self._used[index] += 1
-        try:
-            yield layer
-        finally:
-            self._used[index] -= 1
+        with self._lock:
             if not self._used[index]:
-                self._fill(layer, self._empty[index])
+                self._fill(layer, self._taken(index))
+                if index in self._reorder:
+                    self._reorder[index](layer)
+            self._used[index] += 1
+            try:
+                yield layer
+            finally:
+                self._used[index] -= 1
+                if not self._used[index]:
+                    self._fill(layer, self._empty[index])
 
     def _begin(self, index: int, *_: object) -> None:
         called = ExitStack()

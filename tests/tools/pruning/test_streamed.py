@@ -24,7 +24,6 @@ from self_pruner.tools.pruning.streamed import StreamedLayers
 from tests.tiny import FAMILY_NAMES, MLP_UNIT, tiny_model
 
 PROFILES = (Profile((1, 3, 2), (5, 12, 1)), Profile((4, 4, 4), (12, 12, 12)), Profile((1, 3, 4), (5, 2, 9)))
-CPU = torch.device("cpu")
 
 
 def text(sequences: int = 4, length: int = 32, seed: int = 0) -> torch.Tensor:
@@ -43,7 +42,7 @@ def streamed(path: Path, dtype: str = "float32") -> tuple[Any, StreamedLayers]:
     """The same model with its layers in the files."""
     loaded = load(resolve(str(path)), device="cpu", dtype=dtype, layers=False)
     assert loaded.files is not None
-    return loaded.model, StreamedLayers(loaded.model, loaded.files, device=CPU, dtype=loaded.model.dtype)
+    return loaded.model, StreamedLayers(loaded.model, loaded.files)
 
 
 def has_numbers(model) -> list[int]:
