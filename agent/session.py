@@ -21,6 +21,7 @@ from langgraph.runtime import RunControl
 from self_pruner.agent.prepare.brain import brain_of, check_brain, counter_of, room_of
 from self_pruner.agent.prepare.checks import at_commit, check_target
 from self_pruner.agent.prepare.latency_timer import check_engine
+from self_pruner.agent.prepare.placement import placed, say_what_was_read
 from self_pruner.agent.prepare.run import Run
 from self_pruner.agent.prepare.texts import check_tasks, check_text
 from self_pruner.agent.prepare.time_budget import keep_with, with_table
@@ -127,6 +128,8 @@ def carry_out(settings: Settings, directory: RunDirectory, view: View, prepared:
     that step only. What was prepared already is left open.
     """
     given = prepared is not None
+    if not given:
+        settings = placed(settings, view)
     if directory.checkpoint.exists() and not directory.trace.is_file():
         view.warn("trace.jsonl is missing: what was said and done before is left out of the run's statistics")
     try:
@@ -141,6 +144,7 @@ def carry_out(settings: Settings, directory: RunDirectory, view: View, prepared:
             run = Run(settings, directory, with_probes(prepared, settings, view), view)
             outcome = known_result(directory.path, view) or save(run, choose(run, run_search(run)))
             outcome = complete(run, outcome)
+            say_what_was_read(run)
     except (Stopped, KeyboardInterrupt):
         with suppress(WriteError):
             directory.set_status("stopped", DRAIN)

@@ -12,6 +12,7 @@ from typing import Literal
 
 from self_pruner.agent.dry_run.machine_speed import Speed
 from self_pruner.agent.dry_run.plan import Plan
+from self_pruner.agent.prepare.placement import Placement
 from self_pruner.agent.prepare.room import PREFIX_MEMORY
 from self_pruner.agent.settings.settings import Settings
 from self_pruner.memory.profile import Part
@@ -184,12 +185,15 @@ def target_tokens(settings: Settings) -> int:
     return settings.fitness_tokens + settings.reporting_tokens * len(settings.reporting_texts)
 
 
-def bytes_of(settings: Settings, sizes: Sizes, device: str, here: int, fetched: int) -> list[Bytes]:
+def bytes_of(
+    settings: Settings, sizes: Sizes, placement: Placement, device: str, here: int, fetched: int
+) -> list[Bytes]:
     """What a run holds in memory at its peak, and what it writes to disk. Bounds that it keeps to are taken as used up.
 
     Args:
         settings: of the run.
         sizes: of its model.
+        placement: of its layers; where they are streamed, Gram matrices go to the disk one at a time too.
         device: what it computes on; on a CPU all is in one memory.
         here: bytes of this process, which has loaded the libraries and nothing else.
         fetched: bytes that it fetches first, and unpacks.
@@ -202,8 +206,8 @@ def bytes_of(settings: Settings, sizes: Sizes, device: str, here: int, fetched: 
     states = PREFIX_MEMORY if device == "cpu" else max(PREFIX_MEMORY, sizes.refit_memory // 2)
     lines = [
         Bytes("Python and libraries", here, "memory"),
-        Bytes("Weights", sizes.params * sizes.itemsize, near),
-        Bytes("Gram matrices", sizes.gram_bytes, "memory"),
+        Bytes("Weights", placement.bytes, near),
+        Bytes("Gram matrices", sizes.gram_bytes // (sizes.shape.n_layers if placement.streamed else 1), "memory"),
         Bytes("Dense targets", targets, "memory"),
         Bytes("Remembered refits and hidden states", states + refitted * sizes.refit_memory, near),
         Bytes("Calibration states and one layer at work", working, near),

@@ -22,6 +22,7 @@ from self_pruner.agent.dry_run.plan import Plan, plan_of
 from self_pruner.agent.prepare.brain import check_brain
 from self_pruner.agent.prepare.checks import Target, check_target
 from self_pruner.agent.prepare.latency_timer import check_engine
+from self_pruner.agent.prepare.placement import Placement, place
 from self_pruner.agent.prepare.room import check_room, refit_memory
 from self_pruner.agent.prepare.texts import check_tasks, check_text
 from self_pruner.agent.prepare.time_budget import untimed
@@ -52,6 +53,7 @@ class DryRun:
     bytes: list[Bytes]
     to_fetch: dict[str, int]  # bytes, by what they are
     prompt: FirstPrompt | None  # None where no brain is asked
+    placement: Placement
     to_time: int  # models to be timed for the latency table of a budget in time; where some are, the rest is a guess
 
 
@@ -72,6 +74,9 @@ def dry_run(settings: Settings, view: View) -> DryRun:
     check_places(settings)
     if settings.brain_url is None:  # an endpoint is not asked
         check_brain(settings, view)
+    placement = place(settings, target)
+    if placement.streamed and settings.engine == "torch":
+        settings = settings.model_copy(update={"benchmarks": 0})
     check_length_of_texts(settings, target)
     remembered = settings.remembered if settings.memory_path.exists() else 0
     plan = plan_of(settings, arm, prompts, target.budget, remembered)
@@ -88,9 +93,10 @@ def dry_run(settings: Settings, view: View) -> DryRun:
         sizes=sizes,
         speed=speed,
         steps=steps_of(settings, plan, sizes, speed or NO_TIME, prompt.tokens if prompt else 0),
-        bytes=bytes_of(settings, sizes, target.device, here, sum(fetched.values()) + unpacked),
+        bytes=bytes_of(settings, sizes, placement, target.device, here, sum(fetched.values()) + unpacked),
         to_fetch=fetched,
         prompt=prompt,
+        placement=placement,
         to_time=to_time,
     )
 
@@ -164,9 +170,11 @@ def to_be_fetched(settings: Settings, target: Target) -> dict[str, int]:
 
 
 def refuse_for_lack_of_room(found: DryRun) -> None:
-    """Refuse what a run would be refused for once its model is loaded.
+    """Refuse what a run would be refused for before its model is loaded.
 
     Raises:
-        SettingsError: the Gram matrices have no room.
+        SettingsError: the weights or the Gram matrices have no room.
     """
-    check_room(found.target.outline, found.settings.cache or cache_dir())
+    check_room(found.target.outline, found.settings.cache or cache_dir(), in_memory=not found.placement.streamed)
+    if found.placement.fault:
+        raise SettingsError(found.placement.fault)

@@ -107,6 +107,8 @@ def _bytes(found: DryRun, view: View) -> None:
     rows = [(line.what, line.where, size(line.bytes)) for line in found.bytes]
     totals = [(f"In all, {where}", "", size(total)) for where, total in needed.items()]
     view.table("Memory and disk", ("", "where", "about"), [*rows, *totals])
+    if found.placement.streamed:
+        view.line("The layers are streamed from their files: weights are those of the layers at work.")
     there = {"memory": os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")}
     if found.target.device != "cpu":
         there["device"] = torch.cuda.mem_get_info(found.target.device)[1]

@@ -18,10 +18,10 @@ from self_pruner.agent.view import View
 from self_pruner.memory.errors import KeptFileError
 from self_pruner.memory.profile import PARTS, Profile
 from self_pruner.tools.latency.table import LatencyTable, Timed, check_table, measure_table, read_table
+from self_pruner.tools.models.aliases import PUBLISHED
 from self_pruner.tools.models.bundled import cache_dir
-from self_pruner.tools.models.outline import outline, skeleton
-from self_pruner.tools.models.published import PUBLISHED
-from self_pruner.tools.models.source import resolve
+from self_pruner.tools.models.outline import outline
+from self_pruner.tools.models.source import resolve, skeleton
 from self_pruner.tools.profiles.budget import Budget
 from self_pruner.tools.profiles.operators import random_profile, uniform
 from self_pruner.tools.profiles.space import Space

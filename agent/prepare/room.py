@@ -28,8 +28,8 @@ def prefix_memory(device: str) -> int:
     return max(PREFIX_MEMORY, torch.cuda.mem_get_info(device)[0] // 4 if device.startswith("cuda") else 0)
 
 
-def check_room(loaded: LoadedModel | ModelOutline, cache: Path) -> None:
-    """Refuse a calibration whose Gram matrices have no room, before it is begun.
+def check_room(loaded: LoadedModel | ModelOutline, cache: Path, in_memory: bool = True) -> None:
+    """Refuse a calibration whose Gram matrices have no room on the disk or, with `in_memory`, in memory.
 
     Raises:
         SettingsError: says how much memory or disk is needed and how much there is.
@@ -37,9 +37,9 @@ def check_room(loaded: LoadedModel | ModelOutline, cache: Path) -> None:
     shape = geometry(loaded.model.config)
     width = shape.n_groups * shape.group_width
     needed = 4 * shape.n_layers * (width**2 + shape.intermediate**2)
-    memory = free_memory("cpu")
     disk = next(folder for folder in (cache, *cache.resolve().parents) if folder.is_dir())
-    for what, free in (("memory", memory), (f"disk in {cache}", shutil.disk_usage(disk).free)):
+    rooms = [("memory", free_memory("cpu"))] if in_memory else []
+    for what, free in (*rooms, (f"disk in {cache}", shutil.disk_usage(disk).free)):
         if needed > free:
             raise SettingsError(
                 f"the calibration of {loaded.name} needs {size(needed)} of {what} for its Gram matrices, and "

@@ -42,6 +42,7 @@ from self_pruner.tools.profiles.uniform_budget import UniformBudget
 from self_pruner.tools.pruning.calibration import FORMAT as CALIBRATION_FORMAT
 from self_pruner.tools.pruning.calibration import Calibration, calibrate
 from self_pruner.tools.pruning.elastic import ElasticModel
+from self_pruner.tools.pruning.streamed import StreamedLayers
 from self_pruner.tools.workbench import FITNESS, Workbench
 
 FORMAT = 1  # part of every digest: raised when what is kept changes its meaning
@@ -147,7 +148,9 @@ def prepare(
             trust_remote_code=settings.trust_remote_code,
             cache=cache,
             progress=progress,
+            layers=settings.placement != "streamed",
         )
+    store = StreamedLayers(loaded.model, loaded.files) if loaded.files is not None else None
     if reason := unusable(loaded.tokenizer):
         view.warn(f"the chat template of {loaded.name} cannot be used ({reason}): prompts are plain text")
     budget_for(settings, loaded.model)  # checked before anything expensive is done
@@ -156,15 +159,20 @@ def prepare(
     conditions = conditions_of(loaded, device, dtype, tokens, settings.memory_path)
     if bind is not None:
         bind(conditions)
-    check_room(loaded, cache)
+    check_room(loaded, cache, in_memory=store is None)
     key = {"format": FORMAT, "model": loaded.fingerprint, "dtype": dtype, "text": digest(texts["calibration"])}
     with view.phase("Calibration") as progress:
-        calibration = keep(
-            cache / "calibration" / f"{named({**key, 'file': CALIBRATION_FORMAT})}.safetensors",
-            Calibration,
-            lambda: calibrate(loaded.model, texts["calibration"], batch=2 if device == "cpu" else 8, progress=progress),
-            view,
+        path = cache / "calibration" / f"{named({**key, 'file': CALIBRATION_FORMAT})}.safetensors"
+        make = partial(
+            calibrate,
+            loaded.model,
+            texts["calibration"],
+            batch=2 if device == "cpu" else 8,
+            progress=progress,
+            store=store,
+            path=path if store is not None else None,  # there is no room for all Gram matrices at a time
         )
+        calibration = keep(path, Calibration, make, view)
     with view.phase("Elastic model"):
         units = units_of(settings, loaded.model.config)
         elastic = ElasticModel(
@@ -175,6 +183,7 @@ def prepare(
             mlp_unit=units.mlp,
             attention_unit=units.attention,
             refit_memory=refit_memory(device),
+            store=store,
         )
         budget = budget_of(settings, elastic.space, loaded.model.config)
     reporting = {name: f"reporting {digests[reporting_key(name)]}" for name in settings.reporting_texts}

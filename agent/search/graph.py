@@ -70,8 +70,14 @@ def after_judge(state: SearchState) -> str:
     return END if state.stop else "think"
 
 
-def tool_error(error: ToolError) -> str:
-    """What the brain reads of an error it can do something about; any other one ends the process."""
+def tool_error(error: Exception) -> str:
+    """What the brain reads of an error it can do something about; any other one ends the process.
+
+    The annotation is what LangGraph goes by. It hands over whatever a recorded call raises all the same, so a narrower
+    one would turn a fault into an answer, and the search would ask again without end.
+    """
+    if not isinstance(error, ToolError):
+        raise error
     return str(error)
 
 

@@ -34,6 +34,11 @@ class Model(Panel):
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = Field(
         "auto", description="weights: auto is bfloat16 where the device multiplies it natively, else float32"
     )
+    placement: Literal["auto", "resident", "streamed"] = Field(
+        "auto",
+        description="where the layers are: in memory, or read from the checkpoint's files as they are needed; auto "
+        "streams what does not fit",
+    )
 
 
 class Budget(Panel):

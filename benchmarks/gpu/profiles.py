@@ -8,8 +8,8 @@ from typing import Any
 
 from self_pruner.memory.profile import Profile
 from self_pruner.tools.latency.shapes import Sizes
+from self_pruner.tools.models.aliases import PUBLISHED
 from self_pruner.tools.models.families import Geometry, geometry
-from self_pruner.tools.models.published import PUBLISHED
 from self_pruner.tools.profiles.budget import Budget, Place
 from self_pruner.tools.profiles.operators import uniform
 from self_pruner.tools.profiles.space import Space

@@ -7,7 +7,7 @@ import pytest
 from benchmarks import shapes
 from benchmarks.shapes import PAPER, depth_of, main
 from self_pruner.tools.latency.shapes import some_of
-from self_pruner.tools.models.published import PUBLISHED
+from self_pruner.tools.models.aliases import PUBLISHED
 from self_pruner.tools.profiles.budget import parse_params
 
 SMALL = ["--latency-prompt", "8", "--latency-decode", "2", "--latency-repeats", "1", "--dtype", "float32"]

@@ -281,7 +281,7 @@ def trace_lines(folder: Path) -> Made:
 def weights(folder: Path) -> Made:
     """Headers of safetensors files, configs and indices; what passes every check is loaded."""
     from self_pruner.tools.models.checkpoint import digest_of, inspect
-    from self_pruner.tools.models.outline import skeleton
+    from self_pruner.tools.models.source import skeleton
     from tests.tiny import tiny_model
 
     tiny_model("llama").save_pretrained(folder / "good")

@@ -13,13 +13,9 @@ from typing import Any
 
 from self_pruner.tools.models import checkpoint
 from self_pruner.tools.models.bundled import MODEL_BUNDLE, MODEL_CONFIG, model_folder, to_fetch
-from self_pruner.tools.models.families import Family, family_of
+from self_pruner.tools.models.families import Family
 from self_pruner.tools.models.hub import fetch_outline
-from self_pruner.tools.models.quiet import quiet
-from self_pruner.tools.models.source import SENSELESS, ModelSource, load_tokenizer
-
-# What transformers raises for a config whose values make no sense.
-_SENSELESS = (*SENSELESS, RuntimeError)
+from self_pruner.tools.models.source import ModelSource, load_tokenizer, skeleton
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,26 +63,3 @@ def outline(
         to_fetch=missing,
         has_weights=source.kind != "folder" or checkpoint.has_weights(folder),
     )
-
-
-def skeleton(fields: dict[str, Any], name: str) -> Any:
-    """The model that a config.json describes, on the meta device; `name` is what the error calls it.
-
-    Raises:
-        ModelError: the config describes no model, or one of another family.
-    """
-    import torch
-    import transformers
-
-    family = family_of(fields)
-    try:
-        with quiet(), torch.device("meta"):
-            config = transformers.AutoConfig.for_model(**fields)
-            config._attn_implementation = "sdpa"
-            model = getattr(transformers, family.architecture)(config).eval().requires_grad_(False)
-            if not len(model.get_decoder().layers):
-                raise ValueError("it has no layers")
-    except _SENSELESS as error:
-        reason = " ".join(str(error).split()) or type(error).__name__
-        raise checkpoint.ModelError(f"the config.json of {name!r} describes no model: {reason}") from error
-    return model

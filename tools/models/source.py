@@ -20,10 +20,11 @@ from self_pruner.memory.errors import ModelError, SettingsError
 from self_pruner.tools.models import checkpoint
 from self_pruner.tools.models.aliases import ALIASES, BUNDLED, names
 from self_pruner.tools.models.bundled import bundled_model
-from self_pruner.tools.models.families import Family
+from self_pruner.tools.models.families import Family, family_of
 from self_pruner.tools.models.foreign_code import ADVICE, tokenizer_code
 from self_pruner.tools.models.hub import COMMIT, commit_of, fetch_model
 from self_pruner.tools.models.quiet import quiet
+from self_pruner.tools.models.tensor_files import TensorFiles
 
 DTYPES = ("auto", "float32", "bfloat16", "float16")
 # What the libraries raise for files whose values make no sense.
@@ -59,6 +60,7 @@ class LoadedModel:
     family: Family
     fingerprint: str  # hex digest of config and weights, equal for equal checkpoints
     commit: str | None = None  # of a hub model, whatever revision was asked for
+    files: TensorFiles | None = None  # where the decoder layers are, if the model has them on the meta device
 
 
 def resolve(name: str, revision: str | None = None, weights: bool = True) -> ModelSource:
@@ -114,6 +116,7 @@ def load(
     trust_remote_code: bool = False,
     cache: Path | None = None,
     progress: Callable[[int, int], None] | None = None,
+    layers: bool = True,
 ) -> LoadedModel:
     """Fetches the model if need be and loads it, in eval mode and without gradients.
 
@@ -127,6 +130,7 @@ def load(
         trust_remote_code: allow a tokenizer that brings its own Python code.
         cache: where the bundled model is kept; None for the default.
         progress: called with (bytes fetched, bytes in all) while something is fetched.
+        layers: read the decoder layers too; else they stay in their files, and `LoadedModel.files` reads them.
 
     Raises:
         SelfPrunerError: everything `checkpoint.inspect`, `fetch_model` and `bundled_model` raise, and
@@ -138,8 +142,10 @@ def load(
     folder = fetched(source, trust_remote_code=trust_remote_code, cache=cache, progress=progress)
     checked = checkpoint.inspect(folder)
     tokenizer = load_tokenizer(folder, trust_remote_code)
-    model = _model(checked, device, dtype)
-    return LoadedModel(model, tokenizer, source.name, checked.family, checkpoint.fingerprint(checked), source.commit)
+    files = None if layers else TensorFiles(checked.shards)
+    model = _model(checked, device, dtype) if files is None else _without_layers(checked, files, device, dtype)
+    known = checkpoint.fingerprint(checked)
+    return LoadedModel(model, tokenizer, source.name, checked.family, known, source.commit, files)
 
 
 def fetched(
@@ -181,6 +187,56 @@ def _model(checked: checkpoint.Checkpoint, device: str, dtype: str) -> Any:
         what = f"lacks the tensor {missing[0]!r}" if missing else f"has the wrong shape for {mismatched[0][0]!r}"
         raise ModelError(f"the checkpoint in {str(checked.folder)!r} {what}")
     return model.eval().requires_grad_(False)
+
+
+def skeleton(fields: dict[str, Any], name: str) -> Any:
+    """The model that a config.json describes, on the meta device; `name` is what the error calls it.
+
+    Raises:
+        ModelError: the config describes no model, or one of another family.
+    """
+    import torch
+    import transformers
+
+    family = family_of(fields)
+    try:
+        with quiet(), torch.device("meta"):
+            config = transformers.AutoConfig.for_model(**fields)
+            config._attn_implementation = "sdpa"
+            model = getattr(transformers, family.architecture)(config).eval().requires_grad_(False)
+            if not len(model.get_decoder().layers):
+                raise ValueError("it has no layers")
+    except (*SENSELESS, RuntimeError) as error:
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise checkpoint.ModelError(f"the config.json of {name!r} describes no model: {reason}") from error
+    return model
+
+
+def _without_layers(checked: checkpoint.Checkpoint, files: TensorFiles, device: str, dtype: str) -> Any:
+    """The model with embedding, final norm and head on `device`, and its layers on the meta device."""
+    import torch
+    from torch import nn
+    from transformers import GenerationConfig
+
+    if dtype == "auto":
+        raise SettingsError("a model whose layers stay in their files needs a dtype by name, not 'auto'")
+    model = skeleton(checked.config, checked.folder.name).to(getattr(torch, dtype))
+    tied = model.get_output_embeddings().weight is model.get_input_embeddings().weight
+    for name in model.state_dict():
+        if name not in files.stored and not (tied and name == "lm_head.weight"):
+            raise ModelError(f"the checkpoint in {str(checked.folder)!r} lacks the tensor {name!r}")
+    here = ["model.embed_tokens.weight", "model.norm.weight", *([] if tied else ["lm_head.weight"])]
+    for name in here:
+        owner, _, leaf = name.rpartition(".")
+        tensor = files.read(name).to(device, getattr(torch, dtype))
+        setattr(model.get_submodule(owner), leaf, nn.Parameter(tensor, requires_grad=False))
+    if tied:
+        model.get_output_embeddings().weight = model.get_input_embeddings().weight
+    decoder = model.get_decoder()
+    decoder.rotary_emb = type(decoder.rotary_emb)(model.config).to(device)  # its tables are in no file
+    if (checked.folder / "generation_config.json").is_file():
+        model.generation_config = GenerationConfig.from_pretrained(checked.folder, local_files_only=True)
+    return model
 
 
 def load_tokenizer(folder: Path, trust_remote_code: bool) -> Any:

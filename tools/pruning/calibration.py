@@ -8,26 +8,26 @@ other projections read only the squares are kept: with them every weight of a la
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from self_pruner.memory.errors import KeptFileError, MeasurementError
-from self_pruner.memory.partials import partial_of
+from self_pruner.memory.errors import KeptFileError, MeasurementError, ModelError
 from self_pruner.memory.profile import PARTS, Part
-from self_pruner.tools.pruning.store import ResidentLayers, embed, linear, output_projection
+from self_pruner.tools.models.tensor_files import TensorFiles, TensorWriter
+from self_pruner.tools.pruning.store import LayerStore, ResidentLayers, embed, linear, output_projection
 
 FORMAT = "self-pruner calibration 2"
 GRAM_ROWS = 4096  # tokens that are waited for, so that a sum is read and written once for so many
 GRAM_BLOCK = 512  # rows of a Gram matrix computed together: wide enough for the speed of a matrix product
+KINDS = ("gram", "sums", "squares")  # tensors of a layer and part in a file
 INPUTS: dict[Part, tuple[str, ...]] = {"attention": ("q_proj", "k_proj", "v_proj"), "mlp": ("gate_proj", "up_proj")}
 
 
@@ -52,11 +52,12 @@ class Features:
 class Calibration:
     """The moments of every layer, in the channel order of the model that was calibrated."""
 
-    attention: tuple[Features, ...]  # inputs of o_proj, one a layer
-    mlp: tuple[Features, ...]  # inputs of down_proj, one a layer
+    attention: Sequence[Features]  # inputs of o_proj, one a layer
+    mlp: Sequence[Features]  # inputs of down_proj, one a layer
     attention_squares: tuple[Tensor, ...]  # of what q, k and v_proj read: [hidden] a layer, float32 on the CPU
     mlp_squares: tuple[Tensor, ...]  # of what gate and up_proj read: the same
     tokens: int
+    path: Path | None = None  # of the file that `attention` and `mlp` are read from, each time they are asked for
 
     def features(self, layer: int, part: Part) -> Features:
         """The moments of one layer and part."""
@@ -68,53 +69,71 @@ class Calibration:
 
     def save(self, path: Path) -> None:
         """Writes a safetensors file, aside first and then renamed, so a killed run leaves no half-written file."""
-        tensors: dict[str, Tensor] = {}
-        for part in PARTS:
-            for layer in range(len(self.mlp)):
-                features = self.features(layer, part)
-                tensors[f"{part}.{layer}.gram"] = features.gram.contiguous()
-                tensors[f"{part}.{layer}.sums"] = features.sums.contiguous()
-                tensors[f"{part}.{layer}.squares"] = self.input_squares(layer, part).contiguous()
-        metadata = {"format": FORMAT, "layers": str(len(self.mlp)), "tokens": str(self.tokens)}
-        path.parent.mkdir(parents=True, exist_ok=True)
-        aside = partial_of(path)
-        aside.unlink(missing_ok=True)  # a link by that name would be written through
-        try:
-            save_file(tensors, aside, metadata)
-            os.replace(aside, path)
-        finally:
-            aside.unlink(missing_ok=True)
+        if self.path == path:
+            return
+        channels: dict[Part, int] = {part: len(self.features(0, part).sums) for part in PARTS}
+        with _writer(path, len(self.mlp), self.tokens, channels, len(self.mlp_squares[0])) as writer:
+            for part in PARTS:
+                for layer in range(len(self.mlp)):
+                    _write(writer, layer, part, self.features(layer, part), self.input_squares(layer, part))
 
     @classmethod
     def load(cls, path: Path) -> Calibration:
-        """Reads what `save` wrote; the tensors are mapped from the file and read as they are used.
+        """What `save` wrote; Gram matrices stay in the file and are read one at a time, as they are asked for.
 
         Raises KeptFileError for a file that is missing, damaged, or not a calibration of this format.
         """
         try:
             with safe_open(path, framework="pt") as file:
                 metadata = file.metadata() or {}
-                if metadata.get("format") != FORMAT:
-                    raise KeptFileError(f"{str(path)!r} is not a calibration file of this version; delete it")
-                tokens = int(metadata["tokens"])
-                layers = range(int(metadata["layers"]))
-                attention, mlp = (
-                    tuple(
-                        Features(
-                            file.get_tensor(f"{part}.{layer}.gram"), file.get_tensor(f"{part}.{layer}.sums"), tokens
-                        )
-                        for layer in layers
-                    )
-                    for part in PARTS
-                )
-                attention_squares, mlp_squares = (
-                    tuple(file.get_tensor(f"{part}.{layer}.squares") for layer in layers) for part in PARTS
-                )
+            if metadata.get("format") != FORMAT:
+                raise KeptFileError(f"{str(path)!r} is not a calibration file of this version; delete it")
+            tokens, layers = int(metadata["tokens"]), int(metadata["layers"])
+            files = TensorFiles([path])
+            wanted = [f"{part}.{layer}.{kind}" for part in PARTS for layer in range(layers) for kind in KINDS]
+            if absent := [name for name in wanted if name not in files.stored]:
+                raise KeptFileError(f"calibration file {str(path)!r} is damaged (no {absent[0]}); delete it")
+            squares = {part: tuple(files.read(f"{part}.{layer}.squares") for layer in range(layers)) for part in PARTS}
         except FileNotFoundError as error:
             raise KeptFileError(f"there is no calibration file {str(path)!r}") from error
-        except (SafetensorError, KeyError, ValueError) as error:
+        except (SafetensorError, KeyError, ValueError, ModelError) as error:
             raise KeptFileError(f"calibration file {str(path)!r} is damaged ({error}); delete it") from error
-        return cls(attention, mlp, attention_squares, mlp_squares, tokens)
+        attention, mlp = (KeptFeatures(files, part, layers, tokens) for part in PARTS)
+        return cls(attention, mlp, squares["attention"], squares["mlp"], tokens, path)
+
+
+class KeptFeatures(Sequence[Features]):
+    """The features of one part of all layers, read from a calibration file when they are asked for."""
+
+    def __init__(self, files: TensorFiles, part: Part, layers: int, tokens: int) -> None:
+        self._files, self._part, self._layers, self._tokens = files, part, range(layers), tokens
+
+    def __len__(self) -> int:
+        return len(self._layers)
+
+    def __getitem__(self, index: Any) -> Any:
+        """The features of one layer; a list of those of some."""
+        if isinstance(index, slice):
+            return [self[layer] for layer in self._layers[index]]
+        name = f"{self._part}.{self._layers[index]}"
+        return Features(self._files.read(f"{name}.gram"), self._files.read(f"{name}.sums"), self._tokens)
+
+
+def _writer(path: Path, layers: int, tokens: int, channels: Mapping[Part, int], hidden: int) -> TensorWriter:
+    """A calibration file to be filled."""
+    shapes = {}
+    for part in PARTS:
+        n = channels[part]
+        for layer in range(layers):
+            for kind, shape in zip(KINDS, ((n, n), (n,), (hidden,)), strict=True):
+                shapes[f"{part}.{layer}.{kind}"] = (torch.float32, shape)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    return TensorWriter(path, shapes, {"format": FORMAT, "layers": str(layers), "tokens": str(tokens)})
+
+
+def _write(writer: TensorWriter, layer: int, part: Part, features: Features, squares: Tensor) -> None:
+    for kind, tensor in zip(KINDS, (features.gram, features.sums, squares), strict=True):
+        writer.write(f"{part}.{layer}.{kind}", tensor)
 
 
 class Moments:
@@ -204,6 +223,8 @@ def calibrate(
     *,
     batch: int = 8,
     progress: Callable[[int, int], None] | None = None,
+    store: LayerStore | None = None,
+    path: Path | None = None,
 ) -> Calibration:
     """Runs the dense model over `input_ids` [sequences, length] and keeps the moments of every layer.
 
@@ -212,23 +233,58 @@ def calibrate(
         input_ids: Rows of tokens without padding.
         batch: Sequences in one forward pass.
         progress: Called as progress(done, total), in batches times layers.
+        store: Where the layers of `model` come from; None for the model's own, in memory.
+        path: A file that takes the moments of a layer as soon as they are known; None keeps all of them in memory.
 
     Raises:
         MeasurementError: The text is empty or an activation is not finite.
+        KeptFileError: The file cannot be written.
     """
     if input_ids.ndim != 2 or input_ids.numel() == 0:
         raise MeasurementError(
             f"calibration needs rows of tokens [sequences, length], got shape {tuple(input_ids.shape)}"
         )
-    store = ResidentLayers(model)
+    store = store or ResidentLayers(model)
+    layers = _moments(model, input_ids, store, batch, progress)
+    if path is not None:
+        channels: dict[Part, int] = {
+            part: output_projection(model.get_decoder().layers[0], part).in_features for part in PARTS
+        }
+        try:
+            with _writer(path, len(store), input_ids.numel(), channels, model.config.hidden_size) as writer:
+                for index, found in enumerate(layers):
+                    for part, (features, squares) in found.items():
+                        _write(writer, index, part, features, squares)
+        except OSError as error:
+            raise KeptFileError(f"the Gram matrices cannot be written to {str(path)!r}: {error.strerror}") from error
+        return Calibration.load(path)
+    kept = list(layers)
+    features_of = {part: tuple(found[part][0] for found in kept) for part in PARTS}
+    squares_of = {part: tuple(found[part][1] for found in kept) for part in PARTS}
+    return Calibration(
+        features_of["attention"],
+        features_of["mlp"],
+        squares_of["attention"],
+        squares_of["mlp"],
+        input_ids.numel(),
+    )
+
+
+@torch.no_grad()
+def _moments(
+    model: PreTrainedModel,
+    input_ids: Tensor,
+    store: LayerStore,
+    batch: int,
+    progress: Callable[[int, int], None] | None,
+) -> Iterator[dict[Part, tuple[Features, Tensor]]]:
+    """By part, the moments of one layer after the other, and the squares [hidden] of what its block reads."""
     device = model.device
     embedded = [embed(model, rows) for rows in input_ids.to(device).split(batch)]
     hidden = [each.hidden for each in embedded]
     _, position_embeddings, masks = embedded[0]  # the same for all rows, for they are equally long
     del embedded
     total = len(store) * len(hidden)
-    kept: dict[Part, list[Features]] = {part: [] for part in PARTS}
-    kept_squares: dict[Part, list[Tensor]] = {part: [] for part in PARTS}
     for index in range(len(store)):
         with store.layer(index) as layer:
             moments = {part: Moments(output_projection(layer, part).in_features, device) for part in PARTS}
@@ -246,16 +302,10 @@ def calibrate(
             finally:
                 for hook in hooks:
                     hook.remove()
+        found: dict[Part, tuple[Features, Tensor]] = {}
         for part in PARTS:
-            features = moments[part].features()
+            features = moments.pop(part).features()
             if not torch.isfinite(features.gram.diagonal()).all():  # which bounds all others
                 raise MeasurementError(f"the dense model gives non-finite activations in the {part} of layer {index}")
-            kept[part].append(features)
-            kept_squares[part].append(squares[part].sums.float().cpu())
-    return Calibration(
-        tuple(kept["attention"]),
-        tuple(kept["mlp"]),
-        tuple(kept_squares["attention"]),
-        tuple(kept_squares["mlp"]),
-        input_ids.numel(),
-    )
+            found[part] = features, squares[part].sums.float().cpu()
+        yield found

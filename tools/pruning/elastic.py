@@ -27,6 +27,7 @@ from self_pruner.tools.pruning.reordering import OrderedMoments
 from self_pruner.tools.pruning.store import (
     OUTPUTS,
     Embedded,
+    LayerStore,
     ResidentLayers,
     branch,
     embed,
@@ -51,6 +52,7 @@ class ElasticModel:
         attention_unit: int = 1,
         refit_memory: int = 2 << 30,
         damping: float = 0.01,
+        store: LayerStore | None = None,
     ) -> None:
         """Reorders the weights of `model` in place; they must not be reordered already.
 
@@ -63,6 +65,7 @@ class ElasticModel:
             attention_unit: KV groups in an attention unit.
             refit_memory: Bytes that remembered refits and factors may take.
             damping: Of the least-squares refit, as a share of the mean Gram diagonal.
+            store: Where the layers of `model` come from; None for the model's own, in memory.
 
         Raises:
             ModelError: The model is an elastic model already or the calibration is of another model.
@@ -73,15 +76,14 @@ class ElasticModel:
         self.space = space_of(model, mlp_unit, compensation == "bias", attention_unit)
         self.importance: Importance = importance
         self.compensation: Compensation = compensation
-        self.store = ResidentLayers(model)
+        self.store = store or ResidentLayers(model)
         self.compensator = Compensator(compensation, refit_memory, damping)
         self._shape = shape = geometry(model.config)
         self._check_calibration(calibration)
-        layers = [self._layer(index) for index in range(len(self.store))]
-        self.orders = importance_orders(layers, calibration, shape.n_groups, importance)
+        self.orders = importance_orders(self.store, calibration, shape.n_groups, importance)
         self.moments = OrderedMoments(calibration, self.orders, shape.head_dim, shape.heads_per_group)
-        for index, layer in enumerate(layers):
-            self.moments.permute(layer, index)
+        for index in range(len(self.store)):
+            self.store.reorder(index, partial(self.moments.permute, index=index))
         setattr(model, _REORDERED, True)
 
     @property
@@ -113,7 +115,8 @@ class ElasticModel:
         Keys are as `torch.func.functional_call` on `layer.self_attn` or `layer.mlp` wants them. All are views of the
         model's own weights but a refitted output projection, or its bias, which is remembered.
         """
-        return self._overrides(self._layer(layer), layer, part, width)
+        with self.store.layer(layer) as module:
+            return self._overrides(module, layer, part, width)
 
     def _overrides(self, layer: nn.Module, index: int, part: Part, width: int) -> dict[str, Tensor]:
         units = self.space.units(part)
@@ -248,7 +251,8 @@ class ElasticModel:
         """
         units = self.space.units(part)
         cuts = [self.channels(part, width) for width in range(units)]
-        weight = output_projection(self._layer(layer), part).weight
+        with self.store.layer(layer) as module:
+            weight = output_projection(module, part).weight
         errors = self.compensator.residuals((layer, part), weight, cuts, partial(self.moments.features, layer, part))
         return torch.cat([errors, errors.new_zeros(1)]) / self.moments.calibration.tokens
 
@@ -275,10 +279,6 @@ class ElasticModel:
         return other
 
     # --- making -------------------------------------------------------------------------------------------------
-
-    def _layer(self, index: int) -> nn.Module:
-        with self.store.layer(index) as layer:
-            return layer
 
     def check(self, profile: Profile) -> None:
         """Refuse a profile of another model with an ModelError."""

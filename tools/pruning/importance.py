@@ -11,7 +11,6 @@ holds channels of like importance.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Literal, NamedTuple, get_args
 
 import torch
@@ -19,7 +18,7 @@ from torch import Tensor, nn
 
 from self_pruner.memory.profile import PARTS, Part
 from self_pruner.tools.pruning.calibration import Calibration, Features
-from self_pruner.tools.pruning.store import linear, output_projection
+from self_pruner.tools.pruning.store import LayerStore, linear, output_projection
 
 Importance = Literal["wanda-sp", "flap", "magnitude"]
 IMPORTANCES: tuple[Importance, ...] = get_args(Importance)
@@ -79,15 +78,12 @@ def part_scores(layer: nn.Module, part: Part, features: Features, n_groups: int,
 
 
 @torch.no_grad()
-def importance_orders(
-    layers: Sequence[nn.Module], calibration: Calibration, n_groups: int, method: Importance
-) -> Orders:
+def importance_orders(store: LayerStore, calibration: Calibration, n_groups: int, method: Importance) -> Orders:
     """Orders of the KV groups and MLP channels of every layer of a model that is not yet reordered."""
-    by_part = {
-        part: [
-            unit_order(part_scores(layer, part, calibration.features(index, part), n_groups, method))
-            for index, layer in enumerate(layers)
-        ]
-        for part in PARTS
-    }
+    by_part: dict[Part, list[Tensor]] = {part: [] for part in PARTS}
+    for index in range(len(store)):
+        with store.layer(index) as layer:
+            for part, orders in by_part.items():
+                scores = part_scores(layer, part, calibration.features(index, part), n_groups, method)
+                orders.append(unit_order(scores))
     return Orders(by_part["attention"], by_part["mlp"])

@@ -6,6 +6,8 @@ shared with the dense model. Stock attention modules take their head counts from
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
@@ -13,6 +15,8 @@ from transformers import PreTrainedModel
 from self_pruner.memory.profile import PARTS, Profile
 from self_pruner.tools.pruning.elastic import ElasticModel
 from self_pruner.tools.pruning.store import BLOCKS, OUTPUTS, output_projection
+
+LAYERS = "model.layers."  # what the names of all layers' tensors begin with
 
 
 @torch.no_grad()
@@ -54,23 +58,37 @@ def put(layer: nn.Module, name: str, tensor: Tensor) -> None:
 
 
 @torch.no_grad()
-def smaller_state_dict(elastic: ElasticModel, profile: Profile) -> dict[str, Tensor]:
-    """The weights at `profile` as contiguous tensors of their own, keyed as in the Hugging Face model.
+def smaller_tensors(elastic: ElasticModel, profile: Profile) -> Iterator[tuple[str, Tensor]]:
+    """The weights at `profile` by name, as contiguous tensors of their own; each layer is asked for once.
 
-    A head tied to the embedding is left out, as Hugging Face does. With bias compensation every output projection
-    has a bias, zero where nothing was removed, so that all layers are of one kind.
+    Names are those of the Hugging Face model. A head tied to the embedding is left out, as Hugging Face does. With bias
+    compensation every output projection has a bias, zero where nothing was removed, so that all layers are of one kind.
     """
     elastic.check(profile)
-    tensors = dict(elastic.model.state_dict())
-    if elastic.model.get_output_embeddings().weight is elastic.model.get_input_embeddings().weight:
-        tensors.pop("lm_head.weight", None)
+    model = elastic.model
+    whole = {name: tensor for name, tensor in model.state_dict().items() if not name.startswith(LAYERS)}
+    if model.get_output_embeddings().weight is model.get_input_embeddings().weight:
+        whole.pop("lm_head.weight", None)
+    for name, tensor in whole.items():
+        yield name, _own(tensor)
     for index in range(elastic.space.n_layers):
-        for part in PARTS:
-            name = f"model.layers.{index}.{BLOCKS[part]}"
-            if elastic.compensation == "bias":
-                with elastic.store.layer(index) as layer:
-                    output = output_projection(layer, part)
-                tensors.setdefault(f"{name}.{OUTPUTS[part]}.bias", output.weight.new_zeros(output.out_features))
-            for key, tensor in elastic.block_weights(index, part, profile.widths(part)[index]).items():
-                tensors[f"{name}.{key}"] = tensor
-    return {key: tensor.detach().clone(memory_format=torch.contiguous_format) for key, tensor in tensors.items()}
+        with elastic.store.layer(index) as layer:
+            tensors = dict(layer.state_dict())
+            for part in PARTS:
+                output = output_projection(layer, part)
+                if elastic.compensation == "bias":
+                    bias = f"{BLOCKS[part]}.{OUTPUTS[part]}.bias"
+                    tensors.setdefault(bias, output.weight.new_zeros(output.out_features))
+                for key, tensor in elastic.block_weights(index, part, profile.widths(part)[index]).items():
+                    tensors[f"{BLOCKS[part]}.{key}"] = tensor
+            for name, tensor in tensors.items():
+                yield f"{LAYERS}{index}.{name}", _own(tensor)
+
+
+def smaller_state_dict(elastic: ElasticModel, profile: Profile) -> dict[str, Tensor]:
+    """All `smaller_tensors` at a time."""
+    return dict(smaller_tensors(elastic, profile))
+
+
+def _own(tensor: Tensor) -> Tensor:
+    return tensor.detach().clone(memory_format=torch.contiguous_format)

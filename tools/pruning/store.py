@@ -1,12 +1,12 @@
 """The decoder as a walk over it sees it: the embedding, a store of layers, and the causal mask each layer wants.
 
 Calibration and evaluation go layer by layer and take each layer from a `LayerStore`. Here the layers are resident in
-memory; a store that streams them from safetensors can take its place, and nothing above it will know.
+memory; streamed.py reads them from safetensors instead, and nothing above it knows.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from typing import NamedTuple, Protocol
 
@@ -72,6 +72,9 @@ class LayerStore(Protocol):
     def layer(self, index: int) -> AbstractContextManager[nn.Module]:
         """Layer `index`, usable inside the `with` block."""
 
+    def reorder(self, index: int, permute: Callable[[nn.Module], None]) -> None:
+        """Bring layer `index` into another order for good; `permute` changes the layer it is given in place."""
+
 
 class ResidentLayers:
     """All layers stay in memory: the model's own modules, no copies."""
@@ -86,6 +89,10 @@ class ResidentLayers:
     def layer(self, index: int) -> Iterator[nn.Module]:
         """Layer `index` of the model."""
         yield self._layers[index]
+
+    def reorder(self, index: int, permute: Callable[[nn.Module], None]) -> None:
+        """Permute the model's own layer, now."""
+        permute(self._layers[index])
 
 
 class Embedded(NamedTuple):

@@ -15,6 +15,7 @@ from self_pruner.agent.dry_run.cost_estimate import (
 )
 from self_pruner.agent.dry_run.machine_speed import Speed
 from self_pruner.agent.dry_run.plan import plan_of
+from self_pruner.agent.prepare.placement import Need, Placement
 from self_pruner.agent.settings.arms import ARMS
 from self_pruner.agent.settings.settings import Settings
 from self_pruner.prompts.templates import PromptSet
@@ -22,6 +23,8 @@ from self_pruner.tools.evaluation.first_order import PASS_COST
 from self_pruner.tools.models.families import Geometry
 from self_pruner.tools.profiles.budget import Budget
 from self_pruner.tools.profiles.space import Space
+
+IN_MEMORY = Placement(streamed=False, need=Need(4 * 134_515_008, 200_000_000, 1 << 30), free=1 << 36)
 
 # SmolLM2-135M-Instruct at 30% sparsity
 SPACE = Space(30, 3, 48, 294_912, 55_296, 28_346_688, 32)
@@ -60,7 +63,9 @@ def test_a_default_run_is_estimated_within_a_factor_of_two():
     assert 711 / 2 < total_seconds(Settings(), found) < 2 * 711
     assert 70 / 2 < step(found, "Brain").seconds < 2 * 70
     assert 318_492 / 2 < charged_tokens(found) < 2 * 318_492
-    memory = sum(line.bytes for line in bytes_of(Settings(), SIZES, "cpu", 630_000_000, 0) if line.where == "memory")
+    memory = sum(
+        line.bytes for line in bytes_of(Settings(), SIZES, IN_MEMORY, "cpu", 630_000_000, 0) if line.where == "memory"
+    )
     assert 4.0e9 / 2 < memory < 2 * 4.0e9
 
 
@@ -133,7 +138,7 @@ def test_a_machine_without_a_speed_gives_tokens_and_no_seconds():
 
 def test_memory_and_disk_hold_weights_grams_targets_and_the_checkpoint():
     limits = Settings()
-    found = bytes_of(limits, SIZES, "cpu", 600_000_000, 93_000_000)
+    found = bytes_of(limits, SIZES, IN_MEMORY, "cpu", 600_000_000, 93_000_000)
     held = {line.what: line.bytes for line in found if line.where == "memory"}
     assert held["Weights"] == 4 * 134_515_008
     assert held["Gram matrices"] == 4 * 30 * (576**2 + 1536**2)
@@ -143,18 +148,27 @@ def test_memory_and_disk_hold_weights_grams_targets_and_the_checkpoint():
     written = {line.what: line.bytes for line in found if line.where == "disk"}
     assert written["Pruned checkpoint"] == 4 * SIZES.budget.target_params
     assert written["What is fetched"] == 93_000_000
-    assert "Pruned checkpoint" not in {line.what for line in bytes_of(Settings(export=False), SIZES, "cpu", 0, 0)}
+    assert "Pruned checkpoint" not in {
+        line.what for line in bytes_of(Settings(export=False), SIZES, IN_MEMORY, "cpu", 0, 0)
+    }
+
+
+def test_where_layers_are_streamed_memory_holds_those_at_work_and_one_gram_matrix():
+    streamed = replace(IN_MEMORY, streamed=True)
+    held = {line.what: line.bytes for line in bytes_of(Settings(), SIZES, streamed, "cpu", 0, 0)}
+    assert held["Weights"] == 200_000_000 and held["Gram matrices"] == 4 * (576**2 + 1536**2)
+    assert held["Gram matrices and dense targets, in the cache"] > 30 * held["Gram matrices"]
 
 
 def test_on_a_gpu_the_weights_lie_on_it_and_the_gram_matrices_do_not():
-    held = {line.what: line.where for line in bytes_of(Settings(), SIZES, "cuda", 600_000_000, 0)}
+    held = {line.what: line.where for line in bytes_of(Settings(), SIZES, IN_MEMORY, "cuda", 600_000_000, 0)}
     assert held["Weights"] == held["Remembered refits and hidden states"] == "device"
     assert held["Gram matrices"] == held["Dense targets"] == "memory"
 
 
 def test_plain_slices_have_no_refits_to_remember():
     plain, refitted = (
-        {line.what: line.bytes for line in bytes_of(Settings(compensation=name), SIZES, "cpu", 0, 0)}
+        {line.what: line.bytes for line in bytes_of(Settings(compensation=name), SIZES, IN_MEMORY, "cpu", 0, 0)}
         for name in ("none", "lstsq")
     )
     kept = "Remembered refits and hidden states"

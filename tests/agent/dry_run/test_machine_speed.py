@@ -5,7 +5,7 @@ import torch
 
 from self_pruner.agent.dry_run import machine_speed as speed
 from self_pruner.agent.dry_run.machine_speed import measure_speed
-from self_pruner.tools.models.outline import skeleton
+from self_pruner.tools.models.source import skeleton
 from tests.tiny import FAMILY_NAMES, tiny_config
 
 

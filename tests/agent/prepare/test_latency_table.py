@@ -6,8 +6,8 @@ import pytest
 
 from main import main
 from self_pruner.agent.prepare import latency_table as latency
-from self_pruner.tools.models.outline import skeleton
-from self_pruner.tools.models.published import PUBLISHED
+from self_pruner.tools.models.aliases import PUBLISHED
+from self_pruner.tools.models.source import skeleton
 
 SMALL = ["--latency-prompt", "8", "--latency-decode", "2", "--latency-repeats", "1", "--dtype", "float32"]
 

@@ -21,6 +21,7 @@ from self_pruner.agent.search.state import SearchState
 from self_pruner.agent.search.think import Thinker
 from self_pruner.memory.errors import RunDirectoryError
 from self_pruner.memory.records import Candidate, Generation, Score, Slopes
+from self_pruner.memory.store import Memory
 from self_pruner.prompts.templates import PromptSet
 from self_pruner.tools.evaluation.first_order import PASS_COST
 from self_pruner.tools.profiles.operators import uniform
@@ -201,4 +202,15 @@ def test_a_search_that_an_older_version_stopped_is_refused_in_a_sentence(tmp_pat
     newer = [*fields(SearchState), SimpleNamespace(name="newer")]  # what the checkpoint of then does not hold
     monkeypatch.setattr(graph, "fields", lambda state: newer)
     with pytest.raises(RunDirectoryError, match="of an older format: its search cannot go on, start anew"):
+        run.go()
+
+
+def test_a_fault_in_a_tool_that_no_brain_could_mend_ends_the_search(tmp_path, monkeypatch):
+    run = Search(tmp_path, ScriptBrain(replies=[]))
+
+    def broken(*arguments, **options):
+        raise RuntimeError("the machine is on fire")
+
+    monkeypatch.setattr(Memory, "record", broken)
+    with pytest.raises(RuntimeError, match="the machine is on fire"):
         run.go()

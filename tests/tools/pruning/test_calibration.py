@@ -154,14 +154,24 @@ def test_a_file_that_is_no_whole_calibration_is_refused_in_one_sentence(tmp_path
         Calibration.load(path)
 
 
-def test_a_write_that_fails_leaves_neither_file_nor_remains(tmp_path, monkeypatch):
-    def full(tensors, path, metadata):
-        Path(path).write_bytes(b"half")
+def test_a_calibration_that_is_written_as_it_is_made_is_the_same_file(tmp_path):
+    together, apart = tmp_path / "together.safetensors", tmp_path / "apart.safetensors"
+    calibrate(tiny_model("llama"), tokens()).save(together)
+    made = calibrate(tiny_model("llama"), tokens(), path=apart)
+    assert apart.read_bytes() == together.read_bytes()
+    made.save(apart)  # it is there already
+    assert made.features(1, "mlp").gram.shape == (96, 96) and len(made.attention) == 3
+
+
+@pytest.mark.parametrize("as_it_is_made", [False, True])
+def test_a_write_that_fails_leaves_neither_file_nor_remains(tmp_path, monkeypatch, as_it_is_made):
+    def full(*_):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("self_pruner.tools.pruning.calibration.save_file", full)
-    with pytest.raises(OSError, match="No space left"):
-        calibrate(tiny_model("llama"), tokens()).save(tmp_path / "calibration.safetensors")
+    path = tmp_path / "calibration.safetensors"
+    monkeypatch.setattr("self_pruner.tools.pruning.calibration.TensorWriter.write", full)
+    with pytest.raises((OSError, KeptFileError), match="No space left"):
+        calibrate(tiny_model("llama"), tokens(), path=path if as_it_is_made else None).save(path)
     assert list(tmp_path.iterdir()) == []
 
 

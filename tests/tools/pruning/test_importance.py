@@ -20,6 +20,7 @@ from self_pruner.tools.pruning.importance import (
     unit_order,
     wanda_sp,
 )
+from self_pruner.tools.pruning.store import ResidentLayers
 from tests.tiny import tiny_model
 
 
@@ -142,6 +143,6 @@ def test_units_are_ordered_from_most_to_least_important_and_ties_keep_their_plac
 def test_orders_are_permutations_of_groups_and_channels(method):
     model = tiny_model("llama")
     calibration = calibrate(model, torch.randint(0, 512, (2, 16), generator=torch.Generator().manual_seed(2)))
-    orders = importance_orders(list(model.model.layers), calibration, 4, method)
+    orders = importance_orders(ResidentLayers(model), calibration, 4, method)
     assert [sorted(order.tolist()) for order in orders.attention] == [list(range(4))] * 3
     assert [sorted(order.tolist()) for order in orders.mlp] == [list(range(96))] * 3
