@@ -206,7 +206,7 @@ def exact_bfloat16_products(dtype: torch.dtype) -> Iterator[None]:
 
 
 class Squares:
-    """A forward pre-hook that adds the squares of a projection's inputs, in the precisions of `Moments`."""
+    """A forward pre-hook that adds the squares of a projection's inputs: float32 in a batch, float64 over batches."""
 
     def __init__(self, channels: int, device: torch.device) -> None:
         self.sums = torch.zeros(channels, dtype=torch.float64, device=device)
