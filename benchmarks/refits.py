@@ -32,10 +32,11 @@ from self_pruner.tools.evaluation.walk import PopulationWalk
 from self_pruner.tools.models.source import load, resolve
 from self_pruner.tools.profiles.budget import Budget
 from self_pruner.tools.profiles.operators import random_profile
-from self_pruner.tools.pruning.calibration import Moments, calibrate
+from self_pruner.tools.pruning.calibration import calibrate
 from self_pruner.tools.pruning.compensation import Compensator
 from self_pruner.tools.pruning.elastic import ElasticModel
 from self_pruner.tools.pruning.least_squares import factorise
+from self_pruner.tools.pruning.moments import Moments
 from self_pruner.tools.pruning.store import output_projection
 from self_pruner.tools.text.sources import text_source
 from self_pruner.tools.text.tokens import sequences

@@ -25,7 +25,7 @@ def prefix_memory(device: str) -> int:
 
     Half a GiB, or a quarter of what the loaded model leaves of a GPU, whose models have the larger states.
     """
-    return max(PREFIX_MEMORY, torch.cuda.mem_get_info(device)[0] // 4 if device.startswith("cuda") else 0)
+    return max(PREFIX_MEMORY, free_memory(device) // 4 if device.startswith("cuda") else 0)
 
 
 def check_room(loaded: LoadedModel | ModelOutline, cache: Path, in_memory: bool = True) -> None:

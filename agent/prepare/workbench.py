@@ -6,20 +6,18 @@ it depends on; measurements in the memory. So a run that is resumed, or another 
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
-from safetensors import SafetensorError
 from torch import Tensor
 from transformers import PreTrainedModel
 
 from self_pruner.agent.brain.chat_template import unusable
 from self_pruner.agent.prepare.devices import device_name, device_of, dtype_of
+from self_pruner.agent.prepare.kept import digest, keep, named
 from self_pruner.agent.prepare.latency_timer import engine_name, timing
 from self_pruner.agent.prepare.room import check_room, prefix_memory, refit_memory
 from self_pruner.agent.prepare.texts import read_tasks, read_texts, reporting_key, slope_text
@@ -27,7 +25,7 @@ from self_pruner.agent.run_files.conditions import Conditions, conditions_of
 from self_pruner.agent.run_files.run_memory import memory_of
 from self_pruner.agent.settings.settings import Settings, text_label
 from self_pruner.agent.view import View
-from self_pruner.memory.errors import KeptFileError, MeasurementError, SettingsError
+from self_pruner.memory.errors import KeptFileError, SettingsError
 from self_pruner.tools.evaluation.targets import DenseTargets
 from self_pruner.tools.evaluation.walk import PopulationWalk
 from self_pruner.tools.export.serving import Units, expressible_heads, units_for
@@ -46,7 +44,6 @@ from self_pruner.tools.pruning.streamed import StreamedLayers
 from self_pruner.tools.workbench import FITNESS, Workbench
 
 FORMAT = 1  # part of every digest: raised when what is kept changes its meaning
-Kept = TypeVar("Kept", Calibration, DenseTargets)
 
 
 @dataclass(frozen=True)
@@ -273,32 +270,3 @@ def make_walk(
             view,
         )
     return PopulationWalk(elastic, elastic.store, targets, ids, prefix_memory=prefix_memory, walked=walked)
-
-
-def keep(path: Path, kind: type[Kept], make: Callable[[], Kept], view: View) -> Kept:
-    """What the cache holds at `path`, or what `make` makes, kept there for the next time.
-
-    A damaged file is made anew, and a cache that can't be written costs only time; both are said.
-    """
-    if path.exists():
-        try:
-            return kind.load(path)
-        except (KeptFileError, MeasurementError) as error:
-            view.warn(f"{error}; it is made anew")
-    made = make()
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        made.save(path)
-    except (OSError, SafetensorError) as error:
-        view.warn(f"cannot keep {path.name} in {path.parent} for the next run: {error}")
-    return made
-
-
-def digest(ids: Tensor) -> str:
-    """A digest of token ids and their shape."""
-    return hashlib.sha256(str(tuple(ids.shape)).encode() + ids.cpu().numpy().tobytes()).hexdigest()[:16]
-
-
-def named(key: dict[str, Any]) -> str:
-    """A file name that stands for everything in `key`."""
-    return hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:24]

@@ -18,8 +18,8 @@ from safetensors import SafetensorError
 from torch import Tensor
 
 from self_pruner.agent.prepare.devices import free_memory
+from self_pruner.agent.prepare.kept import named
 from self_pruner.agent.prepare.run import Run
-from self_pruner.agent.prepare.workbench import named
 from self_pruner.agent.result.holdout import FINISH_STEP, holdout_fitness
 from self_pruner.agent.result.outcome import FOUND, RECALIBRATED, Recalibration, Row, TextRow, row_of
 from self_pruner.agent.settings.settings import Settings
@@ -32,8 +32,7 @@ from self_pruner.tools.evaluate import measure
 from self_pruner.tools.evaluation.walk import PopulationWalk
 from self_pruner.tools.pruning.compensation import Recalibration as Refits
 from self_pruner.tools.pruning.elastic import ElasticModel
-from self_pruner.tools.pruning.recalibration import SHARE, recalibrate, recalibration_bytes
-from self_pruner.tools.pruning.refits import load_refits, save_refits
+from self_pruner.tools.pruning.recalibration import SHARE, load_refits, recalibrate, recalibration_bytes, save_refits
 from self_pruner.tools.text.quantities import size
 from self_pruner.tools.workbench import Workbench
 

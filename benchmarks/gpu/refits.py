@@ -17,8 +17,8 @@ from torch import Tensor
 from benchmarks.gpu.device import Device, reason
 from benchmarks.gpu.profiles import Shapes
 from benchmarks.gpu.record import Deadline, Record, figure, rounded
-from self_pruner.tools.pruning.calibration import Moments
 from self_pruner.tools.pruning.least_squares import factorise
+from self_pruner.tools.pruning.moments import Moments
 
 DAMPING = 0.01
 KEPT = 0.7  # of the channels

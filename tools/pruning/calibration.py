@@ -9,43 +9,24 @@ other projections read only the squares are kept: with them every weight of a la
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from torch import Tensor, nn
+from torch import Tensor
 from transformers import PreTrainedModel
 
 from self_pruner.memory.errors import KeptFileError, MeasurementError, ModelError
 from self_pruner.memory.profile import PARTS, Part
 from self_pruner.tools.models.tensor_files import TensorFiles, TensorWriter
+from self_pruner.tools.pruning.moments import Features, Moments, Squares
 from self_pruner.tools.pruning.store import LayerStore, ResidentLayers, embed, linear, output_projection
 
 FORMAT = "self-pruner calibration 2"
-GRAM_ROWS = 4096  # tokens that are waited for, so that a sum is read and written once for so many
-GRAM_BLOCK = 512  # rows of a Gram matrix computed together: wide enough for the speed of a matrix product
 KINDS = ("gram", "sums", "squares")  # tensors of a layer and part in a file
 INPUTS: dict[Part, tuple[str, ...]] = {"attention": ("q_proj", "k_proj", "v_proj"), "mlp": ("gate_proj", "up_proj")}
-
-
-@dataclass(frozen=True, slots=True)
-class Features:
-    """Moments of the inputs of one output projection over all calibration tokens."""
-
-    gram: Tensor  # X^T X, [channels, channels], float32 on the CPU
-    sums: Tensor  # column sums of X, [channels], float32 on the CPU
-    tokens: int  # rows of X
-
-    def permuted(self, order: Tensor) -> Features:
-        """The moments of the same channels in another order, on the device of `order`, a permutation [channels].
-
-        The tensors are new ones.
-        """
-        gram, sums = self.gram.to(order.device), self.sums.to(order.device)
-        return Features(gram.index_select(0, order).index_select(1, order), sums[order], self.tokens)
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,86 +115,6 @@ def _writer(path: Path, layers: int, tokens: int, channels: Mapping[Part, int], 
 def _write(writer: TensorWriter, layer: int, part: Part, features: Features, squares: Tensor) -> None:
     for kind, tensor in zip(KINDS, (features.gram, features.sums, squares), strict=True):
         writer.write(f"{part}.{layer}.{kind}", tensor)
-
-
-class Moments:
-    """A forward pre-hook that adds the inputs of a projection to its moments.
-
-    A Gram matrix is symmetric, so only its blocks on and below the diagonal are computed. Products are summed in
-    float32: exact ones of bfloat16 inputs, and rounded ones of float32 inputs. The sum over some hundred batches in
-    float32 costs less accuracy than the products within one do.
-    """
-
-    def __init__(self, channels: int, device: torch.device) -> None:
-        self.lower = torch.zeros(channels, channels, device=device)  # above the diagonal some blocks too
-        self.sums = torch.zeros(channels, dtype=torch.float64, device=device)
-        self.tokens = 0
-        self._waiting: list[Tensor] = []  # rows that are not in `lower` yet
-
-    def __call__(self, module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
-        """Add the rows of `inputs[0]` [..., channels]."""
-        rows = inputs[0].flatten(0, -2)
-        self._waiting.append(rows)
-        self.sums += rows.float().sum(0)
-        self.tokens += len(rows)
-        if sum(map(len, self._waiting)) >= GRAM_ROWS:
-            self._multiply()
-
-    def _multiply(self) -> None:
-        if not self._waiting:
-            return
-        rows = torch.cat(self._waiting) if len(self._waiting) > 1 else self._waiting[0]
-        self._waiting.clear()
-        native = rows.dtype == torch.bfloat16 and rows.is_cuda
-        wide = rows if native else rows.float()
-        with exact_bfloat16_products(rows.dtype):
-            for start in range(0, rows.shape[1], GRAM_BLOCK):
-                stop = min(start + GRAM_BLOCK, rows.shape[1])
-                lower = self.lower[start:stop, :stop]
-                if native:
-                    lower += torch.mm(rows[:, start:stop].T, rows[:, :stop], out_dtype=torch.float32)
-                else:
-                    lower.addmm_(wide[:, start:stop].T, wide[:, :stop])
-
-    def gram(self) -> Tensor:
-        """X^T X of all rows so far [channels, channels], float32, in memory of its own."""
-        self._multiply()
-        lower = self.lower.tril()
-        lower.diagonal().mul_(0.5)  # exact, and added to itself below
-        return lower.add_(lower.T.contiguous())
-
-    def features(self) -> Features:
-        """The moments of all rows so far, on the CPU."""
-        return Features(self.gram().cpu(), self.sums.float().cpu(), self.tokens)
-
-
-@contextmanager
-def exact_bfloat16_products(dtype: torch.dtype) -> Iterator[None]:
-    """Let a CPU multiply float32 matrices that hold rows of `dtype` in bfloat16, where that changes nothing.
-
-    PyTorch has no product of bfloat16 matrices with a float32 sum on a CPU. oneDNN has, for float32 matrices that it
-    may round to bfloat16: products of values that are bfloat16 already are exact. Processors with bfloat16 matrix
-    instructions make them several times as fast.
-    """
-    settings = torch.backends.mkldnn.matmul  # type: ignore[attr-defined]
-    before = settings.fp32_precision
-    if dtype == torch.bfloat16:
-        settings.fp32_precision = "bf16"
-    try:
-        yield
-    finally:
-        settings.fp32_precision = before
-
-
-class Squares:
-    """A forward pre-hook that adds the squares of a projection's inputs: float32 in a batch, float64 over batches."""
-
-    def __init__(self, channels: int, device: torch.device) -> None:
-        self.sums = torch.zeros(channels, dtype=torch.float64, device=device)
-
-    def __call__(self, module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
-        """Add the rows of `inputs[0]` [..., channels]."""
-        self.sums += inputs[0].flatten(0, -2).float().square().sum(0)
 
 
 @torch.no_grad()

@@ -22,9 +22,9 @@ from torch import Tensor
 
 from self_pruner.memory.errors import MeasurementError, ModelError
 from self_pruner.memory.profile import Part, Profile
-from self_pruner.tools.pruning.calibration import Features
 from self_pruner.tools.pruning.least_squares import Factor, factorise
 from self_pruner.tools.pruning.memory_bound import Item, MemoryBound, Sized
+from self_pruner.tools.pruning.moments import Features
 
 Compensation = Literal["none", "bias", "lstsq"]
 COMPENSATIONS: tuple[Compensation, ...] = get_args(Compensation)

@@ -17,21 +17,27 @@ E is the small difference of two large states, so both streams are kept in float
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.nn import functional
 
-from self_pruner.memory.errors import MeasurementError
+from self_pruner.memory.errors import KeptFileError, MeasurementError
+from self_pruner.memory.partials import partial_of
 from self_pruner.memory.profile import PARTS, Part, Profile
-from self_pruner.tools.pruning.calibration import Moments
 from self_pruner.tools.pruning.compensation import Recalibration
 from self_pruner.tools.pruning.elastic import ElasticModel
 from self_pruner.tools.pruning.least_squares import factorise
+from self_pruner.tools.pruning.moments import Moments
 from self_pruner.tools.pruning.store import Embedded, branch, output_projection
 
+FORMAT = "self-pruner refits 1"  # of the file that keeps a recalibration
 SHARE = 0.5  # of the error, by default: on 32k tokens of text all of it overfits, none of it leaves it to pile up
 
 
@@ -193,3 +199,48 @@ def _check(elastic: ElasticModel, profile: Profile, input_ids: Tensor, share: fl
         )
     if not 0 <= share <= 1:
         raise MeasurementError(f"a share of the error is 0 to 1, got {share}")
+
+
+def save_refits(recalibration: Recalibration, path: Path, made_for: str) -> None:
+    """Writes a safetensors file, aside first and then renamed; `made_for` says what it belongs to.
+
+    Raises:
+        OSError: it cannot be written; nothing is left of it.
+        SafetensorError: the same, as the library says it.
+    """
+    tensors = {f"{part}.{layer}": refit.contiguous() for (layer, part), refit in recalibration.refits.items()}
+    aside = partial_of(path)
+    aside.unlink(missing_ok=True)  # a link by that name would be written through
+    try:
+        save_file(tensors, aside, {"format": FORMAT, "made_for": made_for})
+        os.replace(aside, path)
+    finally:
+        aside.unlink(missing_ok=True)
+
+
+def load_refits(path: Path, made_for: str, elastic: ElasticModel, profile: Profile) -> Recalibration | None:
+    """What `save_refits` wrote; None where there is no file, or one that was made for something else.
+
+    Raises:
+        KeptFileError: it is damaged, or does not fit the model.
+    """
+    try:
+        with safe_open(path, framework="pt") as file:
+            metadata = file.metadata() or {}
+            if (metadata.get("format"), metadata.get("made_for")) != (FORMAT, made_for):
+                return None
+            refits = {
+                (layer, part): file.get_tensor(f"{part}.{layer}")
+                for part in PARTS
+                for layer in range(elastic.space.n_layers)
+            }
+    except FileNotFoundError:
+        return None
+    except (SafetensorError, KeyError, ValueError, OSError) as error:
+        raise KeptFileError(f"{str(path)!r} is damaged ({error})") from error
+    hidden = elastic.model.config.hidden_size
+    for (layer, part), refit in refits.items():
+        channels = elastic.channels(part, profile.widths(part)[layer])
+        if list(refit.shape) != [hidden, channels] or refit.dtype != elastic.dtype:
+            raise KeptFileError(f"{str(path)!r} does not fit the model")
+    return Recalibration(profile, refits)

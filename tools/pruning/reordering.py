@@ -11,8 +11,9 @@ import torch
 from torch import Tensor, nn
 
 from self_pruner.memory.profile import PARTS, Part
-from self_pruner.tools.pruning.calibration import Calibration, Features
+from self_pruner.tools.pruning.calibration import Calibration
 from self_pruner.tools.pruning.importance import Orders
+from self_pruner.tools.pruning.moments import Features
 from self_pruner.tools.pruning.store import linear, output_projection
 
 

@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 
 from self_pruner.memory.errors import MeasurementError
-from self_pruner.tools.pruning.calibration import Features
 from self_pruner.tools.pruning.compensation import Compensator, removed_mean, slice_residuals
 from self_pruner.tools.pruning.least_squares import factorise
+from self_pruner.tools.pruning.moments import Features
 
 OUT, CHANNELS, ROWS = 6, 12, 40
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from self_pruner.memory.profile import PARTS
-from self_pruner.tools.pruning.calibration import Features, calibrate
+from self_pruner.tools.pruning.calibration import calibrate
 from self_pruner.tools.pruning.importance import (
     flap_wifv,
     group_scores,
@@ -20,6 +20,7 @@ from self_pruner.tools.pruning.importance import (
     unit_order,
     wanda_sp,
 )
+from self_pruner.tools.pruning.moments import Features
 from self_pruner.tools.pruning.store import ResidentLayers
 from tests.tiny import tiny_model
 

@@ -8,8 +8,7 @@ import pytest
 import torch
 
 from self_pruner.memory.errors import KeptFileError, MeasurementError, ModelError
-from self_pruner.tools.pruning.recalibration import recalibrate
-from self_pruner.tools.pruning.refits import load_refits, save_refits
+from self_pruner.tools.pruning.recalibration import load_refits, recalibrate, save_refits
 from tests.tools.evaluation.populations import tiny_elastic
 from tests.tools.pruning.test_recalibration import PROFILE, TEXT, recalibrated
 

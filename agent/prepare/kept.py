@@ -1,0 +1,48 @@
+"""What follows from model and text alone and is expensive: kept in the cache, named by a digest of all it depends on."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+from safetensors import SafetensorError
+from torch import Tensor
+
+from self_pruner.agent.view import View
+from self_pruner.memory.errors import KeptFileError, MeasurementError
+from self_pruner.tools.evaluation.targets import DenseTargets
+from self_pruner.tools.pruning.calibration import Calibration
+
+Kept = TypeVar("Kept", Calibration, DenseTargets)
+
+
+def keep(path: Path, kind: type[Kept], make: Callable[[], Kept], view: View) -> Kept:
+    """What the cache holds at `path`, or what `make` makes, kept there for the next time.
+
+    A damaged file is made anew, and a cache that can't be written costs only time; both are said.
+    """
+    if path.exists():
+        try:
+            return kind.load(path)
+        except (KeptFileError, MeasurementError) as error:
+            view.warn(f"{error}; it is made anew")
+    made = make()
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        made.save(path)
+    except (OSError, SafetensorError) as error:
+        view.warn(f"cannot keep {path.name} in {path.parent} for the next run: {error}")
+    return made
+
+
+def digest(ids: Tensor) -> str:
+    """A digest of token ids and their shape."""
+    return hashlib.sha256(str(tuple(ids.shape)).encode() + ids.cpu().numpy().tobytes()).hexdigest()[:16]
+
+
+def named(key: dict[str, Any]) -> str:
+    """A file name that stands for everything in `key`."""
+    return hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:24]
