@@ -1,4 +1,4 @@
-"""What follows from model and text alone and is expensive: kept in the cache, named by a digest of all it depends on."""
+"""What follows from model and text alone and is expensive: kept in the cache by a digest of all it depends on."""
 
 from __future__ import annotations
 
