@@ -89,7 +89,7 @@ def place(settings: Settings, target: Target) -> Placement:
 
 
 def placed(settings: Settings, view: View) -> Settings:
-    """The settings with `placement` decided, which is said where layers are streamed.
+    """The settings, with `placement` streamed where that is decided, which is said.
 
     Raises:
         SettingsError: the model fits neither way, or not the way that was asked for, or a streamed run is to time
@@ -100,7 +100,7 @@ def placed(settings: Settings, view: View) -> Settings:
     if found.fault:
         raise SettingsError(found.fault)
     if not found.streamed:
-        return settings.model_copy(update={"placement": "resident"})
+        return settings
     update: dict[str, object] = {"placement": "streamed"}
     why = untimed = ""
     if settings.placement == "auto":

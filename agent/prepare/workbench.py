@@ -160,16 +160,16 @@ def prepare(
     key = {"format": FORMAT, "model": loaded.fingerprint, "dtype": dtype, "text": digest(texts["calibration"])}
     with view.phase("Calibration") as progress:
         path = cache / "calibration" / f"{named({**key, 'file': CALIBRATION_FORMAT})}.safetensors"
-        make = partial(
-            calibrate,
-            loaded.model,
-            texts["calibration"],
-            batch=2 if device == "cpu" else 8,
-            progress=progress,
-            store=store,
-            path=path if store is not None else None,  # there is no room for all Gram matrices at a time
+        apart = path if store is not None else None  # there is no room for all Gram matrices at a time
+        batch = 2 if device == "cpu" else 8
+        calibration = keep(
+            path,
+            Calibration,
+            lambda: calibrate(
+                loaded.model, texts["calibration"], batch=batch, progress=progress, store=store, path=apart
+            ),
+            view,
         )
-        calibration = keep(path, Calibration, make, view)
     with view.phase("Elastic model"):
         units = units_of(settings, loaded.model.config)
         elastic = ElasticModel(

@@ -11,7 +11,7 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from huggingface_hub.errors import StrictDataclassError
 from safetensors import SafetensorError
@@ -24,7 +24,9 @@ from self_pruner.tools.models.families import Family, family_of
 from self_pruner.tools.models.foreign_code import ADVICE, tokenizer_code
 from self_pruner.tools.models.hub import COMMIT, commit_of, fetch_model
 from self_pruner.tools.models.quiet import quiet
-from self_pruner.tools.models.tensor_files import TensorFiles
+
+if TYPE_CHECKING:  # it needs torch, which a command line that only says what it can do does not load
+    from self_pruner.tools.models.tensor_files import TensorFiles
 
 DTYPES = ("auto", "float32", "bfloat16", "float16")
 # What the libraries raise for files whose values make no sense.
@@ -136,6 +138,8 @@ def load(
         SelfPrunerError: everything `checkpoint.inspect`, `fetch_model` and `bundled_model` raise, and
             ModelError, SettingsError.
     """
+    from self_pruner.tools.models.tensor_files import TensorFiles
+
     if dtype not in DTYPES:
         raise SettingsError(f"unknown dtype {dtype!r}; it must be one of {', '.join(DTYPES)}")
     source = pinned(source)

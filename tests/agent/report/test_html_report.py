@@ -40,6 +40,7 @@ def test_the_page_has_the_final_table_of_the_screen_and_marks_the_result(tmp_pat
         model=tmp_path / "model",
         report=tmp_path / "report.html",
         fault="",
+        status="finished",
         environment={"device": "cpu", "versions": {"torch": "2.13.0"}},
     )
     missing = write_report(run, Settings(), outcome())

@@ -121,4 +121,4 @@ def test_what_fits_stays_in_memory(model, monkeypatch):
     need = memory_of(model)
     assert 0 < need.streamed_weights < need.weights
     monkeypatch.setattr(placement, "free_memory", lambda device: need.weights + need.beside)
-    assert placement.placed(Settings(model=str(model), dtype="float32"), View()).placement == "resident"
+    assert placement.placed(Settings(model=str(model), dtype="float32"), View()).placement == "auto"

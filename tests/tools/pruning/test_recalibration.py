@@ -310,7 +310,7 @@ def test_a_model_is_recalibrated_once_and_with_a_recalibration():
         found.recalibrated(calibration)
     with pytest.raises(MeasurementError, match="once"):
         recalibrate(found, PROFILE, TEXT)
-    with pytest.raises(ModelError, match="48 mlp channels, the model 24|does not fit a model"):
+    with pytest.raises(ModelError, match="does not fit a model"):
         tiny_elastic(intermediate_size=64).recalibrated(calibration)
 
 
