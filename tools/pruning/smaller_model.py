@@ -14,7 +14,7 @@ from transformers import PreTrainedModel
 
 from self_pruner.memory.profile import PARTS, Profile
 from self_pruner.tools.pruning.elastic import ElasticModel
-from self_pruner.tools.pruning.store import BLOCKS, OUTPUTS, output_projection
+from self_pruner.tools.pruning.store import BLOCKS, OUTPUTS
 
 LAYERS = "model.layers."  # what the names of all layers' tensors begin with
 
@@ -61,28 +61,37 @@ def put(layer: nn.Module, name: str, tensor: Tensor) -> None:
 def smaller_tensors(elastic: ElasticModel, profile: Profile) -> Iterator[tuple[str, Tensor]]:
     """The weights at `profile` by name, as contiguous tensors of their own; each layer is asked for once.
 
-    Names are those of the Hugging Face model. A head tied to the embedding is left out, as Hugging Face does. With bias
-    compensation every output projection has a bias, zero where nothing was removed, so that all layers are of one kind.
+    Names and their order are those of the Hugging Face model. A head tied to the embedding is left out, as Hugging Face
+    does. With bias compensation every output projection has a bias, zero where nothing was removed, so that all layers
+    are of one kind.
     """
     elastic.check(profile)
     model = elastic.model
-    whole = {name: tensor for name, tensor in model.state_dict().items() if not name.startswith(LAYERS)}
-    if model.get_output_embeddings().weight is model.get_input_embeddings().weight:
-        whole.pop("lm_head.weight", None)
-    for name, tensor in whole.items():
-        yield name, _own(tensor)
-    for index in range(elastic.space.n_layers):
-        with elastic.store.layer(index) as layer:
-            tensors = dict(layer.state_dict())
+    tied = model.get_output_embeddings().weight is model.get_input_embeddings().weight
+    done: set[str] = set()
+    for name, tensor in model.state_dict().items():
+        if name.startswith(LAYERS):
+            index = name.removeprefix(LAYERS).partition(".")[0]
+            if index not in done:  # the first tensor of a layer stands for all of them
+                done.add(index)
+                yield from _layer_tensors(elastic, profile, int(index))
+        elif not (tied and name == "lm_head.weight"):
+            yield name, _own(tensor)
+
+
+def _layer_tensors(elastic: ElasticModel, profile: Profile, index: int) -> Iterator[tuple[str, Tensor]]:
+    with elastic.store.layer(index) as layer:
+        tensors: dict[str, Tensor] = {}
+        for name, tensor in layer.state_dict().items():
+            tensors[name] = tensor
             for part in PARTS:
-                output = output_projection(layer, part)
-                if elastic.compensation == "bias":
-                    bias = f"{BLOCKS[part]}.{OUTPUTS[part]}.bias"
-                    tensors.setdefault(bias, output.weight.new_zeros(output.out_features))
-                for key, tensor in elastic.block_weights(index, part, profile.widths(part)[index]).items():
-                    tensors[f"{BLOCKS[part]}.{key}"] = tensor
-            for name, tensor in tensors.items():
-                yield f"{LAYERS}{index}.{name}", _own(tensor)
+                if elastic.compensation == "bias" and name == f"{BLOCKS[part]}.{OUTPUTS[part]}.weight":
+                    tensors[f"{BLOCKS[part]}.{OUTPUTS[part]}.bias"] = tensor.new_zeros(len(tensor))
+        for part in PARTS:
+            for key, tensor in elastic.block_weights(index, part, profile.widths(part)[index]).items():
+                tensors[f"{BLOCKS[part]}.{key}"] = tensor
+        for name, tensor in tensors.items():
+            yield f"{LAYERS}{index}.{name}", _own(tensor)
 
 
 def smaller_state_dict(elastic: ElasticModel, profile: Profile) -> dict[str, Tensor]:

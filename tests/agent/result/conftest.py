@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 
@@ -38,11 +37,3 @@ def undisturbed(chosen: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     run = copied(chosen, tmp_path_factory.mktemp("whole"))
     do("resume", run)
     return run
-
-
-@pytest.fixture
-def unverified(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Exports that are not loaded again, which takes a process each and has tests of its own."""
-    from self_pruner.tools.export import publish
-
-    monkeypatch.setattr(publish, "verify", lambda *arguments, **options: SimpleNamespace(max_abs=0.0))

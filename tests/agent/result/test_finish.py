@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import json
-from types import SimpleNamespace
 
 import pytest
 import torch
@@ -23,7 +22,6 @@ FAILURES = (
     FULL,
     VerificationError("The folder computes something else."),
 )
-VERIFIED = SimpleNamespace(max_abs=0.0)  # an export that takes no time
 
 
 def result(run):
@@ -115,7 +113,7 @@ def test_a_recalibration_that_fails_leaves_the_result_of_the_search(
         assert known["recalibration"] is None
         assert "recalibration, export still to do" in (run / "report.html").read_text()
     with monkeypatch.context() as patch:
-        patch.setattr(finish, "publish", lambda *arguments, **options: (None, VERIFIED))
+        patch.setattr(finish, "publish", lambda *arguments, **options: 0.0)
         status, _, error = resumed(run, capfd)
     assert status == 0, error
     assert made == {"run_search": 1, "choose": 1, "recalibrate": 1}
@@ -133,7 +131,7 @@ def test_a_run_ended_between_two_steps_repeats_the_step_in_hand_only(
         place = {"recalibrate": recalibration, "row_of": recalibration, "publish": finish}.get(moment, session)
         patch.setattr(place, moment, ended)
         assert resumed(run, capfd)[0] == 130
-    monkeypatch.setattr(finish, "publish", lambda *arguments, **options: (None, VERIFIED))
+    monkeypatch.setattr(finish, "publish", lambda *arguments, **options: 0.0)
     status, _, error = resumed(run, capfd)
     assert status == 0, error
     assert made["recalibrate"] == 1 and result(run) == result(undisturbed)
@@ -143,7 +141,7 @@ def test_a_run_ended_between_two_steps_repeats_the_step_in_hand_only(
 def test_refits_that_are_damaged_are_made_anew(chosen, undisturbed, made, tmp_path, monkeypatch, capfd):
     run = copied(chosen, tmp_path)
     (run / "refits.safetensors").write_bytes(b"damaged")
-    monkeypatch.setattr(finish, "publish", lambda *arguments, **options: (None, VERIFIED))
+    monkeypatch.setattr(finish, "publish", lambda *arguments, **options: 0.0)
     status, said, _ = resumed(run, capfd)
     assert status == 0 and "it is made anew" in said and made["recalibrate"] == 1
     assert result(run) == result(undisturbed)

@@ -104,7 +104,7 @@ def test_where_it_helps_the_recalibrated_weights_are_exported_and_everything_say
     assert exported.keys() == again.keys() and all(torch.equal(exported[name], again[name]) for name in exported)
 
 
-def test_where_it_does_not_help_the_run_ends_as_without_it(run, unverified, tmp_path, capfd):
+def test_where_it_does_not_help_the_run_ends_as_without_it(run, believed, tmp_path, capfd):
     assert run(*TOO_LITTLE) == 0
     first, with_it = the_run(tmp_path), result(tmp_path)
     assert with_it.recalibration.recalibrated >= with_it.recalibration.searched
@@ -125,7 +125,7 @@ def test_where_it_does_not_help_the_run_ends_as_without_it(run, unverified, tmp_
     assert all(torch.equal(kept[name], plain[name]) for name in plain)
 
 
-def test_too_little_memory_is_a_fact_of_the_result_and_not_its_end(chosen, unverified, tmp_path, monkeypatch):
+def test_too_little_memory_is_a_fact_of_the_result_and_not_its_end(chosen, believed, tmp_path, monkeypatch):
     run = copied(chosen, tmp_path)
     monkeypatch.setattr(module, "free_memory", lambda device: 1000)
     said = " ".join(do("resume", run).stdout.split())

@@ -91,7 +91,7 @@ def expected(outcome):
     return MODELS + ([RECALIBRATED] if outcome.result == RECALIBRATED else [])
 
 
-def test_a_run_with_tasks_ends_with_their_table_everywhere(run, data, unverified, tmp_path, asked):
+def test_a_run_with_tasks_ends_with_their_table_everywhere(run, data, believed, tmp_path, asked):
     status, output, errors = run(*HELPS, "--tasks", "--task-data", data, "--task-rows", "4")
     assert status == 0, errors
     path = only_run(tmp_path)
