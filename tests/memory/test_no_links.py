@@ -25,7 +25,6 @@ from self_pruner.memory.no_links import LinkError, open_to_write, refuse_link
 from self_pruner.memory.partials import owner
 from self_pruner.tools.engines.server import served
 from self_pruner.tools.evaluation.targets import DenseTargets
-from self_pruner.tools.export.gguf.file import _is_ours
 from self_pruner.tools.latency.measure import LatencyReport
 from self_pruner.tools.latency.table import Timed, measure_table
 from self_pruner.tools.profiles.space import Space
@@ -153,11 +152,6 @@ def test_measurements_kept_in_the_cache_are_not_written_through_a_link(tmp_path,
     plant(tmp_path / f".targets.{owner(os.getpid())}.partial", outside)
     targets.save(tmp_path / "targets")
     assert outside.read_text() == "precious" and DenseTargets.load(tmp_path / "targets").nll == (0.0,)
-
-
-def test_a_half_written_gguf_file_that_is_a_link_is_not_ours_to_write(tmp_path, outside):
-    outside.write_text("")
-    assert not _is_ours(plant(tmp_path / "model.gguf.partial", outside))
 
 
 def test_the_card_of_a_runs_checkpoint_is_not_looked_for_behind_a_link(run, tmp_path):

@@ -69,27 +69,33 @@ def smaller_tensors(elastic: ElasticModel, profile: Profile) -> Iterator[tuple[s
     model = elastic.model
     tied = model.get_output_embeddings().weight is model.get_input_embeddings().weight
     done: set[str] = set()
+    added: dict[str, Tensor] = {}  # what the dense model has not comes last
     for name, tensor in model.state_dict().items():
         if name.startswith(LAYERS):
             index = name.removeprefix(LAYERS).partition(".")[0]
             if index not in done:  # the first tensor of a layer stands for all of them
                 done.add(index)
-                yield from _layer_tensors(elastic, profile, int(index))
+                yield from _layer_tensors(elastic, profile, int(index), added)
         elif not (tied and name == "lm_head.weight"):
             yield name, _own(tensor)
+    yield from added.items()
 
 
-def _layer_tensors(elastic: ElasticModel, profile: Profile, index: int) -> Iterator[tuple[str, Tensor]]:
+def _layer_tensors(
+    elastic: ElasticModel, profile: Profile, index: int, added: dict[str, Tensor]
+) -> Iterator[tuple[str, Tensor]]:
+    """The tensors of one layer; biases that it has not in the dense model go to `added`."""
     with elastic.store.layer(index) as layer:
-        tensors: dict[str, Tensor] = {}
-        for name, tensor in layer.state_dict().items():
-            tensors[name] = tensor
-            for part in PARTS:
-                if elastic.compensation == "bias" and name == f"{BLOCKS[part]}.{OUTPUTS[part]}.weight":
-                    tensors[f"{BLOCKS[part]}.{OUTPUTS[part]}.bias"] = tensor.new_zeros(len(tensor))
+        tensors = dict(layer.state_dict())
         for part in PARTS:
-            for key, tensor in elastic.block_weights(index, part, profile.widths(part)[index]).items():
-                tensors[f"{BLOCKS[part]}.{key}"] = tensor
+            weight = output_projection(layer, part).weight
+            made = dict(elastic.block_weights(index, part, profile.widths(part)[index]))
+            bias = f"{OUTPUTS[part]}.bias"
+            if elastic.compensation == "bias" and f"{BLOCKS[part]}.{bias}" not in tensors:
+                given = made.pop(bias, None)
+                given = weight.new_zeros(len(weight)) if given is None else given
+                added[f"{LAYERS}{index}.{BLOCKS[part]}.{bias}"] = _own(given)
+            tensors |= {f"{BLOCKS[part]}.{key}": tensor for key, tensor in made.items()}
         for name, tensor in tensors.items():
             yield f"{LAYERS}{index}.{name}", _own(tensor)
 

@@ -58,7 +58,7 @@ def test_moments_equal_those_of_activations_collected_in_a_plain_forward_pass(fa
 
 @pytest.mark.parametrize("block", [1, 20, 64, 1000])
 def test_a_gram_matrix_computed_in_blocks_is_the_literal_one_and_symmetric(monkeypatch, block):
-    monkeypatch.setattr("self_pruner.tools.pruning.calibration.GRAM_BLOCK", block)
+    monkeypatch.setattr("self_pruner.tools.pruning.moments.GRAM_BLOCK", block)
     model = tiny_model("llama")
     assert_literal(model, tokens(), batch=2)
     gram = calibrate(model, tokens()).mlp[0].gram
