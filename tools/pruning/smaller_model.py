@@ -14,7 +14,7 @@ from transformers import PreTrainedModel
 
 from self_pruner.memory.profile import PARTS, Profile
 from self_pruner.tools.pruning.elastic import ElasticModel
-from self_pruner.tools.pruning.store import BLOCKS, OUTPUTS
+from self_pruner.tools.pruning.store import BLOCKS, OUTPUTS, output_projection
 
 LAYERS = "model.layers."  # what the names of all layers' tensors begin with
 
