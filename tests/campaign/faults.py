@@ -29,7 +29,7 @@ FILES = {"os.rename", "os.remove", "os.link", "os.mkdir", "os.rmdir", "os.trunca
 # Functions that are phases of their own, beside those that the screen names: where they are looked up, and the phase.
 STAGES = (
     ("self_pruner.agent.session", "run_search", "search"),
-    ("self_pruner.agent.session", "finish", "after the search"),
+    ("self_pruner.agent.session", "choose", "after the search"),
     ("self_pruner.agent.session", "write_report", "report"),
     ("self_pruner.tools.export.publish", "verify", "verification"),
 )
