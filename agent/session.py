@@ -82,19 +82,19 @@ def start(settings: Settings, view: View) -> tuple[Path, Outcome]:
     check_engine(settings)
     runs = settings.runs  # as the user named it, for that is how it is shown
     settings = with_table(at_commit(settings.anchored()), view)
-    device = check_target(settings).device  # what no weights could mend leaves no run directory behind
+    target = check_target(settings)  # what no weights could mend leaves no run directory behind
     prompts = PromptSet(settings.prompts_of_arm, settings.prompts)
     prompts.check()
     check_text(settings)
     check_tasks(settings)
     check_memory(settings.memory_path)
     check_brain(settings, view)
-    with RunDirectory.create(runs, settings.model, settings.to_toml(), device=device, seed=settings.seed) as run:
+    with RunDirectory.create(runs, settings.model, settings.to_toml(), device=target.device, seed=settings.seed) as run:
         try:
             prompts.copy_to(run.prompts)
             settings = keep_with(run, settings)
             view.line(f"Run {run.path}")
-            return run.path, carry_out(settings, run, view)
+            return run.path, carry_out(placed(settings, target, view), run, view)
         except SelfPrunerError:
             if not run.checkpoint.exists():  # nothing was searched yet: a mistake leaves no empty run behind
                 shutil.rmtree(run.path)
@@ -118,7 +118,7 @@ def resume(path: Path, view: View) -> tuple[Path, Outcome]:
         check_engine(settings)
         check_brain(settings, view)
         view.line(f"Resuming {run.path}")
-        return run.path, carry_out(settings, run, view)
+        return run.path, carry_out(placed(settings, check_target(settings), view), run, view)
 
 
 def carry_out(settings: Settings, directory: RunDirectory, view: View, prepared: Prepared | None = None) -> Outcome:
@@ -128,8 +128,6 @@ def carry_out(settings: Settings, directory: RunDirectory, view: View, prepared:
     that step only. What was prepared already is left open.
     """
     given = prepared is not None
-    if not given:
-        settings = placed(settings, view)
     if directory.checkpoint.exists() and not directory.trace.is_file():
         view.warn("trace.jsonl is missing: what was said and done before is left out of the run's statistics")
     try:

@@ -20,7 +20,7 @@ from typing import Any
 import torch
 from transformers import PreTrainedModel
 
-from self_pruner.agent.prepare.devices import device_of, dtype_of, free_memory
+from self_pruner.agent.prepare.devices import device_of, dtype_of
 from self_pruner.agent.prepare.latency_table import shape_of, spread, timed_of
 from self_pruner.agent.prepare.latency_timer import MEMORY, check_length, request_of, timing
 from self_pruner.agent.prepare.workbench import budget_for
@@ -28,6 +28,7 @@ from self_pruner.agent.settings.settings import Settings, make_settings
 from self_pruner.agent.view import View
 from self_pruner.memory.errors import SelfPrunerError, SettingsError
 from self_pruner.memory.profile import Profile
+from self_pruner.tools.evaluation.shortage import free_memory
 from self_pruner.tools.latency.measure import LatencyReport, in_turn
 from self_pruner.tools.latency.shapes import Sizes, random_model, some_of
 from self_pruner.tools.profiles.budget import Budget

@@ -15,7 +15,6 @@ from self_pruner.agent.dry_run.plan import Plan
 from self_pruner.agent.prepare.placement import Placement
 from self_pruner.agent.prepare.room import PREFIX_MEMORY
 from self_pruner.agent.settings.settings import Settings
-from self_pruner.memory.profile import Part
 from self_pruner.tools.evaluation.first_order import PASS_COST
 from self_pruner.tools.evaluation.fitness import TOP_K
 from self_pruner.tools.evaluation.targets import HEAD_TOKENS
@@ -42,11 +41,6 @@ class Sizes:
     refit_memory: int  # bytes that remembered refits may take
 
     @property
-    def channels(self) -> dict[Part, int]:
-        """Input channels of o_proj and of down_proj."""
-        return {"attention": self.shape.n_groups * self.shape.group_width, "mlp": self.shape.intermediate}
-
-    @property
     def kept(self) -> float:
         """Share of the decoder blocks' parameters that a candidate keeps."""
         return 1.0 - self.budget.sparsity
@@ -63,14 +57,9 @@ class Sizes:
         return self.budget.target_params * self.itemsize
 
     @property
-    def gram_bytes(self) -> int:
-        """Bytes of the Gram matrices of all layers, float32."""
-        return 4 * self.shape.n_layers * sum(n**2 for n in self.channels.values())
-
-    @property
     def factor_bytes(self) -> int:
         """Bytes of the factors from which all refits are made, where memory holds all of them."""
-        return 4 * self.shape.n_layers * sum(n * (n + self.shape.hidden) for n in self.channels.values())
+        return 4 * self.shape.n_layers * sum(n * (n + self.shape.hidden) for n in self.shape.channels.values())
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,7 +161,7 @@ def _brain(settings: Settings, plan: Plan, sizes: Sizes, speed: Speed, read: int
 def refit_operations(sizes: Sizes, widths: int) -> float:
     """Operations of refitting every place at so many widths; without room for all factors, each begins with its own."""
     operations = 0.0
-    for part, n in sizes.channels.items():
+    for part, n in sizes.shape.channels.items():
         factor, kept = n**3 / 3, sizes.kept * n
         refits = min(widths, sizes.budget.space.units(part) - 1)
         solve = sizes.shape.hidden * (2 * kept * (n - kept) + kept**2)  # a product and a triangular solve
@@ -202,22 +191,22 @@ def bytes_of(
     refitted = settings.compensation == "lstsq"
     targets = target_tokens(settings) * (8 * TOP_K + 12)
     working = 8 * sizes.calibration_tokens * sizes.shape.hidden  # states of a dense and a pruned model, float32
-    working += 24 * max(sizes.channels.values()) ** 2 + 16 * HEAD_TOKENS * sizes.shape.vocab
+    working += sizes.shape.refit_bytes + 16 * HEAD_TOKENS * sizes.shape.vocab
     states = PREFIX_MEMORY if device == "cpu" else max(PREFIX_MEMORY, sizes.refit_memory // 2)
     lines = [
         Bytes("Python and libraries", here, "memory"),
         Bytes("Weights", placement.bytes, near),
-        Bytes("Gram matrices", sizes.gram_bytes // (sizes.shape.n_layers if placement.streamed else 1), "memory"),
+        Bytes("Gram matrices", sizes.shape.gram_bytes // (sizes.shape.n_layers if placement.streamed else 1), "memory"),
         Bytes("Dense targets", targets, "memory"),
         Bytes("Remembered refits and hidden states", states + refitted * sizes.refit_memory, near),
         Bytes("Calibration states and one layer at work", working, near),
     ]
     if refitted and settings.recalibrate:
-        outputs = sizes.shape.n_layers * sizes.shape.hidden * sum(sizes.channels.values())
+        outputs = sizes.shape.n_layers * sizes.shape.hidden * sum(sizes.shape.channels.values())
         lines.append(Bytes("Refits of the recalibration", int(sizes.kept * outputs) * sizes.itemsize, "memory"))
     if fetched:
         lines.append(Bytes("What is fetched", fetched, "disk"))
-    lines.append(Bytes("Gram matrices and dense targets, in the cache", sizes.gram_bytes + targets, "disk"))
+    lines.append(Bytes("Gram matrices and dense targets, in the cache", sizes.shape.gram_bytes + targets, "disk"))
     if settings.export:
         lines.append(Bytes("Pruned checkpoint", sizes.pruned_bytes, "disk"))
     return lines

@@ -1,4 +1,4 @@
-"""What a run computes on: the device, its number type, its name, and what memory it has left."""
+"""What a run computes on: the device, its number type and its name."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import platform
 from collections.abc import Mapping
 from typing import Any
 
-import psutil
 import torch
 
 from self_pruner.agent.settings.settings import Settings
@@ -48,10 +47,3 @@ def device_name(device: str) -> str:
     if device.startswith("cuda"):
         return torch.cuda.get_device_name(device)
     return f"{platform.processor() or platform.machine()} {torch.get_num_threads()} threads"
-
-
-def free_memory(device: str) -> int:
-    """Bytes to be had on a device; of main memory that includes what file caches give back, on Linux and macOS."""
-    if device == "cpu":
-        return int(psutil.virtual_memory().available)
-    return int(torch.cuda.mem_get_info(device)[0])

@@ -8,11 +8,12 @@ from typing import Any
 
 import torch
 
-from self_pruner.agent.prepare.devices import device_of, dtype_of, free_memory
+from self_pruner.agent.prepare.devices import device_of, dtype_of
 from self_pruner.agent.settings.settings import Settings
 from self_pruner.memory.errors import SettingsError
 from self_pruner.memory.profile import Profile
 from self_pruner.tools.engines.vllm import RELEASE, vllm_python
+from self_pruner.tools.evaluation.shortage import free_memory
 from self_pruner.tools.latency.in_vllm import VllmRequest, timing_in_vllm
 from self_pruner.tools.latency.measure import LatencyReport, in_turn
 from self_pruner.tools.latency.shapes import random_model

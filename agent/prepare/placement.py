@@ -10,13 +10,13 @@ from dataclasses import dataclass
 
 import torch
 
-from self_pruner.agent.prepare.checks import Target, check_target
-from self_pruner.agent.prepare.devices import free_memory
+from self_pruner.agent.prepare.checks import Target
 from self_pruner.agent.prepare.room import PREFIX_MEMORY, refit_memory
 from self_pruner.agent.prepare.run import Run
 from self_pruner.agent.settings.settings import Settings
 from self_pruner.agent.view import View
 from self_pruner.memory.errors import SettingsError
+from self_pruner.tools.evaluation.shortage import free_memory
 from self_pruner.tools.models.families import geometry
 from self_pruner.tools.pruning.streamed import StreamedLayers
 from self_pruner.tools.text.quantities import size
@@ -36,17 +36,13 @@ class Need:
 def need_of(target: Target) -> Need:
     """What a target model takes."""
     itemsize = getattr(torch, target.dtype).itemsize
-    shape = geometry(target.outline.model.config)
-    params = sum(parameter.numel() for parameter in target.outline.model.parameters())
-    layers = target.outline.model.get_decoder().layers
-    layer = max(sum(parameter.numel() for parameter in one.parameters()) for one in layers)
-    outside = params - sum(parameter.numel() for one in layers for parameter in one.parameters())
-    channels = max(shape.n_groups * shape.group_width, shape.intermediate)
-    working = 24 * channels**2  # a Gram matrix in float32, and in float64 the damped one and its factor
-    remembered = (
-        0 if target.device.startswith("cuda") else refit_memory(target.device)
-    )  # a GPU's are a share of the rest
-    return Need(itemsize * params, itemsize * (outside + AT_WORK * layer), remembered + PREFIX_MEMORY + working)
+    model = target.outline.model
+    params = sum(parameter.numel() for parameter in model.parameters())
+    layers = [sum(parameter.numel() for parameter in layer.parameters()) for layer in model.get_decoder().layers]
+    streamed = params - sum(layers) + AT_WORK * max(layers)
+    # of a GPU, remembered refits take a share of what is left
+    remembered = PREFIX_MEMORY + (0 if target.device.startswith("cuda") else refit_memory(target.device))
+    return Need(itemsize * params, itemsize * streamed, remembered + geometry(model.config).refit_bytes)
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,14 +84,13 @@ def place(settings: Settings, target: Target) -> Placement:
     return Placement(streamed, need, free, fault)
 
 
-def placed(settings: Settings, view: View) -> Settings:
+def placed(settings: Settings, target: Target, view: View) -> Settings:
     """The settings, with `placement` streamed where that is decided, which is said.
 
     Raises:
         SettingsError: the model fits neither way, or not the way that was asked for, or a streamed run is to time
             models in this process.
     """
-    target = check_target(settings)
     found = place(settings, target)
     if found.fault:
         raise SettingsError(found.fault)

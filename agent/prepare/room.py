@@ -5,8 +5,8 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
-from self_pruner.agent.prepare.devices import free_memory
 from self_pruner.memory.errors import SettingsError
+from self_pruner.tools.evaluation.shortage import free_memory
 from self_pruner.tools.models.families import geometry
 from self_pruner.tools.models.outline import ModelOutline
 from self_pruner.tools.models.source import LoadedModel
@@ -34,9 +34,7 @@ def check_room(loaded: LoadedModel | ModelOutline, cache: Path, in_memory: bool 
     Raises:
         SettingsError: says how much memory or disk is needed and how much there is.
     """
-    shape = geometry(loaded.model.config)
-    width = shape.n_groups * shape.group_width
-    needed = 4 * shape.n_layers * (width**2 + shape.intermediate**2)
+    needed = geometry(loaded.model.config).gram_bytes
     disk = next(folder for folder in (cache, *cache.resolve().parents) if folder.is_dir())
     rooms = [("memory", free_memory("cpu"))] if in_memory else []
     for what, free in (*rooms, (f"disk in {cache}", shutil.disk_usage(disk).free)):

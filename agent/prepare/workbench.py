@@ -43,7 +43,7 @@ from self_pruner.tools.pruning.elastic import ElasticModel
 from self_pruner.tools.pruning.streamed import StreamedLayers
 from self_pruner.tools.workbench import FITNESS, Workbench
 
-FORMAT = 1  # part of every digest: raised when what is kept changes its meaning
+FORMAT = 2  # part of every digest: raised when what is kept changes its meaning
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,6 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor
 
-from self_pruner.agent.prepare.devices import free_memory
 from self_pruner.agent.prepare.kept import named
 from self_pruner.agent.prepare.run import Run
 from self_pruner.agent.result.holdout import FINISH_STEP, holdout_fitness
@@ -29,6 +28,7 @@ from self_pruner.memory.no_links import refuse_link
 from self_pruner.memory.profile import Profile
 from self_pruner.memory.store import Memory
 from self_pruner.tools.evaluate import measure
+from self_pruner.tools.evaluation.shortage import free_memory
 from self_pruner.tools.evaluation.walk import PopulationWalk
 from self_pruner.tools.pruning.compensation import Recalibration as Refits
 from self_pruner.tools.pruning.elastic import ElasticModel

@@ -25,9 +25,9 @@ def is_out_of_memory(error: BaseException) -> bool:
     return isinstance(error, RuntimeError) and any(text in str(error) for text in FAILED_ALLOCATIONS)
 
 
-def free_memory(device: torch.device) -> int:
+def free_memory(device: str | torch.device) -> int:
     """Bytes to be had on `device`: main memory with what file caches give back, or a GPU's with PyTorch's own cache."""
-    if device.type != "cuda":
+    if torch.device(device).type != "cuda":
         return int(psutil.virtual_memory().available)
     cached = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
     return int(torch.cuda.mem_get_info(device)[0]) + cached

@@ -14,12 +14,11 @@ from pathlib import Path
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
 from self_pruner.memory.errors import MeasurementError
-from self_pruner.memory.partials import partial_of
 from self_pruner.tools.evaluation.fitness import TOP_K, Buckets, next_tokens, sequence_means, split
+from self_pruner.tools.models.tensor_files import save_whole
 from self_pruner.tools.pruning.elastic import ElasticModel
 from self_pruner.tools.pruning.store import LayerStore
 
@@ -111,15 +110,9 @@ class DenseTargets:
         )
 
     def save(self, path: Path) -> None:
-        """Write as one safetensors file, aside first, so that a file of this name is always whole."""
-        aside = partial_of(path)
+        """Write as one safetensors file, whole or not at all."""
         tensors = {"input_ids": self.input_ids, "indices": self.indices, "top": self.top, "rest": self.rest}
-        aside.unlink(missing_ok=True)  # a link by that name would be written through
-        try:
-            save_file({**tensors, "nll": torch.tensor(self.nll, dtype=torch.float64)}, aside)
-            aside.replace(path)
-        finally:
-            aside.unlink(missing_ok=True)
+        save_whole(path, {**tensors, "nll": torch.tensor(self.nll, dtype=torch.float64)})
 
     @classmethod
     def load(cls, path: Path) -> DenseTargets:

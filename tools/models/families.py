@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from self_pruner.memory.errors import ModelError, SettingsError
+from self_pruner.memory.profile import Part
 from self_pruner.tools.profiles.space import Space
 
 if TYPE_CHECKING:  # the command line knows the families without loading torch
@@ -51,6 +52,21 @@ class Geometry:
     def group_width(self) -> int:
         """Rows of q_proj, and columns of o_proj, that belong to one KV group."""
         return self.heads_per_group * self.head_dim
+
+    @property
+    def channels(self) -> dict[Part, int]:
+        """Input channels of o_proj and of down_proj."""
+        return {"attention": self.n_groups * self.group_width, "mlp": self.intermediate}
+
+    @property
+    def gram_bytes(self) -> int:
+        """Bytes of the Gram matrices of all layers, float32."""
+        return 4 * self.n_layers * sum(n**2 for n in self.channels.values())
+
+    @property
+    def refit_bytes(self) -> int:
+        """Bytes at work on one place: a Gram matrix in float32, and in float64 the damped one and its factor."""
+        return 24 * max(self.channels.values()) ** 2
 
 
 def family_of(config: Any) -> Family:

@@ -14,6 +14,7 @@ from pathlib import Path
 from types import TracebackType
 
 import torch
+from safetensors.torch import save_file
 from torch import Tensor
 
 from self_pruner.memory.errors import ModelError
@@ -82,6 +83,22 @@ class TensorFiles:
         except OSError as error:
             raise ModelError(f"{where.shard.name} cannot be read any more: {error.strerror}") from error
         return tensor
+
+
+def save_whole(path: Path, tensors: dict[str, Tensor], metadata: dict[str, str] | None = None) -> None:
+    """Write `tensors` aside and rename, so that a file of this name is always whole.
+
+    Raises:
+        OSError: it cannot be written; nothing is left of it.
+        SafetensorError: the same, as the library says it.
+    """
+    aside = partial_of(path)
+    aside.unlink(missing_ok=True)  # a link by that name would be written through
+    try:
+        save_file(tensors, aside, metadata)
+        os.replace(aside, path)
+    finally:
+        aside.unlink(missing_ok=True)
 
 
 class TensorWriter:

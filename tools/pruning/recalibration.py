@@ -17,20 +17,18 @@ E is the small difference of two large states, so both streams are kept in float
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.nn import functional
 
 from self_pruner.memory.errors import KeptFileError, MeasurementError
-from self_pruner.memory.partials import partial_of
 from self_pruner.memory.profile import PARTS, Part, Profile
+from self_pruner.tools.models.tensor_files import save_whole
 from self_pruner.tools.pruning.compensation import Recalibration
 from self_pruner.tools.pruning.elastic import ElasticModel
 from self_pruner.tools.pruning.least_squares import factorise
@@ -202,20 +200,9 @@ def _check(elastic: ElasticModel, profile: Profile, input_ids: Tensor, share: fl
 
 
 def save_refits(recalibration: Recalibration, path: Path, made_for: str) -> None:
-    """Writes a safetensors file, aside first and then renamed; `made_for` says what it belongs to.
-
-    Raises:
-        OSError: it cannot be written; nothing is left of it.
-        SafetensorError: the same, as the library says it.
-    """
+    """Writes a safetensors file, whole or not at all, and raises as `save_whole`; `made_for` says what it is of."""
     tensors = {f"{part}.{layer}": refit.contiguous() for (layer, part), refit in recalibration.refits.items()}
-    aside = partial_of(path)
-    aside.unlink(missing_ok=True)  # a link by that name would be written through
-    try:
-        save_file(tensors, aside, {"format": FORMAT, "made_for": made_for})
-        os.replace(aside, path)
-    finally:
-        aside.unlink(missing_ok=True)
+    save_whole(path, tensors, {"format": FORMAT, "made_for": made_for})
 
 
 def load_refits(path: Path, made_for: str, elastic: ElasticModel, profile: Profile) -> Recalibration | None:

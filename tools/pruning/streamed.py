@@ -70,7 +70,6 @@ class StreamedLayers:
         """End the reading thread."""
         self._reader.shutdown(wait=True, cancel_futures=True)
 
-    @torch.no_grad()
     def reorder(self, index: int, permute: Reorder) -> None:
         """Bring layer `index` into another order each time it is read; `permute` changes it in place."""
         if index in self._reorder:

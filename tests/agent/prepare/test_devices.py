@@ -6,8 +6,9 @@ import psutil
 import pytest
 import torch
 
-from self_pruner.agent.prepare.devices import dtype_of, free_memory, multiplies_bfloat16
+from self_pruner.agent.prepare.devices import dtype_of, multiplies_bfloat16
 from self_pruner.agent.settings.settings import Settings
+from self_pruner.tools.evaluation.shortage import free_memory
 
 
 @pytest.mark.parametrize("name", ["avx512_bf16", "amx_bf16", "bf16"])

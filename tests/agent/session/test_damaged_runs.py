@@ -152,7 +152,8 @@ def test_a_run_that_goes_on_without_its_trace_says_so(whole, tmp_path, capfd, mo
     def interrupted(*_arguments, **_options):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(session, "placed", lambda settings, view: settings)
+    monkeypatch.setattr(session, "check_target", lambda settings: None)
+    monkeypatch.setattr(session, "placed", lambda settings, target, view: settings)
     monkeypatch.setattr(session, "prepare", interrupted)
     run = shutil.copytree(whole, tmp_path / "run")
     (run / "checkpoint.sqlite").touch()

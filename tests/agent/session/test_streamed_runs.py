@@ -10,6 +10,7 @@ import pytest
 from main import main
 from self_pruner.agent import session
 from self_pruner.agent.prepare import placement
+from self_pruner.agent.prepare.checks import check_target
 from self_pruner.agent.run_files.run_directory import RunDirectory
 from self_pruner.agent.settings.settings import Settings
 from self_pruner.agent.view import View
@@ -63,7 +64,7 @@ def test_where_memory_is_short_layers_are_streamed_for_the_same_candidates_and_b
 
 
 def memory_of(model: Path) -> placement.Need:
-    return placement.need_of(placement.check_target(Settings(model=str(model), dtype="float32")))
+    return placement.need_of(check_target(Settings(model=str(model), dtype="float32")))
 
 
 def test_a_run_begun_in_memory_goes_on_streamed_where_there_is_less_of_it(model, tmp_path, monkeypatch, capfd):
@@ -99,10 +100,9 @@ def test_a_placement_that_cannot_be_is_one_sentence(model, tmp_path, monkeypatch
     need = memory_of(model)
     found = {"less than the weights": need.weights - 1, "nothing": 0, "much": 1 << 40}[free]
     monkeypatch.setattr(placement, "free_memory", lambda device: found)
-    target = placement.check_target(known.model_copy(update={"speedup": None}))
-    monkeypatch.setattr(placement, "check_target", lambda settings: target)
+    target = check_target(known.model_copy(update={"speedup": None}))
     with pytest.raises(SettingsError, match=sentence):
-        placement.placed(known, View())
+        placement.placed(known, target, View())
 
 
 def test_a_dry_run_shows_the_bill_and_refuses_by_the_same_figures(model, tmp_path, monkeypatch, capfd):
@@ -121,4 +121,5 @@ def test_what_fits_stays_in_memory(model, monkeypatch):
     need = memory_of(model)
     assert 0 < need.streamed_weights < need.weights
     monkeypatch.setattr(placement, "free_memory", lambda device: need.weights + need.beside)
-    assert placement.placed(Settings(model=str(model), dtype="float32"), View()).placement == "auto"
+    settings = Settings(model=str(model), dtype="float32")
+    assert placement.placed(settings, check_target(settings), View()).placement == "auto"
