@@ -24,13 +24,18 @@ def _one_thread() -> None:
 
 
 @pytest.fixture(scope="session", autouse=True)
-def _hangs_up() -> Iterator[None]:
-    """SIGHUP is heard by what tests start, also where `nohup` or a script has it ignored: that would be inherited."""
-    before = signal.getsignal(signal.SIGHUP)
-    if before is signal.SIG_IGN:
-        signal.signal(signal.SIGHUP, signal.SIG_DFL)
+def _signals_are_heard() -> Iterator[None]:
+    """SIGHUP and SIGINT are heard by what tests start, also where `nohup`, `&` or a script has them ignored.
+
+    That would be inherited.
+    """
+    before = {one: signal.getsignal(one) for one in (signal.SIGHUP, signal.SIGINT)}
+    ignored = [one for one, handler in before.items() if handler is signal.SIG_IGN]
+    for one in ignored:
+        signal.signal(one, signal.default_int_handler if one == signal.SIGINT else signal.SIG_DFL)
     yield
-    signal.signal(signal.SIGHUP, before)
+    for one in ignored:
+        signal.signal(one, before[one])
 
 
 @pytest.fixture(scope="session")
