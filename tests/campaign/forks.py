@@ -199,8 +199,12 @@ def _child(
 
 
 def _as_started() -> None:
-    """Signals, streams and temporary files as a new interpreter has them."""
+    """Signals, streams, temporary files and threads as a new interpreter has them."""
     import tempfile
+
+    import torch
+
+    torch.set_num_threads(1)  # a fork's first use of torch's pool makes it anew, which two threads at once do wrongly
 
     tempfile.tempdir = None
     signal.set_wakeup_fd(-1)
