@@ -1,6 +1,5 @@
 import dataclasses
 import hashlib
-import time
 import zipfile
 
 import pytest
@@ -115,13 +114,12 @@ def test_the_bundled_model_is_smollm2_and_answers(bundled):
     assert "Paris" in bundled.tokenizer.decode(reply[0, prompt["input_ids"].shape[1] :])
 
 
-def test_the_bundled_model_can_be_saved_and_is_loaded_quickly_afterwards(bundled, bundled_folder, tmp_path):
+def test_the_bundled_model_can_be_saved_and_is_converted_once(bundled, bundled_folder, tmp_path, monkeypatch):
     assert getattr(bundled.model.config, "quantization_config", None) is None
     bundled.model.config.save_pretrained(tmp_path)
-    started = time.monotonic()
+    monkeypatch.setattr("self_pruner.tools.models.bundled._dequantise", None)
     assert bundled_model() == bundled_folder
     again = load(resolve("smollm2-135m"), device="cpu", dtype="float32")
-    assert time.monotonic() - started < 20
     assert again.fingerprint == bundled.fingerprint
 
 
