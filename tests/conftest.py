@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING
 import pytest
 import torch
 
+from tests.warm import WarmServer
+
 if TYPE_CHECKING:
     from self_pruner.tools.models.source import LoadedModel
 
@@ -83,6 +85,24 @@ def believed() -> Iterator[None]:
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(publish, "verify", lambda *_folder, **_device: 0.0)
+        yield
+
+
+@pytest.fixture(scope="session")
+def warm_server() -> Iterator[WarmServer]:
+    """Has everything imported by the time the first process is started."""
+    server = WarmServer()
+    yield server
+    server.close()
+
+
+@pytest.fixture(scope="module")
+def warm(warm_server: WarmServer) -> Iterator[None]:
+    """Scripts that are started are forks of a process that has everything imported, and new processes all the same.
+
+    For tests whose claim is not what a new interpreter does.
+    """
+    with warm_server.starts():
         yield
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,16 @@ CURVE = (640.0, 220.0)  # pixels
 MARGIN = 46.0
 
 
+@cache
+def _template() -> jinja2.Template:
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(TEMPLATES), autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True
+    )
+    for made in (final_table, by_text, summary, brain_sentence, recalibration_sentence):
+        environment.globals[made.__name__] = made  # what the page says of an outcome
+    return environment.get_template("report.html.j2")
+
+
 def write_report(run: RunDirectory, settings: Settings, outcome: Outcome | None) -> list[str]:
     """Write `report.html`; of an unfinished run it holds what there is. Returns what is missing, in sentences."""
     records = read_trace(run.trace) if run.trace.is_file() else TraceRecords()
@@ -35,12 +46,7 @@ def write_report(run: RunDirectory, settings: Settings, outcome: Outcome | None)
     missing = gaps(run, records, checkpoint)
     if outcome is not None and run.status != "finished" and (left := still_to_do(settings, outcome)):
         missing.append(f"{', '.join(left)} still to do: python main.py resume {run.path}")
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(TEMPLATES), autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True
-    )
-    for made in (final_table, by_text, summary, brain_sentence, recalibration_sentence):
-        environment.globals[made.__name__] = made  # what the page says of an outcome
-    page = environment.get_template("report.html.j2").render(
+    page = _template().render(
         run=run.name,
         settings=settings.to_toml(),
         environment=surroundings(run),
