@@ -58,7 +58,7 @@ def bundled() -> LoadedModel:
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with a tiny model and the bundled one's tokenizer; modules whose model is another say so themselves."""
+    """A folder with a tiny model that has a tokenizer; modules whose model is another say so themselves."""
     from tests.tiny import tiny_folder
 
     return tiny_folder(tmp_path_factory.mktemp("model") / "tiny")
@@ -68,14 +68,6 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A cache that the runs of a module share."""
     return tmp_path_factory.mktemp("cache")
-
-
-@pytest.fixture(scope="module")
-def small_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with a tiny model of 4,096 words, for tests to which a vocabulary of 49,152 says nothing more."""
-    from tests.tiny import tiny_folder
-
-    return tiny_folder(tmp_path_factory.mktemp("model") / "tiny", words=4096)
 
 
 @pytest.fixture(scope="module")

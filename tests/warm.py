@@ -22,7 +22,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.campaign.forks import PIPES, STREAMS, SUBREAPER, load_everything, script_of, stand_in
+from tests.campaign.forks import PIPES, STREAMS, SUBREAPER, forked, load_everything, script_of, stand_in
 
 ROOT = Path(__file__).parents[1]
 LENGTH = 1 << 17  # bytes that a request takes at the most, its environment included
@@ -118,6 +118,7 @@ def _start(request: dict, received: list[int], reading: int) -> None:  # type: i
     for descriptor, number in zip(high[3:], request["kept"], strict=True):
         os.dup2(descriptor, number)
     signal.signal(signal.SIGPIPE, signal.SIG_IGN)
+    subprocess.Popen._execute_child = forked  # type: ignore[attr-defined]
     stand_in(
         request["words"],
         high[:3],

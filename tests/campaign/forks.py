@@ -185,7 +185,7 @@ def _child(
             os.close(descriptor)
         os.environ["TMPDIR"] = str(folder / "tmp")
         _as_started()
-        subprocess.Popen._execute_child = _forked  # type: ignore[attr-defined]
+        subprocess.Popen._execute_child = forked  # type: ignore[attr-defined]
         prepare()
         from main import main
 
@@ -234,7 +234,7 @@ PIPES = ("p2cread", "p2cwrite", "c2pread", "c2pwrite", "errread", "errwrite")
 after_fork: list[Callable[[], None]] = []  # what takes the faults off in a child's children
 
 
-def _forked(self: subprocess.Popen, *arguments: object) -> None:  # type: ignore[type-arg]
+def forked(self: subprocess.Popen, *arguments: object) -> None:  # type: ignore[type-arg]
     """In place of a new interpreter that runs a script: a fork that runs it. Other programs start as ever."""
     given = dict(zip(_names[1:], arguments, strict=True))
     command = [os.fspath(word) for word in given["args"]] if not isinstance(given["args"], str) else []

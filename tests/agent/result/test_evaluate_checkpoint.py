@@ -28,8 +28,6 @@ from tests.stopped import do
 from tests.tiny import MLP_UNIT, tiny_folder
 from tests.tools.evaluation.tasks.seven import write_tasks
 
-pytestmark = pytest.mark.usefixtures("warm")
-
 PROFILE = Profile((3, 1, 4), (5, 12, 1))
 TEXT = "\n = A title = \n \n One sentence stands here , and another one after it .\n" * 12
 
