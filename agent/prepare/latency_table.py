@@ -17,6 +17,7 @@ from self_pruner.agent.settings.settings import Settings
 from self_pruner.agent.view import View
 from self_pruner.memory.errors import KeptFileError
 from self_pruner.memory.profile import PARTS, Profile
+from self_pruner.tools.latency.in_llama_cpp import TYPE
 from self_pruner.tools.latency.table import LatencyTable, Timed, check_table, measure_table, read_table
 from self_pruner.tools.models.aliases import PUBLISHED
 from self_pruner.tools.models.bundled import cache_dir
@@ -123,7 +124,7 @@ def timed_of(settings: Settings, space: Space) -> Timed:
         attention_unit=space.attention_unit,
         engine=engine_name(settings),
         device=device_name(device),
-        dtype=dtype_of(settings, device),
+        dtype=TYPE if settings.engine == "llama-cpp" else dtype_of(settings, device),
         prompt=settings.latency_prompt,
         decode=settings.latency_decode,
         batch=settings.latency_batch,

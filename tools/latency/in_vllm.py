@@ -17,12 +17,12 @@ from pathlib import Path
 from shutil import copyfile
 from typing import Any
 
-from self_pruner.memory.errors import EngineError
 from self_pruner.memory.profile import Profile
-from self_pruner.tools.engines.child import Child, child
+from self_pruner.tools.engines.child import child
 from self_pruner.tools.export.checkpoint import MODELING_FILE, config_of
 from self_pruner.tools.export.serving import Serving, vllm_options
-from self_pruner.tools.latency.measure import LatencyReport, Timing, report_of
+from self_pruner.tools.latency.answered import answered
+from self_pruner.tools.latency.measure import LatencyReport
 from self_pruner.tools.latency.table import Timer
 from self_pruner.tools.models.families import family_of
 from self_pruner.tools.profiles.space import Space
@@ -83,7 +83,8 @@ def timing_in_vllm(config: Any, space: Space, request: VllmRequest) -> Iterator[
                 smaller = config_of(
                     config, space, profile, dtype=request.dtype, serving=request.serving, bias=request.bias
                 )
-                return _answer(process, _folder(root / f"profile-{count}", smaller, request), request)
+                asked = _folder(root / f"profile-{count}", smaller, request)
+                return answered(process, asked, request, "vLLM")
 
             yield time
 
@@ -96,13 +97,3 @@ def _folder(path: Path, config: Any, request: VllmRequest) -> dict[str, Any]:
     if "auto_map" in config.to_dict():
         copyfile(MODELING_FILE, path / MODELING_FILE.name)
     return {"folder": str(path), "options": vllm_options(path, request.tensor_parallel)}
-
-
-def _answer(process: Child, asked: dict[str, Any], request: VllmRequest) -> LatencyReport:
-    """What the process says of one folder."""
-    line = process.ask(json.dumps(asked))
-    if not line:
-        raise EngineError(f"vLLM cannot time this model: {process.fault()}")
-    found: dict[str, list[tuple[float, float]]] = json.loads(line)
-    dense, candidate = ([Timing(*seconds) for seconds in found[name]] for name in ("dense", "candidate"))
-    return report_of(dense, candidate, request.prompt, request.decode, request.batch)

@@ -91,7 +91,7 @@ def write_gguf(
 
     Args:
         model: its weights; read only.
-        tokenizer: its tokenizer.
+        tokenizer: its tokenizer; without one the file is of token ids alone.
         path: the file, which must not exist.
         facts: what the file states of itself.
         type: of the matrices; None takes the one that keeps the weights as they are. Vectors are always f32.
@@ -138,7 +138,10 @@ def _write(
     writer = gguf.GGUFWriter(path=None, arch="deci")
     _add_sizes(writer, model, type)
     _add_facts(writer, facts)
-    add_tokenizer(writer, tokenizer, model.config.vocab_size)
+    if tokenizer is None:
+        writer.add_tokenizer_model("none")
+    else:
+        add_tokenizer(writer, tokenizer, model.config.vocab_size)
     tensors = dict(model.in_gguf())
     kinds: dict[str, GgufType] = {name: type if tensor.ndim > 1 else "f32" for name, tensor in tensors.items()}
     sizes = {name: tensor.numel() * _DTYPES[kinds[name]].itemsize for name, tensor in tensors.items()}
