@@ -19,7 +19,7 @@ from self_pruner.memory.errors import EngineError, ExportError
 from self_pruner.memory.profile import Profile
 from self_pruner.tools.latency.in_llama_cpp import LlamaRequest, timing_in_llama_cpp, write_shape
 from self_pruner.tools.latency.table import Timed, measure_table
-from self_pruner.tools.models.families import space_of
+from self_pruner.tools.models.families import geometry, space_of
 from tests.tiny import MLP_UNIT, tiny_model
 from tests.tools.engines.test_installed import interpreter
 
@@ -120,13 +120,13 @@ def test_a_file_has_the_shapes_of_the_profile_and_random_numbers(tmp_path, bias)
     model = tiny_model("llama", tied=True)
     path = write_shape(tmp_path / "shape.gguf", model.config, space_of(model, MLP_UNIT, bias), UNEQUAL, bias)
     tensors = {tensor.name: tensor for tensor in gguf.GGUFReader(path).tensors}
-    heads = model.config.hidden_size // model.config.head_dim // model.config.num_key_value_heads
+    shape = geometry(model.config)
     for layer, (groups, blocks) in enumerate(zip(UNEQUAL.attention, UNEQUAL.mlp, strict=True)):
         queries = tensors[f"blk.{layer}.attn_q.weight"]
-        assert list(queries.shape) == [model.config.hidden_size, groups * heads * model.config.head_dim]
+        assert list(queries.shape) == [shape.hidden, groups * shape.group_width]
         assert tensors[f"blk.{layer}.ffn_up.weight"].shape[1] == blocks * MLP_UNIT
         assert (f"blk.{layer}.ffn_down.bias" in tensors) is bias
-        assert len(set(queries.data[0].tolist())) > model.config.hidden_size // 2
+        assert len(set(queries.data[0].tolist())) > shape.hidden // 2
     assert "output.weight" not in tensors and tensors["token_embd.weight"].shape[1] == model.config.vocab_size
 
 
