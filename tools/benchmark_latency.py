@@ -15,6 +15,8 @@ from self_pruner.memory.records import Latency
 from self_pruner.tools.latency.measure import measure
 from self_pruner.tools.workbench import LatencyEngine, Turn, Workbench
 
+WITHOUT_GRAPHS = "without_cuda_graphs"  # in the values of a latency that was launched one by one for want of them
+
 
 class LatencyArguments(BaseModel):
     """Arguments of `benchmark_latency`."""
@@ -61,6 +63,9 @@ def timed_all(
         for profile in missing:
             report = timer(profile) if timer else measure(bench.elastic, profile, **bench.latency)
             values = {name: value for name, value in vars(report).items() if isinstance(value, float)}
+            if report.graph_fault:
+                values[WITHOUT_GRAPHS] = 1.0
+                bench.elastic.warnings.append(f"CUDA graphs could not be captured: {report.graph_fault}")
             found[profile] = Latency(profile, _setting_of_run(bench, engine), values, bench.run, step)
             bench.memory.record(found[profile])
     return found
@@ -70,6 +75,15 @@ def timed_already(bench: Workbench, engine: LatencyEngine | None = None) -> dict
     """What this run has timed, in the setting of `bench` and in `engine`, else that of the bench."""
     setting = _setting_of_run(bench, engine or bench.engine)
     return {latency.profile: latency for latency in bench.memory.recall(Latency, setting=setting)}
+
+
+def without_graphs(bench: Workbench) -> list[str]:
+    """A sentence where models of this run were timed without the CUDA graphs that were meant; else nothing."""
+    timed = timed_already(bench).values()
+    count = sum(WITHOUT_GRAPHS in latency.values for latency in timed)
+    if not count:
+        return []
+    return [f"{count} of {len(timed)} profiles were timed without CUDA graphs: their latency is that of launches"]
 
 
 def latency_setting(bench: Workbench, engine: LatencyEngine) -> str:

@@ -18,7 +18,7 @@ from self_pruner.tools.evaluation.shortage import free_memory
 from self_pruner.tools.export.gguf.file import check_gguf
 from self_pruner.tools.latency.in_llama_cpp import TYPE, LlamaRequest, timing_in_llama_cpp
 from self_pruner.tools.latency.in_vllm import VllmRequest, timing_in_vllm
-from self_pruner.tools.latency.measure import LatencyReport, in_turn
+from self_pruner.tools.latency.measure import LatencyReport, in_turn, way_of
 from self_pruner.tools.latency.shapes import random_model
 from self_pruner.tools.latency.table import Timer
 from self_pruner.tools.profiles.space import Space
@@ -36,7 +36,7 @@ def engine_name(settings: Settings, engine: EngineName | None = None) -> str:
         return f"{VLLM.title} {VLLM.release} ({settings.target})"
     if engine == "llama-cpp":
         return f"llama.cpp in {LLAMA_CPP.title} {LLAMA_CPP.release} ({TYPE})"
-    return f"torch {torch.__version__}"
+    return f"torch {torch.__version__} ({way_of(torch.device(device_of(settings)))})"
 
 
 def check_engine(settings: Settings) -> None:

@@ -42,7 +42,7 @@ from self_pruner.agent.settings.settings import text_label
 from self_pruner.memory.errors import SelfPrunerError
 from self_pruner.memory.profile import PARTS, Profile
 from self_pruner.memory.records import Candidate, Generation
-from self_pruner.tools.benchmark_latency import latency_setting, timed_all, timed_already
+from self_pruner.tools.benchmark_latency import latency_setting, timed_all, timed_already, without_graphs
 from self_pruner.tools.evaluate import measure
 from self_pruner.tools.evaluation.fitness import perplexity
 from self_pruner.tools.export.publish import publish
@@ -98,7 +98,7 @@ def choose(run: Run, state: SearchState) -> Outcome:
             bench.fidelity[0],
             bench.memory.recall(Generation, run=bench.run),
         ),
-        warnings=list(dict.fromkeys([*bench.elastic.warnings, *records.gaps()])),
+        warnings=list(dict.fromkeys([*bench.elastic.warnings, *without_graphs(bench), *records.gaps()])),
         texts=texts,
         speed=speed_facts(run.prepared, settings, found, timed_already(bench)),
         served=served(run, found, rows),
