@@ -103,6 +103,7 @@ def timing(settings: Settings, config: Any, space: Space, engine: EngineName | N
             dtype=dtype_of(settings, device),
             tensor_parallel=settings.tensor_parallel,
             eager=device == "cpu",
+            free=_free_share(device),
             **common,
         )
         with timing_in_vllm(config, space, vllm) as timer:
@@ -126,6 +127,15 @@ def timing(settings: Settings, config: Any, space: Space, engine: EngineName | N
         return in_turn(dense, smaller, prompt, decode, batch, repeats)
 
     yield time
+
+
+def _free_share(device: str) -> float:
+    """Share of a GPU's memory that another process can have now; 1 where there is no GPU."""
+    if device == "cpu":
+        return 1.0
+    torch.cuda.empty_cache()
+    free, total = torch.cuda.mem_get_info(device)
+    return free / total
 
 
 def check_expressible(settings: Settings, config: Any) -> None:
