@@ -28,9 +28,7 @@ class Request(Protocol):
         """Prompts side by side."""
 
 
-def answered(
-    process: Child, asked: dict[str, Any], request: Request, title: str, seconds: float = SECONDS
-) -> LatencyReport:
+def answered(process: Child, asked: dict[str, Any], request: Request, title: str, seconds: float) -> LatencyReport:
     """What the process says of one model.
 
     Args:
@@ -41,7 +39,7 @@ def answered(
         seconds: that it may take; then it is ended.
 
     Raises:
-        EngineError: it has ended, or gave no answer in time.
+        EngineError: it has ended, gave no answer in time, or one that is no timing.
     """
     try:
         line = process.ask(json.dumps(asked), seconds)
@@ -50,6 +48,9 @@ def answered(
         fault = str(error)
     if fault:
         raise EngineError(f"{title} cannot time this model: {fault}")
-    found: dict[str, list[tuple[float, float]]] = json.loads(line)
-    dense, candidate = ([Timing(*one) for one in found[name]] for name in ("dense", "candidate"))
+    try:
+        found = json.loads(line)
+        dense, candidate = ([Timing(*map(float, one)) for one in found[name]] for name in ("dense", "candidate"))
+    except (ValueError, TypeError, KeyError) as error:
+        raise EngineError(f"{title} cannot time this model: it answered {line[:100].strip()!r}") from error
     return report_of(dense, candidate, request.prompt, request.decode, request.batch)

@@ -65,7 +65,10 @@ def timing_in_llama_cpp(config: Any, space: Space, request: LlamaRequest) -> Ite
 
             def time(profile: Profile) -> LatencyReport:
                 path = write_shape(root / "candidate.gguf", config, space, profile, request.bias)
-                return answered(process, {"file": str(path)}, request, "llama.cpp", request.seconds)
+                try:
+                    return answered(process, {"file": str(path)}, request, "llama.cpp", request.seconds)
+                finally:
+                    path.unlink(missing_ok=True)  # there still where it was not loaded
 
             yield time
 

@@ -21,7 +21,7 @@ from self_pruner.memory.profile import Profile
 from self_pruner.tools.engines.child import child
 from self_pruner.tools.export.checkpoint import MODELING_FILE, config_of
 from self_pruner.tools.export.serving import Serving, vllm_options
-from self_pruner.tools.latency.answered import answered
+from self_pruner.tools.latency.answered import SECONDS, answered
 from self_pruner.tools.latency.measure import LatencyReport
 from self_pruner.tools.latency.table import Timer
 from self_pruner.tools.models.families import family_of
@@ -47,6 +47,7 @@ class VllmRequest:
     together: bool = True  # whether memory holds two models
     free: float = 1.0  # share of the GPU's memory that is free
     eager: bool = False  # no compiled graphs
+    seconds: float = SECONDS  # that the timing of one model may take
 
 
 @contextmanager
@@ -85,7 +86,7 @@ def timing_in_vllm(config: Any, space: Space, request: VllmRequest) -> Iterator[
                     config, space, profile, dtype=request.dtype, serving=request.serving, bias=request.bias
                 )
                 asked = _folder(root / f"profile-{count}", smaller, request)
-                return answered(process, asked, request, "vLLM")
+                return answered(process, asked, request, "vLLM", request.seconds)
 
             yield time
 

@@ -138,10 +138,7 @@ def _write(
     writer = gguf.GGUFWriter(path=None, arch="deci")
     _add_sizes(writer, model, type)
     _add_facts(writer, facts)
-    if tokenizer is None:
-        writer.add_tokenizer_model("none")
-    else:
-        add_tokenizer(writer, tokenizer, model.config.vocab_size)
+    add_tokenizer(writer, tokenizer, model.config.vocab_size)
     tensors = dict(model.in_gguf())
     kinds: dict[str, GgufType] = {name: type if tensor.ndim > 1 else "f32" for name, tensor in tensors.items()}
     sizes = {name: tensor.numel() * _DTYPES[kinds[name]].itemsize for name, tensor in tensors.items()}
