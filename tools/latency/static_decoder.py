@@ -45,8 +45,10 @@ class StaticDecoder:
             decode_tokens: tokens after the one that the prompt gives; at least 1.
 
         Raises:
-            MeasurementError: attention slides over fewer tokens than that.
+            MeasurementError: attention slides over fewer tokens than that, or layers are on other devices.
         """
+        if any(parameter.device != prompt.device for parameter in model.parameters()):
+            raise MeasurementError("a graph holds one device, and its layers are on several")
         window = window_of(model.config)
         if window is not None and window < prompt.shape[1] + decode_tokens:
             raise MeasurementError(f"its attention slides over {window} tokens, less than a request has")

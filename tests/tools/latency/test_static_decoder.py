@@ -87,6 +87,13 @@ def test_attention_that_slides_over_less_than_a_request_is_refused():
         StaticDecoder(model, text(1, 12), 5)
 
 
+def test_layers_on_several_devices_are_refused():
+    model = tiny_model("llama")
+    model.model.layers[1].to("meta")
+    with pytest.raises(MeasurementError, match="its layers are on several"):
+        StaticDecoder(model, text(1, 12), 4)
+
+
 def test_without_a_gpu_an_action_is_run_once_and_stays_itself():
     calls: list[int] = []
     action = captured(lambda: calls.append(1), torch.device("cpu"))
