@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from self_pruner.agent.prepare.latency_timer import check_expressible
 from self_pruner.agent.prepare.texts import Wanted, wanted_texts
 from self_pruner.agent.prepare.workbench import budget_for, device_of, dtype_of
 from self_pruner.agent.settings.settings import Settings
@@ -45,11 +46,13 @@ def check_target(settings: Settings, *, weights: bool = True) -> Target:
 
     Raises:
         SelfPrunerError: an unknown or unsupported model, a device that is not there, an MLP unit that does not fit, a
-            sparsity or parameter count that no profile reaches, a length beyond the model's context.
+            sparsity or parameter count that no profile reaches, a length beyond the model's context, a model that the
+            engine of latencies cannot run.
     """
     source = resolve(settings.model, settings.revision, weights)
     device = device_of(settings)
     known = outline(source, tokenizer=not weights, trust_remote_code=settings.trust_remote_code, cache=settings.cache)
+    check_expressible(settings, known.model.config)
     budget = budget_for(settings, known.model)
     texts = wanted_texts(settings, known.model.config.max_position_embeddings, device)
     return Target(known, device, dtype_of(settings, device), budget, texts)
