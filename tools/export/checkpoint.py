@@ -12,23 +12,24 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import torch
 from huggingface_hub import split_torch_state_dict_into_shards
-from safetensors.torch import save_file
+from torch import Tensor
 
 from self_pruner.memory.profile import Profile
 from self_pruner.tools.export.card import CardFacts, model_card
-from self_pruner.tools.export.naming import UNFINISHED, check_room, flush, new_folder
+from self_pruner.tools.export.naming import check_room, flush, new_folder
 from self_pruner.tools.export.provenance import provenance_of, write_provenance
 from self_pruner.tools.export.serving import Serving, check_profile
 from self_pruner.tools.models.families import family_of, geometry
 from self_pruner.tools.models.foreign_code import CLASS_STEMS, MODELING_FILE, auto_map_of
+from self_pruner.tools.models.tensor_files import TensorWriter
 from self_pruner.tools.profiles.space import Space
-from self_pruner.tools.pruning.smaller_model import smaller_state_dict
+from self_pruner.tools.pruning.smaller_model import smaller_outline, smaller_tensors
 
 if TYPE_CHECKING:
     from transformers import PreTrainedConfig
@@ -77,9 +78,9 @@ def export(
     config = config_of(dense, elastic.space, profile, dtype=dtype, serving=serving, bias=elastic.compensation == "bias")
     folder = Path(os.path.abspath(folder))
     with new_folder(folder, replace=replace) as partial:
-        tensors = smaller_state_dict(elastic, profile)
-        check_room(folder, sum(tensor.nbytes for tensor in tensors.values()))
-        _write_weights(tensors, partial, shard_bytes, progress)
+        outline = smaller_outline(elastic, profile)
+        check_room(folder, sum(tensor.nbytes for tensor in outline.values()))
+        _write_weights(outline, smaller_tensors(elastic, profile), partial, shard_bytes, progress)
         config.save_pretrained(partial)
         if serving != "uniform":
             shutil.copyfile(MODELING_FILE, partial / MODELING_FILE.name)
@@ -150,22 +151,28 @@ def config_of(
 
 
 def _write_weights(
-    tensors: dict[str, torch.Tensor],
+    outline: Mapping[str, Tensor],
+    tensors: Iterable[tuple[str, Tensor]],
     folder: Path,
     shard_bytes: int,
     progress: Callable[[int, int], None] | None,
 ) -> None:
-    """Write safetensors of at most `shard_bytes` each, with an index if there are several."""
-    total = sum(tensor.nbytes for tensor in tensors.values())
-    split = split_torch_state_dict_into_shards(tensors, max_shard_size=shard_bytes)
-    done = 0
-    for filename, names in split.filename_to_tensors.items():
-        shard = {name: tensors[name].detach().to("cpu").contiguous() for name in names}
-        save_file(shard, folder / filename, metadata={"format": "pt"})
-        shutil.copymode(folder / UNFINISHED, folder / filename)  # safetensors lets nobody else read its files
-        done += sum(tensor.nbytes for tensor in shard.values())
-        if progress is not None:
-            progress(done, total)
+    """Write safetensors of at most `shard_bytes` each, a tensor at a time, with an index if there are several files.
+
+    `outline` says what `tensors` will be.
+    """
+    total, done = sum(tensor.nbytes for tensor in outline.values()), 0
+    split = split_torch_state_dict_into_shards(dict(outline), max_shard_size=shard_bytes)
+    with ExitStack() as files:
+        writers = {}
+        for filename, names in split.filename_to_tensors.items():
+            expected = {name: (outline[name].dtype, outline[name].shape) for name in names}
+            writers[filename] = files.enter_context(TensorWriter(folder / filename, expected, {"format": "pt"}))
+        for name, tensor in tensors:
+            writers[split.tensor_to_filename[name]].write(name, tensor)
+            done += tensor.nbytes
+            if progress is not None:
+                progress(done, total)
     if split.is_sharded:
         index = {"metadata": split.metadata, "weight_map": split.tensor_to_filename}
         (folder / "model.safetensors.index.json").write_text(json.dumps(index, indent=2) + "\n", encoding="utf-8")
