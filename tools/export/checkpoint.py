@@ -9,16 +9,11 @@ class only the architecture's name differs. A model of one width is an ordinary 
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
-from collections.abc import Callable, Iterable, Mapping
-from contextlib import ExitStack
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-
-from huggingface_hub import split_torch_state_dict_into_shards
-from torch import Tensor
 
 from self_pruner.memory.profile import Profile
 from self_pruner.tools.export.card import CardFacts, model_card
@@ -27,7 +22,7 @@ from self_pruner.tools.export.provenance import provenance_of, write_provenance
 from self_pruner.tools.export.serving import Serving, check_profile
 from self_pruner.tools.models.families import family_of, geometry
 from self_pruner.tools.models.foreign_code import CLASS_STEMS, MODELING_FILE, auto_map_of
-from self_pruner.tools.models.tensor_files import TensorWriter
+from self_pruner.tools.models.tensor_files import SHARD_BYTES, write_sharded
 from self_pruner.tools.profiles.space import Space
 from self_pruner.tools.pruning.smaller_model import smaller_outline, smaller_tensors
 
@@ -35,8 +30,6 @@ if TYPE_CHECKING:
     from transformers import PreTrainedConfig
 
     from self_pruner.tools.pruning.elastic import ElasticModel
-
-SHARD_BYTES = 5_000_000_000
 
 
 def export(
@@ -80,7 +73,7 @@ def export(
     with new_folder(folder, replace=replace) as partial:
         outline = smaller_outline(elastic, profile)
         check_room(folder, sum(tensor.nbytes for tensor in outline.values()))
-        _write_weights(outline, smaller_tensors(elastic, profile), partial, shard_bytes, progress)
+        write_sharded(partial, outline, smaller_tensors(elastic, profile), shard_bytes, progress)
         config.save_pretrained(partial)
         if serving != "uniform":
             shutil.copyfile(MODELING_FILE, partial / MODELING_FILE.name)
@@ -148,31 +141,3 @@ def config_of(
     config = getattr(modeling_self_pruner, f"{stem}Config")(**settings)
     config.name_or_path = ""  # a path on this machine is nobody else's business
     return config
-
-
-def _write_weights(
-    outline: Mapping[str, Tensor],
-    tensors: Iterable[tuple[str, Tensor]],
-    folder: Path,
-    shard_bytes: int,
-    progress: Callable[[int, int], None] | None,
-) -> None:
-    """Write safetensors of at most `shard_bytes` each, a tensor at a time, with an index if there are several files.
-
-    `outline` says what `tensors` will be.
-    """
-    total, done = sum(tensor.nbytes for tensor in outline.values()), 0
-    split = split_torch_state_dict_into_shards(dict(outline), max_shard_size=shard_bytes)
-    with ExitStack() as files:
-        writers = {}
-        for filename, names in split.filename_to_tensors.items():
-            expected = {name: (outline[name].dtype, outline[name].shape) for name in names}
-            writers[filename] = files.enter_context(TensorWriter(folder / filename, expected, {"format": "pt"}))
-        for name, tensor in tensors:
-            writers[split.tensor_to_filename[name]].write(name, tensor)
-            done += tensor.nbytes
-            if progress is not None:
-                progress(done, total)
-    if split.is_sharded:
-        index = {"metadata": split.metadata, "weight_map": split.tensor_to_filename}
-        (folder / "model.safetensors.index.json").write_text(json.dumps(index, indent=2) + "\n", encoding="utf-8")

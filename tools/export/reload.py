@@ -19,7 +19,6 @@ from safetensors.torch import load_file
 sys.modules.setdefault("sklearn", None)  # type: ignore[arg-type]
 from transformers import AutoModelForCausalLM  # noqa: E402
 
-
 PARTS = ("model.embed_tokens", "model.norm", "model.rotary_emb", "lm_head")  # all but the layers
 
 

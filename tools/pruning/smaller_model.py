@@ -103,7 +103,7 @@ def _layer_tensors(
 
 
 def smaller_outline(elastic: ElasticModel, profile: Profile) -> dict[str, Tensor]:
-    """The `smaller_tensors` on the meta device, which have names, shapes and types: no layer is read, nothing refitted."""
+    """The `smaller_tensors` on the meta device: names, shapes and types, for which no layer is read."""
     outline = copy.copy(elastic)
     outline.compensator = Compensator("none", 0)  # what is removed decides the shapes, not what makes up for it
     outline.store = ResidentLayers(elastic.model)  # of a streamed model these are on the meta device already

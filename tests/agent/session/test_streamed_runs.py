@@ -61,6 +61,7 @@ def test_where_memory_is_short_layers_are_streamed_for_the_same_candidates_and_b
     found, expected = (json.loads((one / "result.json").read_text()) for one in (run, resident))
     assert found["holdout"] == expected["holdout"] and found["rows"] == expected["rows"]
     assert found["recalibration"] == expected["recalibration"] and found["verified"] is not None
+    assert "Streamed since the run was last started: every layer" in (run / "report.html").read_text()
 
 
 def memory_of(model: Path) -> placement.Need:

@@ -178,7 +178,7 @@ def test_the_remains_of_a_killed_export_are_cleared_but_a_strangers_folder_is_no
     assert not ours.exists()
 
 
-@pytest.mark.parametrize("edge", ["TensorWriter", "model_card"])
+@pytest.mark.parametrize("edge", ["write_sharded", "model_card"])
 def test_a_disk_that_fills_up_leaves_nothing_behind(elastic, tmp_path, monkeypatch, edge):
     def full(*_args, **_options):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
@@ -210,7 +210,7 @@ def test_a_real_refusal_to_write_the_weights_leaves_nothing_behind(elastic, tmp_
 
 def test_too_little_room_is_said_before_the_weights_are_written(elastic, tmp_path, monkeypatch):
     monkeypatch.setattr(naming.shutil, "disk_usage", lambda _path: _Usage(free=1000))
-    monkeypatch.setattr(checkpoint, "TensorWriter", lambda *_args, **_options: pytest.fail("wrote all the same"))
+    monkeypatch.setattr(checkpoint, "write_sharded", lambda *_args, **_options: pytest.fail("wrote all the same"))
 
     with pytest.raises(ExportError, match=r"needs [\d.]+ [KM]B, and the disk .* has 1\.0 KB left"):
         export(elastic, PROFILE, None, tmp_path / "model", CARD)
@@ -248,7 +248,7 @@ def test_an_interrupt_leaves_nothing_behind(elastic, tmp_path, monkeypatch):
     def interrupt(*_args, **_options):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(checkpoint, "TensorWriter", interrupt)
+    monkeypatch.setattr(checkpoint, "write_sharded", interrupt)
 
     with pytest.raises(KeyboardInterrupt):
         export(elastic, PROFILE, None, tmp_path / "model", CARD)

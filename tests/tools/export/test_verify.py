@@ -133,7 +133,7 @@ def test_an_older_checkpoint_stays_until_the_new_one_is_verified(elastic, one_of
 @pytest.mark.parametrize(
     ("place", "name"),
     [
-        (checkpoint_module, "TensorWriter"),
+        (checkpoint_module, "write_sharded"),
         (checkpoint_module, "write_provenance"),
         (publish_module, "record_expected"),
         (publish_module, "verify"),
