@@ -45,9 +45,9 @@ SECONDS = 0.1  # between two samples of memory
 WORDS = 4096  # of the tokenizer
 BETWEEN = "search, and all between phases"
 RUN = {
-    **dict(arm="self", brain="uniform", evaluations=4, offspring=2, initial=2, population=2, samples=2, remembered=0),
-    **dict(sparsity=0.2, calibration_sequences=1, calibration_length=512, sequence_length=128, fidelity=(128, 256)),
-    **dict(probe_tokens=128, final_tokens=128, final_candidates=2, reporting_tokens=128, benchmarks=0),
+    **dict(arm="self", brain="uniform", evaluations=3, offspring=2, initial=1, population=1, samples=2, remembered=0),
+    **dict(sparsity=0.2, calibration_sequences=1, calibration_length=512, sequence_length=128, fidelity=(128,)),
+    **dict(probe_tokens=128, final_tokens=128, final_candidates=1, reporting_tokens=128, benchmarks=0),
     **dict(placement="streamed", device="cpu", dtype="bfloat16"),
 }
 
@@ -143,7 +143,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--layers", type=int, default=32, help="decoder layers")
     parser.add_argument("--hidden", type=int, default=4096, help="width, a multiple of 8; all else is in proportion")
-    parser.add_argument("--folder", type=Path, help="where the checkpoint and the run are made (default: a new one)")
+    parser.add_argument("--folder", type=Path, help="where the run is made, of the model in it or a new one")
     parser.add_argument("--keep", action="store_true", help="do not remove them at the end")
     parser.add_argument("--output", type=Path, help="file for the figures, JSON")
     options = parser.parse_args()
@@ -162,7 +162,8 @@ def main() -> None:
 def measured(folder: Path, config: Any) -> dict[str, Any]:
     """The figures of a run on a model of that shape, made in `folder`."""
     began = time.perf_counter()
-    write_checkpoint(folder / "model", config)
+    if not (folder / "model").exists():
+        write_checkpoint(folder / "model", config)
     written = time.perf_counter()
     places = {"model": str(folder / "model"), "runs": folder / "runs", "cache": folder / "cache"}
     with Measured() as view:

@@ -125,7 +125,7 @@ def refit(run: Run, outcome: Outcome, *, keep: bool = True) -> tuple[Outcome, Re
 
 
 def memory_use(bench: Workbench) -> dict[str, float]:
-    """Bytes of the weights, the most memory this process has used, resident and on a GPU, and what it read of layers."""
+    """Bytes of the weights, the most memory this process has used, here and on a GPU, and what it read of layers."""
     scale = 1 if sys.platform == "darwin" else 1024  # getrusage counts bytes there, kilobytes elsewhere
     used = {
         "weight_bytes": float(

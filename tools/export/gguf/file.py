@@ -155,7 +155,7 @@ def _write(
     for name, tensor in model.in_gguf(model.tensors()):
         array = _array(name, tensor, kinds[name])
         writer.write_tensor_data(array)
-        sums[name] = zlib.crc32(array)
+        sums[name] = zlib.crc32(array.data)
         done += array.nbytes
         if progress is not None:
             progress(done, total)
