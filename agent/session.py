@@ -198,6 +198,7 @@ def tasks(path: Path, candidate: str | None, changes: dict[str, Any], view: View
         settings = make_settings({**directory.settings, **changes, "tasks": True}).anchored()
         suite = check_tasks(settings)
         if suite is None or not known_on_tasks(outcome, suite, candidate):
+            settings = placed(settings, check_target(settings), view)
             prepared = prepare(settings, directory.id, view, directory.records, bind_result(directory, view))
             run = Run(settings, directory, with_probes(prepared, settings, view), view)
             with closing(run.bench.memory), refits_forgotten(directory):

@@ -6,10 +6,10 @@ process.
 
     OMP_NUM_THREADS=2 python -m benchmarks.seven_billion --output benchmarks/results/seven-billion.json
 
-Memory is that of this process and of those it starts, sampled ten times a second: on Linux the proportional set size,
-in which a page that processes share counts once, elsewhere the resident one. The kernel's own peak of this process
-stands beside it. Bytes read are all that this process asked files for, Gram matrices included; what the verifying
-process reads is not among them. The checkpoint, 18 GB of Gram matrices and the result are removed at the end.
+Memory is resident memory, of this process and of those it starts together, sampled ten times a second; pages that they
+share, such as libraries, count once for each. The kernel's own peak of this process stands beside it. Bytes read are
+all that this process asked files for, Gram matrices included; what the verifying process reads is not among them. The
+checkpoint, 18 GB of Gram matrices and the result are removed at the end.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ import shutil
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from threading import Event, Thread
 from typing import Any
@@ -130,11 +130,8 @@ class Measured(View):
     def _memory(self) -> int:
         total = 0
         for process in (self._process, *self._process.children(recursive=True)):
-            try:
-                used = process.memory_full_info()
-                total += getattr(used, "pss", used.rss)
-            except psutil.Error:  # it has ended
-                continue
+            with suppress(psutil.Error):  # it has ended
+                total += process.memory_info().rss
         return total
 
 
@@ -184,7 +181,6 @@ def measured(folder: Path, config: Any) -> dict[str, Any]:
         "hidden_size": config.hidden_size,
         "threads": torch.get_num_threads(),
         "peak_bytes": max(row["peak_bytes"] for row in rows.values()),
-        "peak_is": "proportional set size of all processes" if psutil.LINUX else "resident set size of all processes",
         "kernel_peak_bytes": 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss,
         "minutes": round(minutes, 1),
         "minutes_to_write": round((written - began) / 60, 1),

@@ -204,12 +204,6 @@ def account(outcome: Outcome) -> list[str]:
         made[one.proposed_by] += one.made
     total = max(1, sum(made.values()))
     share = ", ".join(f"{name} {count} ({count / total:.0%})" for name, count in made.items())
-    streamed = []
-    if "layer_passes" in spent:
-        streamed = [
-            f"Streamed since the run was last started: every layer {spent['layer_passes']:.0f} times, "
-            f"{size(spent['layer_bytes_read'])} read."
-        ]
     return [
         f"Stopped because {outcome.stop}: {spent['evaluations']:.0f} candidates evaluated on {spent['tokens']:,.0f} "
         f"tokens in {spent['generation']:.0f} generations, {spent['search_minutes']:.1f} minutes of search.",
@@ -222,7 +216,6 @@ def account(outcome: Outcome) -> list[str]:
         f"Memory: weights {size(spent['weight_bytes'])}, one copy for brain and candidates; peak "
         f"{size(spent.get('peak_gpu_bytes') or spent['peak_resident_bytes'])}"
         f"{' on the GPU' if 'peak_gpu_bytes' in spent else ' resident'}.",
-        *streamed,
     ]
 
 
