@@ -31,13 +31,15 @@ import torch
 from torch import Tensor
 from transformers import AutoTokenizer, LlamaConfig
 
+from self_pruner.agent.prepare import workbench
 from self_pruner.agent.session import start
 from self_pruner.agent.settings.settings import make_settings
 from self_pruner.agent.view import View
 from self_pruner.tools.models.aliases import PUBLISHED
 from self_pruner.tools.models.bundled import bundled_model
 from self_pruner.tools.models.source import skeleton
-from self_pruner.tools.models.tensor_files import write_sharded
+from self_pruner.tools.models.tensor_files import TensorFiles, write_sharded
+from self_pruner.tools.pruning.streamed import StreamedLayers
 from self_pruner.tools.text.quantities import size
 from self_pruner.tools.text.sources import text_source
 
@@ -77,8 +79,18 @@ def write_checkpoint(folder: Path, config: Any) -> None:
     outline = model.state_dict()
     write_sharded(folder, outline, ((name, made(name, empty)) for name, empty in outline.items()))
     config.save_pretrained(folder)
-    text = text_source("passages", "calibration").documents[:1000]
+    text = text_source("passages", "calibration").documents[:200]
     AutoTokenizer.from_pretrained(bundled_model()).train_new_from_iterator(text, WORDS).save_pretrained(folder)
+
+
+class Watched(StreamedLayers):
+    """The layers of the run, so that its passes can be counted phase by phase."""
+
+    newest: Watched | None = None
+
+    def __init__(self, model: Any, files: TensorFiles) -> None:
+        super().__init__(model, files)
+        Watched.newest = self
 
 
 class Measured(View):
@@ -88,7 +100,7 @@ class Measured(View):
         super().__init__()
         self.rows: dict[str, dict[str, float]] = {}
         self._process, self._ended = psutil.Process(), Event()
-        self._phase, self._since, self._read = BETWEEN, time.perf_counter(), self._read_bytes()
+        self._phase, self._before = BETWEEN, self._counts()
         self._sampler = Thread(target=self._sample, daemon=True)
 
     def __enter__(self) -> Measured:
@@ -110,17 +122,19 @@ class Measured(View):
 
     def _enter(self, name: str) -> None:
         """End the phase that there is, and begin another."""
-        now, read = time.perf_counter(), self._read_bytes()
-        row = self._row(self._phase)
-        row["seconds"] += now - self._since
-        row["bytes_read"] += read - self._read
-        self._phase, self._since, self._read = name, now, read
+        counts, row = self._counts(), self._row(self._phase)
+        for key, count in counts.items():
+            row[key] += count - self._before[key]
+        self._phase, self._before = name, counts
 
     def _row(self, name: str) -> dict[str, float]:
-        return self.rows.setdefault(name, {"seconds": 0.0, "bytes_read": 0, "peak_bytes": 0})
+        return self.rows.setdefault(name, {"seconds": 0.0, "passes": 0.0, "bytes_read": 0, "peak_bytes": 0})
 
-    def _read_bytes(self) -> int:
-        return int(getattr(self._process.io_counters(), "read_chars", 0))
+    def _counts(self) -> dict[str, float]:
+        """What has added up so far."""
+        passes = Watched.newest.passes if Watched.newest else 0.0
+        read = getattr(self._process.io_counters(), "read_chars", 0)  # Linux counts them
+        return {"seconds": time.perf_counter(), "passes": passes, "bytes_read": read}
 
     def _sample(self) -> None:
         while not self._ended.wait(SECONDS):
@@ -162,6 +176,7 @@ def measured(folder: Path, config: Any) -> dict[str, Any]:
     if not (folder / "model").exists():
         write_checkpoint(folder / "model", config)
     written = time.perf_counter()
+    workbench.StreamedLayers = Watched  # type: ignore[misc]
     places = {"model": str(folder / "model"), "runs": folder / "runs", "cache": folder / "cache"}
     with Measured() as view:
         _, outcome = start(make_settings({**RUN, **places}), view)
@@ -169,9 +184,15 @@ def measured(folder: Path, config: Any) -> dict[str, Any]:
     rows = view.rows
     view.table(
         "By phase",
-        ("phase", "minutes", "read", "peak memory"),
+        ("phase", "minutes", "passes", "read", "peak memory"),
         [
-            (name, f"{row['seconds'] / 60:.1f}", size(row["bytes_read"]), size(row["peak_bytes"]))
+            (
+                name,
+                f"{row['seconds'] / 60:.1f}",
+                f"{row['passes']:.1f}",
+                size(row["bytes_read"]),
+                size(row["peak_bytes"]),
+            )
             for name, row in rows.items()
         ],
     )

@@ -8,11 +8,13 @@ import sys
 import pytest
 
 from benchmarks import seven_billion
+from self_pruner.agent.prepare import workbench
 
 
 @pytest.mark.usefixtures("believed")
 def test_a_toy_of_the_shape_goes_all_the_way_and_every_phase_is_measured(tmp_path, monkeypatch, capsys):
     words = ["--layers", "2", "--hidden", "64", "--folder", str(tmp_path / "work"), "--output", str(tmp_path / "out")]
+    monkeypatch.setattr(workbench, "StreamedLayers", workbench.StreamedLayers)  # which is put back afterwards
     monkeypatch.setattr(sys, "argv", ["seven_billion", *words])
     seven_billion.main()
     found = json.loads((tmp_path / "out").read_text())
@@ -21,6 +23,7 @@ def test_a_toy_of_the_shape_goes_all_the_way_and_every_phase_is_measured(tmp_pat
     read = {name: row["bytes_read"] for name, row in found["phases"].items()}
     assert {"Calibration", "Dense targets", "Recalibration", "Export and verification"} <= read.keys()
     assert sum(read.values()) > found["layer_bytes_read"] > 0
+    assert found["phases"]["Calibration"]["passes"] == 1.0
     assert found["peak_bytes"] == max(row["peak_bytes"] for row in found["phases"].values()) > 0
     assert "By phase" in capsys.readouterr().out and not (tmp_path / "work").exists()
 
