@@ -111,6 +111,21 @@ class Measured(View):
         self._enter(BETWEEN)
         self._ended.set()
         self._sampler.join()
+        self.show()
+
+    def show(self) -> None:
+        """What was measured so far, also of a run that failed."""
+        rows = [
+            (
+                name,
+                f"{row['seconds'] / 60:.1f}",
+                f"{row['passes']:.1f}",
+                size(row["bytes_read"]),
+                size(row["peak_bytes"]),
+            )
+            for name, row in self.rows.items()
+        ]
+        self.table("By phase", ("phase", "minutes", "passes", "read", "peak memory"), rows)
 
     @contextmanager
     def phase(self, name: str, unit: str = "") -> Iterator[Any]:
@@ -182,20 +197,6 @@ def measured(folder: Path, config: Any) -> dict[str, Any]:
         _, outcome = start(make_settings({**RUN, **places}), view)
     minutes = (time.perf_counter() - written) / 60
     rows = view.rows
-    view.table(
-        "By phase",
-        ("phase", "minutes", "passes", "read", "peak memory"),
-        [
-            (
-                name,
-                f"{row['seconds'] / 60:.1f}",
-                f"{row['passes']:.1f}",
-                size(row["bytes_read"]),
-                size(row["peak_bytes"]),
-            )
-            for name, row in rows.items()
-        ],
-    )
     return {
         "checkpoint_bytes": sum(path.stat().st_size for path in (folder / "model").glob("*.safetensors")),
         "layers": config.num_hidden_layers,
