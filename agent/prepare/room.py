@@ -15,9 +15,15 @@ from self_pruner.tools.text.quantities import size
 PREFIX_MEMORY = 1 << 29
 
 
-def refit_memory(device: str) -> int:
-    """Bytes that remembered refits may take: half of what the loaded model leaves of a GPU, else 1 GiB."""
-    return free_memory(device) // 2 if device.startswith("cuda") else 1 << 30
+def refit_memory(device: str, streamed: bool = False) -> int:
+    """Bytes that remembered refits may take: half of what the loaded model leaves of a GPU, else 1 GiB.
+
+    Without a GPU a streamed model gets a quarter of that: of a large one a GiB would hold few of the refits that a pass
+    asks for.
+    """
+    if device.startswith("cuda"):
+        return free_memory(device) // 2
+    return 1 << 28 if streamed else 1 << 30
 
 
 def prefix_memory(device: str) -> int:

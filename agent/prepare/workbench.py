@@ -178,7 +178,7 @@ def prepare(
             compensation=settings.compensation,
             mlp_unit=units.mlp,
             attention_unit=units.attention,
-            refit_memory=refit_memory(device),
+            refit_memory=refit_memory(device, streamed=store is not None),
             store=store,
         )
         budget = budget_of(settings, elastic.space, loaded.model.config)

@@ -61,6 +61,15 @@ def test_where_memory_is_short_layers_are_streamed_for_the_same_candidates_and_b
     found, expected = (json.loads((one / "result.json").read_text()) for one in (run, resident))
     assert found["holdout"] == expected["holdout"] and found["rows"] == expected["rows"]
     assert found["recalibration"] == expected["recalibration"] and found["verified"] is not None
+    assert all(name in (run / "report.html").read_text() for name in ("layer passes", "layer bytes read"))
+    other = next(one[0] for one in candidates(run) if one[0] not in (found["candidate"], "charged"))
+    files = [tmp_path / "streamed.gguf", tmp_path / "resident.gguf"]
+    for file in files:
+        assert main(["export", str(run), "--candidate", other, "--output", str(file), "--format", "gguf"]) == 0
+        printed = " ".join("".join(capfd.readouterr()).split())
+        assert ("the layers of tiny are streamed" in printed) == (file == files[0])
+        monkeypatch.undo()
+    assert files[0].read_bytes() == files[1].read_bytes() and not (run / "refits.safetensors").exists()
 
 
 def memory_of(model: Path) -> placement.Need:
