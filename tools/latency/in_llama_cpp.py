@@ -79,9 +79,13 @@ def write_shape(path: Path, config: Any, space: Space, profile: Profile, bias: b
     model = meta_model(config, sizes, bias=bias)
     widest = max(parameter.shape[-1] for parameter in model.parameters())
     row = torch.empty(widest).uniform_(-0.02, 0.02, generator=torch.Generator().manual_seed(0))
-    # every row of a matrix is the same one: a view of it, until it is written
-    tensors = {name: row[: one.shape[-1]].expand(one.shape) for name, one in model.named_parameters()}
+    outline = dict(model.named_parameters())
     if config.tie_word_embeddings:
-        tensors.pop("lm_head.weight", None)
-    weights = PrunedWeights(config, geometry(config), sizes, tensors, lambda: iter(tensors.items()))
+        outline.pop("lm_head.weight", None)
+
+    def tensors() -> Iterator[tuple[str, torch.Tensor]]:
+        # every row of a matrix is the same one: a view of it, until it is written
+        return ((name, row[: one.shape[-1]].expand(one.shape)) for name, one in outline.items())
+
+    weights = PrunedWeights(config, geometry(config), sizes, outline, tensors)
     return write_gguf(weights, None, path, GgufFacts("shape", config.model_type, 0.0), type=TYPE).path

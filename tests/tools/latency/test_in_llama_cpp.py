@@ -70,8 +70,8 @@ def test_it_makes_a_table():
 
 @real
 @pytest.mark.parametrize("engine", ["llama-cpp", "torch"])
-def test_a_run_is_timed_where_it_will_serve(small_model, tmp_path, cache, capfd, engine):
-    places = ["--model", small_model, "--runs", tmp_path / "runs", "--cache", cache, "--llama-python", PYTHON]
+def test_a_run_is_timed_where_it_will_serve(model, tmp_path, cache, capfd, engine):
+    places = ["--model", model, "--runs", tmp_path / "runs", "--cache", cache, "--llama-python", PYTHON]
     assert main([str(word) for word in (*places, *SMALL, "--engine", engine)]) == 0, capfd.readouterr().err
     (path,) = (tmp_path / "runs").glob("*-*")
     outcome = read_outcome(path)
@@ -122,15 +122,15 @@ def test_what_llama_cpp_cannot_run_is_refused_before_anything_is_written():
         (["--llama-python", "nowhere"], "--llama-python .* is no file"),
     ],
 )
-def test_a_run_without_the_engine_it_was_told_of_is_refused_at_once(small_model, tmp_path, capfd, words, sentence):
-    status = main(["--model", str(small_model), "--runs", str(tmp_path), *SMALL, *words])
+def test_a_run_without_the_engine_it_was_told_of_is_refused_at_once(model, tmp_path, capfd, words, sentence):
+    status = main(["--model", str(model), "--runs", str(tmp_path), *SMALL, *words])
     assert status == 2 and re.search(sentence, " ".join(capfd.readouterr().err.split()))
     assert not list(tmp_path.iterdir())
 
 
-def test_a_result_that_could_not_be_timed_as_it_is_served_is_still_a_result(small_model, tmp_path, cache, capfd):
+def test_a_result_that_could_not_be_timed_as_it_is_served_is_still_a_result(model, tmp_path, cache, capfd):
     python = interpreter(tmp_path / "python", 'case "$1" in -c) echo 0.3.36;; *) echo "OSError: no" >&2; exit 1;; esac')
-    places = ["--model", small_model, "--runs", tmp_path / "runs", "--cache", cache, "--llama-python", python]
+    places = ["--model", model, "--runs", tmp_path / "runs", "--cache", cache, "--llama-python", python]
     assert main([str(word) for word in (*places, *SMALL)]) == 0
     (path,) = (tmp_path / "runs").glob("*-*")
     outcome = read_outcome(path)
