@@ -41,7 +41,8 @@ def check_target(settings: Settings, *, weights: bool = True) -> Target:
 
     Args:
         settings: the settings of the run.
-        weights: refuse a folder without weights; else the tokenizer is wanted instead, to say what a run will cost.
+        weights: refuse a folder without weights; else the tokenizer is wanted instead, to say what a run will cost,
+            and the hub is not asked for shapes that are published.
 
     Raises:
         SelfPrunerError: an unknown or unsupported model, a device that is not there, an MLP unit that does not fit, a
@@ -49,7 +50,13 @@ def check_target(settings: Settings, *, weights: bool = True) -> Target:
     """
     source = resolve(settings.model, settings.revision, weights)
     device = device_of(settings)
-    known = outline(source, tokenizer=not weights, trust_remote_code=settings.trust_remote_code, cache=settings.cache)
+    known = outline(
+        source,
+        tokenizer=not weights,
+        trust_remote_code=settings.trust_remote_code,
+        cache=settings.cache,
+        published=not weights,
+    )
     budget = budget_for(settings, known.model)
     texts = wanted_texts(settings, known.model.config.max_position_embeddings, device)
     return Target(known, device, dtype_of(settings, device), budget, texts)
