@@ -21,7 +21,9 @@ from self_pruner.agent.compare.joining import bind_comparison, check_bound
 from self_pruner.agent.compare.page import write_all
 from self_pruner.agent.compare.plan import PlannedRun
 from self_pruner.agent.compare.results import Results, RunResult, dense_result, run_result
-from self_pruner.agent.prepare.workbench import Prepared, budget_of, device_of, measuring, prepare
+from self_pruner.agent.prepare.budget import budget_of
+from self_pruner.agent.prepare.devices import device_of
+from self_pruner.agent.prepare.workbench import Prepared, measuring, prepare
 from self_pruner.agent.run_files.conditions import Conditions
 from self_pruner.agent.run_files.environment import describe
 from self_pruner.agent.run_files.run_directory import NoRunError, RunDirectory

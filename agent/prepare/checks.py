@@ -6,10 +6,14 @@ A run and a dry run both begin here, so a mistake is the same sentence in both.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 
+from self_pruner.agent.prepare.budget import budget_for
+from self_pruner.agent.prepare.devices import device_of, dtype_of
 from self_pruner.agent.prepare.texts import Wanted, wanted_texts
-from self_pruner.agent.prepare.workbench import budget_for, device_of, dtype_of
 from self_pruner.agent.settings.settings import Settings
+from self_pruner.memory.database import connect
+from self_pruner.memory.errors import SettingsError
 from self_pruner.tools.models.outline import ModelOutline, outline
 from self_pruner.tools.models.source import pinned, resolve
 from self_pruner.tools.profiles.budget import Budget
@@ -60,3 +64,12 @@ def check_target(settings: Settings, *, weights: bool = True) -> Target:
     budget = budget_for(settings, known.model)
     texts = wanted_texts(settings, known.model.config.max_position_embeddings, device)
     return Target(known, device, dtype_of(settings, device), budget, texts)
+
+
+def check_memory(path: Path) -> None:
+    """Find a file that is no memory now, not after the calibration."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise SettingsError(f"--memory {path}: its folder cannot be made: {error.strerror}") from error
+    connect(path).close()

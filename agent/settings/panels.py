@@ -34,10 +34,10 @@ class Model(Panel):
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = Field(
         "auto", description="weights: auto is bfloat16 where the device multiplies it natively, else float32"
     )
-    placement: Literal["auto", "resident", "streamed"] = Field(
+    placement: Literal["auto", "resident", "spread", "streamed"] = Field(
         "auto",
-        description="where the layers are: in memory, or read from the checkpoint's files as they are needed; auto "
-        "streams what does not fit",
+        description="where the layers are: on one device, spread over the GPUs, or read from the checkpoint's files as "
+        "they are needed; auto takes the first that fits",
     )
 
 

@@ -87,8 +87,8 @@ _QWEN_15B = _shape("Qwen2", 1536, 28, 12, 2, 8960, 151_936, **_TIED)
 _QWEN_7B = _shape("Qwen2", 3584, 28, 28, 4, 18944, 152_064)
 
 
-def _qwen3(*sizes: int, **more: Any) -> dict[str, Any]:
-    return _shape("Qwen3", *sizes, 151_936, head_dim=128, **more)
+def _qwen3(hidden: int, layers: int, heads: int, intermediate: int, **more: Any) -> dict[str, Any]:
+    return _shape("Qwen3", hidden, layers, heads, 8, intermediate, 151_936, head_dim=128, **more)
 
 
 PUBLISHED: dict[str, dict[str, Any]] = {  # by alias, as in config.json; contexts are those or shorter ones
@@ -122,12 +122,12 @@ PUBLISHED: dict[str, dict[str, Any]] = {  # by alias, as in config.json; context
     "qwen2.5-0.5b-instruct": _QWEN_05B,
     "qwen2.5-1.5b-instruct": _QWEN_15B,
     "qwen2.5-7b-instruct": _QWEN_7B,
-    "qwen3-0.6b": _qwen3(1024, 28, 16, 8, 3072, **_TIED),
-    "qwen3-1.7b": _qwen3(2048, 28, 16, 8, 6144, **_TIED),
-    "qwen3-4b": _qwen3(2560, 36, 32, 8, 9728, **_TIED),
-    "qwen3-8b": _qwen3(4096, 36, 32, 8, 12288),
-    "qwen3-14b": _qwen3(5120, 40, 40, 8, 17408),
-    "qwen3-32b": _qwen3(5120, 64, 64, 8, 25600),
+    "qwen3-0.6b": _qwen3(1024, 28, 16, 3072, **_TIED),
+    "qwen3-1.7b": _qwen3(2048, 28, 16, 6144, **_TIED),
+    "qwen3-4b": _qwen3(2560, 36, 32, 9728, **_TIED),
+    "qwen3-8b": _qwen3(4096, 36, 32, 12288),
+    "qwen3-14b": _qwen3(5120, 40, 40, 17408),
+    "qwen3-32b": _qwen3(5120, 64, 64, 25600),
     "smollm2-360m": _shape("Llama", 960, 32, 15, 5, 2560, 49_152, **_TIED),
     "smollm2-1.7b": _shape("Llama", 2048, 24, 32, 32, 8192, 49_152, **_TIED),
 }
