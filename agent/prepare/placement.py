@@ -59,6 +59,11 @@ class Placement:
         return self.mode == "streamed"
 
     @property
+    def layer_devices(self) -> list[str]:
+        """The device of every layer, first to last, where they are spread; else none."""
+        return [name for name, count in self.layers.items() for _ in range(count)] if self.mode == "spread" else []
+
+    @property
     def recalibrates(self) -> bool:
         """Whether there is room for a recalibration; a run without it leaves it out."""
         return not short_of(self.lines, self.machine)

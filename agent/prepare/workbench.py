@@ -22,7 +22,6 @@ from self_pruner.agent.prepare.bill import (
     check_disk,
     prefix_memory,
     refit_memory,
-    state_memory,
 )
 from self_pruner.agent.prepare.budget import budget_for, budget_of, units_of
 from self_pruner.agent.prepare.checks import check_target
@@ -42,6 +41,7 @@ from self_pruner.tools.models.source import LoadedModel, load, resolve
 from self_pruner.tools.pruning.calibration import FORMAT as CALIBRATION_FORMAT
 from self_pruner.tools.pruning.calibration import Calibration, calibrate
 from self_pruner.tools.pruning.elastic import ElasticModel
+from self_pruner.tools.pruning.store import LayerStore, SpreadLayers
 from self_pruner.tools.pruning.streamed import StreamedLayers
 from self_pruner.tools.workbench import FITNESS, Workbench
 
@@ -93,8 +93,13 @@ def prepare(
             cache=cache,
             progress=progress,
             layers=not placement.streamed,
+            layer_devices=placement.layer_devices,
         )
-    store = StreamedLayers(loaded.model, loaded.files) if loaded.files is not None else None
+    store: LayerStore | None = None
+    if loaded.files is not None:
+        store = StreamedLayers(loaded.model, loaded.files)
+    elif placement.layer_devices:
+        store = SpreadLayers(loaded.model)
     if reason := unusable(loaded.tokenizer):
         view.warn(f"the chat template of {loaded.name} cannot be used ({reason}): prompts are plain text")
     budget_for(settings, loaded.model)  # checked before anything expensive is done
@@ -109,12 +114,19 @@ def prepare(
         if not path.exists():
             check_disk(loaded.name, placement.sizes.shape.gram_bytes, cache)
         apart = path if placement.grams_on_disk else None
+        states = None if placement.states is None else "cpu"
         batch = CPU_BATCH if device == "cpu" else GPU_BATCH
         calibration = keep(
             path,
             Calibration,
             lambda: calibrate(
-                loaded.model, texts["calibration"], batch=batch, progress=progress, store=store, path=apart
+                loaded.model,
+                texts["calibration"],
+                batch=batch,
+                progress=progress,
+                store=store,
+                path=apart,
+                states=states,
             ),
             view,
         )
@@ -127,8 +139,9 @@ def prepare(
             compensation=settings.compensation,
             mlp_unit=units.mlp,
             attention_unit=units.attention,
-            refit_memory=refit_memory(device),
+            refit_memory=sum(map(refit_memory, set(placement.layer_devices) or {device})),
             store=store,
+            states=states,
         )
         budget = budget_of(settings, elastic.space, loaded.model.config)
     reporting = {name: f"reporting {digests[reporting_key(name)]}" for name in settings.reporting_texts}

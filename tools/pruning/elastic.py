@@ -30,6 +30,7 @@ from self_pruner.tools.pruning.store import (
     LayerStore,
     ResidentLayers,
     branch,
+    device_of,
     embed,
     linear,
     output_projection,
@@ -53,6 +54,7 @@ class ElasticModel:
         refit_memory: int = 2 << 30,
         damping: float = 0.01,
         store: LayerStore | None = None,
+        states: str | None = None,
     ) -> None:
         """Reorders the weights of `model` in place; they must not be reordered already.
 
@@ -66,6 +68,8 @@ class ElasticModel:
             refit_memory: Bytes that remembered refits and factors may take.
             damping: Of the least-squares refit, as a share of the mean Gram diagonal.
             store: Where the layers of `model` come from; None for the model's own, in memory.
+            states: Device that holds the hidden states of a whole text between layers; None for the one that computed
+                them.
 
         Raises:
             ModelError: The model is an elastic model already or the calibration is of another model.
@@ -77,6 +81,7 @@ class ElasticModel:
         self.importance: Importance = importance
         self.compensation: Compensation = compensation
         self.store = store or ResidentLayers(model)
+        self.states = states
         self.compensator = Compensator(compensation, refit_memory, damping)
         self._shape = shape = geometry(model.config)
         self._check_calibration(calibration)
@@ -209,13 +214,18 @@ class ElasticModel:
         position_embeddings: tuple[Tensor, Tensor],
         attention_mask: Tensor | None = None,
     ) -> Tensor:
-        """Norm, attention with `width` units, residual: [batch, length, hidden] to the same shape."""
+        """Norm, attention with `width` units, residual: [batch, length, hidden] to the same shape.
+
+        Wherever `hidden` is, the result is on the layer's device; so it is of the MLP.
+        """
+        hidden = hidden.to(device_of(layer))
         overrides = self._overrides(layer, index, "attention", width)
         return hidden + branch(layer, "attention", overrides, hidden, position_embeddings, attention_mask)
 
     @torch.no_grad()
     def mlp_block(self, layer: nn.Module, index: int, width: int, hidden: Tensor) -> Tensor:
         """Norm, MLP with `width` units, residual: [batch, length, hidden] to the same shape."""
+        hidden = hidden.to(device_of(layer))
         return hidden + branch(layer, "mlp", self._overrides(layer, index, "mlp", width), hidden)
 
     @torch.no_grad()

@@ -14,7 +14,7 @@ from transformers import PreTrainedModel
 
 from self_pruner.memory.profile import PARTS, Profile
 from self_pruner.tools.pruning.elastic import ElasticModel
-from self_pruner.tools.pruning.store import BLOCKS, OUTPUTS, output_projection
+from self_pruner.tools.pruning.store import BLOCKS, OUTPUTS, SpreadLayers, bring_inputs, output_projection
 
 LAYERS = "model.layers."  # what the names of all layers' tensors begin with
 
@@ -45,6 +45,8 @@ def smaller_model(elastic: ElasticModel, profile: Profile) -> PreTrainedModel:
             for part in PARTS:
                 for name, tensor in elastic.block_weights(index, part, profile.widths(part)[index]).items():
                     put(empty, f"{BLOCKS[part]}.{name}", tensor.contiguous())
+    if isinstance(elastic.store, SpreadLayers):
+        bring_inputs(smaller)
     return smaller
 
 
