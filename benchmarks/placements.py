@@ -25,7 +25,7 @@ from self_pruner.agent.settings.settings import Settings
 from self_pruner.prompts.templates import PromptSet
 from self_pruner.tools.text.quantities import duration, size
 
-FREE = 0.97  # of a memory, before a run
+FREE = 0.985  # of a memory, before a run
 PROMPT = 1000  # tokens of the brain's first prompt, about
 
 

@@ -1,4 +1,4 @@
-"""Several devices where there is only a CPU: every tensor has a pretended place, and what a GPU would refuse is refused.
+"""Several devices where there is only a CPU: tensors have pretended places, and what a GPU would refuse is refused.
 
 Numbers are computed on the CPU all the same, so results can be compared to the bit.
 """

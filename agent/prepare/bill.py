@@ -16,6 +16,7 @@ import torch
 
 from self_pruner.agent.prepare.checks import Target
 from self_pruner.agent.prepare.devices import Device, Machine
+from self_pruner.agent.settings.arms import ARMS
 from self_pruner.agent.settings.settings import Settings
 from self_pruner.memory.errors import SettingsError
 from self_pruner.tools.evaluation.fitness import TOP_K
@@ -30,6 +31,7 @@ from self_pruner.tools.text.quantities import size
 AT_WORK = 3  # layers that exist at a time where they are streamed: one in use, one on its way, one being converted
 STATE_MEMORY, PREFIX_MEMORY, REFIT_MEMORY = 1 << 30, 1 << 29, 1 << 30
 WORK_SPACE = 1 << 29  # of libraries, and what an allocator cannot use
+BRAIN_TOKENS = 4096  # of its prompt and all replies to it, with room to grow
 CPU_BATCH, GPU_BATCH = 2, 8  # sequences of calibration text in one pass
 CPU_TOKENS, GPU_TOKENS = 4096, 16384  # the same of a recalibration, in tokens
 
@@ -77,6 +79,11 @@ class Sizes:
     def pruned_bytes(self) -> int:
         """Bytes of the weights of a candidate."""
         return self.budget.target_params * self.itemsize
+
+    @property
+    def brain_bytes(self) -> int:
+        """Bytes of keys and values of a prompt and its replies, in all layers."""
+        return 2 * BRAIN_TOKENS * self.shape.n_layers * self.shape.n_groups * self.shape.head_dim * self.itemsize
 
     @property
     def refit_bytes(self) -> int:
@@ -233,6 +240,9 @@ def bill_of(
         else:
             lines.append(Line(said, held * sizes.layer_bytes, name))
         lines.append(Line("Work space of libraries", WORK_SPACE, name))
+        if settings.brain == "self" and ARMS[settings.arm].asks_brain:
+            share = 1.0 if streamed else count / shape.n_layers
+            lines.append(Line("Keys and values of the brain", int(share * sizes.brain_bytes), name))
         lines += work_of(settings, sizes, name, state_memory, cpu)
         if states is None:
             lines += text_states(settings, sizes, name)
