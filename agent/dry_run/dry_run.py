@@ -94,7 +94,7 @@ def dry_run(settings: Settings, view: View) -> DryRun:
 
 def say_plan(settings: Settings, target: Target, placement: Placement, view: View) -> None:
     """Where everything will be, what it takes, and of a large model how long: two lines before a run begins."""
-    view.line(str(placement))
+    view.line(str(placement) + placement.brain(settings))
     if placement.sizes.weights < TIMED_FROM:
         return
     settings, arm = placement.applied(settings), ARMS[settings.arm]

@@ -119,7 +119,11 @@ def _bytes(found: DryRun, view: View) -> None:
         (line.what, names[line.where], WHEN.get(line.when, line.when), size(line.bytes)) for line in placement.lines
     ]
     view.table("Memory and disk", ("", "where", "when", "at most"), rows)
-    view.line(str(placement))
+    view.line(str(placement) + placement.brain(found.settings))
+    turns = found.plan.turns
+    for step in found.steps:
+        if placement.streamed and step.what.startswith("Brain") and step.passes:
+            view.line(f"A turn of the brain takes about {duration(step.seconds / turns)}.")
 
 
 def _prompt(found: DryRun, view: View) -> None:

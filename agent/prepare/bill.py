@@ -46,6 +46,7 @@ class Sizes:
 
     shape: Geometry
     budget: Budget
+    context: int  # tokens that the model can read
     params: int  # embeddings and head included
     layer: int  # parameters of one decoder layer
     itemsize: int  # bytes of a weight
@@ -117,6 +118,7 @@ def sizes_of(settings: Settings, target: Target) -> Sizes:
     return Sizes(
         shape=geometry(model.config),
         budget=target.budget,
+        context=model.config.max_position_embeddings,
         params=params,
         layer=sum(parameter.numel() for parameter in model.get_decoder().layers[0].parameters()),
         itemsize=getattr(torch, target.dtype).itemsize,
@@ -151,17 +153,22 @@ def check_disk(name: str, count: int, cache: Path) -> None:
         )
 
 
-def refit_memory(device: str) -> int:
-    """Bytes that remembered refits may take: half of what the loaded model leaves, on a CPU at most 1 GiB."""
-    return free_memory(device) // 2 if device.startswith("cuda") else min(REFIT_MEMORY, free_memory(device) // 2)
+def refit_memory(device: str, reserved: int = 0) -> int:
+    """Bytes that remembered refits may take: half of what the loaded model leaves, on a CPU at most 1 GiB.
+
+    What is `reserved` is for others.
+    """
+    left = max(0, free_memory(device) - reserved) // 2
+    return left if device.startswith("cuda") else min(REFIT_MEMORY, left)
 
 
-def prefix_memory(device: str) -> int:
+def prefix_memory(device: str, reserved: int = 0) -> int:
     """Bytes of hidden states that a search keeps for its next generation at most.
 
     Half a GiB, or a quarter of what the loaded model leaves of a GPU, whose models have the larger states.
     """
-    return max(PREFIX_MEMORY, free_memory(device) // 4 if device.startswith("cuda") else 0)
+    left = max(0, free_memory(device) - reserved) // 4
+    return max(PREFIX_MEMORY, left if device.startswith("cuda") else 0)
 
 
 def slope_states(settings: Settings, sizes: Sizes) -> int:

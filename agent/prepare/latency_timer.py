@@ -14,13 +14,14 @@ from self_pruner.memory.errors import SettingsError
 from self_pruner.memory.profile import Profile
 from self_pruner.tools.engines.vllm import RELEASE, vllm_python
 from self_pruner.tools.evaluation.shortage import free_memory
-from self_pruner.tools.latency.in_vllm import VllmRequest, timing_in_vllm
+from self_pruner.tools.latency.in_vllm import ALONE, TOGETHER, VllmRequest, timing_in_vllm
 from self_pruner.tools.latency.measure import LatencyReport, in_turn
 from self_pruner.tools.latency.shapes import random_model
 from self_pruner.tools.latency.table import Timer
 from self_pruner.tools.profiles.space import Space
 from self_pruner.tools.text.quantities import size
 
+MARGIN = 0.95  # of free memory, which others take some of meanwhile
 MEMORY = 0.6  # of what is free may be taken by the models that are timed
 
 
@@ -51,6 +52,8 @@ def timing(settings: Settings, config: Any, space: Space) -> Iterator[Timer]:
     dtype = getattr(torch, dtype_of(settings, device))
     needed, free = 2 * dtype.itemsize * space.params(space.dense()), free_memory(device)
     if settings.engine == "vllm":
+        together = needed < MEMORY * free
+        share = engine_share(device, free, together)
         request = VllmRequest(
             python=vllm_python(settings.vllm_python),
             serving=settings.target,
@@ -61,7 +64,8 @@ def timing(settings: Settings, config: Any, space: Space) -> Iterator[Timer]:
             repeats=settings.latency_repeats,
             tensor_parallel=settings.tensor_parallel,
             bias=settings.compensation == "bias",
-            together=needed < MEMORY * free,
+            together=together,
+            share=share,
             eager=device == "cpu",
         )
         with timing_in_vllm(config, space, request) as timer:
@@ -79,6 +83,15 @@ def timing(settings: Settings, config: Any, space: Space) -> Iterator[Timer]:
         return in_turn(dense, smaller, *request_of(settings))
 
     yield time
+
+
+def engine_share(device: str, free: int, together: bool) -> float:
+    """The share of a GPU's memory for one engine: of what is free, which a run's own model may leave little of."""
+    most = TOGETHER if together else ALONE
+    if not device.startswith("cuda"):
+        return most
+    total = torch.cuda.mem_get_info(device)[1]
+    return min(most, MARGIN * free / total / (2 if together else 1))
 
 
 def check_length(settings: Settings, config: Any) -> None:

@@ -7,10 +7,10 @@ one bill. Figures do not depend on the placement (tools/pruning/streamed.py).
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import product
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from self_pruner.agent.prepare.bill import (
     REMEMBERED,
@@ -26,8 +26,12 @@ from self_pruner.agent.prepare.bill import (
 from self_pruner.agent.prepare.checks import Target
 from self_pruner.agent.prepare.devices import Device, Machine, Use, dtype_of, this_machine
 from self_pruner.agent.prepare.texts import CPU_CALIBRATION, wanted_texts
+from self_pruner.agent.settings.arms import ARMS
 from self_pruner.agent.settings.settings import Settings
-from self_pruner.memory.errors import SettingsError
+from self_pruner.memory.errors import EngineError, SettingsError
+from self_pruner.tools.engines.server import LONGEST
+from self_pruner.tools.engines.share import PER_WEIGHT, Quantization, Room, Share, share_of
+from self_pruner.tools.engines.vllm import vllm_python
 from self_pruner.tools.text.quantities import size
 
 Mode = Literal["resident", "spread", "streamed"]
@@ -36,6 +40,8 @@ HOW: dict[Mode, str] = {
     "spread": "with its layers spread over the GPUs",
     "streamed": "even with its layers streamed",
 }
+QUANTIZATIONS: tuple[Quantization, ...] = get_args(Quantization)
+STREAMED_TURN = 86400.0  # seconds that a turn of a streamed brain may take
 OTHER_DISK: dict[Use, str] = {"models": "HF_HOME=FOLDER", "cache": "--cache FOLDER", "runs": "--runs FOLDER"}
 
 
@@ -52,6 +58,12 @@ class Placement:
     machine: Machine
     sizes: Sizes
     fault: str | None = None  # why it cannot be, in a sentence
+    share: Share | None = None  # what a vLLM of the run's own gets that serves the brain
+
+    def reserved(self, device: str) -> int:
+        """Bytes of a device that the brain's vLLM is to have."""
+        names = {device, f"{device}:0"} if device == "cuda" else {device}
+        return self.share.bytes if self.share and not names.isdisjoint(self.share.gpus) else 0
 
     @property
     def streamed(self) -> bool:
@@ -80,9 +92,29 @@ class Placement:
 
     def applied(self, settings: Settings) -> Settings:
         """The settings as they are carried out here."""
+        update: dict[str, object] = {}
         if self.streamed and settings.engine == "torch":
-            return settings.model_copy(update={"benchmarks": 0})  # it would be the disk's latency
-        return settings
+            update["benchmarks"] = 0  # it would be the disk's latency
+        if self.share:
+            update |= {"brain": "vllm", "brain_quantization": self.share.quantization}
+        elif self.streamed and settings.brain == "self":  # a pass over all layers for every token
+            if settings.thought_tokens == "auto":
+                update["thought_tokens"] = 0
+            if settings.brain_seconds == Settings.model_fields["brain_seconds"].default:
+                update["brain_seconds"] = STREAMED_TURN
+        return settings.model_copy(update=update) if update else settings
+
+    def brain(self, settings: Settings) -> str:
+        """Which brain is asked, in words; "" where that is not the placement's doing."""
+        if self.share:
+            what = f" in {self.share.quantization}" if self.share.quantization else ""
+            return f" The brain is a vLLM on {' and '.join(self.share.gpus)}{what}."
+        if self.streamed and asks_itself(settings):
+            return (
+                " The brain is the streamed model, which reads all layers for every token, so it writes no thoughts: "
+                "--brain-url or --arm evolution is faster."
+            )
+        return ""
 
     def __str__(self) -> str:
         """Where the layers are, and what is needed of what is free."""
@@ -117,15 +149,61 @@ def place(settings: Settings, target: Target, machine: Machine | None = None, *,
     if settings.placement == "spread" and len(machine.gpus) < 2:
         fault = f"--placement spread is for several GPUs, and {len(machine.gpus) or 'none'} can be used here: take auto"
         return replace(next(_ways(settings, sizes, machine, "streamed")), fault=fault)
+    vllm = settings.brain == "vllm" and settings.brain_url is None and ARMS[settings.arm].asks_brain
     ways = [way for mode in _modes(settings, machine) for way in _ways(settings, sizes, machine, mode)]
     fitting = [way for way in ways if not short_of(way.lines, machine, recalibration=False)]
     if not fitting:
         return replace(ways[-1], fault=_shortage(settings, target, ways[-1]))
+    if vllm and machine.gpus:
+        fitting = [served for way in fitting if (served := _serving(way, settings.brain_quantization))]
+        if not fitting:
+            return replace(ways[-1], fault=_no_room_for_brain(settings, ways))
     found = next((way for way in fitting if way.recalibrates), fitting[0])
+    if found.streamed and machine.gpus and asks_itself(settings) and has_vllm(settings):
+        found = _serving(found, settings.brain_quantization or "fp8") or found
     if found.streamed and settings.in_time and settings.engine == "torch":
         fault = "a budget in time needs a model in memory, or --engine vllm: this one's layers are streamed"
         return replace(found, fault=fault)
     return found
+
+
+def asks_itself(settings: Settings) -> bool:
+    """Whether the brain is the model in this process."""
+    return settings.brain == "self" and ARMS[settings.arm].asks_brain
+
+
+def has_vllm(settings: Settings) -> bool:
+    """Whether a run could start a vLLM."""
+    try:
+        vllm_python(settings.vllm_python)
+    except EngineError:
+        return False
+    return True
+
+
+def _serving(way: Placement, quantization: Quantization | None) -> Placement | None:
+    """The same with a vLLM beside it that serves the brain; None where that has no room."""
+    shape = way.sizes.shape
+    cache = 4 * min(way.sizes.context, LONGEST) * shape.n_layers * shape.n_groups * shape.head_dim  # bfloat16
+    rooms = {
+        gpu.name: Room(gpu.total, gpu.free - needed(way.lines, gpu.name, recalibration=way.recalibrates))
+        for gpu in way.machine.gpus
+    }
+    share = share_of(way.sizes.params, cache, shape.n_groups, rooms, quantization)
+    if share is None:
+        return None
+    lines = [Line("A vLLM that serves the brain", share.bytes, gpu) for gpu in share.gpus]
+    kept = [line for line in way.lines if line.when != "spare" or line.where not in share.gpus]
+    return replace(way, lines=[*kept, *lines], share=share)
+
+
+def _no_room_for_brain(settings: Settings, ways: Sequence[Placement]) -> str:
+    """Why no vLLM fits beside the model, however it is placed, and what to do."""
+    weights = int(ways[0].sizes.params * PER_WEIGHT[settings.brain_quantization])
+    fitting = [way for way in ways if not short_of(way.lines, way.machine, recalibration=False)]
+    smaller = next((each for each in QUANTIZATIONS if any(_serving(way, each) for way in fitting)), None)
+    advice = f"--brain-quantization {smaller} would fit" if smaller else "serve it on another machine (--brain-url)"
+    return f"a vLLM for the brain needs {size(weights)} for its weights alone, which no GPU has left; {advice}"
 
 
 def placed(settings: Settings, target: Target, *, begun: bool = False) -> Placement:
@@ -156,7 +234,8 @@ def _ways(settings: Settings, sizes: Sizes, machine: Machine, mode: Mode) -> Ite
             searching = [line for line in bill(layers, memory) if line.when in ("always", "search")]
             left = first.free - needed(searching, first.name)
             memory = max(memory, min(slope_states(settings, sizes), memory + left))
-        yield Placement(mode, layers, on_disk, states, memory, bill(layers, memory), machine, sizes)
+        for bound in dict.fromkeys((memory, STATE_MEMORY)):
+            yield Placement(mode, layers, on_disk, states, bound, bill(layers, bound), machine, sizes)
 
 
 def _spread(sizes: Sizes, room: Mapping[Device, int]) -> dict[str, int]:

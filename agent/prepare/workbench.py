@@ -139,7 +139,9 @@ def prepare(
             compensation=settings.compensation,
             mlp_unit=units.mlp,
             attention_unit=units.attention,
-            refit_memory=sum(map(refit_memory, set(placement.layer_devices) or {device})),
+            refit_memory=sum(
+                refit_memory(each, placement.reserved(each)) for each in set(placement.layer_devices) or {device}
+            ),
             store=store,
             states=states,
         )
@@ -151,7 +153,7 @@ def prepare(
             texts["fitness"],
             cache,
             key,
-            prefix_memory(device),
+            prefix_memory(device, placement.reserved(device)),
             view,
             settings.sequences(settings.fidelity[-1]),
             placement.state_memory,

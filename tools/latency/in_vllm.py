@@ -28,7 +28,7 @@ from self_pruner.tools.models.families import family_of
 from self_pruner.tools.profiles.space import Space
 
 SCRIPT = Path(__file__).with_name("vllm_times.py")
-TOGETHER, ALONE = 0.42, 0.85  # of a GPU's memory that one engine takes
+TOGETHER, ALONE = 0.42, 0.85  # of a GPU's memory that one engine takes at the most
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +45,7 @@ class VllmRequest:
     tensor_parallel: int = 1
     bias: bool = False  # whether output projections have biases that make up for removed units
     together: bool = True  # whether memory holds two models
+    share: float = TOGETHER  # of a GPU's memory that one engine takes
     eager: bool = False  # no compiled graphs
 
 
@@ -61,10 +62,9 @@ def timing_in_vllm(config: Any, space: Space, request: VllmRequest) -> Iterator[
         dense = _folder(root / "dense", stock, request)
         setup = {
             "dense": dense,
-            "share": TOGETHER if request.together else ALONE,
             **{
                 name: getattr(request, name)
-                for name in ("dtype", "prompt", "decode", "batch", "repeats", "together", "eager")
+                for name in ("share", "dtype", "prompt", "decode", "batch", "repeats", "together", "eager")
             },
         }
         (root / "setup.json").write_text(json.dumps(setup), encoding="utf-8")

@@ -25,6 +25,7 @@ SIZES = Sizes(
         n_layers=30, hidden=576, n_groups=3, heads_per_group=3, head_dim=64, intermediate=1536, vocab=49_152
     ),
     budget=Budget.from_sparsity(SPACE, 0.3),
+    context=8192,
     params=134_515_008,
     layer=3_540_096,
     itemsize=4,

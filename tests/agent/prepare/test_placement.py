@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks.placements import MACHINES, machine, target_of
+from self_pruner.agent.prepare import placement
 from self_pruner.agent.prepare.bill import needed, short_of
 from self_pruner.agent.prepare.devices import Machine, this_machine
 from self_pruner.agent.prepare.placement import Placement, place
@@ -97,6 +98,48 @@ def test_what_cannot_be_is_one_sentence_with_what_is_needed_and_what_would_help(
     found = place(asked, target_of(asked.without_time(), there), there)
     assert found.fault is not None and all(each in found.fault for each in words), found.fault
     assert "\n" not in found.fault
+
+
+def test_a_vllm_for_the_brain_gets_gpus_of_its_own_or_a_share_of_one():
+    small = placed("llama-2-7b", there=machine(80, memory=64), brain="vllm")
+    assert small.share is not None and small.share.gpus == ("cuda:0",) and small.reserved("cuda") == small.share.bytes
+    assert 0.2 < small.share.fraction < 0.3 and small.applied(Settings(brain="vllm")).brain_quantization is None
+    assert needed(small.lines, "cuda:0") <= small.machine.gpus[0].free
+    many = placed("llama-2-70b", "8 x 80 GB", brain="vllm")
+    assert many.share is not None and len(many.share.gpus) in (4, 8) and "The brain is a vLLM" in many.brain(Settings())
+    # on two, the layers make room for it
+    two = placed("llama-2-70b", "2 x 80 GB", brain="vllm", brain_quantization="fp8")
+    assert two.streamed and two.share == replace(two.share, gpus=("cuda:1",), quantization="fp8")
+
+
+def test_a_brain_that_does_not_fit_beside_the_model_is_refused_with_what_to_do():
+    found = placed("llama-2-13b", there=machine(24, memory=64), brain="vllm")
+    assert (
+        "needs 26 GB for its weights alone" in found.fault
+        and "--brain-quantization bitsandbytes would fit" in found.fault
+    )
+    found = placed("llama-2-70b", "1 x 24 GB", brain="vllm")
+    assert "--brain-url" in found.fault
+    assert placed("llama-2-70b", "1 x 24 GB", brain="vllm", brain_url="http://localhost:1/v1").fault is None
+    assert placed("llama-2-70b", "1 x 24 GB", brain="vllm", arm="evolution").fault is None
+
+
+def test_the_brain_of_a_streamed_model_is_a_vllm_where_there_is_one_and_else_writes_no_thoughts(monkeypatch):
+    asked = Settings(model="llama-2-70b")
+    alone = placed("llama-2-70b", "2 x 80 GB", placement="streamed")
+    assert alone.share is None and "writes no thoughts" in alone.brain(asked)
+    applied = alone.applied(asked)
+    assert (applied.brain, applied.thought_tokens, applied.benchmarks) == ("self", 0, 0)
+    assert (
+        applied.brain_seconds > 3600
+        and alone.applied(asked.model_copy(update={"brain_seconds": 9.0})).brain_seconds == 9
+    )
+    assert alone.applied(asked.model_copy(update={"thought_tokens": 16})).thought_tokens == 16
+    monkeypatch.setattr(placement, "has_vllm", lambda settings: True)
+    served = placed("llama-2-70b", "2 x 80 GB", placement="streamed")
+    applied = served.applied(asked)
+    assert (applied.brain, applied.brain_quantization) == ("vllm", "fp8") and served.share.gpus == ("cuda:1",)
+    assert "a vLLM on cuda:1 in fp8" in served.brain(asked)
 
 
 def test_what_a_run_was_begun_with_is_not_asked_of_its_disk_again():

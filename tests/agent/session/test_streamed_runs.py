@@ -31,7 +31,7 @@ SMALL = [
 ]
 
 
-AMOUNTS = {name: value for name, value in given(SMALL).items() if name not in ("dtype", "sparsity", "thought_tokens")}
+AMOUNTS = given(SMALL)
 
 
 def carried_out(model: Path, root: Path, *words: str) -> Path:
@@ -55,28 +55,28 @@ def resident(model, tmp_path_factory) -> Path:
 
 
 @pytest.fixture
-def short(model, monkeypatch):
-    """Memory in which the model's layers have no room, and which has it for those at work."""
-    asked = Settings(model=str(model), dtype="float32", sparsity=0.3, **AMOUNTS)
-    target, there = check_target(asked), this_machine(asked)
-    there = replace(there, memory=replace(there.memory, free=1 << 40))
-    need = {}
-    for mode in ("resident", "streamed"):
-        lines = placement.place(asked.model_copy(update={"placement": mode}), target, there).lines
-        need[mode] = needed(lines, "memory", recalibration=True)
-    assert need["streamed"] < need["resident"]
+def leave(model, monkeypatch):
+    """Leaves a run of the model, with these settings, memory for layers at work and not for all of them, or less."""
 
-    def has(free: int) -> None:
-        less = replace(there, memory=replace(there.memory, free=free))
+    def leave(free: int | None = None, **settings: object) -> None:
+        asked = Settings(model=str(model), **(AMOUNTS | settings))
+        target, there = check_target(asked), this_machine(asked)
+        there = replace(there, memory=replace(there.memory, free=1 << 40))
+        need = {
+            mode: needed(placement.place(asked.model_copy(update={"placement": mode}), target, there).lines, "memory")
+            for mode in ("resident", "streamed")
+        }
+        assert need["streamed"] < need["resident"]
+        less = replace(there, memory=replace(there.memory, free=need["streamed"] if free is None else free))
         monkeypatch.setattr(placement, "this_machine", lambda settings: less)
 
-    has(need["resident"] - 1)
-    return has, need
+    return leave
 
 
 def test_where_memory_is_short_layers_are_streamed_for_the_same_candidates_and_bytes(
-    resident, model, tmp_path, short, capfd
+    resident, model, tmp_path, leave, capfd
 ):
+    leave()
     run = carried_out(model, tmp_path)
     printed = " ".join("".join(capfd.readouterr()).split())
     assert "Layers streamed from their files" in printed and "Streamed: every layer" in printed
@@ -88,7 +88,7 @@ def test_where_memory_is_short_layers_are_streamed_for_the_same_candidates_and_b
     assert found["recalibration"] == expected["recalibration"] and found["verified"] is not None
 
 
-def test_a_run_begun_in_memory_goes_on_streamed_where_there_is_less_of_it(model, tmp_path, monkeypatch, capfd, request):
+def test_a_run_begun_in_memory_is_placed_anew_where_there_is_less_of_it(model, tmp_path, monkeypatch, leave, capfd):
     def stopped(*_):
         raise KeyboardInterrupt
 
@@ -96,33 +96,24 @@ def test_a_run_begun_in_memory_goes_on_streamed_where_there_is_less_of_it(model,
     with monkeypatch.context() as patch:
         patch.setattr(session, "choose", stopped)
         assert main([*map(str, words), "--no-recalibrate", "--no-export"]) == 130
-    assert "Layers in memory" in "".join(capfd.readouterr())
-    has, need = request.getfixturevalue("short")
-    has(need["streamed"])
-    assert main(["resume", str(RunDirectory.latest(tmp_path / "runs"))]) == 0
-    assert "Layers streamed from their files" in " ".join("".join(capfd.readouterr()).split())
-
-
-def test_a_resumed_run_is_refused_in_a_sentence_where_there_is_too_little_memory_by_now(model, tmp_path, short, capfd):
-    has, need = short
-    words = ["--model", model, "--runs", tmp_path / "runs", "--cache", tmp_path / "cache", *SMALL, "--arm", "uniform"]
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(session, "choose", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
-        assert main([*map(str, words), "--no-recalibrate", "--no-export"]) == 130
-    has(1 << 20)
-    capfd.readouterr()
-    assert main(["resume", str(RunDirectory.latest(tmp_path / "runs"))]) == 2
+    assert "Layers in memory" in capfd.readouterr().out
+    run = str(RunDirectory.latest(tmp_path / "runs"))
+    leave(1 << 20)
+    assert main(["resume", run]) == 2
     said = capfd.readouterr().err
     assert "tiny needs" in said and "even with its layers streamed" in said and said.count("\n") == 1
+    leave(arm="uniform", recalibrate=False, export=False)
+    assert main(["resume", run]) == 0
+    assert "Layers streamed from their files" in capfd.readouterr().out
 
 
-def test_a_dry_run_shows_the_bill_and_refuses_by_the_figures_of_a_run(model, tmp_path, short, capfd):
-    has, need = short
+def test_a_dry_run_shows_the_bill_and_refuses_by_the_figures_of_a_run(model, tmp_path, leave, capfd):
     words = ["--model", str(model), "--runs", str(tmp_path / "runs"), "--cache", str(tmp_path / "cache"), *SMALL]
+    leave()
     assert main([*words, "--dry-run"]) == 0
     printed = capfd.readouterr().out
     assert "Weights of 3 layers at a time" in printed and "Layers streamed from their files" in printed
-    has(1 << 20)
+    leave(1 << 20)
     assert main([*words, "--dry-run"]) == 2
     printed = capfd.readouterr()
     assert "Memory and disk" in printed.out and "even with its layers streamed" in printed.err
