@@ -3,7 +3,7 @@
     python -m benchmarks.placements llama-2-70b --params 49B
 
 The machines are invented, the bill is that of `--dry-run`. Seconds follow from the rates that are printed, which are
-stated, not measured: change them by options.
+stated, not measured: change them by options. `--table` prints the short table of docs/memory.md instead.
 """
 
 from __future__ import annotations
@@ -103,8 +103,33 @@ def show(name: str, settings: Settings, there: Machine, rates: argparse.Namespac
     print(f"  {duration(total_seconds(settings, parts)):>9}  in all" + (f", {passes} passes" if passes else ""))
 
 
-def main() -> None:
-    """Print the bills."""
+def table(settings: Settings, rates: argparse.Namespace) -> list[str]:
+    """A row a machine, as in docs/memory.md."""
+    rows = [
+        "| machine | layers | on the fullest GPU | in memory | on the disk | passes beside the brain's |",
+        "| --- | --- | ---: | ---: | ---: | ---: |",
+    ]
+    for name, there in MACHINES.items():
+        target = target_of(settings, there)
+        placement = place(settings, target, there)
+
+        def most(kind: str, placement: Placement = placement) -> str:
+            devices = [each for each in placement.machine.devices if each.kind == kind]
+            counts = [needed(placement.lines, each.name, recalibration=placement.recalibrates) for each in devices]
+            return size(max(counts)) if counts else "-"
+
+        passes = sum(step.passes for step in steps(settings, target, placement, rates) if "Brain" not in step.what)
+        how = placement.mode + ("" if placement.recalibrates else ", not recalibrated")
+        cells = [f"{name}, {there.memory.total >> 30} GB of memory" if there.gpus else name, how]
+        cells += [most("cuda"), most("cpu"), most("disk"), str(passes or "-")]
+        if placement.fault:
+            cells = [cells[0], f"refused: {placement.fault}", "", "", "", ""]
+        rows.append(f"| {' | '.join(cells)} |")
+    return rows
+
+
+def arguments() -> argparse.ArgumentParser:
+    """The options, with the rates that are stated."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("model", nargs="?", default="llama-2-70b")
     parser.add_argument("--params")
@@ -115,8 +140,17 @@ def main() -> None:
     parser.add_argument("--memory", type=float, default=10.0, help="GB a second of main memory, read as a file")
     parser.add_argument("--upload", type=float, default=20.0, help="GB a second from memory to a GPU")
     parser.add_argument("--disk", type=float, default=2.0, help="GB a second")
-    rates = parser.parse_args()
+    parser.add_argument("--table", action="store_true", help="print a row a machine")
+    return parser
+
+
+def main() -> None:
+    """Print the bills."""
+    rates = arguments().parse_args()
     settings = Settings(model=rates.model, params=rates.params, cache=Path("no-cache"))
+    if rates.table:
+        print("\n".join(table(settings, rates)))
+        return
     stated = ", ".join(f"{name} {value:g}" for name, value in vars(rates).items() if isinstance(value, float))
     print(f"{rates.model} on machines that are not here; rates as stated: {stated}")
     for name, there in MACHINES.items():

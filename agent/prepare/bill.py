@@ -256,7 +256,11 @@ def bill_of(
     if states is not None:
         lines += text_states(settings, sizes, states)
     targets = sizes.target_tokens * (8 * TOP_K + 12)
-    lines.append(Line("Gram matrices", shape.gram_bytes // (shape.n_layers if grams_on_disk else 1), memory))
+    if grams_on_disk:  # of the layer before; one that is read to refit a place on a CPU is counted there
+        one = shape.gram_bytes // shape.n_layers
+        lines.append(Line("Gram matrices of a layer", one, memory, "calibration" if cpu else "always"))
+    else:
+        lines.append(Line("Gram matrices", shape.gram_bytes, memory))
     lines.append(Line("Dense targets", targets, memory))
     if streamed and not cpu:
         lines.append(Line("Layers on their way", 2 * sizes.layer_bytes, memory))

@@ -28,10 +28,10 @@ from self_pruner.agent.prepare.devices import Device, Machine, Use, dtype_of, th
 from self_pruner.agent.prepare.texts import CPU_CALIBRATION, wanted_texts
 from self_pruner.agent.settings.arms import ARMS
 from self_pruner.agent.settings.settings import Settings
-from self_pruner.memory.errors import EngineError, SettingsError
+from self_pruner.memory.errors import SettingsError
 from self_pruner.tools.engines.server import LONGEST
 from self_pruner.tools.engines.share import PER_WEIGHT, Quantization, Room, Share, share_of
-from self_pruner.tools.engines.vllm import vllm_python
+from self_pruner.tools.engines.vllm import has_vllm
 from self_pruner.tools.text.quantities import size
 
 Mode = Literal["resident", "spread", "streamed"]
@@ -125,7 +125,13 @@ class Placement:
             where = f"spread over {len(self.layers)} GPUs ({', '.join(map(str, self.layers.values()))})"
         kept = self.recalibrates
         counts = {each: needed(self.lines, each.name, recalibration=kept) for each in self.machine.devices}
-        bills = [f"{each.name} {size(count)} of {size(each.free)}" for each, count in counts.items() if count]
+        used = {each: count for each, count in counts.items() if count}
+        if self.mode == "spread":  # the fullest stands for all
+            fullest = max(self.machine.gpus, key=lambda gpu: counts[gpu] - gpu.free)
+            used = {replace(fullest, name="each GPU at most"): counts[fullest]} | {
+                each: count for each, count in used.items() if each.kind != "cuda"
+            }
+        bills = [f"{each.name} {size(count)} of {size(each.free)}" for each, count in used.items()]
         left_out = ""
         if not (kept or self.fault):
             short = short_of(self.lines, self.machine)
@@ -159,7 +165,7 @@ def place(settings: Settings, target: Target, machine: Machine | None = None, *,
         if not fitting:
             return replace(ways[-1], fault=_no_room_for_brain(settings, ways))
     found = next((way for way in fitting if way.recalibrates), fitting[0])
-    if found.streamed and machine.gpus and asks_itself(settings) and has_vllm(settings):
+    if found.streamed and machine.gpus and asks_itself(settings) and has_vllm(settings.vllm_python):
         found = _serving(found, settings.brain_quantization or "fp8") or found
     if found.streamed and settings.in_time and settings.engine == "torch":
         fault = "a budget in time needs a model in memory, or --engine vllm: this one's layers are streamed"
@@ -170,15 +176,6 @@ def place(settings: Settings, target: Target, machine: Machine | None = None, *,
 def asks_itself(settings: Settings) -> bool:
     """Whether the brain is the model in this process."""
     return settings.brain == "self" and ARMS[settings.arm].asks_brain
-
-
-def has_vllm(settings: Settings) -> bool:
-    """Whether a run could start a vLLM."""
-    try:
-        vllm_python(settings.vllm_python)
-    except EngineError:
-        return False
-    return True
 
 
 def _serving(way: Placement, quantization: Quantization | None) -> Placement | None:
@@ -233,7 +230,7 @@ def _ways(settings: Settings, sizes: Sizes, machine: Machine, mode: Mode) -> Ite
         if mode == "streamed":
             searching = [line for line in bill(layers, memory) if line.when in ("always", "search")]
             left = first.free - needed(searching, first.name)
-            memory = max(memory, min(slope_states(settings, sizes), memory + left))
+            memory = max(memory, min(slope_states(settings, sizes), memory + left * 3 // 4))
         for bound in dict.fromkeys((memory, STATE_MEMORY)):
             yield Placement(mode, layers, on_disk, states, bound, bill(layers, bound), machine, sizes)
 

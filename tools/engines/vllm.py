@@ -48,6 +48,15 @@ def vllm_python(path: Path | None = None) -> Path:
     return python
 
 
+def has_vllm(path: Path | None = None) -> bool:
+    """Whether there is a vLLM to run; `path` is as in `vllm_python`."""
+    try:
+        vllm_python(path)
+    except EngineError:
+        return False
+    return True
+
+
 def _own_version() -> str | None:
     for name in DISTRIBUTIONS:
         try:
