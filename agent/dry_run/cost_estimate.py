@@ -197,7 +197,7 @@ def refit_operations(walks: _Walks, plan: Plan, walked: int, slope_batches: int)
     """
     sizes = walks.placement.sizes
     a_generation = math.ceil(plan.evaluations / plan.generations)
-    if sizes.factor_bytes <= walks.placement.refit_memory:
+    if sizes.shape.gram_bytes <= walks.placement.refit_memory:
         return factors(sizes, 1) + solves(sizes, plan.evaluations)
     if walks.remembered(a_generation):
         return factors(sizes, plan.generations + slope_batches) + solves(sizes, plan.evaluations)

@@ -92,11 +92,6 @@ class Sizes:
         channels = self.shape.n_layers * sum(self.shape.channels.values())
         return int(self.kept * channels * self.shape.hidden) * self.itemsize
 
-    @property
-    def factor_bytes(self) -> int:
-        """Bytes of the factors from which all refits are made."""
-        return self.shape.gram_bytes
-
 
 @dataclass(frozen=True, slots=True)
 class Line:
