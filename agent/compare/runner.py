@@ -22,7 +22,9 @@ from self_pruner.agent.compare.page import write_all
 from self_pruner.agent.compare.plan import PlannedRun
 from self_pruner.agent.compare.results import Results, RunResult, dense_result, run_result
 from self_pruner.agent.prepare.budget import budget_of
+from self_pruner.agent.prepare.checks import check_target
 from self_pruner.agent.prepare.devices import device_of
+from self_pruner.agent.prepare.placement import placed
 from self_pruner.agent.prepare.workbench import Prepared, measuring, prepare
 from self_pruner.agent.run_files.conditions import Conditions
 from self_pruner.agent.run_files.environment import describe
@@ -84,7 +86,8 @@ def share(comparison: ComparisonFolder, settings: Settings, view: View) -> Prepa
     def bind(conditions: Conditions) -> None:
         check_bound(comparison, settings, conditions, view)
 
-    return with_probes(prepare(settings, "shared", view, bind=bind), settings, view)
+    placement = placed(settings, check_target(settings))
+    return with_probes(prepare(settings, "shared", view, bind=bind, placement=placement), settings, view)
 
 
 def one(comparison: ComparisonFolder, planned: PlannedRun, shared: Prepared, view: View) -> None:

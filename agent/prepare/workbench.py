@@ -78,7 +78,9 @@ def prepare(
         bind: told what figures depend on before anything is measured, and refuses what it must.
         placement: where the layers are to be; None to decide it now.
     """
-    placement = placement or placed(settings, check_target(settings), begun=True)
+    if placement is None:
+        placement = placed(settings, check_target(settings), begun=True)
+        view.line(str(placement))
     settings = placement.applied(settings)
     device = device_of(settings)
     dtype = dtype_of(settings, device)

@@ -9,10 +9,11 @@ import pytest
 
 from benchmarks.placements import MACHINES, machine, target_of
 from self_pruner.agent.prepare import placement
-from self_pruner.agent.prepare.bill import needed, short_of
+from self_pruner.agent.prepare.bill import check_disk, needed, short_of
 from self_pruner.agent.prepare.devices import Machine, this_machine
 from self_pruner.agent.prepare.placement import Placement, place
 from self_pruner.agent.settings.settings import Settings
+from self_pruner.memory.errors import SettingsError
 
 NOWHERE = Path("no-cache")
 
@@ -166,6 +167,12 @@ def test_gram_matrices_that_the_cache_has_are_not_asked_of_the_disk(model, tmp_p
     after = place(asked, target, there)
     disk = there.disks["cache"].name
     assert needed(before.lines, disk) - needed(after.lines, disk) == before.sizes.shape.gram_bytes
+
+
+def test_a_calibration_without_room_on_the_disk_is_refused_once_it_is_known_to_be_wanted(tmp_path):
+    check_disk("tiny", 1000, tmp_path / "cache")
+    with pytest.raises(SettingsError, match=r"needs 1,152,922 TB of disk in .* --cache"):
+        check_disk("tiny", 1 << 60, tmp_path / "cache")
 
 
 def test_this_machine_has_memory_and_each_disk_once(tmp_path):
