@@ -90,12 +90,12 @@ def start(settings: Settings, view: View) -> tuple[Path, Outcome]:
     check_tasks(settings)
     check_memory(settings.memory_path)
     check_brain(settings, view)
+    placement = placed(settings, target)
     with RunDirectory.create(runs, settings.model, settings.to_toml(), device=target.device, seed=settings.seed) as run:
         try:
             prompts.copy_to(run.prompts)
             settings = keep_with(run, settings)
             view.line(f"Run {run.path}")
-            placement = placed(settings, target)
             say_plan(settings, target, placement, view)
             return run.path, carry_out(settings, run, view, placement=placement)
         except SelfPrunerError:
@@ -112,9 +112,8 @@ def resume(path: Path, view: View) -> tuple[Path, Outcome]:
         check_engine(settings)
         check_brain(settings, view)
         view.line(f"Resuming {run.path}")
-        target = check_target(settings)
-        placement = placed(settings, target, begun=True)
-        say_plan(settings, target, placement, view)
+        placement = placed(settings, check_target(settings), begun=True)
+        view.line(str(placement) + placement.brain(settings))
         return run.path, carry_out(settings, run, view, placement=placement)
 
 
