@@ -24,7 +24,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from benchmarks.population_work import flops, generation
+from benchmarks.population.work import flops, generation
 from self_pruner.memory.profile import PARTS
 from self_pruner.tools.evaluate import sequences_together
 from self_pruner.tools.evaluation.targets import DenseTargets

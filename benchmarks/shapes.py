@@ -20,7 +20,7 @@ from typing import Any
 import torch
 from transformers import PreTrainedModel
 
-from self_pruner.agent.prepare.budget import budget_for
+from self_pruner.agent.prepare.checks import budget_for
 from self_pruner.agent.prepare.devices import device_of, dtype_of
 from self_pruner.agent.prepare.latency_table import shape_of, spread, timed_of
 from self_pruner.agent.prepare.latency_timer import MEMORY, check_length, request_of, timing

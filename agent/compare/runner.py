@@ -21,8 +21,7 @@ from self_pruner.agent.compare.joining import bind_comparison, check_bound
 from self_pruner.agent.compare.page import write_all
 from self_pruner.agent.compare.plan import PlannedRun
 from self_pruner.agent.compare.results import Results, RunResult, dense_result, run_result
-from self_pruner.agent.prepare.budget import budget_of
-from self_pruner.agent.prepare.checks import check_target
+from self_pruner.agent.prepare.checks import budget_of, check_target
 from self_pruner.agent.prepare.devices import device_of
 from self_pruner.agent.prepare.placement import placed
 from self_pruner.agent.prepare.workbench import Prepared, measuring, prepare

@@ -23,8 +23,7 @@ from self_pruner.agent.prepare.bill import (
     prefix_memory,
     refit_memory,
 )
-from self_pruner.agent.prepare.budget import budget_for, budget_of, units_of
-from self_pruner.agent.prepare.checks import check_target
+from self_pruner.agent.prepare.checks import budget_for, budget_of, check_target, units_of
 from self_pruner.agent.prepare.devices import device_name, device_of, dtype_of
 from self_pruner.agent.prepare.kept import digest, keep, named
 from self_pruner.agent.prepare.latency_timer import engine_name, timing
