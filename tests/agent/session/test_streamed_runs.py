@@ -121,11 +121,15 @@ def test_a_dry_run_shows_the_bill_and_refuses_by_the_figures_of_a_run(model, tmp
     assert capfd.readouterr().err == printed.err and not list((tmp_path / "runs").glob("tiny-*"))
 
 
-def test_a_run_goes_through_the_layers_as_often_as_was_said(model, tmp_path, capfd):
+def test_a_run_goes_through_the_layers_as_often_as_was_said(model, tmp_path, capfd, monkeypatch):
+    monkeypatch.setattr("self_pruner.agent.dry_run.dry_run.TIMED_FROM", 0)
+    monkeypatch.setattr("self_pruner.agent.dry_run.machine_speed.SECONDS", 0.01)
     places = ["--model", str(model), "--runs", str(tmp_path / "runs"), "--cache", str(tmp_path / "cache")]
     words = [*places, *SMALL, "--placement", "streamed", "--arm", "evolution"]
     found = dry_run(make_settings(given(words)), View())
     assert main(words) == 0
-    made = int(re.search(r"every layer (\d+) times", capfd.readouterr().out)[1])
+    said = capfd.readouterr().out
+    made = int(re.search(r"every layer (\d+) times", said)[1])
     foretold = sum(step.passes for step in found.steps)
+    assert f"{foretold} passes over the layers; most of it: " in said
     assert 0.6 * foretold <= made <= foretold
