@@ -32,7 +32,7 @@ from self_pruner.agent.report.html_report import write_report
 from self_pruner.agent.report.live_screen import SearchScreen
 from self_pruner.agent.result.finish import choose, export_and_verify, refit, with_weights
 from self_pruner.agent.result.outcome import RECALIBRATED, Outcome
-from self_pruner.agent.result.recalibration import KEPT
+from self_pruner.agent.result.recalibration import KEPT, refits_forgotten
 from self_pruner.agent.result.result_file import known_result, read_outcome, step, still_to_do, write_outcome
 from self_pruner.agent.result.zero_shot import known_on_tasks, with_tasks
 from self_pruner.agent.run_files.atomic_write import WriteError
@@ -202,7 +202,7 @@ def tasks(path: Path, candidate: str | None, changes: dict[str, Any], view: View
         if suite is None or not known_on_tasks(outcome, suite, candidate):
             prepared = prepare(settings, directory.id, view, directory.records, bind_result(directory, view))
             run = Run(settings, directory, with_probes(prepared, settings, view), view)
-            with closing(run.bench.memory):
+            with closing(run.bench.memory), refits_forgotten(directory):
                 again = candidate is None and outcome.result == RECALIBRATED
                 refitted = refit(run, outcome, keep=False)[1] if again else None
                 outcome = with_tasks(run, outcome, refitted, candidate)

@@ -15,7 +15,7 @@ from self_pruner.agent.prepare.workbench import prepare
 from self_pruner.agent.result.card_facts import card_facts, license_of
 from self_pruner.agent.result.finish import export_candidate, with_weights
 from self_pruner.agent.result.outcome import RECALIBRATED, Outcome, recalibration_sentence
-from self_pruner.agent.result.recalibration import recalibrated
+from self_pruner.agent.result.recalibration import recalibrated, refits_forgotten
 from self_pruner.agent.result.result_file import read_outcome
 from self_pruner.agent.run_files.binding import bind_result, check_settings
 from self_pruner.agent.run_files.run_directory import RunDirectory
@@ -59,7 +59,7 @@ def export_folder(path: Path, candidate: str | None, folder: Path, view: View) -
         copy_checkpoint(run.model, folder)
         return outcome.verified
     prepared = prepare(settings, run.id, view, run.records, bind_result(run, view))
-    with closing(prepared.bench.memory):
+    with closing(prepared.bench.memory), refits_forgotten(run):
         return export_candidate(Run(settings, run, prepared, view), outcome, candidate, folder).verified or 0.0
 
 
@@ -81,7 +81,7 @@ def export_gguf(path: Path, candidate: str | None, file: Path, type: GgufType | 
             return write_gguf(model, tokenizer, file, facts, type=type, progress=progress)
     prepared = prepare(settings, run.id, view, run.records, bind_result(run, view))
     made, bench = Run(settings, run, prepared, view), prepared.bench
-    with closing(bench.memory):
+    with closing(bench.memory), refits_forgotten(run):
         profile = bench.candidate(candidate or outcome.candidate).profile
         unsettled = run.status != "finished" and outcome.recalibration is None
         again = candidate not in (None, outcome.candidate) or outcome.result == RECALIBRATED or unsettled

@@ -148,13 +148,14 @@ def check_disk(name: str, count: int, cache: Path) -> None:
         )
 
 
-def refit_memory(device: str, reserved: int = 0) -> int:
+def refit_memory(device: str, reserved: int = 0, streamed: bool = False) -> int:
     """Bytes that remembered refits may take: half of what the loaded model leaves, on a CPU at most 1 GiB.
 
-    What is `reserved` is for others.
+    What is `reserved` is for others. Without a GPU a streamed model gets a quarter of that: of a large one a GiB would
+    hold few of the refits that a pass asks for.
     """
     left = max(0, free_memory(device) - reserved) // 2
-    return left if device.startswith("cuda") else min(REFIT_MEMORY, left)
+    return left if device.startswith("cuda") else min(REFIT_MEMORY // (4 if streamed else 1), left)
 
 
 def prefix_memory(device: str, reserved: int = 0) -> int:
@@ -183,16 +184,16 @@ def work_of(settings: Settings, sizes: Sizes, near: str, state_memory: int, cpu:
     walked = min(state_memory, max(walked, slope_states(settings, sizes)))
     # of one sequence at least: probes have a state a place, and slopes keep one a sublayer
     walked = max(walked, (2 * shape.n_layers + 1) * state, sizes.target_tokens * hidden * one)
-    gram = 4 * channels**2  # three of them at the end: a sum of products, its lower half, and both halves
+    gram = 4 * channels**2  # two of them at the end: a sum of products, and the whole that is made of it
     head = 16 * HEAD_TOKENS * shape.vocab
     lines = [
-        Line("A layer's moments and activations", gram + max(2 * gram, batch * inside), near, "calibration"),
+        Line("A layer's moments and activations", gram + max(gram, batch * inside), near, "calibration"),
         Line("Hidden states of candidates", walked, near, "search"),
         Line("A factor with its refits, and logits", refitted * shape.refit_bytes + head, near, "search"),
     ]
     if refitted and settings.recalibrate:
         batch = (CPU_TOKENS if cpu else GPU_TOKENS) * inside
-        place = gram + max(2 * gram, batch) + 12 * channels * hidden
+        place = gram + max(gram, batch) + 12 * channels * hidden
         lines.append(Line("A place that is recalibrated", place, near, "recalibration"))
     return lines
 
@@ -265,19 +266,19 @@ def bill_of(
         lines.append(Line("The checkpoint, to be fetched", sizes.to_fetch, disks["models"]))
         lines.append(Line("Gram matrices and dense targets", kept, disks["cache"]))
         lines.append(Line("The pruned checkpoint", sizes.pruned_bytes if settings.export else 0, disks["runs"]))
-    if refitted and settings.recalibrate:
-        lines.append(Line("Refits of the recalibration", sizes.refit_bytes, memory, "recalibration"))
-    lines += [line for name in layers for line in _remembered(lines, machine, name, refitted)]
+        if refitted and settings.recalibrate:
+            lines.append(Line("Refits of the recalibration", sizes.refit_bytes, disks["runs"], "recalibration"))
+    lines += [line for name in layers for line in _remembered(lines, machine, name, refitted, streamed)]
     return [line for line in lines if line.bytes]
 
 
-def _remembered(lines: Sequence[Line], machine: Machine, name: str, refitted: bool) -> list[Line]:
+def _remembered(lines: Sequence[Line], machine: Machine, name: str, refitted: bool, streamed: bool) -> list[Line]:
     """What takes shares of the room that is left on a device, up to a bound on a CPU, and gives it back when asked."""
     device = next(each for each in machine.devices if each.name == name)
     left = max(0, device.free - needed(lines, name))
     refits, states = left // 2, left // 4
     if device.kind == "cpu":
-        refits, states = min(REFIT_MEMORY, refits), min(PREFIX_MEMORY, states)
+        refits, states = min(REFIT_MEMORY // (4 if streamed else 1), refits), min(PREFIX_MEMORY, states)
     found = [Line("Remembered states", states, name, "spare")]
     return [Line(REMEMBERED, refits, name, "spare"), *found] if refitted else found
 

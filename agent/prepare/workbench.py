@@ -141,7 +141,8 @@ def prepare(
             mlp_unit=units.mlp,
             attention_unit=units.attention,
             refit_memory=sum(
-                refit_memory(each, placement.reserved(each)) for each in set(placement.layer_devices) or {device}
+                refit_memory(each, placement.reserved(each), placement.streamed)
+                for each in set(placement.layer_devices) or {device}
             ),
             store=store,
             states=states,

@@ -46,6 +46,7 @@ from self_pruner.tools.evaluation.fitness import perplexity
 from self_pruner.tools.export.publish import publish
 from self_pruner.tools.profiles.operators import uniform
 from self_pruner.tools.profiles.sensitivity import closed_form
+from self_pruner.tools.pruning.streamed import StreamedLayers
 from self_pruner.tools.workbench import Workbench
 
 VERIFIED_SEQUENCES, VERIFIED_TOKENS = 2, 64  # text on which the exported logits are compared
@@ -124,7 +125,7 @@ def refit(run: Run, outcome: Outcome, *, keep: bool = True) -> tuple[Outcome, Re
 
 
 def memory_use(bench: Workbench) -> dict[str, float]:
-    """Bytes of the weights, and the most memory this process has used: resident, and on the GPU where there is one."""
+    """Bytes of the weights, the most memory this process has used, here and on a GPU, and what it read of layers."""
     scale = 1 if sys.platform == "darwin" else 1024  # getrusage counts bytes there, kilobytes elsewhere
     used = {
         "weight_bytes": float(
@@ -134,6 +135,8 @@ def memory_use(bench: Workbench) -> dict[str, float]:
     }
     if bench.elastic.device.type == "cuda":
         used["peak_gpu_bytes"] = float(torch.cuda.max_memory_allocated(bench.elastic.device))
+    if isinstance(store := bench.elastic.store, StreamedLayers):
+        used |= {"layer_passes": store.passes, "layer_bytes_read": float(store.bytes_read)}
     return used
 
 
@@ -199,7 +202,7 @@ def export_and_verify(run: Run, outcome: Outcome, folder: Path, *, overwrite: bo
             replace=overwrite,
             progress=progress,
         )
-    return outcome.model_copy(update={"verified": verified})
+    return outcome.model_copy(update={"verified": verified, "spent": {**outcome.spent, **memory_use(bench)}})
 
 
 def export_candidate(run: Run, outcome: Outcome, candidate: str | None, folder: Path) -> Outcome:

@@ -8,21 +8,19 @@ recalibrated weights are remembered apart from all others, in a context that nam
 from __future__ import annotations
 
 import shutil
-from collections.abc import Sequence
-from contextlib import closing
+from collections.abc import Iterator, Sequence
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 
 import torch
-from safetensors import SafetensorError
 from torch import Tensor
 
 from self_pruner.agent.prepare.kept import named
 from self_pruner.agent.prepare.run import Run
 from self_pruner.agent.result.holdout import FINISH_STEP, holdout_fitness
 from self_pruner.agent.result.outcome import FOUND, RECALIBRATED, Recalibration, Row, TextRow, row_of
+from self_pruner.agent.run_files.run_directory import RunDirectory
 from self_pruner.agent.settings.settings import Settings
-from self_pruner.agent.view import View
 from self_pruner.memory.errors import KeptFileError, MeasurementError, SelfPrunerError
 from self_pruner.memory.no_links import refuse_link
 from self_pruner.memory.profile import Profile
@@ -32,7 +30,8 @@ from self_pruner.tools.evaluation.shortage import free_memory
 from self_pruner.tools.evaluation.walk import PopulationWalk
 from self_pruner.tools.pruning.compensation import Recalibration as Refits
 from self_pruner.tools.pruning.elastic import ElasticModel
-from self_pruner.tools.pruning.recalibration import SHARE, load_refits, recalibrate, recalibration_bytes, save_refits
+from self_pruner.tools.pruning.recalibration import SHARE, load_refits, recalibrate, recalibration_bytes, refit_bytes
+from self_pruner.tools.pruning.streamed import StreamedLayers
 from self_pruner.tools.text.quantities import size
 from self_pruner.tools.workbench import Workbench
 
@@ -115,27 +114,47 @@ def refits_of(run: Run, found: Profile, keep: bool) -> Refits:
             return known
     except KeptFileError as error:
         run.view.warn(f"{error}; it is made anew")
+    if isinstance(elastic.store, StreamedLayers):
+        for walk in bench.walks.values():
+            walk.give_up_memory()  # the search is over
     with run.view.phase("Recalibration") as progress:
-        check_room(elastic, found)
+        file = path if on_disk(run, found, keep) else None
+        check_room(elastic, found, in_memory=file is None)
         ids = pieces(run.prepared.calibration, run.settings.sequence_length)
         batch = max(1, (CPU_TOKENS if elastic.device.type == "cpu" else GPU_TOKENS) // ids.shape[1])
-        refits = recalibrate(elastic, found, ids, batch=batch, progress=progress)
-    if keep:
-        keep_refits(refits, path, made_for, elastic, run.view)
-    return refits
+        return recalibrate(elastic, found, ids, batch=batch, progress=progress, path=file, made_for=made_for)
 
 
-def keep_refits(refits: Refits, path: Path, made_for: str, elastic: ElasticModel, view: View) -> None:
-    """Keep the refits for a run that is stopped before its checkpoint is written; without them it only takes longer."""
+def on_disk(run: Run, found: Profile, keep: bool) -> bool:
+    """Whether the refits of `found` go to the run's directory as they are made.
+
+    Those of a streamed model have no place else. Others are kept there for a run that is stopped before its checkpoint
+    is written, unless that would take its room: without them it only takes longer.
+
+    Raises:
+        MeasurementError: there is no room for those of a streamed model.
+    """
+    elastic, folder = run.bench.elastic, run.directory.path
+    needed, free = refit_bytes(elastic, [found], full=True), shutil.disk_usage(folder).free
+    if isinstance(elastic.store, StreamedLayers):
+        if needed > free:
+            raise MeasurementError(f"its refits need {size(needed)} of disk in {folder}, and {size(free)} are free")
+        return True
     checkpoint = sum(weight.nbytes for weight in elastic.model.parameters())  # no larger than the dense model
-    needed = checkpoint + sum(refit.nbytes for refit in refits.refits.values())
+    if keep and free < checkpoint + needed:
+        run.view.warn(f"there is no room to keep {KEPT} beside the checkpoint: a stopped run recalibrates again")
+    return keep and free >= checkpoint + needed
+
+
+@contextmanager
+def refits_forgotten(directory: RunDirectory) -> Iterator[None]:
+    """Those that the block leaves in a run's directory are removed at its end, if the run is finished."""
     try:
-        if shutil.disk_usage(path.parent).free < needed:
-            view.warn(f"there is no room to keep {path.name} beside the checkpoint: a stopped run recalibrates again")
-            return
-        save_refits(refits, path, made_for)
-    except (OSError, SafetensorError) as error:
-        view.warn(f"cannot keep {path.name}: {error}; a stopped run recalibrates again")
+        yield
+    finally:
+        if directory.status == "finished":
+            with suppress(OSError):  # mostly they were never there
+                (directory.path / KEPT).unlink()
 
 
 def recalibrates(settings: Settings) -> bool:
@@ -167,13 +186,14 @@ def recalibrated_memory(bench: Workbench, profile: Profile) -> Memory:
     return bench.memory.sibling(context, description)
 
 
-def check_room(elastic: ElasticModel, profile: Profile) -> None:
-    """Refuse before the work what would not fit in memory beside the model.
+def check_room(elastic: ElasticModel, profile: Profile, in_memory: bool) -> None:
+    """Refuse before the work what would not fit in memory beside the model: with the refits, if they are held there.
 
     Raises:
         MeasurementError: says how much memory is needed and how much there is.
     """
-    needed, free = recalibration_bytes(elastic, profile), free_memory("cpu")
+    refits = refit_bytes(elastic, [profile], full=True) if in_memory else 0
+    needed, free = refits + recalibration_bytes(elastic), free_memory("cpu")
     if needed > free:
         raise MeasurementError(f"its refits need {size(needed)} of memory, and {size(free)} are free")
 

@@ -102,7 +102,7 @@ def _phases(record: Record, device: Device, shapes: Shapes) -> None:
         target = Path(folder) / "model"
         phase(
             "export, reload in another process, comparison",
-            lambda: publish(result, profile, None, target, card, checked, device=device.torch.type),
+            lambda: publish(result, profile, None, target, card, checked),
         )
 
 

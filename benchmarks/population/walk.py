@@ -25,11 +25,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from benchmarks.masked_model import MaskedModel
 from benchmarks.population.work import agreement, flops, generation
-from self_pruner.memory.profile import Profile
+from self_pruner.memory.profile import Part, Profile
 from self_pruner.tools.evaluation.prefixes import PrefixStates
 from self_pruner.tools.evaluation.sharing import WalkCounters, trie
 from self_pruner.tools.evaluation.targets import DenseTargets
@@ -39,11 +38,59 @@ from self_pruner.tools.profiles.budget import Budget
 from self_pruner.tools.profiles.operators import random_profile
 from self_pruner.tools.pruning.calibration import calibrate
 from self_pruner.tools.pruning.elastic import ElasticModel
-from self_pruner.tools.pruning.store import ResidentLayers
+from self_pruner.tools.pruning.store import OUTPUTS, ResidentLayers, branch, output_projection
 from self_pruner.tools.text.sources import text_source
 from self_pruner.tools.text.tokens import sequences
 
 TOLERANCE = 1e-3  # nats a token that the four may differ by: float32 sums in another order
+
+
+class MaskedModel:
+    """The elastic model at full size: removed channels are computed and then meet zeros in the output projection.
+
+    So pruning studies commonly simulate a pruned model.
+    """
+
+    def __init__(self, elastic: ElasticModel) -> None:
+        """Everything but the blocks is the elastic model's own."""
+        self._elastic = elastic
+        self._masked: dict[Part, Tensor] = {}
+
+    def __getattr__(self, name: str) -> Any:
+        """Whatever is not said here, the elastic model says."""
+        return getattr(self._elastic, name)
+
+    def _weights(self, layer: nn.Module, index: int, part: Part, width: int) -> dict[str, Tensor]:
+        """Full-size overrides, written over the same memory every time."""
+        name = OUTPUTS[part]
+        kept = self._elastic.block_weights(index, part, width)
+        if not kept:
+            return {}
+        masked = self._masked.setdefault(part, torch.empty_like(output_projection(layer, part).weight))
+        channels = kept[f"{name}.weight"].shape[1]
+        masked[:, :channels].copy_(kept[f"{name}.weight"])
+        masked[:, channels:].zero_()
+        overrides = {f"{name}.weight": masked}
+        if f"{name}.bias" in kept:
+            overrides[f"{name}.bias"] = kept[f"{name}.bias"]
+        return overrides
+
+    def attention_block(
+        self,
+        layer: nn.Module,
+        index: int,
+        width: int,
+        hidden: Tensor,
+        position_embeddings: tuple[Tensor, Tensor],
+        attention_mask: Tensor | None = None,
+    ) -> Tensor:
+        """As `ElasticModel.attention_block`, with every head computed."""
+        overrides = self._weights(layer, index, "attention", width)
+        return hidden + branch(layer, "attention", overrides, hidden, position_embeddings, attention_mask)
+
+    def mlp_block(self, layer: nn.Module, index: int, width: int, hidden: Tensor) -> Tensor:
+        """As `ElasticModel.mlp_block`, with every channel computed."""
+        return hidden + branch(layer, "mlp", self._weights(layer, index, "mlp", width), hidden)
 
 
 @dataclass

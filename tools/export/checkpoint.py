@@ -9,33 +9,27 @@ class only the architecture's name differs. A model of one width is an ordinary 
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import torch
-from huggingface_hub import split_torch_state_dict_into_shards
-from safetensors.torch import save_file
-
 from self_pruner.memory.profile import Profile
 from self_pruner.tools.export.card import CardFacts, model_card
-from self_pruner.tools.export.naming import UNFINISHED, check_room, flush, new_folder
+from self_pruner.tools.export.naming import check_room, flush, new_folder
 from self_pruner.tools.export.provenance import provenance_of, write_provenance
 from self_pruner.tools.export.serving import Serving, check_profile
 from self_pruner.tools.models.families import family_of, geometry
 from self_pruner.tools.models.foreign_code import CLASS_STEMS, MODELING_FILE, auto_map_of
+from self_pruner.tools.models.tensor_files import SHARD_BYTES, write_sharded
 from self_pruner.tools.profiles.space import Space
-from self_pruner.tools.pruning.smaller_model import smaller_state_dict
+from self_pruner.tools.pruning.smaller_model import smaller_outline, smaller_tensors
 
 if TYPE_CHECKING:
     from transformers import PreTrainedConfig
 
     from self_pruner.tools.pruning.elastic import ElasticModel
-
-SHARD_BYTES = 5_000_000_000
 
 
 def export(
@@ -77,9 +71,9 @@ def export(
     config = config_of(dense, elastic.space, profile, dtype=dtype, serving=serving, bias=elastic.compensation == "bias")
     folder = Path(os.path.abspath(folder))
     with new_folder(folder, replace=replace) as partial:
-        tensors = smaller_state_dict(elastic, profile)
-        check_room(folder, sum(tensor.nbytes for tensor in tensors.values()))
-        _write_weights(tensors, partial, shard_bytes, progress)
+        outline = smaller_outline(elastic, profile)
+        check_room(folder, sum(tensor.nbytes for tensor in outline.values()))
+        write_sharded(partial, outline, smaller_tensors(elastic, profile), shard_bytes, progress)
         config.save_pretrained(partial)
         if serving != "uniform":
             shutil.copyfile(MODELING_FILE, partial / MODELING_FILE.name)
@@ -147,25 +141,3 @@ def config_of(
     config = getattr(modeling_self_pruner, f"{stem}Config")(**settings)
     config.name_or_path = ""  # a path on this machine is nobody else's business
     return config
-
-
-def _write_weights(
-    tensors: dict[str, torch.Tensor],
-    folder: Path,
-    shard_bytes: int,
-    progress: Callable[[int, int], None] | None,
-) -> None:
-    """Write safetensors of at most `shard_bytes` each, with an index if there are several."""
-    total = sum(tensor.nbytes for tensor in tensors.values())
-    split = split_torch_state_dict_into_shards(tensors, max_shard_size=shard_bytes)
-    done = 0
-    for filename, names in split.filename_to_tensors.items():
-        shard = {name: tensors[name].detach().to("cpu").contiguous() for name in names}
-        save_file(shard, folder / filename, metadata={"format": "pt"})
-        shutil.copymode(folder / UNFINISHED, folder / filename)  # safetensors lets nobody else read its files
-        done += sum(tensor.nbytes for tensor in shard.values())
-        if progress is not None:
-            progress(done, total)
-    if split.is_sharded:
-        index = {"metadata": split.metadata, "weight_map": split.tensor_to_filename}
-        (folder / "model.safetensors.index.json").write_text(json.dumps(index, indent=2) + "\n", encoding="utf-8")

@@ -13,6 +13,7 @@ from safetensors import SafetensorError
 from self_pruner.memory.errors import ExportError
 from self_pruner.memory.partials import scratch
 from self_pruner.memory.profile import Profile
+from self_pruner.tools.evaluation.shortage import free_memory
 from self_pruner.tools.export.card import CardFacts
 from self_pruner.tools.export.checkpoint import export
 from self_pruner.tools.export.naming import UNFINISHED, check_room, flush, new_folder, set_aside, system_reason
@@ -20,11 +21,14 @@ from self_pruner.tools.export.serving import Serving
 from self_pruner.tools.export.verify import VerificationError, record_expected, verify
 from self_pruner.tools.models.checkpoint import digest_of
 from self_pruner.tools.models.foreign_code import refuse_foreign
+from self_pruner.tools.pruning.streamed import StreamedLayers
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from self_pruner.tools.pruning.elastic import ElasticModel
+
+BESIDE_WEIGHTS = 1 << 30  # bytes that a new process takes beside them: libraries, states, logits
 
 
 def publish(
@@ -37,7 +41,6 @@ def publish(
     *,
     serving: Serving = "transformers",
     replace: bool = False,
-    device: str = "cpu",
     progress: Callable[[int, int], None] | None = None,
 ) -> float:
     """Export `profile` to `folder` and verify it on `input_ids` [batch, length >= 2].
@@ -53,7 +56,6 @@ def publish(
         input_ids: Token ids of a few sequences; their logits are held in memory, [batch, length, vocab].
         serving: What will serve it.
         replace: Put the new folder in the place of an existing one.
-        device: Where the new process runs the model; the elastic model's weights are still in memory beside it.
         progress: Called with (bytes of weights written, bytes of weights in all).
 
     Returns:
@@ -70,7 +72,8 @@ def publish(
         try:
             with scratch("expected") as temporary:
                 expected = record_expected(elastic, profile, input_ids, Path(temporary) / "expected.safetensors")
-                found.append(verify(partial, expected, device=device))
+                device, layers = where_to_verify(elastic, partial)
+                found.append(verify(partial, expected, device=device, layers=layers))
         except VerificationError as error:
             kept = set_aside(partial, final)
             raise VerificationError(f"{error} It was renamed to {str(kept)!r}.") from error
@@ -82,6 +85,17 @@ def publish(
 
     export(elastic, profile, tokenizer, final, card, serving=serving, replace=replace, progress=progress, check=check)
     return found[0]
+
+
+def where_to_verify(elastic: ElasticModel, folder: Path) -> tuple[str, str]:
+    """The device that runs the checkpoint in `folder`, as it runs `elastic`; and the same for its layers, or "disk".
+
+    They stay on the disk where those of `elastic` do, and where there is no room for them beside `elastic`.
+    """
+    device = str(elastic.device)
+    needed = sum(path.stat().st_size for path in folder.glob("*.safetensors")) + BESIDE_WEIGHTS
+    streamed = isinstance(elastic.store, StreamedLayers) or needed > free_memory(device)
+    return device, "disk" if streamed else device
 
 
 def copy_checkpoint(source: Path, folder: Path) -> None:

@@ -33,21 +33,21 @@ class VerificationError(SelfPrunerError):
 
 def record_expected(elastic: ElasticModel, profile: Profile, input_ids: Tensor, path: Path) -> Path:
     """Save the elastic model's logits of `input_ids` [batch, length >= 2] at `profile` for `verify`."""
-    import torch
     from safetensors.torch import save_file
 
-    logits = torch.cat([elastic.logits(row[None], profile).float().cpu() for row in input_ids])
+    logits = elastic.logits(input_ids, profile).float().cpu()
     save_file({"input_ids": input_ids.cpu().contiguous(), "logits": logits.contiguous()}, path)
     return path
 
 
-def verify(folder: Path, expected: Path, *, device: str = "cpu") -> float:
+def verify(folder: Path, expected: Path, *, device: str = "cpu", layers: str | None = None) -> float:
     """Load `folder` in a new, isolated process and compare its logits with the `expected` ones.
 
     Args:
         folder: An exported checkpoint.
         expected: A file that `record_expected` wrote.
         device: Where the new process runs the model.
+        layers: "disk" for decoder layers that it reads module by module as they are called; None for all on `device`.
 
     Returns:
         The largest difference of a logit.
@@ -63,7 +63,8 @@ def verify(folder: Path, expected: Path, *, device: str = "cpu") -> float:
     with scratch("verify") as modules:
         # An empty module cache: the folder's own code is read, not that of an earlier load.
         environment = os.environ | {"HF_MODULES_CACHE": modules, "HF_HUB_OFFLINE": "1"}
-        command = [sys.executable, "-I", str(RELOAD_SCRIPT), os.path.abspath(folder), os.path.abspath(expected), device]
+        arguments = [os.path.abspath(folder), os.path.abspath(expected), device, layers or device]
+        command = [sys.executable, "-I", str(RELOAD_SCRIPT), *arguments]
         with leashed(command) as start:
             child = subprocess.run(**start, env=environment, cwd=modules, capture_output=True, text=True, check=False)
     if child.returncode != 0:

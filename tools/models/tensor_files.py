@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 
 import torch
+from huggingface_hub import split_torch_state_dict_into_shards
 from safetensors.torch import save_file
 from torch import Tensor
 
@@ -24,6 +26,7 @@ from self_pruner.tools.models.safetensors_header import read_header
 DTYPES = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
 NAMES = {dtype: name for name, dtype in DTYPES.items()}
 ORDER = ("F64", "F32", "BF16", "F16")  # of types in a file, as the library has it
+SHARD_BYTES = 5_000_000_000  # of one file, at most
 ALIGNED = 8  # bytes to a multiple of which the header is filled up with spaces
 
 
@@ -154,6 +157,42 @@ class TensorWriter:
                 os.replace(self._aside, self.path)
         finally:
             self._aside.unlink(missing_ok=True)
+
+
+def write_sharded(
+    folder: Path,
+    outline: Mapping[str, Tensor],
+    tensors: Iterable[tuple[str, Tensor]],
+    shard_bytes: int = SHARD_BYTES,
+    progress: Callable[[int, int], None] | None = None,
+) -> None:
+    """Write `model.safetensors` a tensor at a time, or several files and their index, named as the library names them.
+
+    Args:
+        folder: where to.
+        outline: every tensor on the meta device.
+        tensors: the same with their numbers, in any order.
+        shard_bytes: largest size of one file.
+        progress: called with (bytes written, bytes in all).
+
+    Raises:
+        OSError: a file cannot be written; nothing is left of those that were begun.
+    """
+    total, done = sum(tensor.nbytes for tensor in outline.values()), 0
+    split = split_torch_state_dict_into_shards(dict(outline), max_shard_size=shard_bytes)
+    with ExitStack() as files:
+        writers = {}
+        for filename, names in split.filename_to_tensors.items():
+            expected = {name: (outline[name].dtype, outline[name].shape) for name in names}
+            writers[filename] = files.enter_context(TensorWriter(folder / filename, expected, {"format": "pt"}))
+        for name, tensor in tensors:
+            writers[split.tensor_to_filename[name]].write(name, tensor)
+            done += tensor.nbytes
+            if progress is not None:
+                progress(done, total)
+    if split.is_sharded:
+        index = {"metadata": split.metadata, "weight_map": split.tensor_to_filename}
+        (folder / "model.safetensors.index.json").write_text(json.dumps(index, indent=2) + "\n", encoding="utf-8")
 
 
 def _bytes_of(tensor: Tensor) -> memoryview:

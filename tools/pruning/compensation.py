@@ -193,7 +193,7 @@ class Recalibration:
     """The output projections of one profile, refitted in order so that they make up for each other."""
 
     profile: Profile
-    refits: Mapping[Place, Tensor]  # [out, channels kept] each, in the type of the weights; any device
+    refits: Mapping[Place, Tensor]  # [out, channels kept] each, in the type of the weights; any device, or a file
 
 
 class Recalibrated(Compensator):
@@ -211,12 +211,12 @@ class Recalibrated(Compensator):
         Raises:
             ModelError: `k` is not the number of channels that the profile keeps there.
         """
-        refit = self.recalibration.refits[place]
+        refit = self._hold(place, "refit", lambda: self.recalibration.refits[place].to(weight.device))
         if refit.shape[1] != k:
             raise ModelError(
                 f"the {place[1]} of layer {place[0]} is recalibrated at {refit.shape[1]} channels, not at {k}"
             )
-        return refit.to(weight.device), bias
+        return refit, bias
 
     def residuals(self, place: Place, weight: Tensor, cuts: Sequence[int], features: Callable[[], Features]) -> Tensor:
         """There are none: the refits make up for errors of other layers. Raises MeasurementError."""

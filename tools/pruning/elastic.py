@@ -263,18 +263,13 @@ class ElasticModel:
         The two share weights, store, orders and moments; what either remembers or warns of is its own.
 
         Raises:
-            ModelError: this model has no least-squares refits, is recalibrated already, or `recalibration` is of a
-                model of another shape.
+            ModelError: this model has no least-squares refits, is recalibrated already, or has no such profile.
         """
         if self.compensation != "lstsq":
             raise ModelError(f"recalibration needs the compensation 'lstsq', not {self.compensation!r}")
         if self.is_recalibrated:
             raise ModelError("a model is recalibrated once, with what recalibrate made of it")
         self.check(recalibration.profile)
-        for (index, part), refit in recalibration.refits.items():
-            expected = self.channels(part, recalibration.profile.widths(part)[index])
-            if refit.shape[1] != expected:
-                raise ModelError(f"the recalibration has {refit.shape[1]} {part} channels, the model {expected}")
         other = copy.copy(self)
         other.compensator = Recalibrated(recalibration)
         return other

@@ -27,7 +27,11 @@ class Features:
         The tensors are new ones.
         """
         gram, sums = self.gram.to(order.device), self.sums.to(order.device)
-        return Features(gram.index_select(0, order).index_select(1, order), sums[order], self.tokens)
+        permuted = torch.empty_like(gram)
+        for start in range(0, len(gram), GRAM_BLOCK):  # as a whole there would be a third matrix for a while
+            rows = order[start : start + GRAM_BLOCK]
+            permuted[start : start + GRAM_BLOCK] = gram.index_select(0, rows).index_select(1, order)
+        return Features(permuted, sums[order], self.tokens)
 
 
 class Moments:
@@ -72,9 +76,13 @@ class Moments:
     def gram(self) -> Tensor:
         """X^T X of all rows so far [channels, channels], float32, in memory of its own."""
         self._multiply()
-        lower = self.lower.tril()
-        lower.diagonal().mul_(0.5)  # exact, and added to itself below
-        return lower.add_(lower.T.contiguous())
+        gram = self.lower.tril()
+        for start in range(0, len(gram), GRAM_BLOCK):
+            stop = start + GRAM_BLOCK
+            own = gram[start:stop, start:stop]
+            own += own.tril(-1).T
+            gram[start:stop, stop:] = gram[stop:, start:stop].T
+        return gram
 
     def features(self) -> Features:
         """The moments of all rows so far, on the CPU."""

@@ -17,7 +17,7 @@ E is the small difference of two large states, so both streams are kept in float
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -26,10 +26,10 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 from torch.nn import functional
 
-from self_pruner.memory.errors import KeptFileError, MeasurementError
+from self_pruner.memory.errors import KeptFileError, MeasurementError, ModelError
 from self_pruner.memory.profile import PARTS, Part, Profile
-from self_pruner.tools.models.tensor_files import save_whole
-from self_pruner.tools.pruning.compensation import Recalibration
+from self_pruner.tools.models.tensor_files import TensorFiles, TensorWriter
+from self_pruner.tools.pruning.compensation import Place, Recalibration
 from self_pruner.tools.pruning.elastic import ElasticModel
 from self_pruner.tools.pruning.least_squares import factorise
 from self_pruner.tools.pruning.moments import Moments
@@ -48,11 +48,14 @@ def recalibrate(
     batch: int = 8,
     share: float = SHARE,
     progress: Callable[[int, int], None] | None = None,
+    path: Path | None = None,
+    made_for: str = "",
 ) -> Recalibration:
     """The output projections of `profile`, refitted in order so that they make up for each other.
 
     `ElasticModel.recalibrated` makes a model of them. `elastic` stays as it is. Held in memory are two hidden states a
-    token in float32, the refits, and of one place at a time the moments and the inputs of the output projection.
+    token in float32, of one place at a time the moments and the inputs of the output projection, and, unless a file
+    takes them, the refits.
 
     Args:
         elastic: A model with least-squares refits, not recalibrated itself; its damping applies.
@@ -62,30 +65,54 @@ def recalibrate(
         share: Of the error E, what each refit is asked to make up for. At 0 it makes up for nothing but its own
             missing units, on the inputs that it will have.
         progress: Called as progress(done, total), in layers.
+        path: A file that takes each refit as it is made, from which it is read when it is asked for. It has its name
+            once all of them are there.
+        made_for: What that file says it is of.
 
     Raises:
         MeasurementError: The model, the profile, the text or the share is not as above, or a state is not finite.
+        OSError: The file cannot be written.
     """
     _check(elastic, profile, input_ids, share)
+    made = _refits(elastic, profile, input_ids, batch, share, progress)
+    if path is None:
+        return Recalibration(profile, dict(made))
+    expected = {_name(place): (elastic.dtype, shape) for place, shape in _shapes(elastic, profile).items()}
+    with TensorWriter(path, expected, {"format": FORMAT, "made_for": made_for}) as writer:
+        for place, refit in made:
+            writer.write(_name(place), refit)
+    return Recalibration(profile, KeptRefits(TensorFiles([path]), tuple(_shapes(elastic, profile))))
+
+
+@torch.no_grad()
+def _refits(
+    elastic: ElasticModel,
+    profile: Profile,
+    input_ids: Tensor,
+    batch: int,
+    share: float,
+    progress: Callable[[int, int], None] | None,
+) -> Iterator[tuple[Place, Tensor]]:
+    """The refits of all places in their order, on the CPU."""
     embedded = [elastic.embed(rows) for rows in input_ids.split(batch)]
     states = [each.hidden.float().to(elastic.states) for each in embedded]
     walk = _Walk(elastic, embedded[0]._replace(hidden=states[0][:0]), list(states), states, share)
     del embedded, states
-    refits: dict[tuple[int, Part], Tensor] = {}
     layers = len(elastic.store)
     for index in range(layers):
         with elastic.store.layer(index) as layer:
             for part in PARTS:
-                place = _Place(layer, index, part)
+                at = _At(layer, index, part)
                 channels = elastic.channels(part, profile.widths(part)[index])
-                walk.dense_on(place)
-                moments, carried, inputs = walk.moments(place, channels)
-                refit = walk.refit(place, moments, carried, channels)
-                walk.pruned_on(place, inputs, refit)
-                refits[index, part] = refit.cpu()
+                walk.dense_on(at)
+                moments, carried, inputs = walk.moments(at, channels)
+                refit = walk.refit(at, moments, carried, channels)
+                del moments, carried
+                walk.pruned_on(at, inputs, refit)
+                del inputs
+                yield (index, part), refit.cpu()
         if progress is not None:
             progress(index + 1, layers)
-    return Recalibration(profile, refits)
 
 
 def refit_bytes(elastic: ElasticModel, profiles: Sequence[Profile], *, full: bool = False) -> int:
@@ -103,15 +130,14 @@ def refit_bytes(elastic: ElasticModel, profiles: Sequence[Profile], *, full: boo
     return channels * elastic.model.config.hidden_size * elastic.dtype.itemsize
 
 
-def recalibration_bytes(elastic: ElasticModel, profile: Profile) -> int:
-    """Bytes of a recalibration of `elastic` at `profile` beside the states: its refits, and one place at work."""
+def recalibration_bytes(elastic: ElasticModel) -> int:
+    """Bytes of a recalibration of `elastic` beside the states and the refits: one place at work."""
     widest = max(elastic.channels(part, elastic.space.units(part)) for part in PARTS)
-    at_work = 4 * widest * (3 * widest + 3 * elastic.model.config.hidden_size)
-    return refit_bytes(elastic, [profile], full=True) + at_work
+    return 4 * widest * (3 * widest + 3 * elastic.model.config.hidden_size)
 
 
 @dataclass(frozen=True, slots=True)
-class _Place:
+class _At:
     """One part of one layer."""
 
     layer: nn.Module
@@ -137,13 +163,13 @@ class _Walk:
     pruned: list[Tensor]
     share: float
 
-    def dense_on(self, place: _Place) -> None:
+    def dense_on(self, place: _At) -> None:
         """Take the dense model through `place`."""
         for number, state in enumerate(self.dense):
             state = state.to(place.device)
             self.dense[number] = (state + self._added(place, state)).to(self.elastic.states)
 
-    def moments(self, place: _Place, channels: int) -> tuple[Moments, Tensor, list[Tensor]]:
+    def moments(self, place: _At, channels: int) -> tuple[Moments, Tensor, list[Tensor]]:
         """What `place` reads in the pruned model, where the dense one is through already.
 
         Returns:
@@ -174,19 +200,19 @@ class _Walk:
             )
         return moments, carried, seen
 
-    def refit(self, place: _Place, moments: Moments, carried: Tensor, channels: int) -> Tensor:
+    def refit(self, place: _At, moments: Moments, carried: Tensor, channels: int) -> Tensor:
         """The output projection [hidden, channels] of `place`, in the type of the weights."""
         factor = factorise(moments.gram, self.elastic.compensator.damping)
         weight = place.output.weight
         return factor.refit(weight, channels, carried).to(weight.dtype)
 
-    def pruned_on(self, place: _Place, inputs: list[Tensor], refit: Tensor) -> None:
+    def pruned_on(self, place: _At, inputs: list[Tensor], refit: Tensor) -> None:
         """Take the pruned model through `place`, with its output projection of `inputs` refitted."""
         for number, rows in enumerate(inputs):
             added = functional.linear(rows.to(place.device), refit, place.output.bias)
             self.pruned[number] = (self.pruned[number].to(place.device) + added).to(self.elastic.states)
 
-    def _added(self, place: _Place, state: Tensor) -> Tensor:
+    def _added(self, place: _At, state: Tensor) -> Tensor:
         """What all units of `place` with their dense weights add to `state`, in the type of the weights."""
         _, position_embeddings, masks = self.beside
         hidden = state.to(self.elastic.dtype)
@@ -206,14 +232,26 @@ def _check(elastic: ElasticModel, profile: Profile, input_ids: Tensor, share: fl
         raise MeasurementError(f"a share of the error is 0 to 1, got {share}")
 
 
-def save_refits(recalibration: Recalibration, path: Path, made_for: str) -> None:
-    """Writes a safetensors file, whole or not at all, and raises as `save_whole`; `made_for` says what it is of."""
-    tensors = {f"{part}.{layer}": refit.contiguous() for (layer, part), refit in recalibration.refits.items()}
-    save_whole(path, tensors, {"format": FORMAT, "made_for": made_for})
+class KeptRefits(Mapping[Place, Tensor]):
+    """Refits in a file, each read when it is asked for."""
+
+    def __init__(self, files: TensorFiles, places: Sequence[Place]) -> None:
+        self._files, self._places = files, places
+
+    def __getitem__(self, place: Place) -> Tensor:
+        if place not in self._places:
+            raise KeyError(place)
+        return self._files.read(_name(place))
+
+    def __iter__(self) -> Iterator[Place]:
+        return iter(self._places)
+
+    def __len__(self) -> int:
+        return len(self._places)
 
 
 def load_refits(path: Path, made_for: str, elastic: ElasticModel, profile: Profile) -> Recalibration | None:
-    """What `save_refits` wrote; None where there is no file, or one that was made for something else.
+    """What `recalibrate` wrote to a file; None where there is none, or one that was made for something else.
 
     Raises:
         KeptFileError: it is damaged, or does not fit the model.
@@ -221,20 +259,32 @@ def load_refits(path: Path, made_for: str, elastic: ElasticModel, profile: Profi
     try:
         with safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
-            if (metadata.get("format"), metadata.get("made_for")) != (FORMAT, made_for):
-                return None
-            refits = {
-                (layer, part): file.get_tensor(f"{part}.{layer}")
-                for part in PARTS
-                for layer in range(elastic.space.n_layers)
-            }
+        if (metadata.get("format"), metadata.get("made_for")) != (FORMAT, made_for):
+            return None
+        files = TensorFiles([path])
     except FileNotFoundError:
         return None
-    except (SafetensorError, KeyError, ValueError, OSError) as error:
+    except (SafetensorError, ModelError, OSError) as error:
         raise KeptFileError(f"{str(path)!r} is damaged ({error})") from error
-    hidden = elastic.model.config.hidden_size
-    for (layer, part), refit in refits.items():
-        channels = elastic.channels(part, profile.widths(part)[layer])
-        if list(refit.shape) != [hidden, channels] or refit.dtype != elastic.dtype:
+    shapes = _shapes(elastic, profile)
+    for place, shape in shapes.items():
+        stored = files.stored.get(_name(place))
+        if stored is None or (stored.dtype, stored.shape) != (elastic.dtype, shape):
             raise KeptFileError(f"{str(path)!r} does not fit the model")
-    return Recalibration(profile, refits)
+    return Recalibration(profile, KeptRefits(files, tuple(shapes)))
+
+
+def _shapes(elastic: ElasticModel, profile: Profile) -> dict[Place, tuple[int, int]]:
+    """The shapes of all refits, in the order in which they are made."""
+    hidden = elastic.model.config.hidden_size
+    return {
+        (layer, part): (hidden, elastic.channels(part, profile.widths(part)[layer]))
+        for layer in range(elastic.space.n_layers)
+        for part in PARTS
+    }
+
+
+def _name(place: Place) -> str:
+    """Of a refit in a file."""
+    layer, part = place
+    return f"{part}.{layer}"

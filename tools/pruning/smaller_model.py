@@ -6,6 +6,7 @@ shared with the dense model. Stock attention modules take their head counts from
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator
 
 import torch
@@ -13,8 +14,16 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from self_pruner.memory.profile import PARTS, Profile
+from self_pruner.tools.pruning.compensation import Compensator
 from self_pruner.tools.pruning.elastic import ElasticModel
-from self_pruner.tools.pruning.store import BLOCKS, OUTPUTS, SpreadLayers, bring_inputs, output_projection
+from self_pruner.tools.pruning.store import (
+    BLOCKS,
+    OUTPUTS,
+    ResidentLayers,
+    SpreadLayers,
+    bring_inputs,
+    output_projection,
+)
 
 LAYERS = "model.layers."  # what the names of all layers' tensors begin with
 
@@ -61,11 +70,11 @@ def put(layer: nn.Module, name: str, tensor: Tensor) -> None:
 
 @torch.no_grad()
 def smaller_tensors(elastic: ElasticModel, profile: Profile) -> Iterator[tuple[str, Tensor]]:
-    """The weights at `profile` by name, as contiguous tensors of their own; each layer is asked for once.
+    """The weights at `profile` by name, one at a time; each layer is asked for once.
 
     Names and their order are those of the Hugging Face model. A head tied to the embedding is left out, as Hugging Face
     does. With bias compensation every output projection has a bias, zero where nothing was removed, so that all layers
-    are of one kind.
+    are of one kind. Most tensors are views of the model's own, and whoever keeps one keeps all of its layer.
     """
     elastic.check(profile)
     model = elastic.model
@@ -79,7 +88,7 @@ def smaller_tensors(elastic: ElasticModel, profile: Profile) -> Iterator[tuple[s
                 done.add(index)
                 yield from _layer_tensors(elastic, profile, int(index), added)
         elif not (tied and name == "lm_head.weight"):
-            yield name, _own(tensor)
+            yield name, tensor.detach()
     yield from added.items()
 
 
@@ -96,16 +105,15 @@ def _layer_tensors(
             if elastic.compensation == "bias" and f"{BLOCKS[part]}.{bias}" not in tensors:
                 given = made.pop(bias, None)
                 given = weight.new_zeros(len(weight)) if given is None else given
-                added[f"{LAYERS}{index}.{BLOCKS[part]}.{bias}"] = _own(given)
+                added[f"{LAYERS}{index}.{BLOCKS[part]}.{bias}"] = given
             tensors |= {f"{BLOCKS[part]}.{key}": tensor for key, tensor in made.items()}
         for name, tensor in tensors.items():
-            yield f"{LAYERS}{index}.{name}", _own(tensor)
+            yield f"{LAYERS}{index}.{name}", tensor.detach()
 
 
-def smaller_state_dict(elastic: ElasticModel, profile: Profile) -> dict[str, Tensor]:
-    """All `smaller_tensors` at a time."""
-    return dict(smaller_tensors(elastic, profile))
-
-
-def _own(tensor: Tensor) -> Tensor:
-    return tensor.detach().clone(memory_format=torch.contiguous_format)
+def smaller_outline(elastic: ElasticModel, profile: Profile) -> dict[str, Tensor]:
+    """The `smaller_tensors` on the meta device: names, shapes and types, for which no layer is read."""
+    outline = copy.copy(elastic)
+    outline.compensator = Compensator("none", 0)  # what is removed decides the shapes, not what makes up for it
+    outline.store = ResidentLayers(elastic.model)  # of a streamed model these are on the meta device already
+    return {name: tensor.to("meta") for name, tensor in smaller_tensors(outline, profile)}

@@ -27,6 +27,7 @@ from self_pruner.agent.view import View
 from self_pruner.memory.records import Score
 from self_pruner.memory.store import Memory
 from self_pruner.tools.profiles.operators import uniform
+from self_pruner.tools.pruning.store import ResidentLayers
 from tests.stopped import copied, do
 
 SMALL = [
@@ -132,6 +133,20 @@ def test_too_little_memory_is_a_fact_of_the_result_and_not_its_end(chosen, belie
     assert "could not be recalibrated (its refits need" in said and "of memory, and 1.0 KB are free" in said
     outcome = read_outcome(run)
     assert outcome.result == "found" and [row.name for row in outcome.rows][-1] == "found"
+
+
+@pytest.mark.parametrize("streamed", [False, True])
+def test_without_room_on_the_disk_only_a_streamed_model_goes_without_refits(made, monkeypatch, streamed):
+    monkeypatch.setattr(module.shutil, "disk_usage", lambda folder: SimpleNamespace(free=1000))
+    if streamed:
+        monkeypatch.setattr(module, "StreamedLayers", ResidentLayers)  # what this model has is taken for it
+    profile = uniform(made.bench.budget)
+    found = recalibrated(made, profile, keep=True)
+    assert not (made.directory.path / module.KEPT).exists()
+    if streamed:
+        assert "of disk in" in found.facts.failure and "1.0 KB are free" in found.facts.failure
+    else:
+        assert found.facts.recalibrated is not None and "there is no room to keep" in made.view.console.file.getvalue()
 
 
 def test_scores_of_recalibrated_weights_are_remembered_apart(made):

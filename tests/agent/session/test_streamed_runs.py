@@ -74,7 +74,7 @@ def leave(model, monkeypatch):
 
 
 def test_where_memory_is_short_layers_are_streamed_for_the_same_candidates_and_bytes(
-    resident, model, tmp_path, leave, capfd
+    resident, model, tmp_path, leave, monkeypatch, capfd
 ):
     leave()
     run = carried_out(model, tmp_path)
@@ -86,6 +86,15 @@ def test_where_memory_is_short_layers_are_streamed_for_the_same_candidates_and_b
     found, expected = (json.loads((one / "result.json").read_text()) for one in (run, resident))
     assert found["holdout"] == expected["holdout"] and found["rows"] == expected["rows"]
     assert found["recalibration"] == expected["recalibration"] and found["verified"] is not None
+    assert all(name in (run / "report.html").read_text() for name in ("layer passes", "layer bytes read"))
+    other = next(one[0] for one in candidates(run) if one[0] not in (found["candidate"], "charged"))
+    files = [tmp_path / "streamed.gguf", tmp_path / "resident.gguf"]
+    for file in files:
+        assert main(["export", str(run), "--candidate", other, "--output", str(file), "--format", "gguf"]) == 0
+        printed = " ".join("".join(capfd.readouterr()).split())
+        assert ("Layers streamed from their files" in printed) == (file == files[0])
+        monkeypatch.undo()
+    assert files[0].read_bytes() == files[1].read_bytes() and not (run / "refits.safetensors").exists()
 
 
 def test_a_run_begun_in_memory_is_placed_anew_where_there_is_less_of_it(model, tmp_path, monkeypatch, leave, capfd):

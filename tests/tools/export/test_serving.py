@@ -15,7 +15,7 @@ from self_pruner.tools.export.checkpoint import config_of, export
 from self_pruner.tools.export.serving import Units, expressible_heads, units_for, vllm_options
 from self_pruner.tools.pruning.calibration import calibrate
 from self_pruner.tools.pruning.elastic import ElasticModel
-from self_pruner.tools.pruning.smaller_model import smaller_state_dict
+from self_pruner.tools.pruning.smaller_model import smaller_tensors
 from tests.tiny import FAMILY_NAMES, MLP_UNIT, tiny_config, tiny_folder, tiny_model
 
 CARD = CardFacts("org/tiny", "llama", 0.3, (), "random text", "python main.py --seed 0")
@@ -122,7 +122,7 @@ def test_units_of_two_kv_groups_cut_the_same_weights_as_two_units(family):
     one, two = Profile((2, 4, 2), (5, 12, 1)), Profile((1, 2, 1), (5, 12, 1))
     assert double.space.params(two) == single.space.params(one)
     assert double.space.sizes(two) == single.space.sizes(one) == [(2, 40), (4, 96), (2, 8)]
-    expected, found = smaller_state_dict(single, one), smaller_state_dict(double, two)
+    expected, found = dict(smaller_tensors(single, one)), dict(smaller_tensors(double, two))
     assert expected.keys() == found.keys()
     assert all(torch.equal(expected[name], found[name]) for name in expected)
     configs = [

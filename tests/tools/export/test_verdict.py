@@ -18,7 +18,7 @@ from self_pruner.tools.export import publish as publish_module
 from self_pruner.tools.export import verify as verify_module
 from self_pruner.tools.export.card import CardFacts
 from self_pruner.tools.export.naming import UNFINISHED
-from self_pruner.tools.export.publish import publish
+from self_pruner.tools.export.publish import BESIDE_WEIGHTS, publish
 from self_pruner.tools.export.verify import VerificationError, record_expected, verify
 from self_pruner.tools.pruning.calibration import calibrate
 from self_pruner.tools.pruning.elastic import ElasticModel
@@ -104,8 +104,11 @@ def test_both_differences_are_named(child, folder, tmp_path):
 
 def test_the_new_process_hears_of_the_folder_wherever_it_starts(child, folder, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
+    verify(Path("model"), Path("expected.safetensors"), device="cuda:1", layers="disk")
+    places = [str(tmp_path / "model"), str(tmp_path / "expected.safetensors")]
+    assert child["command"][-4:] == [*places, "cuda:1", "disk"]
     verify(Path("model"), Path("expected.safetensors"), device="cuda:1")
-    assert child["command"][-3:] == [str(tmp_path / "model"), str(tmp_path / "expected.safetensors"), "cuda:1"]
+    assert child["command"][-4:] == [*places, "cuda:1", "cuda:1"]
     assert "-I" in child["command"]  # this project is out of its reach
 
 
@@ -146,14 +149,16 @@ def test_expected_logits_are_those_of_every_row_at_the_profile(elastic, tmp_path
     torch.testing.assert_close(saved["logits"], elastic.logits(INPUT_IDS, PROFILE), rtol=1e-4, atol=1e-4)
 
 
-def test_publishing_says_how_far_it_is_and_verifies_where_it_is_told(elastic, child, tmp_path):
+def test_publishing_says_how_far_it_is_and_keeps_layers_on_the_disk_where_memory_is_short(
+    elastic, child, tmp_path, monkeypatch
+):
     steps: list[tuple[int, int]] = []
-    told: dict[str, Any] = {"device": "cuda:1", "progress": lambda *step: steps.append(step)}
-    publish(elastic, PROFILE, None, tmp_path / "model", CARD, INPUT_IDS, **told)
+    publish(elastic, PROFILE, None, tmp_path / "a", CARD, INPUT_IDS, progress=lambda *step: steps.append(step))
     assert steps and steps[-1][0] == steps[-1][1] > 0
-    assert child["command"][-1] == "cuda:1"
-    publish(elastic, PROFILE, None, tmp_path / "other", CARD, INPUT_IDS)
-    assert child["command"][-1] == "cpu"
+    assert child["command"][-2:] == ["cpu", "cpu"]
+    monkeypatch.setattr(publish_module, "free_memory", lambda device: BESIDE_WEIGHTS)
+    publish(elastic, PROFILE, None, tmp_path / "b", CARD, INPUT_IDS)
+    assert child["command"][-2:] == ["cpu", "disk"]
 
 
 def test_publishing_replaces_only_where_it_is_told(elastic, child, tmp_path):

@@ -56,7 +56,7 @@ def here(monkeypatch: pytest.MonkeyPatch) -> None:
     """What the new process does, done in this one."""
 
     def run(args: list[str], **_options: object) -> subprocess.CompletedProcess[str]:
-        return subprocess.CompletedProcess(args, 0, json.dumps(compare(*args[-3:])), "")
+        return subprocess.CompletedProcess(args, 0, json.dumps(compare(*args[-4:])), "")
 
     monkeypatch.setattr(verify_module.subprocess, "run", run)
 
@@ -133,7 +133,7 @@ def test_an_older_checkpoint_stays_until_the_new_one_is_verified(elastic, one_of
 @pytest.mark.parametrize(
     ("place", "name"),
     [
-        (checkpoint_module, "save_file"),
+        (checkpoint_module, "write_sharded"),
         (checkpoint_module, "write_provenance"),
         (publish_module, "record_expected"),
         (publish_module, "verify"),
@@ -148,9 +148,16 @@ def test_a_process_killed_while_it_exports_leaves_no_name_and_nothing_in_the_way
 ):
     folder = tmp_path / "model"
     monkeypatch.setattr(publish_module, "verify", lambda *_args, **_options: 0.0)
+    really = getattr(place, name)
+
+    def killed(*args, **options):
+        if name == "unlink" and args[0].name != UNFINISHED:
+            return really(*args, **options)
+        os._exit(9)
+
     child = os.fork()
     if child == 0:
-        setattr(place, name, lambda *_args, **_options: os._exit(9))
+        setattr(place, name, killed)
         with suppress(BaseException):
             publish(elastic, PROFILE, None, folder, CARD, INPUT_IDS)
         os._exit(0)

@@ -17,7 +17,7 @@ from self_pruner.tools.pruning.calibration import Calibration, calibrate
 from self_pruner.tools.pruning.compensation import COMPENSATIONS, Compensation
 from self_pruner.tools.pruning.elastic import ElasticModel
 from self_pruner.tools.pruning.importance import IMPORTANCES, wanda_sp
-from self_pruner.tools.pruning.smaller_model import smaller_state_dict
+from self_pruner.tools.pruning.smaller_model import smaller_outline, smaller_tensors
 from self_pruner.tools.pruning.store import output_projection
 from tests.tiny import FAMILY_NAMES, MLP_UNIT, tiny_model
 
@@ -126,7 +126,7 @@ def test_any_profile_equals_a_model_built_with_the_smaller_tensors(family, mha, 
     model, _ = dense(family, mha)
     sliced = elastic(family, mha, compensation)
     for profile in profiles(2):
-        tensors = smaller_state_dict(sliced, profile)
+        tensors = dict(smaller_tensors(sliced, profile))
         assert sum(tensor.numel() for tensor in tensors.values()) == sliced.space.params(profile)
         assert_same_logits(sliced.logits(INPUT_IDS, profile), from_state_dict(model, tensors))
 
@@ -139,7 +139,7 @@ def test_biases_of_all_projections_are_kept(compensation):
     )
     assert_same_logits(sliced.model(INPUT_IDS).logits, model)
     for profile in profiles(2):
-        tensors = smaller_state_dict(sliced, profile)
+        tensors = dict(smaller_tensors(sliced, profile))
         assert sum(tensor.numel() for tensor in tensors.values()) == sliced.space.params(profile)
         assert_same_logits(sliced.logits(INPUT_IDS, profile), from_state_dict(model, tensors))
 
@@ -154,20 +154,23 @@ def test_sliding_windows_are_respected(family, overrides):
     assert_same_logits(sliced.logits(INPUT_IDS, sliced.space.dense()), model)
 
 
-def test_the_smaller_tensors_are_contiguous_and_own_their_memory():
-    sliced = elastic(compensation="lstsq")
-    tensors = smaller_state_dict(sliced, Profile((2, 4, 1), (5, 12, 3)))
-    theirs = {parameter.untyped_storage().data_ptr() for parameter in sliced.model.parameters()}
-    ours = [tensor.untyped_storage().data_ptr() for tensor in tensors.values()]
-    assert not theirs.intersection(ours) and len(set(ours)) == len(ours)
-    for tensor in tensors.values():
-        assert tensor.is_contiguous() and tensor.untyped_storage().nbytes() == tensor.nbytes
+@pytest.mark.parametrize("family", FAMILY_NAMES)
+@pytest.mark.parametrize("compensation", COMPENSATIONS)
+def test_the_outline_names_the_smaller_tensors_in_their_order_without_a_number(family, compensation):
+    sliced, profile = elastic(family, compensation=compensation), Profile((2, 4, 1), (5, 12, 3))
+    refitted = sliced.compensator.refits
+    outline = smaller_outline(sliced, profile)
+    assert all(tensor.is_meta for tensor in outline.values()) and sliced.compensator.refits == refitted
+    tensors = smaller_tensors(sliced, profile)
+    assert [(name, one.shape, one.dtype) for name, one in outline.items()] == [
+        (name, one.shape, one.dtype) for name, one in tensors
+    ]
 
 
 def test_a_head_tied_to_the_embedding_is_counted_and_written_once():
     model = tiny_model("llama", tied=True)
     sliced = ElasticModel(model, calibrate(model, TEXT), mlp_unit=MLP_UNIT)
-    tensors = smaller_state_dict(sliced, sliced.space.smallest())
+    tensors = dict(smaller_tensors(sliced, sliced.space.smallest()))
     assert "lm_head.weight" not in tensors
     assert sum(tensor.numel() for tensor in tensors.values()) == sliced.space.params(sliced.space.smallest())
 

@@ -18,7 +18,7 @@ from self_pruner.tools.models.bundled import bundled_model
 from self_pruner.tools.models.source import load, resolve
 from self_pruner.tools.pruning.calibration import Calibration, calibrate
 from self_pruner.tools.pruning.elastic import ElasticModel
-from self_pruner.tools.pruning.smaller_model import smaller_state_dict
+from self_pruner.tools.pruning.smaller_model import smaller_tensors
 from self_pruner.tools.pruning.store import ResidentLayers
 from self_pruner.tools.pruning.streamed import StreamedLayers
 from tests.tiny import FAMILY_NAMES, MLP_UNIT, tiny_model
@@ -68,7 +68,7 @@ def test_calibration_scores_and_exported_tensors_are_those_of_the_resident_model
             elastic = ElasticModel(one, kept, mlp_unit=MLP_UNIT, store=own)
             walk = PopulationWalk(elastic, elastic.store, DenseTargets.build(elastic, elastic.store, ids), ids)
             scores = [measured.kl for measured in walk.measure(PROFILES, range(4))]
-            found.append((scores, smaller_state_dict(elastic, PROFILES[0]), elastic.residual(1, "mlp")))
+            found.append((scores, dict(smaller_tensors(elastic, PROFILES[0])), elastic.residual(1, "mlp")))
         assert found[0][0] == found[1][0] and all(len(each) == 4 for each in found[0][0])
         assert found[0][1].keys() == found[1][1].keys()
         assert all(torch.equal(tensor, found[1][1][name]) for name, tensor in found[0][1].items())

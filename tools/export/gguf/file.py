@@ -139,22 +139,23 @@ def _write(
     _add_sizes(writer, model, type)
     _add_facts(writer, facts)
     add_tokenizer(writer, tokenizer, model.config.vocab_size)
-    tensors = dict(model.in_gguf())
-    kinds: dict[str, GgufType] = {name: type if tensor.ndim > 1 else "f32" for name, tensor in tensors.items()}
-    sizes = {name: tensor.numel() * _DTYPES[kinds[name]].itemsize for name, tensor in tensors.items()}
+    outline = dict(model.in_gguf(model.outline.items()))
+    kinds: dict[str, GgufType] = {name: type if tensor.ndim > 1 else "f32" for name, tensor in outline.items()}
+    sizes = {name: tensor.numel() * _DTYPES[kinds[name]].itemsize for name, tensor in outline.items()}
     total = sum(sizes.values())
     check_room(path, total)
-    for name, tensor in tensors.items():
-        first, kind = _array(name, tensor[:1], kinds[name]), gguf.GGMLQuantizationType[kinds[name].upper()]
+    for name, tensor in outline.items():
+        first = _array(name, torch.zeros_like(tensor[:1], device="cpu"), kinds[name])
+        kind = gguf.GGMLQuantizationType[kinds[name].upper()]
         writer.add_tensor_info(name, (len(tensor), *first.shape[1:]), first.dtype, sizes[name], raw_dtype=kind)
     writer.write_header_to_file(path=path)
     writer.write_kv_data_to_file()
     writer.write_ti_data_to_file()
     sums, done = {}, 0
-    for name in list(tensors):
-        array = _array(name, tensors.pop(name), kinds[name])
+    for name, tensor in model.in_gguf(model.tensors()):
+        array = _array(name, tensor, kinds[name])
         writer.write_tensor_data(array)
-        sums[name] = zlib.crc32(array.tobytes())
+        sums[name] = zlib.crc32(array.data)
         done += array.nbytes
         if progress is not None:
             progress(done, total)
@@ -212,7 +213,11 @@ def _compare(path: Path, sums: dict[str, int], sizes: Sequence[tuple[int, int]])
     import gguf
 
     reader = gguf.GGUFReader(path)
-    found = {tensor.name: zlib.crc32(tensor.data.tobytes()) for tensor in reader.tensors}
+    found = {}
+    with path.open("rb") as file:  # the pages of the reader's mapping would look like memory of this process
+        for tensor in reader.tensors:
+            file.seek(tensor.data_offset)
+            found[tensor.name] = zlib.crc32(file.read(tensor.n_bytes))
     wrong = sorted(name for name in sums.keys() | found.keys() if sums.get(name) != found.get(name))
     if wrong:
         raise ExportError(f"{str(path)!r} reads back as something else: {', '.join(wrong[:3])} differ.")

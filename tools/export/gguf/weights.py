@@ -5,7 +5,7 @@ Both give the same tensors in the same order, so the file is the same whichever 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,7 +21,8 @@ from self_pruner.tools.models.families import FAMILIES, Geometry, geometry
 from self_pruner.tools.models.foreign_code import CLASS_STEMS, is_ours
 from self_pruner.tools.models.quiet import quiet
 from self_pruner.tools.models.source import SENSELESS
-from self_pruner.tools.pruning.smaller_model import smaller_state_dict
+from self_pruner.tools.models.tensor_files import TensorFiles
+from self_pruner.tools.pruning.smaller_model import smaller_outline, smaller_tensors
 
 if TYPE_CHECKING:
     from self_pruner.tools.pruning.elastic import ElasticModel
@@ -34,21 +35,22 @@ class PrunedWeights:
     config: Any  # of transformers; its widths may be the dense model's
     shape: Geometry  # of the dense model
     sizes: Sequence[tuple[int, int]]  # KV groups and MLP channels of every layer
-    tensors: dict[str, Tensor]  # by the names of transformers; a head tied to the embedding is left out
+    outline: Mapping[str, Tensor]  # on the meta device, by the names of transformers; a tied head is left out
+    tensors: Callable[[], Iterator[tuple[str, Tensor]]]  # in the order of `outline`, made or read one at a time
 
     @property
     def dtype(self) -> torch.dtype:
         """Data type of the weights."""
-        return next(iter(self.tensors.values())).dtype
+        return next(iter(self.outline.values())).dtype
 
-    def in_gguf(self) -> Iterator[tuple[str, Tensor]]:
-        """Names of GGUF and tensors in llama.cpp's order of rows."""
+    def in_gguf(self, tensors: Iterable[tuple[str, Tensor]]) -> Iterator[tuple[str, Tensor]]:
+        """Names of GGUF and tensors in llama.cpp's order of rows, of what `tensors` or `outline` has."""
         import gguf
 
         if (factors := rope_factors(self.config)) is not None:
             yield "rope_freqs.weight", factors
         names = gguf.get_tensor_name_map(gguf.MODEL_ARCH.DECI, self.shape.n_layers)
-        for key, tensor in self.tensors.items():
+        for key, tensor in tensors:
             if ".q_proj." in key or ".k_proj." in key:
                 groups, _ = self.sizes[int(key.split(".")[2])]  # model.layers.N
                 tensor = interleaved(tensor, groups * (self.shape.heads_per_group if ".q_proj." in key else 1))
@@ -58,8 +60,9 @@ class PrunedWeights:
 
 def cut(elastic: ElasticModel, profile: Profile) -> PrunedWeights:
     """What `profile` cuts from `elastic`, with its compensation."""
-    config = elastic.model.config
-    return PrunedWeights(config, geometry(config), elastic.space.sizes(profile), smaller_state_dict(elastic, profile))
+    config, sizes = elastic.model.config, elastic.space.sizes(profile)
+    outline = smaller_outline(elastic, profile)
+    return PrunedWeights(config, geometry(config), sizes, outline, lambda: smaller_tensors(elastic, profile))
 
 
 def read(folder: Path) -> PrunedWeights:
@@ -70,16 +73,12 @@ def read(folder: Path) -> PrunedWeights:
         ModelError: weights in pickle files only.
         ModelError: a truncated or damaged safetensors file, or tensors that are not those of the config.
     """
-    from safetensors.torch import load_file
-
     check_files(folder)
     fields = read_config(folder / "config.json")
-    tensors: dict[str, Tensor] = {}
-    for shard in whole_shards(folder):
-        tensors |= load_file(shard)
+    files = TensorFiles(whole_shards(folder))
     config, shapes = _described(fields, folder)
-    for name in sorted(shapes.keys() | tensors.keys()):
-        if name not in shapes or name not in tensors or tensors[name].shape != shapes[name]:
+    for name in sorted(shapes.keys() | files.stored.keys()):
+        if name not in shapes or name not in files.stored or files.stored[name].shape != shapes[name]:
             raise ModelError(f"the checkpoint in {str(folder)!r} has tensors that do not fit its config: {name}")
     layers = getattr(config, "per_layer_config", None) or {}
     sizes = [
@@ -88,7 +87,8 @@ def read(folder: Path) -> PrunedWeights:
     ]
     with quiet():  # the widths of the dense model are asked for, and transformers warns of that
         shape = geometry(config)
-    return PrunedWeights(config, shape, sizes, {name: tensors[name] for name in shapes})
+    outline = {name: torch.empty(shapes[name], dtype=files.stored[name].dtype, device="meta") for name in shapes}
+    return PrunedWeights(config, shape, sizes, outline, lambda: ((name, files.read(name)) for name in shapes))
 
 
 def _described(fields: dict[str, Any], folder: Path) -> tuple[Any, dict[str, torch.Size]]:

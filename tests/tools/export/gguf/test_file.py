@@ -25,7 +25,7 @@ from self_pruner.tools.export.gguf.tokenizer import split_rules
 from self_pruner.tools.export.gguf.weights import cut, interleaved, read, rope_factors
 from self_pruner.tools.pruning.calibration import calibrate
 from self_pruner.tools.pruning.elastic import ElasticModel
-from self_pruner.tools.pruning.smaller_model import smaller_state_dict
+from self_pruner.tools.pruning.smaller_model import smaller_tensors
 from tests.tiny import MLP_UNIT, bundled_tokenizer, tiny_config, tiny_model
 
 PROFILE = Profile((3, 1, 4), (5, 12, 1))
@@ -85,7 +85,7 @@ def test_weights_keep_their_type_and_their_bits_and_vectors_are_f32(tokenizer, t
     elastic = elastic_model(tokenizer, dtype=dtype)
     written = write_gguf(cut(elastic, PROFILE), tokenizer, tmp_path / "model.gguf", FACTS)
     tensors = {tensor.name: tensor for tensor in gguf.GGUFReader(written.path).tensors}
-    down = smaller_state_dict(elastic, PROFILE)["model.layers.1.mlp.down_proj.weight"]
+    down = dict(smaller_tensors(elastic, PROFILE))["model.layers.1.mlp.down_proj.weight"]
     assert written.type == type
     assert tensors["blk.1.ffn_down.weight"].data.tobytes() == down.view(torch.uint8).numpy().tobytes()
     assert tensors["blk.1.ffn_norm.weight"].tensor_type == gguf.GGMLQuantizationType.F32
