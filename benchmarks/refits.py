@@ -22,8 +22,9 @@ from collections.abc import Callable, Hashable
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
+from benchmarks.gpu.refits import EarlierMoments
 from benchmarks.population.work import flops, generation
 from self_pruner.memory.profile import PARTS
 from self_pruner.tools.evaluate import sequences_together
@@ -42,23 +43,6 @@ from self_pruner.tools.text.sources import text_source
 from self_pruner.tools.text.tokens import sequences
 
 DAMPING = 0.01
-
-
-class EarlierMoments:
-    """X^T X as it was summed at first."""
-
-    def __init__(self, channels: int) -> None:
-        self.upper = torch.zeros(channels, channels, dtype=torch.float64)
-
-    def __call__(self, module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
-        rows = inputs[0].flatten(0, -2).float()
-        for start in range(0, rows.shape[1], 256):
-            stop = min(start + 256, rows.shape[1])
-            self.upper[:stop, start:stop] += rows[:, :stop].T @ rows[:, start:stop]
-
-    def gram(self) -> Tensor:
-        upper = self.upper.triu().float()
-        return upper + upper.triu(1).T
 
 
 class EarlierFactor:

@@ -79,7 +79,7 @@ def depth_of(layers: int, timed: int, deep: float, shallow: float) -> Depth:
 
 
 def bench(given: dict[str, Any], counts: Sequence[str], layers: int | None, view: View) -> None:
-    """Time pruned shapes beside the dense ones: as many layers as the memory holds, or whole models in vLLM.
+    """Time pruned shapes beside the dense ones: as many layers as the memory holds, or whole models in another engine.
 
     Args:
         given: settings: the model, the device, the engine and the request.
@@ -93,9 +93,9 @@ def bench(given: dict[str, Any], counts: Sequence[str], layers: int | None, view
     check_length(settings, config)
     budgets = [(text, budget_for(make_settings({**given, "params": text}), model)) for text in counts]
     space, whole = budgets[0][1].space, config.num_hidden_layers
-    if settings.engine == "vllm":
+    if settings.engine != "torch":
         if layers is not None:
-            raise SettingsError("--layers is for --engine torch: vLLM runs whole models")
+            raise SettingsError(f"--layers is for --engine torch: {settings.engine} runs whole models")
         view.line(f"{settings.model}, all {whole} layers, {timed_of(settings, space)}", "bold")
         with timing(settings, config, space) as timer:
             ratios = _speedups(settings, budgets, lambda profile: timer(profile).speedup, view)
@@ -200,7 +200,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "seed",
         *(f"latency_{one}" for one in ("prompt", "decode", "batch", "repeats")),
     )
-    places = ("cache", "vllm_python")
+    places = ("cache", "vllm_python", "llama_python")
     for kind, names in ((str, texts), (int, numbers), (Path, places)):
         for name in names:
             option = "--" + name.replace("_", "-")

@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING
 import pytest
 import torch
 
+from tests.warm import WarmServer
+
 if TYPE_CHECKING:
     from self_pruner.tools.models.source import LoadedModel
 
@@ -56,7 +58,7 @@ def bundled() -> LoadedModel:
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with a tiny model and the bundled one's tokenizer; modules whose model is another say so themselves."""
+    """A folder with a tiny model that has a tokenizer; modules whose model is another say so themselves."""
     from tests.tiny import tiny_folder
 
     return tiny_folder(tmp_path_factory.mktemp("model") / "tiny")
@@ -69,20 +71,30 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def small_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with a tiny model of 4,096 words, for tests to which a vocabulary of 49,152 says nothing more."""
-    from tests.tiny import tiny_folder
-
-    return tiny_folder(tmp_path_factory.mktemp("model") / "tiny", words=4096)
-
-
-@pytest.fixture(scope="module")
 def believed() -> Iterator[None]:
     """Exports are believed without the new process that verifies them, which tests/tools/export starts."""
     from self_pruner.tools.export import publish
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(publish, "verify", lambda *_folder, **_device: 0.0)
+        yield
+
+
+@pytest.fixture(scope="session")
+def warm_server() -> Iterator[WarmServer]:
+    """Has everything imported by the time the first process is started."""
+    server = WarmServer()
+    yield server
+    server.close()
+
+
+@pytest.fixture(scope="module")
+def warm(warm_server: WarmServer) -> Iterator[None]:
+    """Scripts that are started are forks of a process that has everything imported, and new processes all the same.
+
+    For tests whose claim is not what a new interpreter does.
+    """
+    with warm_server.starts():
         yield
 
 

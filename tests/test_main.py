@@ -20,11 +20,6 @@ SMALL = [
 ]
 
 
-@pytest.fixture(scope="module")
-def model(small_model):
-    return small_model
-
-
 @pytest.fixture
 def run(model, cache, tmp_path, capfd):
     """Runs the command line on the tiny model; returns (status, standard output, standard error)."""

@@ -53,6 +53,14 @@ class Turn:
         )
 
 
+@dataclass(frozen=True, slots=True)
+class LatencyEngine:
+    """What times latencies."""
+
+    name: str  # with its version
+    timing: Callable[[], AbstractContextManager[Timer]] | None = None  # starts it, where it is not this process
+
+
 @dataclass(frozen=True)
 class Workbench:
     """Everything a tool needs, and nothing about who decides."""
@@ -71,8 +79,8 @@ class Workbench:
     slope_windows: int = 1  # measurements before they begin there anew
     latency: dict[str, int] = field(default_factory=dict)
     device_name: str = "cpu"
-    engine: str = ""  # what times latencies, where it is not this process
-    timing: Callable[[], AbstractContextManager[Timer]] | None = None  # starts it
+    engine: LatencyEngine = LatencyEngine("torch")  # times candidates
+    served: LatencyEngine | None = None  # times the result as well: what such machines serve models with
     progress: Progress | None = None
     # Names of the texts that reported figures are measured on, by what the user calls them; the main one first.
     reporting: Mapping[str, str] = field(default_factory=lambda: {"reporting": "reporting"})

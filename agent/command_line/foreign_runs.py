@@ -73,8 +73,7 @@ def holds_comparison(path: Path) -> bool:
 def uses(settings: Settings, folder: Path) -> list[str]:
     """What a run with these settings would use of a machine outside of `folder`, in words, the worst first."""
     found = []
-    if settings.vllm_python is not None:
-        found.append(f"run the program {settings.vllm_python}")
+    found += [f"run the program {path}" for path in (settings.vllm_python, settings.llama_python) if path is not None]
     if settings.trust_remote_code:
         found.append(f"run code that comes with the model {settings.model}")
     if settings.brain_url is not None:

@@ -18,7 +18,7 @@ from self_pruner.agent.view import View
 TIMING = (
     *("model", "revision", "device", "dtype", "mlp_unit", "target", "tensor_parallel", "seed", "cache"),
     *("latency_prompt", "latency_decode", "latency_batch", "latency_repeats"),
-    *("engine", "vllm_python", "compensation"),
+    *("engine", "vllm_python", "llama_python", "compensation"),
 )
 
 the_folder = click.argument("folder", type=PATH, metavar="CHECKPOINT")

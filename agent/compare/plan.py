@@ -28,7 +28,7 @@ SHARED = (
 # What the elastic model and its measuring instruments are made from: runs that agree in these share one preparation.
 PREPARED = (
     *("model", "revision", "trust_remote_code", "device", "dtype", "mlp_unit", "importance", "compensation"),
-    *("target", "tensor_parallel", "engine", "vllm_python"),
+    *("target", "tensor_parallel", "engine", "vllm_python", "llama_python"),
     *("calibration", "fitness_text", "reporting_text", "calibration_sequences", "calibration_length"),
     *("sequence_length", "reporting_tokens", "final_tokens", "slope_tokens", "cache"),
 )

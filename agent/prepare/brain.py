@@ -22,8 +22,8 @@ from self_pruner.agent.settings.arms import ARMS
 from self_pruner.agent.settings.settings import Settings
 from self_pruner.agent.view import View
 from self_pruner.prompts.templates import Messages
+from self_pruner.tools.engines.installed import VLLM
 from self_pruner.tools.engines.server import LONGEST, served
-from self_pruner.tools.engines.vllm import vllm_python
 from self_pruner.tools.models.source import fetched, resolve
 from self_pruner.tools.text.quantities import size
 
@@ -39,7 +39,7 @@ def check_brain(settings: Settings, view: View) -> None:
     if settings.brain != "vllm" or not ARMS[settings.arm].asks_brain:
         return
     if settings.brain_url is None:
-        vllm_python(settings.vllm_python)
+        VLLM.python(settings.vllm_python)
         return
     endpoint = endpoint_of(settings)
     model = served_model(endpoint, settings.brain_model)
@@ -84,7 +84,7 @@ def brain_of(prepared: Prepared, settings: Settings, folder: Path, view: View) -
         with ExitStack() as stack:
             with view.phase("Starting vLLM"):
                 server = served(
-                    vllm_python(settings.vllm_python),
+                    VLLM.python(settings.vllm_python),
                     str(fetched(source, trust_remote_code=settings.trust_remote_code, cache=settings.cache)),
                     folder / SERVER_LOG,
                     dtype=str(model.dtype).removeprefix("torch."),

@@ -12,6 +12,7 @@ from typing import Any
 from transformers import PreTrainedModel
 
 from self_pruner.agent.prepare.devices import device_of, dtype_of
+from self_pruner.agent.prepare.latency_timer import check_expressible
 from self_pruner.agent.prepare.texts import Wanted, wanted_texts
 from self_pruner.agent.settings.settings import Settings
 from self_pruner.memory.database import connect
@@ -118,7 +119,8 @@ def check_target(settings: Settings, *, weights: bool = True) -> Target:
 
     Raises:
         SelfPrunerError: an unknown or unsupported model, a device that is not there, an MLP unit that does not fit, a
-            sparsity or parameter count that no profile reaches, a length beyond the model's context.
+            sparsity or parameter count that no profile reaches, a length beyond the model's context, a model that the
+            engine of latencies cannot run.
     """
     source = resolve(settings.model, settings.revision, weights)
     device = device_of(settings)
@@ -129,6 +131,7 @@ def check_target(settings: Settings, *, weights: bool = True) -> Target:
         cache=settings.cache,
         published=not weights,
     )
+    check_expressible(settings, known.model.config)
     budget = budget_for(settings, known.model)
     texts = wanted_texts(settings, known.model.config.max_position_embeddings, device)
     return Target(known, device, dtype_of(settings, device), budget, texts)

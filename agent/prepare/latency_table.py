@@ -17,6 +17,8 @@ from self_pruner.agent.settings.settings import Settings
 from self_pruner.agent.view import View
 from self_pruner.memory.errors import KeptFileError
 from self_pruner.memory.profile import PARTS, Profile
+from self_pruner.tools.latency.in_llama_cpp import TYPE
+from self_pruner.tools.latency.measure import LatencyReport
 from self_pruner.tools.latency.table import LatencyTable, Timed, check_table, measure_table, read_table
 from self_pruner.tools.models.aliases import PUBLISHED
 from self_pruner.tools.models.bundled import cache_dir
@@ -90,15 +92,24 @@ def kept_table(settings: Settings, config: Any, space: Space, view: View) -> tup
         except KeptFileError as error:
             view.warn(f"{error}; it is measured anew")
     path.parent.mkdir(parents=True, exist_ok=True)
+    faults: list[str] = []
+
+    def timed(profile: Profile) -> LatencyReport:
+        report = timer(profile)
+        faults.extend([report.graph_fault] if report.graph_fault else [])
+        return report
+
     with view.phase("Latency table") as progress, timing(settings, config, space) as timer:
         table = measure_table(
             space,
             timed_of(settings, space),
-            timer,
+            timed,
             progress,
             foreign=settings.engine == "vllm",
             notes=path.with_suffix(".lines"),
         )
+    if faults:
+        view.warn(f"{len(faults)} models were timed without CUDA graphs, so as launches one by one: {faults[-1]}")
     atomic_write(path, json.dumps(table.to_json(), indent=1) + "\n")
     return path, table
 
@@ -123,7 +134,7 @@ def timed_of(settings: Settings, space: Space) -> Timed:
         attention_unit=space.attention_unit,
         engine=engine_name(settings),
         device=device_name(device),
-        dtype=dtype_of(settings, device),
+        dtype=TYPE if settings.engine == "llama-cpp" else dtype_of(settings, device),
         prompt=settings.latency_prompt,
         decode=settings.latency_decode,
         batch=settings.latency_batch,

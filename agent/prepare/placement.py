@@ -29,9 +29,9 @@ from self_pruner.agent.prepare.texts import CPU_CALIBRATION, wanted_texts
 from self_pruner.agent.settings.arms import ARMS
 from self_pruner.agent.settings.settings import Settings
 from self_pruner.memory.errors import SettingsError
+from self_pruner.tools.engines.installed import VLLM
 from self_pruner.tools.engines.server import LONGEST
 from self_pruner.tools.engines.share import PER_WEIGHT, Quantization, Room, Share, share_of
-from self_pruner.tools.engines.vllm import has_vllm
 from self_pruner.tools.text.quantities import size
 
 Mode = Literal["resident", "spread", "streamed"]
@@ -165,7 +165,8 @@ def place(settings: Settings, target: Target, machine: Machine | None = None, *,
         if not fitting:
             return replace(ways[-1], fault=_no_room_for_brain(settings, ways))
     found = next((way for way in fitting if way.recalibrates), fitting[0])
-    if found.streamed and machine.gpus and asks_itself(settings) and has_vllm(settings.vllm_python):
+    if found.streamed and machine.gpus and asks_itself(settings) and VLLM.is_there(settings.vllm_python):
+        VLLM.python(settings.vllm_python)  # one that is named is taken to have it
         found = _serving(found, settings.brain_quantization or "fp8") or found
     if found.streamed and settings.in_time and settings.engine == "torch":
         fault = "a budget in time needs a model in memory, or --engine vllm: this one's layers are streamed"

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +25,7 @@ from self_pruner.agent.prepare.bill import (
 from self_pruner.agent.prepare.checks import budget_for, budget_of, check_target, units_of
 from self_pruner.agent.prepare.devices import device_name, device_of, dtype_of
 from self_pruner.agent.prepare.kept import digest, keep, named
-from self_pruner.agent.prepare.latency_timer import engine_name, timing
+from self_pruner.agent.prepare.latency_timer import engines_of
 from self_pruner.agent.prepare.placement import Placement, placed
 from self_pruner.agent.prepare.texts import read_tasks, read_texts, reporting_key, slope_text
 from self_pruner.agent.run_files.conditions import Conditions, conditions_of
@@ -174,7 +173,7 @@ def prepare(
     }
     description = {"model": loaded.name, **context}
     memory = memory_of(settings.memory_path, run, records, named(context), description, view)
-    elsewhere = settings.engine != "torch"  # latencies are timed by another engine than this process
+    engine, served = engines_of(settings, loaded.model.config, elastic.space)
     bench = Workbench(
         elastic=elastic,
         budget=budget,
@@ -185,8 +184,8 @@ def prepare(
         **measuring(settings),
         **slope_text(settings, len(texts["fitness"])),
         device_name=device_name(device),
-        engine=engine_name(settings) if elsewhere else "",
-        timing=partial(timing, settings, loaded.model.config, elastic.space) if elsewhere else None,
+        engine=engine,
+        served=served,
         tasks=read_tasks(settings, loaded.tokenizer, view),
     )
     for sentence in elastic.warnings:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ import jinja2
 
 from self_pruner.agent.result.checkpoint_figures import FILE as FIGURES
 from self_pruner.agent.result.checkpoint_figures import Evaluation, read_evaluation
-from self_pruner.agent.result.outcome import Outcome, brain_sentence, recalibration_sentence, summary
+from self_pruner.agent.result.outcome import Outcome, Row, Served, brain_sentence, recalibration_sentence, summary
 from self_pruner.agent.result.result_file import still_to_do
 from self_pruner.agent.result.same_again import same_again
 from self_pruner.agent.run_files.atomic_write import atomic_write
@@ -26,6 +27,17 @@ from self_pruner.tools.text.redaction import redact
 TEMPLATES = Path(__file__).parent
 CURVE = (640.0, 220.0)  # pixels
 MARGIN = 46.0
+LATENCIES = ("prefill ms", "decode ms", "tokens/s", "speed-up")  # headings
+
+
+@cache
+def _template() -> jinja2.Template:
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(TEMPLATES), autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True
+    )
+    for made in (final_table, served_table, by_text, summary, brain_sentence, recalibration_sentence):
+        environment.globals[made.__name__] = made  # what the page says of an outcome
+    return environment.get_template("report.html.j2")
 
 
 def write_report(run: RunDirectory, settings: Settings, outcome: Outcome | None) -> list[str]:
@@ -35,12 +47,7 @@ def write_report(run: RunDirectory, settings: Settings, outcome: Outcome | None)
     missing = gaps(run, records, checkpoint)
     if outcome is not None and run.status != "finished" and (left := still_to_do(settings, outcome)):
         missing.append(f"{', '.join(left)} still to do: python main.py resume {run.path}")
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(TEMPLATES), autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True
-    )
-    for made in (final_table, by_text, summary, brain_sentence, recalibration_sentence):
-        environment.globals[made.__name__] = made  # what the page says of an outcome
-    page = environment.get_template("report.html.j2").render(
+    page = _template().render(
         run=run.name,
         settings=settings.to_toml(),
         environment=surroundings(run),
@@ -119,11 +126,14 @@ def show_outcome(outcome: Outcome, run: RunDirectory, view: View) -> None:
     view.line("")
     view.table(f"{run.name}: {outcome.sparsity:.1%} of the decoder blocks removed", *final_table(outcome))
     view.line(f"Measured on {outcome.measured_on}.", "dim")
+    if outcome.latency_setting:
+        view.line(f"Latency: {outcome.latency_setting}.", "dim")
     view.line(summary(outcome))
     if outcome.recalibration is not None:
         view.line(recalibration_sentence(outcome))
     if outcome.speed is not None:
         view.line(outcome.speed.sentence())
+    show_served(outcome.served, view)
     view.line(brain_sentence(outcome.yields))
     for line in account(outcome):
         view.line(line)
@@ -162,14 +172,36 @@ def final_table(outcome: Outcome) -> tuple[tuple[str, ...], list[tuple[str, ...]
             f"{row.params:,}",
             _figure(row.kl, 4),
             _figure(row.perplexity, 2),
-            _figure(row.prefill_ms, 1),
-            _figure(row.decode_ms, 2),
-            _figure(row.tokens_per_second, 1),
-            _figure(row.speedup, 2),
+            *_latencies(row),
         )
         for row in outcome.rows
     ]
-    return ("", "parameters", "KL", "perplexity", "prefill ms", "decode ms", "tokens/s", "speed-up"), rows
+    return ("", "parameters", "KL", "perplexity", *LATENCIES), rows
+
+
+def _latencies(row: Row) -> tuple[str, ...]:
+    return (
+        _figure(row.prefill_ms, 1),
+        _figure(row.decode_ms, 2),
+        _figure(row.tokens_per_second, 1),
+        _figure(row.speedup, 2),
+    )
+
+
+def served_table(served: Served) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
+    """Header and rows of the latencies in the engine that serves models."""
+    return ("", *LATENCIES), [(row.name, *_latencies(row)) for row in served.rows]
+
+
+def show_served(served: Served | None, view: View) -> None:
+    """Latencies in the engine that serves models, where they were measured."""
+    if served is None:
+        return
+    if served.failure is not None:
+        view.warn(served.sentence())
+        return
+    view.table("As it is served", *served_table(served))
+    view.line(f"Latency: {served.setting}.", "dim")
 
 
 def show_tasks(outcome: Outcome, view: View) -> None:

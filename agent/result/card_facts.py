@@ -17,7 +17,7 @@ from self_pruner.tools.export.card import CardFacts, CardRow
 from self_pruner.tools.models.aliases import ALIASES, BUNDLED
 
 # settings that say where things are kept: of no interest to anybody else
-PLACES = ("runs", "memory", "cache", "task_data", "vllm_python", "latency_table")
+PLACES = ("runs", "memory", "cache", "task_data", "vllm_python", "llama_python", "latency_table")
 TEXTS = ("calibration", "fitness_text", "reporting_text")  # stated by the name of the file, not by where it lies
 HUB_IDS = {**ALIASES, BUNDLED: "HuggingFaceTB/SmolLM2-135M-Instruct"}
 
@@ -26,7 +26,7 @@ def card_facts(prepared: Prepared, settings: Settings, outcome: Outcome, run: Ru
     """What the model card states."""
     rows = [row for row in outcome.rows if row.name in ("dense", UNIFORM, FOUND, outcome.result)]
     environment = run.environment
-    speed = outcome.speed.sentence() if outcome.speed else None
+    sentences = (one.sentence().rstrip(".") for one in (outcome.served, outcome.speed) if one)
     return CardFacts(
         base_model=prepared.loaded.name if is_local(settings) else HUB_IDS.get(prepared.loaded.name, settings.model),
         local=is_local(settings),
@@ -47,7 +47,7 @@ def card_facts(prepared: Prepared, settings: Settings, outcome: Outcome, run: Ru
         measured_on=outcome.measured_on,
         command=command_line(settings),
         brain=brain_in_words(settings),
-        latency_setting=". ".join(filter(None, (outcome.latency_setting, speed))) or None,
+        latency_setting=". ".join(filter(None, (outcome.latency_setting, *sentences))) or None,
         calibration=f"{text_label(settings.calibration)}, tokens {prepared.texts['calibration']}",
         compensation=". ".join(filter(None, (settings.compensation, recalibration_sentence(outcome)))),
         exported=outcome.result,

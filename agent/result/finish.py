@@ -26,6 +26,7 @@ from self_pruner.agent.result.outcome import (
     Difference,
     Outcome,
     Row,
+    Served,
     TextRow,
     difference,
     recalibration_sentence,
@@ -38,16 +39,17 @@ from self_pruner.agent.search.history import best_of, closed_generations
 from self_pruner.agent.search.initial_population import UNIFORM, spent_on_probes
 from self_pruner.agent.search.state import SearchState
 from self_pruner.agent.settings.settings import text_label
+from self_pruner.memory.errors import SelfPrunerError
 from self_pruner.memory.profile import PARTS, Profile
 from self_pruner.memory.records import Candidate, Generation
-from self_pruner.tools.benchmark_latency import latency_setting, timed_all, timed_already
+from self_pruner.tools.benchmark_latency import latency_setting, timed_all, timed_already, without_graphs
 from self_pruner.tools.evaluate import measure
 from self_pruner.tools.evaluation.fitness import perplexity
 from self_pruner.tools.export.publish import publish
 from self_pruner.tools.profiles.operators import uniform
 from self_pruner.tools.profiles.sensitivity import closed_form
 from self_pruner.tools.pruning.streamed import StreamedLayers
-from self_pruner.tools.workbench import Workbench
+from self_pruner.tools.workbench import LatencyEngine, Workbench
 
 VERIFIED_SEQUENCES, VERIFIED_TOKENS = 2, 64  # text on which the exported logits are compared
 
@@ -77,7 +79,7 @@ def choose(run: Run, state: SearchState) -> Outcome:
             f"{text_label(settings.reporting_texts[0])} (reporting part), {settings.reporting_tokens} tokens in "
             f"sequences of {settings.sequence_length}"
         ),
-        latency_setting=latency_setting(bench) if settings.benchmarks or settings.in_time else None,
+        latency_setting=latency_setting(bench, bench.engine) if settings.benchmarks or settings.in_time else None,
         spent={
             "evaluations": float(state.evaluations),
             "tokens": float(state.tokens),
@@ -97,9 +99,10 @@ def choose(run: Run, state: SearchState) -> Outcome:
             bench.fidelity[0],
             bench.memory.recall(Generation, run=bench.run),
         ),
-        warnings=list(dict.fromkeys([*bench.elastic.warnings, *records.gaps()])),
+        warnings=list(dict.fromkeys([*bench.elastic.warnings, *without_graphs(bench), *records.gaps()])),
         texts=texts,
         speed=speed_facts(run.prepared, settings, found, timed_already(bench)),
+        served=served(run, found, rows),
     )
 
 
@@ -159,7 +162,7 @@ def table(run: Run, found: Profile) -> tuple[list[Row], list[TextRow], list[Diff
     ]
     if settings.benchmarks or settings.in_time:
         with view.phase("Latency"):
-            rows = with_latency(bench, rows, {name: models[name] for name in (UNIFORM, FOUND)})
+            rows = with_latency(bench, rows, {name: models[name] for name in (UNIFORM, FOUND)}, bench.engine)
     compared = [difference(bench, found, other, name, bench.main_text) for name, other in others.items()]
     return rows, texts, [one for one in compared if one is not None]
 
@@ -172,9 +175,25 @@ def rivals(bench: Workbench) -> dict[str, Profile]:
     return found
 
 
-def with_latency(bench: Workbench, rows: Sequence[Row], profiles: dict[str, Profile]) -> list[Row]:
-    """The rows with milliseconds; the dense model's are those measured beside the found profile."""
-    found = timed_all(bench, list(profiles.values()), FINISH_STEP)
+def served(run: Run, found: Profile, rows: Sequence[Row]) -> Served | None:
+    """The rows in the engine that such machines serve models with, where it is installed; a failure is said."""
+    bench, engine = run.bench, run.bench.served
+    if engine is None:
+        return None
+    setting = latency_setting(bench, engine)
+    try:
+        with run.view.phase(f"Latency in {engine.name}"):
+            timed = with_latency(bench, rows, {UNIFORM: uniform(bench.budget), FOUND: found}, engine)
+    except SelfPrunerError as error:
+        return Served(setting=setting, failure=str(error))
+    return Served(setting=setting, rows=[row for row in timed if row.name in ("dense", UNIFORM, FOUND)])
+
+
+def with_latency(
+    bench: Workbench, rows: Sequence[Row], profiles: dict[str, Profile], engine: LatencyEngine
+) -> list[Row]:
+    """The rows with milliseconds in `engine`; the dense model's are those measured beside the found profile."""
+    found = timed_all(bench, list(profiles.values()), FINISH_STEP, engine)
     values = {name: found[profile].values for name, profile in profiles.items()}
     dense = {name.removeprefix("dense_"): value for name, value in values["found"].items() if name.startswith("dense_")}
     values["dense"] = {**dense, "speedup": 1.0}
@@ -221,6 +240,7 @@ def export_candidate(run: Run, outcome: Outcome, candidate: str | None, folder: 
             "differences": differences,
             "recalibration": None,
             "speed": speed_facts(run.prepared, run.settings, profile, timed_already(run.bench)),
+            "served": served(run, profile, rows),
             "tasks": outcome.tasks if name == outcome.candidate else None,
         }
     )

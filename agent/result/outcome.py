@@ -38,6 +38,23 @@ class Row(BaseModel):
     speedup: float | None = None
 
 
+class Served(BaseModel):
+    """The result beside the dense model in the engine that such machines serve models with."""
+
+    model_config = ConfigDict(frozen=True)
+
+    setting: str  # device, engine and request
+    rows: list[Row] = []  # with latencies
+    failure: str | None = None  # why there are none
+
+    def sentence(self) -> str:
+        """How much faster what was found is there."""
+        if self.failure is not None:
+            return f"Not timed in {self.setting}: {self.failure}."
+        found = next(row for row in self.rows if row.name == FOUND)
+        return f"{found.speedup:.2f} times as fast as the dense model in {self.setting}."
+
+
 class TextRow(BaseModel):
     """One model on one reporting text."""
 
@@ -112,6 +129,7 @@ class Outcome(BaseModel):
     recalibration: Recalibration | None = None  # where it was asked for
     tasks: TaskTable | None = None  # where they were measured
     speed: SpeedFacts | None = None  # with a budget in time
+    served: Served | None = None  # where such an engine is installed
     verified: float | None = None  # largest difference of a logit between the exported folder and the elastic model
 
     def row(self, name: str) -> Row:

@@ -70,6 +70,9 @@ class ServedBy(Panel):
     vllm_python: Path | None = Field(
         None, description="python of an environment that has vLLM (default: the running one)"
     )
+    llama_python: Path | None = Field(
+        None, description="python of an environment that has llama-cpp-python (default: the running one)"
+    )
 
 
 class Texts(Panel):
@@ -204,8 +207,10 @@ class Timing(Panel):
     shown = False
 
     benchmarks: int = Field(1, ge=0, description="latency measurements the brain may ask for; 0 measures none at all")
-    engine: Literal["torch", "vllm"] = Field(
-        "torch", description="what runs latency measurements: this process, or vLLM on shapes without weights"
+    engine: Literal["torch", "vllm", "llama-cpp"] = Field(
+        "torch",
+        description="what runs latency measurements: this process, or vLLM or llama.cpp on shapes of random weights; "
+        "the result is timed beside torch in llama.cpp (on a GPU in vLLM) where that is installed",
     )
     latency_prompt: Count = Field(256, description="prompt tokens of a latency measurement")
     latency_decode: Count = Field(16, description="decoded tokens of a latency measurement")

@@ -136,8 +136,9 @@ class Settings(
         for name in ("cache", "prompts", "task_data", "latency_table"):
             if (path := getattr(self, name)) is not None:
                 update[name] = path.resolve()
-        if self.vllm_python is not None:  # a link is what makes an environment: it is not followed
-            update["vllm_python"] = Path(os.path.abspath(self.vllm_python.expanduser()))
+        for name in ("vllm_python", "llama_python"):  # a link is what makes an environment: it is not followed
+            if (path := getattr(self, name)) is not None:
+                update[name] = Path(os.path.abspath(path.expanduser()))
         model = Path(self.model).expanduser()
         if model.is_dir():
             update["model"] = str(model.resolve())

@@ -1,4 +1,4 @@
-"""python -m benchmarks.gpu [--part NAME ...] [--minutes 9] [--output FOLDER] [--tiny] | --show FOLDER."""
+"""python -m benchmarks.gpu [--part NAME ...] [--minutes 8] [--output FOLDER] [--tiny] | --show FOLDER."""
 
 from __future__ import annotations
 
@@ -32,12 +32,13 @@ class Part:
 
 
 PARTS = (
-    Part("headline", "headline", 200),
-    Part("bandwidth", "bandwidth", 20),
-    Part("refits", "refits", 60),
-    Part("walk", "walk", 150),
-    Part("seven-billion", "seven_billion", 60),
-    Part("brain", "brain", 40),
+    Part("headline", "headline", 150),
+    Part("bandwidth", "bandwidth", 15),
+    Part("refits", "refits", 45),
+    Part("walk", "walk", 100),
+    Part("streamed", "streamed", 90),
+    Part("seven-billion", "seven_billion", 50),
+    Part("brain", "brain", 30),
 )
 
 
@@ -77,7 +78,7 @@ def main() -> int:
             statuses.append("not begun")
             continue
         print(f"{part.name}: up to {limit:.0f} s", flush=True)
-        statuses.append(_isolated(part, path, limit, args.tiny))
+        statuses.append(_isolated(part, path, limit, args))
         print(f"{part.name}: {statuses[-1]}", flush=True)
     print(flush=True)
     if any(status != "not begun" for status in statuses):
@@ -85,10 +86,10 @@ def main() -> int:
     return 1 if "failed" in statuses else 0
 
 
-def _isolated(part: Part, path: Path, limit: float, tiny: bool) -> str:
+def _isolated(part: Part, path: Path, limit: float, args: argparse.Namespace) -> str:
     """Run a part in a process of its own, so that its memory, its cap and its end are its own; how it ended."""
     path.unlink(missing_ok=True)
-    child = multiprocessing.get_context("fork").Process(target=_child, args=(part, path, limit, tiny))
+    child = multiprocessing.get_context("fork").Process(target=_child, args=(part, path, limit, args))
     child.start()
     try:
         child.join(limit + GRACE)
@@ -114,13 +115,14 @@ def _kill(child: multiprocessing.process.BaseProcess) -> None:
     child.join()
 
 
-def _child(part: Part, path: Path, limit: float, tiny: bool) -> None:
+def _child(part: Part, path: Path, limit: float, args: argparse.Namespace) -> None:
     os.setpgid(0, 0)  # whatever a part starts ends with it
     gc.freeze()  # a collection between two measurements need not look at what was imported
     from benchmarks.gpu.device import Device, reason
     from benchmarks.gpu.profiles import real_shapes, toy_shapes
 
-    shapes = toy_shapes() if tiny else real_shapes()
+    tiny = args.tiny
+    shapes = toy_shapes() if tiny else real_shapes(args.streamed_layers)
     facts = {name: value for name, value in asdict(shapes).items() if name not in ("giant", "relative")}
     record = Record(path, part.name, limit, facts | {"tiny": tiny})
     try:
@@ -149,11 +151,25 @@ def _arguments() -> argparse.Namespace:
         choices=[part.name for part in PARTS],
         help="run this part alone; may be given several times",
     )
-    parser.add_argument("--minutes", type=_minutes, default=9.0, help="for all parts together (default 9)")
+    parser.add_argument("--minutes", type=_minutes, default=8.0, help="for all parts together (default 8)")
     parser.add_argument("--output", type=Path, default=RESULTS, help=f"folder of the JSON files (default {RESULTS})")
+    parser.add_argument(
+        "--streamed-layers",
+        type=_layers,
+        default=12,
+        metavar="N",
+        help="layers of the giant that are written to the disk, 1.7 GB each, and streamed (2 to 80, default 12)",
+    )
     parser.add_argument("--tiny", action="store_true", help="toy shapes on the processor, in under a minute")
     parser.add_argument("--show", type=Path, metavar="FOLDER", help="print the table of earlier results")
     return parser.parse_args()
+
+
+def _layers(text: str) -> int:
+    layers = int(text)
+    if not 2 <= layers <= 80:
+        raise argparse.ArgumentTypeError(f"{text!r} is no number of layers from 2 to 80")
+    return layers
 
 
 def _minutes(text: str) -> float:

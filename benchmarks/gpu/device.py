@@ -15,6 +15,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from self_pruner.tools.latency.static_decoder import captured
+
 PRODUCT = 8192  # rows and columns of the matrices whose product gives the peak
 COPY_BYTES = 4 << 30  # far more than any cache
 
@@ -61,22 +63,8 @@ class Device:
         return [before.elapsed_time(after) / 1e3 for before, after in zip(marks, marks[1:], strict=False)]
 
     def captured(self, step: Callable[[], object]) -> Callable[[], object]:
-        """`step` as a CUDA graph, which is replayed without the host; on the CPU `step` itself.
-
-        The step must do the same on the same tensors every time. It is run once before.
-        """
-        if not self.is_cuda:
-            step()
-            return step
-        side = torch.cuda.Stream()
-        side.wait_stream(torch.cuda.current_stream())
-        with torch.cuda.stream(side):
-            step()
-        torch.cuda.current_stream().wait_stream(side)
-        graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph):
-            step()
-        return graph.replay
+        """`step` as a CUDA graph, as the product makes one."""
+        return captured(step, self.torch)
 
     def forget_peak(self) -> None:
         """Let a new peak of memory begin."""

@@ -25,6 +25,7 @@ class Shapes:
     relative: Any
     targets: tuple[tuple[str, float, float | None], ...]  # name, share of the parameters kept, the paper's speed-up
     toy: bool
+    streamed: int  # layers of the giant that are written to the disk and streamed
 
     @property
     def layers(self) -> int:
@@ -32,12 +33,12 @@ class Shapes:
         return int(self.giant.num_hidden_layers)
 
 
-def real_shapes() -> Shapes:
+def real_shapes(streamed: int = 12) -> Shapes:
     """LLaMA-2-70B and LLaMA-2-7B, at the sizes that the paper gives."""
     dense = space_of_config(config("llama-2-70b"), 128)
     total = dense.params(dense.dense())
     targets = (("49B", 49e9 / total, 1.39), ("35B", 35e9 / total, 1.70))
-    return Shapes(config("llama-2-70b"), config("llama-2-7b"), targets, False)
+    return Shapes(config("llama-2-70b"), config("llama-2-7b"), targets, False, streamed)
 
 
 def toy_shapes() -> Shapes:
@@ -62,7 +63,7 @@ def toy_shapes() -> Shapes:
         vocab_size=512,
         max_position_embeddings=512,
     )
-    return Shapes(giant, relative, (("70%", 0.7, 1.39), ("50%", 0.5, 1.70)), True)
+    return Shapes(giant, relative, (("70%", 0.7, 1.39), ("50%", 0.5, 1.70)), True, 3)
 
 
 def config(alias: str, **changes: int) -> Any:

@@ -81,6 +81,17 @@ class Record:
         print(f"  {self.content['part']}: " + ", ".join(f"{name} {value}" for name, value in shown.items()), flush=True)
         return fields
 
+    def target(
+        self, figure: str, value: float | None, *, least: float | None = None, most: float | None = None
+    ) -> None:
+        """Hold a figure against what it is to be; one that is not known meets nothing."""
+        met = value is not None and (least is None or value >= least) and (most is None or value <= most)
+        aim = f"at least {least:g}" if least is not None else f"at most {most:g}"
+        known = None if value is None else rounded(value)
+        self.content.setdefault("targets", []).append({"figure": figure, "value": known, "target": aim, "met": met})
+        self.save()
+        print(f"  {self.content['part']}: {figure}: {known}, to be {aim}: {'met' if met else 'not met'}", flush=True)
+
     def set(self, **fields: Any) -> None:
         """Set fields beside the rows: the device, what was found in all."""
         self.content |= fields

@@ -1,5 +1,7 @@
 """Refits: Gram matrix, factor and refit of one output projection, as the product makes them and as they could be.
 
+Beside the Gram matrix stands the product's earlier way: float32 copies in a loop of 256 columns, summed in float64.
+
 The product multiplies in bfloat16 with float32 sums (activations are bfloat16 already), factors in float32 where that
 is accurate, and solves a triangular system for every refit. Beside it stand float64 and one factorisation by the
 library. Errors are those of the refitted columns at 70% of the width, beside a float64 solution of the same damped
@@ -22,6 +24,9 @@ from self_pruner.tools.pruning.moments import Moments
 
 DAMPING = 0.01
 KEPT = 0.7  # of the channels
+PRODUCT = "product: exact products where inputs are bfloat16, float32 sums"
+EARLIER = "earlier: float32 copies, float64 sums, 256 columns at a time"
+FASTER, MOST = 8.0, 14e9  # times that a Gram matrix is to be as fast as earlier; bytes that a factor may take
 BATCH = 8  # sequences that are multiplied together
 
 
@@ -49,6 +54,12 @@ def run(record: Record, device: Device, shapes: Shapes, deadline: Deadline) -> N
         _measure(record, device, problem, length * BATCH)
         del problem
         device.release()
+    widest = [row for row in record.content["rows"] if row["channels"] == shapes.giant.intermediate_size]
+    seconds = {row["way"]: row["median_s"] for row in widest if "median_s" in row}
+    faster = seconds[EARLIER] / seconds[PRODUCT] if {EARLIER, PRODUCT} <= seconds.keys() else None
+    record.target("times that a Gram matrix is as fast as earlier", faster, least=FASTER)
+    peaks = [row["peak_bytes"] for row in widest if row.get("factor_s") and row["way"].startswith("product")]
+    record.target("peak bytes of a factor", peaks[0] if peaks else None, most=MOST)
 
 
 def make_problem(device: Device, hidden: int, channels: int, tokens: int, toy: bool) -> Problem:
@@ -77,7 +88,7 @@ def _measure(record: Record, device: Device, problem: Problem, batch: int) -> No
         return
     grams: dict[str, Tensor] = {}
     for name, make in (
-        ("product: float32 products, float64 sums", lambda: product_gram(problem, batch)),
+        (PRODUCT, lambda: product_gram(problem, batch)),
         ("float32 products and sums", lambda: float32_gram(problem)),
         ("bfloat16 products, float32 sums", lambda: bfloat16_gram(problem)),
     ):
@@ -85,6 +96,7 @@ def _measure(record: Record, device: Device, problem: Problem, batch: int) -> No
         if gram is not None:
             grams[name] = gram
         del gram
+    _watched(record, device, channels, "gram", EARLIER, tokens, lambda: earlier_gram(problem, batch), exact_gram)
     exact = float64_refit(problem, exact_gram)
     del exact_gram
     device.release()
@@ -176,11 +188,38 @@ def relative_error(found: Tensor, exact: Tensor) -> float:
 
 def product_gram(problem: Problem, batch: int) -> Tensor:
     """As calibration makes it, before it goes to the host."""
-    moments = Moments(problem.inputs.shape[1], problem.inputs.device)
+    return _gram_of(Moments(problem.inputs.shape[1], problem.inputs.device), problem, batch)
+
+
+def _gram_of(moments: Moments | EarlierMoments, problem: Problem, batch: int) -> Tensor:
     hook = torch.nn.Identity()
     for rows in problem.inputs.split(batch):
         moments(hook, (rows,))
     return moments.gram()
+
+
+class EarlierMoments:
+    """X^T X as it was summed at first."""
+
+    def __init__(self, channels: int, device: torch.device | str = "cpu") -> None:
+        self.upper = torch.zeros(channels, channels, dtype=torch.float64, device=device)
+
+    def __call__(self, module: torch.nn.Module, inputs: tuple[Tensor, ...]) -> None:
+        """Add the rows of `inputs[0]` [..., channels]."""
+        rows = inputs[0].flatten(0, -2).float()
+        for start in range(0, rows.shape[1], 256):
+            stop = min(start + 256, rows.shape[1])
+            self.upper[:stop, start:stop] += rows[:, :stop].T @ rows[:, start:stop]
+
+    def gram(self) -> Tensor:
+        """The sum [channels, channels], float32."""
+        upper = self.upper.triu().float()
+        return upper + upper.triu(1).T
+
+
+def earlier_gram(problem: Problem, batch: int) -> Tensor:
+    """As calibration made it at first."""
+    return _gram_of(EarlierMoments(problem.inputs.shape[1], problem.inputs.device), problem, batch)
 
 
 def float32_gram(problem: Problem) -> Tensor:

@@ -47,6 +47,8 @@ def run(record: Record, device: Device, shapes: Shapes, deadline: Deadline) -> N
         record.set(breaks_at=None)
     except _Broken as broken:
         record.set(breaks_at=str(broken))
+    broke = record.content["breaks_at"] is not None
+    record.target("phases that break under the cap, on the way to the written checkpoint", float(broke), most=0.0)
 
 
 def _phases(record: Record, device: Device, shapes: Shapes) -> None:

@@ -21,6 +21,14 @@ COLUMNS: dict[str, tuple[str, ...]] = {
         "decode_share_of_copy",
     ),
     "bandwidth": ("copy", "gigabytes_per_second", "copy_seconds", "product_seconds", "together_seconds", "hidden"),
+    "streamed": (
+        "phase",
+        "seconds_taken",
+        "passes",
+        "gigabytes_per_second",
+        "share_of_pinned",
+        "peak_bytes",
+    ),
     "refits": ("channels", "step", "way", "median_s", "factor_s", "refit_s", "relative_error", "peak_bytes"),
     "walk": (
         "layers",
@@ -38,6 +46,7 @@ COLUMNS: dict[str, tuple[str, ...]] = {
 }
 SPEEDUPS = ("model", "linear", "paper", "batch", "mode", "prefill", "decode", "request")
 LOSSES = ("model", "batch", "lost_ms", "attention", "mlp", "head", "rest")
+TARGETS = ("figure", "value", "target", "met")
 PIECES = ("model", "batch", "piece", "ms", "share_of_copy")
 
 
@@ -87,6 +96,9 @@ def text_of(results: Sequence[dict[str, Any]]) -> str:
         if content.get("losses"):
             lines += ["", "   milliseconds of a token above the dense ones over the linear speed-up"]
             lines += _grid(LOSSES, content["losses"])
+        if content.get("targets"):
+            toys = ", of no account for toy shapes" if content["settings"].get("tiny") else ""
+            lines += ["", f"   what is to be reached{toys}"] + _grid(TARGETS, content["targets"])
         if content.get("breaks_at"):
             lines.append(f"   breaks at {content['breaks_at']}")
         lines.append("")
@@ -120,6 +132,8 @@ def _cell(value: Any) -> str:
         value = value.get("median")
     if value is None:
         return ""
+    if isinstance(value, bool):
+        return "yes" if value else "no"
     if isinstance(value, int) and value >= 10**7:
         return f"{value / 1e9:.2f} GB"
     return f"{value:,}" if isinstance(value, int) else str(value)

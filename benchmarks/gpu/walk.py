@@ -34,6 +34,8 @@ from self_pruner.tools.pruning.elastic import ElasticModel
 OFFSPRING, PARENTS = 12, 4
 SEQUENCES, LENGTH = 8, 512  # of the fitness text
 CALIBRATION = 4, 2048  # sequences and their length
+WARM = "walk again, refits known, no kept states"
+SHARE = 0.7  # of the peak of a matrix product that such a walk is to reach
 LARGE_BATCH = 8192  # positions that pass a block together, beside the product's own number
 
 
@@ -51,6 +53,9 @@ def run(record: Record, device: Device, shapes: Shapes, deadline: Deadline) -> N
         seconds = device.seconds(lambda layers=layers: _Walk(record, device, shapes, layers, dtype, peak).run())  # type: ignore[misc]
         record.set(seconds_a_layer=rounded(seconds / layers))
         device.release()
+    warm = [row["share_of_peak"] for row in record.content["rows"] if row.get("phase") == WARM]
+    name = "share of the matrix product's peak of a walk whose refits are known"
+    record.target(name, warm[-1] if warm else None, least=SHARE)
 
 
 def offspring_of(budget: Budget, parents: Sequence[Profile], rng: random.Random) -> list[Profile]:
@@ -122,8 +127,7 @@ class _Walk:
         )
         for name, profiles, before in walks:
             self._counted(elastic, name, partial(shared.measure, profiles, everything), profiles, before)
-        name = "walk again, refits known, no kept states"
-        self._counted(elastic, name, lambda: walk_of().measure(offspring, everything), offspring)
+        self._counted(elastic, WARM, lambda: walk_of().measure(offspring, everything), offspring)
         alone = walk_of()
         self._counted(
             elastic,

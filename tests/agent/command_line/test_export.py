@@ -24,12 +24,12 @@ pytestmark = pytest.mark.usefixtures("believed")
 
 
 @pytest.fixture(scope="module")
-def run(small_model, tmp_path_factory) -> Path:
+def run(model, tmp_path_factory) -> Path:
     """A finished run of a tiny model that wrote no checkpoint."""
     place = tmp_path_factory.mktemp("gguf")
     options = [
         "--model",
-        str(small_model),
+        str(model),
         "--runs",
         str(place / "runs"),
         "--cache",
@@ -42,11 +42,11 @@ def run(small_model, tmp_path_factory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def exported(believed, small_model, tmp_path_factory) -> Path:
+def exported(believed, model, tmp_path_factory) -> Path:
     """A finished run of a tiny model with the checkpoint of its result, which is recalibrated."""
     place = tmp_path_factory.mktemp("exported")
     enough = ["--calibration-length", "256", "--calibration-sequences", "64", "--final-tokens", "512"]
-    options = ["--model", str(small_model), "--runs", str(place / "runs"), "--cache", str(place / "cache")]
+    options = ["--model", str(model), "--runs", str(place / "runs"), "--cache", str(place / "cache")]
     assert main([*options, *SMALL, *enough]) == 0
     (folder,) = (place / "runs").glob("tiny-*")
     assert json.loads((folder / "result.json").read_text())["recalibration"]["recalibrated"] is not None

@@ -38,11 +38,6 @@ SMALL = [
 
 
 @pytest.fixture(scope="module")
-def model(small_model):
-    return small_model
-
-
-@pytest.fixture(scope="module")
 def text(tmp_path_factory):
     path = tmp_path_factory.mktemp("text") / "mine.txt"
     words = ["layer", "river", "stone", "early", "which", "seldom", "of", "the", "a", "cut", "green", "seven"]
@@ -174,6 +169,7 @@ def test_a_memory_that_is_there_is_left_as_it_is(words, tmp_path):
 
 def test_the_bundled_model_has_an_estimate_before_it_is_fetched(tmp_path, monkeypatch, capfd):
     monkeypatch.setattr("self_pruner.tools.models.bundled._pip_download", None)  # nothing may be fetched
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "user"))  # where it may be known
     assert main(["--dry-run", "--cache", str(tmp_path / "cache"), "--runs", str(tmp_path / "runs")]) == 0
     said = capfd.readouterr().out
     assert "Still to be fetched" in said and "smollm2-135m 93 MB" in said and "texts 86 MB" in said

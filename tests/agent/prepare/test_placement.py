@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -136,7 +137,7 @@ def test_the_brain_of_a_streamed_model_is_a_vllm_where_there_is_one_and_else_wri
         and alone.applied(asked.model_copy(update={"brain_seconds": 9.0})).brain_seconds == 9
     )
     assert alone.applied(asked.model_copy(update={"thought_tokens": 16})).thought_tokens == 16
-    monkeypatch.setattr(placement, "has_vllm", lambda path: True)
+    monkeypatch.setattr(placement, "VLLM", SimpleNamespace(is_there=lambda path: True, python=lambda path: path))
     served = placed("llama-2-70b", "2 x 80 GB", placement="streamed")
     applied = served.applied(asked)
     assert (applied.brain, applied.brain_quantization) == ("vllm", "fp8") and served.share.gpus == ("cuda:1",)

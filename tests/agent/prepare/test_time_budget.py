@@ -131,7 +131,7 @@ def test_both_budgets_are_met(run, table, tmp_path):
         (["--speedup", "1.25", "--sparsity", "0.1", "--latency-table", "TABLE"], "contradict each other"),
         (["--engine", "vllm", "--benchmarks", "1"], "there is no vLLM here: install vllm==0.32.0"),
         (["--engine", "vllm", "--speedup", "1.1"], "there is no vLLM here"),
-        (["--engine", "tensorrt"], "--engine: Input should be 'torch' or 'vllm'"),
+        (["--engine", "tensorrt"], "--engine: Input should be 'torch', 'vllm' or 'llama-cpp'"),
         (["--speedup", "1.1", "--latency-table", "nowhere.json"], "cannot be read"),
         (["--speedup", "1.1", "--latency-table", "OTHER"], "does not fit: it is of another"),
     ],

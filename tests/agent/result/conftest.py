@@ -13,6 +13,11 @@ from tests.tools.evaluation.tasks.conftest import elastic, folder, suite, tokeni
 HELPS = ["--calibration-length", "256", "--calibration-sequences", "32", "--final-tokens", "256"]  # refits carry over
 
 
+@pytest.fixture(scope="module", autouse=True)
+def _warm(warm: None) -> None:
+    """What these tests start need not be a new interpreter."""
+
+
 @pytest.fixture(scope="session")
 def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with a tiny model, which all tests here share."""

@@ -1,11 +1,9 @@
 """Only the newest checkpoint stays: enough to resume, whatever the clock says, and no more for a longer search."""
 
-import os
 import sqlite3
 import subprocess
 import sys
 from contextlib import closing
-from pathlib import Path
 from typing import TypedDict
 
 import pytest
@@ -17,7 +15,6 @@ from self_pruner.agent.brain.scripted import UniformBrain
 from self_pruner.agent.run_files.pruned_checkpoints import keep_newest
 from tests.agent.search.test_search import Search
 
-ROOT = Path(__file__).parents[3]
 CONFIG = {"configurable": {"thread_id": "run", "checkpoint_ns": ""}}
 
 
@@ -93,10 +90,10 @@ for number in range(1000):
 
 
 @pytest.mark.parametrize("told", [1, 2, 30])
-def test_a_kill_at_any_moment_leaves_one_whole_checkpoint(tmp_path, told):
-    path = tmp_path / "checkpoint.sqlite"
-    words = [sys.executable, "-c", WRITER, str(path)]
-    process = subprocess.Popen(words, stdout=subprocess.PIPE, text=True, env=os.environ | {"PYTHONPATH": str(ROOT)})
+def test_a_kill_at_any_moment_leaves_one_whole_checkpoint(warm, tmp_path, told):
+    path, script = tmp_path / "checkpoint.sqlite", tmp_path / "writer.py"
+    script.write_text(WRITER)
+    process = subprocess.Popen([sys.executable, str(script), str(path)], stdout=subprocess.PIPE, text=True)
     last = [process.stdout.readline() for _ in range(told)][-1]
     process.kill()
     rest = process.communicate(timeout=60)[0].split("\n")[:-1]

@@ -10,6 +10,11 @@ import pytest
 from main import main
 
 
+@pytest.fixture(scope="module", autouse=True)
+def _warm(warm: None) -> None:
+    """What these tests start need not be a new interpreter."""
+
+
 @pytest.fixture
 def carried_out(
     model: Path, cache: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]

@@ -105,7 +105,7 @@ def test_what_is_lost_adds_up_to_what_the_step_takes_above_the_linear_share():
 def test_every_way_to_refit_solves_the_damped_equations():
     problem = refits.make_problem(Device("cpu"), hidden=24, channels=48, tokens=96, toy=True)
     exact = refits._float64_gram(problem)
-    for gram in (refits.product_gram(problem, 32), refits.float32_gram(problem)):
+    for gram in (refits.product_gram(problem, 32), refits.earlier_gram(problem, 32), refits.float32_gram(problem)):
         assert refits.relative_error(gram, exact) < 1e-6
     wanted = factorise(exact.float, refits.DAMPING).refit(problem.weight, problem.kept)
     solved = refits.float64_refit(problem, exact.clone())
@@ -145,7 +145,13 @@ def test_a_record_is_whole_after_every_measurement(tmp_path):
     content = json.loads((tmp_path / "part.json").read_text())
     assert content["status"] == "running"
     assert content["rows"] == [{"copy": "a", "seconds": figure([1.0, 2.0]), "later": math.pi}]
+    record.target("share", 0.856789, least=0.85)
+    record.target("bytes", None, most=1e9)
     record.end("failed", "why")
     content = json.loads((tmp_path / "part.json").read_text())
     assert (content["status"], content["why"]) == ("failed", "why")
+    assert content["targets"] == [
+        {"figure": "share", "value": 0.8568, "target": "at least 0.85", "met": True},
+        {"figure": "bytes", "value": None, "target": "at most 1e+09", "met": False},
+    ]
     assert [path.name for path in tmp_path.iterdir()] == ["part.json"]

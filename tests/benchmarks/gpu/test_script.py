@@ -80,13 +80,30 @@ def test_every_part_runs_to_its_end_with_few_packages(results):
 def test_the_headline_has_every_model_in_every_batch_and_mode(results):
     content = json.loads((results[0] / "headline.json").read_text())
     rows = [row for row in content["rows"] if row["model"] != "dense again"]
-    assert len(rows) == 7 * 2 * 3
-    assert {row["mode"] for row in rows} == {"graph", "eager", "transformers"}
+    assert len(rows) == 7 * 2 * 4
+    assert {row["mode"] for row in rows} == {"graph", "eager", "product", "transformers"}
     assert all(row["decode_ms"] > 0 for row in rows)
-    assert all(len(row["decode_seconds"]["repeats"]) > 1 for row in rows if row["mode"] != "transformers")
-    assert len(content["speedups"]) == 6 * 2 * 3
+    assert all(len(row["decode_seconds"]["repeats"]) > 1 for row in rows if row["mode"] in ("graph", "eager"))
+    assert len(content["speedups"]) == 6 * 2 * 4
     assert len(content["losses"]) == 6 * 2
     assert content["rows"][-1]["model"] == "dense again"
+
+
+def test_streamed_scores_are_those_in_memory_to_the_bit(results):
+    content = json.loads((results[0] / "streamed.json").read_text())
+    difference = next(one for one in content["targets"] if "difference" in one["figure"])
+    assert difference["value"] == 0.0 and difference["met"] is True
+    by_phase = {row["phase"]: row for row in content["rows"]}
+    assert by_phase["a pass over the layers alone"]["passes"] == 1
+    assert by_phase["targets and walk, streamed"]["passes"] >= 2
+
+
+def test_every_part_holds_its_figures_against_what_is_to_be_reached(results):
+    for part, figures in (("headline", 2), ("refits", 2), ("walk", 1), ("streamed", 3), ("seven-billion", 1)):
+        targets = json.loads((results[0] / f"{part}.json").read_text())["targets"]
+        assert len(targets) == figures
+        assert all(one["value"] is not None for one in targets if "peak bytes" not in one["figure"])
+    assert "what is to be reached, of no account for toy shapes" in results[1].stdout
 
 
 def test_the_walk_counts_factorisations_and_the_dense_model_differs_from_itself_by_rounding_alone(results):
@@ -160,6 +177,7 @@ def test_a_part_that_fails_hangs_or_dies_keeps_what_it_had_and_the_next_one_goes
         (("--part", "nothing"), "invalid choice: 'nothing'"),
         (("--minutes", "0"), "'0' is no number of minutes above 0"),
         (("--minutes", "soon"), "invalid _minutes value: 'soon'"),
+        (("--streamed-layers", "81"), "'81' is no number of layers from 2 to 80"),
         (("--show", "/nowhere"), "holds no results"),
         (("--tiny", "--output", "/dev/null/x"), "results cannot be written to /dev/null/x"),
     ],

@@ -8,6 +8,9 @@ import subprocess
 import sys
 import time
 
+import pytest
+
+from self_pruner.memory.errors import EngineError
 from self_pruner.tools.engines.child import child
 
 ECHO = "import sys\nfor line in sys.stdin: print(line.strip().upper(), flush=True)"
@@ -15,8 +18,8 @@ ECHO = "import sys\nfor line in sys.stdin: print(line.strip().upper(), flush=Tru
 
 def test_it_answers_line_by_line_and_ends_with_the_block(tmp_path):
     with child([sys.executable, "-c", ECHO], tmp_path, {}) as process:
-        assert process.ask("one") == "ONE\n"
-        assert process.ask("two") == "TWO\n"
+        assert process.ask("one", 60) == "ONE\n"
+        assert process.ask("two", 60) == "TWO\n"
         assert process.process.poll() is None
     assert process.process.returncode == -signal.SIGTERM
 
@@ -33,7 +36,17 @@ def test_what_it_died_of_is_the_last_error_it_named(tmp_path):
     with child([sys.executable, "-c", "raise ValueError('too wide')"], tmp_path, {}) as process:
         assert list(process.lines()) == []
         assert process.fault() == "ValueError: too wide"
-        assert process.ask("one") == ""
+        assert process.ask("one", 60) == ""
+
+
+def test_one_that_gives_no_answer_in_time_is_ended(tmp_path):
+    asleep = "import sys, subprocess\nsubprocess.run(['sleep', '60'])"  # a child of its own holds the pipe too
+    with (
+        child([sys.executable, "-c", asleep], tmp_path, {}) as process,
+        pytest.raises(EngineError, match="no answer within 0 s"),
+    ):
+        process.ask("one", 0.3)
+    assert process.process.returncode == -signal.SIGKILL
 
 
 def test_it_is_gone_when_whoever_started_it_is_killed(tmp_path):

@@ -73,7 +73,7 @@ def test_shapes_are_timed_whole(tmp_path, capfd):
     printed = " ".join(capfd.readouterr().out.split())
     assert "all 3 layers, vLLM 0.32 (transformers) on" in printed and "of what its parameters promise" in printed
     assert shapes.main([*words, "--params", "400K", "--layers", "2"]) == 2
-    assert "vLLM runs whole models" in capfd.readouterr().err
+    assert "vllm runs whole models" in capfd.readouterr().err
 
 
 def test_a_run_is_timed_where_it_will_serve(tmp_path, capfd):

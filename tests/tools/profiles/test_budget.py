@@ -1,6 +1,5 @@
 """The budget is exact and its repair least: checked against every profile of small spaces, and on two real ones."""
 
-import time
 from functools import cache
 
 import pytest
@@ -255,14 +254,11 @@ def test_the_last_unit_of_a_repair_does_not_always_fall_on_the_same_layer() -> N
     assert len(touched) > 10
 
 
-def test_a_projection_of_eighty_layers_takes_milliseconds() -> None:
+@pytest.mark.parametrize("start", range(5))
+def test_a_projection_of_eighty_layers_holds_its_budget(start: int) -> None:
     budget = Budget(LLAMA_70B, parse_params("49B"))
-    seconds = []
-    for start in range(5):
-        began = time.perf_counter()
-        budget.project([1 + (start + i) % 8 for i in range(80)], [1 + (start + 37 * i) % 224 for i in range(80)])
-        seconds.append(time.perf_counter() - began)
-    assert min(seconds) < 0.05  # 3 ms where nothing else runs
+    attention, mlp = [1 + (start + i) % 8 for i in range(80)], [1 + (start + 37 * i) % 224 for i in range(80)]
+    assert budget.holds(budget.project(attention, mlp).profile)
 
 
 def test_sparsity_and_parameters_state_the_same_target() -> None:

@@ -91,7 +91,7 @@ def write_gguf(
 
     Args:
         model: its weights; read only.
-        tokenizer: its tokenizer.
+        tokenizer: its tokenizer; without one the file is of token ids alone.
         path: the file, which must not exist.
         facts: what the file states of itself.
         type: of the matrices; None takes the one that keeps the weights as they are. Vectors are always f32.

@@ -75,7 +75,7 @@ def add_tokenizer(writer: GGUFWriter, tokenizer: Any, vocab_size: int) -> None:
 
     Args:
         writer: of the file.
-        tokenizer: a fast tokenizer of transformers.
+        tokenizer: a fast tokenizer of transformers; None for a file of token ids alone.
         vocab_size: rows of the embedding; those without a token become unused ones.
 
     Raises:
@@ -83,6 +83,9 @@ def add_tokenizer(writer: GGUFWriter, tokenizer: Any, vocab_size: int) -> None:
     """
     import gguf
 
+    if tokenizer is None:
+        writer.add_tokenizer_model("none")
+        return
     definition = tokenizer_definition(tokenizer)
     rules = split_rules(definition)
     texts: list[str] = [f"[PAD{token}]" for token in range(vocab_size)]
