@@ -83,5 +83,5 @@ def write_shape(path: Path, config: Any, space: Space, profile: Profile, bias: b
     tensors = {name: row[: one.shape[-1]].expand(one.shape) for name, one in model.named_parameters()}
     if config.tie_word_embeddings:
         tensors.pop("lm_head.weight", None)
-    weights = PrunedWeights(config, geometry(config), sizes, tensors)
+    weights = PrunedWeights(config, geometry(config), sizes, tensors, lambda: iter(tensors.items()))
     return write_gguf(weights, None, path, GgufFacts("shape", config.model_type, 0.0), type=TYPE).path
