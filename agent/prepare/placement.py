@@ -95,6 +95,8 @@ class Placement:
         update: dict[str, object] = {}
         if self.streamed and settings.engine == "torch":
             update["benchmarks"] = 0  # it would be the disk's latency
+        if not self.recalibrates:
+            update["recalibrate"] = False
         if self.share:
             update |= {"brain": "vllm", "brain_quantization": self.share.quantization}
         elif self.streamed and settings.brain == "self":  # a pass over all layers for every token

@@ -152,9 +152,13 @@ def test_what_a_run_was_begun_with_is_not_asked_of_its_disk_again():
 
 
 def test_a_run_without_room_to_recalibrate_says_so_and_is_made():
-    found = placed("llama-2-70b", "no GPU, 32 GB")
+    small = machine(memory=28)
+    found = placed("llama-2-70b", there=small)
     assert not found.recalibrates and "no room to recalibrate, which takes" in str(found)
-    assert "no room to recalibrate" not in str(placed("llama-2-70b", "no GPU, 32 GB", recalibrate=False))
+    assert found.fault is None and not found.applied(Settings()).recalibrate
+    assert "no room to recalibrate" not in str(placed("llama-2-70b", there=small, recalibrate=False))
+    wide = placed("llama-2-70b", "no GPU, 32 GB")
+    assert wide.recalibrates and wide.applied(Settings()).recalibrate
 
 
 def test_gram_matrices_that_the_cache_has_are_not_asked_of_the_disk(model, tmp_path):
