@@ -11,6 +11,7 @@ import sqlite3
 from collections.abc import Iterator
 from contextlib import closing, contextmanager, nullcontext, suppress
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,10 +19,11 @@ import torch
 from langgraph.checkpoint.sqlite import SqliteSaver
 from langgraph.runtime import RunControl
 
+from self_pruner.agent.dry_run.dry_run import say_plan
 from self_pruner.agent.prepare.brain import brain_of, check_brain, counter_of, room_of
-from self_pruner.agent.prepare.checks import at_commit, check_target
+from self_pruner.agent.prepare.checks import at_commit, check_memory, check_target
 from self_pruner.agent.prepare.latency_timer import check_engine
-from self_pruner.agent.prepare.placement import placed, say_what_was_read
+from self_pruner.agent.prepare.placement import Placement, placed
 from self_pruner.agent.prepare.run import Run
 from self_pruner.agent.prepare.texts import check_tasks, check_text
 from self_pruner.agent.prepare.time_budget import keep_with, with_table
@@ -56,7 +58,6 @@ from self_pruner.agent.settings.arms import ARMS
 from self_pruner.agent.settings.settings import Settings, make_settings
 from self_pruner.agent.stopping import draining
 from self_pruner.agent.view import View
-from self_pruner.memory.database import connect
 from self_pruner.memory.errors import RunDirectoryError, SelfPrunerError, SettingsError
 from self_pruner.memory.no_links import refuse_link
 from self_pruner.memory.records import Candidate
@@ -89,25 +90,18 @@ def start(settings: Settings, view: View) -> tuple[Path, Outcome]:
     check_tasks(settings)
     check_memory(settings.memory_path)
     check_brain(settings, view)
+    placement = placed(settings, target)
     with RunDirectory.create(runs, settings.model, settings.to_toml(), device=target.device, seed=settings.seed) as run:
         try:
             prompts.copy_to(run.prompts)
             settings = keep_with(run, settings)
             view.line(f"Run {run.path}")
-            return run.path, carry_out(placed(settings, target, view), run, view)
+            say_plan(settings, target, placement, view)
+            return run.path, carry_out(settings, run, view, placement=placement)
         except SelfPrunerError:
             if not run.checkpoint.exists():  # nothing was searched yet: a mistake leaves no empty run behind
                 shutil.rmtree(run.path)
             raise
-
-
-def check_memory(path: Path) -> None:
-    """Find a file that is no memory now, not after the calibration."""
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise SettingsError(f"--memory {path}: its folder cannot be made: {error.strerror}") from error
-    connect(path).close()
 
 
 def resume(path: Path, view: View) -> tuple[Path, Outcome]:
@@ -118,10 +112,18 @@ def resume(path: Path, view: View) -> tuple[Path, Outcome]:
         check_engine(settings)
         check_brain(settings, view)
         view.line(f"Resuming {run.path}")
-        return run.path, carry_out(placed(settings, check_target(settings), view), run, view)
+        placement = placed(settings, check_target(settings), begun=True)
+        view.line(str(placement) + placement.brain(settings))
+        return run.path, carry_out(settings, run, view, placement=placement)
 
 
-def carry_out(settings: Settings, directory: RunDirectory, view: View, prepared: Prepared | None = None) -> Outcome:
+def carry_out(
+    settings: Settings,
+    directory: RunDirectory,
+    view: View,
+    prepared: Prepared | None = None,
+    placement: Placement | None = None,
+) -> Outcome:
     """The run, from its beginning or from where it was. Its status says how it ended.
 
     What is known of the result is on the disk before the next step begins, so a step that fails, or a kill, costs
@@ -131,9 +133,9 @@ def carry_out(settings: Settings, directory: RunDirectory, view: View, prepared:
     if directory.checkpoint.exists() and not directory.trace.is_file():
         view.warn("trace.jsonl is missing: what was said and done before is left out of the run's statistics")
     try:
-        prepared = prepared or prepare(
-            settings, directory.id, view, directory.records, lambda conditions: bind(directory, conditions, view)
-        )
+        binding = partial(bind, directory, view=view)
+        prepared = prepared or prepare(settings, directory.id, view, directory.records, binding, placement)
+        settings = prepared.placement.applied(settings)
         if given:
             bind(directory, prepared.conditions, view)
         with nullcontext() if given else closing(prepared.bench.memory):
@@ -142,7 +144,7 @@ def carry_out(settings: Settings, directory: RunDirectory, view: View, prepared:
             run = Run(settings, directory, with_probes(prepared, settings, view), view)
             outcome = known_result(directory.path, view) or save(run, choose(run, run_search(run)))
             outcome = complete(run, outcome)
-            say_what_was_read(run)
+            run.end_stream()
     except (Stopped, KeyboardInterrupt):
         with suppress(WriteError):
             directory.set_status("stopped", DRAIN)
@@ -198,7 +200,6 @@ def tasks(path: Path, candidate: str | None, changes: dict[str, Any], view: View
         settings = make_settings({**directory.settings, **changes, "tasks": True}).anchored()
         suite = check_tasks(settings)
         if suite is None or not known_on_tasks(outcome, suite, candidate):
-            settings = placed(settings, check_target(settings), view)
             prepared = prepare(settings, directory.id, view, directory.records, bind_result(directory, view))
             run = Run(settings, directory, with_probes(prepared, settings, view), view)
             with closing(run.bench.memory), refits_forgotten(directory):

@@ -25,7 +25,7 @@ import torch
 from torch import Tensor
 
 from benchmarks.gpu.refits import EarlierMoments
-from benchmarks.population_work import flops, generation
+from benchmarks.population.work import flops, generation
 from self_pruner.memory.profile import PARTS
 from self_pruner.tools.evaluate import sequences_together
 from self_pruner.tools.evaluation.targets import DenseTargets

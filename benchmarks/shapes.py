@@ -20,10 +20,10 @@ from typing import Any
 import torch
 from transformers import PreTrainedModel
 
+from self_pruner.agent.prepare.checks import budget_for
 from self_pruner.agent.prepare.devices import device_of, dtype_of
 from self_pruner.agent.prepare.latency_table import shape_of, spread, timed_of
 from self_pruner.agent.prepare.latency_timer import MEMORY, check_length, request_of, timing
-from self_pruner.agent.prepare.workbench import budget_for
 from self_pruner.agent.settings.settings import Settings, make_settings
 from self_pruner.agent.view import View
 from self_pruner.memory.errors import SelfPrunerError, SettingsError

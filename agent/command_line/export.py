@@ -10,7 +10,6 @@ from contextlib import closing
 from pathlib import Path
 
 from self_pruner.agent.prepare.checks import check_target
-from self_pruner.agent.prepare.placement import placed
 from self_pruner.agent.prepare.run import Run
 from self_pruner.agent.prepare.workbench import prepare
 from self_pruner.agent.result.card_facts import card_facts, license_of
@@ -59,7 +58,6 @@ def export_folder(path: Path, candidate: str | None, folder: Path, view: View) -
             view.line(sentence)
         copy_checkpoint(run.model, folder)
         return outcome.verified
-    settings = placed(settings, check_target(settings), view)
     prepared = prepare(settings, run.id, view, run.records, bind_result(run, view))
     with closing(prepared.bench.memory), refits_forgotten(run):
         return export_candidate(Run(settings, run, prepared, view), outcome, candidate, folder).verified or 0.0
@@ -73,8 +71,7 @@ def export_gguf(path: Path, candidate: str | None, file: Path, type: GgufType | 
             before its weights are read.
     """
     run, settings, outcome = _finished(path, file, view)
-    target = check_target(settings)
-    check_gguf(target.outline.model.config)
+    check_gguf(check_target(settings).outline.model.config)
     if (known := written(run, outcome, candidate)) is not None:
         name = resolve(settings.model, settings.revision).name
         with view.phase("Reading the checkpoint"):
@@ -82,7 +79,6 @@ def export_gguf(path: Path, candidate: str | None, file: Path, type: GgufType | 
         facts = _facts(name, known.base_model, outcome.sparsity)
         with view.phase("Writing GGUF", unit="bytes") as progress:
             return write_gguf(model, tokenizer, file, facts, type=type, progress=progress)
-    settings = placed(settings, target, view)
     prepared = prepare(settings, run.id, view, run.records, bind_result(run, view))
     made, bench = Run(settings, run, prepared, view), prepared.bench
     with closing(bench.memory), refits_forgotten(run):

@@ -33,12 +33,12 @@ def run(dry: bool, **given: Any) -> int:
     """Prune a model (the default)."""
     settings, view = make_settings(given), View()
     if dry:
-        from self_pruner.agent.dry_run.dry_run import dry_run, refuse_for_lack_of_room
+        from self_pruner.agent.dry_run.dry_run import dry_run
         from self_pruner.agent.dry_run.show import show
 
         found = dry_run(settings, view)
         show(found, view)
-        refuse_for_lack_of_room(found)
+        found.placement.refuse()
         return 0
     from self_pruner.agent import session
 

@@ -21,7 +21,10 @@ from self_pruner.agent.compare.joining import bind_comparison, check_bound
 from self_pruner.agent.compare.page import write_all
 from self_pruner.agent.compare.plan import PlannedRun
 from self_pruner.agent.compare.results import Results, RunResult, dense_result, run_result
-from self_pruner.agent.prepare.workbench import Prepared, budget_of, device_of, measuring, prepare
+from self_pruner.agent.prepare.checks import budget_of, check_target
+from self_pruner.agent.prepare.devices import device_of
+from self_pruner.agent.prepare.placement import placed
+from self_pruner.agent.prepare.workbench import Prepared, measuring, prepare
 from self_pruner.agent.run_files.conditions import Conditions
 from self_pruner.agent.run_files.environment import describe
 from self_pruner.agent.run_files.run_directory import NoRunError, RunDirectory
@@ -82,7 +85,8 @@ def share(comparison: ComparisonFolder, settings: Settings, view: View) -> Prepa
     def bind(conditions: Conditions) -> None:
         check_bound(comparison, settings, conditions, view)
 
-    return with_probes(prepare(settings, "shared", view, bind=bind), settings, view)
+    placement = placed(settings, check_target(settings))
+    return with_probes(prepare(settings, "shared", view, bind=bind, placement=placement), settings, view)
 
 
 def one(comparison: ComparisonFolder, planned: PlannedRun, shared: Prepared, view: View) -> None:

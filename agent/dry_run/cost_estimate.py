@@ -1,65 +1,29 @@
-"""What a run will cost in tokens, seconds, memory and disk, from its plan, the sizes of its model and one timing.
+"""What a run will cost in tokens and seconds, from its plan, its placement, the sizes of its model and one timing.
 
 Seconds are rough, within a factor of about two: everything is counted in passes of text through the model, and what a
-pass takes is timed (machine_speed.py). Tokens of text are at their most, those of the brain a guess. Pure functions.
+pass takes is timed (machine_speed.py). Where layers are streamed, a step takes at least as long as reading them as
+often as it goes through them. Tokens of text are at their most, those of the brain a guess. Pure functions.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Literal
+from dataclasses import dataclass, replace
 
+from self_pruner.agent.brain.branches import CHUNK
 from self_pruner.agent.dry_run.machine_speed import Speed
 from self_pruner.agent.dry_run.plan import Plan
+from self_pruner.agent.prepare.bill import Sizes
 from self_pruner.agent.prepare.placement import Placement
-from self_pruner.agent.prepare.room import PREFIX_MEMORY
 from self_pruner.agent.settings.settings import Settings
 from self_pruner.tools.evaluation.first_order import PASS_COST
-from self_pruner.tools.evaluation.fitness import TOP_K
-from self_pruner.tools.evaluation.targets import HEAD_TOKENS
-from self_pruner.tools.models.families import Geometry
-from self_pruner.tools.profiles.budget import Budget
 
 SHARED = 0.7  # of the layers' work in the search is left where candidates share it with siblings and parents
 CALIBRATION, RECALIBRATION = 2, 4  # passes that their text takes: a Gram matrix takes as long as a pass
 CALL, DECIDED = 40, 10  # tokens that the brain writes of a call of a few edits, and those of them that it decides
 NUMBER = 2  # tokens of a number and its comma, where the brain writes whole vectors
 DRAWN = 0.006  # seconds that one drawn token takes beside its pass: grammar, sampling, attention to the prompt
-DISK = 1e8  # bytes a second, read or written
-
-
-@dataclass(frozen=True, slots=True)
-class Sizes:
-    """What the cost of a run depends on in its dense model."""
-
-    shape: Geometry
-    budget: Budget
-    params: int  # embeddings and head included
-    itemsize: int  # bytes of a weight
-    calibration_tokens: int
-    refit_memory: int  # bytes that remembered refits may take
-
-    @property
-    def kept(self) -> float:
-        """Share of the decoder blocks' parameters that a candidate keeps."""
-        return 1.0 - self.budget.sparsity
-
-    @property
-    def layer_params(self) -> int:
-        """Parameters of a dense layer."""
-        space = self.budget.space
-        return space.prunable_params(space.dense()) // space.n_layers
-
-    @property
-    def pruned_bytes(self) -> int:
-        """Bytes of the weights of a candidate."""
-        return self.budget.target_params * self.itemsize
-
-    @property
-    def factor_bytes(self) -> int:
-        """Bytes of the factors from which all refits are made, where memory holds all of them."""
-        return 4 * self.shape.n_layers * sum(n * (n + self.shape.hidden) for n in self.shape.channels.values())
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,15 +35,7 @@ class Step:
     seconds: float
     charged: bool = False  # whether the tokens count against --tokens
     searching: bool = False  # whether the seconds count against --minutes
-
-
-@dataclass(frozen=True, slots=True)
-class Bytes:
-    """What takes so many bytes, and where."""
-
-    what: str
-    bytes: int
-    where: Literal["memory", "device", "disk"]
+    passes: int = 0  # how often it goes through all layers
 
 
 def charged_tokens(steps: Sequence[Step]) -> int:
@@ -97,53 +53,111 @@ def total_seconds(settings: Settings, steps: Sequence[Step]) -> float:
     return sum(step.seconds for step in steps if not step.searching) + limited
 
 
-def steps_of(settings: Settings, plan: Plan, sizes: Sizes, speed: Speed, prompt_tokens: int) -> list[Step]:
+@dataclass(frozen=True, slots=True)
+class _Walks:
+    """How often a population goes through the layers, and what remembers its refits."""
+
+    settings: Settings
+    placement: Placement
+
+    @property
+    def state(self) -> int:
+        """Bytes of one hidden state of one sequence."""
+        sizes = self.placement.sizes
+        return self.settings.sequence_length * sizes.shape.hidden * sizes.itemsize
+
+    def remembered(self, candidates: int) -> bool:
+        """Whether memory holds the refits of so many candidates."""
+        if self.settings.compensation != "lstsq":
+            return True
+        return candidates * self.placement.sizes.refit_bytes <= self.placement.refit_memory
+
+    def count(self, candidates: int, tokens: int, states: int = 0) -> int:
+        """Walks of a population over so many tokens, as tools/evaluate.py and the walk itself divide them."""
+        sequences = self.settings.sequences(tokens)
+        alone = self.remembered(candidates) and not self.placement.machine.gpus
+        together = self.placement.state_memory // (self.state * (1 + max(states, candidates)))
+        return math.ceil(sequences / max(1, 1 if alone else min(together, sequences))) if sequences else 0
+
+    def slopes(self) -> int:
+        """Batches of sequences of one measurement of slopes; each goes through the layers there and back."""
+        together = max(1, self.placement.state_memory // (2 * self.placement.sizes.shape.n_layers * self.state))
+        return math.ceil(self.settings.sequences(self.settings.slope_tokens) / together)
+
+
+def steps_of(settings: Settings, plan: Plan, placement: Placement, speed: Speed, prompt_tokens: int) -> list[Step]:
     """The parts of a run in their order; `prompt_tokens` are those of the brain's first prompt."""
+    sizes, walks = placement.sizes, _Walks(settings, placement)
     layers, kept = sizes.shape.n_layers, sizes.kept
     refitted = settings.compensation == "lstsq"
-    again = refitted and settings.recalibrate
+    again = refitted and settings.recalibrate and placement.recalibrates
 
     def passed(tokens: float, share: float = 1.0) -> float:
         """Seconds of tokens through a share of all layers and the head."""
         return tokens * (share * layers * speed.layer + speed.head)
 
-    per_operation = speed.layer / (2 * sizes.layer_params)  # of matrix products
-    text = sizes.calibration_tokens
+    text, targets = sizes.calibration_tokens, sizes.target_tokens
+    fetched = (sizes.other_weights if placement.streamed else sizes.weights) * speed.read
+    texts = len(settings.reporting_texts)
     steps = [
-        Step("Loading the weights", 0, sizes.params * sizes.itemsize / DISK),
-        Step("Calibration", text, CALIBRATION * passed(text)),
-        Step("Dense targets", target_tokens(settings), passed(target_tokens(settings))),
+        Step("Loading the weights", 0, fetched),
+        Step("Calibration", text, CALIBRATION * passed(text), passes=2),  # the second one to order the units
+        Step("Dense targets", targets, passed(targets), passes=1 + texts),
     ]
     if before := plan.tokens_before(settings):
         # a probe shares with the dense model what lies before its place, half the layers on average
-        steps.append(Step(f"Sensitivity probes of {plan.probes} places", before, passed(before, 0.5), charged=True))
-    evaluated = sum(
-        count * (tokens - before)
-        for count, tokens, before in zip(plan.measured, settings.fidelity, (0, *settings.fidelity), strict=False)
-    )
+        count = walks.count(plan.probes, settings.probe_tokens, plan.probes) + walks.count(1, settings.fidelity[0])
+        seconds = passed(before, 0.5) + factors(sizes, 1) * speed.operation
+        what = f"Sensitivity probes of {plan.probes} places"
+        steps.append(Step(what, before, seconds, charged=True, passes=count + (plan.probes > 0)))
+    stages = list(zip(settings.fidelity, (0, *settings.fidelity), strict=False))
+    evaluated = sum(count * (now - then) for count, (now, then) in zip(plan.measured, stages, strict=True))
+    a_generation = math.ceil(plan.evaluations / plan.generations)
+    walked = plan.generations * sum(walks.count(a_generation, now - then) for now, then in stages)
     what = f"Evaluations of {plan.evaluations} candidates, {plan.measured[-1]} of them in full"
-    steps.append(Step(what, evaluated, passed(evaluated, SHARED * kept), charged=True, searching=True))
+    seconds = passed(evaluated, SHARED * kept)
+    steps.append(Step(what, evaluated, seconds, charged=True, searching=True, passes=walked))
+    batches = plan.slopes * walks.slopes()
     if plan.slopes:
         tokens = plan.slopes * PASS_COST * settings.slope_tokens
-        steps.append(Step(f"Slopes, {plan.slopes} times", tokens, passed(tokens, kept), charged=True, searching=True))
+        seconds = passed(tokens, kept)
+        what = f"Slopes, {plan.slopes} times"
+        steps.append(Step(what, tokens, seconds, charged=True, searching=True, passes=2 * batches))
     if refitted:
-        seconds = refit_operations(sizes, plan.evaluations) * per_operation
-        steps.append(Step("Least-squares refits", 0, seconds, searching=True))
+        operations = refit_operations(walks, plan, walked, batches)
+        steps.append(Step("Least-squares refits", 0, operations * speed.operation, searching=True))
     if plan.turns and settings.reads:
         steps.append(_brain(settings, plan, sizes, speed, plan.turns * prompt_tokens))
     models = 2 + (plan.probes > 0) + again  # uniform and found, the closed form of the probes, found and recalibrated
     final = (settings.final_candidates + plan.initial_measured + again) * settings.final_tokens
-    final += models * settings.reporting_tokens * len(settings.reporting_texts)
-    steps.append(Step("Final choice and reported figures", final, passed(final, kept)))
+    final += models * settings.reporting_tokens * texts
+    count = walks.count(settings.final_candidates + plan.initial_measured, settings.final_tokens)
+    count += texts * walks.count(3, settings.reporting_tokens)
     if again:
-        refits = refit_operations(sizes, 1) * per_operation
-        steps.append(Step("Recalibration", text, RECALIBRATION * passed(text) + refits))
+        count += walks.count(1, settings.final_tokens) + texts * walks.count(1, settings.reporting_tokens)
+    steps.append(Step("Final choice and reported figures", final, passed(final, kept), passes=count))
+    if again:
+        seconds = RECALIBRATION * passed(text) + (factors(sizes, 1) + solves(sizes, 1)) * speed.operation
+        steps.append(Step("Recalibration", text, seconds, passes=1))
     if plan.timings:  # the dense model and a candidate in turn, after a warm-up
         request = passed(settings.latency_batch * settings.latency_prompt) + settings.latency_decode * speed.step
         steps.append(Step("Latency", 0, 2 * plan.timings * (settings.latency_repeats + 1) * request))
     if settings.export:  # written, and read again by another process
-        steps.append(Step("Export and verification", 0, 3 * sizes.pruned_bytes / DISK))
-    return steps
+        steps.append(Step("Export and verification", 0, 3 * sizes.pruned_bytes * speed.read, passes=1))
+    if placement.streamed:
+        slowest = stream_seconds(placement, speed)
+        return [replace(step, seconds=max(step.seconds, step.passes * slowest)) for step in steps]
+    return [replace(step, passes=0) for step in steps]
+
+
+def stream_seconds(placement: Placement, speed: Speed) -> float:
+    """Seconds of reading all layers once: from the disk, or memory where that has room for the files, to the device."""
+    sizes, memory = placement.sizes, placement.machine.memory
+    layers = sizes.shape.n_layers * sizes.layer
+    stored = layers * (sizes.to_fetch / sizes.params if sizes.to_fetch else sizes.itemsize)
+    used = sum(line.bytes for line in placement.lines if line.where == memory.name)
+    read = speed.again if used + stored < memory.free else speed.read
+    return max(stored * read, layers * sizes.itemsize * speed.upload)
 
 
 def _brain(settings: Settings, plan: Plan, sizes: Sizes, speed: Speed, read: int) -> Step:
@@ -155,58 +169,37 @@ def _brain(settings: Settings, plan: Plan, sizes: Sizes, speed: Speed, read: int
     written = plan.replies * (thought + CALL) + NUMBER * numbers
     dense = sizes.shape.n_layers * speed.layer + speed.head
     seconds = read * dense + decided * (speed.step + plan.together * DRAWN)
-    return Step(f"Brain, {plan.turns} turns", read + written, seconds, charged=True, searching=True)
+    passes = plan.turns * math.ceil(read / plan.turns / CHUNK) + round(decided) if settings.brain == "self" else 0
+    return Step(f"Brain, {plan.turns} turns", read + written, seconds, charged=True, searching=True, passes=passes)
 
 
-def refit_operations(sizes: Sizes, widths: int) -> float:
-    """Operations of refitting every place at so many widths; without room for all factors, each begins with its own."""
-    operations = 0.0
+def factors(sizes: Sizes, times: float) -> float:
+    """Operations of factoring the Gram matrices of all places so many times."""
+    return sizes.shape.n_layers * times * sum(n**3 / 3 for n in sizes.shape.channels.values())
+
+
+def solves(sizes: Sizes, times: float) -> float:
+    """Operations of refitting all places to so many widths: a product and a triangular solve each."""
+    total = 0.0
     for part, n in sizes.shape.channels.items():
-        factor, kept = n**3 / 3, sizes.kept * n
-        refits = min(widths, sizes.budget.space.units(part) - 1)
-        solve = sizes.shape.hidden * (2 * kept * (n - kept) + kept**2)  # a product and a triangular solve
-        operations += refits * solve + factor * (1 if sizes.factor_bytes <= sizes.refit_memory else max(1, refits))
-    return sizes.shape.n_layers * operations
+        kept = sizes.kept * n
+        widths = min(times, sizes.budget.space.units(part) - 1)
+        total += widths * sizes.shape.hidden * (2 * kept * (n - kept) + kept**2)
+    return sizes.shape.n_layers * total
 
 
-def target_tokens(settings: Settings) -> int:
-    """Tokens whose dense distributions are kept: of the fitness text and all reporting texts."""
-    return settings.fitness_tokens + settings.reporting_tokens * len(settings.reporting_texts)
+def refit_operations(walks: _Walks, plan: Plan, walked: int, slope_batches: int) -> float:
+    """Operations of all refits of a search.
 
-
-def bytes_of(
-    settings: Settings, sizes: Sizes, placement: Placement, device: str, here: int, fetched: int
-) -> list[Bytes]:
-    """What a run holds in memory at its peak, and what it writes to disk. Bounds that it keeps to are taken as used up.
-
-    Args:
-        settings: of the run.
-        sizes: of its model.
-        placement: of its layers; where they are streamed, Gram matrices go to the disk one at a time too.
-        device: what it computes on; on a CPU all is in one memory.
-        here: bytes of this process, which has loaded the libraries and nothing else.
-        fetched: bytes that it fetches first, and unpacks.
+    A place's factor is made once a pass that needs it: once in all where memory holds all factors, once a generation
+    where it holds a generation's refits, and else in every walk, in which every width is then solved for again. Slopes
+    need the factor on the way back, and on the way there where refits are not remembered.
     """
-    near: Literal["memory", "device"] = "memory" if device == "cpu" else "device"
-    refitted = settings.compensation == "lstsq"
-    targets = target_tokens(settings) * (8 * TOP_K + 12)
-    working = 8 * sizes.calibration_tokens * sizes.shape.hidden  # states of a dense and a pruned model, float32
-    working += sizes.shape.refit_bytes + 16 * HEAD_TOKENS * sizes.shape.vocab
-    states = PREFIX_MEMORY if device == "cpu" else max(PREFIX_MEMORY, sizes.refit_memory // 2)
-    lines = [
-        Bytes("Python and libraries", here, "memory"),
-        Bytes("Weights", placement.bytes, near),
-        Bytes("Gram matrices", sizes.shape.gram_bytes // (sizes.shape.n_layers if placement.streamed else 1), "memory"),
-        Bytes("Dense targets", targets, "memory"),
-        Bytes("Remembered refits and hidden states", states + refitted * sizes.refit_memory, near),
-        Bytes("Calibration states and one layer at work", working, near),
-    ]
-    if refitted and settings.recalibrate:
-        outputs = sizes.shape.n_layers * sizes.shape.hidden * sum(sizes.shape.channels.values())
-        lines.append(Bytes("Refits of the recalibration", int(sizes.kept * outputs) * sizes.itemsize, "memory"))
-    if fetched:
-        lines.append(Bytes("What is fetched", fetched, "disk"))
-    lines.append(Bytes("Gram matrices and dense targets, in the cache", sizes.shape.gram_bytes + targets, "disk"))
-    if settings.export:
-        lines.append(Bytes("Pruned checkpoint", sizes.pruned_bytes, "disk"))
-    return lines
+    sizes = walks.placement.sizes
+    a_generation = math.ceil(plan.evaluations / plan.generations)
+    if sizes.shape.gram_bytes <= walks.placement.refit_memory:
+        return factors(sizes, 1) + solves(sizes, plan.evaluations)
+    if walks.remembered(a_generation):
+        return factors(sizes, plan.generations + slope_batches) + solves(sizes, plan.evaluations)
+    once = solves(sizes, a_generation)
+    return factors(sizes, walked + 2 * slope_batches) + walked * once + slope_batches * solves(sizes, 1)

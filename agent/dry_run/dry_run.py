@@ -8,14 +8,13 @@ from __future__ import annotations
 
 import errno
 import os
-import resource
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from huggingface_hub import constants
 
-from self_pruner.agent.dry_run.cost_estimate import Bytes, Sizes, Step, bytes_of, steps_of
+from self_pruner.agent.dry_run.cost_estimate import Step, steps_of, total_seconds
 from self_pruner.agent.dry_run.first_prompt import FirstPrompt, first_prompt
 from self_pruner.agent.dry_run.machine_speed import Speed, measure_speed
 from self_pruner.agent.dry_run.plan import Plan, plan_of
@@ -23,7 +22,6 @@ from self_pruner.agent.prepare.brain import check_brain
 from self_pruner.agent.prepare.checks import Target, check_target
 from self_pruner.agent.prepare.latency_timer import check_engine
 from self_pruner.agent.prepare.placement import Placement, place
-from self_pruner.agent.prepare.room import check_room, refit_memory
 from self_pruner.agent.prepare.texts import check_tasks, check_text
 from self_pruner.agent.prepare.time_budget import untimed
 from self_pruner.agent.settings.arms import ARMS
@@ -32,12 +30,14 @@ from self_pruner.agent.view import View
 from self_pruner.memory.database import check
 from self_pruner.memory.errors import SettingsError
 from self_pruner.prompts.templates import PromptSet
-from self_pruner.tools.models.bundled import TEXT_BUNDLE, cache_dir, model_folder, to_fetch
-from self_pruner.tools.models.families import geometry
+from self_pruner.tools.models.bundled import TEXT_BUNDLE, cache_dir, to_fetch
+from self_pruner.tools.text.quantities import duration
 from self_pruner.tools.text.sources import BUNDLED, NAMES, text_source
 from self_pruner.tools.text.tokens import sequences
 
-NO_TIME = Speed(0.0, 0.0, 0.0)  # where not even one layer fits
+NO_TIME = Speed(*[0.0] * 7)  # where not even one layer fits
+LEAST_FILE = 1 << 20  # bytes of a file that says something of a disk
+TIMED_FROM = 1 << 30  # bytes of a model whose run says its time in advance; of a smaller one the first generation does
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,10 +47,8 @@ class DryRun:
     settings: Settings
     target: Target
     plan: Plan
-    sizes: Sizes
     speed: Speed | None  # None where not even one layer fits
     steps: list[Step]
-    bytes: list[Bytes]
     to_fetch: dict[str, int]  # bytes, by what they are
     prompt: FirstPrompt | None  # None where no brain is asked
     placement: Placement
@@ -75,30 +73,40 @@ def dry_run(settings: Settings, view: View) -> DryRun:
     if settings.brain_url is None:  # an endpoint is not asked
         check_brain(settings, view)
     placement = place(settings, target)
-    if placement.streamed and settings.engine == "torch":
-        settings = settings.model_copy(update={"benchmarks": 0})
+    settings = placement.applied(settings)
     check_length_of_texts(settings, target)
     remembered = settings.remembered if settings.memory_path.exists() else 0
     plan = plan_of(settings, arm, prompts, target.budget, remembered)
     prompt = first_prompt(settings, target, prompts, plan) if arm.asks_brain else None
-    here = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
-    sizes, speed = sizes_of(target), speed_of(settings, target, plan.together)
-    fetched = to_be_fetched(settings, target)
-    bundled = settings.model == target.outline.name and not model_folder(settings.cache).is_dir()
-    unpacked = 4 * sizes.params if bundled and target.outline.to_fetch else 0
+    speed = speed_of(settings, target, plan.together)
     return DryRun(
         settings=settings,
         target=target,
         plan=plan,
-        sizes=sizes,
         speed=speed,
-        steps=steps_of(settings, plan, sizes, speed or NO_TIME, prompt.tokens if prompt else 0),
-        bytes=bytes_of(settings, sizes, placement, target.device, here, sum(fetched.values()) + unpacked),
-        to_fetch=fetched,
+        steps=steps_of(settings, plan, placement, speed or NO_TIME, prompt.tokens if prompt else 0),
+        to_fetch=to_be_fetched(settings, target),
         prompt=prompt,
         placement=placement,
         to_time=to_time,
     )
+
+
+def say_plan(settings: Settings, target: Target, placement: Placement, view: View) -> None:
+    """Where everything will be, what it takes, and of a large model how long: two lines before a run begins."""
+    view.line(str(placement) + placement.brain(settings))
+    if placement.sizes.weights < TIMED_FROM:
+        return
+    settings, arm = placement.applied(settings), ARMS[settings.arm]
+    prompts = PromptSet(settings.prompts_of_arm, settings.prompts)
+    plan = plan_of(settings, arm, prompts, target.budget, 0)
+    if speed := speed_of(settings, target, plan.together):
+        prompt = first_prompt(settings, target, prompts, plan).tokens if arm.asks_brain else 0
+        steps = steps_of(settings, plan, placement, speed, prompt)
+        longest = sorted(steps, key=lambda step: -step.seconds)[:3]
+        parts = ", ".join(f"{step.what} {duration(step.seconds)}" for step in longest)
+        passes = f", {sum(step.passes for step in steps)} passes over the layers" if placement.streamed else ""
+        view.line(f"It takes about {duration(total_seconds(settings, steps))}{passes}; most of it: {parts}.")
 
 
 def check_places(settings: Settings) -> None:
@@ -135,29 +143,27 @@ def check_length_of_texts(settings: Settings, target: Target) -> None:
             sequences(documents, target.outline.tokenizer, count, length, f"{name} ({part} part)", least)
 
 
-def sizes_of(target: Target) -> Sizes:
-    """The sizes of the target model that its cost depends on."""
-    text = next(one for one in target.texts if one.part == "calibration")
-    params = sum(parameter.numel() for parameter in target.outline.model.parameters())
-    itemsize = getattr(torch, target.dtype).itemsize
-    free = refit_memory(target.device)
-    if target.device != "cpu":  # asked of an empty device: what the weights will leave of it
-        free = max(0, free - itemsize * params // 2)
-    shape = geometry(target.outline.model.config)
-    return Sizes(shape, target.budget, params, itemsize, text.sequences * text.length, free)
-
-
 def speed_of(settings: Settings, target: Target, together: int) -> Speed | None:
     """How fast this machine is at the target model; None where one layer and the head do not fit."""
     model, dtype = target.outline.model, getattr(torch, target.dtype)
     try:
-        return measure_speed(model, target.device, dtype, settings.sequence_length, together)
+        return measure_speed(model, target.device, dtype, settings.sequence_length, together, file_to_read(settings))
     except (torch.OutOfMemoryError, MemoryError):
         return None
     except RuntimeError as error:  # what a failed allocation is on a CPU
         if "can't allocate memory" not in str(error):
             raise
         return None
+
+
+def file_to_read(settings: Settings) -> Path:
+    """The largest file where the checkpoint is or will be; where nothing is there yet, a library's."""
+    cache, library = settings.cache or cache_dir(), Path(torch.__file__)
+    for folder in (Path(settings.model), Path(constants.HF_HUB_CACHE), cache, library.parent):
+        sizes = {path: path.stat().st_size for path in folder.rglob("*") if path.is_file()} if folder.is_dir() else {}
+        if sizes and max(sizes.values()) > LEAST_FILE:
+            return max(sizes, key=lambda path: sizes[path])
+    return library
 
 
 def to_be_fetched(settings: Settings, target: Target) -> dict[str, int]:
@@ -167,14 +173,3 @@ def to_be_fetched(settings: Settings, target: Target) -> dict[str, int]:
     if not texts.isdisjoint(BUNDLED):
         found["texts"] = to_fetch(TEXT_BUNDLE, settings.cache)
     return {what: count for what, count in found.items() if count}
-
-
-def refuse_for_lack_of_room(found: DryRun) -> None:
-    """Refuse what a run would be refused for before its model is loaded.
-
-    Raises:
-        SettingsError: the weights or the Gram matrices have no room.
-    """
-    check_room(found.target.outline, found.settings.cache or cache_dir(), in_memory=not found.placement.streamed)
-    if found.placement.fault:
-        raise SettingsError(found.placement.fault)

@@ -1,4 +1,4 @@
-"""How fast this machine is at a model, from two seconds on tensors of the model's own shapes.
+"""How fast this machine is at a model, from two seconds on tensors of the model's own shapes, and on one file.
 
 One decoder layer and the head stand for all of it. They are made in the run's number type on the run's device, so no
 weights are needed, and no more memory than these two take; what numbers are in them makes no difference to the time.
@@ -8,9 +8,11 @@ by the time it is used again. The fastest of several passes counts: whatever els
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -22,6 +24,8 @@ from self_pruner.tools.evaluation.targets import HEAD_TOKENS
 LEAST, MOST = 4, 15  # passes of one length
 SECONDS = 0.5  # that they take, about, where the least of them do not take longer
 SLOW = 0.5  # seconds of a pass; a longer one is not tried any more
+PIECE = 1 << 26  # bytes that are read of a file, and copied to a GPU
+CPU_PRODUCT, GPU_PRODUCT = 1024, 8192  # rows of square matrices
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,10 +35,14 @@ class Speed:
     layer: float  # a token through one layer, in a sequence of text
     head: float  # a token through the head, and its logits reduced to a fitness
     step: float  # one step of decoding some replies together, through the whole model
+    operation: float  # one operation of a float32 matrix product, of which refits are made
+    read: float  # a byte from the disk
+    again: float  # a byte of a file that was read before and is still in memory
+    upload: float  # a byte from main memory to the device; 0 where it computes in that
 
 
 @torch.no_grad()
-def measure_speed(model: Any, device: str, dtype: torch.dtype, length: int, together: int) -> Speed:
+def measure_speed(model: Any, device: str, dtype: torch.dtype, length: int, together: int, file: Path) -> Speed:
     """Time one layer and the head of a model that need not have weights.
 
     Where a pass of `length` tokens would take too long, fewer tokens are timed and the rest is proportion.
@@ -45,6 +53,7 @@ def measure_speed(model: Any, device: str, dtype: torch.dtype, length: int, toge
         dtype: number type of the weights.
         length: tokens of a sequence.
         together: replies that decoding goes on with together.
+        file: any file of some MB on the disk that the checkpoint is on.
 
     Raises:
         torch.OutOfMemoryError: one layer and the head do not fit.
@@ -58,7 +67,24 @@ def measure_speed(model: Any, device: str, dtype: torch.dtype, length: int, toge
     while tokens < length and layer + head < SLOW:
         tokens = min(length, 4 * tokens)
         layer, head = parts.timed(tokens)
-    return Speed(layer / tokens, head / min(tokens, HEAD_TOKENS), step)
+    product, upload = parts.product(), parts.upload()
+    read, again = reading(file)
+    return Speed(layer / tokens, head / min(tokens, HEAD_TOKENS), step, product, read, again, upload)
+
+
+def reading(file: Path) -> tuple[float, float]:
+    """Seconds a byte of a file from the disk, where the system lets go of what memory holds of it, and read again."""
+    room, seconds = bytearray(1 << 22), []
+    with open(file, "rb", buffering=0) as opened:
+        if hasattr(os, "posix_fadvise"):
+            os.posix_fadvise(opened.fileno(), 0, PIECE, os.POSIX_FADV_DONTNEED)
+        for _ in range(2):
+            opened.seek(0)
+            done, start = 0, time.perf_counter()
+            while done < PIECE and (count := opened.readinto(room)):
+                done += count
+            seconds.append((time.perf_counter() - start) / max(done, 1))
+    return max(seconds), min(seconds)
 
 
 class _Parts:
@@ -96,17 +122,32 @@ class _Parts:
         reduced = split(logits, indices, indices[:, 0])
         bucketed_kl(reduced.buckets, reduced.buckets)
 
+    def product(self) -> float:
+        """Seconds of one operation of a float32 matrix product."""
+        n = CPU_PRODUCT if self.device.type == "cpu" else GPU_PRODUCT
+        square = torch.full((n, n), n**-0.5, device=self.device)
+        return min(self._seconds(lambda: square @ square) for _ in range(2)) / (2 * n**3)
+
+    def upload(self) -> float:
+        """Seconds of a byte from pinned memory to the device."""
+        if self.device.type == "cpu":
+            return 0.0
+        pinned = torch.zeros(PIECE, dtype=torch.uint8, pin_memory=True)
+        return min(self._seconds(lambda: pinned.to(self.device, non_blocking=True)) for _ in range(2)) / PIECE
+
     def timed(self, tokens: int) -> tuple[float, float]:
         """Seconds of `tokens` tokens through the layer, and of as many as exist at a time through the head."""
         layer: list[float] = []
         head: list[float] = []
         start = time.perf_counter()
         while len(layer) < LEAST or (len(layer) < MOST and time.perf_counter() - start < SECONDS):
+            if layer and layer[0] > SLOW:
+                break
             head.append(self._seconds(lambda: self.run_head(min(tokens, HEAD_TOKENS))))
             layer.append(self._seconds(lambda: self.run_layer(tokens)))
         return min(layer), min(head)
 
-    def _seconds(self, run: Callable[[], None]) -> float:
+    def _seconds(self, run: Callable[[], object]) -> float:
         self._wait()
         start = time.perf_counter()
         run()

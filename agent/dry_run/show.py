@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import json
-import os
 from typing import Any
 
 import torch
 
-from self_pruner.agent.dry_run.cost_estimate import charged_tokens, total_seconds
+from self_pruner.agent.dry_run.cost_estimate import Step, charged_tokens, total_seconds
 from self_pruner.agent.dry_run.dry_run import DryRun
 from self_pruner.agent.settings.arms import ARMS
 from self_pruner.agent.view import View
@@ -16,6 +15,7 @@ from self_pruner.tools.latency.time_budget import NANOSECONDS, LatencyBudget
 from self_pruner.tools.text.quantities import duration, size
 
 WIDTH = 110  # characters of a line of a schema
+WHEN = {"spare": "where there is room"}
 HUB_TEXTS = ("wikitext2", "c4")
 
 
@@ -44,7 +44,7 @@ def what(found: DryRun) -> list[str]:
     proposers = ", ".join(f"{count} by {proposer}" for proposer, count in plan.initial.items())
     return [
         f"{outline.name} ({outline.family.model_type}): {space.n_layers} layers of {space.n_groups} attention and "
-        f"{space.n_blocks} MLP units, {found.sizes.params:,} parameters to become "
+        f"{space.n_blocks} MLP units, {found.placement.sizes.params:,} parameters to become "
         f"{target.budget.target_params:,} ({target.budget.sparsity:.1%} of the decoder blocks removed){timed}",
         f"Arm {arm.name}: {arm.meaning}; on {target.device} in {target.dtype}{threads}",
         f"At most {plan.evaluations} candidates in {plan.generations} generation{'s' if plan.generations > 1 else ''}. "
@@ -80,9 +80,13 @@ def _steps(found: DryRun, view: View) -> None:
     def time(seconds: float) -> str:
         return duration(seconds) if speed else "-"
 
-    rows = [(step.what, f"{step.tokens:,}" if step.tokens else "-", time(step.seconds)) for step in found.steps]
-    rows.append(("In all", "-", time(total_seconds(settings, found.steps))))
-    view.table("Cost estimate", ("", "tokens", "about"), rows)
+    streamed = found.placement.streamed
+    header = ["", "tokens", *(["passes over the layers"] if streamed else []), "about"]
+    rows = []
+    for step in [*found.steps, Step("In all", 0, total_seconds(settings, found.steps), passes=passes(found))]:
+        count = [f"{step.passes:,}" if step.passes else "-"] if streamed else []
+        rows.append([step.what, f"{step.tokens:,}" if step.tokens else "-", *count, time(step.seconds)])
+    view.table("Cost estimate", header, rows)
     ends = [f"{settings.tokens:,} tokens"] if settings.tokens else []
     ends += [f"{settings.minutes:g} minutes of search"] if settings.minutes else []
     limit = f", of which the run may spend {' and '.join(ends)}" if ends else ""
@@ -93,28 +97,33 @@ def _steps(found: DryRun, view: View) -> None:
         tokens = 1 / (found.target.budget.space.n_layers * speed.layer + speed.head)
         timed = (
             f"Rough, within a factor of about two: {tokens:,.0f} tokens a second through the dense model and "
-            f"{1e3 * speed.step:,.0f} ms a decoding step, timed just now on one layer and the head"
+            f"{1e3 * speed.step:,.0f} ms a decoding step, timed just now on one layer and the head; "
+            f"{1 / speed.read / 1e9:,.1f} GB/s from the disk"
         )
+        if found.target.device != "cpu":
+            timed += f", {1 / speed.upload / 1e9:,.1f} GB/s to the GPU"
     view.line(
         f"{timed}; nothing in the cache, patience never ends the search, and no turn of the brain is in vain.", "dim"
     )
 
 
+def passes(found: DryRun) -> int:
+    """How often the layers are gone through, where that counts."""
+    return sum(step.passes for step in found.steps)
+
+
 def _bytes(found: DryRun, view: View) -> None:
-    needed: dict[str, int] = {}
-    for line in found.bytes:
-        needed[line.where] = needed.get(line.where, 0) + line.bytes
-    rows = [(line.what, line.where, size(line.bytes)) for line in found.bytes]
-    totals = [(f"In all, {where}", "", size(total)) for where, total in needed.items()]
-    view.table("Memory and disk", ("", "where", "about"), [*rows, *totals])
-    if found.placement.streamed:
-        view.line("The layers are streamed from their files: weights are those of the layers at work.")
-    there = {"memory": os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")}
-    if found.target.device != "cpu":
-        there["device"] = torch.cuda.mem_get_info(found.target.device)[1]
-    short = any(needed.get(where, 0) > count for where, count in there.items())
-    told = ", ".join(f"{size(count)} {'on the GPU' if where == 'device' else 'here'}" for where, count in there.items())
-    view.line(f"There are {told}." + (" warning: that is not enough." if short else ""))
+    placement = found.placement
+    names = {each.name: "disk" if each.kind == "disk" else each.name for each in placement.machine.devices}
+    rows = [
+        (line.what, names[line.where], WHEN.get(line.when, line.when), size(line.bytes)) for line in placement.lines
+    ]
+    view.table("Memory and disk", ("", "where", "when", "at most"), rows)
+    view.line(str(placement) + placement.brain(found.settings))
+    turns = found.plan.turns
+    for step in found.steps:
+        if placement.streamed and step.what.startswith("Brain") and step.passes:
+            view.line(f"A turn of the brain takes about {duration(step.seconds / turns)}.")
 
 
 def _prompt(found: DryRun, view: View) -> None:

@@ -23,11 +23,10 @@ from self_pruner.agent.settings.settings import Settings
 from self_pruner.agent.view import View
 from self_pruner.prompts.templates import Messages
 from self_pruner.tools.engines.installed import VLLM
-from self_pruner.tools.engines.server import served
+from self_pruner.tools.engines.server import LONGEST, served
 from self_pruner.tools.models.source import fetched, resolve
 from self_pruner.tools.text.quantities import size
 
-LONGEST = 8192  # tokens of context that a vLLM of our own is given, at most: prompts are shorter
 SERVER_LOG = "vllm.log"
 
 
@@ -78,8 +77,10 @@ def brain_of(prepared: Prepared, settings: Settings, folder: Path, view: View) -
     else:
         model = prepared.loaded.model
         source = resolve(settings.model, settings.revision)
-        weights = sum(parameter.nbytes for parameter in model.parameters())
-        view.warn(f"vLLM holds the dense weights a second time, {size(weights)}")
+        share = prepared.placement.share
+        if share is None:
+            weights = sum(parameter.nbytes for parameter in model.parameters())
+            view.warn(f"vLLM holds the dense weights a second time, {size(weights)}")
         with ExitStack() as stack:
             with view.phase("Starting vLLM"):
                 server = served(
@@ -88,6 +89,7 @@ def brain_of(prepared: Prepared, settings: Settings, folder: Path, view: View) -
                     folder / SERVER_LOG,
                     dtype=str(model.dtype).removeprefix("torch."),
                     max_model_len=min(context_length(model.config) or LONGEST, LONGEST),
+                    share=share,
                 )
                 url = stack.enter_context(server)
             yield _behind(endpoint_of(settings, url), prepared, settings)

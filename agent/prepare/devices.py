@@ -1,15 +1,80 @@
-"""What a run computes on: the device, its number type and its name."""
+"""What a run computes on and where it has room: devices, their number type and name, and disks."""
 
 from __future__ import annotations
 
 import platform
+import shutil
 from collections.abc import Mapping
-from typing import Any
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
 
+import psutil
 import torch
+from huggingface_hub import constants
 
 from self_pruner.agent.settings.settings import Settings
 from self_pruner.memory.errors import SettingsError
+from self_pruner.tools.evaluation.shortage import free_memory
+from self_pruner.tools.models.aliases import BUNDLED
+from self_pruner.tools.models.bundled import cache_dir
+
+Use = Literal["models", "cache", "runs"]  # of a disk: checkpoints from the hub, what is derived, what a run writes
+
+
+@dataclass(frozen=True, slots=True)
+class Device:
+    """Something that a run fills: main memory, the memory of a GPU, or a disk. Sizes are in bytes."""
+
+    name: str  # as torch calls it; of a disk the folder
+    kind: Literal["cpu", "cuda", "disk"]
+    total: int
+    free: int
+
+
+@dataclass(frozen=True, slots=True)
+class Machine:
+    """All that a run can fill here; what is free is asked once."""
+
+    memory: Device
+    gpus: tuple[Device, ...]  # that the run may use, the one it begins on first
+    disks: Mapping[Use, Device]
+
+    @property
+    def first(self) -> Device:
+        """The device that embeddings and head are on."""
+        return self.gpus[0] if self.gpus else self.memory
+
+    @property
+    def devices(self) -> list[Device]:
+        """All of them, each once."""
+        return list(dict.fromkeys((*self.gpus, self.memory, *self.disks.values())))
+
+
+def this_machine(settings: Settings) -> Machine:
+    """What there is here for a run of `settings`; of several GPUs all, unless one of them is named.
+
+    Raises:
+        SettingsError: a device that this machine does not have.
+    """
+    device = device_of(settings)
+    names = [device] if device.startswith("cuda") else []
+    if device == "cuda":
+        count = torch.cuda.device_count() if settings.placement in ("auto", "spread") else 1
+        names = [f"cuda:{number}" for number in range(count)]
+    gpus = tuple(Device(name, "cuda", torch.cuda.mem_get_info(name)[1], free_memory(name)) for name in names)
+    memory = Device("memory", "cpu", psutil.virtual_memory().total, free_memory("cpu"))
+    cache = settings.cache or cache_dir()
+    models = cache if settings.model.lower() == BUNDLED else Path(constants.HF_HUB_CACHE)
+    folders: dict[Use, Path] = {"models": models, "cache": cache, "runs": settings.runs}
+    found: dict[int, Device] = {}  # by file system
+    disks: dict[Use, Device] = {}
+    for use, folder in folders.items():
+        place = next(each for each in (folder.absolute(), *folder.absolute().parents) if each.is_dir())
+        usage = shutil.disk_usage(place)
+        disk = Device(f"the disk of {folder}", "disk", usage.total, usage.free)
+        disks[use] = found.setdefault(place.stat().st_dev, disk)
+    return Machine(memory, gpus, disks)
 
 
 def device_of(settings: Settings) -> str:

@@ -9,9 +9,9 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from self_pruner.agent.prepare.checks import budget_for
 from self_pruner.agent.prepare.devices import device_name, device_of, dtype_of
 from self_pruner.agent.prepare.latency_timer import check_length, engine_name, timing
-from self_pruner.agent.prepare.workbench import budget_for
 from self_pruner.agent.run_files.atomic_write import atomic_write
 from self_pruner.agent.settings.settings import Settings
 from self_pruner.agent.view import View

@@ -1,114 +1,295 @@
-"""Where a run's decoder layers are: in memory, or read from the checkpoint's files each time they are needed.
+"""Where a run's decoder layers are: on one device, spread over GPUs, or read from their files as they are needed.
 
-Decided from the config, before a weight is fetched or read, and anew by every process that carries a run out: a resumed
-run may find less memory than it had. Figures do not depend on it (tools/pruning/streamed.py).
+Decided from the config and what is free, before a weight is fetched or read, and anew by every process that carries
+a run out: a resumed run may find less memory than it had. What is shown, what is done and what is refused follow from
+one bill. Figures do not depend on the placement (tools/pruning/streamed.py).
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import product
+from typing import Any, Literal, get_args
 
-import torch
-
+from self_pruner.agent.prepare.bill import (
+    REMEMBERED,
+    STATE_MEMORY,
+    Line,
+    Sizes,
+    bill_of,
+    needed,
+    short_of,
+    sizes_of,
+    slope_states,
+)
 from self_pruner.agent.prepare.checks import Target
-from self_pruner.agent.prepare.room import PREFIX_MEMORY, refit_memory
-from self_pruner.agent.prepare.run import Run
+from self_pruner.agent.prepare.devices import Device, Machine, Use, dtype_of, this_machine
+from self_pruner.agent.prepare.texts import CPU_CALIBRATION, wanted_texts
+from self_pruner.agent.settings.arms import ARMS
 from self_pruner.agent.settings.settings import Settings
-from self_pruner.agent.view import View
 from self_pruner.memory.errors import SettingsError
-from self_pruner.tools.evaluation.shortage import free_memory
-from self_pruner.tools.models.families import geometry
-from self_pruner.tools.pruning.streamed import StreamedLayers
+from self_pruner.tools.engines.installed import VLLM
+from self_pruner.tools.engines.server import LONGEST
+from self_pruner.tools.engines.share import PER_WEIGHT, Quantization, Room, Share, share_of
 from self_pruner.tools.text.quantities import size
 
-AT_WORK = 3  # layers that exist at a time where they are streamed: one in use, one on its way, one being converted
-
-
-@dataclass(frozen=True, slots=True)
-class Need:
-    """Bytes on the device that computes."""
-
-    weights: int  # all of them
-    streamed_weights: int  # embedding, head and the layers at work
-    beside: int  # remembered refits and states, and the matrices of one refit
-
-
-def need_of(target: Target) -> Need:
-    """What a target model takes."""
-    itemsize = getattr(torch, target.dtype).itemsize
-    model = target.outline.model
-    params = sum(parameter.numel() for parameter in model.parameters())
-    layers = [sum(parameter.numel() for parameter in layer.parameters()) for layer in model.get_decoder().layers]
-    streamed = params - sum(layers) + AT_WORK * max(layers)
-    # of a GPU, remembered refits take a share of what is left
-    remembered = PREFIX_MEMORY + (0 if target.device.startswith("cuda") else refit_memory(target.device))
-    return Need(itemsize * params, itemsize * streamed, remembered + geometry(model.config).refit_bytes)
+Mode = Literal["resident", "spread", "streamed"]
+HOW: dict[Mode, str] = {
+    "resident": "with all layers in memory",
+    "spread": "with its layers spread over the GPUs",
+    "streamed": "even with its layers streamed",
+}
+QUANTIZATIONS: tuple[Quantization, ...] = get_args(Quantization)
+STREAMED_TURN = 86400.0  # seconds that a turn of a streamed brain may take
+OTHER_DISK: dict[Use, str] = {"models": "HF_HOME=FOLDER", "cache": "--cache FOLDER", "runs": "--runs FOLDER"}
 
 
 @dataclass(frozen=True, slots=True)
 class Placement:
-    """Where the layers will be, and why."""
+    """Where everything will be, what it takes, and why it cannot be."""
 
-    streamed: bool
-    need: Need
-    free: int  # bytes to be had on the device
+    mode: Mode
+    layers: Mapping[str, int]  # layers by device that computes, in their order; all 0 where they are streamed
+    grams_on_disk: bool  # whether Gram matrices go to the cache's disk one at a time
+    states: str | None  # "memory" where hidden states of all text are kept there; None: where they are computed
+    state_memory: int  # bytes that hidden states of a population may take: where layers are streamed, for few passes
+    lines: list[Line]
+    machine: Machine
+    sizes: Sizes
     fault: str | None = None  # why it cannot be, in a sentence
+    share: Share | None = None  # what a vLLM of the run's own gets that serves the brain
+
+    def reserved(self, device: str) -> int:
+        """Bytes of a device that the brain's vLLM is to have."""
+        names = {device, f"{device}:0"} if device == "cuda" else {device}
+        return self.share.bytes if self.share and not names.isdisjoint(self.share.gpus) else 0
 
     @property
-    def bytes(self) -> int:
-        """Bytes of the weights that are on the device at a time."""
-        return self.need.streamed_weights if self.streamed else self.need.weights
+    def streamed(self) -> bool:
+        """Whether layers are read from their files."""
+        return self.mode == "streamed"
+
+    @property
+    def layer_devices(self) -> list[str]:
+        """The device of every layer, first to last, where they are spread; else none."""
+        return [name for name, count in self.layers.items() for _ in range(count)] if self.mode == "spread" else []
+
+    @property
+    def recalibrates(self) -> bool:
+        """Whether there is room for a recalibration; a run without it leaves it out."""
+        return not short_of(self.lines, self.machine)
+
+    @property
+    def refit_memory(self) -> int:
+        """Bytes that remembered refits may take."""
+        return sum(line.bytes for line in self.lines if line.what == REMEMBERED)
+
+    def refuse(self) -> None:
+        """Refuse what cannot be; raises as `placed`."""
+        if self.fault:
+            raise SettingsError(self.fault)
+
+    def applied(self, settings: Settings) -> Settings:
+        """The settings as they are carried out here."""
+        update: dict[str, object] = {}
+        if self.streamed and settings.engine == "torch":
+            update["benchmarks"] = 0  # it would be the disk's latency
+        if not self.recalibrates:
+            update["recalibrate"] = False
+        if self.share:
+            update |= {"brain": "vllm", "brain_quantization": self.share.quantization}
+        elif self.streamed and settings.brain == "self":  # a pass over all layers for every token
+            if settings.thought_tokens == "auto":
+                update["thought_tokens"] = 0
+            if settings.brain_seconds == Settings.model_fields["brain_seconds"].default:
+                update["brain_seconds"] = STREAMED_TURN
+        return settings.model_copy(update=update) if update else settings
+
+    def brain(self, settings: Settings) -> str:
+        """Which brain is asked, in words; "" where that is not the placement's doing."""
+        if self.share:
+            what = f" in {self.share.quantization}" if self.share.quantization else ""
+            return f" The brain is a vLLM on {' and '.join(self.share.gpus)}{what}."
+        if self.streamed and asks_itself(settings):
+            return (
+                " The brain is the streamed model, which reads all layers for every token, so it writes no thoughts: "
+                "--brain-url or --arm evolution is faster."
+            )
+        return ""
+
+    def __str__(self) -> str:
+        """Where the layers are, and what is needed of what is free."""
+        where = f"in memory on {self.machine.first.name}" if self.machine.gpus else "in memory"
+        if self.streamed:
+            where = f"streamed from their files, {size(self.sizes.shape.n_layers * self.sizes.layer_bytes)} a pass"
+        elif self.mode == "spread":
+            where = f"spread over {len(self.layers)} GPUs ({', '.join(map(str, self.layers.values()))})"
+        kept = self.recalibrates
+        counts = {each: needed(self.lines, each.name, recalibration=kept) for each in self.machine.devices}
+        used = {each: count for each, count in counts.items() if count}
+        if self.mode == "spread":  # the fullest stands for all
+            fullest = max(self.machine.gpus, key=lambda gpu: counts[gpu] - gpu.free)
+            used = {replace(fullest, name="each GPU at most"): counts[fullest]} | {
+                each: count for each, count in used.items() if each.kind != "cuda"
+            }
+        bills = [f"{each.name} {size(count)} of {size(each.free)}" for each, count in used.items()]
+        left_out = ""
+        if not (kept or self.fault):
+            short = short_of(self.lines, self.machine)
+            wants = " and ".join(f"{size(count)} of {device.name}" for device, count in short.items())
+            left_out = f" There is no room to recalibrate, which takes {wants}."
+        return f"Layers {where}. Needed of what is free: {', '.join(bills)}.{left_out}"
 
 
-def place(settings: Settings, target: Target) -> Placement:
-    """Decide it from what a target model takes and what is free now; a placement that cannot be has a `fault`."""
-    need, free = need_of(target), free_memory(target.device)
-    fits = need.weights + need.beside <= free
-    least = need.streamed_weights + need.beside
-    fault = None
-    streamed = settings.placement == "streamed" or (settings.placement == "auto" and not fits)
-    if not streamed and need.weights > free:
-        fault = (
-            f"--placement resident needs {size(need.weights)} on {target.device} for the weights of "
-            f"{target.outline.name}, and {size(free)} are free; --placement streamed needs {size(least)}"
-        )
-    elif streamed and least > free:
-        fault = (
-            f"{target.outline.name} needs {size(least)} on {target.device} even with its layers streamed, and "
-            f"{size(free)} are free: free some, or choose another --device or --dtype"
-        )
-    elif streamed and settings.in_time and settings.engine == "torch":
-        fault = (
-            "a budget in time needs a model in memory, or --engine vllm: this one's layers are streamed from its files"
-        )
-    return Placement(streamed, need, free, fault)
+def place(settings: Settings, target: Target, machine: Machine | None = None, *, begun: bool = False) -> Placement:
+    """Decide it.
+
+    Args:
+        settings: of the run.
+        target: its model.
+        machine: what there is; None for this one.
+        begun: whether the run was begun before, so that what it writes to disks is mostly there, and is not asked for.
+    """
+    machine, sizes = machine or this_machine(settings), sizes_of(settings, target)
+    if begun:
+        machine = replace(machine, disks={})
+    if settings.placement == "spread" and len(machine.gpus) < 2:
+        fault = f"--placement spread is for several GPUs, and {len(machine.gpus) or 'none'} can be used here: take auto"
+        return replace(next(_ways(settings, sizes, machine, "streamed")), fault=fault)
+    vllm = settings.brain == "vllm" and settings.brain_url is None and ARMS[settings.arm].asks_brain
+    ways = [way for mode in _modes(settings, machine) for way in _ways(settings, sizes, machine, mode)]
+    fitting = [way for way in ways if not short_of(way.lines, machine, recalibration=False)]
+    if not fitting:
+        return replace(ways[-1], fault=_shortage(settings, target, ways[-1]))
+    if vllm and machine.gpus:
+        fitting = [served for way in fitting if (served := _serving(way, settings.brain_quantization))]
+        if not fitting:
+            return replace(ways[-1], fault=_no_room_for_brain(settings, ways))
+    found = next((way for way in fitting if way.recalibrates), fitting[0])
+    if found.streamed and machine.gpus and asks_itself(settings) and VLLM.is_there(settings.vllm_python):
+        VLLM.python(settings.vllm_python)  # one that is named is taken to have it
+        found = _serving(found, settings.brain_quantization or "fp8") or found
+    if found.streamed and settings.in_time and settings.engine == "torch":
+        fault = "a budget in time needs a model in memory, or --engine vllm: this one's layers are streamed"
+        return replace(found, fault=fault)
+    return found
 
 
-def placed(settings: Settings, target: Target, view: View) -> Settings:
-    """The settings, with `placement` streamed where that is decided, which is said.
+def asks_itself(settings: Settings) -> bool:
+    """Whether the brain is the model in this process."""
+    return settings.brain == "self" and ARMS[settings.arm].asks_brain
+
+
+def _serving(way: Placement, quantization: Quantization | None) -> Placement | None:
+    """The same with a vLLM beside it that serves the brain; None where that has no room."""
+    shape = way.sizes.shape
+    cache = 4 * min(way.sizes.context, LONGEST) * shape.n_layers * shape.n_groups * shape.head_dim  # bfloat16
+    rooms = {
+        gpu.name: Room(gpu.total, gpu.free - needed(way.lines, gpu.name, recalibration=way.recalibrates))
+        for gpu in way.machine.gpus
+    }
+    share = share_of(way.sizes.params, cache, shape.n_groups, rooms, quantization)
+    if share is None:
+        return None
+    lines = [Line("A vLLM that serves the brain", share.bytes, gpu) for gpu in share.gpus]
+    kept = [line for line in way.lines if line.when != "spare" or line.where not in share.gpus]
+    return replace(way, lines=[*kept, *lines], share=share)
+
+
+def _no_room_for_brain(settings: Settings, ways: Sequence[Placement]) -> str:
+    """Why no vLLM fits beside the model, however it is placed, and what to do."""
+    weights = int(ways[0].sizes.params * PER_WEIGHT[settings.brain_quantization])
+    fitting = [way for way in ways if not short_of(way.lines, way.machine, recalibration=False)]
+    smaller = next((each for each in QUANTIZATIONS if any(_serving(way, each) for way in fitting)), None)
+    advice = f"--brain-quantization {smaller} would fit" if smaller else "serve it on another machine (--brain-url)"
+    return f"a vLLM for the brain needs {size(weights)} for its weights alone, which no GPU has left; {advice}"
+
+
+def placed(settings: Settings, target: Target, *, begun: bool = False) -> Placement:
+    """Decide it, and refuse what cannot be.
 
     Raises:
-        SettingsError: the model fits neither way, or not the way that was asked for, or a streamed run is to time
-            models in this process.
+        SettingsError: what is needed, what there is, and which option would help.
     """
-    found = place(settings, target)
-    if found.fault:
-        raise SettingsError(found.fault)
-    if not found.streamed:
-        return settings
-    update: dict[str, object] = {"placement": "streamed"}
-    why = untimed = ""
-    if settings.placement == "auto":
-        why = f", for {size(found.need.weights)} do not fit into {size(found.free)}"
-    if settings.benchmarks and settings.engine == "torch":
-        update["benchmarks"] = 0
-        untimed = "; latency is not measured, for it would be the disk's"
-    view.warn(f"the layers of {target.outline.name} are streamed from its files{why}{untimed}")
-    return settings.model_copy(update=update)
+    found = place(settings, target, begun=begun)
+    found.refuse()
+    return found
 
 
-def say_what_was_read(run: Run) -> None:
-    """What streaming cost, where layers were streamed; their files are read no more."""
-    if isinstance(streamed := run.bench.elastic.store, StreamedLayers):
-        run.view.line(f"Streamed: every layer {streamed.passes:.0f} times, {size(streamed.bytes_read)} read.")
-        streamed.close()
+def _ways(settings: Settings, sizes: Sizes, machine: Machine, mode: Mode) -> Iterator[Placement]:
+    """How everything can be placed in one mode: Gram matrices in memory or not, states on a GPU or not."""
+    first, elsewhere = machine.first, (None, machine.memory.name) if machine.gpus else (None,)
+    for on_disk, states in product((True,) if mode == "streamed" else (False, True), elsewhere):
+        others = {"streamed": mode == "streamed", "grams_on_disk": on_disk, "states": states}
+
+        def bill(layers: Mapping[str, int], memory: int, others: dict[str, Any] = others) -> list[Line]:
+            return bill_of(settings, sizes, machine, layers, state_memory=memory, **others)
+
+        layers, memory = {first.name: 0 if mode == "streamed" else sizes.shape.n_layers}, STATE_MEMORY
+        if mode == "spread":
+            empty = bill(dict.fromkeys([gpu.name for gpu in machine.gpus], 0), memory)
+            layers = _spread(sizes, {gpu: gpu.free - needed(empty, gpu.name) for gpu in machine.gpus})
+        if mode == "streamed":
+            searching = [line for line in bill(layers, memory) if line.when in ("always", "search")]
+            left = first.free - needed(searching, first.name)
+            memory = max(memory, min(slope_states(settings, sizes), memory + left * 3 // 4))
+        for bound in dict.fromkeys((memory, STATE_MEMORY)):
+            yield Placement(mode, layers, on_disk, states, bound, bill(layers, bound), machine, sizes)
+
+
+def _spread(sizes: Sizes, room: Mapping[Device, int]) -> dict[str, int]:
+    """How many layers each GPU gets, so that the least room that is left is the most."""
+    left, layers = dict(room), dict.fromkeys(room, 0)
+    for _ in range(sizes.shape.n_layers):
+        most = max(left, key=lambda gpu: left[gpu])
+        left[most] -= sizes.layer_bytes
+        layers[most] += 1
+    return {gpu.name: count for gpu, count in layers.items()}
+
+
+def _shortage(settings: Settings, target: Target, found: Placement) -> str:
+    """What is short, and what would help."""
+    short = short_of(found.lines, found.machine, recalibration=False)
+    asked = [f"{size(count)} of {device.name}, where {size(device.free)} are free" for device, count in short.items()]
+    advice = next(_helpful(settings, target, found.machine), None)
+    disks = [OTHER_DISK[use] for use, disk in found.machine.disks.items() if disk in short]
+    if advice is None and disks:
+        advice = f"another disk, named by {' or '.join(disks)}, would help"
+    return f"{target.outline.name} needs {' and '.join(asked)}, {HOW[found.mode]}; " + (
+        advice or "free some, or take a smaller model"
+    )
+
+
+def _helpful(settings: Settings, target: Target, machine: Machine) -> Iterator[str]:
+    """Options with which there would be room, the least change first."""
+    options: dict[str, dict[str, Any]] = {
+        "--placement auto": {"placement": "auto"},
+        f"--calibration-sequences {CPU_CALIBRATION}": {"calibration_sequences": CPU_CALIBRATION},
+        "--dtype bfloat16": {"dtype": "bfloat16"},
+        "--no-export": {"export": False},
+        "--device cpu": {"device": "cpu"},
+    }
+    for option, update in options.items():
+        changed = settings.model_copy(update=update)
+        if changed == settings:
+            continue
+        device = "cpu" if changed.device == "cpu" else target.device
+        longest = target.outline.model.config.max_position_embeddings
+        texts = wanted_texts(changed, longest, device)
+        other = replace(target, device=device, dtype=dtype_of(changed, device), texts=texts)
+        there = replace(machine, gpus=()) if device == "cpu" else machine
+        sizes, modes = sizes_of(changed, other), _modes(changed, there)
+        if any(
+            not short_of(way.lines, there, recalibration=False)
+            for mode in modes
+            for way in _ways(changed, sizes, there, mode)
+        ):
+            yield f"{option} would fit"
+
+
+def _modes(settings: Settings, machine: Machine) -> list[Mode]:
+    """The modes that may be, the fastest first."""
+    if settings.placement != "auto":
+        return [settings.placement]
+    return ["resident", *(("spread",) if len(machine.gpus) > 1 else ()), "streamed"]

@@ -8,6 +8,8 @@ from self_pruner.agent.prepare.workbench import Prepared
 from self_pruner.agent.run_files.run_directory import RunDirectory
 from self_pruner.agent.settings.settings import Settings
 from self_pruner.agent.view import View
+from self_pruner.tools.pruning.streamed import StreamedLayers
+from self_pruner.tools.text.quantities import size
 from self_pruner.tools.workbench import Workbench
 
 
@@ -24,3 +26,9 @@ class Run:
     def bench(self) -> Workbench:
         """What the tools work on."""
         return self.prepared.bench
+
+    def end_stream(self) -> None:
+        """Say what streaming cost, where layers were streamed; their files are read no more."""
+        if isinstance(streamed := self.bench.elastic.store, StreamedLayers):
+            self.view.line(f"Streamed: every layer {streamed.passes:.0f} times, {size(streamed.bytes_read)} read.")
+            streamed.close()

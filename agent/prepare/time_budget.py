@@ -6,8 +6,9 @@ from collections.abc import Mapping
 
 from pydantic import BaseModel, ConfigDict
 
+from self_pruner.agent.prepare.checks import space_for
 from self_pruner.agent.prepare.latency_table import kept_table, shape_of, table_path, timed_of
-from self_pruner.agent.prepare.workbench import Prepared, space_for
+from self_pruner.agent.prepare.workbench import Prepared
 from self_pruner.agent.run_files.atomic_write import atomic_write
 from self_pruner.agent.run_files.run_directory import RunDirectory
 from self_pruner.agent.settings.settings import Settings

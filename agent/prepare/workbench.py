@@ -12,33 +12,34 @@ from pathlib import Path
 from typing import Any
 
 from torch import Tensor
-from transformers import PreTrainedModel
 
 from self_pruner.agent.brain.chat_template import unusable
+from self_pruner.agent.prepare.bill import (
+    CPU_BATCH,
+    GPU_BATCH,
+    STATE_MEMORY,
+    check_disk,
+    prefix_memory,
+    refit_memory,
+)
+from self_pruner.agent.prepare.checks import budget_for, budget_of, check_target, units_of
 from self_pruner.agent.prepare.devices import device_name, device_of, dtype_of
 from self_pruner.agent.prepare.kept import digest, keep, named
 from self_pruner.agent.prepare.latency_timer import engines_of
-from self_pruner.agent.prepare.room import check_room, prefix_memory, refit_memory
+from self_pruner.agent.prepare.placement import Placement, placed
 from self_pruner.agent.prepare.texts import read_tasks, read_texts, reporting_key, slope_text
 from self_pruner.agent.run_files.conditions import Conditions, conditions_of
 from self_pruner.agent.run_files.run_memory import memory_of
 from self_pruner.agent.settings.settings import Settings, text_label
 from self_pruner.agent.view import View
-from self_pruner.memory.errors import KeptFileError, SettingsError
 from self_pruner.tools.evaluation.targets import DenseTargets
 from self_pruner.tools.evaluation.walk import PopulationWalk
-from self_pruner.tools.export.serving import Units, expressible_heads, units_for
-from self_pruner.tools.latency.table import read_table
-from self_pruner.tools.latency.time_budget import NANOSECONDS, JointBudget, LatencyBudget, TimedSpace
 from self_pruner.tools.models.bundled import cache_dir
-from self_pruner.tools.models.families import space_of
 from self_pruner.tools.models.source import LoadedModel, load, resolve
-from self_pruner.tools.profiles.budget import Budget, parse_params
-from self_pruner.tools.profiles.space import Space
-from self_pruner.tools.profiles.uniform_budget import UniformBudget
 from self_pruner.tools.pruning.calibration import FORMAT as CALIBRATION_FORMAT
 from self_pruner.tools.pruning.calibration import Calibration, calibrate
 from self_pruner.tools.pruning.elastic import ElasticModel
+from self_pruner.tools.pruning.store import LayerStore, SpreadLayers
 from self_pruner.tools.pruning.streamed import StreamedLayers
 from self_pruner.tools.workbench import FITNESS, Workbench
 
@@ -54,66 +55,7 @@ class Prepared:
     texts: dict[str, str]  # digests of the texts, by what they are for
     calibration: Tensor  # token ids of the calibration text, [sequences, length]
     conditions: Conditions
-
-
-def units_of(settings: Settings, config: Any) -> Units:
-    """The units that what will serve the result asks for."""
-    return units_for(
-        settings.target,
-        config,
-        mlp_unit=settings.mlp_unit,
-        tensor_parallel=settings.tensor_parallel,
-        bias=settings.compensation == "bias",
-    )
-
-
-def budget_for(settings: Settings, model: PreTrainedModel) -> Budget:
-    """The budget that the settings ask for, in units of `model`, which may be one without weights.
-
-    Raises:
-        SelfPrunerError: what no profile reaches, or what the format asked for cannot express.
-    """
-    return budget_of(settings, space_for(settings, model), model.config)
-
-
-def space_for(settings: Settings, model: PreTrainedModel) -> Space:
-    """The profiles that the settings allow of `model`, which may be one without weights."""
-    units = units_of(settings, model.config)
-    return space_of(model, units.mlp, settings.compensation == "bias", units.attention)
-
-
-def budget_of(settings: Settings, space: Space, config: Any) -> Budget:
-    """The budget that the settings ask for in `space`; `config` is the dense model's."""
-    if settings.in_time:
-        return budget_in_time(settings, space)
-    if settings.params is not None:
-        budget = Budget(space, parse_params(settings.params))
-    else:
-        budget = Budget.from_sparsity(space, 0.2 if settings.sparsity is None else settings.sparsity)
-    if settings.target != "uniform":
-        return budget
-    heads = expressible_heads(settings.target, config)
-    units = frozenset(count // space.attention_unit for count in heads if count % space.attention_unit == 0)
-    return UniformBudget(space, budget.target_params, units)
-
-
-def budget_in_time(settings: Settings, space: Space) -> Budget:
-    """The budget of a speed-up or of milliseconds, by the latency table that the settings name; with parameters, both.
-
-    Raises:
-        SelfPrunerError: no table, one of another model, or a target that no profile reaches.
-    """
-    if settings.latency_table is None:
-        raise SettingsError("--speedup and --latency-ms need a latency table: python main.py latency-table measures it")
-    table = read_table(settings.latency_table)
-    if reason := table.timed.refuses(space):
-        raise KeptFileError(f"the latency table {settings.latency_table} does not fit: {reason}")
-    dense = table.dense.request(table.decode)
-    milliseconds = settings.latency_ms or dense / (settings.speedup or 1.0)
-    if settings.sparsity is None and settings.params is None:
-        return LatencyBudget.of(space, table, milliseconds)
-    plain = budget_of(settings.without_time(), space, None)
-    return JointBudget(space, plain.target_params, TimedSpace(space, table), round(NANOSECONDS * milliseconds))
+    placement: Placement
 
 
 def prepare(
@@ -122,6 +64,7 @@ def prepare(
     view: View,
     records: Path | None = None,
     bind: Callable[[Conditions], None] | None = None,
+    placement: Placement | None = None,
 ) -> Prepared:
     """Make the workbench of the run named `run`.
 
@@ -131,7 +74,12 @@ def prepare(
         view: where progress is shown.
         records: its own file, where it has a run directory.
         bind: told what figures depend on before anything is measured, and refuses what it must.
+        placement: where the layers are to be; None to decide it now.
     """
+    if placement is None:
+        placement = placed(settings, check_target(settings), begun=True)
+        view.line(str(placement))
+    settings = placement.applied(settings)
     device = device_of(settings)
     dtype = dtype_of(settings, device)
     cache = settings.cache or cache_dir()
@@ -144,9 +92,14 @@ def prepare(
             trust_remote_code=settings.trust_remote_code,
             cache=cache,
             progress=progress,
-            layers=settings.placement != "streamed",
+            layers=not placement.streamed,
+            layer_devices=placement.layer_devices,
         )
-    store = StreamedLayers(loaded.model, loaded.files) if loaded.files is not None else None
+    store: LayerStore | None = None
+    if loaded.files is not None:
+        store = StreamedLayers(loaded.model, loaded.files)
+    elif placement.layer_devices:
+        store = SpreadLayers(loaded.model)
     if reason := unusable(loaded.tokenizer):
         view.warn(f"the chat template of {loaded.name} cannot be used ({reason}): prompts are plain text")
     budget_for(settings, loaded.model)  # checked before anything expensive is done
@@ -155,17 +108,25 @@ def prepare(
     conditions = conditions_of(loaded, device, dtype, tokens, settings.memory_path)
     if bind is not None:
         bind(conditions)
-    check_room(loaded, cache, in_memory=store is None)
     key = {"format": FORMAT, "model": loaded.fingerprint, "dtype": dtype, "text": digest(texts["calibration"])}
     with view.phase("Calibration") as progress:
         path = cache / "calibration" / f"{named({**key, 'file': CALIBRATION_FORMAT})}.safetensors"
-        apart = path if store is not None else None  # there is no room for all Gram matrices at a time
-        batch = 2 if device == "cpu" else 8
+        if not path.exists():
+            check_disk(loaded.name, placement.sizes.shape.gram_bytes, cache)
+        apart = path if placement.grams_on_disk else None
+        states = None if placement.states is None else "cpu"
+        batch = CPU_BATCH if device == "cpu" else GPU_BATCH
         calibration = keep(
             path,
             Calibration,
             lambda: calibrate(
-                loaded.model, texts["calibration"], batch=batch, progress=progress, store=store, path=apart
+                loaded.model,
+                texts["calibration"],
+                batch=batch,
+                progress=progress,
+                store=store,
+                path=apart,
+                states=states,
             ),
             view,
         )
@@ -178,8 +139,12 @@ def prepare(
             compensation=settings.compensation,
             mlp_unit=units.mlp,
             attention_unit=units.attention,
-            refit_memory=refit_memory(device, streamed=store is not None),
+            refit_memory=sum(
+                refit_memory(each, placement.reserved(each), placement.streamed)
+                for each in set(placement.layer_devices) or {device}
+            ),
             store=store,
+            states=states,
         )
         budget = budget_of(settings, elastic.space, loaded.model.config)
     reporting = {name: f"reporting {digests[reporting_key(name)]}" for name in settings.reporting_texts}
@@ -189,9 +154,10 @@ def prepare(
             texts["fitness"],
             cache,
             key,
-            prefix_memory(device),
+            prefix_memory(device, placement.reserved(device)),
             view,
             settings.sequences(settings.fidelity[-1]),
+            placement.state_memory,
         )
     }
     for name, text in reporting.items():  # nothing comes back to reporting text, so none of its states are kept
@@ -228,7 +194,7 @@ def prepare(
         view.warn(
             "the fitness text is too short for slopes on tokens of their own: they are measured on the ranked ones"
         )
-    return Prepared(bench, loaded, digests, texts["calibration"], conditions)
+    return Prepared(bench, loaded, digests, texts["calibration"], conditions, placement)
 
 
 def measuring(settings: Settings) -> dict[str, Any]:
@@ -255,6 +221,7 @@ def make_walk(
     prefix_memory: int,
     view: View,
     walked: int | None = None,
+    states: int = STATE_MEMORY,
 ) -> PopulationWalk:
     """The walk over one text, with the dense targets from the cache or made now.
 
@@ -268,4 +235,6 @@ def make_walk(
             lambda: DenseTargets.build(elastic, elastic.store, ids, progress=progress),
             view,
         )
-    return PopulationWalk(elastic, elastic.store, targets, ids, prefix_memory=prefix_memory, walked=walked)
+    return PopulationWalk(
+        elastic, elastic.store, targets, ids, state_memory=states, prefix_memory=prefix_memory, walked=walked
+    )

@@ -56,9 +56,10 @@ def with_costs(bench: Workbench, tokens: int, progress: Progress | None = None) 
         if found is None or found.kl is None:
             raise ToolError(f"the probe of layer {layer} {part} failed: {bench.failure(profile)}; try --dtype float32")
         probes.append(Probe(layer, part, profile.widths(part)[layer], found.kl))
-    curves = {
-        (layer, part): bench.elastic.residual(layer, part).tolist() for part in PARTS for layer in range(space.n_layers)
-    }
+    curves: dict[tuple[int, Part], list[float]] = {}
+    for layer in range(space.n_layers):
+        with bench.elastic.store.layer(layer):  # once for both parts
+            curves |= {(layer, part): bench.elastic.residual(layer, part).tolist() for part in PARTS}
     return replace(bench, probes=tuple(probes), costs=cost_table(space, probes, curves))
 
 

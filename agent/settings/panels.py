@@ -11,6 +11,7 @@ from typing import Annotated, ClassVar, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from self_pruner.agent.settings.arms import ArmName
+from self_pruner.tools.engines.share import Quantization
 from self_pruner.tools.export.serving import Serving
 
 Count = Annotated[int, Field(ge=1)]
@@ -34,10 +35,10 @@ class Model(Panel):
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = Field(
         "auto", description="weights: auto is bfloat16 where the device multiplies it natively, else float32"
     )
-    placement: Literal["auto", "resident", "streamed"] = Field(
+    placement: Literal["auto", "resident", "spread", "streamed"] = Field(
         "auto",
-        description="where the layers are: in memory, or read from the checkpoint's files as they are needed; auto "
-        "streams what does not fit",
+        description="where the layers are: on one device, spread over the GPUs, or read from the checkpoint's files as "
+        "they are needed; auto takes the first that fits",
     )
 
 
@@ -99,6 +100,9 @@ class Deciding(Panel):
         None, description="OpenAI-compatible endpoint that serves the brain, such as http://localhost:8000/v1"
     )
     brain_model: str | None = Field(None, description="its name there (default: the only one that is served)")
+    brain_quantization: Quantization | None = Field(
+        None, description="with --brain vllm: fp8 or bitsandbytes, how vLLM quantises the brain as it loads it"
+    )
     prompt_set: str | None = Field(None, description="prompt set: default or paper (default: the arm's own)")
     prompts: Path | None = Field(None, description="folder whose files replace those of the prompt set")
     thought_tokens: Annotated[int, Field(ge=0, le=4096)] | Literal["auto"] = Field(

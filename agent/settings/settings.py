@@ -68,6 +68,8 @@ class Settings(
             raise ValueError(f"--brain-url is where --brain vllm is asked, and --brain {self.brain} is asked here")
         if self.brain_url is not None:
             _check_address(self.brain_url)
+        if self.brain_quantization is not None and (self.brain_url is not None or self.brain not in ("vllm", "self")):
+            raise ValueError("--brain-quantization is for a vLLM of the run's own: --brain vllm without --brain-url")
         if self.brain_model is not None and self.brain_url is None:
             raise ValueError("--brain-model is what --brain-url serves: give both")
         if self.tensor_parallel > 1 and self.target == "transformers":

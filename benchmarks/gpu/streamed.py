@@ -20,7 +20,7 @@ from benchmarks.gpu.bandwidth import REPEATS, layer_bytes
 from benchmarks.gpu.device import Device, random_numbers
 from benchmarks.gpu.profiles import Shapes
 from benchmarks.gpu.record import Deadline, Record, Row, rounded
-from benchmarks.population_work import generation
+from benchmarks.population.work import generation
 from self_pruner.memory.profile import Profile
 from self_pruner.tools.evaluation.targets import DenseTargets
 from self_pruner.tools.evaluation.walk import PopulationWalk

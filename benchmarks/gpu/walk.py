@@ -20,7 +20,7 @@ import self_pruner.tools.evaluation.targets as batching
 from benchmarks.gpu.device import Device, reason
 from benchmarks.gpu.profiles import Shapes
 from benchmarks.gpu.record import Deadline, Record, Row, rounded
-from benchmarks.population_work import agreement, flops
+from benchmarks.population.work import agreement, flops
 from self_pruner.memory.profile import Profile
 from self_pruner.tools.evaluation.first_order import first_order_sensitivities
 from self_pruner.tools.evaluation.targets import DenseTargets

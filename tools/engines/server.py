@@ -20,16 +20,25 @@ from pathlib import Path
 from self_pruner.memory.errors import EngineError
 from self_pruner.memory.no_links import open_to_write
 from self_pruner.tools.engines.leashed import leashed
+from self_pruner.tools.engines.share import Share
 
 # Replies without a space that nobody reads: a vector of a width a layer would be twice as long.
 STRUCTURED = '{"backend": "guidance", "disable_any_whitespace": true}'
 KEYS = ("SELF_PRUNER_BRAIN_KEY", "VLLM_API_KEY")  # for others: the first is a stranger's, the second would lock us out
+LONGEST = 8192  # tokens of context that a brain is given, at most: prompts are shorter
 START_SECONDS = 1800.0  # a large model is read from disk first
 
 
 @contextmanager
 def served(
-    python: Path, model: str, log: Path, *, dtype: str, max_model_len: int, timeout: float = START_SECONDS
+    python: Path,
+    model: str,
+    log: Path,
+    *,
+    dtype: str,
+    max_model_len: int,
+    share: Share | None = None,
+    timeout: float = START_SECONDS,
 ) -> Iterator[str]:
     """Serve a dense model with the vLLM of `python`; gives the address, up to and with /v1.
 
@@ -39,6 +48,7 @@ def served(
         log: what the server says; written anew.
         dtype: of its weights.
         max_model_len: tokens of its context.
+        share: the GPUs that it gets, and how much of them; None on a CPU.
         timeout: seconds that it may take to start.
 
     Raises:
@@ -53,6 +63,9 @@ def served(
     ]
     others = {name: value for name, value in os.environ.items() if name not in KEYS}
     environment = {"VLLM_CPU_KVCACHE_SPACE": "1", "VLLM_NO_USAGE_STATS": "1"} | others
+    if share is not None:
+        command += options_of(share)
+        environment["CUDA_VISIBLE_DEVICES"] = visible(share, others.get("CUDA_VISIBLE_DEVICES"))
     with leashed(command) as start:
         with os.fdopen(open_to_write(log, os.O_WRONLY | os.O_TRUNC), "w", encoding="utf-8") as said:
             server = subprocess.Popen(
@@ -68,6 +81,18 @@ def served(
             yield f"http://127.0.0.1:{port}/v1"
         finally:
             _end(server)
+
+
+def options_of(share: Share) -> list[str]:
+    """The options of vLLM that keep it to its share."""
+    options = ["--gpu-memory-utilization", f"{share.fraction:.2f}", "--tensor-parallel-size", str(len(share.gpus))]
+    return [*options, *(["--quantization", share.quantization] if share.quantization else [])]
+
+
+def visible(share: Share, seen: str | None) -> str:
+    """CUDA_VISIBLE_DEVICES of a process that sees the share's GPUs alone; `seen` is this process's own."""
+    numbers = [int(gpu.partition(":")[2] or 0) for gpu in share.gpus]
+    return ",".join(seen.split(",")[number].strip() if seen else str(number) for number in numbers)
 
 
 def _free_port() -> int:

@@ -23,7 +23,7 @@ from self_pruner.tools.evaluation.sharing import WalkCounters, by_width, path, t
 from self_pruner.tools.evaluation.shortage import is_out_of_memory
 from self_pruner.tools.evaluation.targets import DenseTargets, batches_of, head_chunks
 from self_pruner.tools.pruning.elastic import ElasticModel
-from self_pruner.tools.pruning.store import Embedded, LayerStore
+from self_pruner.tools.pruning.store import Embedded, LayerStore, device_of
 
 
 class NotFiniteError(SelfPrunerError):
@@ -123,9 +123,11 @@ class Descent:
         self, layer: nn.Module, index: int, part: Part, groups: deque[_Group], embedded: Embedded
     ) -> deque[_Group]:
         """The next generation of states; empties `groups`, so that no state outlives its last user."""
-        counters, children = self.counters, deque[_Group]()
+        counters, children, here = self.counters, deque[_Group](), device_of(layer)
         while groups:
             profiles, parent, kept = groups.popleft()
+            if parent.device != here:
+                parent, kept = parent.to(here), False
             counters.alone += len(profiles) * parent.shape[0] * parent.shape[1]
             splits = by_width(profiles, index, part)
             for number, (width, users) in enumerate(splits, start=1):
@@ -160,6 +162,7 @@ class Descent:
         Raises:
             NotFiniteError: one of them is not finite.
         """
+        hidden = hidden.to(self.elastic.device)
         following = next_tokens(self.input_ids[rows.start : rows.stop]).to(hidden.device)
         kl: list[float] = []
         nll: list[float] = []

@@ -24,7 +24,7 @@ from self_pruner.tools.evaluation.fitness import Buckets
 from self_pruner.tools.evaluation.targets import DenseTargets, head_chunks
 from self_pruner.tools.profiles.sensitivity import Costs
 from self_pruner.tools.pruning.elastic import ElasticModel
-from self_pruner.tools.pruning.store import OUTPUTS, Embedded, LayerStore, branch
+from self_pruner.tools.pruning.store import OUTPUTS, Embedded, LayerStore, branch, device_of
 
 PASS_COST = 5  # tokens charged for a token of a pass: the time it takes, rounded up, in evaluations of one candidate
 
@@ -71,7 +71,7 @@ def first_order_sensitivities(
                     overrides = elastic.padded(layer, index, part, width)
                     found = []
                     for number, hidden in enumerate(states.pop()):
-                        gradient = gradients[number]
+                        gradient = gradients[number].to(device_of(layer))
                         weight, through = _back(layer, index, part, overrides, hidden, embedded, gradient)
                         row = elastic.first_order(layer, index, part, weight, gradient.sum((0, 1))) / targets.length
                         if not torch.isfinite(row).all():
@@ -107,7 +107,7 @@ def head_gradient(elastic: ElasticModel, targets: DenseTargets, hidden: Tensor, 
     The derivative of the bucketed divergence by a logit is q - p in a bucket of its own and q (1 - r / s) in the rest,
     with p, r the dense and q, s the candidate's probabilities of the token and of the rest.
     """
-    model = elastic.model
+    model, hidden = elastic.model, hidden.to(elastic.device)
     pieces = []
     for positions in head_chunks(hidden.shape[1]):
         indices, dense = targets.buckets(sequence, positions, hidden.device)
@@ -145,7 +145,7 @@ def _back(
     """Gradients with respect to the output projection's weight at full width and to what goes into the sublayer."""
     weight = overrides[f"{OUTPUTS[part]}.weight"].requires_grad_()
     with torch.enable_grad():
-        state = hidden.detach().requires_grad_()
+        state = hidden.detach().to(device_of(layer)).requires_grad_()
         added = branch(layer, part, overrides, state, embedded.position_embeddings, embedded.masks[index])
     found = torch.autograd.grad(added, [weight, state], gradient)
     return found[0], found[1]

@@ -65,8 +65,8 @@ class Geometry:
 
     @property
     def refit_bytes(self) -> int:
-        """Bytes at work on one place: a Gram matrix in float32, and in float64 the damped one and its factor."""
-        return 24 * max(self.channels.values()) ** 2
+        """Bytes at work on one place: a Gram matrix in three orders, or in float32 and in float64."""
+        return 12 * max(self.channels.values()) ** 2
 
 
 def family_of(config: Any) -> Family:

@@ -104,7 +104,7 @@ def fetch_outline(
         patterns = [*(TOKENIZER if tokenizer else ()), *(["*.py"] if code else [])]
         for name in _wanted(files, patterns):
             huggingface_hub.hf_hub_download(repo, name, revision=revision)
-        missing = [name for name in _wanted(files, WANTED) if not _is_cached(repo, name, revision)]
+        missing = [name for name in _wanted(files, WANTED) if not is_cached(repo, name, revision)]
     return config.parent, sum(files[name] for name in missing)
 
 
@@ -137,7 +137,8 @@ def _wanted(files: Iterable[str], patterns: Sequence[str]) -> list[str]:
     return wanted
 
 
-def _is_cached(repo: str, name: str, revision: str | None) -> bool:
+def is_cached(repo: str, name: str, revision: str | None) -> bool:
+    """Whether a file of a hub model was fetched before."""
     try:
         huggingface_hub.hf_hub_download(repo, name, revision=revision, local_files_only=True)
     except hub_errors.LocalEntryNotFoundError:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -119,6 +119,7 @@ def load(
     cache: Path | None = None,
     progress: Callable[[int, int], None] | None = None,
     layers: bool = True,
+    layer_devices: Sequence[str] = (),
 ) -> LoadedModel:
     """Fetches the model if need be and loads it, in eval mode and without gradients.
 
@@ -133,6 +134,7 @@ def load(
         cache: where the bundled model is kept; None for the default.
         progress: called with (bytes fetched, bytes in all) while something is fetched.
         layers: read the decoder layers too; else they stay in their files, and `LoadedModel.files` reads them.
+        layer_devices: device of each layer, where not all of them are to be on `device`.
 
     Raises:
         SelfPrunerError: everything `checkpoint.inspect`, `fetch_model` and `bundled_model` raise, and
@@ -147,7 +149,11 @@ def load(
     checked = checkpoint.inspect(folder)
     tokenizer = load_tokenizer(folder, trust_remote_code)
     files = None if layers else TensorFiles(checked.shards)
-    model = _model(checked, device, dtype) if files is None else _without_layers(checked, files, device, dtype)
+    model = (
+        _model(checked, device, dtype, layer_devices)
+        if files is None
+        else _without_layers(checked, files, device, dtype)
+    )
     known = checkpoint.fingerprint(checked)
     return LoadedModel(model, tokenizer, source.name, checked.family, known, source.commit, files)
 
@@ -167,16 +173,21 @@ def fetched(
     return Path(source.location)
 
 
-def _model(checked: checkpoint.Checkpoint, device: str, dtype: str) -> Any:
-    """The model on `device`, every one of its weights from the checkpoint."""
+def _model(checked: checkpoint.Checkpoint, device: str, dtype: str, layer_devices: Sequence[str] = ()) -> Any:
+    """The model on `device`, or its layers on their own ones, every one of its weights from the checkpoint."""
     import transformers
+    from accelerate.hooks import remove_hook_from_submodules
 
+    devices = {"": device}
+    if layer_devices:
+        others = ("model.embed_tokens", "model.norm", "model.rotary_emb", "lm_head")
+        devices = {**dict.fromkeys(others, device), **{f"model.layers.{i}": on for i, on in enumerate(layer_devices)}}
     try:
         with quiet():
             model, report = getattr(transformers, checked.family.architecture).from_pretrained(
                 checked.folder,
                 dtype=dtype,
-                device_map={"": device},
+                device_map=devices,
                 attn_implementation="sdpa",
                 use_safetensors=True,
                 local_files_only=True,
@@ -190,6 +201,8 @@ def _model(checked: checkpoint.Checkpoint, device: str, dtype: str) -> Any:
     if missing or mismatched:  # transformers fills these with random numbers
         what = f"lacks the tensor {missing[0]!r}" if missing else f"has the wrong shape for {mismatched[0][0]!r}"
         raise ModelError(f"the checkpoint in {str(checked.folder)!r} {what}")
+    if layer_devices:
+        remove_hook_from_submodules(model)  # whoever takes layers one by one moves their inputs
     return model.eval().requires_grad_(False)
 
 

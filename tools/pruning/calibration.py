@@ -22,7 +22,15 @@ from self_pruner.memory.errors import KeptFileError, MeasurementError, ModelErro
 from self_pruner.memory.profile import PARTS, Part
 from self_pruner.tools.models.tensor_files import TensorFiles, TensorWriter
 from self_pruner.tools.pruning.moments import Features, Moments, Squares
-from self_pruner.tools.pruning.store import LayerStore, ResidentLayers, embed, linear, output_projection
+from self_pruner.tools.pruning.store import (
+    LayerStore,
+    ResidentLayers,
+    brought,
+    device_of,
+    embed,
+    linear,
+    output_projection,
+)
 
 FORMAT = "self-pruner calibration 2"
 KINDS = ("gram", "sums", "squares")  # tensors of a layer and part in a file
@@ -126,6 +134,7 @@ def calibrate(
     progress: Callable[[int, int], None] | None = None,
     store: LayerStore | None = None,
     path: Path | None = None,
+    states: str | None = None,
 ) -> Calibration:
     """Runs the dense model over `input_ids` [sequences, length] and keeps the moments of every layer.
 
@@ -136,6 +145,7 @@ def calibrate(
         progress: Called as progress(done, total), in batches times layers.
         store: Where the layers of `model` come from; None for the model's own, in memory.
         path: A file that takes the moments of a layer as soon as they are known; None keeps all of them in memory.
+        states: Device that holds hidden states between layers; None for the one that computed them.
 
     Raises:
         MeasurementError: The text is empty or an activation is not finite.
@@ -146,7 +156,7 @@ def calibrate(
             f"calibration needs rows of tokens [sequences, length], got shape {tuple(input_ids.shape)}"
         )
     store = store or ResidentLayers(model)
-    layers = _moments(model, input_ids, store, batch, progress)
+    layers = _moments(model, input_ids, store, batch, progress, states)
     if path is not None:
         channels: dict[Part, int] = {
             part: output_projection(model.get_decoder().layers[0], part).in_features for part in PARTS
@@ -178,16 +188,17 @@ def _moments(
     store: LayerStore,
     batch: int,
     progress: Callable[[int, int], None] | None,
+    states: str | None,
 ) -> Iterator[dict[Part, tuple[Features, Tensor]]]:
     """By part, the moments of one layer after the other, and the squares [hidden] of what its block reads."""
-    device = model.device
-    embedded = [embed(model, rows) for rows in input_ids.to(device).split(batch)]
-    hidden = [each.hidden for each in embedded]
+    embedded = [embed(model, rows) for rows in input_ids.to(model.device).split(batch)]
+    hidden = [each.hidden.to(states) for each in embedded]
     _, position_embeddings, masks = embedded[0]  # the same for all rows, for they are equally long
     del embedded
     total = len(store) * len(hidden)
     for index in range(len(store)):
         with store.layer(index) as layer:
+            device = device_of(layer)
             moments = {part: Moments(output_projection(layer, part).in_features, device) for part in PARTS}
             squares = {part: Squares(hidden[0].shape[-1], device) for part in PARTS}
             hooks = [output_projection(layer, part).register_forward_pre_hook(moments[part]) for part in PARTS]
@@ -196,8 +207,10 @@ def _moments(
             try:
                 for position, state in enumerate(hidden):
                     hidden[position] = layer(
-                        state, attention_mask=masks[index], position_embeddings=position_embeddings
-                    )
+                        state.to(device),
+                        attention_mask=brought(masks[index], device),
+                        position_embeddings=brought(position_embeddings, device),
+                    ).to(states)
                     if progress is not None:
                         progress(index * len(hidden) + position + 1, total)
             finally:

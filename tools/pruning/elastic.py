@@ -30,6 +30,7 @@ from self_pruner.tools.pruning.store import (
     LayerStore,
     ResidentLayers,
     branch,
+    device_of,
     embed,
     linear,
     output_projection,
@@ -53,6 +54,7 @@ class ElasticModel:
         refit_memory: int = 2 << 30,
         damping: float = 0.01,
         store: LayerStore | None = None,
+        states: str | None = None,
     ) -> None:
         """Reorders the weights of `model` in place; they must not be reordered already.
 
@@ -66,6 +68,7 @@ class ElasticModel:
             refit_memory: Bytes that remembered refits and factors may take.
             damping: Of the least-squares refit, as a share of the mean Gram diagonal.
             store: Where the layers of `model` come from; None for the model's own, in memory.
+            states: Device that holds hidden states of a whole text between layers; None for that of the layer.
 
         Raises:
             ModelError: The model is an elastic model already or the calibration is of another model.
@@ -77,6 +80,7 @@ class ElasticModel:
         self.importance: Importance = importance
         self.compensation: Compensation = compensation
         self.store = store or ResidentLayers(model)
+        self.states = states
         self.compensator = Compensator(compensation, refit_memory, damping)
         self._shape = shape = geometry(model.config)
         self._check_calibration(calibration)
@@ -131,13 +135,8 @@ class ElasticModel:
             if module.bias is not None:
                 overrides[f"{name}.bias"] = module.bias[:rows]
         output = output_projection(layer, part)
-        weight, bias = self.compensator.projection(
-            (index, part),
-            output.weight,
-            output.bias,
-            self.channels(part, width),
-            partial(self.moments.features, index, part),
-        )
+        channels, features = self.channels(part, width), partial(self.moments.features, index, part)
+        weight, bias = self.compensator.projection((index, part), output.weight, output.bias, channels, features)
         overrides[f"{OUTPUTS[part]}.weight"] = weight
         if bias is not None:
             overrides[f"{OUTPUTS[part]}.bias"] = bias
@@ -209,13 +208,15 @@ class ElasticModel:
         position_embeddings: tuple[Tensor, Tensor],
         attention_mask: Tensor | None = None,
     ) -> Tensor:
-        """Norm, attention with `width` units, residual: [batch, length, hidden] to the same shape."""
-        overrides = self._overrides(layer, index, "attention", width)
-        return hidden + branch(layer, "attention", overrides, hidden, position_embeddings, attention_mask)
+        """Norm, attention with `width` units, residual: [batch, length, hidden] to the same on the layer's device."""
+        hidden = hidden.to(device_of(layer))
+        kept = self._overrides(layer, index, "attention", width)
+        return hidden + branch(layer, "attention", kept, hidden, position_embeddings, attention_mask)
 
     @torch.no_grad()
     def mlp_block(self, layer: nn.Module, index: int, width: int, hidden: Tensor) -> Tensor:
-        """Norm, MLP with `width` units, residual: [batch, length, hidden] to the same shape."""
+        """Norm, MLP with `width` units, residual: [batch, length, hidden] to the same on the layer's device."""
+        hidden = hidden.to(device_of(layer))
         return hidden + branch(layer, "mlp", self._overrides(layer, index, "mlp", width), hidden)
 
     @torch.no_grad()

@@ -120,6 +120,8 @@ def factorise(gram: Callable[[], Tensor], damping: float = 0.01) -> Factor:
     used, size = damping, 0
     while used <= MAX_DAMPING:
         for dtype in (torch.float32, torch.float64):
+            matrix: Tensor | None = None  # what failed makes room first
+            lower: Tensor | None = None
             matrix = gram().to(dtype)
             size, mean = len(matrix), float(matrix.diagonal().double().mean())
             ridge = used * (mean if mean > 0 else 1.0)  # all-zero inputs: any damping gives back the weights

@@ -33,7 +33,7 @@ from self_pruner.tools.pruning.compensation import Place, Recalibration
 from self_pruner.tools.pruning.elastic import ElasticModel
 from self_pruner.tools.pruning.least_squares import factorise
 from self_pruner.tools.pruning.moments import Moments
-from self_pruner.tools.pruning.store import Embedded, branch, output_projection
+from self_pruner.tools.pruning.store import Embedded, branch, device_of, output_projection
 
 FORMAT = "self-pruner refits 1"  # of the file that keeps a recalibration
 SHARE = 0.5  # of the error, by default: on 32k tokens of text all of it overfits, none of it leaves it to pile up
@@ -95,7 +95,7 @@ def _refits(
 ) -> Iterator[tuple[Place, Tensor]]:
     """The refits of all places in their order, on the CPU."""
     embedded = [elastic.embed(rows) for rows in input_ids.split(batch)]
-    states = [each.hidden.float() for each in embedded]
+    states = [each.hidden.float().to(elastic.states) for each in embedded]
     walk = _Walk(elastic, embedded[0]._replace(hidden=states[0][:0]), list(states), states, share)
     del embedded, states
     layers = len(elastic.store)
@@ -148,6 +148,10 @@ class _At:
     def output(self) -> nn.Linear:
         return output_projection(self.layer, self.part)
 
+    @property
+    def device(self) -> torch.device:
+        return device_of(self.layer)
+
 
 @dataclass(frozen=True, slots=True)
 class _Walk:
@@ -162,7 +166,8 @@ class _Walk:
     def dense_on(self, place: _At) -> None:
         """Take the dense model through `place`."""
         for number, state in enumerate(self.dense):
-            self.dense[number] = state + self._added(place, state)
+            state = state.to(place.device)
+            self.dense[number] = (state + self._added(place, state)).to(self.elastic.states)
 
     def moments(self, place: _At, channels: int) -> tuple[Moments, Tensor, list[Tensor]]:
         """What `place` reads in the pruned model, where the dense one is through already.
@@ -171,7 +176,7 @@ class _Walk:
             The moments of the inputs of the output projection, E^T X [hidden, channels] for the share of the error
             that is made up for, and of the inputs the first [batch, length, channels].
         """
-        output, device = place.output, self.elastic.device
+        output, device = place.output, place.device
         moments = Moments(output.in_features, device)
         carried = torch.zeros(output.weight.shape, device=device)
         seen: list[Tensor] = []
@@ -181,9 +186,10 @@ class _Walk:
         ]
         try:
             for number, (dense, state) in enumerate(zip(self.dense, self.pruned, strict=True)):
-                error = (dense - (state + self._added(place, state))).flatten(0, -2)
+                state = state.to(device)
+                error = (dense.to(device) - (state + self._added(place, state))).flatten(0, -2)
                 carried.addmm_(error.T, seen[number].flatten(0, -2).float(), alpha=self.share)
-                seen[number] = seen[number][..., :channels].clone()
+                seen[number] = seen[number][..., :channels].clone().to(self.elastic.states)
         finally:
             for hook in hooks:
                 hook.remove()
@@ -203,7 +209,8 @@ class _Walk:
     def pruned_on(self, place: _At, inputs: list[Tensor], refit: Tensor) -> None:
         """Take the pruned model through `place`, with its output projection of `inputs` refitted."""
         for number, rows in enumerate(inputs):
-            self.pruned[number] = self.pruned[number] + functional.linear(rows, refit, place.output.bias)
+            added = functional.linear(rows.to(place.device), refit, place.output.bias)
+            self.pruned[number] = (self.pruned[number].to(place.device) + added).to(self.elastic.states)
 
     def _added(self, place: _At, state: Tensor) -> Tensor:
         """What all units of `place` with their dense weights add to `state`, in the type of the weights."""

@@ -16,7 +16,14 @@ from transformers import PreTrainedModel
 from self_pruner.memory.profile import PARTS, Profile
 from self_pruner.tools.pruning.compensation import Compensator
 from self_pruner.tools.pruning.elastic import ElasticModel
-from self_pruner.tools.pruning.store import BLOCKS, OUTPUTS, ResidentLayers, output_projection
+from self_pruner.tools.pruning.store import (
+    BLOCKS,
+    OUTPUTS,
+    ResidentLayers,
+    SpreadLayers,
+    bring_inputs,
+    output_projection,
+)
 
 LAYERS = "model.layers."  # what the names of all layers' tensors begin with
 
@@ -47,6 +54,8 @@ def smaller_model(elastic: ElasticModel, profile: Profile) -> PreTrainedModel:
             for part in PARTS:
                 for name, tensor in elastic.block_weights(index, part, profile.widths(part)[index]).items():
                     put(empty, f"{BLOCKS[part]}.{name}", tensor.contiguous())
+    if isinstance(elastic.store, SpreadLayers):
+        bring_inputs(smaller)
     return smaller
 
 

@@ -1,14 +1,15 @@
 """The decoder as a walk over it sees it: the embedding, a store of layers, and the causal mask each layer wants.
 
 Calibration and evaluation go layer by layer and take each layer from a `LayerStore`. Here the layers are resident in
-memory; streamed.py reads them from safetensors instead, and nothing above it knows.
+memory, on one device or on several; streamed.py reads them from safetensors instead. Nothing above knows more of it
+than that a layer computes on a device of its own (`device_of`), to which hidden states come.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -20,6 +21,11 @@ from self_pruner.memory.profile import Part
 
 BLOCKS: dict[Part, str] = {"attention": "self_attn", "mlp": "mlp"}
 OUTPUTS: dict[Part, str] = {"attention": "o_proj", "mlp": "down_proj"}
+
+
+def device_of(layer: nn.Module) -> torch.device:
+    """Where a decoder layer computes."""
+    return next(layer.parameters()).device
 
 
 def block(layer: nn.Module, part: Part) -> nn.Module:
@@ -49,16 +55,17 @@ def branch(
 ) -> Tensor:
     """What `part` of `layer` adds to `hidden` [batch, length, hidden] with some of its parameters replaced.
 
-    Attention wants the position embeddings of the embedding.
+    Attention wants the position embeddings of the embedding. Everything comes to the layer's device.
     """
-    module = block(layer, part)
+    module, device = block(layer, part), device_of(layer)
+    hidden = hidden.to(device)
     if part == "mlp":
         normed = layer.get_submodule("post_attention_layernorm")(hidden)
         return functional_call(module, overrides, (normed,), tie_weights=False)
     inputs = {
         "hidden_states": layer.get_submodule("input_layernorm")(hidden),
-        "position_embeddings": position_embeddings,
-        "attention_mask": attention_mask,
+        "position_embeddings": brought(position_embeddings, device),
+        "attention_mask": brought(attention_mask, device),
     }
     return functional_call(module, overrides, (), inputs, tie_weights=False)[0]
 
@@ -93,6 +100,32 @@ class ResidentLayers:
     def reorder(self, index: int, permute: Callable[[nn.Module], None]) -> None:
         """Permute the model's own layer, now."""
         permute(self._layers[index])
+
+
+class SpreadLayers(ResidentLayers):
+    """Layers that stay on several devices; the model runs too, as a brain does."""
+
+    def __init__(self, model: PreTrainedModel) -> None:
+        super().__init__(model)
+        bring_inputs(model)
+
+
+def bring_inputs(model: PreTrainedModel) -> None:
+    """Let what each layer and the final norm are called with come to their devices first."""
+    for module in (*model.get_decoder().layers, model.get_decoder().norm):
+        module.register_forward_pre_hook(_bring, with_kwargs=True)
+
+
+def _bring(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    device = device_of(module)
+    return brought(args, device), {name: brought(value, device) for name, value in kwargs.items()}
+
+
+def brought(value: Any, device: torch.device) -> Any:
+    """A tensor, or a tuple of them, on `device`; anything else as it is."""
+    if isinstance(value, tuple):
+        return tuple(brought(each, device) for each in value)
+    return value.to(device) if isinstance(value, Tensor) else value
 
 
 class Embedded(NamedTuple):

@@ -4,18 +4,12 @@ from dataclasses import replace
 
 import pytest
 
-from self_pruner.agent.dry_run.cost_estimate import (
-    Sizes,
-    bytes_of,
-    charged_tokens,
-    refit_operations,
-    steps_of,
-    target_tokens,
-    total_seconds,
-)
+from benchmarks.placements import machine
+from self_pruner.agent.dry_run.cost_estimate import charged_tokens, steps_of, stream_seconds, total_seconds
 from self_pruner.agent.dry_run.machine_speed import Speed
 from self_pruner.agent.dry_run.plan import plan_of
-from self_pruner.agent.prepare.placement import Need, Placement
+from self_pruner.agent.prepare.bill import REMEMBERED, Sizes, bill_of, needed
+from self_pruner.agent.prepare.placement import Placement
 from self_pruner.agent.settings.arms import ARMS
 from self_pruner.agent.settings.settings import Settings
 from self_pruner.prompts.templates import PromptSet
@@ -24,8 +18,6 @@ from self_pruner.tools.models.families import Geometry
 from self_pruner.tools.profiles.budget import Budget
 from self_pruner.tools.profiles.space import Space
 
-IN_MEMORY = Placement(streamed=False, need=Need(4 * 134_515_008, 200_000_000, 1 << 30), free=1 << 36)
-
 # SmolLM2-135M-Instruct at 30% sparsity
 SPACE = Space(30, 3, 48, 294_912, 55_296, 28_346_688, 32)
 SIZES = Sizes(
@@ -33,20 +25,46 @@ SIZES = Sizes(
         n_layers=30, hidden=576, n_groups=3, heads_per_group=3, head_dim=64, intermediate=1536, vocab=49_152
     ),
     budget=Budget.from_sparsity(SPACE, 0.3),
+    context=8192,
     params=134_515_008,
+    layer=3_540_096,
     itemsize=4,
     calibration_tokens=16 * 2048,
-    refit_memory=1 << 30,
+    calibration_length=2048,
+    target_tokens=4096 + 3072 + 4 * 4096 + 5120,
+    to_fetch=93_000_000,
+    grams_kept=False,
 )
 # two CPU cores: 256 tokens in 0.31 s through the layers, 49 ms a decoded token
-SPEED = Speed(layer=4e-5, head=3.3e-4, step=0.055)
-NO_TIME = Speed(0.0, 0.0, 0.0)
+SPEED = Speed(layer=4e-5, head=3.3e-4, step=0.055, operation=5.65e-12, read=1e-8, again=1e-10, upload=0.0)
+NO_TIME = Speed(*[0.0] * 7)
+HERE = machine(memory=16)
 
 
-def steps(arm="hybrid", sizes=SIZES, speed=SPEED, prompt_tokens=500, **settings):
+def placement(sizes=SIZES, there=HERE, mode="resident", remembered=None, settings=None):
+    """A placement without asking what fits; `remembered` overrules what refits may take."""
+    first = there.first.name
+    layers = {first: 0 if mode == "streamed" else 30}
+    streamed = mode == "streamed"
+    lines = bill_of(
+        settings or Settings(),
+        sizes,
+        there,
+        layers,
+        streamed=streamed,
+        grams_on_disk=streamed,
+        states=None,
+        state_memory=1 << 30,
+    )
+    if remembered is not None:
+        lines = [replace(line, bytes=remembered) if line.what == REMEMBERED else line for line in lines]
+    return Placement(mode, layers, streamed, None, 1 << 30, lines, there, sizes)
+
+
+def steps(arm="hybrid", sizes=SIZES, speed=SPEED, prompt_tokens=500, placed=None, **settings):
     limits = Settings(**settings)
-    prompts = PromptSet(ARMS[arm].prompt_set)
-    return steps_of(limits, plan_of(limits, ARMS[arm], prompts, sizes.budget, 0), sizes, speed, prompt_tokens)
+    plan = plan_of(limits, ARMS[arm], PromptSet(ARMS[arm].prompt_set), sizes.budget, 0)
+    return steps_of(limits, plan, placed or placement(sizes, settings=limits), speed, prompt_tokens)
 
 
 def step(found, what):
@@ -63,10 +81,7 @@ def test_a_default_run_is_estimated_within_a_factor_of_two():
     assert 711 / 2 < total_seconds(Settings(), found) < 2 * 711
     assert 70 / 2 < step(found, "Brain").seconds < 2 * 70
     assert 318_492 / 2 < charged_tokens(found) < 2 * 318_492
-    memory = sum(
-        line.bytes for line in bytes_of(Settings(), SIZES, IN_MEMORY, "cpu", 630_000_000, 0) if line.where == "memory"
-    )
-    assert 4.0e9 / 2 < memory < 2 * 4.0e9
+    assert 3.4e9 / 2 < needed(placement().lines, "memory") + 1.5e9 < 2 * 3.4e9  # beside Python's 0.6e9
 
 
 def test_the_steps_add_up_to_the_whole():
@@ -100,11 +115,44 @@ def test_a_search_that_learns_pays_for_the_slopes_at_its_best():
     assert step(steps(slopes=0), "Slopes") is step(steps("evolution"), "Slopes") is None
 
 
-def test_factors_that_do_not_fit_in_memory_are_paid_for_again_and_again():
-    few = replace(SIZES, refit_memory=1 << 20)
-    assert refit_operations(few, 1) == refit_operations(SIZES, 1)
-    assert refit_operations(few, 20) > 1.5 * refit_operations(SIZES, 20)
+def test_refits_cost_one_factor_a_place_a_pass_where_nothing_fits_and_one_in_all_where_everything_does():
+    room = {name: placement(remembered=count) for name, count in {"all": 1 << 40, "one": 1 << 29, "none": 0}.items()}
+    found = {name: step(steps(placed=one), "Least-squares") for name, one in room.items()}
+    seconds = [found[name].seconds for name in ("all", "one", "none")]
+    assert seconds == sorted(seconds) and seconds[0] < seconds[2]
+    factor = sum(n**3 / 3 for n in SIZES.shape.channels.values()) * 30 * SPEED.operation
+    walks, slopes = 9 * 2, 8 * 2  # 9 generations of 2 stages, and 8 measurements of slopes there and back
+    solved = seconds[2] - factor * (walks + slopes)
+    assert solved > 0 and seconds[2] < 64 * factor + solved  # far from one factor a candidate
     assert step(steps(compensation="bias"), "Least-squares") is step(steps(compensation="bias"), "Recalib") is None
+
+
+def test_a_streamed_run_takes_as_long_as_its_passes_or_longer_and_counts_them():
+    slow = replace(SPEED, read=1e-6, again=1e-6)
+    streamed = placement(mode="streamed")
+    found = steps(placed=streamed, speed=slow)
+    pace = stream_seconds(streamed, slow)
+    stored = 30 * SIZES.layer * 93_000_000 / SIZES.params
+    assert pace == pytest.approx(stored * 1e-6)
+    assert all(one.seconds >= one.passes * pace for one in found)
+    passes = {one.what.split()[0]: one.passes for one in found if one.passes}
+    assert passes["Calibration"] == 2 and passes["Dense"] == 2 and passes["Recalibration"] == passes["Export"] == 1
+    assert passes["Slopes,"] == 8 * 2  # there and back
+    tight = replace(streamed, state_memory=1 << 28)  # three sequences of 60 states at a time
+    assert step(steps(placed=tight, speed=slow), "Slopes").passes == 8 * 2 * 3
+    assert all(one.passes == 0 for one in steps())
+    brain = next(one for one in found if one.what.startswith("Brain"))
+    assert brain.passes > 18 * 10  # a pass for every token that is decided
+    endpoint = steps(placed=streamed, speed=slow, brain="vllm", brain_url="http://localhost:1/v1")
+    assert step(endpoint, "Brain").passes == 0
+
+
+def test_files_that_memory_has_room_for_are_read_from_the_disk_once():
+    slow = replace(SPEED, read=1e-6)
+    wide, narrow = (placement(mode="streamed", there=machine(memory=gib)) for gib in (64, 2))
+    assert stream_seconds(narrow, slow) > 100 * stream_seconds(wide, slow) > 0
+    gpu = placement(mode="streamed", there=machine(24, memory=64))
+    assert stream_seconds(gpu, replace(slow, upload=1e-3)) == pytest.approx(30 * SIZES.layer * 4 * 1e-3)
 
 
 def test_a_brain_that_is_not_asked_or_reads_nothing_costs_nothing():
@@ -136,41 +184,39 @@ def test_a_machine_without_a_speed_gives_tokens_and_no_seconds():
     assert step(found, "Evaluations").seconds == step(found, "Calibration").seconds == 0.0
 
 
+def held(placed, where):
+    return {line.what: line.bytes for line in placed.lines if line.where == where}
+
+
 def test_memory_and_disk_hold_weights_grams_targets_and_the_checkpoint():
-    limits = Settings()
-    found = bytes_of(limits, SIZES, IN_MEMORY, "cpu", 600_000_000, 93_000_000)
-    held = {line.what: line.bytes for line in found if line.where == "memory"}
-    assert held["Weights"] == 4 * 134_515_008
-    assert held["Gram matrices"] == 4 * 30 * (576**2 + 1536**2)
+    found = held(placement(), "memory")
+    assert found["Weights of 30 layers, embedding and head"] == 4 * 134_515_008
+    assert found["Gram matrices"] == 4 * 30 * (576**2 + 1536**2)
     # 4,096 tokens to rank on, 3,072 for the final choice, four windows of 4,096 for slopes, 5,120 to report on
-    assert held["Dense targets"] == target_tokens(limits) * (512 * 8 + 12) == 28_672 * (512 * 8 + 12)
-    assert target_tokens(Settings(slopes=0)) == target_tokens(Settings(arm="evolution")) == 12_288
-    written = {line.what: line.bytes for line in found if line.where == "disk"}
-    assert written["Pruned checkpoint"] == 4 * SIZES.budget.target_params
-    assert written["What is fetched"] == 93_000_000
-    assert "Pruned checkpoint" not in {
-        line.what for line in bytes_of(Settings(export=False), SIZES, IN_MEMORY, "cpu", 0, 0)
-    }
+    assert found["Dense targets"] == 28_672 * (512 * 8 + 12)
+    written = held(placement(), "the disk")
+    assert written["The pruned checkpoint"] == 4 * SIZES.budget.target_params
+    assert written["The checkpoint, to be fetched"] == 93_000_000
+    assert "The pruned checkpoint" not in held(placement(settings=Settings(export=False)), "the disk")
 
 
 def test_where_layers_are_streamed_memory_holds_those_at_work_and_one_gram_matrix():
-    streamed = replace(IN_MEMORY, streamed=True)
-    held = {line.what: line.bytes for line in bytes_of(Settings(), SIZES, streamed, "cpu", 0, 0)}
-    assert held["Weights"] == 200_000_000 and held["Gram matrices"] == 4 * (576**2 + 1536**2)
-    assert held["Gram matrices and dense targets, in the cache"] > 30 * held["Gram matrices"]
+    found = held(placement(mode="streamed"), "memory")
+    other = 134_515_008 - 30 * SIZES.layer
+    assert found["Weights of 3 layers at a time, embedding and head"] == 4 * (other + 3 * SIZES.layer)
+    assert found["Gram matrices of a layer"] == 4 * (576**2 + 1536**2)
 
 
 def test_on_a_gpu_the_weights_lie_on_it_and_the_gram_matrices_do_not():
-    held = {line.what: line.where for line in bytes_of(Settings(), SIZES, IN_MEMORY, "cuda", 600_000_000, 0)}
-    assert held["Weights"] == held["Remembered refits and hidden states"] == "device"
-    assert held["Gram matrices"] == held["Dense targets"] == "memory"
+    there = machine(24, memory=64)
+    near, far = (held(placement(there=there), where) for where in ("cuda:0", "memory"))
+    assert REMEMBERED in near and "Weights of 30 layers, embedding and head" in near
+    assert "Gram matrices" in far and "Dense targets" in far
 
 
 def test_plain_slices_have_no_refits_to_remember():
-    plain, refitted = (
-        {line.what: line.bytes for line in bytes_of(Settings(compensation=name), SIZES, IN_MEMORY, "cpu", 0, 0)}
-        for name in ("none", "lstsq")
-    )
-    kept = "Remembered refits and hidden states"
-    assert refitted[kept] - plain[kept] == 1 << 30
-    assert "Refits of the recalibration" in refitted and "Refits of the recalibration" not in plain
+    plain, refitted = (held(placement(settings=Settings(compensation=name)), "memory") for name in ("none", "lstsq"))
+    assert refitted[REMEMBERED] == 1 << 30 and REMEMBERED not in plain
+    placed = {name: placement(settings=Settings(compensation=name)) for name in ("none", "lstsq")}
+    kept = {name: "Refits of the recalibration" in held(one, "the disk") for name, one in placed.items()}
+    assert kept == {"none": False, "lstsq": True}

@@ -1,5 +1,7 @@
 """Two seconds of timing: nothing is asserted of the seconds, everything of what is timed."""
 
+from pathlib import Path
+
 import pytest
 import torch
 
@@ -7,6 +9,8 @@ from self_pruner.agent.dry_run import machine_speed as speed
 from self_pruner.agent.dry_run.machine_speed import measure_speed
 from self_pruner.tools.models.source import skeleton
 from tests.tiny import FAMILY_NAMES, tiny_config
+
+FILE = Path(__file__)
 
 
 @pytest.fixture(autouse=True)
@@ -22,8 +26,8 @@ def outline(family="llama", **overrides):
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_every_family_is_timed_without_its_weights(family, dtype):
     model = outline(family)
-    found = measure_speed(model, "cpu", dtype, length=32, together=4)
-    assert min(found.layer, found.head, found.step) > 0
+    found = measure_speed(model, "cpu", dtype, length=32, together=4, file=FILE)
+    assert min(found.layer, found.head, found.step, found.operation, found.read, found.again) > 0 == found.upload
     assert all(parameter.is_meta for parameter in model.parameters())
 
 
@@ -38,7 +42,7 @@ def test_a_slow_machine_is_timed_on_fewer_tokens(monkeypatch, seconds, longest):
     monkeypatch.setattr(speed._Parts, "_seconds", timed)
     monkeypatch.setattr(speed._Parts, "run_layer", lambda self, tokens: seen.append(tokens))
     model = outline()
-    found = measure_speed(model, "cpu", torch.float32, length=512, together=8)
+    found = measure_speed(model, "cpu", torch.float32, length=512, together=8, file=FILE)
     assert max(seen) == longest
     assert found.layer == pytest.approx(seconds / longest)
     assert found.step == pytest.approx(seconds * (model.config.num_hidden_layers + 1))

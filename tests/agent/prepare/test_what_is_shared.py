@@ -14,7 +14,7 @@ from rich.console import Console
 
 import self_pruner.agent.prepare.workbench as preparation
 from main import main
-from self_pruner.agent.prepare import room
+from self_pruner.agent.prepare import devices
 from self_pruner.agent.prepare.workbench import prepare
 from self_pruner.agent.settings.settings import make_settings
 from self_pruner.agent.view import View
@@ -98,15 +98,16 @@ def test_a_run_that_does_not_differ_calculates_nothing_again(models, earlier, tm
 
 
 @pytest.mark.parametrize("what", ["memory", "disk"])
-def test_gram_matrices_without_room_are_refused_before_the_calibration(models, tmp_path, monkeypatch, capfd, what):
-    monkeypatch.delattr(preparation, "calibrate")
+def test_what_has_no_room_is_refused_before_weights_are_loaded(models, tmp_path, monkeypatch, capfd, what):
+    monkeypatch.delattr(preparation, "load")
     if what == "memory":
-        monkeypatch.setattr(room, "free_memory", lambda device: 1000)
+        monkeypatch.setattr(devices, "free_memory", lambda device: 1000)
     else:
-        monkeypatch.setattr(room.shutil, "disk_usage", lambda folder: namedtuple("Usage", "free")(1000))
+        monkeypatch.setattr(devices.shutil, "disk_usage", lambda folder: namedtuple("Usage", "total free")(2000, 1000))
     small = [f"--{name.replace('_', '-')}={value}" for name, value in SMALL.items() if name != "fidelity"]
     words = ["--model", models[0], "--cache", tmp_path / "cache", "--runs", tmp_path / "runs", *small]
     assert main([str(word) for word in [*words, "--fidelity", "128"]]) == 2
     error = capfd.readouterr().err
-    assert f" of {what}" in error and " for its Gram matrices, and 1.0 KB are free" in error and error.count("\n") == 1
+    place = "memory" if what == "memory" else "the disk of "
+    assert f" of {place}" in error and "where 1.0 KB are free" in error and error.count("\n") == 1
     assert not list((tmp_path / "runs").glob("tiny-*"))

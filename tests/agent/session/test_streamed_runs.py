@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 import json
+import re
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from main import main
 from self_pruner.agent import session
+from self_pruner.agent.dry_run.dry_run import dry_run
 from self_pruner.agent.prepare import placement
+from self_pruner.agent.prepare.bill import needed
 from self_pruner.agent.prepare.checks import check_target
+from self_pruner.agent.prepare.devices import this_machine
 from self_pruner.agent.run_files.run_directory import RunDirectory
-from self_pruner.agent.settings.settings import Settings
+from self_pruner.agent.settings.settings import Settings, make_settings
 from self_pruner.agent.view import View
-from self_pruner.memory.errors import SettingsError
 from tests.agent.session.test_resume import candidates
+from tests.command_line import given
 from tests.tiny import tiny_folder
 
 SMALL = [
@@ -24,6 +29,9 @@ SMALL = [
     *("--offspring", "3", "--initial", "2", "--population", "2", "--samples", "2", "--sparsity", "0.3"),
     *("--remembered", "0", "--dtype", "float32", "--thought-tokens", "4"),
 ]
+
+
+AMOUNTS = given(SMALL)
 
 
 def carried_out(model: Path, root: Path, *words: str) -> Path:
@@ -46,15 +54,32 @@ def resident(model, tmp_path_factory) -> Path:
     return carried_out(model, tmp_path_factory.mktemp("resident"), "--placement", "resident", "--benchmarks", "0")
 
 
+@pytest.fixture
+def leave(model, monkeypatch):
+    """Leaves a run of the model, with these settings, memory for layers at work and not for all of them, or less."""
+
+    def leave(free: int | None = None, **settings: object) -> None:
+        asked = Settings(model=str(model), **(AMOUNTS | settings))
+        target, there = check_target(asked), this_machine(asked)
+        there = replace(there, memory=replace(there.memory, free=1 << 40))
+        need = {
+            mode: needed(placement.place(asked.model_copy(update={"placement": mode}), target, there).lines, "memory")
+            for mode in ("resident", "streamed")
+        }
+        assert need["streamed"] < need["resident"]
+        less = replace(there, memory=replace(there.memory, free=need["streamed"] if free is None else free))
+        monkeypatch.setattr(placement, "this_machine", lambda settings: less)
+
+    return leave
+
+
 def test_where_memory_is_short_layers_are_streamed_for_the_same_candidates_and_bytes(
-    resident, model, tmp_path, monkeypatch, capfd
+    resident, model, tmp_path, leave, monkeypatch, capfd
 ):
-    need = memory_of(model)
-    monkeypatch.setattr(placement, "free_memory", lambda device: need.weights + need.beside - 1)
+    leave()
     run = carried_out(model, tmp_path)
     printed = " ".join("".join(capfd.readouterr()).split())
-    assert "the layers of tiny are streamed from its files, for" in printed and "do not fit into" in printed
-    assert "latency is not measured" in printed and "Streamed: every layer" in printed
+    assert "Layers streamed from their files" in printed and "Streamed: every layer" in printed
     assert candidates(run) == candidates(resident) and len(candidates(run)) > 6
     for name in ("model.safetensors", "config.json", "tokenizer.json", "modeling_self_pruner.py"):
         assert (run / "model" / name).read_bytes() == (resident / "model" / name).read_bytes()
@@ -67,16 +92,12 @@ def test_where_memory_is_short_layers_are_streamed_for_the_same_candidates_and_b
     for file in files:
         assert main(["export", str(run), "--candidate", other, "--output", str(file), "--format", "gguf"]) == 0
         printed = " ".join("".join(capfd.readouterr()).split())
-        assert ("the layers of tiny are streamed" in printed) == (file == files[0])
+        assert ("Layers streamed from their files" in printed) == (file == files[0])
         monkeypatch.undo()
     assert files[0].read_bytes() == files[1].read_bytes() and not (run / "refits.safetensors").exists()
 
 
-def memory_of(model: Path) -> placement.Need:
-    return placement.need_of(check_target(Settings(model=str(model), dtype="float32")))
-
-
-def test_a_run_begun_in_memory_goes_on_streamed_where_there_is_less_of_it(model, tmp_path, monkeypatch, capfd):
+def test_a_run_begun_in_memory_is_placed_anew_where_there_is_less_of_it(model, tmp_path, monkeypatch, leave, capfd):
     def stopped(*_):
         raise KeyboardInterrupt
 
@@ -84,51 +105,40 @@ def test_a_run_begun_in_memory_goes_on_streamed_where_there_is_less_of_it(model,
     with monkeypatch.context() as patch:
         patch.setattr(session, "choose", stopped)
         assert main([*map(str, words), "--no-recalibrate", "--no-export"]) == 130
-    assert "streamed" not in "".join(capfd.readouterr())
-    need = memory_of(model)
-    monkeypatch.setattr(placement, "free_memory", lambda device: need.weights + need.beside - 1)
-    assert main(["resume", str(RunDirectory.latest(tmp_path / "runs"))]) == 0
-    assert "the layers of tiny are streamed from its files" in " ".join("".join(capfd.readouterr()).split())
+    assert "Layers in memory" in capfd.readouterr().out
+    run = str(RunDirectory.latest(tmp_path / "runs"))
+    leave(1 << 20)
+    assert main(["resume", run]) == 2
+    said = capfd.readouterr().err
+    assert "tiny needs" in said and "even with its layers streamed" in said and said.count("\n") == 1
+    leave(arm="uniform", recalibrate=False, export=False)
+    assert main(["resume", run]) == 0
+    assert "Layers streamed from their files" in capfd.readouterr().out
 
 
-@pytest.mark.parametrize(
-    "settings, free, sentence",
-    [
-        (
-            {"placement": "resident"},
-            "less than the weights",
-            "--placement resident needs .* are free; --placement stre",
-        ),
-        ({"placement": "auto"}, "nothing", "even with its layers streamed"),
-        ({"placement": "streamed"}, "nothing", "even with its layers streamed"),
-        ({"placement": "streamed", "speedup": 1.2}, "much", "a budget in time needs a model in memory"),
-    ],
-)
-def test_a_placement_that_cannot_be_is_one_sentence(model, tmp_path, monkeypatch, settings, free, sentence):
-    known = Settings(model=str(model), dtype="float32", **settings)
-    need = memory_of(model)
-    found = {"less than the weights": need.weights - 1, "nothing": 0, "much": 1 << 40}[free]
-    monkeypatch.setattr(placement, "free_memory", lambda device: found)
-    target = check_target(known.model_copy(update={"speedup": None}))
-    with pytest.raises(SettingsError, match=sentence):
-        placement.placed(known, target, View())
-
-
-def test_a_dry_run_shows_the_bill_and_refuses_by_the_same_figures(model, tmp_path, monkeypatch, capfd):
-    need = memory_of(model)
-    words = ["--model", str(model), "--runs", str(tmp_path / "runs"), "--dry-run", *SMALL]
-    monkeypatch.setattr(placement, "free_memory", lambda device: need.weights + need.beside - 1)
-    assert main(words) == 0
-    assert "The layers are streamed from their files" in capfd.readouterr().out
-    monkeypatch.setattr(placement, "free_memory", lambda device: need.streamed_weights + need.beside - 1)
-    assert main(words) == 2
+def test_a_dry_run_shows_the_bill_and_refuses_by_the_figures_of_a_run(model, tmp_path, leave, capfd):
+    words = ["--model", str(model), "--runs", str(tmp_path / "runs"), "--cache", str(tmp_path / "cache"), *SMALL]
+    leave()
+    assert main([*words, "--dry-run"]) == 0
+    printed = capfd.readouterr().out
+    assert "Weights of 3 layers at a time" in printed and "Layers streamed from their files" in printed
+    leave(1 << 20)
+    assert main([*words, "--dry-run"]) == 2
     printed = capfd.readouterr()
     assert "Memory and disk" in printed.out and "even with its layers streamed" in printed.err
+    assert main(words) == 2
+    assert capfd.readouterr().err == printed.err and not list((tmp_path / "runs").glob("tiny-*"))
 
 
-def test_what_fits_stays_in_memory(model, monkeypatch):
-    need = memory_of(model)
-    assert 0 < need.streamed_weights < need.weights
-    monkeypatch.setattr(placement, "free_memory", lambda device: need.weights + need.beside)
-    settings = Settings(model=str(model), dtype="float32")
-    assert placement.placed(settings, check_target(settings), View()).placement == "auto"
+def test_a_run_goes_through_the_layers_as_often_as_was_said(model, tmp_path, capfd, monkeypatch):
+    monkeypatch.setattr("self_pruner.agent.dry_run.dry_run.TIMED_FROM", 0)
+    monkeypatch.setattr("self_pruner.agent.dry_run.machine_speed.SECONDS", 0.01)
+    places = ["--model", str(model), "--runs", str(tmp_path / "runs"), "--cache", str(tmp_path / "cache")]
+    words = [*places, *SMALL, "--placement", "streamed", "--arm", "evolution"]
+    found = dry_run(make_settings(given(words)), View())
+    assert main(words) == 0
+    said = capfd.readouterr().out
+    made = int(re.search(r"every layer (\d+) times", said)[1])
+    foretold = sum(step.passes for step in found.steps)
+    assert f"{foretold} passes over the layers; most of it: " in said
+    assert 0.6 * foretold <= made <= foretold

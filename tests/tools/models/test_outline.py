@@ -7,6 +7,7 @@ import pytest
 
 from self_pruner.memory.errors import ModelError
 from self_pruner.tools.models import bundled, hub
+from self_pruner.tools.models.aliases import ALIASES, PUBLISHED
 from self_pruner.tools.models.families import space_of
 from self_pruner.tools.models.hub import HubError, fetch_outline
 from self_pruner.tools.models.outline import outline, skeleton
@@ -138,3 +139,52 @@ def test_a_folder_whose_config_is_no_json_is_refused(bare):
     (bare / "config.json").write_text(json.dumps([1]))
     with pytest.raises(ModelError, match="JSON object"):
         resolve(str(bare), weights=False)
+
+
+KNOWN = {  # parameters, as their makers state them
+    "llama-7b": 6_738_415_616,
+    "llama-2-13b": 13_015_864_320,
+    "llama-2-70b": 68_976_648_192,
+    "llama-3.1-8b": 8_030_261_248,
+    "llama-3.3-70b-instruct": 70_553_706_496,
+    "llama-3.2-1b": 1_235_814_400,
+    "llama-3.2-3b": 3_212_749_824,
+    "mistral-7b": 7_241_732_096,
+    "mistral-7b-v0.3": 7_248_023_552,
+    "qwen2.5-0.5b": 494_032_768,
+    "qwen2.5-1.5b": 1_543_714_304,
+    "qwen2.5-3b": 3_085_938_688,
+    "qwen2.5-7b": 7_615_616_512,
+    "qwen2.5-14b": 14_770_033_664,
+    "qwen2.5-32b": 32_763_876_352,
+    "qwen2.5-72b": 72_706_203_648,
+    "qwen3-0.6b": 596_049_920,
+    "qwen3-1.7b": 1_720_574_976,
+    "qwen3-4b": 4_022_468_096,
+    "qwen3-8b": 8_190_735_360,
+    "qwen3-14b": 14_768_307_200,
+    "qwen3-32b": 32_762_123_264,
+    "smollm2-360m": 361_821_120,
+    "smollm2-1.7b": 1_711_376_384,
+}
+
+
+@pytest.mark.parametrize("name", KNOWN)
+def test_published_shapes_have_the_parameters_they_are_known_for(name):
+    model = skeleton(PUBLISHED[name], name)
+    assert sum(parameter.numel() for parameter in model.parameters()) == KNOWN[name]
+
+
+def test_every_alias_has_published_shapes_and_none_is_asked_of_the_hub_for_them(monkeypatch, original):
+    stub = Hub(original, monkeypatch)
+    assert PUBLISHED.keys() == ALIASES.keys()
+    known = outline(resolve("llama-2-70b"), published=True)
+    assert not stub.fetched
+    assert known.tokenizer is None and known.to_fetch == 2 * KNOWN["llama-2-70b"] and known.has_weights
+
+
+def test_shapes_and_tokenizer_that_were_fetched_before_are_taken_in_their_place(monkeypatch, original):
+    stub = Hub(original, monkeypatch)
+    stub.fetched.append("config.json")
+    known = outline(resolve("llama-2-70b"), published=True)
+    assert known.tokenizer is not None and known.model.config.num_hidden_layers == 3

@@ -9,7 +9,7 @@ very population allows: (a) over (c) is sharing alone, (b) over (c) is sharing a
 of a store that has room for every state. Ratios of processor time are printed beside those of the clock: where other
 programs run, they are the ones to trust (with `--threads 1`, as waiting threads spin).
 
-    python -m benchmarks.population_walk
+    python -m benchmarks.population.walk
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from benchmarks.population_work import agreement, flops, generation
+from benchmarks.population.work import agreement, flops, generation
 from self_pruner.memory.profile import Part, Profile
 from self_pruner.tools.evaluation.prefixes import PrefixStates
 from self_pruner.tools.evaluation.sharing import WalkCounters, trie

@@ -1,0 +1,298 @@
+"""What a run fills: bytes by device and by time, for layers in memory, spread over GPUs, or streamed from their files.
+
+Everything follows from the config and the settings, so it is known before a weight is fetched. Bounds that a run keeps
+to are taken as used up. Nothing is counted for Python and its libraries, which are there when free memory is asked for.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import torch
+
+from self_pruner.agent.prepare.checks import Target
+from self_pruner.agent.prepare.devices import Device, Machine
+from self_pruner.agent.settings.arms import ARMS
+from self_pruner.agent.settings.settings import Settings
+from self_pruner.memory.errors import SettingsError
+from self_pruner.tools.evaluation.fitness import TOP_K
+from self_pruner.tools.evaluation.shortage import free_memory
+from self_pruner.tools.evaluation.targets import HEAD_TOKENS
+from self_pruner.tools.models.aliases import BUNDLED
+from self_pruner.tools.models.bundled import cache_dir
+from self_pruner.tools.models.families import Geometry, geometry
+from self_pruner.tools.profiles.budget import Budget
+from self_pruner.tools.text.quantities import size
+
+AT_WORK = 3  # layers that exist at a time where they are streamed: one in use, one on its way, one being converted
+STATE_MEMORY, PREFIX_MEMORY, REFIT_MEMORY = 1 << 30, 1 << 29, 1 << 30
+WORK_SPACE = 1 << 29  # of libraries, and what an allocator cannot use
+BRAIN_TOKENS = 4096  # of its prompt and all replies to it, with room to grow
+CPU_BATCH, GPU_BATCH = 2, 8  # sequences of calibration text in one pass
+CPU_TOKENS, GPU_TOKENS = 4096, 16384  # the same of a recalibration, in tokens
+
+REMEMBERED = "Remembered refits"
+# A recalibration that has no room is left out, and what is remembered takes room that nothing else needs.
+When = Literal["always", "calibration", "search", "recalibration", "spare"]
+
+
+@dataclass(frozen=True, slots=True)
+class Sizes:
+    """What the cost of a run depends on in its dense model."""
+
+    shape: Geometry
+    budget: Budget
+    context: int  # tokens that the model can read
+    params: int  # embeddings and head included
+    layer: int  # parameters of one decoder layer
+    itemsize: int  # bytes of a weight
+    calibration_tokens: int
+    calibration_length: int  # of them in a sequence
+    target_tokens: int  # whose dense distributions are kept
+    to_fetch: int  # bytes of the checkpoint that are not here yet
+    grams_kept: bool  # whether the cache has Gram matrices of this size already
+
+    @property
+    def kept(self) -> float:
+        """Share of the decoder blocks' parameters that a candidate keeps."""
+        return 1.0 - self.budget.sparsity
+
+    @property
+    def weights(self) -> int:
+        """Bytes of all weights."""
+        return self.itemsize * self.params
+
+    @property
+    def layer_bytes(self) -> int:
+        """Bytes of one decoder layer."""
+        return self.itemsize * self.layer
+
+    @property
+    def other_weights(self) -> int:
+        """Bytes of what is no layer: embedding, final norm and head."""
+        return self.weights - self.shape.n_layers * self.layer_bytes
+
+    @property
+    def pruned_bytes(self) -> int:
+        """Bytes of the weights of a candidate."""
+        return self.budget.target_params * self.itemsize
+
+    @property
+    def brain_bytes(self) -> int:
+        """Bytes of keys and values of a prompt and its replies, in all layers."""
+        return 2 * BRAIN_TOKENS * self.shape.n_layers * self.shape.n_groups * self.shape.head_dim * self.itemsize
+
+    @property
+    def refit_bytes(self) -> int:
+        """Bytes of the refits of one candidate, all places refitted."""
+        channels = self.shape.n_layers * sum(self.shape.channels.values())
+        return int(self.kept * channels * self.shape.hidden) * self.itemsize
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """What takes so many bytes, where, and when."""
+
+    what: str
+    bytes: int
+    where: str  # name of a device
+    when: When = "always"
+
+
+def sizes_of(settings: Settings, target: Target) -> Sizes:
+    """The sizes of the target model that its cost depends on."""
+    text = next(one for one in target.texts if one.part == "calibration")
+    model, to_fetch = target.outline.model, target.outline.to_fetch
+    params = sum(parameter.numel() for parameter in model.parameters())
+    if settings.model.lower() == BUNDLED and to_fetch:
+        to_fetch += 4 * params  # it is unpacked
+    return Sizes(
+        shape=geometry(model.config),
+        budget=target.budget,
+        context=model.config.max_position_embeddings,
+        params=params,
+        layer=sum(parameter.numel() for parameter in model.get_decoder().layers[0].parameters()),
+        itemsize=getattr(torch, target.dtype).itemsize,
+        calibration_tokens=text.sequences * text.length,
+        calibration_length=text.length,
+        target_tokens=settings.fitness_tokens + settings.reporting_tokens * len(settings.reporting_texts),
+        to_fetch=to_fetch,
+        grams_kept=not to_fetch and _kept(settings, geometry(model.config).gram_bytes),
+    )
+
+
+def _kept(settings: Settings, count: int) -> bool:
+    """Whether a calibration of so many bytes is in the cache; of which model, a run finds out when it has the weights.
+
+    It then asks for room again.
+    """
+    folder = (settings.cache or cache_dir()) / "calibration"
+    return any(count <= path.stat().st_size < 1.1 * count + (1 << 20) for path in folder.glob("*.safetensors"))
+
+
+def check_disk(name: str, count: int, cache: Path) -> None:
+    """Refuse a calibration whose Gram matrices have no room on the disk.
+
+    Raises:
+        SettingsError: says how much is needed and how much there is.
+    """
+    disk = next(folder for folder in (cache, *cache.resolve().parents) if folder.is_dir())
+    if count > (free := shutil.disk_usage(disk).free):
+        raise SettingsError(
+            f"the calibration of {name} needs {size(count)} of disk in {cache} for its Gram matrices, and {size(free)} "
+            "are free: name a folder on another disk with --cache"
+        )
+
+
+def refit_memory(device: str, reserved: int = 0, streamed: bool = False) -> int:
+    """Bytes that remembered refits may take: half of what the loaded model leaves, on a CPU at most 1 GiB.
+
+    What is `reserved` is for others. Without a GPU a streamed model gets a quarter of that: of a large one a GiB would
+    hold few of the refits that a pass asks for.
+    """
+    left = max(0, free_memory(device) - reserved) // 2
+    return left if device.startswith("cuda") else min(REFIT_MEMORY // (4 if streamed else 1), left)
+
+
+def prefix_memory(device: str, reserved: int = 0) -> int:
+    """Bytes of hidden states that a search keeps for its next generation at most.
+
+    Half a GiB, or a quarter of what the loaded model leaves of a GPU, whose models have the larger states.
+    """
+    left = max(0, free_memory(device) - reserved) // 4
+    return max(PREFIX_MEMORY, left if device.startswith("cuda") else 0)
+
+
+def slope_states(settings: Settings, sizes: Sizes) -> int:
+    """Bytes of all hidden states of one measurement of slopes, which is one walk there and back if they fit."""
+    state = settings.sequence_length * sizes.shape.hidden * sizes.itemsize
+    return 2 * sizes.shape.n_layers * settings.sequences(settings.slope_tokens) * state if settings.slopes else 0
+
+
+def work_of(settings: Settings, sizes: Sizes, near: str, state_memory: int, cpu: bool) -> list[Line]:
+    """What computing takes on the device named `near`; `state_memory` bounds the hidden states of a population."""
+    shape, refitted, one = sizes.shape, settings.compensation == "lstsq", sizes.itemsize
+    channels, hidden = max(shape.channels.values()), shape.hidden
+    inside = (5 * shape.intermediate + 6 * hidden) * one  # of a token in a layer
+    batch = (CPU_BATCH if cpu else GPU_BATCH) * sizes.calibration_length
+    state = settings.sequence_length * hidden * one
+    walked = (settings.offspring + 1) * settings.sequences(settings.fidelity[-1]) * state
+    walked = min(state_memory, max(walked, slope_states(settings, sizes)))
+    # of one sequence at least: probes have a state a place, and slopes keep one a sublayer
+    walked = max(walked, (2 * shape.n_layers + 1) * state, sizes.target_tokens * hidden * one)
+    gram = 4 * channels**2  # two of them at the end: a sum of products, and the whole that is made of it
+    head = 16 * HEAD_TOKENS * shape.vocab
+    lines = [
+        Line("A layer's moments and activations", gram + max(gram, batch * inside), near, "calibration"),
+        Line("Hidden states of candidates", walked, near, "search"),
+        Line("A factor with its refits, and logits", refitted * shape.refit_bytes + head, near, "search"),
+    ]
+    if refitted and settings.recalibrate:
+        batch = (CPU_TOKENS if cpu else GPU_TOKENS) * inside
+        place = gram + max(gram, batch) + 12 * channels * hidden
+        lines.append(Line("A place that is recalibrated", place, near, "recalibration"))
+    return lines
+
+
+def text_states(settings: Settings, sizes: Sizes, where: str) -> list[Line]:
+    """The hidden states of all calibration text, which the layers take over one after the other."""
+    tokens, hidden = sizes.calibration_tokens, sizes.shape.hidden
+    lines = [Line("Hidden states of the calibration", tokens * hidden * sizes.itemsize, where, "calibration")]
+    if settings.compensation == "lstsq" and settings.recalibrate:  # dense and pruned ones, and what a projection reads
+        read = int(sizes.kept * max(sizes.shape.channels.values())) * sizes.itemsize
+        both = tokens * (8 * hidden + read)
+        lines.append(Line("Hidden states of the recalibration", both, where, "recalibration"))
+    return lines
+
+
+def bill_of(
+    settings: Settings,
+    sizes: Sizes,
+    machine: Machine,
+    layers: Mapping[str, int],
+    *,
+    streamed: bool,
+    grams_on_disk: bool,
+    states: str | None,
+    state_memory: int,
+) -> list[Line]:
+    """All that a run fills.
+
+    Args:
+        settings: of the run.
+        sizes: of its model.
+        machine: what there is; where it has no disks, they are left out.
+        layers: how many layers the devices have that compute, by their names.
+        streamed: whether layers are read from their files instead.
+        grams_on_disk: whether memory holds the Gram matrices of one layer only.
+        states: device that holds hidden states of all text; None for the one that computes.
+        state_memory: bytes that hidden states of a population may take.
+    """
+    memory, first, shape, cpu = machine.memory.name, machine.first.name, sizes.shape, not machine.gpus
+    refitted = settings.compensation == "lstsq"
+    lines = []
+    for name, count in layers.items():
+        held = AT_WORK if streamed else count
+        said = f"Weights of {held} layers{' at a time' if streamed else ''}"
+        if name == first:
+            lines.append(Line(f"{said}, embedding and head", sizes.other_weights + held * sizes.layer_bytes, name))
+        else:
+            lines.append(Line(said, held * sizes.layer_bytes, name))
+        lines.append(Line("Work space of libraries", WORK_SPACE, name))
+        if settings.brain == "self" and ARMS[settings.arm].asks_brain:
+            share = 1.0 if streamed else count / shape.n_layers
+            lines.append(Line("Keys and values of the brain", int(share * sizes.brain_bytes), name))
+        lines += work_of(settings, sizes, name, state_memory, cpu)
+        if states is None:
+            lines += text_states(settings, sizes, name)
+    if states is not None:
+        lines += text_states(settings, sizes, states)
+    targets = sizes.target_tokens * (8 * TOP_K + 12)
+    if grams_on_disk:  # of the layer before; one that is read to refit a place on a CPU is counted there
+        one = shape.gram_bytes // shape.n_layers
+        lines.append(Line("Gram matrices of a layer", one, memory, "calibration" if cpu else "always"))
+    else:
+        lines.append(Line("Gram matrices", shape.gram_bytes, memory))
+    lines.append(Line("Dense targets", targets, memory))
+    if streamed and not cpu:
+        lines.append(Line("Layers on their way", 2 * sizes.layer_bytes, memory))
+    if machine.disks:
+        disks = {use: disk.name for use, disk in machine.disks.items()}
+        kept = targets + (0 if sizes.grams_kept else shape.gram_bytes)
+        lines.append(Line("The checkpoint, to be fetched", sizes.to_fetch, disks["models"]))
+        lines.append(Line("Gram matrices and dense targets", kept, disks["cache"]))
+        lines.append(Line("The pruned checkpoint", sizes.pruned_bytes if settings.export else 0, disks["runs"]))
+        if refitted and settings.recalibrate:
+            lines.append(Line("Refits of the recalibration", sizes.refit_bytes, disks["runs"], "recalibration"))
+    lines += [line for name in layers for line in _remembered(lines, machine, name, refitted, streamed)]
+    return [line for line in lines if line.bytes]
+
+
+def _remembered(lines: Sequence[Line], machine: Machine, name: str, refitted: bool, streamed: bool) -> list[Line]:
+    """What takes shares of the room that is left on a device, up to a bound on a CPU, and gives it back when asked."""
+    device = next(each for each in machine.devices if each.name == name)
+    left = max(0, device.free - needed(lines, name))
+    refits, states = left // 2, left // 4
+    if device.kind == "cpu":
+        refits, states = min(REFIT_MEMORY // (4 if streamed else 1), refits), min(PREFIX_MEMORY, states)
+    found = [Line("Remembered states", states, name, "spare")]
+    return [Line(REMEMBERED, refits, name, "spare"), *found] if refitted else found
+
+
+def needed(lines: Sequence[Line], where: str, *, recalibration: bool = True) -> int:
+    """The most bytes that are used of a device at a time, with or without a recalibration."""
+    by_time = dict.fromkeys(("always", "calibration", "search", "recalibration"), 0)
+    for line in lines:
+        if line.where == where and line.when in by_time and (recalibration or line.when != "recalibration"):
+            by_time[line.when] += line.bytes
+    return by_time.pop("always") + max(by_time.values())
+
+
+def short_of(lines: Sequence[Line], machine: Machine, *, recalibration: bool = True) -> dict[Device, int]:
+    """The devices that have less than is needed, and how much that is."""
+    asked = {device: needed(lines, device.name, recalibration=recalibration) for device in machine.devices}
+    return {device: count for device, count in asked.items() if count > device.free}

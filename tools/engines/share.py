@@ -1,0 +1,53 @@
+"""What a vLLM that is started beside a run gets: GPUs, and a share of their memory."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+Quantization = Literal["fp8", "bitsandbytes"]
+PER_WEIGHT: dict[Quantization | None, float] = {None: 2.0, "fp8": 1.05, "bitsandbytes": 0.6}  # bytes, scales included
+BESIDE = 3 << 30  # bytes of each GPU that vLLM takes beside weights and cache: its kernels and activations
+
+
+@dataclass(frozen=True, slots=True)
+class Room:
+    """Bytes of one GPU: all of them, and those that nothing else will take."""
+
+    total: int
+    free: int
+
+
+@dataclass(frozen=True, slots=True)
+class Share:
+    """What one vLLM gets."""
+
+    gpus: tuple[str, ...]  # "cuda:1", ...; as many as share a layer
+    bytes: int  # of each
+    fraction: float  # of the memory of each, as vLLM counts it
+    quantization: Quantization | None = None
+
+
+def share_of(
+    params: int, cache: int, groups: int, rooms: Mapping[str, Room], quantization: Quantization | None = None
+) -> Share | None:
+    """The fewest GPUs with room for a model, those with the most room first; None where there are none.
+
+    Args:
+        params: parameters of the model.
+        cache: bytes of keys and values for its longest request.
+        groups: key/value heads; vLLM divides them among the GPUs that share a layer.
+        rooms: the GPUs.
+        quantization: of the weights as they are loaded.
+    """
+    most = sorted(rooms, key=lambda gpu: -rooms[gpu].free)
+    for count in (1, 2, 4, 8):
+        if count > len(most) or groups % count:
+            break
+        each = int((params * PER_WEIGHT[quantization] + cache) / count) + BESIDE
+        chosen = sorted(most[:count], key=list(rooms).index)
+        if all(rooms[gpu].free >= each for gpu in chosen):
+            fraction = max(each / rooms[gpu].total for gpu in chosen)
+            return Share(tuple(chosen), each, round(fraction + 0.005, 2), quantization)
+    return None
