@@ -136,7 +136,7 @@ def carry_out(settings: Settings, directory: RunDirectory, view: View, prepared:
         )
         if given:
             bind(directory, prepared.conditions, view)
-        with nullcontext() if given else closing(prepared.bench.memory):
+        with nullcontext() if given else closing(prepared):
             check_begun(directory, prepared.bench.memory, prepared.conditions)
             check_whole(prepared.bench.memory, directory)
             run = Run(settings, directory, with_probes(prepared, settings, view), view)
@@ -200,7 +200,7 @@ def tasks(path: Path, candidate: str | None, changes: dict[str, Any], view: View
         if suite is None or not known_on_tasks(outcome, suite, candidate):
             prepared = prepare(settings, directory.id, view, directory.records, bind_result(directory, view))
             run = Run(settings, directory, with_probes(prepared, settings, view), view)
-            with closing(run.bench.memory):
+            with closing(run.prepared):
                 again = candidate is None and outcome.result == RECALIBRATED
                 refitted = refit(run, outcome, keep=False)[1] if again else None
                 outcome = with_tasks(run, outcome, refitted, candidate)

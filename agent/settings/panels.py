@@ -39,6 +39,15 @@ class Model(Panel):
         description="where the layers are: in memory, or read from the checkpoint's files as they are needed; auto "
         "streams what does not fit",
     )
+    workers: Count | Literal["auto"] = Field(
+        "auto",
+        description="1 or more processes that measure candidates side by side, or auto: one for each GPU, else 1",
+    )
+    ray_address: str | None = Field(
+        None,
+        pattern=r"^(auto|[^\s/]+:[0-9]{1,5})$",
+        description="host:port of the head of a Ray cluster for the workers, or auto (default: this machine)",
+    )
 
 
 class Budget(Panel):

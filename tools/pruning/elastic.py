@@ -22,7 +22,7 @@ from self_pruner.memory.profile import PARTS, Part, Profile
 from self_pruner.tools.models.families import geometry, space_of
 from self_pruner.tools.pruning.calibration import Calibration
 from self_pruner.tools.pruning.compensation import Compensation, Compensator, Recalibrated, Recalibration
-from self_pruner.tools.pruning.importance import Importance, importance_orders
+from self_pruner.tools.pruning.importance import Importance, Orders, importance_orders
 from self_pruner.tools.pruning.reordering import OrderedMoments
 from self_pruner.tools.pruning.store import (
     OUTPUTS,
@@ -53,6 +53,7 @@ class ElasticModel:
         refit_memory: int = 2 << 30,
         damping: float = 0.01,
         store: LayerStore | None = None,
+        orders: Orders | None = None,
     ) -> None:
         """Reorders the weights of `model` in place; they must not be reordered already.
 
@@ -66,6 +67,7 @@ class ElasticModel:
             refit_memory: Bytes that remembered refits and factors may take.
             damping: Of the least-squares refit, as a share of the mean Gram diagonal.
             store: Where the layers of `model` come from; None for the model's own, in memory.
+            orders: Of the units, where they are known; None finds them.
 
         Raises:
             ModelError: The model is an elastic model already or the calibration is of another model.
@@ -74,13 +76,12 @@ class ElasticModel:
             raise ModelError("this model is reordered already; load it again to make another elastic model")
         self.model = model
         self.space = space_of(model, mlp_unit, compensation == "bias", attention_unit)
-        self.importance: Importance = importance
-        self.compensation: Compensation = compensation
+        self.importance, self.compensation = importance, compensation
         self.store = store or ResidentLayers(model)
         self.compensator = Compensator(compensation, refit_memory, damping)
         self._shape = shape = geometry(model.config)
         self._check_calibration(calibration)
-        self.orders = importance_orders(self.store, calibration, shape.n_groups, importance)
+        self.orders = orders or importance_orders(self.store, calibration, shape.n_groups, importance)
         self.moments = OrderedMoments(calibration, self.orders, shape.head_dim, shape.heads_per_group)
         for index in range(len(self.store)):
             self.store.reorder(index, partial(self.moments.permute, index=index))
