@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import shutil
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager, nullcontext, suppress
 from dataclasses import replace
 from pathlib import Path
@@ -110,11 +110,11 @@ def check_memory(path: Path) -> None:
     connect(path).close()
 
 
-def resume(path: Path, view: View) -> tuple[Path, Outcome]:
-    """Go on with the run at `path`."""
+def resume(path: Path, view: View, changes: Mapping[str, Any] | None = None) -> tuple[Path, Outcome]:
+    """Go on with the run at `path`, with `changes` of settings that no figure depends on."""
     with RunDirectory.resume(path) as run:
         check_settings(run, view)
-        settings = make_settings(run.settings)
+        settings = make_settings({**run.settings, **(changes or {})})
         check_engine(settings)
         check_brain(settings, view)
         view.line(f"Resuming {run.path}")

@@ -217,6 +217,7 @@ def prepare(
             searched=searched,
         )
         workers = Workers(room, settings.ray_address, kind, recipe, view.warn)
+        view.line(f"{room.workers} workers measure, {workers.where}")
         walks = {name: WorkersWalk(elastic, targets[name], workers, name) for name in measured}
     context = {
         **key,

@@ -145,6 +145,11 @@ class PopulationWalk:
             for profile in profiles
         ]
 
+    @property
+    def parallelism(self) -> dict[str, float]:
+        """What a trace says of the processes that walk; {} of this one alone."""
+        return {}
+
     def in_steps(self, profiles: Sequence[Profile], sequences: range, together: int) -> Iterator[list[Measurement]]:
         """`measure` of every `together` sequences of `sequences`, one after the other."""
         for at in range(0, len(sequences), together):

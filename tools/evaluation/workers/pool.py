@@ -73,7 +73,7 @@ class Workers:
         self.count = room.workers
         self.replaced = 0
         self.say = say
-        self._room, self._address, self._device, self._recipe = room, address, device, recipe
+        self._room, self._address, self._device, self.recipe = room, address, device, recipe
         self._members: list[_Member] = []
         self._open = ExitStack()
 
@@ -134,17 +134,18 @@ class Workers:
         gpus = self.count if self._device == "cuda" else 0
         ray = self._open.enter_context(connected(self._address, self.count, gpus))
         try:
-            for path in self._recipe.files:
+            for path in self.recipe.files:
                 if not path.is_file():
                     raise EngineError(f"workers read {path.name} from the cache, and it cannot be written to {path}")
-            begin = _Beginning(ray, self._recipe, self._device, torch.get_num_threads(), self._room.neighbours)
+            begin = _Beginning(ray, self.recipe, self._device, torch.get_num_threads(), self._room.neighbours)
             self._members = [_Member(number, begin) for number in range(self.count)]
-            self.say(f"{self.count} workers, {self._where()}")
         except BaseException:
             self.close()
             raise
 
-    def _where(self) -> str:
+    @property
+    def where(self) -> str:
+        """Where they are, in words."""
         return "on this machine" if self._address is None else f"in the Ray cluster at {self._address}"
 
     def _heard(self) -> Iterator[tuple[_Member, int | None, Any, Exception | None]]:
@@ -178,7 +179,7 @@ class Workers:
         if not self._members or max(losses, member.losses) >= LOSSES:
             raise EngineError(f"workers are lost again and again, the last because {lost}")
         if unplaced:
-            self.say(f"there is no room for worker {member.number} {self._where()}: {len(self._members)} go on")
+            self.say(f"there is no room for worker {member.number} {self.where}: {len(self._members)} go on")
             return
         self.replaced += 1
         self.say(f"worker {member.number} on {member.host} is replaced, and its share done again: {lost}")

@@ -34,6 +34,11 @@ class WorkersWalk(PopulationWalk):
         self.workers = workers
         self.text = text
 
+    @property
+    def parallelism(self) -> dict[str, float]:
+        """How many workers there are, and how many were replaced so far."""
+        return {"workers": self.workers.count, "workers_replaced": self.workers.replaced}
+
     def measure(
         self, profiles: Sequence[Profile], sequences: range, progress: Progress | None = None
     ) -> list[Measurement]:
