@@ -29,6 +29,7 @@ from self_pruner.agent.view import View
 from self_pruner.tools.evaluation.walk import Measurement, PopulationWalk
 from self_pruner.tools.evaluation.workers.pool import Room, Workers
 from self_pruner.tools.evaluation.workers.walk import WorkersWalk
+from self_pruner.tools.profiles.budget import Budget
 from self_pruner.tools.profiles.operators import random_profile
 from self_pruner.tools.workbench import FITNESS
 
@@ -69,9 +70,7 @@ def main() -> None:
                 compare(here, WorkersWalk(own.elastic, own.targets, workers, FITNESS), prepared.bench.budget, args)
 
 
-def compare(
-    here: PopulationWalk, there: WorkersWalk, budget: Any, args: argparse.Namespace, rng: random.Random
-) -> None:
+def compare(here: PopulationWalk, there: WorkersWalk, budget: Budget, args: argparse.Namespace) -> None:
     """Generation after generation both ways; the first is left out, for with it workers begin."""
     rng = random.Random(0)
     parents = [random_profile(budget, rng) for _ in range(4)]

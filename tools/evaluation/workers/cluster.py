@@ -26,7 +26,11 @@ from self_pruner.tools.engines.child import child
 
 REACH_SECONDS = 10.0  # for a cluster's address to accept a connection
 ANSWER_SECONDS = 40.0  # for Ray to answer there
-QUIET = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0"}  # the latter warns each time
+QUIET = {
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_DEDUP_LOGS_SKIP_REGEX": ".*",  # of what happens in the cluster we say ourselves what matters
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",  # else it warns of a change to come
+}
 _ASK = """
 import sys, ray
 ray.init(address=sys.argv[1], log_to_driver=False)
