@@ -118,18 +118,19 @@ def test_three_workers_find_what_one_process_does_and_so_do_those_that_replace_o
         threading.Timer(1, first.kill).start()
         assert found_by(walk, profiles) == alone
         assert walk.workers.replaced == 1 and "is replaced, and its share done again" in said[-1]
-        monkeypatch.setattr(pool, "STEP_SECONDS", 2.0)
+        monkeypatch.setattr(pool, "STEP_SECONDS", 8.0)
         second.suspend()
         assert found_by(walk, profiles) == alone
-        assert walk.parallelism == {"workers": 3, "workers_replaced": 2} and "it made no step for 2 s" in said[-1]
+        assert walk.parallelism == {"workers": 3, "workers_replaced": 2} and "it made no step for 8 s" in said[-1]
         assert gone(second)
 
 
 def test_the_benchmark_finds_two_workers_to_score_as_one_process_does(small_model, address, monkeypatch, capfd):
     from benchmarks import workers
 
-    words = "--length 32 --tokens 64 --calibration-tokens 128 --offspring 3 --generations 1".split()
-    monkeypatch.setattr("sys.argv", ["workers", "--model", str(small_model), *words, "--ray-address", address])
+    words = ["--length", "32", "--tokens", "64", "--calibration-tokens", "128", "--offspring", "3"]
+    words += ["--generations", "1", "--model", str(small_model), "--ray-address", address]
+    monkeypatch.setattr("sys.argv", ["workers", *words])
     workers.main()
     assert re.search(r"2 workers [\d.]+ tokens/s, ratio [\d.]+; the scores are the same\n$", capfd.readouterr().out)
 
