@@ -165,13 +165,13 @@ class Workers:
             except ray.exceptions.RayError as error:
                 failure = Lost(_reason(error))
             yield member, share, answer, failure
-        for member in self._members:
+        for member in [*self._members]:
             if member.pending is not None and member.pending not in ready and (silence := member.silent_for()):
                 yield member, member.share, None, Lost(f"it made no step for {silence:.0f} s")
 
     def _replace(self, member: _Member, lost: Lost, losses: int) -> None:
         """Count a loss; another worker begins in its place, unless there is none to be had."""
-        unplaced = not member.host
+        unplaced, again = not member.host, ", and its share done again" if member.share is not None else ""
         member.losses += 1
         member.end()
         if unplaced:
@@ -182,7 +182,7 @@ class Workers:
             self.say(f"there is no room for worker {member.number} {self.where}: {len(self._members)} go on")
             return
         self.replaced += 1
-        self.say(f"worker {member.number} on {member.host} is replaced, and its share done again: {lost}")
+        self.say(f"worker {member.number} on {member.host} is replaced{again}: {lost}")
 
 
 class Lost(Exception):
@@ -237,10 +237,12 @@ class _Member:
         self.pending = self.share = None
         if self._stage == "place":
             self.host, absent = answer
+            begin = self.beginning
+            if absent:  # still, when another worker on the same machine may have got them
+                _, absent = begin.ray.get(self.actor.place.remote(absent), timeout=PLACE_SECONDS)
             for path in absent:
                 self._send(path)
             self._stage = "load"
-            begin = self.beginning
             self._ask(self.actor.start.remote(begin.recipe, begin.threads, begin.neighbours))
         elif self._stage == "share":
             self.losses = 0
@@ -273,7 +275,8 @@ class _Member:
         size = path.stat().st_size
         with path.open("rb") as file:
             for at in range(0, size, PIECE):
-                self.beginning.ray.get(self.actor.receive.remote(path, file.read(PIECE), at, size))
+                sent = self.actor.receive.remote(path, file.read(PIECE), at, size)
+                self.beginning.ray.get(sent, timeout=STEP_SECONDS)
 
 
 def _reason(error: Exception) -> str:
