@@ -41,12 +41,12 @@ class Model(Panel):
     )
     workers: Count | Literal["auto"] = Field(
         "auto",
-        description="1 or more processes that measure candidates side by side, or auto: one for each GPU, else 1",
+        description="1 or more processes that measure side by side; auto is one a GPU",
     )
     ray_address: str | None = Field(
         None,
         pattern=r"^(auto|[^\s/]+:[0-9]{1,5})$",
-        description="host:port of the head of a Ray cluster for the workers, or auto (default: this machine)",
+        description="host:port of the head of a Ray cluster, for workers there, or auto",
     )
 
 

@@ -22,6 +22,7 @@ from self_pruner.agent.prepare.workers import workers_of
 from self_pruner.agent.settings.settings import Settings, make_settings
 from self_pruner.agent.view import View
 from self_pruner.memory.errors import EngineError, KeptFileError, MeasurementError, ModelError, SettingsError
+from self_pruner.tools.evaluate import measure
 from self_pruner.tools.evaluation.walk import PopulationWalk
 from self_pruner.tools.evaluation.workers import cluster, pool
 from self_pruner.tools.evaluation.workers.pool import Room, Workers
@@ -111,6 +112,10 @@ def test_three_workers_find_what_one_process_does_and_so_do_those_that_replace_o
         before = made.factorisations
         assert found_by(walk, profiles) == alone
         assert made.factorisations > before and not said
+        steps: list[tuple[int, int]] = []
+        bench = replace(prepared.bench, walks={FITNESS: walk}, progress=lambda *counts: steps.append(counts))
+        measure(bench, profiles, range(4), step=1)
+        assert steps == [(5, 20), (10, 20), (15, 20), (20, 20)]
         with pytest.raises(MeasurementError, match="the fitness text has sequences 0 to"):
             walk.measure(profiles, range(99))
         (first, second, _) = processes()
