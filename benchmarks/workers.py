@@ -6,7 +6,8 @@ needs; two workers make most of them twice, which is what keeps the ratio below 
 
     python -m benchmarks.workers
 
-Also says whether both ways find the same scores, and how busy the machine was: the ratio is one of seconds.
+Also says whether both ways find the same scores, how busy the machine was, and the ratio by seconds of the processor of
+the busiest process, which other work on the machine changes less.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+import psutil
 import torch
 
 from benchmarks.population_work import generation
@@ -34,11 +36,19 @@ from self_pruner.tools.profiles.operators import random_profile
 from self_pruner.tools.workbench import FITNESS
 
 
-def timed(walk: PopulationWalk, profiles: list[Any], rows: range) -> tuple[float, list[list[Measurement]]]:
-    """Candidate tokens a second, and what was found."""
-    start = time.perf_counter()
+def processors() -> dict[int, float]:
+    """Seconds of the processor that this process, as 0, and each worker on this machine have used."""
+    found = [one for one in psutil.process_iter(["cmdline"]) if "ray::Worker" in " ".join(one.info["cmdline"] or [])]
+    return {0: time.process_time(), **{one.pid: sum(one.cpu_times()[:2]) for one in found}}
+
+
+def timed(walk: PopulationWalk, profiles: list[Any], rows: range) -> tuple[float, float, list[list[Measurement]]]:
+    """Candidate tokens a second of the clock, and of the processor of whoever was busiest, and what was found."""
+    start, before = time.perf_counter(), processors()
     found = list(walk.in_steps(profiles, rows, 1))
-    return len(profiles) * len(rows) * walk.targets.length / (time.perf_counter() - start), found
+    tokens, seconds = len(profiles) * len(rows) * walk.targets.length, time.perf_counter() - start
+    busiest = max(now - before.get(number, 0.0) for number, now in processors().items())
+    return tokens / seconds, tokens / max(busiest, 0.01), found
 
 
 def main() -> None:
@@ -72,24 +82,30 @@ def main() -> None:
 
 def compare(here: PopulationWalk, there: WorkersWalk, budget: Budget, args: argparse.Namespace) -> None:
     """Generation after generation both ways; the first is left out, for with it workers begin."""
-    rng = random.Random(0)
+    rng, names = random.Random(0), {here: "one process", there: f"{there.workers.count} workers"}
     parents = [random_profile(budget, rng) for _ in range(4)]
-    rows, rates, same = range(args.tokens // args.length), [], True
+    rows, same = range(args.tokens // args.length), True
+    rates: dict[PopulationWalk, list[tuple[float, float]]] = {here: [], there: []}
     for number in range(args.generations + 1):
         profiles = generation(budget, parents, args.offspring, rng)
-        ways = [here, there] if number % 2 else [there, here]  # who begins changes
-        found = {walk: timed(walk, profiles, rows) for walk in ways}
-        scores = [[[(one.kl, one.nll) for one in step] for step in found[walk][1]] for walk in (here, there)]
+        scores = []
+        for walk in (here, there) if number % 2 else (there, here):  # who begins changes
+            *rate, found = timed(walk, profiles, rows)
+            scores.append([[(one.kl, one.nll) for one in step] for step in found])
+            if number:
+                rates[walk].append((rate[0], rate[1]))
+                print(f"generation {number}, {names[walk]}: {rate[0]:.1f} tokens/s", flush=True)
         same = same and scores[0] == scores[1]
-        if number:
-            rates.append((found[here][0], found[there][0]))
-            print(f"generation {number}: {rates[-1][0]:.1f} and {rates[-1][1]:.1f} tokens/s", flush=True)
         parents = profiles[:4]
-    one, several = (len(rates) / sum(1 / rate[way] for rate in rates) for way in (0, 1))
+    clock, processor = (
+        [len(rates[walk]) / sum(1 / rate[way] for rate in rates[walk]) for walk in (here, there)] for way in (0, 1)
+    )
     print(
         f"{args.model}, {args.offspring} candidates on {args.tokens} tokens, one thread a process, {os.cpu_count()} "
-        f"cores, load average {os.getloadavg()[0]:.1f}: one process {one:.1f} tokens/s, {there.workers.count} workers "
-        f"{several:.1f} tokens/s, ratio {several / one:.2f}; the scores are {'the same' if same else 'NOT the same'}"
+        f"cores, load average {os.getloadavg()[0]:.1f}: one process {clock[0]:.1f} tokens/s, {names[there]} "
+        f"{clock[1]:.1f} tokens/s, ratio {clock[1] / clock[0]:.2f}; by the processor {processor[0]:.1f} and "
+        f"{processor[1]:.1f}, ratio {processor[1] / processor[0]:.2f}; "
+        f"the scores are {'the same' if same else 'NOT the same'}"
     )
     if not same:
         raise SystemExit("workers find other scores than one process")
