@@ -11,7 +11,6 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import replace
-from importlib.util import find_spec
 from pathlib import Path
 
 import psutil
@@ -32,7 +31,7 @@ from self_pruner.tools.profiles.operators import random_profile
 from self_pruner.tools.workbench import FITNESS
 from tests.command_line import given
 
-pytestmark = pytest.mark.skipif(find_spec("ray") is None, reason="Ray is not installed")
+pytestmark = pytest.mark.skipif(not cluster.installed(), reason="Ray is not installed")
 
 
 @pytest.fixture(scope="module")

@@ -16,7 +16,7 @@ import tempfile
 import threading
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, nullcontext
-from importlib.util import find_spec
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -40,7 +40,10 @@ print(int(ray.cluster_resources().get("GPU", 0)), sum(node["Alive"] for node in 
 
 def installed() -> bool:
     """Whether Ray is, without importing it."""
-    return find_spec("ray") is not None
+    try:
+        return bool(version("ray"))
+    except PackageNotFoundError:
+        return False
 
 
 def check(address: str | None) -> tuple[int, int]:
