@@ -37,8 +37,8 @@ from self_pruner.tools.workbench import FITNESS
 
 
 def processors() -> dict[int, float]:
-    """Seconds of the processor that this process, as 0, and each worker on this machine have used."""
-    found = [one for one in psutil.process_iter(["cmdline"]) if "ray::Worker" in " ".join(one.info["cmdline"] or [])]
+    """Seconds of the processor that this process, as 0, and each worker that it started on this machine have used."""
+    found = [one for one in psutil.Process().children(recursive=True) if "ray::Worker" in " ".join(one.cmdline())]
     return {0: time.process_time(), **{one.pid: sum(one.cpu_times()[:2]) for one in found}}
 
 

@@ -93,8 +93,8 @@ def found_by(walk: PopulationWalk, profiles) -> list[object]:
 
 
 def processes() -> list[psutil.Process]:
-    """Those of the workers on this machine."""
-    return [one for one in psutil.process_iter(["cmdline"]) if "ray::Worker" in " ".join(one.info["cmdline"] or [])]
+    """Those of the workers of the instance that these tests started."""
+    return [one for one in psutil.Process().children(recursive=True) if "ray::Worker" in " ".join(one.cmdline())]
 
 
 def gone(process: psutil.Process) -> bool:
@@ -121,7 +121,7 @@ def test_three_workers_find_what_one_process_does_and_so_do_those_that_replace_o
         first.suspend()  # so that it has a share in hand
         threading.Timer(1, first.kill).start()
         assert found_by(walk, profiles) == alone
-        assert walk.workers.replaced == 1 and "is replaced, and its share done again" in said[-1]
+        assert walk.workers.replaced == 1 and "is replaced, and its share done again: its process has ended" in said[-1]
         monkeypatch.setattr(pool, "STEP_SECONDS", 8.0)
         second.suspend()
         assert found_by(walk, profiles) == alone

@@ -282,5 +282,7 @@ class _Member:
 def _reason(error: Exception) -> str:
     """Why Ray says that a worker is gone, in a few words."""
     text = " ".join(str(error).split())
-    detail = text.partition("exit_detail")[2] or text.partition("The actor is dead because ")[2] or text
-    return detail.lstrip(": ")[:200]
+    if "End of file" in text:  # all that is known of a process that is there no more
+        return "its process has ended, perhaps for want of memory"
+    detail = text.partition("Worker exit detail: ")[2] or text.partition("The actor is dead because ")[2] or text
+    return detail[:200].rstrip(". ")
