@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import shutil
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager, nullcontext, suppress
 from dataclasses import replace
 from functools import partial
@@ -104,11 +104,11 @@ def start(settings: Settings, view: View) -> tuple[Path, Outcome]:
             raise
 
 
-def resume(path: Path, view: View) -> tuple[Path, Outcome]:
-    """Go on with the run at `path`."""
+def resume(path: Path, view: View, changes: Mapping[str, Any] | None = None) -> tuple[Path, Outcome]:
+    """Go on with the run at `path`, with `changes` of settings that no figure depends on."""
     with RunDirectory.resume(path) as run:
         check_settings(run, view)
-        settings = make_settings(run.settings)
+        settings = make_settings({**run.settings, **(changes or {})})
         check_engine(settings)
         check_brain(settings, view)
         view.line(f"Resuming {run.path}")
@@ -138,7 +138,7 @@ def carry_out(
         settings = prepared.placement.applied(settings)
         if given:
             bind(directory, prepared.conditions, view)
-        with nullcontext() if given else closing(prepared.bench.memory):
+        with nullcontext() if given else closing(prepared):
             check_begun(directory, prepared.bench.memory, prepared.conditions)
             check_whole(prepared.bench.memory, directory)
             run = Run(settings, directory, with_probes(prepared, settings, view), view)
@@ -202,7 +202,7 @@ def tasks(path: Path, candidate: str | None, changes: dict[str, Any], view: View
         if suite is None or not known_on_tasks(outcome, suite, candidate):
             prepared = prepare(settings, directory.id, view, directory.records, bind_result(directory, view))
             run = Run(settings, directory, with_probes(prepared, settings, view), view)
-            with closing(run.bench.memory), refits_forgotten(directory):
+            with closing(run.prepared), refits_forgotten(directory):
                 again = candidate is None and outcome.result == RECALIBRATED
                 refitted = refit(run, outcome, keep=False)[1] if again else None
                 outcome = with_tasks(run, outcome, refitted, candidate)

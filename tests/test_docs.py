@@ -6,10 +6,12 @@ import importlib.util
 import io
 import re
 import shlex
+import subprocess
 from contextlib import redirect_stdout
 from pathlib import Path
 
 import pytest
+import yaml
 
 from self_pruner.agent.settings.settings import Settings, make_settings
 from tests import package_diagram
@@ -153,6 +155,18 @@ def test_sentences_of_the_results_are_those_that_the_comparison_computed():
     part = text_of("docs/results.md").split("## What the comparison says of itself")[1].split("\n## ")[0]
     said = [line for line in part.splitlines() if line.startswith("- ")]
     assert said and {*said} <= {*text_of("benchmarks/results/c4/table.md").splitlines()}
+
+
+def test_the_examples_for_a_cluster_are_understood_by_the_tools_that_they_are_for(tmp_path):
+    blocks = dict(re.findall(r"^```(bash|yaml)\n(.*?)^```", text_of("docs/workers.md"), re.DOTALL | re.MULTILINE))
+    (tmp_path / "job.sh").write_text(blocks["bash"], encoding="utf-8")
+    subprocess.run(["bash", "-n", tmp_path / "job.sh"], check=True)
+    util = pytest.importorskip("ray.autoscaler._private.util")
+    cluster = util.prepare_config(yaml.safe_load(blocks["yaml"]))
+    util.validate_config(cluster)
+    assert cluster["max_workers"] == len(cluster["provider"]["worker_ips"]) == 2
+    with pytest.raises(Exception, match="surplus"):
+        util.validate_config({**cluster, "surplus": 1})
 
 
 def test_the_map_of_the_packages_is_made_from_the_imports():

@@ -61,6 +61,16 @@ def test_no_two_rooms_need_each_other():
     TopologicalSorter(needs).prepare()  # raises CycleError, which names the rooms
 
 
+def test_ray_is_imported_where_it_is_needed_and_not_by_importing_a_module():
+    loading = set()
+    for name, path in modules().items():
+        for node in ast.parse(path.read_text(encoding="utf-8")).body:
+            named = [node.module or ""] if isinstance(node, ast.ImportFrom) else []
+            named += [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+            loading |= {name for each in named if each.split(".")[0] == "ray"}
+    assert loading == {"tools.evaluation.workers.own_instance"}  # which is a program, and nobody imports it
+
+
 @pytest.mark.parametrize("folder", [*PACKAGES[1:], "benchmarks"])
 def test_files_are_short_and_folders_are_not_full(folder):
     for path in (ROOT / folder).rglob("*.py"):

@@ -71,12 +71,11 @@ def measure(bench: Workbench, profiles: Sequence[Profile], sequences: range, ste
     total = sum(len(block) * len(group) for block, group in todo)
     done = 0
     for block, group in todo:
-        stride = sequences_together(bench.elastic, group, len(block))
-        for start in range(block.start, block.stop, stride):
-            rows = range(start, min(start + stride, block.stop))
-            for one in bench.walks[text].measure(group, rows):
+        together = sequences_together(bench.elastic, group, len(block))
+        for found in bench.walks[text].in_steps(group, block, together):
+            for one in found:
                 bench.memory.record(*_scores(bench, one, text, step))
-            done += len(group) * len(rows)
+                done += len(one.sequences)
             if bench.progress is not None:
                 bench.progress(done, total)
 

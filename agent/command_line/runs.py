@@ -87,22 +87,24 @@ def compare(
     return _compared(comparison, into or given.get("runs", Path("runs")) / comparison.path.name, view)
 
 
-@command()
+@command(settings=("workers", "ray_address"))
 @the_run
 @consenting
-def resume(path: Path, yes: bool) -> int:
+def resume(path: Path, yes: bool, **given: Any) -> int:
     """Go on with a run or a comparison that was stopped or killed."""
     view = View()
     if holds_comparison(path):
         from self_pruner.agent.compare.folder import ComparisonFolder
 
+        if given:
+            raise SettingsError("--workers and --ray-address are for a run that goes on; a comparison keeps its own")
         consent(path, yes, view)
         return _compared(ComparisonFolder.open(path.resolve()), path, view)
     RunDirectory.open(path).check_unfinished()
     consent(path, yes, view)
     from self_pruner.agent import session
 
-    return _ended(lambda: session.resume(path, view), view)
+    return _ended(lambda: session.resume(path, view, given), view)
 
 
 @command()

@@ -58,7 +58,7 @@ def carry_out_all(comparison: ComparisonFolder, view: View) -> Results:
         if all(comparison.record_path(run) for run in group):
             continue
         shared = share(comparison, group[0].settings, view)
-        with closing(shared.bench.memory):
+        with closing(shared):
             bind_comparison(comparison, group[0].settings, shared)
             comparison.keep_dense(dense_result(shared))
             for run in group:

@@ -76,6 +76,12 @@ class Placement:
         return [name for name, count in self.layers.items() for _ in range(count)] if self.mode == "spread" else []
 
     @property
+    def admits_workers(self) -> bool:
+        """Whether the first GPU has room for a worker's model beside that of this process."""
+        first, taken = self.machine.first, 3 * self.sizes.layer_bytes if self.streamed else self.sizes.weights
+        return self.mode != "spread" and needed(self.lines, first.name) + taken <= first.free
+
+    @property
     def recalibrates(self) -> bool:
         """Whether there is room for a recalibration; a run without it leaves it out."""
         return not short_of(self.lines, self.machine)
@@ -112,10 +118,8 @@ class Placement:
             what = f" in {self.share.quantization}" if self.share.quantization else ""
             return f" The brain is a vLLM on {' and '.join(self.share.gpus)}{what}."
         if self.streamed and asks_itself(settings):
-            return (
-                " The brain is the streamed model, which reads all layers for every token, so it writes no thoughts: "
-                "--brain-url or --arm evolution is faster."
-            )
+            why = "which reads all layers for every token, so it writes no thoughts"
+            return f" The brain is the streamed model, {why}: --brain-url or --arm evolution is faster."
         return ""
 
     def __str__(self) -> str:

@@ -17,7 +17,6 @@ from self_pruner.agent.brain.chat_template import unusable
 from self_pruner.agent.prepare.bill import (
     CPU_BATCH,
     GPU_BATCH,
-    STATE_MEMORY,
     check_disk,
     prefix_memory,
     refit_memory,
@@ -28,12 +27,14 @@ from self_pruner.agent.prepare.kept import digest, keep, named
 from self_pruner.agent.prepare.latency_timer import engines_of
 from self_pruner.agent.prepare.placement import Placement, placed
 from self_pruner.agent.prepare.texts import read_tasks, read_texts, reporting_key, slope_text
+from self_pruner.agent.prepare.workers import Recipe, walk_over, workers_of
 from self_pruner.agent.run_files.conditions import Conditions, conditions_of
 from self_pruner.agent.run_files.run_memory import memory_of
 from self_pruner.agent.settings.settings import Settings, text_label
 from self_pruner.agent.view import View
 from self_pruner.tools.evaluation.targets import DenseTargets
-from self_pruner.tools.evaluation.walk import PopulationWalk
+from self_pruner.tools.evaluation.workers.pool import Workers
+from self_pruner.tools.evaluation.workers.walk import WorkersWalk
 from self_pruner.tools.models.bundled import cache_dir
 from self_pruner.tools.models.source import LoadedModel, load, resolve
 from self_pruner.tools.pruning.calibration import FORMAT as CALIBRATION_FORMAT
@@ -56,6 +57,13 @@ class Prepared:
     calibration: Tensor  # token ids of the calibration text, [sequences, length]
     conditions: Conditions
     placement: Placement
+    workers: Workers | None  # who measure, where it is not this process
+
+    def close(self) -> None:
+        """End the workers, which are started anew where they are needed again, and close the memory."""
+        if self.workers is not None:
+            self.workers.close()
+        self.bench.memory.close()
 
 
 def prepare(
@@ -82,6 +90,7 @@ def prepare(
     settings = placement.applied(settings)
     device = device_of(settings)
     dtype = dtype_of(settings, device)
+    room = workers_of(settings, device, placement, view)
     cache = settings.cache or cache_dir()
     source = resolve(settings.model, settings.revision)
     with view.phase(f"Loading {source.name}", unit="bytes") as progress:
@@ -132,36 +141,50 @@ def prepare(
         )
     with view.phase("Elastic model"):
         units = units_of(settings, loaded.model.config)
-        elastic = ElasticModel(
-            loaded.model,
-            calibration,
-            importance=settings.importance,
-            compensation=settings.compensation,
-            mlp_unit=units.mlp,
-            attention_unit=units.attention,
-            refit_memory=sum(
-                refit_memory(each, placement.reserved(each), placement.streamed)
-                for each in set(placement.layer_devices) or {device}
-            ),
-            store=store,
-            states=states,
+        cut: dict[str, Any] = {
+            "importance": settings.importance,
+            "compensation": settings.compensation,
+            "mlp_unit": units.mlp,
+            "attention_unit": units.attention,
+        }
+        refits = sum(
+            refit_memory(each, placement.reserved(each), placement.streamed)
+            for each in set(placement.layer_devices) or {device}
         )
+        elastic = ElasticModel(loaded.model, calibration, **cut, refit_memory=refits, store=store, states=states)
         budget = budget_of(settings, elastic.space, loaded.model.config)
     reporting = {name: f"reporting {digests[reporting_key(name)]}" for name in settings.reporting_texts}
-    walks = {
-        FITNESS: make_walk(
-            elastic,
-            texts["fitness"],
-            cache,
-            key,
-            prefix_memory(device, placement.reserved(device)),
-            view,
-            settings.sequences(settings.fidelity[-1]),
-            placement.state_memory,
-        )
+    searched = settings.sequences(settings.fidelity[-1])
+    measured = {FITNESS: "fitness", **{text: reporting_key(name) for name, text in reporting.items()}}
+    paths = {
+        name: cache / "targets" / f"{named({**key, 'text': digest(texts[text])})}.safetensors"
+        for name, text in measured.items()
     }
-    for name, text in reporting.items():  # nothing comes back to reporting text, so none of its states are kept
-        walks[text] = make_walk(elastic, texts[reporting_key(name)], cache, key, 0, view)
+    targets = {name: dense_targets(elastic, texts[text], paths[name], view) for name, text in measured.items()}
+    workers = None
+    if room is None:
+        kept = prefix_memory(device, placement.reserved(device))
+        walks = {
+            name: walk_over(elastic, targets[name], name, searched, kept, placement.state_memory) for name in measured
+        }
+    else:
+        kind = device.partition(":")[0]
+        recipe = Recipe(
+            checkpoint=loaded.folder,
+            fingerprint=loaded.fingerprint,
+            device=kind,
+            dtype=dtype,
+            trust_remote_code=settings.trust_remote_code,
+            streamed=placement.streamed,
+            calibration=path,
+            cut=cut,
+            orders=elastic.orders,
+            targets=paths,
+            searched=searched,
+        )
+        workers = Workers(room, settings.ray_address, kind, recipe, view.warn)
+        view.line(f"{room.workers} workers measure, {workers.where}")
+        walks = {name: WorkersWalk(elastic, targets[name], workers, name) for name in measured}
     context = {
         **key,
         "importance": settings.importance,
@@ -194,7 +217,7 @@ def prepare(
         view.warn(
             "the fitness text is too short for slopes on tokens of their own: they are measured on the ranked ones"
         )
-    return Prepared(bench, loaded, digests, texts["calibration"], conditions, placement)
+    return Prepared(bench, loaded, digests, texts["calibration"], conditions, placement, workers)
 
 
 def measuring(settings: Settings) -> dict[str, Any]:
@@ -213,28 +236,9 @@ def measuring(settings: Settings) -> dict[str, Any]:
     }
 
 
-def make_walk(
-    elastic: ElasticModel,
-    ids: Tensor,
-    cache: Path,
-    key: dict[str, Any],
-    prefix_memory: int,
-    view: View,
-    walked: int | None = None,
-    states: int = STATE_MEMORY,
-) -> PopulationWalk:
-    """The walk over one text, with the dense targets from the cache or made now.
-
-    `key` names the model; `walked` are the sequences that generations are measured on, where it is not all of them.
-    """
-    key = {**key, "text": digest(ids)}
+def dense_targets(elastic: ElasticModel, ids: Tensor, path: Path, view: View) -> DenseTargets:
+    """What the dense model says about one text, from the cache or made now."""
     with view.phase("Dense targets") as progress:
-        targets = keep(
-            cache / "targets" / f"{named(key)}.safetensors",
-            DenseTargets,
-            lambda: DenseTargets.build(elastic, elastic.store, ids, progress=progress),
-            view,
+        return keep(
+            path, DenseTargets, lambda: DenseTargets.build(elastic, elastic.store, ids, progress=progress), view
         )
-    return PopulationWalk(
-        elastic, elastic.store, targets, ids, state_memory=states, prefix_memory=prefix_memory, walked=walked
-    )

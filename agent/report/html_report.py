@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -245,10 +245,16 @@ def account(outcome: Outcome) -> list[str]:
         f"stood in for {spent['fallbacks']:.0f}.",
         f"{spent.get('factorisations', 0):.0f} factorisations of {spent.get('factored_places', 0):.0f} places "
         "since the run was last started.",
+        *([workers_sentence(spent)] if "workers" in spent else []),
         f"Memory: weights {size(spent['weight_bytes'])}, one copy for brain and candidates; peak "
         f"{size(spent.get('peak_gpu_bytes') or spent['peak_resident_bytes'])}"
         f"{' on the GPU' if 'peak_gpu_bytes' in spent else ' resident'}.",
     ]
+
+
+def workers_sentence(spent: Mapping[str, float]) -> str:
+    """How many workers measured, and how many were lost on the way."""
+    return f"Measured by {spent['workers']:.0f} workers, of which {spent['workers_replaced']:.0f} were replaced."
 
 
 def _figure(value: float | None, digits: int) -> str:

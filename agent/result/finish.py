@@ -49,7 +49,7 @@ from self_pruner.tools.export.publish import publish
 from self_pruner.tools.profiles.operators import uniform
 from self_pruner.tools.profiles.sensitivity import closed_form
 from self_pruner.tools.pruning.streamed import StreamedLayers
-from self_pruner.tools.workbench import LatencyEngine, Workbench
+from self_pruner.tools.workbench import FITNESS, LatencyEngine, Workbench
 
 VERIFIED_SEQUENCES, VERIFIED_TOKENS = 2, 64  # text on which the exported logits are compared
 
@@ -90,6 +90,7 @@ def choose(run: Run, state: SearchState) -> Outcome:
             "factorisations": float(bench.elastic.compensator.factorisations),
             "factored_places": float(len(bench.elastic.compensator.factored)),
             **memory_use(bench),
+            **bench.walks[FITNESS].parallelism,
             **{f"brain_{name}": value for name, value in brain_totals(records).items()},
             **brain_faults(records),
         },

@@ -13,7 +13,7 @@ from self_pruner.agent.search.state import SearchState, cost, fold
 from self_pruner.agent.settings.arms import ARMS
 from self_pruner.agent.settings.settings import Settings
 from self_pruner.memory.records import Generation
-from self_pruner.tools.workbench import Workbench
+from self_pruner.tools.workbench import FITNESS, Workbench
 
 
 @dataclass
@@ -39,7 +39,11 @@ class Judgement:
             Judge(
                 step=after.step,
                 generation=after.generation,
-                spent={**after.spent, "minutes": round(after.seconds / 60, 3)},
+                spent={
+                    **after.spent,
+                    "minutes": round(after.seconds / 60, 3),
+                    **self.bench.walks[FITNESS].parallelism,
+                },
                 best=best or None,
                 fitness=found.kl if found else None,
                 stop=update["stop"] or None,

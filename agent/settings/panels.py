@@ -40,6 +40,15 @@ class Model(Panel):
         description="where the layers are: on one device, spread over the GPUs, or read from the checkpoint's files as "
         "they are needed; auto takes the first that fits",
     )
+    workers: Count | Literal["auto"] = Field(
+        "auto",
+        description="1 or more processes that measure side by side; auto is one a GPU",
+    )
+    ray_address: str | None = Field(
+        None,
+        pattern=r"^(auto|[^\s/]+:[0-9]{1,5})$",
+        description="host:port of the head of a Ray cluster, for workers there, or auto",
+    )
 
 
 class Budget(Panel):

@@ -74,6 +74,10 @@ class Settings(
             raise ValueError("--brain-model is what --brain-url serves: give both")
         if self.tensor_parallel > 1 and self.target == "transformers":
             raise ValueError("--tensor-parallel is for --target vllm, vllm-native or uniform")
+        if self.ray_address is not None and self.workers == 1:
+            raise ValueError("--ray-address is for several workers, and --workers 1 computes in this process")
+        if (self.ray_address is not None or self.workers not in (1, "auto")) and self.device.startswith("cuda:"):
+            raise ValueError(f"--device {self.device} is one GPU, and workers have one each: give --device cuda")
         if self.sparsity is not None and self.params is not None:
             raise ValueError("--sparsity and --params state the same target: give only one of them")
         if self.speedup is not None and self.latency_ms is not None:
@@ -240,6 +244,7 @@ def make_settings(values: dict[str, Any]) -> Settings:
         option = "--" + str(fault["loc"][0]).replace("_", "-")
         if fault["type"] == "extra_forbidden":
             raise SettingsError(f"unknown setting {fault['loc'][0]!r}") from None
-        if fault["type"] == "string_pattern_mismatch" or fault["loc"][0] == "thought_tokens":  # nor a sentence a type
+        # of the last two pydantic would say a sentence a type
+        if fault["type"] == "string_pattern_mismatch" or fault["loc"][0] in ("thought_tokens", "workers"):
             message = f"it takes {Settings.model_fields[str(fault['loc'][0])].description}"
         raise SettingsError(f"{option}: {message}, got {fault['input']!r}") from None

@@ -117,13 +117,7 @@ class PopulationWalk:
         Raises:
             MeasurementError: sequences that the text does not have, or a profile of another model.
         """
-        if not sequences or sequences.step != 1 or sequences.start < 0 or sequences.stop > self.targets.n_sequences:
-            raise MeasurementError(
-                f"the fitness text has sequences 0 to {self.targets.n_sequences - 1}, not {sequences}."
-            )
-        for profile in profiles:
-            if not self.elastic.space.contains(profile):
-                raise MeasurementError(f"not a profile of this model: {profile.key()}.")
+        self.check(profiles, sequences)
         start = time.perf_counter()
         distinct = list(dict.fromkeys(profiles))
         self.prefixes.come_from(self._origin())
@@ -150,6 +144,26 @@ class PopulationWalk:
             else Measurement(profile, sequences, tuple(run.kl[profile]), tuple(run.nll[profile]), tokens, seconds)
             for profile in profiles
         ]
+
+    @property
+    def parallelism(self) -> dict[str, float]:
+        """What a trace says of the processes that walk; {} of this one alone."""
+        return {}
+
+    def in_steps(self, profiles: Sequence[Profile], sequences: range, together: int) -> Iterator[list[Measurement]]:
+        """`measure` of every `together` sequences of `sequences`, one after the other."""
+        for at in range(0, len(sequences), together):
+            yield self.measure(profiles, sequences[at : at + together])
+
+    def check(self, profiles: Sequence[Profile], sequences: range) -> None:
+        """Refuse sequences that the text does not have, and profiles of another model, with a MeasurementError."""
+        if not sequences or sequences.step != 1 or sequences.start < 0 or sequences.stop > self.targets.n_sequences:
+            raise MeasurementError(
+                f"the fitness text has sequences 0 to {self.targets.n_sequences - 1}, not {sequences}."
+            )
+        for profile in profiles:
+            if not self.elastic.space.contains(profile):
+                raise MeasurementError(f"not a profile of this model: {profile.key()}.")
 
     def first_order(self, profile: Profile, sequences: Sequence[int]) -> Iterator[tuple[int, Costs]]:
         """First-order sensitivities at `profile`: index and table of every one of `sequences`, in their order.

@@ -60,6 +60,7 @@ class LoadedModel:
     tokenizer: Any  # its transformers tokenizer
     name: str  # as in file names and reports
     family: Family
+    folder: Path  # that it was read from
     fingerprint: str  # hex digest of config and weights, equal for equal checkpoints
     commit: str | None = None  # of a hub model, whatever revision was asked for
     files: TensorFiles | None = None  # where the decoder layers are, if the model has them on the meta device
@@ -155,7 +156,7 @@ def load(
         else _without_layers(checked, files, device, dtype)
     )
     known = checkpoint.fingerprint(checked)
-    return LoadedModel(model, tokenizer, source.name, checked.family, known, source.commit, files)
+    return LoadedModel(model, tokenizer, source.name, checked.family, folder, known, source.commit, files)
 
 
 def fetched(

@@ -22,7 +22,7 @@ from self_pruner.memory.profile import PARTS, Part, Profile
 from self_pruner.tools.models.families import geometry, space_of
 from self_pruner.tools.pruning.calibration import Calibration
 from self_pruner.tools.pruning.compensation import Compensation, Compensator, Recalibrated, Recalibration
-from self_pruner.tools.pruning.importance import Importance, importance_orders
+from self_pruner.tools.pruning.importance import Importance, Orders, importance_orders
 from self_pruner.tools.pruning.reordering import OrderedMoments
 from self_pruner.tools.pruning.store import (
     OUTPUTS,
@@ -55,6 +55,7 @@ class ElasticModel:
         damping: float = 0.01,
         store: LayerStore | None = None,
         states: str | None = None,
+        orders: Orders | None = None,
     ) -> None:
         """Reorders the weights of `model` in place; they must not be reordered already.
 
@@ -69,6 +70,7 @@ class ElasticModel:
             damping: Of the least-squares refit, as a share of the mean Gram diagonal.
             store: Where the layers of `model` come from; None for the model's own, in memory.
             states: Device that holds hidden states of a whole text between layers; None for that of the layer.
+            orders: Of the units, where they are known; None finds them.
 
         Raises:
             ModelError: The model is an elastic model already or the calibration is of another model.
@@ -77,14 +79,13 @@ class ElasticModel:
             raise ModelError("this model is reordered already; load it again to make another elastic model")
         self.model = model
         self.space = space_of(model, mlp_unit, compensation == "bias", attention_unit)
-        self.importance: Importance = importance
-        self.compensation: Compensation = compensation
+        self.importance, self.compensation = importance, compensation
         self.store = store or ResidentLayers(model)
         self.states = states
         self.compensator = Compensator(compensation, refit_memory, damping)
         self._shape = shape = geometry(model.config)
         self._check_calibration(calibration)
-        self.orders = importance_orders(self.store, calibration, shape.n_groups, importance)
+        self.orders = orders or importance_orders(self.store, calibration, shape.n_groups, importance)
         self.moments = OrderedMoments(calibration, self.orders, shape.head_dim, shape.heads_per_group)
         for index in range(len(self.store)):
             self.store.reorder(index, partial(self.moments.permute, index=index))

@@ -43,6 +43,7 @@ def test_minutes_of_earlier_sessions_count(before, stop):
         fidelity=(128,),
         candidate=lambda name: SimpleNamespace(id=name, profile=None),
         fitness=lambda *of: found,
+        walks={"fitness": SimpleNamespace(parallelism={})},
     )
     lines = []
     judge = Judgement(bench, make_settings({"minutes": 1}), lines.append)  # as at the beginning of a session

@@ -4,8 +4,8 @@ import ast
 
 import pytest
 
-from benchmarks.mutants import mutants
-from benchmarks.mutation import ROOT, TESTS
+from benchmarks.mutation.__main__ import ROOT, TESTS
+from benchmarks.mutation.mutants import mutants
 
 MODULE = '''
 """A text about the module."""

@@ -24,9 +24,9 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from benchmarks.mutants import Mutant, mutants
+from benchmarks.mutation.mutants import Mutant, mutants
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 EXPORT = ["-m", "not slow", "tests/tools/export/test_verdict.py", "tests/tools/export/test_verify.py"]
 TESTS = {
     "memory/database.py": ["tests/memory"],

@@ -1,0 +1,263 @@
+"""Several workers, in a real Ray on this machine's cores: the figures of one process, whatever happens to a worker."""
+
+from __future__ import annotations
+
+import os
+import re
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+
+import psutil
+import pytest
+
+from self_pruner.agent.prepare.workbench import Prepared, prepare
+from self_pruner.agent.prepare.workers import workers_of
+from self_pruner.agent.settings.settings import Settings, make_settings
+from self_pruner.agent.view import View
+from self_pruner.memory.errors import EngineError, KeptFileError, MeasurementError, ModelError, SettingsError
+from self_pruner.tools.evaluate import measure
+from self_pruner.tools.evaluation.walk import PopulationWalk
+from self_pruner.tools.evaluation.workers import cluster, pool
+from self_pruner.tools.evaluation.workers.pool import Room, Workers
+from self_pruner.tools.evaluation.workers.walk import WorkersWalk, cut
+from self_pruner.tools.evaluation.workers.worker import Worker
+from self_pruner.tools.profiles.operators import random_profile
+from self_pruner.tools.workbench import FITNESS
+from tests.command_line import given
+
+HERE = SimpleNamespace(mode="resident", admits_workers=True)  # a placement
+
+pytestmark = pytest.mark.skipif(not cluster.installed(), reason="Ray is not installed")
+
+
+@pytest.fixture(scope="module")
+def address() -> Iterator[str]:
+    """A Ray instance for all tests of this module."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("RAY_AUTH_TOKEN", "0" * 64)
+        patch.setenv("RAY_AUTH_MODE", "token")
+        with cluster._own_instance(3, 0) as found:
+            yield found
+
+
+@pytest.fixture(scope="module")
+def prepared(model: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Prepared]:
+    """A run's workbench with workers that no share was given yet."""
+    root = tmp_path_factory.mktemp("runs")
+    settings = Settings(
+        **{"model": str(model), "workers": 2, "dtype": "float32", "cache": root / "cache", "runs": root},
+        **{"sequence_length": 64, "fidelity": (128, 256), "probe_tokens": 64, "slope_tokens": 256},
+        **{"final_tokens": 128, "reporting_tokens": 128, "calibration_length": 64, "calibration_sequences": 4},
+    )
+    with closing(prepare(settings, "run", View())) as made:
+        yield made
+
+
+@contextmanager
+def walk_of(prepared: Prepared, address: str, count: int, said: Callable[[str], None] = print) -> Iterator[WorkersWalk]:
+    """The walk over the fitness text by `count` workers."""
+    assert prepared.workers is not None
+    workers = Workers(Room(count, count), address, "cpu", prepared.workers.recipe, said)
+    here = prepared.bench.walks[FITNESS]
+    with closing(workers):
+        yield WorkersWalk(here.elastic, here.targets, workers, FITNESS)
+
+
+@pytest.fixture(scope="module")
+def profiles(prepared):
+    budget = prepared.bench.budget
+    return [random_profile(budget, prepared.bench.rng("profiles", number)) for number in range(5)]
+
+
+@pytest.fixture(scope="module")
+def alone(prepared, profiles):
+    """What one process finds."""
+    here = prepared.bench.walks[FITNESS]
+    walk = PopulationWalk(here.elastic, here.store, here.targets, here.input_ids)
+    return found_by(walk, profiles)
+
+
+def found_by(walk: PopulationWalk, profiles) -> list[object]:
+    """Scores sequence by sequence, of all sequences together, and of fewer sequences than workers; and slopes."""
+    steps = list(walk.in_steps(profiles, range(4), 1))
+    whole = walk.measure([*profiles, profiles[0]], range(5))
+    few = walk.measure(profiles, range(3, 4))
+    scores = [
+        (one.profile, one.sequences, one.kl, one.nll, one.tokens, one.error) for one in [*sum(steps, []), *whole, *few]
+    ]
+    return [*scores, *walk.first_order(profiles[0], [0, 2, 3])]
+
+
+def processes() -> list[psutil.Process]:
+    """Those of the workers of the instance that these tests started."""
+    return [one for one in psutil.Process().children(recursive=True) if "ray::Worker" in " ".join(one.cmdline())]
+
+
+def gone(process: psutil.Process) -> bool:
+    """Whether it is, within a time that Ray takes."""
+    return process in psutil.wait_procs([process], timeout=60)[0]
+
+
+def test_three_workers_find_what_one_process_does_and_so_do_those_that_replace_one_that_dies_or_hangs(
+    prepared, profiles, alone, address, monkeypatch
+):
+    said: list[str] = []
+    made = prepared.bench.elastic.compensator
+    with walk_of(prepared, address, 3, said.append) as walk:
+        before = made.factorisations
+        assert found_by(walk, profiles) == alone
+        assert made.factorisations > before and not said
+        steps: list[tuple[int, int]] = []
+        bench = replace(prepared.bench, walks={FITNESS: walk}, progress=lambda *counts: steps.append(counts))
+        measure(bench, profiles, range(4), step=1)
+        assert steps == [(5, 20), (10, 20), (15, 20), (20, 20)]
+        with pytest.raises(MeasurementError, match="the fitness text has sequences 0 to"):
+            walk.measure(profiles, range(99))
+        (first, second, _) = processes()
+        first.suspend()  # so that it has a share in hand
+        threading.Timer(1, first.kill).start()
+        assert found_by(walk, profiles) == alone
+        assert walk.workers.replaced == 1 and "is replaced, and its share done again: its process has ended" in said[-1]
+        monkeypatch.setattr(pool, "STEP_SECONDS", 8.0)
+        second.suspend()
+        assert found_by(walk, profiles) == alone
+        assert walk.parallelism == {"workers": 3, "workers_replaced": 2} and "it made no step for 8 s" in said[-1]
+        assert gone(second)
+
+
+def test_the_benchmark_finds_two_workers_to_score_as_one_process_does(model, address, monkeypatch, capfd):
+    from benchmarks import workers
+
+    words = ["--length", "32", "--tokens", "64", "--calibration-tokens", "128", "--offspring", "3"]
+    words += ["--generations", "1", "--model", str(model), "--ray-address", address]
+    monkeypatch.setattr("sys.argv", ["workers", *words])
+    workers.main()
+    said = capfd.readouterr().out
+    assert re.search(r"2 workers [\d.]+ tokens/s, ratio [\d.]+; by the .*; the scores are the same\n$", said)
+
+
+def test_a_worker_that_cannot_see_the_checkpoint_says_where(prepared, profiles, address):
+    assert prepared.workers is not None
+    recipe = replace(prepared.workers.recipe, checkpoint=Path("/not/mounted"))
+    sentence = f"the worker on {socket.gethostname()} cannot see the checkpoint '/not/mounted'"
+    with (
+        closing(Workers(Room(1, 1), address, "cpu", recipe, print)) as workers,
+        pytest.raises(ModelError, match=sentence),
+    ):
+        here = prepared.bench.walks[FITNESS]
+        WorkersWalk(here.elastic, here.targets, workers, FITNESS).measure(profiles, range(1))
+
+
+DRIVER = """
+import os, sys, time
+from self_pruner.tools.evaluation.workers.cluster import connected
+class Sleeper:
+    def process(self):
+        return os.getpid()
+with connected(None, 1, 0) as ray:
+    actor = ray.remote(Sleeper).options(num_cpus=1).remote()
+    print(ray.get(actor.process.remote()), flush=True)
+    time.sleep(600)
+"""
+
+
+def test_no_worker_outlives_a_run_that_is_killed():
+    root = str(Path(__file__).parents[3])
+    with subprocess.Popen(
+        [sys.executable, "-c", DRIVER], stdout=subprocess.PIPE, text=True, env={**os.environ, "PYTHONPATH": root}
+    ) as driver:
+        assert driver.stdout is not None
+        worker = psutil.Process(int(driver.stdout.readline()))
+        driver.kill()
+        driver.wait(30)
+    assert gone(worker)
+
+
+def test_a_cluster_that_does_not_answer_is_one_sentence_within_a_bound(monkeypatch):
+    monkeypatch.setattr(cluster, "ANSWER_SECONDS", 3.0)
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        port = silent.getsockname()[1]
+        with pytest.raises(EngineError, match=f"127.0.0.1:{port} cannot be used, no Ray answers within 3 s: give host"):
+            cluster.check(f"127.0.0.1:{port}")
+    with pytest.raises(EngineError, match=f"nothing answers at --ray-address 127.0.0.1:{port} .*refused"):
+        cluster.check(f"127.0.0.1:{port}")
+
+
+def test_what_is_there_of_a_cluster_is_said(address):
+    assert cluster.check(address) == (0, 1)
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        (["--workers", "0"], "--workers: it takes 1 or more processes"),
+        (["--workers", "-2"], "--workers: it takes 1 or more processes"),
+        (["--workers", "many"], "--workers: it takes 1 or more processes"),
+        (["--ray-address", "ray://head:10001"], "--ray-address: it takes host:port"),
+        (["--ray-address", "head:6379", "--workers", "1"], "--ray-address is for several workers"),
+        (["--workers", "2", "--device", "cuda:1"], "--device cuda:1 is one GPU, and workers have one each"),
+    ],
+)
+def test_workers_that_cannot_be_are_refused_in_a_sentence(words, sentence):
+    with pytest.raises(SettingsError, match=sentence):
+        make_settings(given(words))
+
+
+@pytest.mark.parametrize(
+    ("settings", "device", "there", "room"),
+    [
+        ({}, "cpu", (0, 1), None),
+        ({"workers": 1}, "cuda", (8, 1), None),
+        ({"workers": 3}, "cpu", (0, 1), Room(3, 3)),
+        ({}, "cuda", (1, 1), None),
+        ({}, "cuda", (4, 1), Room(4, 4)),
+        ({}, "cuda:1", (4, 1), None),
+        ({"ray_address": "head:6379"}, "cuda", (6, 2), Room(6, 3)),
+        ({"ray_address": "head:6379"}, "cpu", (0, 3), Room(3, 1)),
+    ],
+)
+def test_there_is_a_worker_for_each_gpu_or_machine_unless_told_otherwise(settings, device, there, room, monkeypatch):
+    monkeypatch.setattr(cluster, "check", lambda address: there if address else (0, 1))
+    monkeypatch.setattr("torch.cuda.device_count", lambda: there[0])
+    assert workers_of(Settings(**settings), device, HERE, View()) == room
+
+
+def test_workers_beyond_what_there_is_to_share_are_not_started(monkeypatch, capfd):
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 2)
+    with pytest.raises(SettingsError, match="--workers 3 needs a GPU for each, and there are 2"):
+        workers_of(Settings(workers=3), "cuda", HERE, View())
+    assert workers_of(Settings(workers=12), "cpu", HERE, View()) == Room(8, 8)
+    assert "8 of 12 workers are started: generations are measured on 8 sequences" in capfd.readouterr().out
+
+
+def test_a_model_that_leaves_no_room_on_the_gpus_has_no_workers(monkeypatch):
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 4)
+    spread = SimpleNamespace(mode="spread", admits_workers=False)
+    assert workers_of(Settings(), "cuda", spread, View()) is None
+    with pytest.raises(SettingsError, match="spread over the GPUs leaves none to workers: take --workers 1"):
+        workers_of(Settings(workers=2), "cuda", spread, View())
+
+
+def test_a_file_that_a_machine_lacks_is_written_there_whole(tmp_path):
+    worker, path = Worker(), tmp_path / "cache" / "targets.safetensors"
+    assert worker.place([path]) == (socket.gethostname(), [path])
+    worker.receive(path, b"first ", 0, 12)
+    assert worker.place([path])[1] == [path]
+    worker.receive(path, b"second", 6, 12)
+    assert worker.place([path])[1] == [] and path.read_bytes() == b"first second" and len([*path.parent.iterdir()]) == 1
+    (tmp_path / "file").touch()
+    with pytest.raises(KeptFileError, match=f"the worker on {socket.gethostname()} cannot keep targets"):
+        worker.receive(tmp_path / "file" / "targets", b"", 0, 0)
+
+
+@pytest.mark.parametrize(("n", "parts", "lengths"), [(7, 3, [2, 2, 3]), (2, 5, [1, 1]), (3, 0, [3]), (0, 2, [])])
+def test_shares_are_about_equal_and_none_is_empty(n, parts, lengths):
+    found = cut(list(range(n)), parts)
+    assert [len(part) for part in found] == lengths and sum(found, []) == list(range(n))
