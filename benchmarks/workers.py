@@ -24,7 +24,7 @@ from typing import Any
 import psutil
 import torch
 
-from benchmarks.population_work import generation
+from benchmarks.population.work import generation
 from self_pruner.agent.prepare.workbench import prepare
 from self_pruner.agent.settings.settings import make_settings
 from self_pruner.agent.view import View
