@@ -15,7 +15,7 @@ OBJECT_STORE = 128 << 20  # bytes; nearly all that is said between driver and wo
 
 if __name__ == "__main__":
     workers, gpus, folder = int(sys.argv[1]), int(sys.argv[2]), sys.argv[3]
-    found = ray.init(
+    ray.init(
         address="local",
         num_cpus=workers,
         num_gpus=gpus,
@@ -25,5 +25,5 @@ if __name__ == "__main__":
         log_to_driver=False,
         _temp_dir=folder,
     )
-    print(found.address_info["gcs_address"], flush=True)
+    print(ray.get_runtime_context().gcs_address, flush=True)
     sys.stdin.read()
