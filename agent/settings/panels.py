@@ -37,7 +37,7 @@ class Model(Panel):
     )
     placement: Literal["auto", "resident", "spread", "streamed"] = Field(
         "auto",
-        description="where the layers are; auto takes the first that fits",
+        description="place of the layers; auto: what fits",
     )
     workers: Count | Literal["auto"] = Field(
         "auto",
