@@ -37,8 +37,7 @@ class Model(Panel):
     )
     placement: Literal["auto", "resident", "spread", "streamed"] = Field(
         "auto",
-        description="where the layers are: on one device, spread over the GPUs, or read from the checkpoint's files as "
-        "they are needed; auto takes the first that fits",
+        description="place of the layers; auto: what fits",
     )
     workers: Count | Literal["auto"] = Field(
         "auto",
@@ -109,9 +108,6 @@ class Deciding(Panel):
         None, description="OpenAI-compatible endpoint that serves the brain, such as http://localhost:8000/v1"
     )
     brain_model: str | None = Field(None, description="its name there (default: the only one that is served)")
-    brain_quantization: Quantization | None = Field(
-        None, description="with --brain vllm: fp8 or bitsandbytes, how vLLM quantises the brain as it loads it"
-    )
     prompt_set: str | None = Field(None, description="prompt set: default or paper (default: the arm's own)")
     prompts: Path | None = Field(None, description="folder whose files replace those of the prompt set")
     thought_tokens: Annotated[int, Field(ge=0, le=4096)] | Literal["auto"] = Field(
@@ -185,6 +181,9 @@ class Asking(Panel):
 
     shown = False
 
+    brain_quantization: Quantization | None = Field(
+        None, description="with --brain vllm: fp8 or bitsandbytes, how vLLM quantises the brain as it loads it"
+    )
     samples: Count = Field(8, description="replies sampled for one prompt in one batch")
     temperature: float = Field(0.8, ge=0, le=5, description="sampling temperature of the brain; 0 is greedy")
     top_p: float = Field(0.95, gt=0, le=1, description="nucleus of the brain's sampling")
