@@ -210,7 +210,7 @@ def test_a_disk_that_fills_up_during_export_loses_nothing_but_the_export(run, tm
         raise OSError(errno.ENOSPC, "No space left on device")
 
     with monkeypatch.context() as patch:
-        patch.setattr(checkpoint, "save_file", full)
+        patch.setattr(checkpoint, "write_sharded", full)
         status, _, errors = run()
     assert status == 2 and errors.count("\n") == 1 and "space" in errors
     (path,) = (tmp_path / "runs").glob("tiny-*")

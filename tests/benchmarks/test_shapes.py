@@ -14,9 +14,9 @@ SMALL = ["--latency-prompt", "8", "--latency-decode", "2", "--latency-repeats", 
 
 
 def test_shapes_are_timed_in_full_and_in_part(model, capfd):
-    assert main(["--model", str(model), "--params", "3.2M", *SMALL]) == 0
+    assert main(["--model", str(model), "--params", "0.36M", *SMALL]) == 0
     assert "3 of 3 layers" in capfd.readouterr().out
-    assert main(["--model", str(model), "--params", "3.2M,3.25M", "--layers", "2", *SMALL]) == 0
+    assert main(["--model", str(model), "--params", "0.36M,0.37M", "--layers", "2", *SMALL]) == 0
     printed = capfd.readouterr().out
     assert "2 of 3 layers" in printed and "the rest is extrapolated" in printed
     assert printed.count("uniform") >= 2 and "of what its parameters promise" in " ".join(printed.split())
@@ -27,8 +27,8 @@ def test_shapes_are_timed_in_full_and_in_part(model, capfd):
     [
         (["--params", "49X"], "'49X' is no parameter count"),
         (["--params", "49B"], "cannot be reached: this model can keep"),
-        (["--params", "3.2M", "--layers", "9"], "--layers takes 2 to 3 of this model, got 9"),
-        (["--params", "3.2M", "--latency-prompt", "100000"], "must fit the model's context"),
+        (["--params", "0.36M", "--layers", "9"], "--layers takes 2 to 3 of this model, got 9"),
+        (["--params", "0.36M", "--latency-prompt", "100000"], "must fit the model's context"),
     ],
 )
 def test_mistakes_are_one_sentence(model, capfd, words, sentence):
@@ -39,7 +39,7 @@ def test_mistakes_are_one_sentence(model, capfd, words, sentence):
 
 def test_what_does_not_fit_is_said_before_it_is_made(model, capfd, monkeypatch):
     monkeypatch.setattr(shapes, "MEMORY", 0.0)
-    assert main(["--model", str(model), "--params", "3.2M", *SMALL]) == 2
+    assert main(["--model", str(model), "--params", "0.36M", *SMALL]) == 2
     assert "too much here" in capfd.readouterr().err
 
 
