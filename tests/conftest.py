@@ -15,6 +15,9 @@ import torch
 
 from tests.warm import WarmServer
 
+# Ray reads these once a process, whoever imports it first: its instances here admit nobody else.
+os.environ.update(RAY_AUTH_MODE="token", RAY_AUTH_TOKEN="0" * 64)
+
 if TYPE_CHECKING:
     from self_pruner.tools.models.source import LoadedModel
 

@@ -112,8 +112,8 @@ def _sampled(log: Path) -> None:
     from self_pruner.agent.prepare import workbench as preparation
     from self_pruner.agent.run_files.trace import TraceWriter
 
-    preparation.prefix_memory = lambda device, reserved: CACHE
-    preparation.refit_memory = lambda device, reserved: CACHE
+    preparation.prefix_memory = lambda *_given, **_named: CACHE
+    preparation.refit_memory = lambda *_given, **_named: CACHE
     real, start = TraceWriter.write, time.monotonic()
 
     def write(writer: TraceWriter, record: Any) -> None:

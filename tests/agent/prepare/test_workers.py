@@ -40,11 +40,8 @@ pytestmark = pytest.mark.skipif(not cluster.installed(), reason="Ray is not inst
 @pytest.fixture(scope="module")
 def address() -> Iterator[str]:
     """A Ray instance for all tests of this module."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("RAY_AUTH_TOKEN", "0" * 64)
-        patch.setenv("RAY_AUTH_MODE", "token")
-        with cluster._own_instance(3, 0) as found:
-            yield found
+    with cluster._own_instance(3, 0) as found:
+        yield found
 
 
 @pytest.fixture(scope="module")

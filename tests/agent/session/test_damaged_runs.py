@@ -7,6 +7,7 @@ import os
 import shutil
 from datetime import datetime
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -153,7 +154,7 @@ def test_a_run_that_goes_on_without_its_trace_says_so(whole, tmp_path, capfd, mo
         raise KeyboardInterrupt
 
     monkeypatch.setattr(session, "check_target", lambda settings: None)
-    monkeypatch.setattr(session, "placed", lambda settings, target, view: settings)
+    monkeypatch.setattr(session, "placed", lambda *_given, **_named: SimpleNamespace(brain=lambda settings: ""))
     monkeypatch.setattr(session, "prepare", interrupted)
     run = shutil.copytree(whole, tmp_path / "run")
     (run / "checkpoint.sqlite").touch()
