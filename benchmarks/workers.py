@@ -16,7 +16,7 @@ import argparse
 import os
 import random
 import time
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -38,8 +38,12 @@ from self_pruner.tools.workbench import FITNESS
 
 def processors() -> dict[int, float]:
     """Seconds of the processor that this process, as 0, and each worker that it started on this machine have used."""
-    found = [one for one in psutil.Process().children(recursive=True) if "ray::Worker" in " ".join(one.cmdline())]
-    return {0: time.process_time(), **{one.pid: sum(one.cpu_times()[:2]) for one in found}}
+    found = {0: time.process_time()}
+    for one in psutil.Process().children(recursive=True):
+        with suppress(psutil.NoSuchProcess):  # Ray's own come and go
+            if "ray::Worker" in " ".join(one.cmdline()):
+                found[one.pid] = sum(one.cpu_times()[:2])
+    return found
 
 
 def timed(walk: PopulationWalk, profiles: list[Any], rows: range) -> tuple[float, float, list[list[Measurement]]]:
