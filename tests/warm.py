@@ -103,7 +103,7 @@ def serve(connection: socket.socket) -> None:
         if between == 0:
             pid = os.fork()
             if pid == 0:
-                _start(json.loads(content), received, reading)
+                _start(json.loads(content), received)
             os.write(writing, str(pid).encode())
             os._exit(0)
         os.waitpid(between, 0)
@@ -112,7 +112,7 @@ def serve(connection: socket.socket) -> None:
             os.close(descriptor)
 
 
-def _start(request: dict, received: list[int], reading: int) -> None:  # type: ignore[type-arg]
+def _start(request: dict, received: list[int]) -> None:  # type: ignore[type-arg]
     """In the fork: bring the descriptors to the numbers that they have where they come from, and run the script."""
     high = [fcntl.fcntl(descriptor, fcntl.F_DUPFD, BEYOND) for descriptor in received]
     for descriptor, number in zip(high[3:], request["kept"], strict=True):
