@@ -70,11 +70,11 @@ def main() -> None:
     torch.set_num_threads(1)
     with TemporaryDirectory() as folder:
         values = {
-            **{"model": args.model, "dtype": "float32", "device": "cpu", "workers": args.workers, "slopes": 0},
+            **{"model": args.model, "dtype": "float32", "device": "cpu", "workers": args.workers, "sensitivities": 0},
             **{"runs": Path(folder), "cache": Path(folder), "sparsity": 0.3, "ray_address": args.ray_address},
             **{"sequence_length": args.length, "fidelity": (args.tokens,), "probe_tokens": args.length},
             **{"final_tokens": args.length, "reporting_tokens": args.length, "calibration_length": args.length},
-            **{"slope_tokens": args.length, "calibration_sequences": args.calibration_tokens // args.length},
+            **{"sensitivity_tokens": args.length, "calibration_sequences": args.calibration_tokens // args.length},
         }
         with closing(prepare(make_settings(values), "benchmark", View())) as prepared:
             own, recipe = prepared.bench.walks[FITNESS], prepared.workers.recipe  # type: ignore[union-attr]

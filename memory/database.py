@@ -19,7 +19,7 @@ from self_pruner.memory.errors import MemoryFileError
 from self_pruner.memory.partials import LOGS, clear_partials, partial_of
 
 APPLICATION_ID = 0x53505230  # "SPR0", in the header of every memory file
-SCHEMA_VERSION = 3
+SCHEMA_VERSION = 4
 BUSY_SECONDS = 60.0  # how long a writer waits for the other process
 
 TASK_SCORE = """
@@ -29,8 +29,8 @@ CREATE TABLE task_score (
     error TEXT, UNIQUE (context, profile, task, metric, data)
 ) STRICT;
 """
-SLOPES = """
-CREATE TABLE slopes (
+SENSITIVITIES = """
+CREATE TABLE sensitivities (
     context TEXT NOT NULL REFERENCES context, profile TEXT NOT NULL, text TEXT NOT NULL, sequence INTEGER NOT NULL,
     attention TEXT NOT NULL, mlp TEXT NOT NULL, run TEXT NOT NULL, step INTEGER NOT NULL,
     UNIQUE (context, profile, text, sequence)
@@ -49,7 +49,7 @@ CREATE TABLE score (
     context TEXT NOT NULL REFERENCES context, profile TEXT NOT NULL, text TEXT NOT NULL, sequence INTEGER NOT NULL,
     kl REAL, nll REAL, run TEXT NOT NULL, step INTEGER NOT NULL, error TEXT, UNIQUE (context, text, profile, sequence)
 ) STRICT;
-{SLOPES}
+{SENSITIVITIES}
 {TASK_SCORE}
 CREATE TABLE latency (
     context TEXT NOT NULL REFERENCES context, profile TEXT NOT NULL, setting TEXT NOT NULL, "values" TEXT NOT NULL,
@@ -69,7 +69,11 @@ CREATE VIEW fitness AS
     ) WHERE present = sequences AND failed = 0;
 """
 
-MIGRATIONS: dict[int, tuple[str, ...]] = {1: (TASK_SCORE,), 2: (SLOPES,)}  # from this version to the next
+MIGRATIONS: dict[int, tuple[str, ...]] = {  # from this version to the next
+    1: (TASK_SCORE,),
+    2: (SENSITIVITIES.replace("TABLE sensitivities", "TABLE slopes"),),
+    3: (SENSITIVITIES, "INSERT INTO sensitivities SELECT * FROM slopes;", "DROP TABLE slopes;"),
+}
 
 
 class CorruptMemoryError(MemoryFileError):

@@ -1,7 +1,7 @@
 """What can be remembered: one frozen record a fact, and the natural key by which the same fact is the same row.
 
 Facts are of two sorts. What a run decided (`Candidate`, `Generation`) belongs to that run: told again, by a step that
-was run again after a kill, it replaces itself. What was measured (`Score`, `Slopes`, `TaskScore`, `Latency`)
+was run again after a kill, it replaces itself. What was measured (`Score`, `Sensitivities`, `TaskScore`, `Latency`)
 belongs to the profile and serves every run with the same context: the first measurement stands, and only a failed one
 gives way to one that worked.
 `Fitness` is never recorded; it is what the scores add up to.
@@ -68,7 +68,7 @@ class Score:
 
 
 @dataclass(frozen=True, slots=True)
-class Slopes:
+class Sensitivities:
     """To first order, how the KL of one profile changes on one sequence with every width of every place."""
 
     key: ClassVar[tuple[str, ...]] = ("profile", "text", "sequence")
@@ -150,4 +150,4 @@ class Fitness:
     nll: float | None
 
 
-Fact = Candidate | Score | Slopes | TaskScore | Latency | Generation
+Fact = Candidate | Score | Sensitivities | TaskScore | Latency | Generation

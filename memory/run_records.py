@@ -14,11 +14,15 @@ from typing import cast, get_args
 
 from self_pruner.memory.database import CorruptMemoryError, faults_in_words
 from self_pruner.memory.profile import Profile
-from self_pruner.memory.records import Candidate, Fact, Fitness, Generation, Latency, Score, Slopes, TaskScore
+from self_pruner.memory.records import Candidate, Fact, Fitness, Generation, Latency, Score, Sensitivities, TaskScore
 from self_pruner.memory.store import TABLES, Memory, Record, columns, key_of, upsert
 
 RECORDS = "records.sqlite"  # in the run directory
-BORROWED: tuple[type[Fact], ...] = (Score, Slopes, TaskScore)  # what serves other runs too; latencies name their run
+BORROWED: tuple[type[Fact], ...] = (
+    Score,
+    Sensitivities,
+    TaskScore,
+)  # what serves other runs too; latencies name their run
 KINDS: tuple[type[Fact], ...] = get_args(Fact)
 
 

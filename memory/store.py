@@ -16,14 +16,14 @@ from typing import Any, TypeVar, cast, get_args, get_type_hints
 
 from self_pruner.memory.database import connect, corrupt, faults_in_words
 from self_pruner.memory.profile import Profile
-from self_pruner.memory.records import Candidate, Fact, Fitness, Generation, Latency, Score, Slopes, TaskScore
+from self_pruner.memory.records import Candidate, Fact, Fitness, Generation, Latency, Score, Sensitivities, TaskScore
 
-Record = TypeVar("Record", Candidate, Score, Slopes, TaskScore, Latency, Generation, Fitness)
+Record = TypeVar("Record", Candidate, Score, Sensitivities, TaskScore, Latency, Generation, Fitness)
 
 TABLES: dict[type, str] = {
     Candidate: "candidate",
     Score: "score",
-    Slopes: "slopes",
+    Sensitivities: "sensitivities",
     TaskScore: "task_score",
     Latency: "latency",
     Generation: "generation",
@@ -200,7 +200,7 @@ def upsert(kind: type[Fact], table: str, rows: str) -> str:
     update = "UPDATE SET " + ", ".join(f'"{name}" = excluded."{name}"' for name in names if name not in kind.key)
     if kind in (Score, TaskScore):
         update += f" WHERE {TABLES[kind]}.error IS NOT NULL"
-    elif kind in (Latency, Slopes):
+    elif kind in (Latency, Sensitivities):
         update = "NOTHING"
     return f"INSERT INTO {table} ({columns(kind)}) {rows} ON CONFLICT ({key}) DO {update}"
 

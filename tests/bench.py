@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from self_pruner.agent.prepare.texts import slope_text
+from self_pruner.agent.prepare.texts import sensitivity_text
 from self_pruner.agent.prepare.workbench import measuring
 from self_pruner.agent.search.initial_population import make_initial_population, probe_uniform, with_costs
 from self_pruner.agent.settings.arms import ARMS
@@ -31,7 +31,7 @@ def tiny_settings(**values: Any) -> Settings:
         sequence_length=LENGTH,
         fidelity=(2 * LENGTH, 4 * LENGTH),
         probe_tokens=LENGTH,
-        slope_tokens=4 * LENGTH,
+        sensitivity_tokens=4 * LENGTH,
         final_tokens=2 * LENGTH,
         reporting_tokens=2 * LENGTH,
         evaluations=24,
@@ -65,7 +65,7 @@ def tiny_bench(path: Path, settings: Settings, run: str = "run", family: str = "
         memory=Memory(path / "memory.sqlite", "tiny", {}),
         run=run,
         **measuring(settings),
-        **slope_text(settings, len(walks[FITNESS].input_ids)),
+        **sensitivity_text(settings, len(walks[FITNESS].input_ids)),
     )
     bench = with_costs(bench, settings.probe_tokens)
     probe_uniform(bench)

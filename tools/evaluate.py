@@ -17,7 +17,7 @@ from pydantic import BaseModel, Field
 
 from self_pruner.memory.errors import ToolError
 from self_pruner.memory.profile import Profile
-from self_pruner.memory.records import Candidate, Score, Slopes
+from self_pruner.memory.records import Candidate, Score, Sensitivities
 from self_pruner.tools.evaluation.first_order import PASS_COST, FirstOrderError
 from self_pruner.tools.evaluation.fitness import perplexity
 from self_pruner.tools.evaluation.staged import walks
@@ -33,25 +33,27 @@ class EvaluateArguments(BaseModel):
 
     candidates: list[str] = Field(min_length=1, description="ids of the candidates to measure")
     fidelity: int = Field(description="tokens to measure on")
-    slopes: bool = Field(False, description="also measure how fitness changes with every width of every place")
+    sensitivities: bool = Field(False, description="also measure how fitness changes with every width of every place")
 
 
 def evaluate_tool(bench: Workbench) -> BaseTool:
     """The LangChain tool `evaluate` on `bench`."""
 
     @tool("evaluate", args_schema=EvaluateArguments)
-    def evaluate(candidates: list[str], fidelity: int, runtime: ToolRuntime, slopes: bool = False) -> str:
+    def evaluate(candidates: list[str], fidelity: int, runtime: ToolRuntime, sensitivities: bool = False) -> str:
         """Measure candidates: fitness (KL to the dense model, lower is better), perplexity, rank, change."""
         turn = Turn.of(runtime.state, runtime.tool_call_id or "")
-        legal = bench.fidelity[-1:] if slopes else bench.fidelity
+        legal = bench.fidelity[-1:] if sensitivities else bench.fidelity
         if fidelity not in legal:
             raise ToolError(f"fidelity must be one of {', '.join(map(str, legal))}, got {fidelity}")
         rows = [bench.candidate(name) for name in candidates]
         measure(bench, [row.profile for row in rows], range(fidelity // bench.sequence_length), turn.step)
         charged = charge(bench, [row.profile for row in rows], turn.step)
-        if slopes:
-            measure_slopes(bench, [row.profile for row in rows], bench.slope_sequences(turn.generation), turn.step)
-            charged += charge_slopes(bench, [row.profile for row in rows], turn.step)
+        if sensitivities:
+            measure_sensitivities(
+                bench, [row.profile for row in rows], bench.sensitivity_sequences(turn.generation), turn.step
+            )
+            charged += charge_sensitivities(bench, [row.profile for row in rows], turn.step)
         return _answer(fidelity, [_result(bench, row, fidelity) for row in rows], charged)
 
     return evaluate
@@ -90,11 +92,11 @@ def sequences_together(elastic: ElasticModel, profiles: Sequence[Profile], count
     return 1 if remembered and elastic.device.type != "cuda" else count
 
 
-def measure_slopes(bench: Workbench, profiles: Sequence[Profile], sequences: range, step: int) -> None:
-    """Measure what is not known yet of the slopes at `profiles` on `sequences` and record it, one row each."""
+def measure_sensitivities(bench: Workbench, profiles: Sequence[Profile], sequences: range, step: int) -> None:
+    """Measure what is not known yet of the sensitivities at `profiles` on `sequences` and record it, one row each."""
     walk = bench.walks[FITNESS]
     for number, profile in enumerate(profiles):
-        known = {row.sequence for row in bench.memory.recall(Slopes, profile=profile, text=FITNESS)}
+        known = {row.sequence for row in bench.memory.recall(Sensitivities, profile=profile, text=FITNESS)}
         missing = [sequence for sequence in sequences if sequence not in known]
         steps = count(number * len(sequences) + 1)
 
@@ -106,15 +108,17 @@ def measure_slopes(bench: Workbench, profiles: Sequence[Profile], sequences: ran
             one_is_done()
         try:
             for sequence, found in walk.first_order(profile, missing):
-                bench.memory.record(Slopes(profile, FITNESS, sequence, found.attention, found.mlp, bench.run, step))
+                bench.memory.record(
+                    Sensitivities(profile, FITNESS, sequence, found.attention, found.mlp, bench.run, step)
+                )
                 one_is_done()
         except FirstOrderError as error:
             raise ToolError(str(error)) from error
 
 
-def charge_slopes(bench: Workbench, profiles: Sequence[Profile], step: int) -> int:
-    """Tokens that `step` of this run is charged for slopes it measured itself: `PASS_COST` for each of theirs."""
-    own = bench.memory.recall(Slopes, profile=list(dict.fromkeys(profiles)), run=bench.run, step=step)
+def charge_sensitivities(bench: Workbench, profiles: Sequence[Profile], step: int) -> int:
+    """Tokens that `step` of this run is charged for sensitivities of its own: `PASS_COST` for each of theirs."""
+    own = bench.memory.recall(Sensitivities, profile=list(dict.fromkeys(profiles)), run=bench.run, step=step)
     return PASS_COST * len(own) * bench.sequence_length
 
 

@@ -14,7 +14,7 @@ from typing import Any
 
 from self_pruner.memory.errors import ToolError
 from self_pruner.memory.profile import Profile
-from self_pruner.memory.records import Candidate, Fitness, Proposer, Score, Slopes
+from self_pruner.memory.records import Candidate, Fitness, Proposer, Score, Sensitivities
 from self_pruner.memory.store import Memory
 from self_pruner.tools.evaluation.tasks.suite import TaskSuite
 from self_pruner.tools.evaluation.walk import PopulationWalk
@@ -74,9 +74,9 @@ class Workbench:
     sequence_length: int
     fidelity: tuple[int, ...]
     probe_tokens: int = 512  # tokens of each sensitivity probe
-    slope_tokens: int = 4096  # tokens of a measurement of slopes
-    slope_start: int = 0  # the first sequence of the fitness text that slopes are measured on
-    slope_windows: int = 1  # measurements before they begin there anew
+    sensitivity_tokens: int = 4096  # tokens of a measurement of sensitivities
+    sensitivity_start: int = 0  # the first sequence of the fitness text that sensitivities are measured on
+    sensitivity_windows: int = 1  # measurements before they begin there anew
     latency: dict[str, int] = field(default_factory=dict)
     device_name: str = "cpu"
     engine: LatencyEngine = LatencyEngine("torch")  # times candidates
@@ -119,16 +119,16 @@ class Workbench:
         found = self.memory.recall(Fitness, profile=profile, text=text, sequences=sequences)
         return found[0] if found and found[0].kl is not None else None
 
-    def slope_sequences(self, generation: int) -> range:
-        """The sequences of the fitness text that slopes are measured on in `generation`: others than the last time."""
-        count = self.slope_tokens // self.sequence_length
-        start = self.slope_start + (generation - 1) % self.slope_windows * count
+    def sensitivity_sequences(self, generation: int) -> range:
+        """The sequences of the fitness text for the sensitivities of `generation`: others than the last time."""
+        count = self.sensitivity_tokens // self.sequence_length
+        start = self.sensitivity_start + (generation - 1) % self.sensitivity_windows * count
         return range(start, start + count)
 
-    def slopes(self, profile: Profile) -> tuple[Costs, ...]:
-        """The slopes of fitness at `profile`, one table a sequence; () where too few were measured."""
-        rows = self.memory.recall(Slopes, profile=profile, text=FITNESS, order="sequence")
-        known = len(rows) >= self.slope_tokens // self.sequence_length
+    def sensitivities(self, profile: Profile) -> tuple[Costs, ...]:
+        """The sensitivities of fitness at `profile`, one table a sequence; () where too few were measured."""
+        rows = self.memory.recall(Sensitivities, profile=profile, text=FITNESS, order="sequence")
+        known = len(rows) >= self.sensitivity_tokens // self.sequence_length
         return tuple(Costs(row.attention, row.mlp) for row in rows) if known else ()
 
     def known_fitness(self, profile: Profile) -> Fitness | None:

@@ -30,7 +30,7 @@ PREPARED = (
     *("model", "revision", "trust_remote_code", "device", "dtype", "mlp_unit", "importance", "compensation"),
     *("target", "tensor_parallel", "engine", "vllm_python", "llama_python"),
     *("calibration", "fitness_text", "reporting_text", "calibration_sequences", "calibration_length"),
-    *("sequence_length", "reporting_tokens", "final_tokens", "slope_tokens", "cache"),
+    *("sequence_length", "reporting_tokens", "final_tokens", "sensitivity_tokens", "cache"),
 )
 
 
@@ -68,7 +68,7 @@ class PlannedRun:
     def preparation(self) -> tuple[Any, ...]:
         """What it needs prepared: equal for runs that can share it."""
         settings = self.settings
-        return (*(getattr(settings, name) for name in PREPARED), settings.fidelity[-1], settings.slopes > 0)
+        return (*(getattr(settings, name) for name in PREPARED), settings.fidelity[-1], settings.sensitivities > 0)
 
 
 def parse_arms(texts: Sequence[str]) -> list[ArmSpec]:

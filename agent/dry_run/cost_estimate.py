@@ -79,10 +79,10 @@ class _Walks:
         together = self.placement.state_memory // (self.state * (1 + max(states, candidates)))
         return math.ceil(sequences / max(1, 1 if alone else min(together, sequences))) if sequences else 0
 
-    def slopes(self) -> int:
-        """Batches of sequences of one measurement of slopes; each goes through the layers there and back."""
+    def sensitivities(self) -> int:
+        """Batches of sequences of one measurement of sensitivities; each goes through the layers there and back."""
         together = max(1, self.placement.state_memory // (2 * self.placement.sizes.shape.n_layers * self.state))
-        return math.ceil(self.settings.sequences(self.settings.slope_tokens) / together)
+        return math.ceil(self.settings.sequences(self.settings.sensitivity_tokens) / together)
 
 
 def steps_of(settings: Settings, plan: Plan, placement: Placement, speed: Speed, prompt_tokens: int) -> list[Step]:
@@ -117,11 +117,11 @@ def steps_of(settings: Settings, plan: Plan, placement: Placement, speed: Speed,
     what = f"Evaluations of {plan.evaluations} candidates, {plan.measured[-1]} of them in full"
     seconds = passed(evaluated, SHARED * kept)
     steps.append(Step(what, evaluated, seconds, charged=True, searching=True, passes=walked))
-    batches = plan.slopes * walks.slopes()
-    if plan.slopes:
-        tokens = plan.slopes * PASS_COST * settings.slope_tokens
+    batches = plan.sensitivities * walks.sensitivities()
+    if plan.sensitivities:
+        tokens = plan.sensitivities * PASS_COST * settings.sensitivity_tokens
         seconds = passed(tokens, kept)
-        what = f"Slopes, {plan.slopes} times"
+        what = f"Sensitivities, {plan.sensitivities} times"
         steps.append(Step(what, tokens, seconds, charged=True, searching=True, passes=2 * batches))
     if refitted:
         operations = refit_operations(walks, plan, walked, batches)
@@ -188,18 +188,18 @@ def solves(sizes: Sizes, times: float) -> float:
     return sizes.shape.n_layers * total
 
 
-def refit_operations(walks: _Walks, plan: Plan, walked: int, slope_batches: int) -> float:
+def refit_operations(walks: _Walks, plan: Plan, walked: int, sensitivity_batches: int) -> float:
     """Operations of all refits of a search.
 
     A place's factor is made once a pass that needs it: once in all where memory holds all factors, once a generation
-    where it holds a generation's refits, and else in every walk, in which every width is then solved for again. Slopes
-    need the factor on the way back, and on the way there where refits are not remembered.
+    where it holds a generation's refits, and else in every walk, in which every width is then solved for again.
+    Sensitivities need the factor on the way back, and on the way there where refits are not remembered.
     """
     sizes = walks.placement.sizes
     a_generation = math.ceil(plan.evaluations / plan.generations)
     if sizes.shape.gram_bytes <= walks.placement.refit_memory:
         return factors(sizes, 1) + solves(sizes, plan.evaluations)
     if walks.remembered(a_generation):
-        return factors(sizes, plan.generations + slope_batches) + solves(sizes, plan.evaluations)
+        return factors(sizes, plan.generations + sensitivity_batches) + solves(sizes, plan.evaluations)
     once = solves(sizes, a_generation)
-    return factors(sizes, walked + 2 * slope_batches) + walked * once + slope_batches * solves(sizes, 1)
+    return factors(sizes, walked + 2 * sensitivity_batches) + walked * once + sensitivity_batches * solves(sizes, 1)

@@ -1,7 +1,8 @@
 """What a run will do, counted before it begins: generations, candidates, stages, turns of the brain.
 
-Candidates and slopes are counted at their most: every generation is full, its better half reaches the next stage, each
-finds another best candidate, and patience never ends the search. Turns of the brain are counted as if none was in vain.
+Candidates and sensitivities are counted at their most: every generation is full, its better half reaches the next
+stage, each finds another best candidate, and patience never ends the search. Turns of the brain are counted as if
+none was in vain.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ class Plan:
     probes: int  # places probed
     uniform: bool  # whether prompts quote the uniform profile, so that it is measured before the search
     measured: tuple[int, ...]  # candidates measured at each fidelity in the search
-    slopes: int  # measurements of slopes
+    sensitivities: int  # measurements of sensitivities
     turns: int  # of the brain
     replies: int  # of the brain in all turns
     vectors: int  # of those, replies that hold whole vectors
@@ -70,9 +71,9 @@ def plan_of(settings: Settings, arm: Arm, prompts: PromptSet, budget: Budget, re
     generations = len(shares)
     asked_for = settings.benchmarks if arm.survive == "brain" else 0
     closing = asked_for + (generations if arm.survive == "brain" else 0)
-    slopes = 0
-    if settings.slopes and arm.learns and generations > 1:
-        slopes = 1 + (generations - 2) // settings.slopes
+    sensitivities = 0
+    if settings.sensitivities and arm.learns and generations > 1:
+        sensitivities = 1 + (generations - 2) // settings.sensitivities
     return Plan(
         generations=generations,
         initial_measured=always,
@@ -80,7 +81,7 @@ def plan_of(settings: Settings, arm: Arm, prompts: PromptSet, budget: Budget, re
         probes=sum(space.n_layers for part in PARTS if space.units(part) > 1) if is_probed(arm, prompts) else 0,
         uniform=uniform,
         measured=tuple(measured),
-        slopes=slopes,
+        sensitivities=sensitivities,
         turns=closing + sum(math.ceil(share / settings.samples) for share in shares),
         replies=closing + sum(shares),
         vectors=shares[0] if "mutation-edits" in prompts.actions else sum(shares),

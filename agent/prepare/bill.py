@@ -167,10 +167,14 @@ def prefix_memory(device: str, reserved: int = 0) -> int:
     return max(PREFIX_MEMORY, left if device.startswith("cuda") else 0)
 
 
-def slope_states(settings: Settings, sizes: Sizes) -> int:
-    """Bytes of all hidden states of one measurement of slopes, which is one walk there and back if they fit."""
+def sensitivity_states(settings: Settings, sizes: Sizes) -> int:
+    """Bytes of all hidden states of one measurement of sensitivities, which is one walk there and back if they fit."""
     state = settings.sequence_length * sizes.shape.hidden * sizes.itemsize
-    return 2 * sizes.shape.n_layers * settings.sequences(settings.slope_tokens) * state if settings.slopes else 0
+    return (
+        2 * sizes.shape.n_layers * settings.sequences(settings.sensitivity_tokens) * state
+        if settings.sensitivities
+        else 0
+    )
 
 
 def work_of(settings: Settings, sizes: Sizes, near: str, state_memory: int, cpu: bool) -> list[Line]:
@@ -181,8 +185,8 @@ def work_of(settings: Settings, sizes: Sizes, near: str, state_memory: int, cpu:
     batch = (CPU_BATCH if cpu else GPU_BATCH) * sizes.calibration_length
     state = settings.sequence_length * hidden * one
     walked = (settings.offspring + 1) * settings.sequences(settings.fidelity[-1]) * state
-    walked = min(state_memory, max(walked, slope_states(settings, sizes)))
-    # of one sequence at least: probes have a state a place, and slopes keep one a sublayer
+    walked = min(state_memory, max(walked, sensitivity_states(settings, sizes)))
+    # of one sequence at least: probes have a state a place, and sensitivities keep one a sublayer
     walked = max(walked, (2 * shape.n_layers + 1) * state, sizes.target_tokens * hidden * one)
     gram = 4 * channels**2  # two of them at the end: a sum of products, and the whole that is made of it
     head = 16 * HEAD_TOKENS * shape.vocab

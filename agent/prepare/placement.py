@@ -19,9 +19,9 @@ from self_pruner.agent.prepare.bill import (
     Sizes,
     bill_of,
     needed,
+    sensitivity_states,
     short_of,
     sizes_of,
-    slope_states,
 )
 from self_pruner.agent.prepare.checks import Target
 from self_pruner.agent.prepare.devices import Device, Machine, Use, dtype_of, this_machine
@@ -237,7 +237,7 @@ def _ways(settings: Settings, sizes: Sizes, machine: Machine, mode: Mode) -> Ite
         if mode == "streamed":
             searching = [line for line in bill(layers, memory) if line.when in ("always", "search")]
             left = first.free - needed(searching, first.name)
-            memory = max(memory, min(slope_states(settings, sizes), memory + left * 3 // 4))
+            memory = max(memory, min(sensitivity_states(settings, sizes), memory + left * 3 // 4))
         for bound in dict.fromkeys((memory, STATE_MEMORY)):
             yield Placement(mode, layers, on_disk, states, bound, bill(layers, bound), machine, sizes)
 

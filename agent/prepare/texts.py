@@ -94,19 +94,23 @@ def wanted_texts(settings: Settings, longest: int, device: str) -> list[Wanted]:
     ]
 
 
-def slope_text(settings: Settings, available: int) -> dict[str, Any]:
-    """Where in `available` fitness sequences slopes are measured: fields of a workbench.
+def sensitivity_text(settings: Settings, available: int) -> dict[str, Any]:
+    """Where in `available` fitness sequences sensitivities are measured: fields of a workbench.
 
-    Slopes fit the tokens they are measured on by chance too. On other tokens than those that rank candidates, and
-    others each time, that chance is not taken for progress. A text too short for even one such window lends the ranked
-    tokens.
+    Sensitivities fit the tokens they are measured on by chance too. On other tokens than those that rank candidates,
+    and others each time, that chance is not taken for progress. A text too short for even one such window
+    lends the ranked tokens.
     """
-    start, length = settings.sequences(settings.ranking_tokens), settings.sequences(settings.slope_tokens)
+    start, length = settings.sequences(settings.ranking_tokens), settings.sequences(settings.sensitivity_tokens)
     windows = min(SENSITIVITY_WINDOWS, (available - start) // length)
     if windows < 1:
-        tokens = min(settings.slope_tokens, settings.fidelity[-1])
-        return {"slope_start": 0, "slope_windows": 1, "slope_tokens": tokens}
-    return {"slope_start": start, "slope_windows": windows, "slope_tokens": settings.slope_tokens}
+        tokens = min(settings.sensitivity_tokens, settings.fidelity[-1])
+        return {"sensitivity_start": 0, "sensitivity_windows": 1, "sensitivity_tokens": tokens}
+    return {
+        "sensitivity_start": start,
+        "sensitivity_windows": windows,
+        "sensitivity_tokens": settings.sensitivity_tokens,
+    }
 
 
 def read_texts(

@@ -26,7 +26,7 @@ from self_pruner.agent.prepare.devices import device_name, device_of, dtype_of
 from self_pruner.agent.prepare.kept import digest, keep, named
 from self_pruner.agent.prepare.latency_timer import engines_of
 from self_pruner.agent.prepare.placement import Placement, placed
-from self_pruner.agent.prepare.texts import read_tasks, read_texts, reporting_key, slope_text
+from self_pruner.agent.prepare.texts import read_tasks, read_texts, reporting_key, sensitivity_text
 from self_pruner.agent.prepare.workers import Recipe, walk_over, workers_of
 from self_pruner.agent.run_files.conditions import Conditions, conditions_of
 from self_pruner.agent.run_files.run_memory import memory_of
@@ -205,7 +205,7 @@ def prepare(
         reporting={text_label(name): text for name, text in reporting.items()},
         run=run,
         **measuring(settings),
-        **slope_text(settings, len(texts["fitness"])),
+        **sensitivity_text(settings, len(texts["fitness"])),
         device_name=device_name(device),
         engine=engine,
         served=served,
@@ -213,10 +213,8 @@ def prepare(
     )
     for sentence in elastic.warnings:
         view.warn(sentence)
-    if settings.fitness_tokens > settings.ranking_tokens and not bench.slope_start:
-        view.warn(
-            "the fitness text is too short for slopes on tokens of their own: they are measured on the ranked ones"
-        )
+    if settings.fitness_tokens > settings.ranking_tokens and not bench.sensitivity_start:
+        view.warn("the fitness text is too short for sensitivities on tokens of their own: they share the ranked ones")
     return Prepared(bench, loaded, digests, texts["calibration"], conditions, placement, workers)
 
 

@@ -103,8 +103,8 @@ def _came_of(acts: list[Act]) -> str:
         what = f"{count} candidate{'' if count == 1 else 's'}"
         best = min(scored, key=lambda row: row["fitness"], default=None)
         lead = f", best {best['id']} {best['fitness']:.4f}" if best else ""
-        slopes = " and slopes" if acts[0].arguments.get("slopes") else ""
-        return f"{what} on {result['fidelity']} tokens{slopes}{lead}"
+        sensitivities = " and sensitivities" if acts[0].arguments.get("sensitivities") else ""
+        return f"{what} on {result['fidelity']} tokens{sensitivities}{lead}"
     if acts[0].tool == "record_population":
         return f"generation {result['generation']}: {' '.join(result['survivors'])}"
     return " ".join(f"{name} {value}" for name, value in result.items() if name in ("id", "speedup"))

@@ -8,7 +8,7 @@ from itertools import takewhile
 
 from self_pruner.agent.search.operator_quotas import Tally
 from self_pruner.memory.profile import Profile
-from self_pruner.memory.records import Candidate, Fitness, Generation, Latency, Score, Slopes
+from self_pruner.memory.records import Candidate, Fitness, Generation, Latency, Score, Sensitivities
 from self_pruner.tools.benchmark_latency import timed_already
 from self_pruner.tools.profiles.quadratic_model import QuadraticModel
 from self_pruner.tools.profiles.selection import rank
@@ -67,9 +67,9 @@ class SearchHistory:
         if not missing:
             return
         found: dict[Profile, list[Costs]] = {profile: [] for profile in missing}
-        for row in self.bench.memory.recall(Slopes, profile=missing, text=FITNESS, order="sequence"):
+        for row in self.bench.memory.recall(Sensitivities, profile=missing, text=FITNESS, order="sequence"):
             found[row.profile].append(Costs(row.attention, row.mlp))
-        wanted = self.bench.slope_tokens // self.bench.sequence_length
+        wanted = self.bench.sensitivity_tokens // self.bench.sequence_length
         self._sensitivities |= {one: tuple(rows) if len(rows) >= wanted else () for one, rows in found.items()}
 
     def steps(self) -> list[Candidate]:

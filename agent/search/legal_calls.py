@@ -87,7 +87,7 @@ class LegalCalls:
 def legal_calls(here: Situation, actions: Sequence[str]) -> LegalCalls:
     """The legal calls where the search stands `here`, for a prompt set that offers `actions`."""
     if here.centre:
-        return _evaluation({"candidates": [here.centre], "fidelity": here.fidelity, "slopes": True})
+        return _evaluation({"candidates": [here.centre], "fidelity": here.fidelity, "sensitivities": True})
     if here.missing > 0:
         replies = min(here.samples, here.missing)
         if here.generation == 0:

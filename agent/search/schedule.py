@@ -101,12 +101,12 @@ def sensitivities_due(history: SearchHistory, settings: Settings, state: SearchS
     An arm that learns does so at its first offspring and every few generations, where the best is another one by then
     and tokens are left to make use of what is learnt.
     """
-    if not settings.slopes or not ARMS[settings.arm].learns or not state.generation:
+    if not settings.sensitivities or not ARMS[settings.arm].learns or not state.generation:
         return ""
     best = best_of(history.generations)
-    if state.centre and (state.centre == best or state.generation - state.centred_at < settings.slopes):
+    if state.centre and (state.centre == best or state.generation - state.centred_at < settings.sensitivities):
         return ""
-    needed = PASS_COST * history.bench.slope_tokens + LEFT_FOR_STEPS * history.bench.fidelity[-1]
+    needed = PASS_COST * history.bench.sensitivity_tokens + LEFT_FOR_STEPS * history.bench.fidelity[-1]
     return best if left(settings, state) >= needed else ""
 
 

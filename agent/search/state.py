@@ -123,13 +123,15 @@ def fold(state: SearchState, first_fidelity: int) -> dict[str, Any]:
     if made:
         update |= _fold_made(state, made)
     for answer in turn:
-        if answer.tool == "evaluate" and answer.arguments.get("slopes"):  # where they failed too: they are tried once
+        if answer.tool == "evaluate" and answer.arguments.get(
+            "sensitivities"
+        ):  # where they failed too: they are tried once
             update |= {"centre": answer.arguments["candidates"][0], "centred_at": state.generation}
         if answer.error is not None:
             update["failures"] = state.failures + 1
         elif answer.tool == "evaluate":
             update["tokens"] = state.tokens + answer.result["charged_tokens"]
-            if not answer.arguments.get("slopes") and answer.result["fidelity"] == first_fidelity:
+            if not answer.arguments.get("sensitivities") and answer.result["fidelity"] == first_fidelity:
                 update["evaluations"] = state.evaluations + len(answer.result["results"])
         elif answer.tool == "benchmark_latency":
             update["benchmarked"] = state.benchmarked + 1

@@ -168,7 +168,7 @@ class Amounts(Panel):
         (1024, 4096), min_length=1, description="tokens of each evaluation stage; half the offspring reach the next"
     )
     probe_tokens: Count = Field(512, description="tokens of each sensitivity probe")
-    slope_tokens: Count = Field(
+    sensitivity_tokens: Count = Field(
         4096, description="tokens on which first-order sensitivities are measured, others each time"
     )
     final_tokens: Count = Field(3072, description="holdout tokens on which the best few are compared at the end")
@@ -202,7 +202,7 @@ class Searching(Panel):
     initial: Count = Field(4, description="candidates the brain initialises, besides the closed forms")
     remembered: int = Field(2, ge=0, description="best known profiles of earlier runs to start from")
     mutation_step: Count = Field(4, description="largest change of one edit at first, in MLP units of a 48-unit layer")
-    slopes: int = Field(
+    sensitivities: int = Field(
         1,
         ge=0,
         description="generations after which an arm that learns measures sensitivities at its best; 0: never",

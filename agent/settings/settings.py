@@ -91,7 +91,7 @@ class Settings(
         for name, tokens in [
             *[("fidelity", stage) for stage in self.fidelity],
             ("probe-tokens", self.probe_tokens),
-            ("slope-tokens", self.slope_tokens),
+            ("sensitivity-tokens", self.sensitivity_tokens),
             ("final-tokens", self.final_tokens),
             ("reporting-tokens", self.reporting_tokens),
         ]:
@@ -183,8 +183,8 @@ class Settings(
     @property
     def fitness_tokens(self) -> int:
         """Tokens of the fitness text in all: those, and others for sensitivities where they are measured."""
-        windows = SENSITIVITY_WINDOWS if self.slopes and ARMS[self.arm].learns else 0
-        return self.ranking_tokens + windows * self.slope_tokens
+        windows = SENSITIVITY_WINDOWS if self.sensitivities and ARMS[self.arm].learns else 0
+        return self.ranking_tokens + windows * self.sensitivity_tokens
 
     def sequences(self, tokens: int) -> int:
         """Number of fitness sequences in `tokens` tokens."""

@@ -363,7 +363,7 @@ def prompt_templates(folder: Path) -> Made:
 def memory_files(folder: Path) -> Made:
     """Memory files that were damaged, or are something else."""
     from self_pruner.memory.profile import Profile
-    from self_pruner.memory.records import Candidate, Fitness, Generation, Latency, Score, Slopes, TaskScore
+    from self_pruner.memory.records import Candidate, Fitness, Generation, Latency, Score, Sensitivities, TaskScore
     from self_pruner.memory.store import Memory
 
     path = folder / "memory.sqlite"
@@ -371,14 +371,14 @@ def memory_files(folder: Path) -> Made:
     facts = [
         Candidate("run", "c1", profile, (), "initialise", "seed", 0, 0, 0, 0, 10, "uniform"),
         *(Score(profile, "fitness", number, 0.1, 1.0, "run", 0) for number in range(40)),
-        Slopes(profile, "fitness", 0, ((0.0, 0.1),), ((0.0, 0.1),), "run", 0),
+        Sensitivities(profile, "fitness", 0, ((0.0, 0.1),), ((0.0, 0.1),), "run", 0),
         Latency(profile, "here", {"decode_ms": 1.0}, "run", 0),
         Generation("run", 0, ("c1",), "c1", "a note", 0),
     ]
     with closing(Memory(path, "context", {})) as memory:
         memory.record(*facts)
     good = path.read_bytes()
-    kinds = (Candidate, Score, Slopes, TaskScore, Latency, Generation, Fitness)
+    kinds = (Candidate, Score, Sensitivities, TaskScore, Latency, Generation, Fitness)
 
     def attempt(data: bytes) -> None:
         for old in folder.glob("memory.sqlite*"):

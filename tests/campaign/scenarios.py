@@ -24,8 +24,9 @@ from tests.campaign.forks import Ended
 
 SMALL = (
     "--sequence-length 64 --fidelity 128,256 --probe-tokens 64 --final-tokens 128 --reporting-tokens 128 "
-    "--slope-tokens 64 --calibration-length 64 --calibration-sequences 4 --evaluations 8 --offspring 3 --initial 2 "
-    "--population 2 --final-candidates 2 --benchmarks 0 --sparsity 0.3 --samples 2 --thought-tokens 2 --remembered 0"
+    "--sensitivity-tokens 64 --calibration-length 64 --calibration-sequences 4 --evaluations 8 --offspring 3 "
+    "--initial 2 --population 2 --final-candidates 2 --benchmarks 0 --sparsity 0.3 --samples 2 "
+    "--thought-tokens 2 --remembered 0"
 )
 COMPARED = (
     "--arms uniform,random,hybrid --seeds 1 --sparsity 0.3 --tokens 2500 --offspring 3 --initial 2 --population 2 "

@@ -29,8 +29,8 @@ SLOWER = 2.0  # how many times the seconds a candidate may grow from the first p
 LONG = 1000  # candidates from which on times say something
 CHECKPOINT = 4 << 20  # bytes of the checkpoint, which holds ids and numbers of the last step alone
 SETTINGS = (
-    "--fidelity 64 --probe-tokens 64 --slopes 0 --final-tokens 64 --reporting-tokens 64 --offspring 40 --population 8 "
-    "--patience 1000000 --brain first --no-export --no-recalibrate"
+    "--fidelity 64 --probe-tokens 64 --sensitivities 0 --final-tokens 64 --reporting-tokens 64 --offspring 40 "
+    "--population 8 --patience 1000000 --brain first --no-export --no-recalibrate"
 )
 
 

@@ -6,6 +6,7 @@ import sqlite3
 import subprocess
 import sys
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -14,7 +15,7 @@ import self_pruner.memory.database as database
 from self_pruner.memory.database import CorruptMemoryError
 from self_pruner.memory.errors import MemoryFileError
 from self_pruner.memory.profile import Profile
-from self_pruner.memory.records import Fitness, Score, Slopes, TaskScore
+from self_pruner.memory.records import Fitness, Score, Sensitivities, TaskScore
 from self_pruner.memory.store import Memory
 
 ROOT = Path(__file__).parents[2]
@@ -63,7 +64,20 @@ CREATE TABLE task_score (
 )
 
 
-@pytest.fixture(params=[(1, VERSION_1), (2, VERSION_2)], ids=["1", "2"])
+VERSION_3 = (
+    VERSION_2
+    + """
+CREATE TABLE slopes (
+    context TEXT NOT NULL REFERENCES context, profile TEXT NOT NULL, text TEXT NOT NULL, sequence INTEGER NOT NULL,
+    attention TEXT NOT NULL, mlp TEXT NOT NULL, run TEXT NOT NULL, step INTEGER NOT NULL,
+    UNIQUE (context, profile, text, sequence)
+) STRICT;
+INSERT INTO slopes VALUES ('context', '1|2', 't', 1, '[[0.1, 0.0]]', '[[0.3, -0.2, 0.0]]', 'earlier', 2);
+"""
+)
+
+
+@pytest.fixture(params=[(1, VERSION_1), (2, VERSION_2), (3, VERSION_3)], ids=["1", "2", "3"])
 def old(tmp_path, request):
     """A memory as an earlier version wrote it, with one score."""
     version, schema = request.param
@@ -77,7 +91,7 @@ def old(tmp_path, request):
 
 
 SCORED = Profile((1,), (2,))
-SLOPES = Slopes(SCORED, "t", 0, ((0.1, 0.0),), ((0.3, -0.2, 0.0),), "r", 1)
+SENSITIVITIES = Sensitivities(SCORED, "t", 0, ((0.1, 0.0),), ((0.3, -0.2, 0.0),), "r", 1)
 TASK_SCORE = TaskScore(SCORED, "boolq", 8, "acc", "d", 0.5, 0.1, "r", 1)
 
 
@@ -245,13 +259,20 @@ def tables(path):
 def test_a_memory_of_an_earlier_version_keeps_what_it_holds_and_takes_what_is_new(old, tmp_path):
     with open_memory(old) as memory:
         assert [(found.kl, found.nll) for found in memory.recall(Fitness, profile=SCORED)] == [(0.5, 2.0)]
-        memory.record(TASK_SCORE, SLOPES)
+        memory.record(TASK_SCORE, SENSITIVITIES)
     with open_memory(old) as memory:
-        assert (memory.recall(TaskScore), memory.recall(Slopes)) == ([TASK_SCORE], [SLOPES])
+        assert memory.recall(TaskScore) == [TASK_SCORE]
+        assert SENSITIVITIES in memory.recall(Sensitivities)
         assert len(memory.recall(Score)) == 1
     assert header_version(old) == database.SCHEMA_VERSION
     open_memory(tmp_path / "new.sqlite").close()
     assert tables(old) == tables(tmp_path / "new.sqlite")  # brought up to date is as good as new
+
+
+@pytest.mark.parametrize("old", [(3, VERSION_3)], ids=["3"], indirect=True)
+def test_sensitivities_under_their_earlier_name_are_found_under_the_new_one(old):
+    with open_memory(old) as memory:
+        assert memory.recall(Sensitivities) == [replace(SENSITIVITIES, sequence=1, run="earlier", step=2)]
 
 
 def test_two_processes_may_bring_a_memory_up_to_date_while_another_reads_it(old):
@@ -266,14 +287,15 @@ def test_two_processes_may_bring_a_memory_up_to_date_while_another_reads_it(old)
 
 def test_bringing_a_memory_up_to_date_is_all_or_nothing(old, monkeypatch):
     before = tables(old)
-    steps = {1: (database.TASK_SCORE,), 2: (database.SLOPES, "CREATE TABLE score (a)")}  # the last statement fails
+    steps = {**database.MIGRATIONS, 3: (*database.MIGRATIONS[3], "CREATE TABLE score (a)")}  # the last statement fails
     with monkeypatch.context() as patch:
         patch.setattr(database, "MIGRATIONS", steps)
         with pytest.raises(sqlite3.OperationalError):
             open_memory(old)
     assert tables(old) == before
     with open_memory(old) as memory:
-        assert len(memory.recall(Score)) == 1 and memory.recall(TaskScore) == memory.recall(Slopes) == []
+        assert len(memory.recall(Score)) == 1 and memory.recall(TaskScore) == []
+        assert len(memory.recall(Sensitivities)) == ("slopes" in before)
 
 
 def test_a_version_that_only_the_log_knows_is_refused_too(tmp_path):

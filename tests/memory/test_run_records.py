@@ -14,7 +14,7 @@ import self_pruner.memory.run_records as run_records
 from self_pruner.memory.database import CorruptMemoryError
 from self_pruner.memory.errors import MemoryFileError
 from self_pruner.memory.profile import Profile
-from self_pruner.memory.records import Candidate, Fact, Fitness, Generation, Latency, Score, Slopes, TaskScore
+from self_pruner.memory.records import Candidate, Fact, Fitness, Generation, Latency, Score, Sensitivities, TaskScore
 from self_pruner.memory.run_records import RunRecords
 from self_pruner.memory.store import Memory
 
@@ -35,7 +35,7 @@ def facts(run="r"):
     return [
         candidate(run),
         score(run=run),
-        Slopes(OWN, "t", 0, ((0.1, 0.0),), ((0.3, -0.2, 0.0),), run, 1),
+        Sensitivities(OWN, "t", 0, ((0.1, 0.0),), ((0.3, -0.2, 0.0),), run, 1),
         TaskScore(OWN, "boolq", 8, "acc", "d", 0.5, 0.1, run, 1),
         Latency(OWN, f"cpu, run {run}", {"a": 1.0}, run, 1),
         Generation(run, 1, ("c1",), "c1", "note", 1),

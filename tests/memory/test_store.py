@@ -14,12 +14,12 @@ import pytest
 
 from self_pruner.memory.errors import MemoryFileError
 from self_pruner.memory.profile import Profile
-from self_pruner.memory.records import Candidate, Fact, Fitness, Generation, Latency, Score, Slopes, TaskScore
+from self_pruner.memory.records import Candidate, Fact, Fitness, Generation, Latency, Score, Sensitivities, TaskScore
 from self_pruner.memory.store import Memory
 
 WIDE = Profile((3, 2), (12, 9))
 NARROW = Profile((1, 2), (4, 12))
-SLOPES = Slopes(WIDE, "passages", 0, ((0.1, 1 / 3, 0.0), (-1e-17, 0.0)), ((2e-9, 0.0),), "r", 1)
+SENSITIVITIES = Sensitivities(WIDE, "passages", 0, ((0.1, 1 / 3, 0.0), (-1e-17, 0.0)), ((2e-9, 0.0),), "r", 1)
 ROOT = Path(__file__).parents[2]
 
 
@@ -60,7 +60,7 @@ def test_every_kind_of_fact_is_recalled_as_it_was_recorded(memory):
         score(NARROW, kl=None, nll=None, error="out of memory"),
         task_score(),
         task_score(NARROW, value=None, error="not finite"),
-        SLOPES,
+        SENSITIVITIES,
         Latency(WIDE, "cpu 64+8", {"prefill_ms": 1.5, "decode_ms": 0.25}, "r", 3),
         Generation("r", 1, ("c1", "c2"), "c1", "cut late layers", 9),
     ]
@@ -72,7 +72,7 @@ def test_every_kind_of_fact_is_recalled_as_it_was_recorded(memory):
 
 def test_recording_again_changes_nothing(memory):
     timed, closed = Latency(WIDE, "s", {"a": 1.0}, "r", 1), Generation("r", 1, ("c1",), "c1", "", 2)
-    facts = [candidate(), score(), SLOPES, task_score(), timed, closed]
+    facts = [candidate(), score(), SENSITIVITIES, task_score(), timed, closed]
     memory.record(*facts)
     before = [memory.recall(type(fact)) for fact in facts]
     memory.record(*facts)
@@ -87,10 +87,10 @@ def test_a_decision_told_again_replaces_itself_and_keeps_its_place(memory):
 
 
 def test_the_first_measurement_stands(memory):
-    memory.record(score(kl=0.5), SLOPES, task_score(value=0.5), Latency(WIDE, "s", {"a": 1.0}, "r", 1))
+    memory.record(score(kl=0.5), SENSITIVITIES, task_score(value=0.5), Latency(WIDE, "s", {"a": 1.0}, "r", 1))
     memory.record(score(kl=0.9, run="other"), task_score(value=0.9), Latency(WIDE, "s", {"a": 2.0}, "other", 1))
-    memory.record(Slopes(WIDE, "passages", 0, (), (), "other", 1))
-    assert (memory.recall(Score), memory.recall(Slopes)) == ([score(kl=0.5)], [SLOPES])
+    memory.record(Sensitivities(WIDE, "passages", 0, (), (), "other", 1))
+    assert (memory.recall(Score), memory.recall(Sensitivities)) == ([score(kl=0.5)], [SENSITIVITIES])
     assert (memory.recall(TaskScore), memory.recall(Latency)[0].values) == ([task_score(value=0.5)], {"a": 1.0})
 
 

@@ -69,14 +69,14 @@ REFUSED = {
         "between 0 and 2",
     ),
     "a fidelity that is none": ("evaluate", {"candidates": ["c1"], "fidelity": 7}, "fidelity must be one of 32, 64"),
-    "slopes on other tokens": (
+    "sensitivities on other tokens": (
         "evaluate",
-        {"candidates": ["c1"], "fidelity": 32, "slopes": True},
+        {"candidates": ["c1"], "fidelity": 32, "sensitivities": True},
         "fidelity must be one of 64, got 32",
     ),
-    "slopes of a stranger": (
+    "sensitivities of a stranger": (
         "evaluate",
-        {"candidates": ["c9"], "fidelity": 64, "slopes": True},
+        {"candidates": ["c9"], "fidelity": 64, "sensitivities": True},
         "there is no candidate 'c9'",
     ),
     "a stranger to evaluate": ("evaluate", {"candidates": ["c9"], "fidelity": 32}, "there is no candidate 'c9'"),
@@ -112,15 +112,15 @@ def test_a_call_that_is_carried_out_again_makes_the_same_candidate(call, made):
     assert len([row for row in bench.memory.recall(Candidate, run="run") if row.step == 1]) == 1
 
 
-def test_slopes_are_answered_with_the_fitness_there_and_charged_the_same_if_carried_out_again(call, made):
+def test_sensitivities_are_answered_with_the_fitness_there_and_charged_the_same_if_carried_out_again(call, made):
     bench, _ = made
     profile = bench.candidate("c2").profile
-    arguments = {"candidates": ["c2"], "fidelity": 64, "slopes": True}
+    arguments = {"candidates": ["c2"], "fidelity": 64, "sensitivities": True}
     answer = json.loads(call("evaluate", **arguments))
     assert answer["results"][0]["fitness"] == pytest.approx(bench.fitness(profile, 64).kl, rel=1e-3)
     own = [row for row in bench.memory.recall(Score, profile=profile, run="run", step=1) if row.text == "fitness"]
     assert answer["charged_tokens"] == len(own) * LENGTH + PASS_COST * 64
-    assert len(bench.slopes(profile)) == 4
+    assert len(bench.sensitivities(profile)) == 4
     assert json.loads(call("evaluate", **arguments)) == answer
 
 

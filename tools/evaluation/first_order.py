@@ -76,7 +76,7 @@ def first_order_sensitivities(
                         row = elastic.first_order(layer, index, part, weight, gradient.sum((0, 1))) / targets.length
                         if not torch.isfinite(row).all():
                             raise FirstOrderError(
-                                f"fitness has no finite slopes at {profile.key()}; try --dtype float32"
+                                f"fitness has no finite sensitivities at {profile.key()}; try --dtype float32"
                             )
                         found.append(tuple((row - row[width]).tolist()))
                         gradients[number] = gradient + through

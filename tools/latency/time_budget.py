@@ -86,7 +86,7 @@ class TimedSpace:
         """A profile of the space."""
         return self.whole + sum(self.rows[part][width] for part in PARTS for width in profile.widths(part))
 
-    def slope(self, part: Part) -> int:
+    def sensitivity(self, part: Part) -> int:
         """What a unit takes on the straight line from the dense width that fits a row best."""
         row, dense = self.rows[part], self.space.units(part)
         cuts = [(dense - width, -row[width]) for width in range(1, dense)]
@@ -96,7 +96,7 @@ class TimedSpace:
 
     def even(self, target: int, around: Profile) -> EvenBudget:
         """Even prices that are right at the profile `around`."""
-        prices = {part: self.slope(part) for part in PARTS}
+        prices = {part: self.sensitivity(part) for part in PARTS}
         units = sum(prices[part] * sum(around.widths(part)) for part in PARTS)
         return EvenBudget(self.space, 0, prices["attention"], prices["mlp"], self.time(around) - units, target)
 

@@ -48,11 +48,11 @@ def random_profile(budget: Budget, rng: random.Random) -> Profile:
     proposal: dict[Part, list[int]] = {}
     for part in PARTS:
         level = 1.0 - budget.sparsity + rng.normalvariate(0.0, scale)
-        slope = rng.normalvariate(0.0, scale)
+        sensitivity = rng.normalvariate(0.0, scale)
         proposal[part] = []
         for layer in range(space.n_layers):
             depth = 2.0 * layer / max(space.n_layers - 1, 1) - 1.0
-            width = space.units(part) * (level + slope * depth + rng.normalvariate(0.0, scale))
+            width = space.units(part) * (level + sensitivity * depth + rng.normalvariate(0.0, scale))
             proposal[part].append(math.floor(width + rng.random()))  # rounded at random: a few groups vary too
     return budget.project(proposal["attention"], proposal["mlp"]).profile
 

@@ -30,30 +30,30 @@ SPREAD = 0.7  # standard deviation of the logarithm of a drawn factor
 
 
 class QuadraticModelError(SelfPrunerError):
-    """A quadratic model without slopes."""
+    """A quadratic model without sensitivities."""
 
 
 @dataclass(frozen=True)
 class QuadraticModel:
-    """Change of fitness around `centre`, in nats a token: slopes plus `curvature` times the own curvature of places."""
+    """Change of fitness around `centre`, in nats a token: sensitivities plus `curvature` times that of each place."""
 
     costs: Costs  # of the probes: their change is the curvature of a place by itself
     centre: Profile
-    slopes: tuple[Costs, ...]  # at the centre, one table a sequence
+    sensitivities: tuple[Costs, ...]  # at the centre, one table a sequence
     curvature: float = CURVATURE
 
     def __post_init__(self) -> None:
-        """Raises QuadraticModelError without slopes."""
-        if not self.slopes:
-            raise QuadraticModelError("a quadratic model needs slopes on at least one sequence")
+        """Raises QuadraticModelError without sensitivities."""
+        if not self.sensitivities:
+            raise QuadraticModelError("a quadratic model needs sensitivities on at least one sequence")
 
     def terms(self, profile: Profile) -> tuple[float, float]:
-        """What is predicted of a step to `profile`, in nats a token: its own curvature, and its slopes."""
+        """What is predicted of a step to `profile`, in nats a token: its own curvature, and its sensitivities."""
         return self.second.total(profile), self.first.total(profile)
 
     @cached_property
     def first(self) -> Costs:
-        return _mean(self.slopes)
+        return _mean(self.sensitivities)
 
     @cached_property
     def second(self) -> Costs:
@@ -80,8 +80,8 @@ class QuadraticModel:
         return closed_form(budget, self._trusted(budget, self.expected))
 
     def draw(self, budget: Budget, rng: random.Random) -> Profile:
-        """The same by slopes of resampled sequences (a bootstrap) and a factor drawn around the curvature's."""
-        resampled = _mean(rng.choices(self.slopes, k=len(self.slopes)))
+        """The same by sensitivities of resampled sequences (a bootstrap) and a factor drawn around the curvature's."""
+        resampled = _mean(rng.choices(self.sensitivities, k=len(self.sensitivities)))
         drawn = self._combined(resampled, self.curvature * math.exp(rng.gauss(0.0, SPREAD)))
         return closed_form(budget, self._trusted(budget, drawn))
 
@@ -114,8 +114,8 @@ def learned_curvature(steps: Sequence[tuple[float, float, float]]) -> float:
         steps: the two `QuadraticModel.terms` of each, and its measured change of fitness, in nats a token.
     """
     explained, weight = CURVATURE * PRIOR**2, PRIOR**2
-    for own, slope, change in steps:
-        explained += own * (change - slope)
+    for own, sensitivity, change in steps:
+        explained += own * (change - sensitivity)
         weight += own**2
     return min(max(explained / weight, CURVATURES[0]), CURVATURES[1])
 

@@ -102,7 +102,7 @@ def test_prompts_and_settings_leave_an_arm_what_it_is():
     assert kind_of("hybrid:my-prompts") == "brain"
     assert kind_of("self+temperature=0.3") == "brain"
     assert kind_of("hybrid+brain=uniform") == "search"
-    assert kind_of("hybrid+brain=self+slopes=0") == "brain"
+    assert kind_of("hybrid+brain=self+sensitivities=0") == "brain"
     assert kind_of("evolution+population=8") == "search"
     assert kind_of("owl+compensation=none") == "closed form"
     assert kind_of("something new") == "search"

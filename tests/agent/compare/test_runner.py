@@ -21,7 +21,7 @@ from tests.tiny import tiny_folder
 ROOT = Path(__file__).parents[3]
 SMALL = [
     *("--sequence-length", "64", "--fidelity", "128,256", "--probe-tokens", "64", "--final-tokens", "128"),
-    *("--slope-tokens", "64", "--reporting-tokens", "128", "--calibration-length", "64"),
+    *("--sensitivity-tokens", "64", "--reporting-tokens", "128", "--calibration-length", "64"),
     *("--calibration-sequences", "4", "--offspring", "4", "--initial", "2", "--population", "2"),
     *("--brain", "uniform", "--tokens", "4000", "--sparsity", "0.3", "--seeds", "1"),
 ]

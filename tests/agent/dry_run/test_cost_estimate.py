@@ -87,7 +87,7 @@ def test_a_default_run_is_estimated_within_a_factor_of_two():
 def test_the_steps_add_up_to_the_whole():
     found = steps()
     assert total_seconds(Settings(), found) == pytest.approx(sum(one.seconds for one in found))
-    named = ("Sensitivity", "Evaluations", "Slopes", "Brain")
+    named = ("Sensitivity", "Evaluations", "Sensitivities", "Brain")
     assert charged_tokens(found) == sum(step(found, what).tokens for what in named)
 
 
@@ -108,11 +108,14 @@ def test_a_candidate_takes_the_time_of_the_layers_it_keeps():
     assert more.seconds - less.seconds == pytest.approx(0.7 * 0.3 * less.tokens * 30 * SPEED.layer, rel=1e-2)
 
 
-def test_a_search_that_learns_pays_for_the_slopes_at_its_best():
-    found = steps(offspring=12, slopes=2)  # generations 1, 3 and 5 of six
-    assert step(found, "Slopes, 3 times").tokens == 3 * PASS_COST * 4096
-    assert step(steps(offspring=12, slopes=2, slope_tokens=1024), "Slopes").tokens == 3 * PASS_COST * 1024
-    assert step(steps(slopes=0), "Slopes") is step(steps("evolution"), "Slopes") is None
+def test_a_search_that_learns_pays_for_the_sensitivities_at_its_best():
+    found = steps(offspring=12, sensitivities=2)  # generations 1, 3 and 5 of six
+    assert step(found, "Sensitivities, 3 times").tokens == 3 * PASS_COST * 4096
+    assert (
+        step(steps(offspring=12, sensitivities=2, sensitivity_tokens=1024), "Sensitivities").tokens
+        == 3 * PASS_COST * 1024
+    )
+    assert step(steps(sensitivities=0), "Sensitivities") is step(steps("evolution"), "Sensitivities") is None
 
 
 def test_refits_cost_one_factor_a_place_a_pass_where_nothing_fits_and_one_in_all_where_everything_does():
@@ -121,8 +124,8 @@ def test_refits_cost_one_factor_a_place_a_pass_where_nothing_fits_and_one_in_all
     seconds = [found[name].seconds for name in ("all", "one", "none")]
     assert seconds == sorted(seconds) and seconds[0] < seconds[2]
     factor = sum(n**3 / 3 for n in SIZES.shape.channels.values()) * 30 * SPEED.operation
-    walks, slopes = 9 * 2, 8 * 2  # 9 generations of 2 stages, and 8 measurements of slopes there and back
-    solved = seconds[2] - factor * (walks + slopes)
+    walks, sensitivities = 9 * 2, 8 * 2  # 9 generations of 2 stages, and 8 measurements of sensitivities there and back
+    solved = seconds[2] - factor * (walks + sensitivities)
     assert solved > 0 and seconds[2] < 64 * factor + solved  # far from one factor a candidate
     assert step(steps(compensation="bias"), "Least-squares") is step(steps(compensation="bias"), "Recalib") is None
 
@@ -137,9 +140,9 @@ def test_a_streamed_run_takes_as_long_as_its_passes_or_longer_and_counts_them():
     assert all(one.seconds >= one.passes * pace for one in found)
     passes = {one.what.split()[0]: one.passes for one in found if one.passes}
     assert passes["Calibration"] == 2 and passes["Dense"] == 2 and passes["Recalibration"] == passes["Export"] == 1
-    assert passes["Slopes,"] == 8 * 2  # there and back
+    assert passes["Sensitivities,"] == 8 * 2  # there and back
     tight = replace(streamed, state_memory=1 << 28)  # three sequences of 60 states at a time
-    assert step(steps(placed=tight, speed=slow), "Slopes").passes == 8 * 2 * 3
+    assert step(steps(placed=tight, speed=slow), "Sensitivities").passes == 8 * 2 * 3
     assert all(one.passes == 0 for one in steps())
     brain = next(one for one in found if one.what.startswith("Brain"))
     assert brain.passes > 18 * 10  # a pass for every token that is decided
@@ -192,7 +195,7 @@ def test_memory_and_disk_hold_weights_grams_targets_and_the_checkpoint():
     found = held(placement(), "memory")
     assert found["Weights of 30 layers, embedding and head"] == 4 * 134_515_008
     assert found["Gram matrices"] == 4 * 30 * (576**2 + 1536**2)
-    # 4,096 tokens to rank on, 3,072 for the final choice, four windows of 4,096 for slopes, 5,120 to report on
+    # 4,096 tokens to rank on, 3,072 for the final choice, four windows of 4,096 for sensitivities, 5,120 to report on
     assert found["Dense targets"] == 28_672 * (512 * 8 + 12)
     written = held(placement(), "the disk")
     assert written["The pruned checkpoint"] == 4 * SIZES.budget.target_params

@@ -20,7 +20,7 @@ from self_pruner.tools.models.bundled import MODEL_CONFIG
 from tests.command_line import given
 
 SMALL = [
-    *("--sequence-length", "64", "--fidelity", "128,256", "--probe-tokens", "64", "--slope-tokens", "128"),
+    *("--sequence-length", "64", "--fidelity", "128,256", "--probe-tokens", "64", "--sensitivity-tokens", "128"),
     *(
         "--final-tokens",
         "128",
@@ -104,10 +104,10 @@ def test_no_run_measures_more_than_is_foretold_and_its_brain_reads_the_prompt_th
 
     records = read_trace(run / "trace.jsonl")
     evaluated = [record for record in records if isinstance(record, Act) and record.tool == "evaluate"]
-    of_slopes = sum(act.tokens for act in evaluated if act.arguments.get("slopes"))
-    assert of_slopes <= tokens_of(found, "Slopes")
-    assert bool(of_slopes) == (arm == "hybrid")
-    assert sum(act.tokens for act in evaluated) - of_slopes <= tokens_of(found, "Evaluations")
+    of_sensitivities = sum(act.tokens for act in evaluated if act.arguments.get("sensitivities"))
+    assert of_sensitivities <= tokens_of(found, "Sensitivities")
+    assert bool(of_sensitivities) == (arm == "hybrid")
+    assert sum(act.tokens for act in evaluated) - of_sensitivities <= tokens_of(found, "Evaluations")
     assert spent["evaluations"] <= found.plan.evaluations
     assert bool(spent["brain_turns"]) == bool(tokens_of(found, "Brain")) == (arm in ("hybrid", "self"))
 

@@ -76,11 +76,11 @@ def test_a_prompt_set_without_edits_has_vectors_in_every_reply_that_makes_a_cand
 
 
 @pytest.mark.parametrize(("evaluations", "times"), [(1, 0), (13, 1), (29, 1), (37, 2), (61, 3)])
-def test_slopes_are_measured_anew_every_few_generations(evaluations, times):
-    assert planned("hybrid", slopes=3, evaluations=evaluations).slopes == times
-    every = planned("hybrid", slopes=1, evaluations=evaluations)
-    assert every.slopes == every.generations - 1
-    assert planned("hybrid", slopes=0).slopes == planned("evolution").slopes == 0
+def test_sensitivities_are_measured_anew_every_few_generations(evaluations, times):
+    assert planned("hybrid", sensitivities=3, evaluations=evaluations).sensitivities == times
+    every = planned("hybrid", sensitivities=1, evaluations=evaluations)
+    assert every.sensitivities == every.generations - 1
+    assert planned("hybrid", sensitivities=0).sensitivities == planned("evolution").sensitivities == 0
 
 
 def test_without_benchmarks_nothing_is_timed():

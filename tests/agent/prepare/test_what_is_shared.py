@@ -27,7 +27,7 @@ SMALL = dict(
     fidelity=(128,),
     probe_tokens=64,
     final_tokens=128,
-    slope_tokens=64,
+    sensitivity_tokens=64,
     reporting_tokens=128,
     calibration_length=64,
     calibration_sequences=4,
@@ -70,7 +70,7 @@ CHANGES = {
     "fitness text": {"fitness_text": "papers"},
     "calibration text": {"calibration": "papers"},
     "dtype": {"dtype": "bfloat16"},
-    "sequence length": {"sequence_length": 32, "probe_tokens": 32, "slope_tokens": 32},
+    "sequence length": {"sequence_length": 32, "probe_tokens": 32, "sensitivity_tokens": 32},
 }
 
 

@@ -50,7 +50,7 @@ def prepared(model: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
     root = tmp_path_factory.mktemp("runs")
     settings = Settings(
         **{"model": str(model), "workers": 2, "dtype": "float32", "cache": root / "cache", "runs": root},
-        **{"sequence_length": 64, "fidelity": (128, 256), "probe_tokens": 64, "slope_tokens": 256},
+        **{"sequence_length": 64, "fidelity": (128, 256), "probe_tokens": 64, "sensitivity_tokens": 256},
         **{"final_tokens": 128, "reporting_tokens": 128, "calibration_length": 64, "calibration_sequences": 4},
     )
     with closing(prepare(settings, "run", View())) as made:
@@ -82,7 +82,7 @@ def alone(prepared, profiles):
 
 
 def found_by(walk: PopulationWalk, profiles) -> list[object]:
-    """Scores sequence by sequence, of all sequences together, and of fewer sequences than workers; and slopes."""
+    """Scores by sequence, of all sequences together, and of fewer sequences than workers; and sensitivities."""
     steps = list(walk.in_steps(profiles, range(4), 1))
     whole = walk.measure([*profiles, profiles[0]], range(5))
     few = walk.measure(profiles, range(3, 4))

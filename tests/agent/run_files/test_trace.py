@@ -262,12 +262,12 @@ def test_what_was_written_survives_a_kill(path):
     assert len(steps) > told
 
 
-def test_a_line_of_a_step_says_how_many_were_measured_on_what_and_whether_slopes_were():
-    def line(count: int, slopes: bool) -> str:
+def test_a_line_of_a_step_says_how_many_were_measured_on_what_and_whether_sensitivities_were():
+    def line(count: int, sensitivities: bool) -> str:
         rows = [{"id": f"c{number}", "status": "ok", "fitness": 0.5 + number} for number in range(1, count + 1)]
-        arguments = {"candidates": [row["id"] for row in rows], "fidelity": 4096, "slopes": slopes}
+        arguments = {"candidates": [row["id"] for row in rows], "fidelity": 4096, "sensitivities": sensitivities}
         act = Act(step=1, call=0, tool="evaluate", arguments=arguments, result={"fidelity": 4096, "results": rows})
         return overview(by_step([act])[1])
 
-    assert line(2, slopes=False) == "evaluate  2 candidates on 4096 tokens, best c1 1.5000"
-    assert line(1, slopes=True) == "evaluate  1 candidate on 4096 tokens and slopes, best c1 1.5000"
+    assert line(2, sensitivities=False) == "evaluate  2 candidates on 4096 tokens, best c1 1.5000"
+    assert line(1, sensitivities=True) == "evaluate  1 candidate on 4096 tokens and sensitivities, best c1 1.5000"

@@ -53,9 +53,9 @@ def test_evaluation_is_decided_without_asking_and_names_all_that_is_pending():
     assert violations(turn.tools[0]["function"]["parameters"], turn.decided["arguments"]) == []
 
 
-def test_slopes_that_are_due_come_before_everything_else_and_without_asking():
+def test_sensitivities_that_are_due_come_before_everything_else_and_without_asking():
     turn = legal_calls(replace(HERE, centre="c2", missing=5, pending=("c9",)), ACTIONS)
-    arguments = {"candidates": ["c2"], "fidelity": 32, "slopes": True}
+    arguments = {"candidates": ["c2"], "fidelity": 32, "sensitivities": True}
     assert (turn.purpose, turn.decided) == ("evaluate", {"name": "evaluate", "arguments": arguments})
     assert violations(turn.tools[0]["function"]["parameters"], arguments) == []
 

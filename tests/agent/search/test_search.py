@@ -20,7 +20,7 @@ from self_pruner.agent.search.prompt_variables import Observer, run_variables
 from self_pruner.agent.search.state import SearchState
 from self_pruner.agent.search.think import Thinker
 from self_pruner.memory.errors import RunDirectoryError
-from self_pruner.memory.records import Candidate, Generation, Score, Slopes
+from self_pruner.memory.records import Candidate, Generation, Score, Sensitivities
 from self_pruner.memory.store import Memory
 from self_pruner.prompts.templates import PromptSet
 from self_pruner.tools.evaluation.first_order import PASS_COST
@@ -102,7 +102,7 @@ def test_every_generation_keeps_its_best_and_stores_the_note(ended):
 
 def test_nothing_is_measured_twice_and_every_token_is_charged(ended):
     own = [score for score in ended.bench.memory.recall(Score, text="fitness") if score.step > 0]
-    passes = PASS_COST * len(ended.bench.memory.recall(Slopes))
+    passes = PASS_COST * len(ended.bench.memory.recall(Sensitivities))
     assert ended.state.tokens == (len(own) + passes) * ended.settings.sequence_length
     charged = sum(record.tokens for record in ended.records if isinstance(record, Act))
     assert charged == ended.state.tokens
@@ -156,7 +156,9 @@ def test_a_second_run_starts_from_the_best_of_the_first_and_measures_nothing_aga
     remembered = [row for row in second.candidates() if row.proposed_by == "memory"]
     assert best in {row.profile for row in remembered}
     calls = [record for record in second.records if isinstance(record, Act) and record.tool == "evaluate"]
-    measured = {name for call in calls if not call.arguments.get("slopes") for name in call.arguments["candidates"]}
+    measured = {
+        name for call in calls if not call.arguments.get("sensitivities") for name in call.arguments["candidates"]
+    }
     assert {row.id for row in remembered}.isdisjoint(measured)
     assert state.stop
 

@@ -77,9 +77,9 @@ def test_evaluations_count_once_and_tokens_always():
     assert "evaluations" not in fold(state, 16)
 
 
-def test_slopes_cost_tokens_and_no_evaluation_and_make_their_candidate_the_centre():
+def test_sensitivities_cost_tokens_and_no_evaluation_and_make_their_candidate_the_centre():
     answer = {"fidelity": 32, "results": [{"id": "c2"}], "charged_tokens": 192}
-    asked = {"candidates": ["c2"], "fidelity": 32, "slopes": True}
+    asked = {"candidates": ["c2"], "fidelity": 32, "sensitivities": True}
     state = replace(first_state(["c1", "c2"], 100), generation=3)
     update = fold(turn(state, ("evaluate", asked, answer)), 32)
     assert update == {"messages": [], "proposals": [], "tokens": 292, "centre": "c2", "centred_at": 3}

@@ -78,9 +78,14 @@ def test_a_turn_asks_the_memory_for_each_kind_of_fact_once(tmp_path, monkeypatch
     monkeypatch.setattr(run.bench.memory, "recall", counted)
     monkeypatch.setattr(Thinker, "__call__", turn)
     run.go()
-    assert len(turns) > 20 and {"Candidate", "Generation", "Fitness", "Score", "Slopes", "Latency"} <= set().union(
-        *turns
-    )
+    assert len(turns) > 20 and {
+        "Candidate",
+        "Generation",
+        "Fitness",
+        "Score",
+        "Sensitivities",
+        "Latency",
+    } <= set().union(*turns)
     assert all(times == 1 for one in turns for times in one.values()), turns
 
 
@@ -103,7 +108,7 @@ def test_what_a_turn_knows_is_what_the_memory_holds(tmp_path, monkeypatch):
             for tokens in run.bench.fidelity:
                 assert kept.fitness(row.profile, tokens) == run.bench.fitness(row.profile, tokens)
         for start in {kept.profile(row.parents[0]) for row in kept.steps()} if state.centre else ():
-            assert kept.sensitivities(start) == run.bench.slopes(start)
+            assert kept.sensitivities(start) == run.bench.sensitivities(start)
         return update
 
     monkeypatch.setattr(Thinker, "__call__", turn)

@@ -80,13 +80,13 @@ def lines_in_trace(count):
     return ready
 
 
-def slopes_in_memory(count):
-    """Between two of the four sequences on which slopes are measured: in the middle of a step."""
+def sensitivities_in_memory(count):
+    """Between two of the four sequences on which sensitivities are measured: in the middle of a step."""
 
     def ready(run):
         try:
             with closing(sqlite3.connect(f"file:{run.parent / 'memory.sqlite'}?mode=ro", uri=True)) as memory:
-                return memory.execute("SELECT count(*) FROM slopes").fetchone()[0] >= count
+                return memory.execute("SELECT count(*) FROM sensitivities").fetchone()[0] >= count
         except sqlite3.OperationalError:  # not made yet
             return False
 
@@ -100,7 +100,7 @@ def exported(run):
 @pytest.mark.slow
 def test_a_run_killed_again_and_again_resumes_to_the_same_candidates(tmp_path, options, whole):
     words = ["--runs", tmp_path, *options]
-    for ready in (lines_in_trace(1), lines_in_trace(12), slopes_in_memory(2), exported):
+    for ready in (lines_in_trace(1), lines_in_trace(12), sensitivities_in_memory(2), exported):
         run, status, _ = ended(words, tmp_path, ready)
         assert status == -signal.SIGKILL
         words = ["resume", run]

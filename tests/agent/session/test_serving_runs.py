@@ -17,7 +17,7 @@ from tests.tiny import tiny_folder
 SMALL = [
     *("--sequence-length", "64", "--fidelity", "128,256", "--probe-tokens", "64", "--final-tokens", "128"),
     *(
-        "--slope-tokens",
+        "--sensitivity-tokens",
         "64",
         "--reporting-tokens",
         "128",

@@ -1,4 +1,4 @@
-"""Slopes are the gradient of the plain KL of the whole model along every refit, and are measured and paid for once."""
+"""Sensitivities are the gradient of the plain KL of the whole model along every refit, measured and paid for once."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from torch.func import functional_call
 
 from self_pruner.memory.errors import ToolError
 from self_pruner.memory.profile import PARTS, Part, Profile
-from self_pruner.memory.records import Slopes
+from self_pruner.memory.records import Sensitivities
 from self_pruner.tools import evaluate as tool
 from self_pruner.tools.evaluation.first_order import (
     PASS_COST,
@@ -34,7 +34,7 @@ from tests.tools.evaluation.populations import text, tiny_elastic
 
 FAMILIES = {"llama": {}, "qwen2": {}, "mistral": {"sliding_window": 8}}
 PROFILES = (Profile((1, 4, 2), (5, 12, 8)), Profile((3, 2, 1), (10, 3, 7)))
-SEQUENCES = range(4)  # what the tool is told to measure slopes on
+SEQUENCES = range(4)  # what the tool is told to measure sensitivities on
 PLACES: list[tuple[int, Part]] = [(layer, part) for layer in range(3) for part in PARTS]
 Replaced = dict[tuple[int, Part], tuple[Tensor, Tensor]]  # weight [out, channels] and bias [out] of output projections
 
@@ -91,7 +91,7 @@ def widths(part: Part) -> range:
 
 @torch.enable_grad()
 def literal(known: Plain, profile: Profile, sequence: int = 1) -> dict[tuple[int, Part], list[float]]:
-    """The slope of every width but 0 of every place, from autograd through the whole model."""
+    """The sensitivity of every width but 0 of every place, from autograd through the whole model."""
     own = {place: tuple(each.requires_grad_() for each in pair) for place, pair in known.outputs(profile).items()}
     known.kl(own, sequence).backward()
     expected: dict[tuple[int, Part], list[float]] = {}
@@ -107,8 +107,8 @@ def literal(known: Plain, profile: Profile, sequence: int = 1) -> dict[tuple[int
 
 
 def assert_equal_to_the_greatest(costs: Costs, expected: dict[tuple[int, Part], list[float]], rel: float) -> None:
-    """Every slope agrees to a share of the greatest one."""
-    greatest = max(abs(slope) for row in expected.values() for slope in row)
+    """Every sensitivity agrees to a share of the greatest one."""
+    greatest = max(abs(sensitivity) for row in expected.values() for sensitivity in row)
     for (layer, part), row in expected.items():
         assert list(costs.row(layer, part)[1:]) == pytest.approx(row, rel=0, abs=rel * greatest), (layer, part)
 
@@ -128,7 +128,7 @@ def test_the_head_goes_in_chunks_and_gives_the_same():
 
 @pytest.mark.parametrize("compensation", COMPENSATIONS)
 @pytest.mark.parametrize("family", FAMILIES)
-def test_a_small_step_towards_a_width_changes_the_kl_as_its_slope_says(family, compensation):
+def test_a_small_step_towards_a_width_changes_the_kl_as_its_sensitivity_says(family, compensation):
     known, profile, step = plain(family, compensation), PROFILES[1], 1e-3
     measured, own = found(known, profile), known.outputs(profile)
 
@@ -139,8 +139,8 @@ def test_a_small_step_towards_a_width_changes_the_kl_as_its_slope_says(family, c
 
     steps: list[tuple[tuple[int, Part], int]] = [((0, "attention"), 1), ((1, "attention"), 4), ((1, "mlp"), 12)]
     for place, width in steps:
-        slope = (moved(place, width, step) - moved(place, width, -step)) / (2 * step)
-        assert measured.row(*place)[width] == pytest.approx(slope, rel=2e-3)
+        sensitivity = (moved(place, width, step) - moved(place, width, -step)) / (2 * step)
+        assert measured.row(*place)[width] == pytest.approx(sensitivity, rel=2e-3)
 
 
 @pytest.mark.parametrize("compensation", COMPENSATIONS)
@@ -154,11 +154,13 @@ def test_the_widths_of_the_profile_itself_cost_nothing(compensation):
 
 
 @pytest.mark.parametrize("compensation", COMPENSATIONS)
-def test_the_dense_model_is_a_minimum_so_that_nothing_has_a_slope_there(compensation):
+def test_the_dense_model_is_a_minimum_so_that_nothing_has_a_sensitivity_there(compensation):
     known = plain("qwen2", compensation)
     at_dense, pruned = found(known, known.elastic.space.dense()), found(known, PROFILES[0])
-    greatest = max(abs(slope) for layer, part in PLACES for slope in pruned.row(layer, part))
-    assert all(abs(slope) < 1e-5 * greatest for layer, part in PLACES for slope in at_dense.row(layer, part))
+    greatest = max(abs(sensitivity) for layer, part in PLACES for sensitivity in pruned.row(layer, part))
+    assert all(
+        abs(sensitivity) < 1e-5 * greatest for layer, part in PLACES for sensitivity in at_dense.row(layer, part)
+    )
 
 
 def test_measuring_leaves_the_model_as_it_was():
@@ -172,7 +174,7 @@ def test_measuring_leaves_the_model_as_it_was():
 
 
 @pytest.mark.parametrize("k", [1, 8, 40])
-def test_the_slope_with_a_logit_is_that_of_the_bucketed_kl(k):
+def test_the_sensitivity_with_a_logit_is_that_of_the_bucketed_kl(k):
     generator = torch.Generator().manual_seed(0)
     dense = 3 * torch.randn(6, 40, generator=generator)
     logits = (dense + torch.randn(6, 40, generator=generator)).requires_grad_()
@@ -194,12 +196,12 @@ def test_the_slope_with_a_logit_is_that_of_the_bucketed_kl(k):
 
 @pytest.fixture
 def bench(tmp_path):
-    return tiny_bench(tmp_path, tiny_settings())  # slopes on four sequences
+    return tiny_bench(tmp_path, tiny_settings())  # sensitivities on four sequences
 
 
 @pytest.fixture
 def taken(monkeypatch):
-    """The sequences on which slopes were taken; after `taken.limit` of them the process is as good as killed."""
+    """The sequences on which sensitivities were taken; after `taken.limit` of them the process is as good as killed."""
 
     class Taken(list):
         limit = 1000
@@ -217,51 +219,53 @@ def taken(monkeypatch):
     return taken
 
 
-def test_slopes_are_a_row_a_sequence_and_known_once_all_of_them_are(bench, taken):
+def test_sensitivities_are_a_row_a_sequence_and_known_once_all_of_them_are(bench, taken):
     profile = PROFILES[0]
     taken.limit = 2
     with pytest.raises(KeyboardInterrupt):
-        tool.measure_slopes(bench, [profile], SEQUENCES, step=3)
-    assert bench.slopes(profile) == ()
+        tool.measure_sensitivities(bench, [profile], SEQUENCES, step=3)
+    assert bench.sensitivities(profile) == ()
     taken.limit = 1000
-    tool.measure_slopes(bench, [profile], SEQUENCES, step=3)
+    tool.measure_sensitivities(bench, [profile], SEQUENCES, step=3)
     assert taken == [0, 1, 2, 3]  # what was there already is not measured again
     walk = bench.walks[FITNESS]
     alone = (first_order_sensitivities(bench.elastic, walk.store, walk.targets, profile, [one]) for one in range(4))
-    assert bench.slopes(profile) == tuple(costs for (costs,) in alone)  # to the last bit, together or alone
-    assert bench.slopes(PROFILES[1]) == ()
+    assert bench.sensitivities(profile) == tuple(costs for (costs,) in alone)  # to the last bit, together or alone
+    assert bench.sensitivities(PROFILES[1]) == ()
 
 
 def test_progress_counts_the_sequences_of_all_profiles(bench, taken):
     steps = []
     bench = replace(bench, progress=lambda *step: steps.append(step))
-    tool.measure_slopes(bench, PROFILES[:1], SEQUENCES, step=3)
-    tool.measure_slopes(bench, PROFILES, SEQUENCES, step=3)
+    tool.measure_sensitivities(bench, PROFILES[:1], SEQUENCES, step=3)
+    tool.measure_sensitivities(bench, PROFILES, SEQUENCES, step=3)
     assert steps == [(done, 4) for done in range(1, 5)] + [(done, 8) for done in range(1, 9)]
     assert taken == [0, 1, 2, 3] * 2
 
 
-def test_whoever_measures_slopes_first_is_charged_for_them_and_nobody_again(bench):
+def test_whoever_measures_sensitivities_first_is_charged_for_them_and_nobody_again(bench):
     whole = PASS_COST * 4 * LENGTH
-    tool.measure_slopes(bench, PROFILES[:1], SEQUENCES, step=3)
-    assert tool.charge_slopes(bench, [PROFILES[0]] * 2, step=3) == whole
-    tool.measure_slopes(bench, PROFILES, SEQUENCES, step=4)
-    assert tool.charge_slopes(bench, PROFILES, step=4) == whole  # of the other profile
-    assert tool.charge_slopes(bench, PROFILES, step=5) == 0
+    tool.measure_sensitivities(bench, PROFILES[:1], SEQUENCES, step=3)
+    assert tool.charge_sensitivities(bench, [PROFILES[0]] * 2, step=3) == whole
+    tool.measure_sensitivities(bench, PROFILES, SEQUENCES, step=4)
+    assert tool.charge_sensitivities(bench, PROFILES, step=4) == whole  # of the other profile
+    assert tool.charge_sensitivities(bench, PROFILES, step=5) == 0
     another = replace(bench, run="another")
-    tool.measure_slopes(another, PROFILES, SEQUENCES, step=3)
-    assert tool.charge_slopes(another, PROFILES, step=3) == 0
-    assert {row.run for row in bench.memory.recall(Slopes)} == {"run"}
+    tool.measure_sensitivities(another, PROFILES, SEQUENCES, step=3)
+    assert tool.charge_sensitivities(another, PROFILES, step=3) == 0
+    assert {row.run for row in bench.memory.recall(Sensitivities)} == {"run"}
 
 
-def test_weights_that_are_not_finite_have_no_slopes_and_it_is_said_in_one_sentence(bench):
+def test_weights_that_are_not_finite_have_no_sensitivities_and_it_is_said_in_one_sentence(bench):
     bench.elastic.model.model.layers[2].mlp.gate_proj.weight[0] = float("nan")
     walk = bench.walks[FITNESS]
-    with pytest.raises(FirstOrderError, match=r"^fitness has no finite slopes at 1,4,2\|5,12,8; try --dtype float32$"):
+    with pytest.raises(
+        FirstOrderError, match=r"^fitness has no finite sensitivities at 1,4,2\|5,12,8; try --dtype float32$"
+    ):
         first_order_sensitivities(bench.elastic, walk.store, walk.targets, PROFILES[0], [0])
-    with pytest.raises(ToolError, match="^fitness has no finite slopes at [^\n]*$"):
-        tool.measure_slopes(bench, PROFILES[:1], SEQUENCES, step=3)
-    assert bench.memory.recall(Slopes) == []
+    with pytest.raises(ToolError, match="^fitness has no finite sensitivities at [^\n]*$"):
+        tool.measure_sensitivities(bench, PROFILES[:1], SEQUENCES, step=3)
+    assert bench.memory.recall(Sensitivities) == []
 
 
 @pytest.mark.parametrize("room", [True, False])
@@ -273,7 +277,7 @@ def test_a_generation_factors_a_place_once_where_there_is_room_and_once_a_pass_w
     assert 0 < made.factorisations <= len(PLACES)  # on a few sequences,
     tool.measure(bench, PROFILES, range(4), step=3)
     assert made.factorisations <= (1 if room else 2) * len(PLACES)  # the better ones on more,
-    tool.measure_slopes(bench, PROFILES[:1], SEQUENCES, step=3)
+    tool.measure_sensitivities(bench, PROFILES[:1], SEQUENCES, step=3)
     assert made.factorisations <= (1 if room else 4) * len(PLACES)  # and there and back again
 
 

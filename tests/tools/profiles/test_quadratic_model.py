@@ -39,7 +39,7 @@ def probed(scale=1.0):
 
 
 def tilted(rng, scale):
-    """Random slopes at the centre, of either sign."""
+    """Random sensitivities at the centre, of either sign."""
 
     def row(layer, part):
         kept, tilt = CENTRE.widths(part)[layer], rng.gauss(0.0, scale)
@@ -76,13 +76,13 @@ def test_the_centre_costs_nothing_and_what_is_predicted_adds_up_over_places():
     assert local.predict(both) == pytest.approx(local.predict(other) + local.predict(alone))
 
 
-def test_a_place_costs_its_mean_slope_and_the_change_of_its_probe_costs_in_either_direction():
+def test_a_place_costs_its_mean_sensitivity_and_the_change_of_its_probe_costs_in_either_direction():
     local = quadratic_model(curvature=3.0)
     kept = CENTRE.mlp[2]
     for width in (kept - 2, kept + 1):
-        slope = sum(costs.mlp[2][width] for costs in local.slopes) / 4
+        sensitivity = sum(costs.mlp[2][width] for costs in local.sensitivities) / 4
         own = abs(local.costs.mlp[2][width] - local.costs.mlp[2][kept])
-        assert local.predict(CENTRE.with_width(2, "mlp", width)) == pytest.approx(slope + 3.0 * own)
+        assert local.predict(CENTRE.with_width(2, "mlp", width)) == pytest.approx(sensitivity + 3.0 * own)
 
 
 @pytest.mark.parametrize("scale", [0.005, 0.02, 0.5])
@@ -95,7 +95,7 @@ def test_a_step_is_the_best_on_budget_of_all_that_are_near_enough(seed, scale):
     assert scale < 0.5 or step != CENTRE
 
 
-def test_without_any_slope_it_stays_at_the_centre():
+def test_without_any_sensitivity_it_stays_at_the_centre():
     assert quadratic_model(scale=0.0).step(BUDGET) == CENTRE
 
 
@@ -128,13 +128,13 @@ def test_sequences_that_agree_leave_only_the_curvature_to_draw():
         return steps, {local.draw(BUDGET, random.Random(seed)) for seed in range(20)}
 
     alone = quadratic_model(sequences=1)
-    steps, draws = steps_and_draws(replace(alone, slopes=alone.slopes * 4))
+    steps, draws = steps_and_draws(replace(alone, sensitivities=alone.sensitivities * 4))
     assert len(draws) > 1 and draws <= steps
     steps, draws = steps_and_draws(quadratic_model())
     assert not draws <= steps
 
 
-def test_without_slopes_there_is_no_quadratic_model():
+def test_without_sensitivities_there_is_no_quadratic_model():
     with pytest.raises(QuadraticModelError, match="at least one sequence"):
         QuadraticModel(probed(), CENTRE, ())
 

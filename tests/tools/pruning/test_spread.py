@@ -35,14 +35,14 @@ def everything(model: Any, store: Any, states: str | None) -> list[Any]:
     ids = text(seed=1)
     walk = PopulationWalk(elastic, store, DenseTargets.build(elastic, store, ids), ids)
     scores = [(one.kl, one.nll, one.error) for _ in range(2) for one in walk.measure(PROFILES, range(4))]
-    slopes = [(costs.attention, costs.mlp) for _, costs in walk.first_order(PROFILES[0], [0, 1])]
+    sensitivities = [(costs.attention, costs.mlp) for _, costs in walk.first_order(PROFILES[0], [0, 1])]
     refits = recalibrate(elastic, PROFILES[0], text(), batch=2).refits
     with torch.no_grad():
         smaller = smaller_model(elastic, PROFILES[0])(ids[:1].to(model.device)).logits
     read, _ = Branches(model).read(ids[0].tolist())
     curves = [elastic.residual(layer, "mlp").tolist() for layer in range(3)]
     weights = {place: refit.tolist() for place, refit in refits.items()}
-    return [calibration.mlp[2].gram.tolist(), scores, slopes, weights, smaller.tolist(), read.tolist(), curves]
+    return [calibration.mlp[2].gram.tolist(), scores, sensitivities, weights, smaller.tolist(), read.tolist(), curves]
 
 
 @pytest.mark.parametrize("family, options", [("llama", {}), ("mistral", {"sliding_window": 8}), ("qwen2", {})])
