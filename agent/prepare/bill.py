@@ -170,11 +170,8 @@ def prefix_memory(device: str, reserved: int = 0) -> int:
 def sensitivity_states(settings: Settings, sizes: Sizes) -> int:
     """Bytes of all hidden states of one measurement of sensitivities, which is one walk there and back if they fit."""
     state = settings.sequence_length * sizes.shape.hidden * sizes.itemsize
-    return (
-        2 * sizes.shape.n_layers * settings.sequences(settings.sensitivity_tokens) * state
-        if settings.sensitivities
-        else 0
-    )
+    sequences = settings.sequences(settings.sensitivity_tokens) if settings.sensitivities else 0
+    return 2 * sizes.shape.n_layers * sequences * state
 
 
 def work_of(settings: Settings, sizes: Sizes, near: str, state_memory: int, cpu: bool) -> list[Line]:
