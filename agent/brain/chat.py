@@ -1,7 +1,7 @@
 """The target model as a LangChain chat model that always answers tools with a legal call.
 
 It generates with the very weights that the elastic model slices: no second copy. Anything that accepts a tool-calling
-chat model accepts it: it also answers in text where it is offered no tool, streams, and may be called by several threads.
+chat model accepts it: where it is offered no tool it answers in text, it streams, and several threads may call it.
 """
 
 from __future__ import annotations

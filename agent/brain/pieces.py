@@ -11,6 +11,9 @@ from typing import Literal, NamedTuple
 from langchain_core.messages import AIMessage, AIMessageChunk
 from langchain_core.messages.tool import tool_call_chunk
 
+from self_pruner.tools.text.redaction import hidden, redact
+
+ESCAPE = re.compile(r"\\(?:u([0-9A-Fa-f]{4})|(.))")
 WHITE = " \t\n\r\f\v\u00a0\ufffd"
 
 
@@ -26,7 +29,9 @@ def chunk(piece: Piece, call: str) -> AIMessageChunk:
     if piece.kind == "text":
         return AIMessageChunk(content=piece.said)
     if piece.kind == "name":
-        return AIMessageChunk(content="", tool_call_chunks=[tool_call_chunk(name=piece.said, args="", id=call, index=0)])
+        return AIMessageChunk(
+            content="", tool_call_chunks=[tool_call_chunk(name=piece.said, args="", id=call, index=0)]
+        )
     return AIMessageChunk(content="", tool_call_chunks=[tool_call_chunk(args=piece.said, index=0)])
 
 
@@ -106,6 +111,43 @@ class Until:
 def before(text: str, words: Sequence[str]) -> str:
     """The text up to the first of the words in it; all of it where there is none."""
     return text[: min((place for word in words if (place := text.find(word)) >= 0), default=len(text))]
+
+
+class Words:
+    """A text from elsewhere on its way, word by word, so that no key in it is told in parts.
+
+    Of `json` a word also ends at a quote or a bracket, and what is spelled in escapes is looked at too. Keys that could
+    lie across words make all of it one word.
+    """
+
+    def __init__(self, json: bool) -> None:
+        self.ends = r"\s\"\[\]{}" if json else r"\s"
+        self.json = json
+        self.whole = any(re.search(f"[{self.ends}]", key) for key in hidden())
+        self.held = ""
+
+    def feed(self, text: str, last: bool = False) -> str:
+        """The words that have ended; with `last` all that is left."""
+        self.held += text
+        if not last and self.whole:
+            return ""
+        escaped = r"(?<!\\)" if self.json else ""
+        places = [found.end() for found in re.finditer(f"{escaped}[{self.ends}]", self.held)]
+        size = len(self.held) if last else max(places, default=0)
+        ready, self.held = self.held[:size], self.held[size:]
+        if self.whole:
+            return redact(ready)
+        return "".join(self._safe(word) for word in re.split(f"({escaped}[{self.ends}])", ready))
+
+    def _safe(self, word: str) -> str:
+        said = ESCAPE.sub(_character, word) if self.json else word
+        if (safe := redact(said)) == said:
+            return redact(word)
+        return json.dumps(safe)[1:-1] if said != word else safe
+
+
+def _character(escape: re.Match[str]) -> str:
+    return chr(int(escape[1], 16)) if escape[1] else escape[2]
 
 
 class CallReader:
