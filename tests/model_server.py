@@ -1,4 +1,4 @@
-"""A model behind the OpenAI-compatible server of tests/endpoint.py: it keeps to schemas, is cut at its limit, streams."""
+"""A model behind the OpenAI-compatible server of endpoint.py: it keeps to schemas, is cut at its limit, and streams."""
 
 from __future__ import annotations
 

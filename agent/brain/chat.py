@@ -76,10 +76,10 @@ class TargetBrain(PromptedBrain):
 
         Raises:
             BrainError: the prompt leaves no room for the longest reply.
-            BrainError: a tool's schema cannot be obeyed.
+            BrainError: a tool's schema cannot be obeyed, or another model is asked for.
             BrainError: decoding failed, or took longer than `time_limit`.
         """
-        plan = self._plan(messages, offers, seed, self._stop(options))
+        plan = self._plan(messages, offers, seed, options)
         branches = self.branches
         with branches.lock:
             decoded = decode(branches, **plan)
@@ -96,15 +96,16 @@ class TargetBrain(PromptedBrain):
         It has a prompt cache of its own: whoever reads it may ask for another reply before this one is over.
         """
         stop = self._stop(options)
-        run = decoding(Branches(self.model, self._passing), **self._plan(messages, [offer], seed, stop))
+        run = decoding(Branches(self.model, self._passing), **self._plan(messages, [offer], seed, options))
         reader = _TextReader(stop) if offer is None else _ReplyReader(bool(self.thought_tokens))
         fed = 0
         while True:
             try:
                 (sample,) = next(run)
             except StopIteration as over:
-                yield from reader.feed("", last=True)
-                yield self._message(over.value, over.value.samples[0], offer, seed, 0, stop)
+                message = self._message(over.value, over.value.samples[0], offer, seed, 0, stop)
+                yield from reader.finish(message)
+                yield message
                 return
             fresh = reader.characters.feed(self.alphabet.decode_bytes(sample.tokens[fed:]))
             fed = len(sample.tokens)
@@ -114,9 +115,12 @@ class TargetBrain(PromptedBrain):
         return options.get("stop") or [word for word in self.stop or () if word]
 
     def _plan(
-        self, messages: list[BaseMessage], offers: Sequence[Offer], seed: int, stop: Sequence[str]
+        self, messages: list[BaseMessage], offers: Sequence[Offer], seed: int, options: dict[str, Any]
     ) -> dict[str, Any]:
         """What to decode."""
+        if options.get("model", self.model_id) != self.model_id:
+            raise BrainError(f"the brain is {self.model_id}, and {options['model']!r} is another model")
+        stop = self._stop(options)
         prompt = render(self.tokenizer, messages)
         if self.prompt_limit is not None and len(prompt) > self.prompt_limit:
             raise BrainError(
@@ -185,8 +189,11 @@ class _TextReader:
         self.until = Until(stop)
 
     def feed(self, text: str, last: bool = False) -> list[Piece]:
-        said = self.until.feed(text + (self.characters.feed(b"", last=True) if last else ""), last)
+        said = self.until.feed(text, last)
         return [Piece("text", said)] if said else []
+
+    def finish(self, message: AIMessage) -> list[Piece]:
+        return self.feed(self.characters.feed(b"", last=True), last=True)
 
 
 class _ReplyReader:
@@ -197,7 +204,7 @@ class _ReplyReader:
         self.line = Line() if thinks else None
         self.call = CallReader()
 
-    def feed(self, text: str, last: bool = False) -> list[Piece]:
+    def feed(self, text: str) -> list[Piece]:
         found = []
         if self.line is not None:
             thought, newline, text = text.partition("\n")
@@ -205,3 +212,6 @@ class _ReplyReader:
                 found.append(Piece("text", said))
             self.line = None if newline else self.line
         return [*found, *self.call.feed(text)]
+
+    def finish(self, message: AIMessage) -> list[Piece]:
+        return [self.call.spoiled()] if message.invalid_tool_calls else []

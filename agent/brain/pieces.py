@@ -158,7 +158,7 @@ class CallReader:
     """
 
     def __init__(self) -> None:
-        self.depth = 0
+        self.open: list[str] = []  # brackets
         self.quoted = self.escaped = False
         self.key: str | None = None  # of the field at depth 1 whose value comes next
         self.word = ""  # the string at depth 1 so far
@@ -174,9 +174,15 @@ class CallReader:
             self._step(character, found)
             if inside or self.inside:
                 arguments += character
-        if self.quoted and self.depth == 1 and self.key == "thought":
+        if self.quoted and len(self.open) == 1 and self.key == "thought":
             self._thought(found)
         return [*found, *([Piece("arguments", arguments)] if arguments else [])]
+
+    def spoiled(self) -> Piece:
+        """What makes the arguments so far invalid: LangChain would take half of them for all, and complete them."""
+        escape = "\\" if self.escaped else ""
+        closing = "]" if self.open[1:] and self.open[-1] == "{" else "}"
+        return Piece("arguments", escape + '"' * (self.quoted and self.inside) + closing)
 
     def _step(self, character: str, found: list[Piece]) -> None:
         if self.quoted:
@@ -184,19 +190,19 @@ class CallReader:
                 self.escaped = not self.escaped
             elif character == '"':
                 self.quoted = False
-                if self.depth == 1:
+                if len(self.open) == 1:
                     self._string(found)
                 return
             self.word += character
         elif character == '"':
             self.quoted, self.word, self.told = True, "", 0
         elif character in "{[":
-            self.inside = self.inside or (self.depth == 1 and self.key == "arguments" and character == "{")
-            self.depth += 1
+            self.inside = self.inside or (len(self.open) == 1 and self.key == "arguments" and character == "{")
+            self.open.append(character)
         elif character in "}]":
-            self.depth -= 1
-            self.inside = self.inside and self.depth > 1
-        elif character == "," and self.depth == 1:
+            del self.open[-1:]
+            self.inside = self.inside and len(self.open) > 1
+        elif character == "," and len(self.open) == 1:
             self.key = None
 
     def _string(self, found: list[Piece]) -> None:

@@ -120,7 +120,7 @@ class EndpointBrain(PromptedBrain):
         said = _Choice(text, redact(reason), read, cached, written)
         message = self._message(said, offer, seed, 0, cost, options)
         # what was too little, or nothing like a call, is told now
-        yield from reader.feed("", last=True) if told else pieces_of(message)
+        yield from reader.finish(message) if told else pieces_of(message)
         yield message
 
     def _schema(self, offer: Offer) -> dict[str, Any] | None:
@@ -221,6 +221,9 @@ class _TextReader:
         said = self.until.feed(self.words.feed(text, last), last)
         return [Piece("text", said)] if said else []
 
+    def finish(self, message: AIMessage) -> list[Piece]:
+        return self.feed("", last=True)
+
 
 class _CallReader:
     """A JSON object with a thought and a call as pieces."""
@@ -234,6 +237,9 @@ class _CallReader:
         found = self.call.feed(self.words.feed(text, last))
         tidy = [Piece("text", self.line.feed(piece.said)) if piece.kind == "text" else piece for piece in found]
         return [piece for piece in tidy if piece.said]
+
+    def finish(self, message: AIMessage) -> list[Piece]:
+        return self.feed("", last=True) + ([self.call.spoiled()] if message.invalid_tool_calls else [])
 
 
 def _first(event: Mapping[str, Any]) -> list[dict[str, Any]]:

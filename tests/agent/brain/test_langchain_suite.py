@@ -42,6 +42,7 @@ def bundled_served(bundled) -> Iterator[Server]:
 class InProcess:
     chat_model_class: type[BaseChatModel] = TargetBrain
     supports_json_mode = True  # structured output keeps to the schema whatever the method is called
+    supports_anthropic_inputs = True
     supports_model_override = False  # one model: the one that is pruned
     chat_model_params: dict[str, Any] = {}
 
@@ -65,6 +66,7 @@ class TestIntegrationInProcess(InProcess, ChatModelIntegrationTests):
 class BehindAnEndpoint:
     chat_model_class: type[BaseChatModel] = EndpointBrain
     supports_json_mode = True
+    supports_anthropic_inputs = True
     model_override_value = "other"
     chat_model_params: dict[str, Any] = {}
 
