@@ -53,7 +53,7 @@ def pieces_of(message: AIMessage) -> Iterator[Piece]:
         yield Piece("name", call["name"])
         yield Piece("arguments", json.dumps(call["args"]))
     for broken in message.invalid_tool_calls[:1]:
-        yield Piece("arguments", broken["args"] or "")
+        yield Piece("arguments", broken["args"] or "}")  # nothing would be read as a call without arguments
 
 
 class Characters:
