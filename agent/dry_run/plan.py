@@ -57,7 +57,7 @@ def plan_of(settings: Settings, arm: Arm, prompts: PromptSet, budget: Budget, re
         remembered: profiles of earlier runs that a search starts with.
     """
     space, always = budget.space, len(arm.closed_forms)  # of each closed form the best goes on
-    forms = max(sum(map(most_profiles, arm.closed_forms)), len(all_profiles(budget)))
+    forms = max(sum(most_profiles(budget, name) for name in arm.closed_forms), len(all_profiles(budget)))
     seeds = forms + (remembered if arm.searches else 0)
     made = max(0, min(settings.initial if arm.initial else 0, settings.evaluations - seeds))
     initial = quotas([], arm.initial, made)

@@ -42,7 +42,9 @@ def what(found: DryRun) -> list[str]:
     timed = ""
     if isinstance(target.budget, LatencyBudget):
         timed = f", about, which are predicted to take {target.budget.target_time / NANOSECONDS:,.1f} ms a request"
-    forms = [f"{most} of {name}" if (most := most_profiles(name)) > 1 else name for name in arm.closed_forms]
+    forms = [
+        f"{most} of {name}" if (most := most_profiles(target.budget, name)) > 1 else name for name in arm.closed_forms
+    ]
     proposers = ", ".join(f"{count} by {proposer}" for proposer, count in plan.initial.items())
     return [
         f"{outline.name} ({outline.family.model_type}): {space.n_layers} layers of {space.n_groups} attention and "

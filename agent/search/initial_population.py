@@ -18,7 +18,7 @@ from self_pruner.tools.evaluate import charge, measure
 from self_pruner.tools.profiles import rules
 from self_pruner.tools.profiles.budget import Budget
 from self_pruner.tools.profiles.operators import uniform
-from self_pruner.tools.profiles.sensitivity import SHARES, Probe, closed_forms, cost_table
+from self_pruner.tools.profiles.sensitivity import Probe, attention_totals, closed_forms, cost_table
 from self_pruner.tools.profiles.uniform_budget import UniformBudget
 from self_pruner.tools.pruning.baselines import flap, owl
 from self_pruner.tools.workbench import Progress, Workbench
@@ -89,11 +89,7 @@ def closed(bench: Workbench, name: ClosedForm) -> dict[Profile, str]:
         case "uniform-mlp":
             made = [(rules.ends(budget, 0, 0), "uniform-mlp: attention whole")]
         case "ends":
-            made = [
-                (rules.ends(budget, first, last), f"ends: attention, first {first} and last {last} layers whole")
-                for first, last in rules.ENDS
-                if first + last < budget.space.n_layers
-            ]
+            made = _forms_of_ends(budget).items()
         case "atp":
             made = [
                 (
@@ -119,9 +115,24 @@ def closed(bench: Workbench, name: ClosedForm) -> dict[Profile, str]:
     return found
 
 
-def most_profiles(name: ClosedForm) -> int:
-    """How many profiles a closed form has at most."""
-    return {"ends": len(rules.ENDS), "atp": len(rules.STEEPNESS), "sensitivity": 1 + len(SHARES)}.get(name, 1)
+def most_profiles(budget: Budget, name: ClosedForm) -> int:
+    """How many profiles a closed form has on a budget: of the probes' it is one more than there may turn out to be."""
+    match name:
+        case "ends":
+            return len(_forms_of_ends(budget))
+        case "atp":
+            return len({rules.arithmetic(budget, share) for share in rules.STEEPNESS})
+        case "sensitivity":
+            return 1 + len(attention_totals(budget))
+    return 1
+
+
+def _forms_of_ends(budget: Budget) -> dict[Profile, str]:
+    return {
+        rules.ends(budget, first, last): f"ends: attention, first {first} and last {last} layers whole"
+        for first, last in rules.ENDS
+        if first + last < budget.space.n_layers
+    }
 
 
 def closed_form_of(row: Candidate) -> str:

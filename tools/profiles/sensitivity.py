@@ -109,13 +109,17 @@ def closed_forms(budget: Budget, costs: Costs) -> list[Profile]:
     the best has to be measured. The first is `closed_form`; equal ones are left out.
     """
     attention, mlp = _Allocation(costs.attention), _Allocation(costs.mlp)
-    groups = budget.space.n_layers * budget.space.n_groups
     found = [_cheapest(budget, attention, mlp, budget.totals)]
-    for share in SHARES:
-        off = [abs(total[0] - share * groups) for total in budget.totals]
-        nearest = [total for total, distance in zip(budget.totals, off, strict=True) if distance == min(off)]
-        found.append(_cheapest(budget, attention, mlp, nearest))
+    for groups in attention_totals(budget):
+        found.append(_cheapest(budget, attention, mlp, [total for total in budget.totals if total[0] == groups]))
     return list(dict.fromkeys(found))
+
+
+def attention_totals(budget: Budget) -> list[int]:
+    """Attention units in all that are nearest to each of `SHARES` among those that the budget allows, rising."""
+    whole = budget.space.n_layers * budget.space.n_groups
+    allowed = sorted({groups for groups, _ in budget.totals})
+    return sorted({min(allowed, key=lambda groups: abs(groups - share * whole)) for share in SHARES})
 
 
 def _cheapest(budget: Budget, attention: _Allocation, mlp: _Allocation, totals: Sequence[tuple[int, int]]) -> Profile:
