@@ -184,6 +184,9 @@ class Brain(BaseChatModel):
         """Several replies at a time are no stream, whoever listens."""
         return n == 1 and variants is None and super()._should_stream(**kwargs)
 
+    def _should_use_protocol_streaming(self, *, n: int = 1, variants: Any = None, **kwargs: Any) -> bool:
+        return n == 1 and variants is None and super()._should_use_protocol_streaming(**kwargs)
+
     def _generate(
         self,
         messages: list[BaseMessage],

@@ -6,7 +6,9 @@ import time
 from types import SimpleNamespace
 
 import pytest
+from langchain_core.callbacks import BaseCallbackHandler
 from langchain_core.messages import HumanMessage
+from langchain_core.tracers._streaming import _StreamingCallbackHandler, _V2StreamingCallbackHandler
 
 from self_pruner.agent.brain import decode
 from self_pruner.agent.brain.endpoint import Endpoint, EndpointError, Served
@@ -100,6 +102,25 @@ def test_controls_stream_too_and_several_replies_are_no_stream():
     assert message.tool_calls == UniformBrain().invoke(PAGE, tools=[CHOICE], seed=4).tool_calls and count == 2
     (several,) = tiny_brain().stream(PAGE, tools=[CHOICE], n=2)
     assert several.tool_calls
+
+
+@pytest.mark.parametrize("listener", [_StreamingCallbackHandler, _V2StreamingCallbackHandler])
+def test_whoever_listens_to_a_turn_of_several_replies_changes_none_of_them(listener):
+    class Listener(listener, BaseCallbackHandler):
+        def tap_output_iter(self, run_id, output):
+            return output
+
+        def tap_output_aiter(self, run_id, output):
+            return output
+
+    def said(**options):
+        made = tiny_brain().generate([PAGE], seed=2, **options)
+        return [generation.message.response_metadata["raw"] for generation in made.generations[0]]
+
+    offers = [[CHOICE], [MUTATE], [RECORD]]
+    for turn in ({"tools": [CHOICE], "n": 3}, {"variants": offers, "n": 3}, {"tools": [CHOICE]}):
+        heard = said(callbacks=[Listener()], **turn)
+        assert heard == said(**turn) and len(heard) == turn.get("n", 1)
 
 
 def test_an_endpoint_streams_what_it_says_at_once():
