@@ -22,6 +22,11 @@ if TYPE_CHECKING:
     from self_pruner.tools.models.source import LoadedModel
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    """Nothing is timed: what LangChain's tests would benchmark runs once."""
+    config.option.benchmark_disable = True
+
+
 @pytest.fixture(scope="session", autouse=True)
 def _one_thread() -> None:
     """Tiny tensors gain nothing from threads, and results do not depend on how many cores there are."""
