@@ -128,10 +128,10 @@ def most_profiles(budget: Budget, name: ClosedForm) -> int:
 
 
 def _forms_of_ends(budget: Budget) -> dict[Profile, str]:
+    pairs = [pair for pair in rules.ENDS if sum(pair) < budget.space.n_layers] or [(0, 0)]  # of a model with two layers
     return {
         rules.ends(budget, first, last): f"ends: attention, first {first} and last {last} layers whole"
-        for first, last in rules.ENDS
-        if first + last < budget.space.n_layers
+        for first, last in pairs
     }
 
 

@@ -98,7 +98,7 @@ class Texts(Panel):
 class Deciding(Panel):
     """Who decides."""
 
-    arm: ArmName = Field("hybrid", description="who decides; hybrid is the target model beside the tool's operators")
+    arm: ArmName = Field("hybrid", description="who decides; hybrid: the model beside operators")
     brain: BrainName = Field(
         "self",
         description="the brain where an arm asks one: the target model, the same served by a vLLM of its own or at "

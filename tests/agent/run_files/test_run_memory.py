@@ -133,7 +133,7 @@ def test_a_finished_run_is_exported_reported_and_traced_without_its_memory(whole
     lines = [line for line in settings.splitlines() if not line.startswith("memory")]
     (run / "settings.toml").write_text("\n".join([*lines, f'memory = "{gone}"', ""]))
     folder = tmp_path / "exported"
-    said = in_words(do("export", run, "--candidate", "c3", "--output", folder, "--yes").stdout)  # settings were edited
+    said = in_words(do("export", run, "--candidate", "c1", "--output", folder, "--yes").stdout)  # settings were edited
     assert "and has them again" in said and gone.exists()
     assert (folder / "model.safetensors").exists()
     assert "prune_model" in do("trace", run).stdout

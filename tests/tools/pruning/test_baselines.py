@@ -30,8 +30,8 @@ from self_pruner.tools.pruning.baselines import (
 )
 from self_pruner.tools.pruning.calibration import calibrate
 from self_pruner.tools.pruning.elastic import ElasticModel
-from self_pruner.tools.pruning.importance import IMPORTANCES
-from self_pruner.tools.pruning.store import block
+from self_pruner.tools.pruning.importance import IMPORTANCES, taylor_orders
+from self_pruner.tools.pruning.store import ResidentLayers, block
 from tests.tiny import FAMILY_NAMES, MLP_UNIT, tiny_model
 from tests.tools.pruning.literal_closed_forms import inputs_of, literal_flap, literal_keep_best, literal_ratio
 
@@ -55,7 +55,10 @@ def planted(family: str = "llama", mha: bool = False) -> PreTrainedModel:
 
 def elastic_of(model: PreTrainedModel, **options) -> ElasticModel:
     """The elastic model of `model`, which it reorders."""
-    return ElasticModel(model, calibrate(model, TEXT), mlp_unit=MLP_UNIT, **options)
+    calibration = calibrate(model, TEXT)
+    if options.get("importance") == "taylor":
+        options["orders"] = taylor_orders(model, ResidentLayers(model), TEXT, model.config.num_key_value_heads)
+    return ElasticModel(model, calibration, mlp_unit=MLP_UNIT, **options)
 
 
 @cache

@@ -16,9 +16,9 @@ from self_pruner.memory.profile import PARTS, Profile
 from self_pruner.tools.pruning.calibration import Calibration, calibrate
 from self_pruner.tools.pruning.compensation import COMPENSATIONS, Compensation
 from self_pruner.tools.pruning.elastic import ElasticModel
-from self_pruner.tools.pruning.importance import IMPORTANCES, wanda_sp
+from self_pruner.tools.pruning.importance import IMPORTANCES, taylor_orders, wanda_sp
 from self_pruner.tools.pruning.smaller_model import smaller_outline, smaller_tensors
-from self_pruner.tools.pruning.store import output_projection
+from self_pruner.tools.pruning.store import ResidentLayers, output_projection
 from tests.tiny import FAMILY_NAMES, MLP_UNIT, tiny_model
 
 GROUP, HEAD_DIM = 32, 16  # rows of q_proj and of k_proj that are one KV group of the GQA model
@@ -36,6 +36,8 @@ def elastic(family: str = "llama", mha: bool = False, compensation: Compensation
     """An elastic model of a fresh copy of the dense one."""
     model, calibration = dense(family, mha)
     settings = {"mlp_unit": MLP_UNIT} | settings
+    if settings.get("importance") == "taylor":
+        settings["orders"] = taylor_orders(model, ResidentLayers(model), INPUT_IDS, model.config.num_key_value_heads)
     return ElasticModel(copy.deepcopy(model), calibration, compensation=compensation, **settings)
 
 
