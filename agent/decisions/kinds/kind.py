@@ -1,0 +1,91 @@
+"""What a kind of decision is: which turns of a search it is made of, what its options are, and how they are shown."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from self_pruner.agent.decisions.decision_set import DecisionSituation, Option
+from self_pruner.agent.search.history import SearchHistory
+from self_pruner.agent.search.legal_calls import LegalCalls, Purpose, Schema, Situation, array, closed, function
+from self_pruner.agent.search.prompt_variables import Observer
+from self_pruner.agent.search.state import SearchState
+from self_pruner.agent.settings.settings import Settings
+from self_pruner.prompts.variables import Variables
+from self_pruner.tools.profiles.budget import Budget
+
+OPTIONS = 16  # of a situation, where there are as many
+LEAST = 4  # options below which a turn is no situation: orders are counterbalanced over four
+
+
+@dataclass(frozen=True)
+class Moment:
+    """A turn of a search in which the brain is asked."""
+
+    history: SearchHistory
+    settings: Settings
+    state: SearchState
+    here: Situation
+    legal: LegalCalls
+    observer: Observer  # of a set that is shown everything
+    rng: random.Random
+
+    @property
+    def budget(self) -> Budget:
+        """That of the search."""
+        return self.history.bench.budget
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """A situation before it has an id and outcomes."""
+
+    variables: Variables
+    options: tuple[Option, ...]
+    reference: tuple[str, ...]
+    tool: int
+
+
+class Kind(Protocol):
+    """One kind of decision. A new one is a file beside this one and a line in `KINDS`."""
+
+    name: str
+    purposes: tuple[Purpose, ...]  # the turns that it is made of
+
+    def choices(self, moment: Moment) -> list[Choice]:
+        """The situations that a turn offers, with their options not yet measured; perhaps none."""
+        ...
+
+    def shown(self, variables: Variables, calls: Sequence[dict[str, Any]]) -> Variables:
+        """The variables where the options are to be read in the order of `calls`."""
+        ...
+
+    def tool(self, situation: DecisionSituation, calls: Sequence[dict[str, Any]]) -> Schema:
+        """The tool that a brain is offered: its schema is the grammar that options are scored under."""
+        ...
+
+    def fault(self, situation: DecisionSituation, budget: Budget) -> str | None:
+        """Why an option is not legal (any more), in words; None where all are."""
+        ...
+
+
+def one_of(calls: Sequence[dict[str, Any]]) -> Schema:
+    """A tool that takes the arguments of one of the calls, which are calls of one tool, and nothing else."""
+    return function(calls[0]["name"], {"anyOf": [exactly(call["arguments"]) for call in calls]})
+
+
+def exactly(value: Any) -> Schema:
+    """The schema of one value, in the words that every engine takes."""
+    if isinstance(value, dict):
+        return closed({name: exactly(inner) for name, inner in value.items()})
+    if isinstance(value, list):
+        return array([exactly(inner) for inner in value])
+    return {"const": value}
+
+
+def first_seen(places: Sequence[Any], order: Sequence[Any]) -> tuple[Any, ...]:
+    """`places` in the order in which they come in `order`; those that do not come in it stay behind, as they were."""
+    rank = {place: index for index, place in reversed(list(enumerate(order)))}
+    return tuple(sorted(places, key=lambda place: rank.get(place, len(rank))))
