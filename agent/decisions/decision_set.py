@@ -109,9 +109,7 @@ class DecisionSet:
 
     def replaced(self, situation: DecisionSituation) -> DecisionSet:
         """The same with one situation exchanged for another of its id."""
-        return replace(
-            self, situations=tuple(situation if one.id == situation.id else one for one in self.situations)
-        )
+        return replace(self, situations=tuple(situation if one.id == situation.id else one for one in self.situations))
 
     def save(self, path: Path) -> None:
         """Write it to the file `path`; raises WriteError."""
@@ -168,23 +166,23 @@ def check_same(path: Path, there: Made, wanted: dict[str, Any]) -> None:
         DecisionSetError: names the first difference.
     """
     words = {
-        "model": "model",
-        "weights": "weights",
-        "dtype": "number type",
-        "params": "budget (parameters)",
-        "texts": "text",
-        "text": "text",
-        "first": "first outcome sequence",
-        "tokens": "outcome tokens",
-        "length": "sequence length",
-        "situations": "number of situations",
+        "model": "another model",
+        "weights": "other weights",
+        "dtype": "another number type",
+        "params": "another budget, in parameters",
+        "texts": "other text",
+        "text": "another text",
+        "first": "outcomes from another sequence on",
+        "tokens": "another number of outcome tokens",
+        "length": "another sequence length",
+        "situations": "another number of situations",
     }
     for name, word in words.items():
         if name in wanted and getattr(there, name) != wanted[name]:
             shown = "" if name in ("texts", "weights") else f" {getattr(there, name)}, not {wanted[name]}"
             raise DecisionSetError(
-                f"the decision set {path} is of another {word}{':' if shown else ''}{shown}; give the settings that it "
-                "was made with, or another --into"
+                f"the decision set {path} is of {word}{':' if shown else ''}{shown}; give the settings that it was "
+                "made with, or another --into"
             )
 
 

@@ -26,12 +26,11 @@ from self_pruner.agent.decisions.decision_set import (
     DecisionSetError,
     DecisionSituation,
     Made,
-    Option,
     check_same,
     read_set,
 )
 from self_pruner.agent.decisions.kinds import KINDS
-from self_pruner.agent.decisions.kinds.kind import OPTIONS, Moment
+from self_pruner.agent.decisions.kinds.kind import Moment
 from self_pruner.agent.dry_run.cost_estimate import SHARED
 from self_pruner.agent.dry_run.dry_run import file_to_read
 from self_pruner.agent.dry_run.machine_speed import measure_speed
@@ -47,7 +46,7 @@ from self_pruner.agent.search.state import SearchState
 from self_pruner.agent.search.think import Thinker
 from self_pruner.agent.session import with_probes
 from self_pruner.agent.settings.arms import ARMS
-from self_pruner.agent.settings.settings import Settings
+from self_pruner.agent.settings.settings import Settings, text_label
 from self_pruner.agent.view import View
 from self_pruner.memory.profile import Profile
 from self_pruner.prompts.templates import PromptSet
@@ -86,8 +85,14 @@ def searching(settings: Settings, folder: Path) -> Settings:
             "minutes": None,
             "patience": settings.evaluations,
             "workers": 1,
+            "reporting_tokens": settings.sequence_length,
         }
     )
+
+
+def text_names(settings: Settings) -> str:
+    """The names of the texts that outcomes are measured on, of files without their folders."""
+    return ",".join(map(text_label, settings.fitness_texts))
 
 
 def made_of(settings: Settings, prepared: Prepared, situations: int) -> Made:
@@ -98,7 +103,7 @@ def made_of(settings: Settings, prepared: Prepared, situations: int) -> Made:
         dtype=prepared.conditions.dtype,
         params=prepared.bench.budget.target_params,
         texts={name: prepared.conditions.texts[name] for name in ("calibration", "fitness")},
-        text=settings.fitness_text,
+        text=text_names(settings),
         first=settings.sequences(settings.fidelity[-1]),
         tokens=settings.final_tokens,
         length=settings.sequence_length,
@@ -106,7 +111,9 @@ def made_of(settings: Settings, prepared: Prepared, situations: int) -> Made:
     )
 
 
-def make(settings: Settings, folder: Path, kinds: Sequence[str], situations: int, command: str, view: View) -> DecisionSet:
+def make(
+    settings: Settings, folder: Path, kinds: Sequence[str], situations: int, command: str, view: View
+) -> DecisionSet:
     """The decision set in `folder`, made or made whole; it is there after every situation.
 
     Args:
@@ -225,7 +232,13 @@ def _searched(prepared: Prepared, settings: Settings, found: DecisionSet) -> tup
                 origin = f"seed {settings.seed}, generation {state.generation}"
                 brought.append(
                     DecisionSituation(
-                        f"{name}-{number}", name, origin, choice.variables, choice.options, choice.reference, choice.tool
+                        f"{name}-{number}",
+                        name,
+                        origin,
+                        choice.variables,
+                        choice.options,
+                        choice.reference,
+                        choice.tool,
                     )
                 )
                 missing[name] -= 1
@@ -254,7 +267,7 @@ def _searched(prepared: Prepared, settings: Settings, found: DecisionSet) -> tup
 def _cost(found: DecisionSet, settings: Settings, prepared: Prepared) -> str:
     """What is still to be measured, in tokens at the most and in minutes about, which a timing of one layer gives."""
     profiles = sum(len(one.options) + 1 for one in found.situations if not one.measured)
-    profiles += sum(map(found.missing, found.kinds)) * (OPTIONS + 1)
+    profiles += sum(found.missing(kind) * KINDS[kind].profiles for kind in found.kinds)
     generations = max(1, settings.evaluations // settings.offspring)
     searches = math.ceil(max(map(found.missing, found.kinds)) / generations)
     each = settings.evaluations * (settings.fidelity[0] + settings.fidelity[-1] // 2)

@@ -40,7 +40,6 @@ class _State:
     """So much of some options is written: the tokens of its shortest spelling, and what may come next."""
 
     tokens: list[int]
-    constraint: GrammarConstraint
     legal: NDArray[np.int64]
     steps: dict[bytes, list[int]] = field(default_factory=dict)  # places in `legal`, by the text written after them
 
@@ -86,7 +85,8 @@ def spellings(grammar: str, alphabet: Any, vocab: int, texts: Sequence[bytes]) -
     opening = _forced(constraint)
     first: bytes = alphabet.decode_bytes(opening)
     states: dict[bytes, _State] = {}
-    open_states: list[tuple[int, bytes]] = []
+    constraints: dict[bytes, GrammarConstraint] = {}
+    waiting: list[tuple[int, bytes]] = []
     ends = set(texts)
 
     def reach(text: bytes, tokens: list[int], constraint: GrammarConstraint) -> None:
@@ -94,13 +94,14 @@ def spellings(grammar: str, alphabet: Any, vocab: int, texts: Sequence[bytes]) -
             raise BrainError(f"the grammar forces {text!r}, which begins no option")
         if text in states or text in ends:
             return
-        states[text] = _State(tokens, constraint, constraint.allowed())
-        heapq.heappush(open_states, (len(text), text))
+        states[text] = _State(tokens, constraint.allowed())
+        constraints[text] = constraint
+        heapq.heappush(waiting, (len(text), text))
 
     reach(first, opening, constraint)
-    while open_states:
-        text = heapq.heappop(open_states)[1]
-        state = states[text]
+    while waiting:
+        text = heapq.heappop(waiting)[1]
+        state, constraint = states[text], constraints.pop(text)
         continuing = [whole[len(text) :] for whole in texts if whole.startswith(text)]
         fitting: list[tuple[int, int]] = []
         for place, token in enumerate(state.legal.tolist()):
@@ -108,8 +109,8 @@ def spellings(grammar: str, alphabet: Any, vocab: int, texts: Sequence[bytes]) -
             if piece and any(rest.startswith(piece) for rest in continuing):
                 fitting.append((-len(piece), place))
         for _, place in sorted(fitting):  # longest tokens first: a state keeps the first spelling that reaches it
-            follower = copy.copy(state.constraint)
-            follower.matcher = state.constraint.matcher.deep_copy()
+            follower = copy.copy(constraint)
+            follower.matcher = constraint.matcher.deep_copy()
             token = int(state.legal[place])
             follower.accept([token])
             said = [token, *_forced(follower)]

@@ -31,6 +31,7 @@ class Edits:
 
     name = "edit"
     purposes: tuple[Purpose, ...] = ("vary",)
+    profiles = OPTIONS + 1
 
     def choices(self, moment: Moment) -> list[Choice]:
         """One for the best parent and one for another."""

@@ -53,6 +53,7 @@ class Kind(Protocol):
 
     name: str
     purposes: tuple[Purpose, ...]  # the turns that it is made of
+    profiles: int  # to measure for one situation, about
 
     def choices(self, moment: Moment) -> list[Choice]:
         """The situations that a turn offers, with their options not yet measured; perhaps none."""

@@ -25,6 +25,7 @@ class Survivors:
 
     name = "survive"
     purposes: tuple[Purpose, ...] = ("survive", "latency")
+    profiles = 5  # a bracket's candidates are mostly those of the generation before
 
     def choices(self, moment: Moment) -> list[Choice]:
         """One, where the brackets leave enough to choose."""

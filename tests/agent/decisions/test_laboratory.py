@@ -1,0 +1,217 @@
+"""The command: what it makes, what it goes on with, what it refuses."""
+
+import json
+import re
+import shutil
+
+import pytest
+
+from self_pruner.agent.decisions import make as making
+from self_pruner.agent.decisions.decision_set import FILE, DecisionSetError, read_set
+from self_pruner.agent.decisions.kinds import KINDS
+from self_pruner.agent.decisions.laboratory import SCORES, TABLE
+from self_pruner.memory.profile import Profile
+from self_pruner.prompts.files import SETS
+from tests.endpoint import obedient, serving
+from tests.tiny import tiny_folder
+
+
+def refused(capsys, status):
+    """The one sentence of a command that was refused."""
+    assert status == 2
+    sentence = capsys.readouterr().err
+    assert sentence.startswith("error: ") and sentence.count("\n") == 1
+    return sentence
+
+
+def test_every_kind_has_its_situations_and_every_option_its_outcome(decision_set):
+    assert decision_set.complete and set(decision_set.kinds) == set(KINDS)
+    for kind in KINDS:
+        found = decision_set.of(kind)
+        assert len(found) == 8 and len({one.id for one in found}) == 8
+        for one in found:
+            assert 4 <= len(one.options) <= 16
+            assert len(set(map(str, (option.call for option in one.options)))) == len(one.options)
+            assert one.measured and len(set(one.outcomes)) > 1
+            assert 0 <= one.tool < len(one.options)
+            assert all(option.error is not None for option in one.options)
+    assert all(len(one.options) == 16 for one in decision_set.of("edit"))
+
+
+def test_an_outcome_is_the_paired_difference_to_the_parent_on_tokens_no_search_saw(decision_set, made):
+    from contextlib import closing
+
+    from self_pruner.memory.database import connect
+
+    assert (decision_set.made.first, decision_set.made.tokens) == (2, 128)
+    situation = decision_set.of("edit")[3]
+    with closing(connect(made / making.MEMORY)) as memory:
+        tables = [name for (name,) in memory.execute("select name from sqlite_master where type = 'table'")]
+    assert any("score" in name for name in tables)
+    assert situation.reference[0] != situation.options[0].profiles[0]
+    assert situation.outcomes[0] == pytest.approx(situation.options[0].outcome)
+
+
+def test_half_of_the_places_are_from_outside_the_shortlist(decision_set):
+    for situation in decision_set.of("edit"):
+        edits = [option.call["arguments"]["edits"] for option in situation.options]
+        for side, sign in ((0, -1), (1, +1)):
+            places = [(pair[side]["layer"], pair[side]["part"]) for pair in edits]
+            assert len(set(places)) == 8
+            assert all(places.count(place) == 2 for place in places)
+            assert all(sign * pair[side]["change"] > 0 for pair in edits)
+
+
+def test_the_tools_choice_among_survivors_is_the_best_shown_of_every_bracket(decision_set):
+    for situation in decision_set.of("survive"):
+        own = situation.options[situation.tool].call["arguments"]["survivors"]
+        assert own == [bracket[0] for bracket in situation.variables.ask.brackets]
+
+
+def test_a_set_is_read_as_it_was_written_and_is_small(made, tmp_path):
+    there = read_set(made / FILE)
+    there.save(tmp_path / FILE)
+    assert read_set(tmp_path / FILE) == there
+    assert (tmp_path / FILE).stat().st_size < 1_000_000
+
+
+def test_the_cost_is_said_before_anything_is_measured(command, tmp_path, capsys, monkeypatch):
+    def stopped(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(making, "with_probes", stopped)
+    assert command(tmp_path / "set") != 0
+    assert re.search(
+        r"To measure: at most [\d,]+ tokens of outcomes and about [\d,]+ of \d+ searches", capsys.readouterr().out
+    )
+
+
+def test_one_that_was_stopped_goes_on_with_the_situation_in_hand_and_ends_the_same(
+    command, decision_set, tmp_path, monkeypatch, capsys
+):
+    measured = []
+
+    def stopping(bench, situation, made):
+        if len(measured) == 5:
+            raise KeyboardInterrupt
+        measured.append(situation.id)
+        return with_outcomes(bench, situation, made)
+
+    with_outcomes = making.with_outcomes
+    folder = tmp_path / "set"
+    monkeypatch.setattr(making, "with_outcomes", stopping)
+    assert command(folder, "--brain", "first") == 130
+    assert "The same command goes on" in capsys.readouterr().out
+    half = read_set(folder / FILE)
+    assert [one.id for one in half.situations if one.measured] == measured
+    monkeypatch.setattr(making, "with_outcomes", lambda *given: measured.append(given[1].id) or with_outcomes(*given))
+    assert command(folder, "--brain", "first") == 0
+    assert len(measured) == len(set(measured)) == 16
+    assert read_set(folder / FILE).situations == decision_set.situations
+
+
+def test_a_whole_set_is_not_made_again(command, own, monkeypatch):
+    monkeypatch.delattr(making, "prepare")
+    assert command(own, "--brain", "first") == 0
+
+
+def test_a_brain_in_this_process_is_scored_exactly_and_rows_of_earlier_calls_stay(command, own, capsys):
+    assert command(own, "--prompts", "default,paper", "--kinds", "survive") == 0
+    said = capsys.readouterr().out
+    assert re.search(r"survive: tiny with default \(exact\) (is not told from|chooses \w+ than) chance", said)
+    assert re.search(r"survive: for tiny, default (and|is) .* paired", said)
+    rows = json.loads((own / SCORES).read_text())["rows"]
+    assert {(row["brain"], row["prompts"]) for row in rows} == {
+        *(("tiny", "default"), ("tiny", "paper"), ("uniform", "-"), ("first", "-")),
+    }
+    table = (own / TABLE).read_text()
+    assert "| survive | tiny | paper |" in table and "| edit | uniform | - |" in table
+
+
+def test_a_template_of_ones_own_is_compared_with_the_default(command, own, tmp_path, capsys):
+    mine = tmp_path / "mine"
+    mine.mkdir()
+    text = (SETS / "default" / "ask_vary.j2").read_text(encoding="utf-8")
+    (mine / "ask_vary.j2").write_text(text + "\nThink of the middle layers.\n", encoding="utf-8")
+    assert command(own, "--prompts", f"default,{mine}", "--kinds", "edit") == 0
+    assert re.search(r"edit: for tiny, default (and|is) .*mine.* over 8 situations, paired", capsys.readouterr().out)
+
+
+def test_another_model_is_a_brain_too(command, own, tmp_path, capsys):
+    other = tiny_folder(tmp_path / "other", family="qwen2", seed=3)
+    assert command(own, "--brain", str(other), "--kinds", "survive") == 0
+    assert "survive: other with default (exact)" in capsys.readouterr().out
+
+
+def test_an_endpoint_is_sampled_and_that_is_said(command, own, capsys):
+    with serving(obedient) as server:
+        assert command(own, "--brain-url", server.url, "--kinds", "survive") == 0
+        assert len(server.asked) > 8 * 4
+    said = capsys.readouterr().out
+    assert "has no log-probabilities of given replies: target is scored by 16 samples an order" in said
+    assert "survive: target with default (16 samples an order)" in said
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        (("--kinds", "edit,plan"), "there is no kind of decision 'plan'; the kinds are edit, survive"),
+        (("--kinds", "edit,edit"), "--kinds names 'edit' twice"),
+        (("--prompts", "defualt"), "'defualt' is no prompt set and no folder"),
+        (("--brain", "uniform,uniform"), "--brain names 'uniform' twice"),
+        (("--brain", "no-such-model"), "no-such-model"),
+        (("--brain", "vllm"), "give its --brain-url"),
+        (("--situations", "1"), "--situations: at least 2"),
+        (("--sparsity", "0.4"), "is of another budget"),
+        (("--fitness-text", "papers"), "is of another text: passages, not papers"),
+    ],
+)
+def test_what_is_wrong_is_said_in_a_sentence(command, own, capsys, words, sentence):
+    assert sentence in refused(capsys, command(own, *words))
+
+
+def test_a_set_of_another_model_or_of_other_weights_is_refused(command, own, tmp_path, capsys):
+    other = tiny_folder(tmp_path / "other", num_hidden_layers=10)
+    assert "is of another model: tiny, not other" in refused(capsys, command(own, model=other))
+    same_name = tiny_folder(tmp_path / "tiny", num_hidden_layers=10, seed=5)
+    assert "other weights" in refused(capsys, command(own, model=same_name))
+
+
+def test_a_set_that_is_cut_short_changed_or_of_another_format_is_refused(command, own, capsys):
+    whole = (own / FILE).read_text()
+    (own / FILE).write_text(whole[: len(whole) // 2])
+    assert "is cut short or is none" in refused(capsys, command(own))
+    (own / FILE).write_text(whole.replace('"tool": 1', '"tool": 0'))
+    assert whole.count('"tool": 1') and "was changed or is damaged" in refused(capsys, command(own))
+    (own / FILE).write_text(whole.replace('"format": 1', '"format": 9'))
+    assert "is no decision set of format 1" in refused(capsys, command(own))
+    with pytest.raises(DecisionSetError, match="cannot read"):
+        read_set(own / "nothing.json")
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_options_that_are_no_longer_legal_are_refused(command, own, decision_set, capsys, kind):
+    from dataclasses import replace
+
+    one = decision_set.of(kind)[0]
+    wrong = Profile.from_key(one.options[0].profiles[0])
+    wrong = wrong.with_width(0, "mlp", wrong.mlp[0] % 11 + 1)
+    option = replace(one.options[0], profiles=(wrong.key(), *one.options[0].profiles[1:]))
+    decision_set.replaced(replace(one, options=(option, *one.options[1:]))).save(own / FILE)
+    assert f"a situation that is not legal, {one.id}" in refused(capsys, command(own, "--brain", "first"))
+
+
+def test_scores_of_another_set_are_not_shown(command, own, decision_set):
+    from dataclasses import replace
+
+    one = decision_set.situations[0]
+    option = replace(one.options[0], outcome=1.0)
+    decision_set.replaced(replace(one, options=(option, *one.options[1:]))).save(own / FILE)
+    assert command(own, "--brain", "first") == 0
+    assert {row["brain"] for row in json.loads((own / SCORES).read_text())["rows"]} == {"first"}
+
+
+def test_too_little_to_decide_is_said(command, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(making, "SEARCHES", 1)
+    assert "1 searches brought" in refused(capsys, command(tmp_path / "set", "--situations", "40"))
+    shutil.rmtree(tmp_path / "set")
