@@ -281,7 +281,7 @@ def run_search(run: Run) -> SearchState:
                 view.line("Stopping after the step in hand; a second signal (Ctrl-C) stops at once.", "yellow")
 
         judge = Judgement(bench, settings, record)
-        with _checkpoints(run.directory.checkpoint) as saver, draining(ask), screen.shown():
+        with checkpoints(run.directory.checkpoint) as saver, draining(ask), screen.shown():
             graph = build_graph(thinker, judge, saver)
             state = search(graph, seeds, spent_on_probes(bench), control, run.directory.id)
     if state is None:
@@ -290,7 +290,8 @@ def run_search(run: Run) -> SearchState:
 
 
 @contextmanager
-def _checkpoints(path: Path) -> Iterator[SqliteSaver]:
+def checkpoints(path: Path) -> Iterator[SqliteSaver]:
+    """Where a search keeps its state, in the SQLite file at `path`; raises LinkError."""
     refuse_link(path)
     with closing(sqlite3.connect(path, check_same_thread=False)) as connection:
         yield keep_newest(SqliteSaver(connection, serde=StrictSerializer()))

@@ -111,11 +111,11 @@ def latency_table(output: Path | None, **given: Any) -> int:
     "uniform or first; may be given several times",
 )
 @click.option("--prompts", default="default", metavar="X,X", help="prompt sets, or folders whose files replace theirs")
-@click.option("--kinds", metavar="X,X", help="kinds of decision (default: all): edit, survive")
-@click.option("--situations", default=24, metavar="N", help="situations of each kind (default 24)")
+@click.option("--kinds", metavar="X,X", help="kinds of decision: edit, survive (default: both), vectors, initialise")
+@click.option("--situations", type=int, metavar="N", help="situations of each kind (default 24, or those of the set)")
 @click.option("--into", type=PATH, metavar="X", help="folder of the decision set; one that is there is used")
 def decisions(
-    brains: tuple[str, ...], prompts: str, kinds: str | None, situations: int, into: Path | None, **given: Any
+    brains: tuple[str, ...], prompts: str, kinds: str | None, situations: int | None, into: Path | None, **given: Any
 ) -> int:
     """Whether a brain's decisions are better than chance, without a search for each brain or prompt set."""
     from self_pruner.agent.decisions.laboratory import Wishes

@@ -18,6 +18,7 @@ from self_pruner.agent.brain.chat import TargetBrain
 from self_pruner.agent.brain.grammar import call_grammar, check_grammar
 from self_pruner.agent.brain.page import render
 from self_pruner.agent.brain.scripted import ScriptedBrain
+from self_pruner.agent.decisions.kinds.kind import one_of
 from self_pruner.agent.decisions.probabilities import Spellings, score, spellings, written
 from self_pruner.agent.prepare.brain import counter_of, room_of
 from self_pruner.agent.search.legal_calls import Schema
@@ -57,7 +58,15 @@ class Chooser(Protocol):
     def choose(
         self, prompts: PromptSet, variables: Variables, tool: Schema, calls: Sequence[dict[str, Any]], name: str
     ) -> Said:
-        """The probability of each of the calls, which `tool` admits; `name` is the seed of what is drawn."""
+        """The probability of each of the calls.
+
+        Args:
+            prompts: what the brain reads.
+            variables: what the prompt is made of.
+            tool: what exact probabilities are under; a brain that is sampled is offered the calls alone.
+            calls: the options, different ones.
+            name: the seed of what is drawn.
+        """
         ...
 
 
@@ -130,9 +139,10 @@ class SampledChooser:
         messages = messages_of(prompts, variables, counter_of(self.brain), room_of(self.brain, UNLIMITED))
         spoken: list[BaseMessage] = [SystemMessage(messages.system), HumanMessage(messages.turn)]
         seed = int.from_bytes(hashlib.sha256(name.encode()).digest()[:4])
-        result = self.brain.generate([spoken], tools=[tool], n=self.draws, seed=seed)
+        offer = one_of(calls)  # under a wider grammar hardly any reply would be an option
+        result = self.brain.generate([spoken], tools=[offer], n=self.draws, seed=seed)
         replies = [generation.message for generation in result.generations[0]]  # type: ignore[union-attr]
-        legal, faults = legal_replies(replies, [[tool]] * len(replies))
+        legal, faults = legal_replies(replies, [[offer]] * len(replies))
         if not legal:
             raise BrainError(f"{self.name} wrote no option in {self.draws} replies: {(faults or ['nothing'])[0]}")
         said = [calls.index(call) for call in legal]

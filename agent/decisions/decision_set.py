@@ -1,8 +1,8 @@
 """A decision set: situations of real searches, each with fixed options whose outcomes are all measured.
 
 One JSON file holds it, written aside and renamed, with a digest of its own content. It is written after every
-situation, so a process that is killed loses the one in hand. What all situations share (the variables of `system.j2`)
-is in it once.
+situation, so a process that is killed loses the one in hand. What situations share (the variables of `system.j2`,
+profiles) is in it once.
 """
 
 from __future__ import annotations
@@ -69,7 +69,7 @@ class DecisionSituation:
 
 @dataclass(frozen=True, slots=True)
 class Made:
-    """What a set is of and how it was made; sets agree in all of it, or are different ones."""
+    """What a set is of and how it was made: all that its outcomes depend on."""
 
     model: str
     weights: str  # fingerprint of config and weights
@@ -80,7 +80,7 @@ class Made:
     first: int  # the first sequence of them that outcomes are measured on: behind all that the searches saw
     tokens: int  # of an outcome
     length: int  # tokens of a sequence
-    situations: int  # wanted of each kind
+    situations: int  # of each kind; it may grow
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,12 +114,19 @@ class DecisionSet:
     def save(self, path: Path) -> None:
         """Write it to the file `path`; raises WriteError."""
         content = _WHOLE.dump_python(self, mode="json")
-        runs = [one["variables"].pop("run") for one in content["situations"]]
-        content["run"] = runs[0] if runs else None
+        keys: dict[str, int] = {}  # of profiles, which situations have in common: written once
+        runs = []
+        for one in content["situations"]:
+            runs.append(one["variables"].pop("run"))
+            for place in (one, *one["options"]):
+                name = "reference" if place is one else "profiles"
+                place[name] = [keys.setdefault(key, len(keys)) for key in place[name]]
+        content |= {"run": runs[0] if runs else None, "profiles": list(keys)}
         for one, run in zip(content["situations"], runs, strict=True):
             if run != content["run"]:  # of another search
                 one["variables"]["run"] = run
-        atomic_write(path, json.dumps({"format": FORMAT, "digest": _digest(content), **content}) + "\n")
+        text = json.dumps({"format": FORMAT, "digest": _digest(content), **content}, separators=(",", ":"))
+        atomic_write(path, text + "\n")
 
 
 _WHOLE = TypeAdapter(DecisionSet)
@@ -146,11 +153,14 @@ def read_set(path: Path) -> DecisionSet:
     if content.pop("digest", None) != _digest(content):
         raise DecisionSetError(f"the decision set {path} was changed or is damaged: fetch or make it again")
     try:
-        run = content.pop("run")
+        run, keys = content.pop("run"), content.pop("profiles")
         for one in content["situations"]:
             one["variables"].setdefault("run", run)
-        return _WHOLE.validate_python(content, strict=False)
-    except (ValidationError, KeyError, TypeError, AttributeError) as error:
+            for place in (one, *one["options"]):
+                name = "reference" if place is one else "profiles"
+                place[name] = [keys[index] for index in place[name]]
+        return _WHOLE.validate_python(content)
+    except (ValidationError, LookupError, TypeError, AttributeError) as error:
         raise DecisionSetError(f"the decision set {path} has a form that this version does not know") from error
 
 
@@ -175,7 +185,6 @@ def check_same(path: Path, there: Made, wanted: dict[str, Any]) -> None:
         "first": "outcomes from another sequence on",
         "tokens": "another number of outcome tokens",
         "length": "another sequence length",
-        "situations": "another number of situations",
     }
     for name, word in words.items():
         if name in wanted and getattr(there, name) != wanted[name]:

@@ -24,6 +24,7 @@ from self_pruner.agent.decisions.table import page, show
 from self_pruner.agent.prepare.checks import Target, check_target
 from self_pruner.agent.prepare.texts import check_text
 from self_pruner.agent.run_files.atomic_write import atomic_write
+from self_pruner.agent.run_files.run_lock import RunLock
 from self_pruner.agent.settings.settings import Settings
 from self_pruner.agent.view import View
 from self_pruner.memory.errors import SettingsError
@@ -32,6 +33,7 @@ from self_pruner.prompts.templates import PromptSet
 from self_pruner.tools.text.redaction import redact
 
 SCORES, TABLE = "scores.json", "table.md"
+SITUATIONS = 24  # of each kind, where nothing else is asked for
 LEAST = 2  # situations of a kind, below which there is no interval
 _ROWS = TypeAdapter(tuple[Row, ...])
 
@@ -43,7 +45,7 @@ class Wishes:
     brains: Sequence[str]
     prompts: str
     kinds: str | None
-    situations: int
+    situations: int | None  # of each kind; None for as many as the set has
     into: Path | None
 
 
@@ -57,14 +59,36 @@ def decisions(settings: Settings, wishes: Wishes, view: View) -> list[Row]:
     """
     kinds, sets = kinds_of(wishes.kinds), prompt_sets(wishes.prompts)
     names = names_of(wishes.brains, settings)
-    if wishes.situations < LEAST:
+    if wishes.situations is not None and wishes.situations < LEAST:
         raise SettingsError(f"--situations: at least {LEAST}, got {wishes.situations}")
     target = check_target(settings)
     folder = wishes.into or settings.runs / "decisions" / f"{target.outline.name}-{target.budget.target_params}"
-    found = _set(settings, wishes, kinds, target, folder, view)
-    for one in found.situations:
-        if one.kind in kinds and (fault := KINDS[one.kind].fault(one, target.budget)):
-            raise DecisionSetError(f"{folder / FILE} has a situation that is not legal, {one.id}: {fault}")
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise SettingsError(f"cannot make the folder {folder}: {error.strerror or error}") from error
+    lock = RunLock(folder)
+    try:
+        found = _set(settings, wishes, kinds, target, folder, view)
+        rows = _all_scored(settings, names, found, kinds, sets, folder, view)
+    finally:
+        lock.release()
+    show(found, rows, tuple(dict.fromkeys(row.kind for row in rows)), view)
+    view.line(f"Set    {folder / FILE}")
+    view.line(f"Table  {folder / TABLE}")
+    return rows
+
+
+def _all_scored(
+    settings: Settings,
+    names: Sequence[str],
+    found: DecisionSet,
+    kinds: Sequence[str],
+    sets: dict[str, PromptSet],
+    folder: Path,
+    view: View,
+) -> list[Row]:
+    """The rows that are known of this set and those of every brain that is asked for."""
     rows = _known(folder, found)
     own = None
     if SELF in names or settings.brain_url is not None:
@@ -78,10 +102,6 @@ def decisions(settings: Settings, wishes: Wishes, view: View) -> list[Row]:
     if settings.brain_url is not None:
         assert own is not None
         rows = _scored(open_endpoint(settings, own.tokenizer, view), found, kinds, sets, rows, folder, view)
-    shown = tuple(dict.fromkeys(row.kind for row in rows))
-    show(found, rows, shown, view)
-    view.line(f"Set    {folder / FILE}")
-    view.line(f"Table  {folder / TABLE}")
     return rows
 
 
@@ -111,24 +131,21 @@ def prompt_sets(text: str) -> dict[str, PromptSet]:
 def _set(
     settings: Settings, wishes: Wishes, kinds: Sequence[str], target: Target, folder: Path, view: View
 ) -> DecisionSet:
-    """The set in `folder`, made or made whole where it is not."""
+    """The set in `folder`, made, made whole or grown where it is not what is asked for."""
+    situations, found = wishes.situations or SITUATIONS, None
     if (folder / FILE).exists():
         found = read_set(folder / FILE)
-        wanted = {
-            "model": target.outline.name,
-            "params": target.budget.target_params,
-            "text": text_names(settings),
-        }
-        check_same(folder / FILE, found.made, wanted)
-        if found.complete and set(kinds) <= set(found.kinds):
-            return found
-    check_text(settings)
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise SettingsError(f"cannot make the folder {folder}: {error.strerror or error}") from error
-    command = shlex.join(redact(word) for word in ["python", "main.py", *sys.argv[1:]])
-    return make(settings, folder, kinds, wishes.situations, command, view)
+        named = {"model": target.outline.name, "params": target.budget.target_params, "text": text_names(settings)}
+        check_same(folder / FILE, found.made, named)
+        situations = max(wishes.situations or 0, found.made.situations)
+    if found is None or not found.complete or set(kinds) - set(found.kinds) or situations > found.made.situations:
+        check_text(settings)
+        command = shlex.join(redact(word) for word in ["python", "main.py", *sys.argv[1:]])
+        found = make(settings, folder, kinds, situations, command, view)
+    for one in found.situations:
+        if one.kind in kinds and (fault := KINDS[one.kind].fault(one, target.budget)):
+            raise DecisionSetError(f"{folder / FILE} has a situation that is not legal, {one.id}: {fault}")
+    return found
 
 
 def _scored(

@@ -1,14 +1,14 @@
 """How a decision set is made: short real searches bring situations, then every option is measured.
 
 The searches are those of arm `hybrid` with random choices in the brain's place, one a seed, until every kind has its
-situations. Outcomes are measured behind the tokens that the searches saw. All scores go to a memory beside the set, so
-a process that was killed measures nothing again but the situation in hand.
+situations. Outcomes are measured behind the tokens that the searches saw. All scores go to a memory beside the set, and
+so does the state of every search, so after a kill the same command goes on with the turn or the situation in hand.
 """
 
 from __future__ import annotations
 
 import math
-import secrets
+import random
 from collections.abc import Callable, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
@@ -16,7 +16,6 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-from langgraph.checkpoint.memory import InMemorySaver
 from langgraph.runtime import RunControl
 
 from self_pruner.agent.brain.scripted import UniformBrain
@@ -44,11 +43,12 @@ from self_pruner.agent.search.legal_calls import LegalCalls, Situation
 from self_pruner.agent.search.prompt_variables import Observer, run_variables
 from self_pruner.agent.search.state import SearchState
 from self_pruner.agent.search.think import Thinker
-from self_pruner.agent.session import with_probes
+from self_pruner.agent.session import checkpoints, with_probes
 from self_pruner.agent.settings.arms import ARMS
 from self_pruner.agent.settings.settings import Settings, text_label
 from self_pruner.agent.view import View
 from self_pruner.memory.profile import Profile
+from self_pruner.memory.records import Candidate
 from self_pruner.prompts.templates import PromptSet
 from self_pruner.tools.evaluate import measure
 from self_pruner.tools.evaluation.first_order import PASS_COST
@@ -58,6 +58,7 @@ from self_pruner.tools.profiles.selection import paired
 from self_pruner.tools.workbench import FITNESS, Workbench
 
 MEMORY = "measured.sqlite"
+SEARCH_STATE = "searches.sqlite"
 RUN = "decisions"  # by which the memory knows what outcomes were measured for
 OUTCOME_STEP = -3  # outcomes belong to no turn
 SEARCHES = 32  # at the most; a model or a budget with so little to decide is refused
@@ -133,8 +134,8 @@ def make(
         made = made_of(settings, prepared, situations)
         if path.exists():
             found = read_set(path)
-            check_same(path, found.made, {name: getattr(made, name) for name in Made.__slots__})
-            found = replace(found, kinds=tuple(dict.fromkeys((*found.kinds, *kinds))))
+            check_same(path, found.made, {name: getattr(made, name) for name in Made.__slots__ if name != "situations"})
+            found = replace(found, made=made, kinds=tuple(dict.fromkeys((*found.kinds, *kinds))))
         else:
             versions = {package: version_of(package) for package in VERSIONS}
             found = DecisionSet(made, tuple(kinds), command=command, versions=versions)
@@ -151,9 +152,7 @@ def make(
             while seed in found.searches:
                 seed += 1
             with view.phase(f"Search {seed}"):
-                brought = _searched(prepared, searched.model_copy(update={"seed": seed}), found)
-            found = replace(found, situations=found.situations + brought, searches=(*found.searches, seed))
-            found.save(path)
+                found = _Search(prepared, searched.model_copy(update={"seed": seed}), found, folder).carried_out()
         with view.phase("Outcomes") as progress:
             for number, one in enumerate(found.situations):
                 if not one.measured:
@@ -204,64 +203,80 @@ class _Watched(Thinker):
         return super().ask(state, here, legal)
 
 
-def _searched(prepared: Prepared, settings: Settings, found: DecisionSet) -> tuple[DecisionSituation, ...]:
-    """The situations that one search brings, as many as are missing, not yet measured."""
-    # A name of its own: candidates of an attempt that was killed are none of this one.
-    bench = replace(prepared.bench, run=f"{RUN}-{settings.seed}-{secrets.token_hex(4)}", seed=settings.seed)
-    loaded = prepared.loaded
-    config, equal = loaded.model.config, uniform(bench.budget)
-    dense = perplexity(bench.walks[FITNESS].targets.nll[: settings.sequences(settings.fidelity[-1])])
-    variables = run_variables(bench, loaded.name, loaded.family.model_type, config.hidden_size, dense, equal)
-    prompts = PromptSet("default")
-    observer = Observer(settings, variables, prompts.actions, hints=True)
-    control = RunControl()
-    missing = {kind: found.missing(kind) for kind in found.kinds}
-    brought: list[DecisionSituation] = []
-    seen: set[tuple[str, int]] = set()
+@dataclass
+class _Search:
+    """One search, which goes on where it was stopped, and the set that grows by its situations."""
 
-    def see(state: SearchState, here: Situation, legal: LegalCalls) -> None:
-        for name in found.kinds:
+    prepared: Prepared
+    settings: Settings
+    found: DecisionSet
+    folder: Path
+
+    def carried_out(self) -> DecisionSet:
+        """The set with the situations of this search, as many as were missing, not yet measured."""
+        settings, loaded = self.settings, self.prepared.loaded
+        bench = replace(self.prepared.bench, run=f"{RUN}-{settings.seed}", seed=settings.seed)
+        config, equal = loaded.model.config, uniform(bench.budget)
+        dense = perplexity(bench.walks[FITNESS].targets.nll[: settings.sequences(settings.fidelity[-1])])
+        variables = run_variables(bench, loaded.name, loaded.family.model_type, config.hidden_size, dense, equal)
+        prompts, control = PromptSet("default"), RunControl()
+        observer = Observer(settings, variables, prompts.actions, hints=True)
+
+        def see(state: SearchState, here: Situation, legal: LegalCalls) -> None:
+            self._take(Moment(thinker.history, settings, state, here, legal, observer, random.Random()))
+            if not any(map(self.found.missing, self.found.kinds)):
+                control.request_drain(ENOUGH)
+
+        def nothing(record: object) -> None:
+            """A search of the laboratory has no trace."""
+
+        thinker = _Watched(
+            bench,
+            settings,
+            UniformBrain(seed=settings.seed),
+            prompts,
+            observer,
+            lambda messages: 0,
+            config.max_position_embeddings,
+            nothing,
+            see,
+        )
+        seeds = [row.id for row in bench.memory.recall(Candidate, run=bench.run, step=0)]
+        seeds = seeds or make_initial_population(bench, ARMS[settings.arm], settings.remembered)
+        with checkpoints(self.folder / SEARCH_STATE) as saver:
+            graph = build_graph(thinker, Judgement(bench, settings, nothing), saver)
+            search(graph, seeds, 0, control, bench.run)
+        self._keep(replace(self.found, searches=(*self.found.searches, settings.seed)))
+        return self.found
+
+    def _take(self, moment: Moment) -> None:
+        """Add what a turn offers, unless an attempt before this one has."""
+        state, seed = moment.state, self.settings.seed
+        origin = f"seed {seed}, generation {state.generation}"
+        for name in self.found.kinds:
             kind = KINDS[name]
-            if legal.purpose not in kind.purposes or (name, state.generation) in seen or not missing[name]:
+            if moment.legal.purpose not in kind.purposes or any(one.origin == origin for one in self.found.of(name)):
                 continue
-            seen.add((name, state.generation))
-            rng = bench.rng("decisions", name, state.generation)
-            moment = Moment(thinker.history, settings, state, here, legal, observer, rng)
-            for choice in kind.choices(moment)[: missing[name]]:
-                number = len(found.of(name)) + sum(one.kind == name for one in brought) + 1
-                origin = f"seed {settings.seed}, generation {state.generation}"
-                brought.append(
-                    DecisionSituation(
-                        f"{name}-{number}",
-                        name,
-                        origin,
-                        choice.variables,
-                        choice.options,
-                        choice.reference,
-                        choice.tool,
-                    )
+            rng = moment.history.bench.rng("decisions", name, state.generation)
+            for choice in kind.choices(replace(moment, rng=rng))[: self.found.missing(name)]:
+                # What a search has spent depends on the machine and on what was measured before.
+                spent = replace(choice.variables.spent, minutes=0.0, tokens=0)
+                one = DecisionSituation(
+                    id=f"{name}-{len(self.found.of(name)) + 1}",
+                    kind=name,
+                    origin=origin,
+                    variables=replace(choice.variables, spent=spent),
+                    options=choice.options,
+                    reference=choice.reference,
+                    tool=choice.tool,
                 )
-                missing[name] -= 1
-        if not any(missing.values()):
-            control.request_drain(ENOUGH)
+                self.found = replace(self.found, situations=(*self.found.situations, one))
+        self._keep(self.found)
 
-    def nothing(record: object) -> None:
-        """A search of the laboratory has no trace."""
-
-    thinker = _Watched(
-        bench,
-        settings,
-        UniformBrain(seed=settings.seed),
-        prompts,
-        observer,
-        lambda messages: 0,
-        config.max_position_embeddings,
-        nothing,
-        see,
-    )
-    seeds = make_initial_population(bench, ARMS[settings.arm], settings.remembered)
-    search(build_graph(thinker, Judgement(bench, settings, nothing), InMemorySaver()), seeds, 0, control, bench.run)
-    return tuple(brought)
+    def _keep(self, found: DecisionSet) -> None:
+        """All situations of a turn at once: they are there or they are not."""
+        self.found = found
+        found.save(self.folder / FILE)
 
 
 def _cost(found: DecisionSet, settings: Settings, prepared: Prepared) -> str:

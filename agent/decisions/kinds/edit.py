@@ -12,14 +12,21 @@ from typing import Any
 
 from self_pruner.agent.brain.schema import violations
 from self_pruner.agent.decisions.decision_set import DecisionSituation, Option
-from self_pruner.agent.decisions.kinds.kind import LEAST, OPTIONS, Choice, Moment, first_seen, one_of
-from self_pruner.agent.search.learned_costs import believed
+from self_pruner.agent.decisions.kinds.kind import (
+    LEAST,
+    OPTIONS,
+    Choice,
+    Moment,
+    child_of,
+    fault_of_making,
+    first_seen,
+    likeliest,
+    one_of,
+)
 from self_pruner.agent.search.legal_calls import Place, Purpose, Schema, legal_calls
-from self_pruner.memory.errors import ToolError
 from self_pruner.memory.profile import PARTS, Profile
 from self_pruner.prompts.variables import Action, Hint, Variables
 from self_pruner.tools.profiles.budget import Budget
-from self_pruner.tools.prune_model import PruneArguments, propose
 
 PLACES = 8  # to cut, and as many to grow
 PARENTS = 2  # of a generation: the best and another one
@@ -42,7 +49,7 @@ class Edits:
 
     def _choice(self, moment: Moment, parent: str) -> Choice | None:
         profile, budget = moment.history.profile(parent), moment.budget
-        cut, grow = _places(moment, profile)
+        cut, grow = places_of(moment, profile)
         if len(cut) * len(grow) < LEAST:
             return None
         here = replace(moment.here, population=(parent,), cut=tuple(cut), grow=tuple(grow), fine=False)
@@ -59,14 +66,12 @@ class Edits:
                 "arguments": {"operator": "mutation", "parents": [parent], "edits": edits},
             }
             assert not violations(mutation, call["arguments"])
-            options.append(Option(call, (_child(budget, call, profile).key(),)))
-        costs = believed(moment.history, moment.settings, moment.state)
-        totals = [costs.total(Profile.from_key(option.profiles[0])) for option in options]
+            options.append(Option(call, (child_of(budget, call, [profile]).key(),)))
         seen = moment.observer.variables(moment.history, moment.state, moment.here, moment.legal)
         narrow = moment.observer.variables(moment.history, moment.state, here, legal)
         ask = replace(narrow.ask, actions=ACTIONS, thought=False)
         variables = replace(seen, ask=ask, hints=narrow.hints)
-        return Choice(variables, tuple(options), (profile.key(),), totals.index(min(totals)))
+        return Choice(variables, tuple(options), (profile.key(),), likeliest(moment, options))
 
     def shown(self, variables: Variables, calls: Sequence[dict[str, Any]]) -> Variables:
         """The hints in the order in which the options name their places."""
@@ -83,21 +88,7 @@ class Edits:
 
     def fault(self, situation: DecisionSituation, budget: Budget) -> str | None:
         """An option must make the profile that was measured."""
-        for option in situation.options:
-            try:
-                (parent,) = option.call["arguments"]["parents"]
-                row = situation.rows[parent]
-                child = _child(budget, option.call, Profile(row.attention, row.mlp))
-            except (ToolError, LookupError, TypeError, ValueError) as error:
-                return f"{option.call} cannot be carried out ({error})"
-            if (child.key(),) != option.profiles:
-                return f"{option.call} makes another profile than the one that was measured"
-        return None
-
-
-def _child(budget: Budget, call: dict[str, Any], parent: Profile) -> Profile:
-    """The profile that a call makes of `parent`, on budget."""
-    return Profile.from_key(propose(budget, PruneArguments(**call["arguments"]), [parent], "brain")["profile"])
+        return fault_of_making(situation, budget)
 
 
 def _drawn(edit: Schema, moment: Moment) -> dict[str, Any]:
@@ -107,7 +98,7 @@ def _drawn(edit: Schema, moment: Moment) -> dict[str, Any]:
     return {"layer": fields["layer"]["const"], "part": fields["part"]["const"], "change": change}
 
 
-def _places(moment: Moment, profile: Profile) -> tuple[list[Place], list[Place]]:
+def places_of(moment: Moment, profile: Profile) -> tuple[list[Place], list[Place]]:
     """Places to cut and to grow, as many of either, in random order: half from the shortlists, half from all others."""
     space, rng = moment.budget.space, moment.rng
     every = [(layer, part) for part in PARTS for layer in range(space.n_layers)]

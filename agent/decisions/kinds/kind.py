@@ -9,12 +9,16 @@ from typing import Any, Protocol
 
 from self_pruner.agent.decisions.decision_set import DecisionSituation, Option
 from self_pruner.agent.search.history import SearchHistory
+from self_pruner.agent.search.learned_costs import believed
 from self_pruner.agent.search.legal_calls import LegalCalls, Purpose, Schema, Situation, array, closed, function
 from self_pruner.agent.search.prompt_variables import Observer
 from self_pruner.agent.search.state import SearchState
 from self_pruner.agent.settings.settings import Settings
+from self_pruner.memory.errors import ToolError
+from self_pruner.memory.profile import Profile
 from self_pruner.prompts.variables import Variables
 from self_pruner.tools.profiles.budget import Budget
+from self_pruner.tools.prune_model import PruneArguments, propose
 
 OPTIONS = 16  # of a situation, where there are as many
 LEAST = 4  # options below which a turn is no situation: orders are counterbalanced over four
@@ -64,7 +68,7 @@ class Kind(Protocol):
         ...
 
     def tool(self, situation: DecisionSituation, calls: Sequence[dict[str, Any]]) -> Schema:
-        """The tool that a brain is offered: its schema is the grammar that options are scored under."""
+        """The tool whose schema is the grammar that probabilities are worked out under; it admits every option."""
         ...
 
     def fault(self, situation: DecisionSituation, budget: Budget) -> str | None:
@@ -84,6 +88,32 @@ def exactly(value: Any) -> Schema:
     if isinstance(value, list):
         return array([exactly(inner) for inner in value])
     return {"const": value}
+
+
+def child_of(budget: Budget, call: dict[str, Any], parents: Sequence[Profile]) -> Profile:
+    """The profile that a call of `prune_model` makes, on budget; raises ToolError."""
+    proposal = propose(budget, PruneArguments(**call["arguments"]), parents, "brain")
+    return Profile.from_key(proposal["profile"])
+
+
+def fault_of_making(situation: DecisionSituation, budget: Budget) -> str | None:
+    """Why an option does not make the profile that was measured; None where all do."""
+    for option in situation.options:
+        try:
+            rows = [situation.rows[name] for name in option.call["arguments"].get("parents", ())]
+            child = child_of(budget, option.call, [Profile(row.attention, row.mlp) for row in rows])
+        except (ToolError, LookupError, TypeError, ValueError) as error:
+            return f"{option.call} cannot be carried out ({error})"
+        if (child.key(),) != option.profiles:
+            return f"{option.call} makes another profile than the one that was measured"
+    return None
+
+
+def likeliest(moment: Moment, options: Sequence[Option]) -> int:
+    """The tool's own choice: the option of least believed cost."""
+    costs = believed(moment.history, moment.settings, moment.state)
+    totals = [costs.total(Profile.from_key(option.profiles[0])) for option in options]
+    return totals.index(min(totals))
 
 
 def first_seen(places: Sequence[Any], order: Sequence[Any]) -> tuple[Any, ...]:

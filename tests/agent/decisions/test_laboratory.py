@@ -1,15 +1,25 @@
 """The command: what it makes, what it goes on with, what it refuses."""
 
 import json
+import math
+import random
 import re
-import shutil
+import sqlite3
+from collections import Counter
+from contextlib import closing
+from dataclasses import replace
+from statistics import fmean, stdev
+from types import SimpleNamespace
 
 import pytest
 
 from self_pruner.agent.decisions import make as making
 from self_pruner.agent.decisions.decision_set import FILE, DecisionSetError, read_set
-from self_pruner.agent.decisions.kinds import KINDS
+from self_pruner.agent.decisions.kinds import DEFAULT, KINDS
+from self_pruner.agent.decisions.kinds.edit import places_of
 from self_pruner.agent.decisions.laboratory import SCORES, TABLE
+from self_pruner.agent.run_files.run_lock import RunLock
+from self_pruner.agent.search.legal_calls import Place
 from self_pruner.memory.profile import Profile
 from self_pruner.prompts.files import SETS
 from tests.endpoint import obedient, serving
@@ -25,8 +35,8 @@ def refused(capsys, status):
 
 
 def test_every_kind_has_its_situations_and_every_option_its_outcome(decision_set):
-    assert decision_set.complete and set(decision_set.kinds) == set(KINDS)
-    for kind in KINDS:
+    assert decision_set.complete and decision_set.kinds == DEFAULT
+    for kind in DEFAULT:
         found = decision_set.of(kind)
         assert len(found) == 8 and len({one.id for one in found}) == 8
         for one in found:
@@ -39,27 +49,43 @@ def test_every_kind_has_its_situations_and_every_option_its_outcome(decision_set
 
 
 def test_an_outcome_is_the_paired_difference_to_the_parent_on_tokens_no_search_saw(decision_set, made):
-    from contextlib import closing
+    assert (decision_set.made.first, decision_set.made.tokens, decision_set.made.length) == (2, 128, 64)
+    with closing(sqlite3.connect(made / making.MEMORY)) as memory:
+        rows = memory.execute("SELECT profile, sequence, kl FROM score WHERE text = 'fitness'").fetchall()
+    kl = {(profile, sequence): value for profile, sequence, value in rows}
+    for situation in decision_set.situations:
+        (parent,) = situation.reference
+        for option in situation.options:
+            differences = [
+                fmean(kl[profile, sequence] for profile in option.profiles) - kl[parent, sequence]
+                for sequence in (2, 3)
+            ]
+            assert option.outcome == pytest.approx(fmean(differences))
+            assert option.error == pytest.approx(stdev(differences) / math.sqrt(2))
 
-    from self_pruner.memory.database import connect
 
-    assert (decision_set.made.first, decision_set.made.tokens) == (2, 128)
-    situation = decision_set.of("edit")[3]
-    with closing(connect(made / making.MEMORY)) as memory:
-        tables = [name for (name,) in memory.execute("select name from sqlite_master where type = 'table'")]
-    assert any("score" in name for name in tables)
-    assert situation.reference[0] != situation.options[0].profiles[0]
-    assert situation.outcomes[0] == pytest.approx(situation.options[0].outcome)
-
-
-def test_half_of_the_places_are_from_outside_the_shortlist(decision_set):
+def test_every_place_of_an_edit_is_offered_as_often_as_any_other(decision_set):
     for situation in decision_set.of("edit"):
         edits = [option.call["arguments"]["edits"] for option in situation.options]
         for side, sign in ((0, -1), (1, +1)):
-            places = [(pair[side]["layer"], pair[side]["part"]) for pair in edits]
-            assert len(set(places)) == 8
-            assert all(places.count(place) == 2 for place in places)
+            often = Counter((pair[side]["layer"], pair[side]["part"]) for pair in edits)
+            assert len(often) >= 4 and max(often.values()) - min(often.values()) <= 1
             assert all(sign * pair[side]["change"] > 0 for pair in edits)
+
+
+def test_half_of_the_places_are_from_the_shortlists_and_half_from_elsewhere():
+    space = SimpleNamespace(n_layers=20, units=lambda part: 4 if part == "attention" else 12)
+    cut = tuple(Place(layer, "mlp", 3) for layer in range(8))
+    grow = tuple(Place(layer, "attention", 1) for layer in range(8))
+    moment = SimpleNamespace(
+        budget=SimpleNamespace(space=space), here=SimpleNamespace(cut=cut, grow=grow), rng=random.Random(0)
+    )
+    found = places_of(moment, Profile((2,) * 20, (6,) * 20))
+    for places, listed in zip(found, (cut, grow), strict=True):
+        names = {(place.layer, place.part) for place in places}
+        assert len(names) == 8
+        assert len(names & {(place.layer, place.part) for place in listed}) == 4
+    assert not {(one.layer, one.part) for one in found[0]} & {(one.layer, one.part) for one in found[1]}
 
 
 def test_the_tools_choice_among_survivors_is_the_best_shown_of_every_bracket(decision_set):
@@ -110,6 +136,38 @@ def test_one_that_was_stopped_goes_on_with_the_situation_in_hand_and_ends_the_sa
     assert read_set(folder / FILE).situations == decision_set.situations
 
 
+def test_a_search_that_was_stopped_goes_on_and_brings_the_same(command, decision_set, tmp_path, monkeypatch):
+    turns = []
+
+    def stopping(search, moment):
+        if len(turns) == 3:
+            raise KeyboardInterrupt
+        turns.append(moment)
+        take(search, moment)
+
+    take = making._Search._take
+    folder = tmp_path / "set"
+    monkeypatch.setattr(making._Search, "_take", stopping)
+    assert command(folder, "--brain", "first") == 130
+    assert 0 < len(read_set(folder / FILE).situations) < 16
+    monkeypatch.setattr(making._Search, "_take", take)
+    assert command(folder, "--brain", "first") == 0
+    assert read_set(folder / FILE).situations == decision_set.situations
+
+
+def test_a_set_grows(command, own, decision_set):
+    assert command(own, "--situations", "9", "--brain", "first") == 0
+    found = read_set(own / FILE)
+    assert [len(found.of(kind)) for kind in DEFAULT] == [9, 9] and found.complete
+    assert set(map(str, decision_set.situations)) < set(map(str, found.situations))
+
+
+def test_two_processes_do_not_work_on_one_set(command, own, capsys):
+    lock = RunLock(own)
+    assert "is in use by process" in refused(capsys, command(own, "--brain", "first"))
+    lock.release()
+
+
 def test_a_whole_set_is_not_made_again(command, own, monkeypatch):
     monkeypatch.delattr(making, "prepare")
     assert command(own, "--brain", "first") == 0
@@ -155,7 +213,7 @@ def test_an_endpoint_is_sampled_and_that_is_said(command, own, capsys):
 @pytest.mark.parametrize(
     ("words", "sentence"),
     [
-        (("--kinds", "edit,plan"), "there is no kind of decision 'plan'; the kinds are edit, survive"),
+        (("--kinds", "edit,plan"), "there is no kind of decision 'plan'; the kinds are edit, survive, vectors"),
         (("--kinds", "edit,edit"), "--kinds names 'edit' twice"),
         (("--prompts", "defualt"), "'defualt' is no prompt set and no folder"),
         (("--brain", "uniform,uniform"), "--brain names 'uniform' twice"),
@@ -181,18 +239,16 @@ def test_a_set_that_is_cut_short_changed_or_of_another_format_is_refused(command
     whole = (own / FILE).read_text()
     (own / FILE).write_text(whole[: len(whole) // 2])
     assert "is cut short or is none" in refused(capsys, command(own))
-    (own / FILE).write_text(whole.replace('"tool": 1', '"tool": 0'))
-    assert whole.count('"tool": 1') and "was changed or is damaged" in refused(capsys, command(own))
-    (own / FILE).write_text(whole.replace('"format": 1', '"format": 9'))
+    (own / FILE).write_text(whole.replace('"first":2', '"first":3'))
+    assert whole.count('"first":2') == 1 and "was changed or is damaged" in refused(capsys, command(own))
+    (own / FILE).write_text(whole.replace('"format":1', '"format":9'))
     assert "is no decision set of format 1" in refused(capsys, command(own))
     with pytest.raises(DecisionSetError, match="cannot read"):
         read_set(own / "nothing.json")
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", DEFAULT)
 def test_options_that_are_no_longer_legal_are_refused(command, own, decision_set, capsys, kind):
-    from dataclasses import replace
-
     one = decision_set.of(kind)[0]
     wrong = Profile.from_key(one.options[0].profiles[0])
     wrong = wrong.with_width(0, "mlp", wrong.mlp[0] % 11 + 1)
@@ -202,8 +258,6 @@ def test_options_that_are_no_longer_legal_are_refused(command, own, decision_set
 
 
 def test_scores_of_another_set_are_not_shown(command, own, decision_set):
-    from dataclasses import replace
-
     one = decision_set.situations[0]
     option = replace(one.options[0], outcome=1.0)
     decision_set.replaced(replace(one, options=(option, *one.options[1:]))).save(own / FILE)
@@ -214,4 +268,21 @@ def test_scores_of_another_set_are_not_shown(command, own, decision_set):
 def test_too_little_to_decide_is_said(command, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(making, "SEARCHES", 1)
     assert "1 searches brought" in refused(capsys, command(tmp_path / "set", "--situations", "40"))
-    shutil.rmtree(tmp_path / "set")
+
+
+def test_whole_vectors_are_scored_by_their_sequences(command, tmp_path, capsys):
+    folder = tmp_path / "set"
+    words = ("--kinds", "vectors,initialise", "--situations", "2", "--prompts", "paper", "--brain", "self,first")
+    assert command(folder, *words) == 0
+    found = read_set(folder / FILE)
+    for kind in ("vectors", "initialise"):
+        assert len(found.of(kind)) == 2
+        for one in found.of(kind):
+            assert len(one.options) == 16 and len(set(one.outcomes)) > 1
+            assert {*one.options[0].call["arguments"]} >= {"operator", "attention", "mlp"}
+    rows = [row for row in json.loads((folder / SCORES).read_text())["rows"] if row["brain"] == "tiny"]
+    assert {row["kind"] for row in rows} == {"vectors", "initialise"}
+    for row in rows:
+        assert all(0 < one["entropy"] < one["most_entropy"] for one in row["decided"])
+        assert all(abs(one["first_quarter"]) < 1e-6 for one in row["decided"])
+    assert "vectors: tiny with paper (exact)" in capsys.readouterr().out

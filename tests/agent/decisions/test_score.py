@@ -10,7 +10,7 @@ import pytest
 from self_pruner.agent.brain.calls import reply
 from self_pruner.agent.brain.scripted import FREE, FirstBrain, ScriptedBrain, UniformBrain
 from self_pruner.agent.decisions.choosers import SampledChooser
-from self_pruner.agent.decisions.kinds import KINDS
+from self_pruner.agent.decisions.kinds import DEFAULT, KINDS
 from self_pruner.agent.decisions.score import Row, always, decide, orders_of, paired_gains
 from self_pruner.agent.decisions.statistics import apart, bootstrap_mean, more_needed
 from self_pruner.agent.decisions.table import against_another, against_chance
@@ -50,7 +50,7 @@ def row(brain, decision_set, kind, draws=64):
     return Row(chooser.name, "default", chooser.how, kind, tuple(decided))
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", DEFAULT)
 def test_chance_gains_nothing_within_its_interval(decision_set, kind):
     several = [replace(one, id=f"{one.id}.{number}") for one in decision_set.situations for number in range(5)]
     found = row(UniformBrain(), replace(decision_set, situations=tuple(several)), kind)
@@ -63,7 +63,7 @@ def test_chance_gains_nothing_within_its_interval(decision_set, kind):
     assert 0.9 * most < found.mean(lambda one: one.entropy).value <= most
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", DEFAULT)
 def test_an_oracle_has_no_regret_and_gains_all_there_is(decision_set, kind):
     for situation in decision_set.of(kind):
         known = {json.dumps(option.call["arguments"]): option.outcome for option in situation.options}
@@ -76,7 +76,7 @@ def test_an_oracle_has_no_regret_and_gains_all_there_is(decision_set, kind):
         assert (best.gain, best.regret) == (pytest.approx(found.gain), 0)
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", DEFAULT)
 def test_always_the_first_is_a_position_bias_and_its_gain_is_that_of_a_few_positions(decision_set, kind):
     found = row(FirstBrain(), decision_set, kind, draws=1)
     for one, situation in zip(found.decided, decision_set.of(kind), strict=True):
