@@ -30,6 +30,7 @@ from self_pruner.agent.prepare.time_budget import keep_with, with_table
 from self_pruner.agent.prepare.workbench import Prepared, prepare
 from self_pruner.agent.report.html_report import write_report
 from self_pruner.agent.report.live_screen import SearchScreen
+from self_pruner.agent.report.stopping import draining
 from self_pruner.agent.result.finish import choose, export_and_verify, refit, with_weights
 from self_pruner.agent.result.outcome import RECALIBRATED, Outcome
 from self_pruner.agent.result.recalibration import KEPT, refits_forgotten
@@ -56,7 +57,6 @@ from self_pruner.agent.search.state import SearchState, first_state
 from self_pruner.agent.search.think import Thinker
 from self_pruner.agent.settings.arms import ARMS
 from self_pruner.agent.settings.settings import Settings, make_settings
-from self_pruner.agent.stopping import draining
 from self_pruner.agent.view import View
 from self_pruner.memory.errors import RunDirectoryError, SelfPrunerError, SettingsError
 from self_pruner.memory.no_links import refuse_link

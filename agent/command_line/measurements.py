@@ -11,8 +11,8 @@ from typing import Any
 import click
 
 from self_pruner.agent.command_line.parser import PATH, Word, candidate_name, command, consenting, the_run
+from self_pruner.agent.report.stopping import exit_status
 from self_pruner.agent.settings.settings import make_settings
-from self_pruner.agent.stopping import exit_status
 from self_pruner.agent.view import View
 
 TIMING = (

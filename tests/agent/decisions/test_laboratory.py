@@ -15,7 +15,7 @@ import pytest
 
 from self_pruner.agent.decisions import make as making
 from self_pruner.agent.decisions.decision_set import FILE, DecisionSetError, read_set
-from self_pruner.agent.decisions.kinds import DEFAULT, KINDS
+from self_pruner.agent.decisions.kinds import DEFAULT
 from self_pruner.agent.decisions.kinds.edit import places_of
 from self_pruner.agent.decisions.laboratory import SCORES, TABLE
 from self_pruner.agent.run_files.run_lock import RunLock
