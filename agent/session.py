@@ -45,6 +45,7 @@ from self_pruner.agent.run_files.strict_checkpoints import StrictSerializer
 from self_pruner.agent.run_files.trace import TraceRecord, TraceWriter
 from self_pruner.agent.search.graph import build_graph, search
 from self_pruner.agent.search.initial_population import (
+    best_baseline,
     is_probed,
     make_initial_population,
     probe_uniform,
@@ -245,7 +246,7 @@ def run_search(run: Run) -> SearchState:
     seeds = [row.id for row in bench.memory.recall(Candidate, run=bench.run, step=0)]
     seeds = seeds or make_initial_population(bench, arm, settings.remembered)
     equal = uniform(bench.budget)
-    screen = SearchScreen(view, settings, lambda: bench.fitness(equal, bench.fidelity[-1]))
+    screen = SearchScreen(view, settings, lambda: best_baseline(bench))
     bench = replace(bench, progress=screen.progress)
 
     def record(line: TraceRecord) -> None:

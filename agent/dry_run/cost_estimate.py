@@ -128,11 +128,11 @@ def steps_of(settings: Settings, plan: Plan, placement: Placement, speed: Speed,
         steps.append(Step("Least-squares refits", 0, operations * speed.operation, searching=True))
     if plan.turns and settings.reads:
         steps.append(_brain(settings, plan, sizes, speed, plan.turns * prompt_tokens))
-    models = 2 + (plan.probes > 0) + again  # uniform and found, the closed form of the probes, found and recalibrated
+    models = 4 + (plan.probes > 0) + again  # three baselines and found, the closed form of the probes, recalibrated
     final = (settings.final_candidates + plan.initial_measured + again) * settings.final_tokens
     final += models * settings.reporting_tokens * texts
     count = walks.count(settings.final_candidates + plan.initial_measured, settings.final_tokens)
-    count += texts * walks.count(3, settings.reporting_tokens)
+    count += texts * walks.count(5, settings.reporting_tokens)
     if again:
         count += walks.count(1, settings.final_tokens) + texts * walks.count(1, settings.reporting_tokens)
     steps.append(Step("Final choice and reported figures", final, passed(final, kept), passes=count))

@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from self_pruner.agent.search.initial_population import all_profiles, is_probed
+from self_pruner.agent.search.initial_population import all_profiles, is_probed, most_profiles
 from self_pruner.agent.search.operator_quotas import quotas
 from self_pruner.agent.settings.arms import Arm
 from self_pruner.agent.settings.settings import Settings
@@ -24,7 +24,7 @@ class Plan:
     """The counts of one run."""
 
     generations: int
-    initial_measured: int  # closed forms, measured at every fidelity
+    initial_measured: int  # closed forms, the best profile of each of which is measured at every fidelity
     initial: dict[str, int]  # who makes the first population, closed forms and remembered profiles left out
     probes: int  # places probed
     uniform: bool  # whether prompts quote the uniform profile, so that it is measured before the search
@@ -56,8 +56,9 @@ def plan_of(settings: Settings, arm: Arm, prompts: PromptSet, budget: Budget, re
         budget: of the run; where it has so few profiles that all are measured, they all stand in the first population.
         remembered: profiles of earlier runs that a search starts with.
     """
-    space, always = budget.space, max(len(arm.closed_forms), len(all_profiles(budget)))
-    seeds = always + (remembered if arm.searches else 0)
+    space, always = budget.space, len(arm.closed_forms)  # of each closed form the best goes on
+    forms = max(sum(most_profiles(budget, name) for name in arm.closed_forms), len(all_profiles(budget)))
+    seeds = forms + (remembered if arm.searches else 0)
     made = max(0, min(settings.initial if arm.initial else 0, settings.evaluations - seeds))
     initial = quotas([], arm.initial, made)
     measured = _stages(seeds + made, always, len(settings.fidelity))
@@ -91,7 +92,7 @@ def plan_of(settings: Settings, arm: Arm, prompts: PromptSet, budget: Budget, re
 
 
 def _stages(candidates: int, always: int, stages: int) -> list[int]:
-    """Candidates measured at each stage: all, then the better half and the `always` closed forms, and so on."""
+    """Candidates measured at each stage: all, then the better half and the best of `always` closed forms, and so on."""
     counts = [candidates]
     for _ in range(stages - 1):
         counts.append(min(counts[-1], math.ceil(counts[-1] / 2) + always))

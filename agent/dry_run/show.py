@@ -9,6 +9,7 @@ import torch
 
 from self_pruner.agent.dry_run.cost_estimate import Step, charged_tokens, total_seconds
 from self_pruner.agent.dry_run.dry_run import DryRun
+from self_pruner.agent.search.initial_population import most_profiles
 from self_pruner.agent.settings.arms import ARMS
 from self_pruner.agent.view import View
 from self_pruner.tools.latency.time_budget import NANOSECONDS, LatencyBudget
@@ -41,6 +42,9 @@ def what(found: DryRun) -> list[str]:
     timed = ""
     if isinstance(target.budget, LatencyBudget):
         timed = f", about, which are predicted to take {target.budget.target_time / NANOSECONDS:,.1f} ms a request"
+    forms = [
+        f"{most} of {name}" if (most := most_profiles(target.budget, name)) > 1 else name for name in arm.closed_forms
+    ]
     proposers = ", ".join(f"{count} by {proposer}" for proposer, count in plan.initial.items())
     return [
         f"{outline.name} ({outline.family.model_type}): {space.n_layers} layers of {space.n_groups} attention and "
@@ -48,7 +52,7 @@ def what(found: DryRun) -> list[str]:
         f"{target.budget.target_params:,} ({target.budget.sparsity:.1%} of the decoder blocks removed){timed}",
         f"Arm {arm.name}: {arm.meaning}; on {target.device} in {target.dtype}{threads}",
         f"At most {plan.evaluations} candidates in {plan.generations} generation{'s' if plan.generations > 1 else ''}. "
-        f"The first population: {', '.join(filter(None, [*arm.closed_forms, proposers]))}",
+        f"The first population: {', '.join(filter(None, [*forms, proposers]))}",
     ]
 
 

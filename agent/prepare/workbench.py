@@ -36,11 +36,13 @@ from self_pruner.tools.evaluation.targets import DenseTargets
 from self_pruner.tools.evaluation.workers.pool import Workers
 from self_pruner.tools.evaluation.workers.walk import WorkersWalk
 from self_pruner.tools.models.bundled import cache_dir
+from self_pruner.tools.models.families import geometry
 from self_pruner.tools.models.source import LoadedModel, load, resolve
 from self_pruner.tools.pruning.calibration import FORMAT as CALIBRATION_FORMAT
 from self_pruner.tools.pruning.calibration import Calibration, calibrate
 from self_pruner.tools.pruning.elastic import ElasticModel
-from self_pruner.tools.pruning.store import LayerStore, SpreadLayers
+from self_pruner.tools.pruning.importance import taylor_orders
+from self_pruner.tools.pruning.store import LayerStore, ResidentLayers, SpreadLayers
 from self_pruner.tools.pruning.streamed import StreamedLayers
 from self_pruner.tools.workbench import FITNESS, Workbench
 
@@ -151,7 +153,13 @@ def prepare(
             refit_memory(each, placement.reserved(each), placement.streamed)
             for each in set(placement.layer_devices) or {device}
         )
-        elastic = ElasticModel(loaded.model, calibration, **cut, refit_memory=refits, store=store, states=states)
+        orders = None
+        if settings.importance == "taylor":
+            layers, groups = store or ResidentLayers(loaded.model), geometry(loaded.model.config).n_groups
+            orders = taylor_orders(loaded.model, layers, texts["calibration"], groups)
+        elastic = ElasticModel(
+            loaded.model, calibration, **cut, refit_memory=refits, store=store, states=states, orders=orders
+        )
         budget = budget_of(settings, elastic.space, loaded.model.config)
     reporting = {name: f"reporting {digests[reporting_key(name)]}" for name in settings.reporting_texts}
     searched = settings.sequences(settings.fidelity[-1])

@@ -21,7 +21,6 @@ from self_pruner.agent.run_files.trace import Act, Judge, Think, TraceRecord
 from self_pruner.agent.search.state import cost, spent_share
 from self_pruner.agent.settings.settings import Settings
 from self_pruner.agent.view import View
-from self_pruner.memory.records import Fitness
 from self_pruner.tools.text.printable import printable
 
 WIDTH = 100  # characters of what the brain decided, and of what it thought, that are shown
@@ -30,11 +29,11 @@ WIDTH = 100  # characters of what the brain decided, and of what it thought, tha
 class SearchScreen:
     """Shows the records of a search as they are written."""
 
-    def __init__(self, view: View, settings: Settings, uniform: Callable[[], Fitness | None]) -> None:
-        """Show on `view`; `uniform` looks up the scores of the uniform profile at the last fidelity."""
+    def __init__(self, view: View, settings: Settings, baseline: Callable[[], tuple[str, float] | None]) -> None:
+        """Show on `view`; `baseline` looks up the name and the fitness of the best baseline so far."""
         self.view = view
         self.settings = settings
-        self.uniform = uniform
+        self.baseline = baseline
         self.thought = ""
         self.asked = False  # whether the calls that come now are the brain's
         self.decided: list[Act] = []  # the brain's calls in this generation
@@ -144,14 +143,14 @@ class SearchScreen:
         return told if self.ends is None else f"{told}, {about(max(0.0, self.ends - minutes))} left"
 
     def best(self) -> str:
-        """The best candidate beside the uniform profile."""
+        """The best candidate beside the best baseline."""
         if self.judge is None or self.judge.fitness is None:
             return "Best: none yet"
         best = f"Best: {self.judge.best}, fitness {self.judge.fitness:.4f} (dense 0)"
-        uniform = self.uniform()
-        if uniform is None or not uniform.kl:
+        name, fitness = self.baseline() or ("", 0.0)
+        if not fitness:
             return best
-        return f"{best}; uniform {uniform.kl:.4f} ({100 * (self.judge.fitness / uniform.kl - 1):+.1f}%)"
+        return f"{best}; best baseline ({name}) {fitness:.4f} ({100 * (self.judge.fitness / fitness - 1):+.1f}%)"
 
 
 def minutes_left(limits: Settings, first: Mapping[str, float], now: Mapping[str, float]) -> float | None:

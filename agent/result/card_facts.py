@@ -24,7 +24,8 @@ HUB_IDS = {**ALIASES, BUNDLED: "HuggingFaceTB/SmolLM2-135M-Instruct"}
 
 def card_facts(prepared: Prepared, settings: Settings, outcome: Outcome, run: RunDirectory) -> CardFacts:
     """What the model card states."""
-    rows = [row for row in outcome.rows if row.name in ("dense", UNIFORM, FOUND, outcome.result)]
+    stated = ("dense", UNIFORM, outcome.best_baseline, FOUND, outcome.result)
+    rows = [row for row in outcome.rows if row.name in stated]
     environment = run.environment
     sentences = (one.sentence().rstrip(".") for one in (outcome.served, outcome.speed) if one)
     return CardFacts(
@@ -34,7 +35,7 @@ def card_facts(prepared: Prepared, settings: Settings, outcome: Outcome, run: Ru
         sparsity=prepared.bench.budget.sparsity,
         rows=tuple(
             CardRow(
-                name=row.name,  # type: ignore[arg-type]
+                name=row.name,
                 parameters=row.params,
                 kl=row.kl,
                 perplexity=row.perplexity,

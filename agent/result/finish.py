@@ -36,8 +36,9 @@ from self_pruner.agent.result.outcome import (
 from self_pruner.agent.result.recalibration import Recalibrated, recalibrated
 from self_pruner.agent.run_files.trace import read_trace
 from self_pruner.agent.search.history import best_of, closed_generations
-from self_pruner.agent.search.initial_population import UNIFORM, spent_on_probes
+from self_pruner.agent.search.initial_population import UNIFORM, closed, spent_on_probes
 from self_pruner.agent.search.state import SearchState
+from self_pruner.agent.settings.arms import ClosedForm
 from self_pruner.agent.settings.settings import text_label
 from self_pruner.memory.errors import SelfPrunerError
 from self_pruner.memory.profile import PARTS, Profile
@@ -47,7 +48,6 @@ from self_pruner.tools.evaluate import measure
 from self_pruner.tools.evaluation.fitness import perplexity
 from self_pruner.tools.export.publish import publish
 from self_pruner.tools.profiles.operators import uniform
-from self_pruner.tools.profiles.sensitivity import closed_form
 from self_pruner.tools.pruning.streamed import StreamedLayers
 from self_pruner.tools.workbench import FITNESS, LatencyEngine, Workbench
 
@@ -145,9 +145,9 @@ def memory_use(bench: Workbench) -> dict[str, float]:
 
 
 def table(run: Run, found: Profile) -> tuple[list[Row], list[TextRow], list[Difference]]:
-    """The figures of `found` beside the dense model and the closed forms: on the main reporting text, and on each."""
+    """The figures of `found` beside the dense model and the baselines: on the main reporting text, and on each."""
     settings, bench, view = run.settings, run.bench, run.view
-    others = rivals(bench)
+    others = baselines(bench)
     models = {**others, FOUND: found}
     sequences = range(settings.sequences(settings.reporting_tokens))
     by_text = {}
@@ -168,12 +168,34 @@ def table(run: Run, found: Profile) -> tuple[list[Row], list[TextRow], list[Diff
     return rows, texts, [one for one in compared if one is not None]
 
 
-def rivals(bench: Workbench) -> dict[str, Profile]:
-    """The closed forms that every result stands beside: uniform, and the probes' where the run has any."""
-    found = {UNIFORM: uniform(bench.budget)}
+def baselines(bench: Workbench) -> dict[str, Profile]:
+    """The profiles that every result stands beside: uniform, two rules of thumb, and the probes' where there are any.
+
+    Of those that are tried in several forms it is the best by fitness. A form that the run has not measured is
+    measured at the first fidelity, and not charged: nothing of the search depends on it.
+    """
+    names: dict[str, ClosedForm] = {UNIFORM: "uniform", "uniform-mlp": "uniform-mlp", "ends": "ends"}
     if bench.probes:
-        found["closed form"] = closed_form(bench.budget, bench.costs)
+        names["closed form"] = "sensitivity"
+    found: dict[str, Profile] = {}
+    for row, name in names.items():
+        forms = list(closed(bench, name))
+        if len(forms) > 1:
+            measure(bench, forms, range(bench.fidelity[0] // bench.sequence_length), FINISH_STEP)
+        best = _best(bench, forms)
+        if best not in found.values():  # where layers of one width are wanted, most are the same
+            found[row] = best
     return found
+
+
+def _best(bench: Workbench, profiles: Sequence[Profile]) -> Profile:
+    """The profile of least fitness among those measured on most tokens; of unmeasured ones the first."""
+    for tokens in reversed(bench.fidelity):
+        scores = {one: bench.fitness(one, tokens) for one in profiles}
+        known = {one: score.kl for one, score in scores.items() if score is not None and score.kl is not None}
+        if known:
+            return min(known, key=lambda one: known[one])
+    return profiles[0]
 
 
 def served(run: Run, found: Profile, rows: Sequence[Row]) -> Served | None:

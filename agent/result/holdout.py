@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from self_pruner.agent.search.history import SearchHistory
+from self_pruner.agent.search.initial_population import best_of_each
 from self_pruner.agent.settings.settings import Settings
 from self_pruner.memory.profile import Profile
 from self_pruner.tools.evaluate import measure
@@ -19,11 +20,11 @@ FINISH_STEP = -2  # measurements made after the last turn
 
 
 def compare_on_holdout(bench: Workbench, settings: Settings, progress: Progress | None = None) -> dict[str, float]:
-    """Fitness of the best few candidates and the closed forms on tokens that the search never saw, by id."""
+    """Fitness of the best few candidates and the best of every closed form on unseen tokens, by id."""
     history = SearchHistory(bench).read()
     rows, ranked = history.candidates, history.ranked(list(history.candidates))
     few = ranked[: settings.final_candidates]
-    few += [name for name in ranked[settings.final_candidates :] if rows[name].proposed_by == "seed"]
+    few += [row.id for row in best_of_each(rows[name] for name in ranked) if row.id not in few]
     fitness = holdout_fitness(bench, settings, [rows[name].profile for name in few], progress)
     return {name: fitness[rows[name].profile] for name in few if rows[name].profile in fitness}
 

@@ -141,6 +141,13 @@ class Outcome(BaseModel):
         """Name of the row that is the result: what is exported."""
         return RECALIBRATED if self.recalibration is not None and self.recalibration.better else FOUND
 
+    @property
+    def best_baseline(self) -> str:
+        """Name of the baseline with the least KL on the main reporting text, in hindsight; uniform if none is known."""
+        others = ("dense", FOUND, RECALIBRATED)
+        known = [(row.kl, row.name) for row in self.rows if row.kl is not None and row.name not in others]
+        return min(known)[1] if known else "uniform"
+
     def several_texts(self) -> bool:
         """Whether figures were taken on more than one reporting text."""
         return len({row.text for row in self.texts}) > 1
@@ -259,20 +266,19 @@ def brain_sentence(found: Sequence[Yield]) -> str:
 
 def summary(outcome: Outcome) -> str:
     """The run in one sentence, computed from the figures."""
-    found, uniform = outcome.row("found"), outcome.row("uniform")
-    change = next((one for one in outcome.differences if one.against == "uniform"), None)
-    if found.kl is None or not uniform.kl or found.perplexity is None or uniform.perplexity is None or change is None:
-        return "The found profile or the uniform one could not be measured on the reporting text."
+    name = outcome.best_baseline
+    found, best = outcome.row(FOUND), outcome.row(name)
+    change = next((one for one in outcome.differences if one.against == name), None)
+    if found.kl is None or not best.kl or found.perplexity is None or best.perplexity is None or change is None:
+        return "The found profile or the baselines could not be measured on the reporting text."
     if not change.mean:
-        return "The search found nothing better than the uniform profile."
-    word = "below" if change.mean < 0 else "above"
-    error = change.standard_error
-    clear = error is not None and abs(change.mean) > 2 * error
+        return f"The search found nothing better than the best baseline ({name})."
+    clear = change.standard_error is not None and abs(change.mean) > 2 * change.standard_error
+    less = f"{abs(100 * (found.kl / best.kl - 1)):.1f}% {'below' if change.mean < 0 else 'above'}"
     return (
-        f"At {outcome.sparsity:.0%} sparsity the found profile's KL is {abs(100 * (found.kl / uniform.kl - 1)):.1f}% "
-        f"{word} uniform ({found.kl:.4f} and {uniform.kl:.4f} nats a token), its perplexity {found.perplexity:.2f} "
-        f"beside {uniform.perplexity:.2f}; the paired difference is "
-        f"{'more' if clear else 'less'} than two standard errors."
+        f"At {outcome.sparsity:.0%} sparsity the found profile's KL is {less} the best baseline, {name} ("
+        f"{found.kl:.4f} and {best.kl:.4f} nats a token), its perplexity {found.perplexity:.2f} beside "
+        f"{best.perplexity:.2f}; the paired difference is {'more' if clear else 'less'} than two standard errors."
     )
 
 

@@ -12,7 +12,7 @@ from dataclasses import replace
 from self_pruner.agent.prepare.run import Run
 from self_pruner.agent.result.card_facts import card_facts
 from self_pruner.agent.result.checkpoint_figures import CARD, put_on_card
-from self_pruner.agent.result.finish import rivals
+from self_pruner.agent.result.finish import baselines
 from self_pruner.agent.result.holdout import FINISH_STEP
 from self_pruner.agent.result.outcome import FOUND, RECALIBRATED, Outcome
 from self_pruner.agent.result.recalibration import Recalibrated, recalibrated_memory
@@ -43,7 +43,9 @@ def with_tasks(run: Run, outcome: Outcome, refitted: Recalibrated | None, candid
         if candidate is not None:
             models = {candidate: (bench, bench.candidate(candidate).profile)}
         else:
-            profiles = {"dense": bench.budget.space.dense(), **rivals(bench), FOUND: profile}
+            own = baselines(bench)
+            beside = {name: own[name] for name in ("uniform", outcome.best_baseline) if name in own}
+            profiles = {"dense": bench.budget.space.dense(), **beside, FOUND: profile}
             models = {name: (bench, own) for name, own in profiles.items()}
             if refitted is not None and refitted.facts.better:
                 memory = stack.enter_context(closing(recalibrated_memory(bench, profile)))
@@ -63,6 +65,7 @@ def known_on_tasks(outcome: Outcome, suite: TaskSuite, candidate: str | None) ->
     """Whether the zero-shot table has what is asked for: a candidate, or every model of the final table."""
     if outcome.tasks is None or any(outcome.tasks.data.get(task) != suite.digest(task) for task in TASKS):
         return False
-    others = {row.name for row in outcome.rows} - {RECALIBRATED}
-    wanted = {candidate} if candidate is not None else others | {outcome.result}
+    wanted = (
+        {candidate} if candidate is not None else {"dense", "uniform", outcome.best_baseline, FOUND, outcome.result}
+    )
     return wanted <= {row.name for row in outcome.tasks.rows if row.mean is not None}

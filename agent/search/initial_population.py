@@ -6,6 +6,7 @@ Where an arm begins with closed forms it never ends worse than they are, whoever
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from dataclasses import replace
 
 from self_pruner.agent.settings.arms import Arm, ClosedForm
@@ -14,21 +15,16 @@ from self_pruner.memory.profile import PARTS, Part, Profile
 from self_pruner.memory.records import Candidate, Proposer
 from self_pruner.prompts.templates import PromptSet
 from self_pruner.tools.evaluate import charge, measure
+from self_pruner.tools.profiles import rules
 from self_pruner.tools.profiles.budget import Budget
 from self_pruner.tools.profiles.operators import uniform
-from self_pruner.tools.profiles.sensitivity import Probe, closed_form, cost_table
+from self_pruner.tools.profiles.sensitivity import Probe, attention_totals, closed_forms, cost_table
 from self_pruner.tools.profiles.uniform_budget import UniformBudget
 from self_pruner.tools.pruning.baselines import flap, owl
 from self_pruner.tools.workbench import Progress, Workbench
 
 PROBE_STEP = -1  # probes belong to no turn: a run that finds them in the memory is not charged for them
-UNIFORM, CLOSED_FORM = "uniform", "closed form of the probes"
-DETAILS: dict[ClosedForm, str] = {
-    "uniform": UNIFORM,
-    "sensitivity": CLOSED_FORM,
-    "owl": "rates by outlier ratio (OWL)",
-    "flap": "global threshold on standardised WIFV (FLAP)",
-}
+UNIFORM = "uniform"
 
 
 def probe_width(units: int) -> int:
@@ -79,20 +75,95 @@ def spent_on_probes(bench: Workbench) -> int:
     return charge(bench, [*probed(bench), uniform(bench.budget)], PROBE_STEP)
 
 
-def closed(bench: Workbench, name: ClosedForm) -> Profile:
-    """The closed form of that name on the budget."""
-    if name == "owl":
-        return owl(bench.budget, bench.elastic)
-    if name == "flap":
-        return flap(bench.budget, bench.elastic)
-    return uniform(bench.budget) if name == "uniform" else closed_form(bench.budget, bench.costs)
+def closed(bench: Workbench, name: ClosedForm) -> dict[Profile, str]:
+    """The profiles of the closed form of that name on the budget, each with what it is in words.
+
+    Those of one closed form are tried beside each other: the best of them is its result. What comes before a colon in
+    their words is the same for all of them.
+    """
+    budget = bench.budget
+    made: Iterable[tuple[Profile, str]]
+    match name:
+        case "uniform":
+            made = [(uniform(budget), UNIFORM)]
+        case "uniform-mlp":
+            made = [(rules.ends(budget, 0, 0), "uniform-mlp: attention whole")]
+        case "ends":
+            made = _forms_of_ends(budget).items()
+        case "atp":
+            made = [
+                (
+                    rules.arithmetic(budget, share),
+                    f"rates in an arithmetic progression (ATP): {share:.0%} of the steepest",
+                )
+                for share in rules.STEEPNESS
+            ]
+        case "llm-pruner":
+            made = [(rules.llm_pruner(budget), "equal rates between whole ends (LLM-Pruner)")]
+        case "owl":
+            made = [(owl(budget, bench.elastic), "rates by outlier ratio (OWL)")]
+        case "flap":
+            made = [(flap(budget, bench.elastic), "global threshold on standardised WIFV (FLAP)")]
+        case "sensitivity":
+            made = [
+                (form, f"closed form: {sum(form.attention)} attention units in all")
+                for form in closed_forms(budget, bench.costs)
+            ]
+    found: dict[Profile, str] = {}
+    for profile, words in made:
+        found.setdefault(profile, words)
+    return found
+
+
+def most_profiles(budget: Budget, name: ClosedForm) -> int:
+    """How many profiles a closed form has on a budget: of the probes' it is one more than there may turn out to be."""
+    match name:
+        case "ends":
+            return len(_forms_of_ends(budget))
+        case "atp":
+            return len({rules.arithmetic(budget, share) for share in rules.STEEPNESS})
+        case "sensitivity":
+            return 1 + len(attention_totals(budget))
+    return 1
+
+
+def _forms_of_ends(budget: Budget) -> dict[Profile, str]:
+    return {
+        rules.ends(budget, first, last): f"ends: attention, first {first} and last {last} layers whole"
+        for first, last in rules.ENDS
+        if first + last < budget.space.n_layers
+    }
+
+
+def closed_form_of(row: Candidate) -> str:
+    """Which closed form a seed belongs to: the same text for all profiles of one."""
+    return row.detail.partition(":")[0]
+
+
+def best_of_each(rows: Iterable[Candidate]) -> list[Candidate]:
+    """Of candidates in the order of their ranks the first of every closed form; those that are none are left out."""
+    best: dict[str, Candidate] = {}
+    for row in rows:
+        if row.proposed_by == "seed":
+            best.setdefault(closed_form_of(row), row)
+    return list(best.values())
+
+
+def best_baseline(bench: Workbench) -> tuple[str, float] | None:
+    """The best closed form of the run by name, and its fitness at the last fidelity; None before one is measured."""
+    known = []
+    for row in bench.memory.recall(Candidate, run=bench.run, step=0):
+        found = bench.fitness(row.profile, bench.fidelity[-1]) if row.proposed_by == "seed" else None
+        if found is not None and found.kl is not None:
+            known.append((found.kl, closed_form_of(row)))
+    return min(known)[::-1] if known else None
 
 
 def make_initial_population(bench: Workbench, arm: Arm, remembered: int) -> list[str]:
     """Record the first candidates of this run and return their ids: closed forms, then the best of earlier runs."""
     known = best_known(bench, remembered) if arm.searches else []
     made: list[tuple[Profile, Proposer, str]] = [
-        *((closed(bench, name), "seed", DETAILS[name]) for name in arm.closed_forms),
+        *((profile, "seed", words) for name in arm.closed_forms for profile, words in closed(bench, name).items()),
         *((profile, "seed", "another split") for profile in all_profiles(bench.budget)),
         *((profile, "memory", detail) for profile, detail in known),
     ]

@@ -15,6 +15,7 @@ from functools import cached_property
 
 from self_pruner.agent.brain.schema import sample_call
 from self_pruner.agent.search.history import SearchHistory
+from self_pruner.agent.search.initial_population import UNIFORM, closed_form_of
 from self_pruner.agent.search.learned_costs import quadratic_model, surrogate
 from self_pruner.agent.search.legal_calls import LegalCalls, Situation
 from self_pruner.agent.search.operator_quotas import quotas
@@ -153,17 +154,17 @@ class Operators:
         self, proposer: OffspringProposer, here: Situation, legal: LegalCalls
     ) -> Callable[[random.Random], Proposal]:
         """Makes one proposal of `proposer` after another."""
-        history, bench, budget = self.history, self.history.bench, self.history.bench.budget
-        parents = here.population or tuple(self.state.offspring)  # the first population varies the closed forms
+        history, budget = self.history, self.history.bench.budget
+        # the first population varies the closed forms, and every other does where nothing is inherited
+        parents = (here.population if self.arm.inherits else ()) or self._closed_forms()
         profiles = {name: history.profile(name) for name in parents}
         steps = itertools.count()
 
-        def best_initial() -> str:
-            known = [(bench.costs.total(profiles[name]), name) for name in parents]
-            return min(known)[1] if bench.probes else parents[-1]
-
         def parent(rng: random.Random) -> str:
-            return proposals.choose_parent(parents, rng) if here.population else best_initial()
+            if parents == here.population:
+                return proposals.choose_parent(parents, rng)
+            measured = history.ranked(list(parents))
+            return measured[0] if measured else rng.choice(parents)
 
         def moved(name: str, profile: Profile) -> Proposal:
             return on_budget(budget, profile, "mutation", [name], proposer)
@@ -211,13 +212,19 @@ class Operators:
             return found.kl if found else None
 
         found: list[Proposal] = []
-        for profile in cma_search.ask(budget, self._best_initial(), sizes, fitness, settings.seed):
+        for profile in cma_search.ask(budget, self._middle_form(), sizes, fitness, settings.seed):
             if profile.key() not in self.taken and len(found) < count:
                 self.taken.add(profile.key())
                 found.append(on_budget(budget, profile, "initialise", [], "cma"))
         return found
 
-    def _best_initial(self) -> Profile:
-        """The last closed form of the arm: the best informed one."""
+    def _closed_forms(self) -> tuple[str, ...]:
+        """Ids of the closed forms, without the uniform one where there are others."""
         rows = [row for row in self.history.candidates.values() if row.proposed_by == "seed"]
-        return rows[min(len(self.arm.closed_forms), len(rows)) - 1].profile
+        return tuple(row.id for row in rows if row.detail != UNIFORM or len(rows) == 1)
+
+    def _middle_form(self) -> Profile:
+        """The one in the middle of those of the last closed form: nothing is measured yet when it is first needed."""
+        rows = [self.history.candidates[name] for name in self._closed_forms()]
+        last = [row for row in rows if closed_form_of(row) == closed_form_of(rows[-1])]
+        return last[len(last) // 2].profile

@@ -10,6 +10,7 @@ import math
 from statistics import fmean, variance
 
 from self_pruner.agent.search.history import SearchHistory, best_of
+from self_pruner.agent.search.initial_population import best_of_each
 from self_pruner.agent.search.learned_costs import shortlist
 from self_pruner.agent.search.legal_calls import Situation
 from self_pruner.agent.search.state import SearchState, cost
@@ -113,8 +114,8 @@ def sensitivities_due(history: SearchHistory, settings: Settings, state: SearchS
 def pending_candidates(history: SearchHistory, settings: Settings, state: SearchState) -> tuple[list[str], int]:
     """Offspring to measure next and on how many tokens: all on the fewest, then the promising half, stage by stage.
 
-    The closed forms are measured at every stage, so that every result stands beside them. Where tokens run short the
-    first of those that wait are measured, as many as can be paid for.
+    All closed forms are measured at the first stage, and the best of each at every other, so that every result stands
+    beside them. Where tokens run short the first of those that wait are measured, as many as can be paid for.
     """
     names = state.offspring
     before = 0
@@ -131,6 +132,7 @@ def pending_candidates(history: SearchHistory, settings: Settings, state: Search
         before = tokens
         ranked = rank({name: found.kl for name, found in scores.items() if found and found.kl is not None})
         half = set(better_half(ranked)) - hopeless(history, state, names, tokens)
+        always = {row.id for row in best_of_each(history.candidates[name] for name in ranked)}
         names = [name for name in ranked if name in half or name in always]
     return [], history.bench.fidelity[-1]
 

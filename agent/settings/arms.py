@@ -1,7 +1,8 @@
 """Arms: who decides in a run, by name. All else, the graph and the four tools included, is the same for all of them.
 
-The closed forms end after their one candidate. The others start from closed forms, `initial` and `vary` name the
-operators that make candidates, and survivors are chosen by the brain or are simply the best.
+The closed forms end after their one candidate, or the few that they are tried with. The others start from closed
+forms, `initial` and `vary` name the operators that make candidates, and survivors are chosen by the brain or are
+simply the best.
 """
 
 from __future__ import annotations
@@ -16,14 +17,19 @@ ArmName = Literal[
     "self-ops",
     "evolution",
     "cma",
+    "best-of-n",
     "random",
     "sensitivity",
+    "ends",
+    "uniform-mlp",
+    "atp",
     "owl",
     "flap",
+    "llm-pruner",
     "uniform",
 ]
 ARM_NAMES: tuple[ArmName, ...] = get_args(ArmName)
-ClosedForm = Literal["uniform", "owl", "flap", "sensitivity"]
+ClosedForm = Literal["uniform", "uniform-mlp", "ends", "atp", "llm-pruner", "owl", "flap", "sensitivity"]
 
 # Who makes a candidate. "brain" is asked; "chance" picks at random among the very calls that the brain may choose from;
 # the others are the tool's own operators.
@@ -41,6 +47,7 @@ class Arm:
     initial: tuple[OffspringProposer, ...] = ()  # who fills up the first population, in equal shares
     vary: tuple[OffspringProposer, ...] = ()  # who makes offspring; more than one earn their shares
     survive: Literal["brain", "best"] = "best"
+    inherits: bool = True  # whether offspring vary the survivors, and not the closed forms again and again
     prompt_set: str = "default"
 
     @property
@@ -64,11 +71,13 @@ class Arm:
         return "sensitivity" in self.closed_forms or bool({"model", "chance"} & {*self.initial, *self.vary})
 
 
+INFORMED: tuple[ClosedForm, ...] = ("uniform", "ends", "sensitivity")  # of different basins: attention whole, and cut
+
 _ALL = (
     Arm(
         "hybrid",
         "the target model and the tool's operators, each with the share of offspring that its yield earns",
-        ("uniform", "sensitivity"),
+        INFORMED,
         initial=("brain", "model"),
         vary=("brain", "chance", "switch", "cross", "model"),
         survive="brain",
@@ -93,7 +102,7 @@ _ALL = (
     Arm(
         "self-ops",
         "the target model varies, plain evolution does the rest",
-        ("uniform", "sensitivity"),
+        INFORMED,
         initial=("switch",),
         vary=("brain",),
         prompt_set="paper",
@@ -101,15 +110,27 @@ _ALL = (
     Arm(
         "evolution",
         "elitist evolution by level switches and crossover, with a step that adapts",
-        ("uniform", "sensitivity"),
+        INFORMED,
         initial=("switch",),
         vary=("switch", "cross"),
     ),
-    Arm("cma", "CMA-ES on relaxed widths, projected", ("uniform", "sensitivity"), initial=("cma",), vary=("cma",)),
+    Arm("cma", "CMA-ES on relaxed widths, projected", INFORMED, initial=("cma",), vary=("cma",)),
+    Arm(
+        "best-of-n",
+        "variations of the best closed form, never of each other: what iterating is worth",
+        INFORMED,
+        initial=("switch",),
+        vary=("switch",),
+        inherits=False,
+    ),
     Arm("random", "random profiles", ("uniform",), initial=("random",), vary=("random",)),
-    Arm("sensitivity", "the additive optimum of single-place probes", ("sensitivity",)),
+    Arm("sensitivity", "the additive optimum of single-place probes, at several shares of attention", ("sensitivity",)),
+    Arm("ends", "attention, the first and the last layers whole, all other MLPs alike", ("ends",)),
+    Arm("uniform-mlp", "attention whole, all MLPs alike", ("uniform-mlp",)),
+    Arm("atp", "rates that rise with depth in an arithmetic progression", ("atp",)),
     Arm("owl", "rates by outlier ratio", ("owl",)),
     Arm("flap", "a global threshold on standardised WIFV", ("flap",)),
+    Arm("llm-pruner", "the first and the last layers whole, equal rates in all others", ("llm-pruner",)),
     Arm("uniform", "equal rates", ("uniform",)),
 )
 ARMS: dict[str, Arm] = {arm.name: arm for arm in _ALL}

@@ -152,7 +152,9 @@ class Cutting(Panel):
     shown = False
 
     mlp_unit: int | None = Field(None, ge=8, multiple_of=8, description="channels in an MLP unit (default 128 or 32)")
-    importance: Literal["wanda-sp", "flap", "magnitude"] = Field("wanda-sp", description="order of units in a layer")
+    importance: Literal["wanda-sp", "flap", "magnitude", "taylor"] = Field(
+        "wanda-sp", description="order of units in a layer"
+    )
     compensation: Literal["none", "bias", "lstsq"] = Field("lstsq", description="what makes up for removed units")
 
 

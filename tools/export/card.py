@@ -17,7 +17,7 @@ from self_pruner.tools.export.serving import Serving
 from self_pruner.tools.profiles.space import Space
 
 TEMPLATE = Path(__file__).with_name("card.md.j2")
-Name = Literal["dense", "uniform", "found", "found, recalibrated"]
+Result = Literal["found", "found, recalibrated"]
 _ENGINES: dict[Serving, str] = {
     "transformers": "vLLM, through its transformers backend, with this folder's code",
     "vllm": "vLLM, through its transformers backend, with this folder's code",
@@ -34,7 +34,7 @@ _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
 class CardRow:
     """One model of the comparison; None is shown as not measured."""
 
-    name: Name
+    name: str  # dense, uniform, the best baseline, found; found, recalibrated
     parameters: int
     kl: float | None = None  # from the dense model, nats a token
     perplexity: float | None = None
@@ -67,7 +67,7 @@ class CardFacts:
     latency_setting: str | None = None  # device, batch, prompt and decoded tokens
     calibration: str = ""  # text, tokens, digest
     compensation: str = "none"
-    exported: Name = "found"  # which row is the checkpoint
+    exported: Result = "found"  # which row is the checkpoint
     settings: Mapping[str, object] = field(default_factory=dict)  # resolved, seeds among them
     versions: Mapping[str, str] = field(default_factory=dict)
     fingerprint: str = ""  # of the base model's weights

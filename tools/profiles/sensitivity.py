@@ -19,6 +19,8 @@ from self_pruner.memory.profile import PARTS, Part, Profile
 from self_pruner.tools.profiles.budget import Budget, Place
 from self_pruner.tools.profiles.space import Space
 
+SHARES = (11 / 16, 12 / 16, 13 / 16, 14 / 16, 15 / 16, 1.0)  # of all attention units, that closed forms are tried with
+
 
 @dataclass(frozen=True, slots=True)
 class Probe:
@@ -96,8 +98,32 @@ def closed_form(budget: Budget, costs: Costs) -> Profile:
     Exactly by the prices of units; a budget that asks for more than their sum settles what is left.
     Time grows with n_layers^2 * units^2: milliseconds for 30 layers of 48 MLP units, a second or so for 80 of 224.
     """
+    return _cheapest(budget, _Allocation(costs.attention), _Allocation(costs.mlp), budget.totals)
+
+
+def closed_forms(budget: Budget, costs: Costs) -> list[Profile]:
+    """The closed form, and those that are best among the profiles with a given share of all attention units.
+
+    Probes cut one place of a dense model. What cutting attention and MLP of the same layers costs together is in no
+    probe, so the sum is least to be trusted in how it divides the budget between the two; which of these profiles is
+    the best has to be measured. The first is `closed_form`; equal ones are left out.
+    """
     attention, mlp = _Allocation(costs.attention), _Allocation(costs.mlp)
-    groups, blocks = min(budget.totals, key=lambda total: (attention.cost(total[0]) + mlp.cost(total[1]), total))
+    found = [_cheapest(budget, attention, mlp, budget.totals)]
+    for groups in attention_totals(budget):
+        found.append(_cheapest(budget, attention, mlp, [total for total in budget.totals if total[0] == groups]))
+    return list(dict.fromkeys(found))
+
+
+def attention_totals(budget: Budget) -> list[int]:
+    """Attention units in all that are nearest to each of `SHARES` among those that the budget allows, rising."""
+    whole = budget.space.n_layers * budget.space.n_groups
+    allowed = sorted({groups for groups, _ in budget.totals})
+    return sorted({min(allowed, key=lambda groups: abs(groups - share * whole)) for share in SHARES})
+
+
+def _cheapest(budget: Budget, attention: _Allocation, mlp: _Allocation, totals: Sequence[tuple[int, int]]) -> Profile:
+    groups, blocks = min(totals, key=lambda total: (attention.cost(total[0]) + mlp.cost(total[1]), total))
     return budget.settle(Profile(attention.widths(groups), mlp.widths(blocks)))
 
 

@@ -31,7 +31,7 @@ from self_pruner.memory.profile import PARTS, Part, Profile
 from self_pruner.tools.models.tensor_files import TensorFiles, TensorWriter
 from self_pruner.tools.pruning.compensation import Place, Recalibration
 from self_pruner.tools.pruning.elastic import ElasticModel
-from self_pruner.tools.pruning.least_squares import factorise
+from self_pruner.tools.pruning.least_squares import Factor, factorise
 from self_pruner.tools.pruning.moments import Moments
 from self_pruner.tools.pruning.store import Embedded, branch, device_of, output_projection
 
@@ -106,8 +106,10 @@ def _refits(
                 channels = elastic.channels(part, profile.widths(part)[index])
                 walk.dense_on(at)
                 moments, carried, inputs = walk.moments(at, channels)
-                refit = walk.refit(at, moments, carried, channels)
-                del moments, carried
+                factor = factorise(moments.gram, elastic.compensator.damping)
+                del moments  # as large as the factor
+                refit = walk.refit(at, factor, carried, channels)
+                del factor, carried
                 walk.pruned_on(at, inputs, refit)
                 del inputs
                 yield (index, part), refit.cpu()
@@ -133,7 +135,7 @@ def refit_bytes(elastic: ElasticModel, profiles: Sequence[Profile], *, full: boo
 def recalibration_bytes(elastic: ElasticModel) -> int:
     """Bytes of a recalibration of `elastic` beside the states and the refits: one place at work."""
     widest = max(elastic.channels(part, elastic.space.units(part)) for part in PARTS)
-    return 4 * widest * (3 * widest + 3 * elastic.model.config.hidden_size)
+    return 4 * widest * (2 * widest + 3 * elastic.model.config.hidden_size)
 
 
 @dataclass(frozen=True, slots=True)
@@ -200,9 +202,8 @@ class _Walk:
             )
         return moments, carried, seen
 
-    def refit(self, place: _At, moments: Moments, carried: Tensor, channels: int) -> Tensor:
+    def refit(self, place: _At, factor: Factor, carried: Tensor, channels: int) -> Tensor:
         """The output projection [hidden, channels] of `place`, in the type of the weights."""
-        factor = factorise(moments.gram, self.elastic.compensator.damping)
         weight = place.output.weight
         return factor.refit(weight, channels, carried).to(weight.dtype)
 

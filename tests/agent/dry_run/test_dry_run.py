@@ -248,7 +248,7 @@ def test_the_first_prompt_and_its_schema_are_shown_with_question_marks_for_measu
 def test_of_a_prompt_about_candidates_that_are_not_there_yet_its_beginning_is_shown(words, capfd):
     assert main(words("--dry-run", "--arm", "self-ops", "--prompt-set", "default")) == 0
     said = capfd.readouterr().out
-    assert "The first population: uniform, sensitivity, 2 by switch" in said
+    assert "The first population: uniform, ends, 6 of sensitivity, 1 by switch" in said
     assert "The brain is asked from generation 1 on." in said and "You are tiny" in said and "nan" not in said
 
 

@@ -38,11 +38,11 @@ def test_a_result_of_before_is_read_whose_holdout_has_another_name():
 
 
 def test_the_summary_says_so_when_the_search_wins_loses_or_ties():
-    assert "20.0% below uniform" in summary(outcome(0.8, 1.0, -0.2, 0.01))
+    assert "20.0% below the best baseline, uniform" in summary(outcome(0.8, 1.0, -0.2, 0.01))
     assert "more than two standard errors" in summary(outcome(0.8, 1.0, -0.2, 0.01))
     assert "less than two standard errors" in summary(outcome(0.8, 1.0, -0.2, 0.15))
-    assert "10.0% above uniform" in summary(outcome(1.1, 1.0, 0.1, 0.01))
-    assert summary(outcome(1.0, 1.0, 0.0, 0.0)) == "The search found nothing better than the uniform profile."
+    assert "10.0% above the best baseline, uniform" in summary(outcome(1.1, 1.0, 0.1, 0.01))
+    assert summary(outcome(1.0, 1.0, 0.0, 0.0)) == "The search found nothing better than the best baseline (uniform)."
 
 
 def brain(improved, compared, lucky, drawn):

@@ -15,6 +15,7 @@ from self_pruner.agent.run_files.trace import Act, Think
 from self_pruner.agent.search import graph
 from self_pruner.agent.search.graph import build_graph, search
 from self_pruner.agent.search.history import SearchHistory, best_of, closed_generations
+from self_pruner.agent.search.initial_population import best_of_each, closed_form_of
 from self_pruner.agent.search.judge import Judgement
 from self_pruner.agent.search.prompt_variables import Observer, run_variables
 from self_pruner.agent.search.state import SearchState
@@ -87,9 +88,11 @@ def test_any_brain_that_picks_legal_calls_finishes_with_a_valid_result(tmp_path,
 
 def test_the_result_is_no_worse_than_the_closed_forms(ended):
     best = ended.bench.fitness(ended.best().profile, ended.settings.fidelity[-1])
-    for row in ended.candidates():
-        if row.proposed_by == "seed":
-            assert best.kl <= ended.bench.fitness(row.profile, ended.settings.fidelity[-1]).kl
+    seeds = [row for row in ended.candidates() if row.proposed_by == "seed"]
+    found = {row: ended.bench.fitness(row.profile, ended.settings.fidelity[-1]) for row in seeds}
+    measured = {closed_form_of(row) for row, fitness in found.items() if fitness}
+    assert measured == {closed_form_of(row) for row in seeds}  # of each its best at least
+    assert all(best.kl <= fitness.kl for fitness in found.values() if fitness)
 
 
 def test_every_generation_keeps_its_best_and_stores_the_note(ended):
@@ -108,13 +111,15 @@ def test_nothing_is_measured_twice_and_every_token_is_charged(ended):
     assert charged == ended.state.tokens
 
 
-def test_the_better_half_reaches_the_last_fidelity_and_the_closed_forms_always_do(ended):
+def test_the_better_half_reaches_the_last_fidelity_and_the_best_of_each_closed_form_always_does(ended):
     calls = [record for record in ended.records if isinstance(record, Act) and record.tool == "evaluate"]
     first, second = calls[0].arguments["candidates"], calls[1].arguments["candidates"]
     assert set(ended.starting) <= {*first, "c1"}  # the uniform profile was measured before the first turn
-    seeds = {row.id for row in ended.candidates() if row.proposed_by == "seed"}
-    assert seeds <= set(second) <= {*first, "c1"}
-    assert len(set(second) - seeds) <= (len(first) + 2) // 2
+    rows = {row.id: row for row in ended.candidates()}
+    ranked = sorted({*first, "c1"}, key=lambda name: ended.bench.fitness(rows[name].profile, 32).kl)
+    best = {row.id for row in best_of_each(rows[name] for name in ranked)}
+    assert best <= set(second) <= {*first, "c1"}
+    assert len(set(second) - best) <= (len(first) + 2) // 2
 
 
 def test_a_brain_that_always_fails_is_stood_in_for_and_counted(tmp_path):

@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from self_pruner.memory.errors import MeasurementError
 from self_pruner.memory.profile import PARTS
 from self_pruner.tools.pruning.calibration import calibrate
 from self_pruner.tools.pruning.importance import (
@@ -17,6 +18,7 @@ from self_pruner.tools.pruning.importance import (
     importance_orders,
     magnitude,
     part_scores,
+    taylor_orders,
     unit_order,
     wanda_sp,
 )
@@ -147,3 +149,42 @@ def test_orders_are_permutations_of_groups_and_channels(method):
     orders = importance_orders(ResidentLayers(model), calibration, 4, method)
     assert [sorted(order.tolist()) for order in orders.attention] == [list(range(4))] * 3
     assert [sorted(order.tolist()) for order in orders.mlp] == [list(range(96))] * 3
+
+
+@pytest.mark.parametrize("family", ["llama", "qwen2", "qwen3"])
+def test_first_order_importance_is_that_of_one_plain_backward_pass(family):
+    model = tiny_model(family)
+    ids = torch.randint(0, model.config.vocab_size, (12, 70), generator=torch.Generator().manual_seed(1))
+    groups = model.config.num_key_value_heads
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    orders = taylor_orders(model, ResidentLayers(model), ids, groups)
+    assert all(torch.equal(before[name], value) for name, value in model.state_dict().items())
+    assert not any(parameter.grad is not None for parameter in model.parameters())
+
+    def salience(weight):
+        return (weight * weight.grad).abs()
+
+    read = ids[:10, :64]
+    for parameter in model.parameters():
+        parameter.requires_grad_()
+    model(input_ids=read, labels=read).loss.backward()
+    for index, layer in enumerate(model.model.layers):
+        mlp, attention = layer.mlp, layer.self_attn
+        inputs = salience(mlp.gate_proj.weight) + salience(mlp.up_proj.weight)
+        channels = inputs.sum(1) + salience(mlp.down_proj.weight).sum(0)
+        scores = salience(attention.o_proj.weight).sum(0).view(groups, -1).sum(1)
+        for linear in (attention.q_proj, attention.k_proj, attention.v_proj):
+            scores += salience(linear.weight).sum(1).view(groups, -1).sum(1)
+        assert torch.equal(orders.mlp[index], torch.argsort(channels, descending=True, stable=True))
+        assert torch.equal(orders.attention[index], torch.argsort(scores, descending=True, stable=True))
+
+
+def test_first_order_importance_of_a_broken_model_or_no_text_is_refused_in_a_sentence():
+    model = tiny_model("llama")
+    layers, groups = ResidentLayers(model), model.config.num_key_value_heads
+    with pytest.raises(MeasurementError, match=r"^first-order importance needs samples of two tokens, got shape "):
+        taylor_orders(model, layers, torch.zeros(3, 1, dtype=torch.long), groups)
+    with torch.no_grad():
+        model.model.layers[0].mlp.up_proj.weight[0, 0] = math.inf
+    with pytest.raises(MeasurementError, match=r"^the loss has no finite gradient in the [^\n]*; try --dtype float32$"):
+        taylor_orders(model, layers, torch.ones(3, 8, dtype=torch.long), groups)
