@@ -14,6 +14,7 @@ from self_pruner.agent.decisions.statistics import apart, bootstrap_mean, more_n
 from self_pruner.agent.view import View
 
 MILLI = 1000.0  # gains are shown in thousandths of a nat
+MOST = 10_000  # situations beyond which nobody counts
 TOOL, BEST = "(the tool's own choice)", "(the best option)"
 
 
@@ -176,4 +177,6 @@ def _more(values: Sequence[float]) -> str:
     needed = more_needed(values)
     if not needed:
         return ""
+    if needed > MOST:
+        return f"; more than {MOST:,} situations more would be needed to tell a difference of that size"
     return f"; about {needed:,} situations more would tell a difference of that size, four times in five"

@@ -5,9 +5,13 @@ import math
 import random
 import re
 import sqlite3
+import subprocess
+import sys
+import time
 from collections import Counter
 from contextlib import closing
 from dataclasses import replace
+from pathlib import Path
 from statistics import fmean, stdev
 from types import SimpleNamespace
 
@@ -22,8 +26,11 @@ from self_pruner.agent.run_files.run_lock import RunLock
 from self_pruner.agent.search.legal_calls import Place
 from self_pruner.memory.profile import Profile
 from self_pruner.prompts.files import SETS
+from tests.agent.decisions.conftest import AMOUNTS
 from tests.endpoint import obedient, serving
 from tests.tiny import tiny_folder
+
+ROOT = Path(__file__).parents[3]
 
 
 def refused(capsys, status):
@@ -152,6 +159,27 @@ def test_a_search_that_was_stopped_goes_on_and_brings_the_same(command, decision
     assert 0 < len(read_set(folder / FILE).situations) < 16
     monkeypatch.setattr(making._Search, "_take", take)
     assert command(folder, "--brain", "first") == 0
+    assert read_set(folder / FILE).situations == decision_set.situations
+
+
+def test_after_a_kill_no_situation_is_measured_again(command, decision_set, tiny_target, tmp_path, monkeypatch, warm):
+    folder = tmp_path / "set"
+    words = ["decisions", "--model", tiny_target, "--cache", tmp_path / "cache", "--into", folder, *AMOUNTS]
+    process = subprocess.Popen([sys.executable, ROOT / "main.py", *map(str, words), "--brain", "first"], cwd=ROOT)
+    while not (folder / FILE).exists() or not read_set(folder / FILE).situations[3:4]:
+        assert process.poll() is None
+        time.sleep(0.01)
+    while not any(one.measured for one in read_set(folder / FILE).situations):
+        assert process.poll() is None
+        time.sleep(0.01)
+    process.kill()
+    process.wait()
+    known = {one.id for one in read_set(folder / FILE).situations if one.measured}
+    measured = []
+    with_outcomes = making.with_outcomes
+    monkeypatch.setattr(making, "with_outcomes", lambda *given: measured.append(given[1].id) or with_outcomes(*given))
+    assert command(folder, "--brain", "first") == 0
+    assert known and not known & set(measured)
     assert read_set(folder / FILE).situations == decision_set.situations
 
 
