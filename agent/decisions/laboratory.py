@@ -89,7 +89,7 @@ def _all_scored(
     view: View,
 ) -> list[Row]:
     """The rows that are known of this set and those of every brain that is asked for."""
-    rows = _known(folder, found)
+    rows = known_rows(folder, found)
     own = None
     if SELF in names or settings.brain_url is not None:
         own = loaded(SELF, settings, view)
@@ -178,7 +178,7 @@ def _scored(
     return rows
 
 
-def _known(folder: Path, found: DecisionSet) -> list[Row]:
+def known_rows(folder: Path, found: DecisionSet) -> list[Row]:
     """The rows that were scored before on this very set; none where the file is of another or cannot be read."""
     try:
         content = json.loads((folder / SCORES).read_text(encoding="utf-8"))

@@ -31,6 +31,11 @@ def bounds(found: DecisionSet, kinds: Sequence[str]) -> list[Row]:
     return rows
 
 
+def with_bounds(found: DecisionSet, rows: Sequence[Row], kinds: Sequence[str]) -> list[Row]:
+    """The rows with their bounds, kind by kind."""
+    return sorted([*bounds(found, kinds), *rows], key=lambda row: kinds.index(row.kind))
+
+
 def gains(rows: Sequence[Row], *, brief: bool = False) -> Table:
     """What choices are worth: thousandths of a nat a token, with 95% intervals over situations.
 
@@ -122,7 +127,7 @@ def against_another(first: Row, second: Row) -> str:
 
 def page(found: DecisionSet, rows: Sequence[Row], kinds: Sequence[str]) -> str:
     """`table.md`."""
-    made, whole = found.made, [*bounds(found, kinds), *rows]
+    made, whole = found.made, with_bounds(found, rows, kinds)
     versions = ", ".join(f"{name} {version}" for name, version in found.versions.items())
     parts = [
         "\n".join(f"- {sentence}" for sentence in sentences(found, rows)) + "\n",
@@ -143,7 +148,7 @@ def page(found: DecisionSet, rows: Sequence[Row], kinds: Sequence[str]) -> str:
 
 def show(found: DecisionSet, rows: Sequence[Row], kinds: Sequence[str], view: View) -> None:
     """The same on the screen."""
-    view.table("Gains in mnat a token", *gains([*bounds(found, kinds), *rows], brief=True))
+    view.table("Gains in mnat a token", *gains(with_bounds(found, rows, kinds), brief=True))
     view.table("How they choose", *manners(rows, brief=True))
     for sentence in sentences(found, rows):
         view.line(sentence)
