@@ -16,10 +16,10 @@ from self_pruner.agent.compare.statistics import IntervalEstimate, share_interva
 from self_pruner.agent.decisions.choosers import Chooser, Said
 from self_pruner.agent.decisions.decision_set import DecisionSituation
 from self_pruner.agent.decisions.kinds import KINDS
+from self_pruner.agent.decisions.kinds.kind import orders_of
 from self_pruner.agent.decisions.statistics import bootstrap_mean
 from self_pruner.prompts.templates import PromptSet
 
-ORDERS = 4
 TIE = 1e-12  # nats a token below which a gain is none
 
 
@@ -61,12 +61,6 @@ class Row:
         """The share of situations with a gain; ties are left out."""
         told = [one for one in self.decided if abs(one.gain) > TIE]
         return share_interval(sum(one.gain > 0 for one in told), len(told))
-
-
-def orders_of(count: int) -> list[list[int]]:
-    """Up to four orders of `count` options, each beginning a quarter later than the one before."""
-    starts = [round(index * count / ORDERS) for index in range(ORDERS)] if count >= ORDERS else list(range(count))
-    return [[*range(start, count), *range(start)] for start in starts]
 
 
 def decide(situation: DecisionSituation, chooser: Chooser, prompts: PromptSet) -> Decided:

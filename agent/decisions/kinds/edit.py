@@ -57,9 +57,10 @@ class Edits:
         (mutation,) = legal.tools[0]["function"]["parameters"]["anyOf"]
         pair = mutation["properties"]["edits"]["anyOf"][0]["prefixItems"]
         shifts = range(min(len(grow), -(-OPTIONS // len(cut))))
-        pairs = [(index, (index + shift) % len(grow)) for shift in shifts for index in range(len(cut))]
+        pairs = [(index, (index + shift) % len(grow)) for shift in shifts for index in range(len(cut))][:OPTIONS]
+        pairs.sort(key=lambda pair: pair[0])  # place by place: orders that begin elsewhere show places in other orders
         options = []
-        for one, other in pairs[:OPTIONS]:
+        for one, other in pairs:
             edits = [_drawn(pair[0]["anyOf"][one], moment), _drawn(pair[1]["anyOf"][other], moment)]
             call = {
                 "name": "prune_model",

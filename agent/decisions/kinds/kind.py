@@ -21,6 +21,7 @@ from self_pruner.tools.profiles.budget import Budget
 from self_pruner.tools.prune_model import PruneArguments, propose
 
 OPTIONS = 16  # of a situation, where there are as many
+ORDERS = 4  # in which options are asked for
 LEAST = 4  # options below which a turn is no situation: orders are counterbalanced over four
 
 
@@ -114,6 +115,12 @@ def likeliest(moment: Moment, options: Sequence[Option]) -> int:
     costs = believed(moment.history, moment.settings, moment.state)
     totals = [costs.total(Profile.from_key(option.profiles[0])) for option in options]
     return totals.index(min(totals))
+
+
+def orders_of(count: int) -> list[list[int]]:
+    """Up to four orders of `count` options, each beginning a quarter later than the one before."""
+    starts = [round(index * count / ORDERS) for index in range(ORDERS)] if count >= ORDERS else list(range(count))
+    return [[*range(start, count), *range(start)] for start in starts]
 
 
 def first_seen(places: Sequence[Any], order: Sequence[Any]) -> tuple[Any, ...]:

@@ -6,18 +6,22 @@ the search did not see, so the tool's own choice, the first of each bracket, nee
 
 from __future__ import annotations
 
+import random
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 from itertools import product
 from typing import Any
 
 from self_pruner.agent.decisions.decision_set import DecisionSituation, Option
-from self_pruner.agent.decisions.kinds.kind import LEAST, OPTIONS, Choice, Moment, first_seen, one_of
+from self_pruner.agent.decisions.kinds.kind import LEAST, OPTIONS, Choice, Moment, first_seen, one_of, orders_of
 from self_pruner.agent.search.legal_calls import Purpose, Schema
 from self_pruner.agent.search.think import survive
 from self_pruner.memory.profile import Profile
 from self_pruner.prompts.variables import Variables
 from self_pruner.tools.profiles.budget import Budget
+
+SHUFFLES = 500
 
 
 class Survivors:
@@ -33,8 +37,7 @@ class Survivors:
         if len(ways) < LEAST:
             return []
         own, *others = ways
-        drawn = [own, *moment.rng.sample(others, min(len(others), OPTIONS - 1))]
-        moment.rng.shuffle(drawn)
+        drawn = balanced([own, *moment.rng.sample(others, min(len(others), OPTIONS - 1))], moment.rng)
         options = [
             Option(survive(names), tuple(moment.history.profile(name).key() for name in names)) for names in drawn
         ]
@@ -68,3 +71,27 @@ class Survivors:
             except (LookupError, TypeError, ValueError) as error:
                 return f"{option.call} cannot be carried out ({error})"
         return None
+
+
+def balanced(drawn: Sequence[tuple[str, ...]], rng: random.Random) -> list[tuple[str, ...]]:
+    """Options in a random order in which, over all orders that are asked, candidates are read first equally often.
+
+    The best of `SHUFFLES` random orders: brackets depend on each other, so there need not be a perfect one.
+    """
+    orders = orders_of(len(drawn))
+
+    def excess(options: Sequence[tuple[str, ...]]) -> int:
+        """How often candidates are first beyond their share, over all brackets."""
+        beyond = 0
+        for column in zip(*options, strict=True):
+            fair = -(-len(orders) // len(set(column)))
+            firsts = Counter(column[order[0]] for order in orders)
+            beyond += sum(max(0, count - fair) for count in firsts.values())
+        return beyond
+
+    best = list(drawn)
+    rng.shuffle(best)
+    for _ in range(SHUFFLES):
+        other = rng.sample(best, len(best))
+        best = min(best, other, key=excess)
+    return best

@@ -1,10 +1,13 @@
 """The decision sets in the repository are whole and small, their tables and sentences those of their scores."""
 
+from collections import Counter
 from pathlib import Path
 
 import pytest
 
 from self_pruner.agent.decisions.decision_set import FILE, read_set
+from self_pruner.agent.decisions.kinds import KINDS
+from self_pruner.agent.decisions.kinds.kind import orders_of
 from self_pruner.agent.decisions.laboratory import TABLE, known_rows
 from self_pruner.agent.decisions.table import page
 
@@ -21,6 +24,19 @@ def test_a_set_in_the_repository_is_whole_and_its_table_is_that_of_its_scores(fo
     assert rows
     kinds = tuple(dict.fromkeys(row.kind for row in rows))
     assert (folder / TABLE).read_text(encoding="utf-8") == page(found, rows, kinds)
+
+
+@pytest.mark.parametrize("folder", FOLDERS, ids=lambda folder: folder.name)
+def test_places_and_candidates_of_a_set_are_read_first_equally_often(folder):
+    for situation in read_set(folder / FILE).situations:
+        kind, calls = KINDS[situation.kind], [option.call for option in situation.options]
+        shown = [kind.shown(situation.variables, [calls[index] for index in order]) for order in orders_of(len(calls))]
+        if situation.kind == "edit":
+            assert len({one.hints.cut[0] for one in shown}) == len({one.hints.grow[0] for one in shown}) == 4
+        if situation.kind == "survive":
+            for brackets in zip(*(one.ask.brackets for one in shown), strict=True):
+                firsts = Counter(bracket[0] for bracket in brackets)
+                assert set(firsts.values()) == {4 // len(brackets[0])}
 
 
 def test_the_sentences_of_the_documentation_are_those_of_the_tables():

@@ -11,7 +11,8 @@ from self_pruner.agent.brain.calls import reply
 from self_pruner.agent.brain.scripted import FREE, FirstBrain, ScriptedBrain, UniformBrain
 from self_pruner.agent.decisions.choosers import SampledChooser
 from self_pruner.agent.decisions.kinds import DEFAULT, KINDS
-from self_pruner.agent.decisions.score import Row, always, decide, orders_of, paired_gains
+from self_pruner.agent.decisions.kinds.kind import orders_of
+from self_pruner.agent.decisions.score import Row, always, decide, paired_gains
 from self_pruner.agent.decisions.statistics import apart, bootstrap_mean, more_needed
 from self_pruner.agent.decisions.table import against_another, against_chance
 from self_pruner.prompts.templates import PromptSet
@@ -92,6 +93,20 @@ def test_every_option_is_once_in_every_quarter(count):
     assert len(orders) == 4
     for option in range(count):
         assert sorted(order.index(option) // (count // 4) for order in orders) == [0, 1, 2, 3]
+
+
+def test_over_the_orders_places_and_candidates_are_read_first_by_turns(decision_set):
+    for situation in decision_set.situations:
+        kind, calls = KINDS[situation.kind], [option.call for option in situation.options]
+        orders = [[calls[index] for index in order] for order in orders_of(len(calls))]
+        shown = [kind.shown(situation.variables, order) for order in orders]
+        if situation.kind == "edit":
+            for lists in ([one.hints.cut for one in shown], [one.hints.grow for one in shown]):
+                assert len({each[0] for each in lists}) >= (4 if len(lists[0]) == 8 else 3)
+        else:
+            for brackets in zip(*(one.ask.brackets for one in shown), strict=True):
+                firsts = [bracket[0] for bracket in brackets]
+                assert max(map(firsts.count, firsts)) <= (3 if len(set(brackets[0])) > 1 else 4)
 
 
 def test_few_options_are_asked_in_as_many_orders():
