@@ -22,6 +22,28 @@ if TYPE_CHECKING:
     from self_pruner.tools.models.source import LoadedModel
 
 
+# Files are shared out whole and in order, so the longest go first: none of them is left to one process at the end.
+LONGEST = (
+    "prepare/test_workers.py",
+    "campaign/test_campaign.py",
+    "decisions/test_laboratory.py",
+    "run_files/test_run_memory.py",
+    "gpu/test_script.py",
+    "tasks/test_real.py",
+    "brain/test_real.py",
+)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The tests of the longest files come first."""
+    items.sort(key=lambda item: not item.path.as_posix().endswith(LONGEST))
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Nothing is timed: what LangChain's tests would benchmark runs once."""
+    config.option.benchmark_disable = True
+
+
 @pytest.fixture(scope="session", autouse=True)
 def _one_thread() -> None:
     """Tiny tensors gain nothing from threads, and results do not depend on how many cores there are."""

@@ -11,6 +11,8 @@ Between turns the prompt stays in the cache: of the next prompt only what follow
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from threading import Lock
 from typing import Any
 
 import torch
@@ -57,8 +59,11 @@ def grown(buffer: Tensor, used: int, size: int) -> Tensor:
 class Branches:
     """A model, the prompt it has read, and any number of continuations of that prompt."""
 
-    def __init__(self, model: PreTrainedModel) -> None:
+    def __init__(self, model: PreTrainedModel, passing: AbstractContextManager[Any] | None = None) -> None:
+        """An empty cache of its own; `passing` is held during a pass, where other caches of the model have it too."""
         self.model = model
+        self.passing = passing or nullcontext()
+        self.lock = Lock()  # for whoever reads a prompt and continues it: one at a time
         self.forget()
 
     def forget(self) -> None:
@@ -132,13 +137,14 @@ class Branches:
         slot = torch.arange(len(self.owners), device=device)
         visible = ((owner == PROMPT) | (owner == owner[seen:, None])) & (slot <= slot[seen:, None])
         mask = torch.zeros(visible.shape, dtype=self.model.dtype, device=device).masked_fill_(~visible, -torch.inf)
-        output = self.model(
-            input_ids=torch.tensor([tokens], device=device),
-            position_ids=torch.tensor([positions], device=device),
-            attention_mask=mask[None, None],
-            past_key_values=self.cache,
-            use_cache=True,
-            logits_to_keep=torch.tensor(keep, device=device),
-        )
+        with self.passing:
+            output = self.model(
+                input_ids=torch.tensor([tokens], device=device),
+                position_ids=torch.tensor([positions], device=device),
+                attention_mask=mask[None, None],
+                past_key_values=self.cache,
+                use_cache=True,
+                logits_to_keep=torch.tensor(keep, device=device),
+            )
         self.intact = True
         return output.logits[0].float().cpu()

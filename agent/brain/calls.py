@@ -1,29 +1,31 @@
 """What every brain has in common: tools become schemas, schemas become replies.
 
-A brain is a LangChain chat model that always answers with one legal call a sample. The target model, the scripted
+A brain is a LangChain chat model that always answers tools with one legal call a sample. The target model, the scripted
 controls and any later engine differ in `replies_to` alone, so the graph cannot tell them apart.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from langchain_core.callbacks import CallbackManagerForLLMRun
-from langchain_core.language_models import BaseChatModel, LanguageModelInput
+from langchain_core.language_models import BaseChatModel, LangSmithParams, LanguageModelInput
 from langchain_core.messages import AIMessage, BaseMessage
 from langchain_core.messages.ai import UsageMetadata
-from langchain_core.outputs import ChatGeneration, ChatResult
+from langchain_core.outputs import ChatGeneration, ChatGenerationChunk, ChatResult
 from langchain_core.runnables import Runnable
 from langchain_core.tools import BaseTool
 from langchain_core.utils.function_calling import convert_to_openai_tool
 from pydantic import Field
 
 from self_pruner.agent.brain.page import render
+from self_pruner.agent.brain.pieces import Piece, chunk, last_chunk, pieces_of
 from self_pruner.memory.errors import BrainError
 
 Tool = Mapping[str, Any] | type | Callable[..., Any] | BaseTool
+Offer = list["CallSchema"] | None  # the calls that are legal; None where any text is
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,13 +51,11 @@ def call_schemas(tools: Sequence[Tool], tool_choice: Any = None) -> list[CallSch
     """Tools in any form LangChain knows as legal calls, narrowed by `tool_choice`.
 
     `tool_choice` is a tool's name, an OpenAI-style dict naming one, or anything else ("auto", "any", "required", None)
-    for any of them: a brain with tools always calls one. "none" leaves no tool.
+    for any of them: a brain with tools always calls one.
 
     Raises:
         BrainError: there is no tool of that name.
     """
-    if tool_choice == "none":
-        return []
     calls = []
     for tool in tools:
         function = convert_to_openai_tool(tool)["function"]
@@ -135,6 +135,11 @@ def reply(
     )
 
 
+def text_reply(text: str, *, cost: Mapping[str, Any]) -> AIMessage:
+    """A sample that was to be a text and no call."""
+    return AIMessage(content=text, usage_metadata=usage(cost), response_metadata=dict(cost))
+
+
 def broken_reply(thought: str, text: str, fault: str, *, seed: int, index: int, cost: Mapping[str, Any]) -> AIMessage:
     """A sample that holds no call, only `text`, with the sentence that says why."""
     call = {"name": None, "args": text, "id": call_id(seed, index), "error": fault, "type": "invalid_tool_call"}
@@ -166,6 +171,22 @@ class Brain(BaseChatModel):
         """This brain with tools: BaseTool, pydantic class, callable, or OpenAI-format dict (obeyed exactly)."""
         return self.bind(tools=list(tools), tool_choice=tool_choice, **kwargs)
 
+    @property
+    def model_id(self) -> str:
+        """What the model is called."""
+        return self._llm_type
+
+    def _get_ls_params(self, stop: list[str] | None = None, **kwargs: Any) -> LangSmithParams:
+        named = {"model": self.model_id, **{name: value for name, value in kwargs.items() if value is not None}}
+        return super()._get_ls_params(stop=stop, **named) | LangSmithParams(ls_provider="self-pruner")
+
+    def _should_stream(self, *, n: int = 1, variants: Any = None, **kwargs: Any) -> bool:
+        """Several replies at a time are no stream, whoever listens."""
+        return n == 1 and variants is None and super()._should_stream(**kwargs)
+
+    def _should_use_protocol_streaming(self, *, n: int = 1, variants: Any = None, **kwargs: Any) -> bool:
+        return n == 1 and variants is None and super()._should_use_protocol_streaming(**kwargs)
+
     def _generate(
         self,
         messages: list[BaseMessage],
@@ -179,18 +200,70 @@ class Brain(BaseChatModel):
         seed: int | None = None,
         **kwargs: Any,
     ) -> ChatResult:
-        """`n` replies to `messages`, a legal call each.
+        """`n` replies to `messages`, a legal call each; where no tools are offered, a text each.
 
         `variants` gives each of the `n` replies tools of its own, in place of `tools`: one prompt, read once, and
-        another choice for every reply.
+        another choice for every reply. `stop` holds words that end a text; a call ends where it is whole.
         """
-        offers = [call_schemas(offer, tool_choice) for offer in variants or [tools or ()] * n]
-        replies = self.replies_to(messages, offers[:n], self.seed if seed is None else seed)
+        offers = [offer_of(offer, tool_choice) for offer in variants or [tools] * n]
+        extra = options_of(stop, kwargs)
+        replies = self.replies_to(messages, offers[:n], self.seed if seed is None else seed, **extra)
+        for message in replies:
+            message.response_metadata.setdefault("model_name", self.model_id)
         return ChatResult(generations=[ChatGeneration(message=message) for message in replies])
 
-    def replies_to(self, messages: list[BaseMessage], offers: Sequence[list[CallSchema]], seed: int) -> list[AIMessage]:
-        """One reply for each offer of calls, drawn with `seed`; raises BrainError where there can be none."""
+    def _stream(
+        self,
+        messages: list[BaseMessage],
+        stop: list[str] | None = None,
+        run_manager: CallbackManagerForLLMRun | None = None,
+        *,
+        tools: Any = None,
+        tool_choice: Any = None,
+        seed: int | None = None,
+        **kwargs: Any,
+    ) -> Iterator[ChatGenerationChunk]:
+        """One reply as it is written: its text, its call's name, the call's arguments in parts, at the end its cost."""
+        seed = self.seed if seed is None else seed
+        offer, extra = offer_of(tools, tool_choice), options_of(stop, kwargs)
+        for piece in self.reply_in_pieces(messages, offer, seed, **extra):
+            if isinstance(piece, AIMessage):
+                piece.response_metadata.setdefault("model_name", self.model_id)
+                message = last_chunk(piece)
+            else:
+                message = chunk(piece, call_id(seed, 0))
+            made = ChatGenerationChunk(message=message)
+            if run_manager is not None:
+                run_manager.on_llm_new_token(message.text, chunk=made)
+            yield made
+
+    def replies_to(
+        self, messages: list[BaseMessage], offers: Sequence[Offer], seed: int, **options: Any
+    ) -> list[AIMessage]:
+        """One reply for each offer of calls, drawn with `seed`; raises BrainError where there can be none.
+
+        Among `options` are only those that the caller gave: `stop`, the words that end a text, and `model`, a name.
+        """
         raise NotImplementedError
+
+    def reply_in_pieces(
+        self, messages: list[BaseMessage], offer: Offer, seed: int, **options: Any
+    ) -> Iterator[Piece | AIMessage]:
+        """The first of `replies_to` as it is written, and at the end all of it. Here: all at once."""
+        (message,) = self.replies_to(messages, [offer], seed, **options)
+        yield from pieces_of(message)
+        yield message
+
+
+def offer_of(tools: Any, tool_choice: Any) -> Offer:
+    """The calls that `tools` allow; None where there are no tools, or none may be called, so that a text is wanted."""
+    return None if tools is None or tool_choice == "none" else call_schemas(tools, tool_choice)
+
+
+def options_of(stop: Sequence[str] | None, given: Mapping[str, Any]) -> dict[str, Any]:
+    """What of a caller's wishes a brain hears of, where they are given."""
+    options = {"stop": tuple(word for word in stop or () if word), "model": given.get("model")}
+    return {name: value for name, value in options.items() if value}
 
 
 class PromptedBrain(Brain):
@@ -201,11 +274,13 @@ class PromptedBrain(Brain):
     top_p: float = Field(default=0.95, gt=0, le=1)
     thought_tokens: int = Field(default=32, ge=0)  # of the line before a call; 0 for none
     max_call_tokens: int = Field(default=1024, gt=0)
+    max_tokens: int | None = Field(default=None, gt=0)  # of a whole reply, in place of the two above together
+    stop: list[str] | None = None  # words that end a text, where a call of the model names none
 
     @property
     def reply_tokens(self) -> int:
         """Tokens that the longest reply may have."""
-        return self.thought_tokens + self.max_call_tokens
+        return self.max_tokens or self.thought_tokens + self.max_call_tokens
 
     @property
     def context(self) -> int | None:

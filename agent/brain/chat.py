@@ -1,25 +1,28 @@
-"""The target model as a LangChain chat model that always answers with a legal tool call.
+"""The target model as a LangChain chat model that always answers tools with a legal call.
 
 It generates with the very weights that the elastic model slices: no second copy. Anything that accepts a tool-calling
-chat model accepts it.
+chat model accepts it: where it is offered no tool it answers in text, it streams, and several threads may call it.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import cached_property
+from pathlib import Path
+from threading import Lock
 from typing import Any
 
 from langchain_core.messages import AIMessage, BaseMessage
 from llguidance.hf import from_tokenizer
-from pydantic import ConfigDict, Field
+from pydantic import ConfigDict, Field, PrivateAttr
 
 from self_pruner.agent.brain.branches import Branches
-from self_pruner.agent.brain.calls import CallSchema, PromptedBrain, broken_reply, reply
-from self_pruner.agent.brain.decode import Decoded, Sample, Sampling, decode
-from self_pruner.agent.brain.grammar import GrammarConstraint, call_grammar, check_grammar
+from self_pruner.agent.brain.calls import Offer, PromptedBrain, broken_reply, reply, text_reply
+from self_pruner.agent.brain.decode import Decoded, Sample, Sampling, decode, decoding
+from self_pruner.agent.brain.grammar import GrammarConstraint, call_grammar, check_grammar, text_grammar
 from self_pruner.agent.brain.page import context_length, render
+from self_pruner.agent.brain.pieces import CallReader, Characters, Line, Piece, Until, before
 from self_pruner.memory.errors import BrainError
 
 
@@ -31,15 +34,22 @@ class TargetBrain(PromptedBrain):
     model: Any = Field(repr=False)  # transformers.PreTrainedModel
     time_limit: float | None = None  # seconds a turn
     forced: bool = True  # append forced tokens in one pass
+    _passing: Any = PrivateAttr(default_factory=Lock)  # held during a pass: layers may be on their way to the device
 
     @property
     def _llm_type(self) -> str:
         return "target-model"
 
+    @property
+    def model_id(self) -> str:
+        """The id or folder that the model was loaded from, without the way there; its family where it has neither."""
+        name = str(getattr(self.model.config, "name_or_path", "") or "")
+        return (Path(name).name if Path(name).is_absolute() else name) or str(self.model.config.model_type)
+
     @cached_property
     def branches(self) -> Branches:
         """The model with its prompt cache; call `branches.forget()` when the weights change."""
-        return Branches(self.model)
+        return Branches(self.model, self._passing)
 
     @cached_property
     def end(self) -> list[int]:
@@ -57,14 +67,60 @@ class TargetBrain(PromptedBrain):
     def context(self) -> int | None:
         return context_length(self.model.config)
 
-    def replies_to(self, messages: list[BaseMessage], offers: Sequence[list[CallSchema]], seed: int) -> list[AIMessage]:
-        """One reply for each offer: a thought and a legal call.
+    def replies_to(
+        self, messages: list[BaseMessage], offers: Sequence[Offer], seed: int, **options: Any
+    ) -> list[AIMessage]:
+        """One reply for each offer: a thought and a legal call, or a text.
+
+        Several threads take turns, and share one prompt cache.
 
         Raises:
             BrainError: the prompt leaves no room for the longest reply.
-            BrainError: a tool's schema cannot be obeyed.
+            BrainError: a tool's schema cannot be obeyed, or another model is asked for.
             BrainError: decoding failed, or took longer than `time_limit`.
         """
+        plan = self._plan(messages, offers, seed, options)
+        branches = self.branches
+        with branches.lock:
+            decoded = decode(branches, **plan)
+        return [
+            self._message(decoded, sample, offer, seed, index, self._stop(options))
+            for index, (sample, offer) in enumerate(zip(decoded.samples, offers, strict=True))
+        ]
+
+    def reply_in_pieces(
+        self, messages: list[BaseMessage], offer: Offer, seed: int, **options: Any
+    ) -> Iterator[Piece | AIMessage]:
+        """The same reply as it is written.
+
+        It has a prompt cache of its own: whoever reads it may ask for another reply before this one is over.
+        """
+        stop = self._stop(options)
+        run = decoding(Branches(self.model, self._passing), **self._plan(messages, [offer], seed, options))
+        reader = _TextReader(stop) if offer is None else _ReplyReader(bool(self.thought_tokens))
+        fed = 0
+        while True:
+            try:
+                (sample,) = next(run)
+            except StopIteration as over:
+                message = self._message(over.value, over.value.samples[0], offer, seed, 0, stop)
+                yield from reader.finish(message)
+                yield message
+                return
+            fresh = reader.characters.feed(self.alphabet.decode_bytes(sample.tokens[fed:]))
+            fed = len(sample.tokens)
+            yield from reader.feed(fresh)
+
+    def _stop(self, options: dict[str, Any]) -> Sequence[str]:
+        return options.get("stop") or [word for word in self.stop or () if word]
+
+    def _plan(
+        self, messages: list[BaseMessage], offers: Sequence[Offer], seed: int, options: dict[str, Any]
+    ) -> dict[str, Any]:
+        """What to decode."""
+        if options.get("model", self.model_id) != self.model_id:
+            raise BrainError(f"the brain is {self.model_id}, and {options['model']!r} is another model")
+        stop = self._stop(options)
         prompt = render(self.tokenizer, messages)
         if self.prompt_limit is not None and len(prompt) > self.prompt_limit:
             raise BrainError(
@@ -72,28 +128,35 @@ class TargetBrain(PromptedBrain):
                 f"leaves {self.prompt_limit} beside a reply of up to {self.reply_tokens}"
             )
         vocab = self.model.get_output_embeddings().weight.shape[0]
-        grammars = [call_grammar(offer, self.thought_tokens) for offer in offers]
+        grammars = [text_grammar() if offer is None else call_grammar(offer, self.thought_tokens) for offer in offers]
         for grammar in dict.fromkeys(grammars):
             check_grammar(grammar, self.alphabet)
+        texts = None in offers  # all are, or none
         sampling = Sampling(
             temperature=self.temperature,
             top_p=self.top_p,
             max_tokens=self.reply_tokens,
             forced=self.forced,
             time_limit=self.time_limit,
+            ends_in_time=not texts,
+            over=self._stopped(stop) if texts and stop else None,
         )
-        decoded = decode(
-            self.branches,
-            prompt,
-            lambda index: GrammarConstraint(grammars[index], self.alphabet, vocab),
-            n=len(offers),
-            seed=seed,
-            sampling=sampling,
-            end=self.end,
-        )
-        return [self._message(decoded, sample, seed, index) for index, sample in enumerate(decoded.samples)]
+        return {
+            "prompt": prompt,
+            "constraint": lambda index: GrammarConstraint(grammars[index], self.alphabet, vocab),
+            "n": len(offers),
+            "seed": seed,
+            "sampling": sampling,
+            "end": self.end,
+        }
 
-    def _message(self, decoded: Decoded, sample: Sample, seed: int, index: int) -> AIMessage:
+    def _stopped(self, stop: Sequence[str]) -> Callable[[list[int]], bool]:
+        """Whether a text has come to one of the words that end it."""
+        return lambda tokens: any(word in self.alphabet.decode_str(tokens) for word in stop)
+
+    def _message(
+        self, decoded: Decoded, sample: Sample, offer: Offer, seed: int, index: int, stop: Sequence[str]
+    ) -> AIMessage:
         """A sample as a thought and a call; cut short by the token limit, it is an invalid call and says so."""
         raw = self.alphabet.decode_str(sample.tokens)
         cost = {  # steps and seconds are those of the whole batch, which all its samples share
@@ -107,6 +170,8 @@ class TargetBrain(PromptedBrain):
             "output_tokens": len(sample.tokens),
             "finish_reason": "stop" if sample.complete else "length",
         }
+        if offer is None:
+            return text_reply(before(raw, stop), cost=cost)
         thought, _, text = raw.partition("\n") if self.thought_tokens else ("", "", raw)
         thought = thought.rstrip("\ufffd").strip()  # the token limit of a thought may cut its last character in two
         if not sample.complete:
@@ -114,3 +179,39 @@ class TargetBrain(PromptedBrain):
             return broken_reply(thought, text, fault, seed=seed, index=index, cost=cost)
         call = json.loads(text)
         return reply(thought, call["name"], call["arguments"], seed=seed, index=index, cost=cost)
+
+
+class _TextReader:
+    """A text as pieces."""
+
+    def __init__(self, stop: Sequence[str]) -> None:
+        self.characters = Characters()
+        self.until = Until(stop)
+
+    def feed(self, text: str, last: bool = False) -> list[Piece]:
+        said = self.until.feed(text, last)
+        return [Piece("text", said)] if said else []
+
+    def finish(self, message: AIMessage) -> list[Piece]:
+        return self.feed(self.characters.feed(b"", last=True), last=True)
+
+
+class _ReplyReader:
+    """A line of thought, where there is one, and a call as pieces."""
+
+    def __init__(self, thinks: bool) -> None:
+        self.characters = Characters()
+        self.line = Line() if thinks else None
+        self.call = CallReader()
+
+    def feed(self, text: str) -> list[Piece]:
+        found = []
+        if self.line is not None:
+            thought, newline, text = text.partition("\n")
+            if said := self.line.feed(thought):
+                found.append(Piece("text", said))
+            self.line = None if newline else self.line
+        return [*found, *self.call.feed(text)]
+
+    def finish(self, message: AIMessage) -> list[Piece]:
+        return [self.call.spoiled()] if message.invalid_tool_calls else []

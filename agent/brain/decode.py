@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from self_pruner.agent.brain.branches import Branches
+from self_pruner.agent.brain.endings import WATCH, ending
 from self_pruner.agent.brain.grammar import GrammarConstraint
 from self_pruner.memory.errors import BrainError
 
@@ -34,6 +35,8 @@ class Sampling:
     max_tokens: int = 1024  # tokens of one reply, forced ones included
     forced: bool = True  # append forced tokens in one pass; False feeds each alone: the same decisions, more steps
     time_limit: float | None = None  # seconds for all samples together
+    ends_in_time: bool = True  # end a reply that would be cut; a text without a form can be cut anywhere
+    over: Callable[[list[int]], bool] | None = None  # whether what was said so far ends the reply
 
 
 @dataclass(slots=True)
@@ -46,7 +49,7 @@ class Sample:
     pending: list[int] = field(default_factory=list)  # said, but not yet fed to the model
     sampled: int = 0
     forced: int = 0
-    complete: bool = False  # ended by its constraint, not by max_tokens
+    complete: bool = False  # a whole reply, not one cut at max_tokens
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +82,29 @@ def decode(
         BrainError: the constraint fails.
         BrainError: `sampling.time_limit` is over.
     """
+    run = decoding(branches, prompt, constraint, n=n, seed=seed, sampling=sampling, end=end)
+    while True:
+        try:
+            next(run)
+        except StopIteration as over:
+            decoded: Decoded = over.value
+            return decoded
+
+
+def decoding(
+    branches: Branches,
+    prompt: Sequence[int],
+    constraint: Callable[[int], GrammarConstraint],
+    *,
+    n: int,
+    seed: int,
+    sampling: Sampling,
+    end: Sequence[int],
+) -> Generator[list[Sample], None, Decoded]:
+    """The same step by step: gives the samples, as far as they are, after every decision of theirs.
+
+    The time in which nobody asks for the next step is not counted.
+    """
     started = time.monotonic()
     samples = [Sample(constraint(index), generator(seed, index)) for index in range(n)]
     openings = [force(sample) if sampling.forced else [] for sample in samples]
@@ -99,6 +125,9 @@ def decode(
         for index, sample in live.items():
             sample.pending = say(sample, logits[index], sampling, end)
         live = {index: sample for index, sample in live.items() if not finished(sample, sampling)}
+        paused = time.monotonic()
+        yield samples
+        started += time.monotonic() - paused
         if live:
             logits = branches.extend({index: sample.pending for index, sample in live.items()})
             steps += 1
@@ -118,8 +147,20 @@ def force(sample: Sample) -> list[int]:
 
 
 def say(sample: Sample, logits: Tensor, sampling: Sampling, end: Sequence[int]) -> list[int]:
-    """Decides one token, says it with all that it forces, and returns what was said."""
-    token = draw(logits, sample.constraint.legal(), sampling, sample.generator)
+    """Decides one token, says it with all that it forces, and returns what was said.
+
+    Where the reply could not be ended within its limit after that token, it is ended instead.
+    """
+    legal = sample.constraint.legal()
+    token = draw(logits, legal, sampling, sample.generator)
+    left = sampling.max_tokens - len(sample.tokens)
+    if sampling.ends_in_time and left <= WATCH and len(legal) > 1 and not ends_after(sample.constraint, token, left):
+        last = ending(sample.constraint, left)
+        if last is not None:
+            sample.constraint.accept(last)
+            sample.tokens += (said := [one for one in last if one not in end])
+            sample.forced += len(said)
+            return said
     sample.constraint.accept([token])
     if token in end:
         return []
@@ -128,9 +169,16 @@ def say(sample: Sample, logits: Tensor, sampling: Sampling, end: Sequence[int]) 
     return [token, *force(sample)] if sampling.forced else [token]
 
 
+def ends_after(constraint: GrammarConstraint, token: int, left: int) -> bool:
+    """Whether a reply that says `token` next can still be ended within `left` tokens, that one included."""
+    after = constraint.copy()
+    after.accept([token])
+    return ending(after, left - 1) is not None
+
+
 def finished(sample: Sample, sampling: Sampling) -> bool:
     """Whether a sample has come to its end, or to the end of what it may use."""
-    sample.complete = sample.constraint.done
+    sample.complete = sample.constraint.done or (sampling.over is not None and sampling.over(sample.tokens))
     return sample.complete or len(sample.tokens) >= sampling.max_tokens
 
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import json
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlsplit
@@ -13,14 +14,14 @@ from urllib.parse import urlsplit
 import httpx
 from pydantic import SecretStr
 
+from self_pruner.agent.brain.schema import too_deep
 from self_pruner.memory.errors import BrainError
-from self_pruner.tools.text.redaction import redact
+from self_pruner.tools.text.redaction import redact, without_keys
 
 KEY = "SELF_PRUNER_BRAIN_KEY"  # the environment variable with the endpoint's key
 CONNECT_SECONDS = 10.0
 PROBE_SECONDS = 60.0
 LARGEST = 4 << 20  # bytes of an answer
-DEEPEST = 64  # objects and lists within each other in an answer
 _SAID = 200  # characters of a server's own words that are quoted
 
 
@@ -59,21 +60,71 @@ class Endpoint:
             EndpointError: nothing, a refusal, or something else comes back.
             BrainError: it takes too long.
         """
+        request, connect, left = self._request(method, path, body, until)
+        with self._faults(connect):
+            answer = asyncio.run(asyncio.wait_for(_answer(request, connect), max(left, 0.0)))
+        self._check(answer, path)
+        cleaned: dict[str, Any] = without_keys(self._object(answer.content, path))
+        return cleaned
+
+    def events(self, path: str, body: Mapping[str, Any], until: float) -> Iterator[dict[str, Any]]:
+        """The JSON objects of a streamed answer as they come; the one there is where the endpoint does not stream.
+
+        The key is in them where the endpoint repeats it: it may be spread over several.
+
+        Raises:
+            EndpointError: nothing, a refusal, or something else comes back.
+            BrainError: it takes too long; a silence is noticed after another `until` at the latest.
+        """
+        request, connect, left = self._request("POST", path, body, until)
+        limit = httpx.Timeout(max(left, 0.001), connect=connect)
+        with self._faults(connect), httpx.Client(timeout=limit) as client:
+            request.extensions["timeout"] = limit.as_dict()
+            answer = client.send(request, stream=True)
+            try:
+                streams = answer.headers.get("content-type", "").startswith("text/event-stream")
+                if answer.status_code != 200 or not streams:
+                    whole = b"".join(_measured(answer, until))
+                    self._check(httpx.Response(answer.status_code, headers=answer.headers, content=whole), path)
+                    yield self._object(whole, path)
+                    return
+                for line in _lines(_measured(answer, until)):
+                    said = line.removeprefix(b"data:").strip()
+                    if line.startswith(b"data:") and said != b"[DONE]":
+                        event = self._object(said, path)
+                        if event.get("error"):
+                            raise EndpointError(f"{self.url}{path} breaks off: {_words(said)}")
+                        yield event
+            finally:
+                answer.close()
+
+    def _request(
+        self, method: str, path: str, body: Mapping[str, Any] | None, until: float | None
+    ) -> tuple[httpx.Request, float, float]:
+        """What is sent, the seconds a connection may take, and those that are left for all of it."""
         left = self.timeout if until is None else until - time.monotonic()
         key = self.key.get_secret_value() if self.key else ""
         if not (key.isascii() and key.isprintable()):
             raise EndpointError(f"the key in {KEY} has characters that no header can carry: check for stray ones")
         headers = {"Authorization": f"Bearer {key}"} if key else {}
-        connect = min(CONNECT_SECONDS, self.timeout)
+        headers["accept-encoding"] = "identity"  # a small answer stays one
         request = httpx.Request(method, f"{self.url}{path}", json=body, headers=headers)
+        return request, min(CONNECT_SECONDS, self.timeout), left
+
+    @contextmanager
+    def _faults(self, connect: float) -> Iterator[None]:
+        """What goes wrong on the way, as a sentence."""
         try:
-            answer = asyncio.run(asyncio.wait_for(_answer(request, connect), max(left, 0.0)))
+            yield
         except httpx.ConnectTimeout as error:
             raise EndpointError(f"{self.url} cannot be reached: no connection within {connect:.0f} s") from error
-        except TimeoutError as error:
+        except (TimeoutError, httpx.TimeoutException) as error:
             raise BrainError(f"{self.url} gave no answer within {self.timeout:.0f} s") from error
         except httpx.HTTPError as error:
             raise EndpointError(f"{self.url} cannot be reached: {redact(str(error))}") from error
+
+    def _check(self, answer: httpx.Response, path: str) -> None:
+        """Raises EndpointError for an answer that is a refusal."""
         if answer.is_redirect:
             place = redact(str(answer.headers.get("location")))
             raise EndpointError(f"{self.url} sends elsewhere, to {place}: name that address")
@@ -81,22 +132,50 @@ class Endpoint:
             given = "the key in" if self.key else "to answer without a key in"
             raise EndpointError(f"{self.url} refuses {given} {KEY} (HTTP {answer.status_code})")
         if answer.is_error:
-            raise EndpointError(f"{self.url}{path} answers HTTP {answer.status_code}: {_words(answer)}")
-        text = redact(answer.content.decode("utf-8", "replace"))
+            raise EndpointError(f"{self.url}{path} answers HTTP {answer.status_code}: {_words(answer.content)}")
+
+    def _object(self, content: bytes, path: str) -> dict[str, Any]:
+        """The JSON object in an answer, or EndpointError."""
+        text = redact(content.decode("utf-8", "replace"))
         try:
-            found = json.loads(answer.content)
+            found = json.loads(content)
         except (ValueError, RecursionError) as error:
             raise EndpointError(f"{self.url}{path} answers what is no JSON: {text[:_SAID]!r}") from error
         if not isinstance(found, dict) or too_deep(found):
             what = "nests its answer too deep" if isinstance(found, dict) else "answers no JSON object"
             raise EndpointError(f"{self.url}{path} {what}: {text[:_SAID]!r}")
-        cleaned: dict[str, Any] = without_keys(found)
-        return cleaned
+        return found
+
+
+def _measured(answer: httpx.Response, until: float) -> Iterator[bytes]:
+    """The parts of an answer, as long as they are few and in time."""
+    _check_encoding(answer, answer.url)
+    size = 0
+    for part in answer.iter_raw():
+        size += len(part)
+        if size > LARGEST:
+            raise EndpointError(f"{answer.url} answers more than {LARGEST >> 20} MB, which is no reply")
+        if time.monotonic() > until:
+            raise TimeoutError
+        yield part
+
+
+def _lines(parts: Iterator[bytes]) -> Iterator[bytes]:
+    rest = b""
+    for part in parts:
+        *whole, rest = (rest + part).split(b"\n")
+        yield from whole
+    yield rest
+
+
+def _check_encoding(answer: httpx.Response, url: httpx.URL) -> None:
+    encoding = answer.headers.get("content-encoding", "identity")
+    if encoding != "identity":
+        raise EndpointError(f"{url} answers in the encoding {encoding!r}, which it was not asked for")
 
 
 async def _answer(request: httpx.Request, connect: float) -> httpx.Response:
     """All of an answer; how long it may take in all is for the caller to say, since a server can drip."""
-    request.headers["accept-encoding"] = "identity"  # a small answer stays one
     limit = httpx.Timeout(None, connect=connect)
     async with httpx.AsyncClient(timeout=limit) as client:
         answer = await client.send(request, stream=True)
@@ -105,41 +184,19 @@ async def _answer(request: httpx.Request, connect: float) -> httpx.Response:
             body += part
             if len(body) > LARGEST:
                 raise EndpointError(f"{request.url} answers more than {LARGEST >> 20} MB, which is no reply")
-        encoding = answer.headers.get("content-encoding", "identity")
-        if encoding != "identity":
-            raise EndpointError(f"{request.url} answers in the encoding {encoding!r}, which it was not asked for")
+        _check_encoding(answer, request.url)
         return httpx.Response(answer.status_code, headers=answer.headers, content=bytes(body), request=request)
 
 
-def too_deep(value: Any) -> bool:
-    """Whether lists and objects lie within each other deeper than any reply needs."""
-    level = [value]
-    for _ in range(DEEPEST):
-        inner = [one.values() if isinstance(one, dict) else one for one in level if isinstance(one, dict | list)]
-        if not inner:
-            return False
-        level = [one for several in inner for one in several]
-    return True
-
-
-def without_keys(value: Any) -> Any:
-    """The same value, every text in it redacted."""
-    if isinstance(value, str):
-        return redact(value)
-    if isinstance(value, dict):
-        return {redact(name): without_keys(inner) for name, inner in value.items()}
-    return [without_keys(inner) for inner in value] if isinstance(value, list) else value
-
-
-def _words(answer: httpx.Response) -> str:
+def _words(content: bytes) -> str:
     """What a server says of its refusal."""
     try:
-        body = json.loads(answer.content)
+        body = json.loads(content)
         message = body.get("error", body)
         message = message.get("message", message) if isinstance(message, dict) else message
         said = str(message)
     except (ValueError, AttributeError, RecursionError):
-        said = answer.content.decode("utf-8", "replace")
+        said = content.decode("utf-8", "replace")
     return redact(" ".join(said.split()))[:_SAID] or "nothing"
 
 
@@ -233,8 +290,8 @@ def choices_of(answer: Mapping[str, Any], url: str) -> list[dict[str, Any]]:
     return choices
 
 
-def text_of(choice: Mapping[str, Any]) -> str:
-    """What it says; empty where it says nothing."""
-    message = choice.get("message")
+def text_of(choice: Mapping[str, Any], field: str = "message") -> str:
+    """What it says in its message, or in the `delta` of a stream; empty where it says nothing."""
+    message = choice.get(field)
     content = message.get("content") if isinstance(message, dict) else None
     return content if isinstance(content, str) else ""

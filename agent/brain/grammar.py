@@ -26,6 +26,7 @@ from self_pruner.memory.errors import BrainError
 
 CONTROL = r"\x00-\x1f\x7f-\x9f\u2028\u2029"
 THOUGHT = rf"[^\x20{CONTROL}][^{CONTROL}]*"
+TEXT = r"[^\x00-\x20\x7f-\x9f\u2028\u2029]([^\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029])*"
 
 
 def call_grammar(calls: Sequence[CallSchema], thought_tokens: int) -> str:
@@ -35,6 +36,11 @@ def call_grammar(calls: Sequence[CallSchema], thought_tokens: int) -> str:
     if thought_tokens == 0:
         return "start: call\n" + call_rule
     return f'start: thought "\\n" call\nthought[max_tokens={thought_tokens}]: /{THOUGHT}/\n' + call_rule
+
+
+def text_grammar() -> str:
+    """The grammar of a reply without a call: any printable text, its lines too, that the model ends itself."""
+    return f"start: /{TEXT}/\n"
 
 
 def printable(schema: Any) -> Any:
@@ -73,6 +79,13 @@ class GrammarConstraint:
         self.vocab = vocab
         self.done = False
         self.check()
+
+    def copy(self) -> GrammarConstraint:
+        """Another one that stands at the same place."""
+        other = object.__new__(GrammarConstraint)
+        other.tokenizer, other.vocab, other.done = self.tokenizer, self.vocab, self.done
+        other.matcher = self.matcher.deep_copy()
+        return other
 
     def check(self) -> None:
         """Notices the end of the grammar, and an error inside the matcher, which never raises by itself."""

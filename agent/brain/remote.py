@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
@@ -16,9 +16,12 @@ from typing import Any
 from langchain_core.messages import AIMessage, BaseMessage
 from pydantic import Field
 
-from self_pruner.agent.brain.calls import CallSchema, PromptedBrain, broken_reply, reply, reply_schema
-from self_pruner.agent.brain.endpoint import choices_of, response_format, text_of, too_deep, without_keys
+from self_pruner.agent.brain.calls import Offer, PromptedBrain, broken_reply, reply, reply_schema, text_reply
+from self_pruner.agent.brain.endpoint import choices_of, response_format, text_of
 from self_pruner.agent.brain.page import alternating
+from self_pruner.agent.brain.pieces import CallReader, Line, Piece, Until, Words, before, pieces_of
+from self_pruner.agent.brain.schema import bounded, too_deep
+from self_pruner.tools.text.redaction import redact, without_keys
 
 AT_ONCE = 8  # requests of one turn
 CHARACTERS = 4  # a token of a thought is about so many
@@ -55,8 +58,15 @@ class EndpointBrain(PromptedBrain):
         context: int | None = self.served.context
         return context
 
-    def replies_to(self, messages: list[BaseMessage], offers: Sequence[list[CallSchema]], seed: int) -> list[AIMessage]:
-        """One reply for each offer; equal offers share a request.
+    @property
+    def model_id(self) -> str:
+        name: str = self.served.name
+        return name
+
+    def replies_to(
+        self, messages: list[BaseMessage], offers: Sequence[Offer], seed: int, **options: Any
+    ) -> list[AIMessage]:
+        """One reply for each offer; equal offers share a request. `model` names another model of the endpoint.
 
         Raises:
             EndpointError: the endpoint cannot be reached, refuses, or answers what is no reply.
@@ -64,49 +74,92 @@ class EndpointBrain(PromptedBrain):
         """
         start = time.perf_counter()
         until = time.monotonic() + self.endpoint.timeout
-        turns = alternating(messages, [])
-        turns[0]["content"] += "\n\n" + FORMAT
-        length = CHARACTERS * self.thought_tokens
-        thought = {"type": "string", "maxLength": length} if self.thought_tokens else None
-        groups: dict[str, list[int]] = {}
+        groups: dict[str, tuple[Offer, list[int]]] = {}
         for index, offer in enumerate(offers):
-            groups.setdefault(json.dumps(reply_schema(offer, thought)), []).append(index)
+            groups.setdefault(json.dumps(self._schema(offer)), (offer, []))[1].append(index)
         with ThreadPoolExecutor(AT_ONCE) as pool:
             asked = pool.map(
-                lambda group: self._group(turns, json.loads(group[0]), group[1], seed, until), groups.items()
+                lambda group: self._group(self._body(messages, group[0], seed, options), group[1], seed, until),
+                groups.values(),
             )
             said = {index: choice for group in asked for index, choice in group.items()}
         seconds = time.perf_counter() - start
         read = sum(choice.read for choice in said.values())
         cached = sum(choice.cached for choice in said.values())
         shared = [{"prompt_tokens": read, "cached_tokens": cached}, *[{}] * (len(offers) - 1)]  # told once
-        return [_message(said[index], seed, index, seconds, told) for index, told in enumerate(shared)]
+        return [
+            self._message(said[index], offers[index], seed, index, {"seconds": seconds, **told}, options)
+            for index, told in enumerate(shared)
+        ]
 
-    def _group(
-        self,
-        turns: Sequence[Mapping[str, str]],
-        schema: Mapping[str, Any],
-        indices: Sequence[int],
-        seed: int,
-        until: float,
-    ) -> dict[int, _Choice]:
-        """Replies obliged to one schema, by index. A server that gives fewer than it was asked for is asked again."""
+    def reply_in_pieces(
+        self, messages: list[BaseMessage], offer: Offer, seed: int, **options: Any
+    ) -> Iterator[Piece | AIMessage]:
+        """The same reply as it comes.
+
+        Raises:
+            EndpointError: as above, and where the endpoint breaks off.
+            BrainError: it took too long.
+        """
+        start = time.perf_counter()
+        body = self._body(messages, offer, seed, options)
+        asked = {**body, "stream": True, "stream_options": {"include_usage": True}}
+        reader = _TextReader(body.get("stop", ())) if offer is None else _CallReader()
+        text, reason, usage, told = "", "", None, False
+        for event in self.endpoint.events("/chat/completions", asked, time.monotonic() + self.endpoint.timeout):
+            usage = event.get("usage") or usage
+            for choice in _first(event):
+                fresh = text_of(choice, "delta") or text_of(choice)
+                text, reason = text + fresh, str(choice.get("finish_reason") or reason)
+                for piece in reader.feed(fresh):
+                    told = True
+                    yield piece
+        text = redact(text)
+        read, cached, written = self._spent({"usage": usage}, body["messages"], [{"message": {"content": text}}])
+        cost = {"seconds": time.perf_counter() - start, "prompt_tokens": read, "cached_tokens": cached}
+        said = _Choice(text, redact(reason), read, cached, written)
+        message = self._message(said, offer, seed, 0, cost, options)
+        # what was too little, or nothing like a call, is told now
+        yield from reader.finish(message) if told else pieces_of(message)
+        yield message
+
+    def _schema(self, offer: Offer) -> dict[str, Any] | None:
+        """What a reply must be; None for a text."""
+        if offer is None:
+            return None
+        thought = {"type": "string", "maxLength": CHARACTERS * self.thought_tokens} if self.thought_tokens else None
+        schema: dict[str, Any] = bounded(reply_schema(offer, thought), self.reply_tokens)
+        return schema
+
+    def _body(
+        self, messages: Sequence[BaseMessage], offer: Offer, seed: int, options: Mapping[str, Any]
+    ) -> dict[str, Any]:
+        """What one reply is asked for with."""
+        turns = alternating(messages, [])
+        schema = self._schema(offer)
+        body = {
+            "model": options.get("model", self.served.name),
+            "messages": turns,
+            "temperature": self.temperature,
+            "top_p": self.top_p,
+            "max_tokens": self.reply_tokens,
+            "seed": seed % 2**31,
+        }
+        if schema is not None:
+            turns[0]["content"] += "\n\n" + FORMAT
+            return {**body, "response_format": response_format(schema)}
+        stop = list(options.get("stop") or [word for word in self.stop or () if word])
+        return {**body, "stop": stop} if stop else body
+
+    def _group(self, body: Mapping[str, Any], indices: Sequence[int], seed: int, until: float) -> dict[int, _Choice]:
+        """Replies to one request, by index. A server that gives fewer than it was asked for is asked again."""
         found: dict[int, _Choice] = {}
         left = list(indices)
         while left:
-            body = {
-                "model": self.served.name,
-                "messages": list(turns),
-                "n": len(left),
-                "temperature": self.temperature,
-                "top_p": self.top_p,
-                "max_tokens": self.reply_tokens,
-                "seed": (seed + left[0]) % 2**31,
-                "response_format": response_format(schema),
-            }
-            answer = self.endpoint.ask("POST", "/chat/completions", body, until)
+            asked = {**body, "n": len(left), "seed": (seed + left[0]) % 2**31}
+            answer = self.endpoint.ask("POST", "/chat/completions", asked, until)
             choices = choices_of(answer, self.endpoint.url)[: len(left)]
-            read, cached, written = self._spent(answer, turns, choices)
+            read, cached, written = self._spent(answer, body["messages"], choices)
             for place, (index, choice) in enumerate(zip(left, choices, strict=False)):
                 # what a request cost is told once, by its first choice
                 cost = (read, cached, written) if place == 0 else (0, 0, 0)
@@ -131,20 +184,72 @@ class EndpointBrain(PromptedBrain):
         cached = _object(usage.get("prompt_tokens_details")).get("cached_tokens")
         return read, cached if type(cached) is int and 0 <= cached <= read else 0, written
 
+    def _message(
+        self,
+        said: _Choice,
+        offer: Offer,
+        seed: int,
+        index: int,
+        told: Mapping[str, Any],
+        options: Mapping[str, Any],
+    ) -> AIMessage:
+        cost = {
+            "raw": said.text,
+            "decode_steps": 0,
+            "forced_tokens": 0,
+            "sampled_tokens": said.written,
+            "prompt_tokens": 0,
+            "cached_tokens": 0,
+            "output_tokens": said.written,
+            "finish_reason": said.reason,
+            "model_name": options.get("model", self.served.name),
+            **told,
+        }
+        if offer is None:
+            return text_reply(before(said.text, options.get("stop") or self.stop or ()), cost=cost)
+        return _call(said, seed, index, cost)
 
-def _message(said: _Choice, seed: int, index: int, seconds: float, shared: Mapping[str, int]) -> AIMessage:
-    cost = {
-        "raw": said.text,
-        "decode_steps": 0,
-        "forced_tokens": 0,
-        "sampled_tokens": said.written,
-        "seconds": seconds,
-        "prompt_tokens": 0,
-        "cached_tokens": 0,
-        "output_tokens": said.written,
-        "finish_reason": said.reason,
-        **shared,
-    }
+
+class _TextReader:
+    """A text as pieces."""
+
+    def __init__(self, stop: Sequence[str]) -> None:
+        self.words = Words(json=False)
+        self.until = Until(stop)
+
+    def feed(self, text: str, last: bool = False) -> list[Piece]:
+        said = self.until.feed(self.words.feed(text, last), last)
+        return [Piece("text", said)] if said else []
+
+    def finish(self, message: AIMessage) -> list[Piece]:
+        return self.feed("", last=True)
+
+
+class _CallReader:
+    """A JSON object with a thought and a call as pieces."""
+
+    def __init__(self) -> None:
+        self.words = Words(json=True)
+        self.line = Line(one_space=True)
+        self.call = CallReader()
+
+    def feed(self, text: str, last: bool = False) -> list[Piece]:
+        found = self.call.feed(self.words.feed(text, last))
+        tidy = [Piece("text", self.line.feed(piece.said)) if piece.kind == "text" else piece for piece in found]
+        return [piece for piece in tidy if piece.said]
+
+    def finish(self, message: AIMessage) -> list[Piece]:
+        return self.feed("", last=True) + ([self.call.spoiled()] if message.invalid_tool_calls else [])
+
+
+def _first(event: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """The first choice of an event, where it has one: the last one may hold the usage alone."""
+    choices = event.get("choices")
+    return [choice for choice in choices[:1] if isinstance(choice, dict)] if isinstance(choices, list) else []
+
+
+def _call(said: _Choice, seed: int, index: int, cost: dict[str, Any]) -> AIMessage:
+    """What came as a call; an invalid one with the reason where it is none."""
     try:
         call = json.loads(said.text, strict=False)  # some engines let raw control characters into strings
         if too_deep(call):

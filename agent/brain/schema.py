@@ -28,6 +28,10 @@ KEYWORDS = ANNOTATIONS | {
 OPEN_RANGE = 100  # an integer without an end is drawn from this many values: the controls need some end
 OPEN_TEXT = 12  # characters drawn where no maxLength is given
 OPEN_ITEMS = 3  # elements drawn beyond minItems where no maxItems is given
+OPEN_LIST = 16  # elements that a list without an end gets where a reply must have one
+SHORTEST_TEXT = 8  # characters that a string without an end gets there at least
+DEEPEST = 64  # objects and lists within each other in an answer
+NAMED = ("properties", "$defs")  # objects of schemas by name
 LETTERS = "abcdefghijklmnopqrstuvwxyz "
 
 
@@ -194,3 +198,62 @@ def of_type(value: Any, kind: str) -> bool:
     if kind not in python:
         raise BrainError(f"cannot check a value of type {kind!r}")
     return isinstance(value, python[kind]) and not (kind == "integer" and isinstance(value, bool))
+
+
+def too_deep(value: Any) -> bool:
+    """Whether lists and objects lie within each other deeper than any reply needs."""
+    level = [value]
+    for _ in range(DEEPEST):
+        inner = [one.values() if isinstance(one, dict) else one for one in level if isinstance(one, dict | list)]
+        if not inner:
+            return False
+        level = [one for several in inner for one in several]
+    return True
+
+
+def bounded(schema: Any, tokens: int) -> Any:
+    """The schema with an end to every string and list that has none, so that a value of `tokens` tokens may be whole.
+
+    The strings share half of the tokens, a character each; a list gets `OPEN_LIST` elements. What refers to itself has
+    no end all the same. A schema without open ends stays as it is.
+    """
+    count = _open_strings(schema)
+    return _bounded(schema, max(tokens // (2 * count), SHORTEST_TEXT)) if count else _bounded(schema, tokens)
+
+
+def _open_strings(schema: Any) -> int:
+    """How many strings without an end a value may have, each list at its longest."""
+    if isinstance(schema, list):
+        return sum(map(_open_strings, schema))
+    if not isinstance(schema, Mapping):
+        return 0
+    if _open_text(schema):
+        return 1
+    times = schema.get("maxItems", OPEN_LIST) if "items" in schema else 1
+    return sum(
+        (times if name == "items" else 1)
+        * (sum(map(_open_strings, value.values())) if name in NAMED else _open_strings(value))
+        for name, value in schema.items()
+        if name != "enum"
+    )
+
+
+def _bounded(schema: Any, length: int) -> Any:
+    if isinstance(schema, list):
+        return [_bounded(element, length) for element in schema]
+    if not isinstance(schema, Mapping):
+        return schema
+    result = {
+        name: {field: _bounded(inner, length) for field, inner in value.items()} if name in NAMED
+        else value if name == "enum" else _bounded(value, length)
+        for name, value in schema.items()
+    }  # fmt: skip
+    if _open_text(schema):
+        result["maxLength"] = max(length, schema.get("minLength", 0))
+    if schema.get("type") == "array" and "maxItems" not in schema and schema.get("items", True) is not False:
+        result["maxItems"] = max(OPEN_LIST, schema.get("minItems", 0))
+    return result
+
+
+def _open_text(schema: Schema) -> bool:
+    return schema.get("type") == "string" and not {"maxLength", "enum", "const", "pattern", "format"} & set(schema)

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import random
 from collections.abc import Sequence
+from typing import Any
 
 from langchain_core.messages import AIMessage, BaseMessage
 
-from self_pruner.agent.brain.calls import Brain, CallSchema, reply
+from self_pruner.agent.brain.calls import Brain, CallSchema, Offer, reply
 from self_pruner.agent.brain.schema import first_call, sample_call
 from self_pruner.memory.errors import BrainError
 
@@ -24,9 +25,11 @@ FREE = {  # what a reply of theirs costs
 class ScriptedBrain(Brain):
     """A brain that makes its replies without a model; subclasses write `answer`."""
 
-    def replies_to(self, messages: list[BaseMessage], offers: Sequence[list[CallSchema]], seed: int) -> list[AIMessage]:
+    def replies_to(
+        self, messages: list[BaseMessage], offers: Sequence[Offer], seed: int, **options: Any
+    ) -> list[AIMessage]:
         """An answer to each offer, whatever the messages say."""
-        return [self.answer(calls, seed, index) for index, calls in enumerate(offers)]
+        return [self.answer(calls or [], seed, index) for index, calls in enumerate(offers)]
 
     def answer(self, calls: list[CallSchema], seed: int, index: int) -> AIMessage:
         """Sample `index` of the turn drawn with `seed`."""

@@ -12,7 +12,6 @@ are branches of it in one pass.
 
 from __future__ import annotations
 
-import copy
 import heapq
 import json
 import os
@@ -27,6 +26,7 @@ from numpy.typing import NDArray
 from scipy.special import logsumexp
 from torch import Tensor
 
+from self_pruner.agent.brain.branches import Branches
 from self_pruner.agent.brain.chat import TargetBrain
 from self_pruner.agent.brain.grammar import GrammarConstraint
 from self_pruner.memory.errors import BrainError
@@ -109,8 +109,7 @@ def spellings(grammar: str, alphabet: Any, vocab: int, texts: Sequence[bytes]) -
             if piece and any(rest.startswith(piece) for rest in continuing):
                 fitting.append((-len(piece), place))
         for _, place in sorted(fitting):  # longest tokens first: a state keeps the first spelling that reaches it
-            follower = copy.copy(constraint)
-            follower.matcher = constraint.matcher.deep_copy()
+            follower = constraint.copy()
             token = int(state.legal[place])
             follower.accept([token])
             said = [token, *_forced(follower)]
@@ -132,39 +131,50 @@ def score(brain: TargetBrain, prompt: Sequence[int], spelled: Spellings) -> Scor
         BrainError: the prompt and the options are longer than the model's context.
     """
     started = time.monotonic()
-    skipped = len(spelled.opening)
     longest = max((len(state.tokens) for state in spelled.states.values()), default=0)
     if brain.context is not None and len(prompt) + longest > brain.context:
         raise BrainError(f"the prompt and its options have {len(prompt) + longest} tokens of {brain.context} at most")
     branches = brain.branches
+    with branches.lock:
+        steps, read = _read(branches, prompt, spelled, brain.temperature)
+    found = [_log_probability(steps, spelled.first, text) for text in spelled.texts]
+    return Scored(found, len(prompt), read, time.monotonic() - started)
+
+
+def _read(
+    branches: Branches, prompt: Sequence[int], spelled: Spellings, temperature: float
+) -> tuple[dict[bytes, dict[bytes, float]], int]:
+    """The log-probability of every step from every state behind `prompt`, and how many tokens were computed for it."""
     logits, cached = branches.read([*prompt, *spelled.opening])
     steps: dict[bytes, dict[bytes, float]] = {}
     waiting: dict[bytes, list[int]] = {}  # tokens behind the opening, by state
+    skipped = len(spelled.opening)
     for text, state in spelled.states.items():
         if len(state.tokens) == skipped:
-            steps[text] = _log_chances(state, logits, brain.temperature)
+            steps[text] = _log_chances(state, logits, temperature)
         else:
             waiting[text] = state.tokens[skipped:]
-    read = len(prompt) + skipped - cached
+    base = len(prompt) + skipped
+    read = base - cached
     for group in _groups(waiting):
         paths = _longest([waiting[text] for text in group])
-        flat = [token for path in paths for token in path]
         starts = np.cumsum([0, *map(len, paths)])
-        base = len(prompt) + skipped
-        owners = [owner for owner, path in enumerate(paths) for _ in path]
-        positions = [base + place for path in paths for place in range(len(path))]
         keep = []
         for text in group:
             tokens = waiting[text]
             owner = next(index for index, path in enumerate(paths) if path[: len(tokens)] == tokens)
             keep.append(int(starts[owner]) + len(tokens) - 1)
-        rows = branches.forward(flat, owners, positions, keep)
+        rows = branches.forward(
+            [token for path in paths for token in path],
+            [owner for owner, path in enumerate(paths) for _ in path],
+            [base + place for path in paths for place in range(len(path))],
+            keep,
+        )
         for text, row in zip(group, rows, strict=True):
-            steps[text] = _log_chances(spelled.states[text], row, brain.temperature)
+            steps[text] = _log_chances(spelled.states[text], row, temperature)
         branches.rewind()
-        read += len(flat)
-    found = [_log_probability(steps, spelled.first, text) for text in spelled.texts]
-    return Scored(found, len(prompt), read, time.monotonic() - started)
+        read += int(starts[-1])
+    return steps, read
 
 
 def _forced(constraint: GrammarConstraint) -> list[int]:

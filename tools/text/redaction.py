@@ -13,6 +13,7 @@ import json
 import os
 import re
 from functools import lru_cache
+from typing import Any
 from urllib.parse import quote, quote_plus
 
 KEYS = (  # environment variables that this program or a library of it reads a key from
@@ -42,8 +43,21 @@ _SECRET = re.compile(
 
 def redact(text: str) -> str:
     """`text` with every access token, and every value of a variable that holds a key, replaced by `[redacted]`."""
-    values = tuple(sorted({os.environ.get(name, "").strip() for name in KEYS}))
-    return _SECRET.sub(REDACTED, _pattern(values).sub(REDACTED, text))
+    return _SECRET.sub(REDACTED, _pattern(hidden()).sub(REDACTED, text))
+
+
+def hidden() -> tuple[str, ...]:
+    """The values of the variables that hold keys."""
+    return tuple(sorted({os.environ.get(name, "").strip() for name in KEYS}))
+
+
+def without_keys(value: Any) -> Any:
+    """The same value of JSON, every text in it redacted."""
+    if isinstance(value, str):
+        return redact(value)
+    if isinstance(value, dict):
+        return {redact(name): without_keys(inner) for name, inner in value.items()}
+    return [without_keys(inner) for inner in value] if isinstance(value, list) else value
 
 
 @lru_cache(maxsize=8)

@@ -1,5 +1,6 @@
 import json
 import shutil
+from concurrent.futures import ThreadPoolExecutor
 from io import StringIO
 from typing import Literal
 
@@ -103,9 +104,45 @@ def test_a_reply_cut_at_its_limit_is_an_invalid_call_and_says_so():
     assert message.response_metadata["finish_reason"] == "length"
 
 
-def test_without_a_tool_there_is_nothing_to_say():
-    with pytest.raises(BrainError, match="no call is legal"):
-        tiny_brain().invoke(PAGE)
+def test_where_no_call_is_legal_there_is_nothing_to_say():
+    for offer in ({"tools": []}, {"variants": [[]]}):
+        with pytest.raises(BrainError, match="no call is legal"):
+            tiny_brain().invoke(PAGE, **offer)
+
+
+def test_without_tools_it_answers_in_text():
+    for offer in ({}, {"tools": [MUTATE], "tool_choice": "none"}):
+        message = tiny_brain(max_tokens=20, temperature=1).invoke(PAGE, seed=3, **offer)
+        assert message.text.strip() and not message.tool_calls and not message.invalid_tool_calls
+        facts = message.response_metadata
+        assert facts["output_tokens"] <= 20 and facts["model_name"] == "llama"
+        assert facts["finish_reason"] == ("length" if facts["output_tokens"] == 20 else "stop")
+
+
+def test_a_text_ends_before_a_word_that_ends_it_and_a_call_does_not():
+    brain = tiny_brain(max_tokens=40, temperature=1)
+    text = brain.invoke(PAGE, seed=3).text
+    word = text[9:11]
+    stopped = brain.invoke(PAGE, seed=3, stop=[word])
+    assert stopped.text == text[: text.index(word)] and stopped.response_metadata["finish_reason"] == "stop"
+    assert stopped.usage_metadata["output_tokens"] < 40
+    assert tiny_brain(max_tokens=40, temperature=1, stop=[word]).invoke(PAGE, seed=3).text == stopped.text
+    assert brain.invoke(PAGE, tools=[CHOICE], stop=["evaluate"]).tool_calls
+
+
+def test_another_model_than_the_one_it_is_cannot_be_asked():
+    assert tiny_brain(max_tokens=8).invoke(PAGE, model="llama").text
+    with pytest.raises(BrainError, match="the brain is llama, and 'gpt' is another model"):
+        tiny_brain().invoke(PAGE, model="gpt")
+
+
+def test_threads_take_turns_and_get_what_one_alone_would_get():
+    pages = [[HumanMessage(f"Turn {number}. " * number)] for number in range(1, 9)]
+    alone = [said(replies(tiny_brain(), page, [CHOICE], n=2, seed=1)) for page in pages]
+    brain = tiny_brain()
+    with ThreadPoolExecutor(4) as pool:
+        together = list(pool.map(lambda page: said(replies(brain, page, [CHOICE], n=2, seed=1)), pages))
+    assert together == alone
 
 
 def test_bound_tools_work_through_langchain():

@@ -15,7 +15,6 @@ from langchain_core.messages import HumanMessage, SystemMessage
 from pydantic import SecretStr
 
 from self_pruner.agent.brain.endpoint import (
-    DEEPEST,
     LARGEST,
     Endpoint,
     EndpointError,
@@ -24,6 +23,7 @@ from self_pruner.agent.brain.endpoint import (
     served_model,
 )
 from self_pruner.agent.brain.remote import EndpointBrain
+from self_pruner.agent.brain.schema import DEEPEST
 from self_pruner.agent.prepare.brain import endpoint_of
 from self_pruner.agent.settings.settings import make_settings
 from self_pruner.memory.errors import BrainError, EngineError, SettingsError

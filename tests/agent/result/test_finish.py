@@ -145,3 +145,11 @@ def test_refits_that_are_damaged_are_made_anew(chosen, undisturbed, made, tmp_pa
     status, said, _ = resumed(run, capfd)
     assert status == 0 and "it is made anew" in said and made["recalibrate"] == 1
     assert result(run) == result(undisturbed)
+
+
+def test_the_table_has_every_baseline_once(undisturbed):
+    known = result(undisturbed)
+    names = [row["name"] for row in known["rows"]]
+    assert names[:2] == ["dense", "uniform"] and len(set(names)) == len(names)
+    assert {"ends", "closed form", "found"} <= set(names)
+    assert {one["against"] for one in known["differences"]} == set(names) - {"dense", "found", "found, recalibrated"}

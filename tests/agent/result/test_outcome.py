@@ -45,6 +45,17 @@ def test_the_summary_says_so_when_the_search_wins_loses_or_ties():
     assert summary(outcome(1.0, 1.0, 0.0, 0.0)) == "The search found nothing better than the best baseline (uniform)."
 
 
+def test_a_result_is_said_beside_the_best_of_all_baselines():
+    one = outcome(0.8, 1.0, -0.2, 0.01)
+    rows = [*one.rows, Row(name="ends", params=1, kl=0.7, perplexity=24.0), Row(name="closed form", params=1)]
+    difference = Difference(against="ends", mean=0.1, standard_error=0.01, sequences=8)
+    several = one.model_copy(update={"rows": rows, "differences": [*one.differences, difference]})
+    assert several.best_baseline == "ends"
+    assert "14.3% above the best baseline, ends (0.8000 and 0.7000 nats a token)" in summary(several)
+    unmeasured = one.model_copy(update={"rows": [Row(name="uniform", params=1), one.row("found")]})
+    assert summary(unmeasured) == "The found profile or the baselines could not be measured on the reporting text."
+
+
 def brain(improved, compared, lucky, drawn):
     return brain_sentence(
         [

@@ -41,6 +41,16 @@ def test_every_arm_ends_with_a_valid_result_made_by_those_it_names(tmp_path, nam
     assert bool(asked) == ARMS[name].asks_brain
 
 
+def test_where_nothing_is_inherited_every_candidate_varies_the_best_closed_form(tmp_path):
+    run = Search(tmp_path, UniformBrain(seed=0), arm="best-of-n", evaluations=24)
+    run.go()
+    rows = {row.id: row for row in run.candidates()}
+    seeds = [row.id for row in rows.values() if row.proposed_by == "seed"]
+    best = SearchHistory(run.bench).read().ranked(seeds)[0]
+    later = [row for row in rows.values() if row.generation]
+    assert later and all(row.proposed_by == "switch" and row.parents == (best,) for row in later)
+
+
 @pytest.mark.parametrize("name", CLOSED)
 def test_a_closed_form_is_measured_in_full_and_ends(tmp_path, name):
     run = Search(tmp_path, UniformBrain(seed=0), arm=name)
