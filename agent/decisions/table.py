@@ -9,7 +9,7 @@ from statistics import fmean, stdev
 from self_pruner.agent.compare.statistics import IntervalEstimate
 from self_pruner.agent.compare.tables import ABSENT, Table, markdown
 from self_pruner.agent.decisions.decision_set import DecisionSet
-from self_pruner.agent.decisions.score import Row, always, paired_gains
+from self_pruner.agent.decisions.score import TIE, Row, always, paired_gains
 from self_pruner.agent.decisions.statistics import apart, bootstrap_mean, more_needed
 from self_pruner.agent.view import View
 
@@ -50,7 +50,7 @@ def gains(rows: Sequence[Row], *, brief: bool = False) -> Table:
             row.mean(value) for value in (lambda one: one.gain, lambda one: one.over_tool, lambda one: one.regret)
         )
         cells = (
-            (milli(gain), f"{MILLI * over.value:.2f}", f"{MILLI * regret.value:.2f}")
+            (milli(gain), thousandths(over.value), thousandths(regret.value))
             if brief
             else (milli(gain), milli(over), milli(regret))
         )
@@ -156,10 +156,15 @@ def show(found: DecisionSet, rows: Sequence[Row], kinds: Sequence[str], view: Vi
 
 def milli(estimate: IntervalEstimate) -> str:
     """A figure in thousandths, with its interval."""
-    value = f"{MILLI * estimate.value:.2f}"
+    value = thousandths(estimate.value)
     if estimate.low is None or estimate.high is None:
         return value
-    return f"{value} [{MILLI * estimate.low:.2f}, {MILLI * estimate.high:.2f}]"
+    return f"{value} [{thousandths(estimate.low)}, {thousandths(estimate.high)}]"
+
+
+def thousandths(value: float) -> str:
+    """A figure in thousandths; what rounds to zero has no sign."""
+    return f"{round(MILLI * value, 2) + 0.0:.2f}"
 
 
 def share(estimate: IntervalEstimate | None, *, brief: bool = False) -> str:
@@ -179,7 +184,7 @@ def points(estimate: IntervalEstimate) -> str:
 
 
 def _more(values: Sequence[float]) -> str:
-    needed = more_needed(values)
+    needed = more_needed(values) if abs(fmean(values)) > TIE else None
     if not needed:
         return ""
     if needed > MOST:

@@ -5,11 +5,15 @@ from pathlib import Path
 
 import pytest
 
+from self_pruner.agent.brain.scripted import FirstBrain
+from self_pruner.agent.decisions.choosers import SampledChooser
 from self_pruner.agent.decisions.decision_set import FILE, read_set
 from self_pruner.agent.decisions.kinds import KINDS
 from self_pruner.agent.decisions.kinds.kind import orders_of
 from self_pruner.agent.decisions.laboratory import TABLE, known_rows
+from self_pruner.agent.decisions.score import decide
 from self_pruner.agent.decisions.table import page
+from self_pruner.prompts.templates import PromptSet
 
 ROOT = Path(__file__).parents[3]
 FOLDERS = sorted(path.parent for path in (ROOT / "benchmarks" / "results" / "decisions").glob(f"*/{FILE}"))
@@ -37,6 +41,16 @@ def test_places_and_candidates_of_a_set_are_read_first_equally_often(folder):
             for brackets in zip(*(one.ask.brackets for one in shown), strict=True):
                 firsts = Counter(bracket[0] for bracket in brackets)
                 assert set(firsts.values()) == {4 // len(brackets[0])}
+
+
+def test_where_every_candidate_is_first_as_often_always_the_first_gains_nothing():
+    for folder in FOLDERS:
+        found = read_set(folder / FILE)
+        gains = [
+            decide(one, SampledChooser("first", FirstBrain(), 1), PromptSet("default")).gain
+            for one in found.of("survive")
+        ]
+        assert gains == pytest.approx([0.0] * len(gains), abs=1e-9)
 
 
 def test_the_sentences_of_the_documentation_are_those_of_the_tables():
