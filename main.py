@@ -7,7 +7,7 @@ import signal
 import sys
 from collections.abc import Sequence
 
-from self_pruner.agent.stopping import exit_status, listen
+from self_pruner.agent.report.stopping import exit_status, listen
 from self_pruner.memory.errors import SelfPrunerError
 
 

@@ -30,6 +30,7 @@ from self_pruner.agent.prepare.time_budget import keep_with, with_table
 from self_pruner.agent.prepare.workbench import Prepared, prepare
 from self_pruner.agent.report.html_report import write_report
 from self_pruner.agent.report.live_screen import SearchScreen
+from self_pruner.agent.report.stopping import draining
 from self_pruner.agent.result.finish import choose, export_and_verify, refit, with_weights
 from self_pruner.agent.result.outcome import RECALIBRATED, Outcome
 from self_pruner.agent.result.recalibration import KEPT, refits_forgotten
@@ -57,7 +58,6 @@ from self_pruner.agent.search.state import SearchState, first_state
 from self_pruner.agent.search.think import Thinker
 from self_pruner.agent.settings.arms import ARMS
 from self_pruner.agent.settings.settings import Settings, make_settings
-from self_pruner.agent.stopping import draining
 from self_pruner.agent.view import View
 from self_pruner.memory.errors import RunDirectoryError, SelfPrunerError, SettingsError
 from self_pruner.memory.no_links import refuse_link
@@ -282,7 +282,7 @@ def run_search(run: Run) -> SearchState:
                 view.line("Stopping after the step in hand; a second signal (Ctrl-C) stops at once.", "yellow")
 
         judge = Judgement(bench, settings, record)
-        with _checkpoints(run.directory.checkpoint) as saver, draining(ask), screen.shown():
+        with checkpoints(run.directory.checkpoint) as saver, draining(ask), screen.shown():
             graph = build_graph(thinker, judge, saver)
             state = search(graph, seeds, spent_on_probes(bench), control, run.directory.id)
     if state is None:
@@ -291,7 +291,8 @@ def run_search(run: Run) -> SearchState:
 
 
 @contextmanager
-def _checkpoints(path: Path) -> Iterator[SqliteSaver]:
+def checkpoints(path: Path) -> Iterator[SqliteSaver]:
+    """Where a search keeps its state, in the SQLite file at `path`; raises LinkError."""
     refuse_link(path)
     with closing(sqlite3.connect(path, check_same_thread=False)) as connection:
         yield keep_newest(SqliteSaver(connection, serde=StrictSerializer()))

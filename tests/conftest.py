@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 LONGEST = (
     "prepare/test_workers.py",
     "campaign/test_campaign.py",
+    "decisions/test_laboratory.py",
     "run_files/test_run_memory.py",
     "gpu/test_script.py",
     "tasks/test_real.py",

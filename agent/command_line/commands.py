@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from self_pruner.agent.command_line.measurements import evaluate, latency_table, tasks
+from self_pruner.agent.command_line.measurements import decisions, evaluate, latency_table, tasks
 from self_pruner.agent.command_line.parser import CommandLine, program_version
 from self_pruner.agent.command_line.runs import compare, export, report, resume, run, trace
 
@@ -20,5 +20,5 @@ def command_line() -> None:
     """A large language model that prunes itself. Without a command: run."""
 
 
-for each in (run, compare, resume, report, trace, export, evaluate, tasks, latency_table):
+for each in (run, compare, resume, report, trace, export, evaluate, tasks, decisions, latency_table):
     command_line.add_command(each)

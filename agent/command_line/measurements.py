@@ -11,14 +11,21 @@ from typing import Any
 import click
 
 from self_pruner.agent.command_line.parser import PATH, Word, candidate_name, command, consenting, the_run
+from self_pruner.agent.report.stopping import exit_status
 from self_pruner.agent.settings.settings import make_settings
-from self_pruner.agent.stopping import exit_status
 from self_pruner.agent.view import View
 
 TIMING = (
     *("model", "revision", "device", "dtype", "mlp_unit", "target", "tensor_parallel", "seed", "cache"),
     *("latency_prompt", "latency_decode", "latency_batch", "latency_repeats"),
     *("engine", "vllm_python", "llama_python", "compensation"),
+)
+
+LABORATORY = (
+    *("model", "revision", "trust_remote_code", "device", "dtype", "sparsity", "params", "seed", "brain_url"),
+    *("brain_model", "brain_seconds", "temperature", "calibration", "fitness_text", "calibration_sequences"),
+    *("calibration_length", "sequence_length", "fidelity", "probe_tokens", "sensitivity_tokens", "final_tokens"),
+    *("evaluations", "offspring", "mlp_unit", "importance", "compensation", "runs", "cache"),
 )
 
 the_folder = click.argument("folder", type=PATH, metavar="CHECKPOINT")
@@ -83,4 +90,41 @@ def latency_table(output: Path | None, **given: Any) -> int:
     from self_pruner.agent.prepare.latency_table import latency_table as measure
 
     measure(make_settings(given), output, View())
+    return 0
+
+
+@command(
+    settings=LABORATORY,
+    texts={
+        "seed": "seed of the first search that situations come from (default 0)",
+        "evaluations": "candidates of each search (default 64)",
+        "final_tokens": "tokens that the outcome of an option is measured on, behind all that the searches see "
+        "(default 3072)",
+    },
+)
+@click.option(
+    "--brain",
+    "brains",
+    multiple=True,
+    metavar="X,X",
+    help="who is scored: self (the target model, default), another model by alias, hub id or folder, or a control, "
+    "uniform or first; may be given several times",
+)
+@click.option("--prompts", default="default", metavar="X,X", help="prompt sets, or folders whose files replace theirs")
+@click.option("--kinds", metavar="X,X", help="kinds of decision: edit, survive (default: both), vectors, initialise")
+@click.option("--situations", type=int, metavar="N", help="situations of each kind (default 24, or those of the set)")
+@click.option("--into", type=PATH, metavar="X", help="folder of the decision set; one that is there is used")
+def decisions(
+    brains: tuple[str, ...], prompts: str, kinds: str | None, situations: int | None, into: Path | None, **given: Any
+) -> int:
+    """Whether a brain's decisions are better than chance, without a search for each brain or prompt set."""
+    from self_pruner.agent.decisions.laboratory import Wishes
+    from self_pruner.agent.decisions.laboratory import decisions as carry_out
+
+    view = View()
+    try:
+        carry_out(make_settings(given), Wishes(brains, prompts, kinds, situations, into), view)
+    except KeyboardInterrupt:
+        view.line("Stopped. The same command goes on with the situation in hand.", "yellow")
+        return exit_status()
     return 0

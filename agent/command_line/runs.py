@@ -13,10 +13,10 @@ import click
 
 from self_pruner.agent.command_line.foreign_runs import consent, holds_comparison
 from self_pruner.agent.command_line.parser import ALL, PATH, Word, candidate_name, command, consenting, the_run
+from self_pruner.agent.report.stopping import exit_status
 from self_pruner.agent.run_files.binding import check_settings
 from self_pruner.agent.run_files.run_directory import RunDirectory
 from self_pruner.agent.settings.settings import IN_TIME, make_settings
-from self_pruner.agent.stopping import exit_status
 from self_pruner.agent.view import View
 from self_pruner.memory.errors import SettingsError
 

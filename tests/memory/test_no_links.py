@@ -18,7 +18,7 @@ from self_pruner.agent.run_files.atomic_write import atomic_write
 from self_pruner.agent.run_files.run_directory import RunDirectory
 from self_pruner.agent.run_files.run_memory import memory_of
 from self_pruner.agent.run_files.trace import TraceWriter
-from self_pruner.agent.session import _checkpoints
+from self_pruner.agent.session import checkpoints
 from self_pruner.agent.view import View
 from self_pruner.memory.database import connect
 from self_pruner.memory.no_links import LinkError, open_to_write, refuse_link
@@ -99,7 +99,7 @@ def test_the_trace_of_a_foreign_run_is_not_written_through_a_link(run, outside):
 def test_the_checkpoints_of_a_foreign_run_are_not_written_through_a_link(run, outside):
     outside.unlink()
     plant(run / "checkpoint.sqlite", outside)
-    with pytest.raises(LinkError, match="is a symbolic link"), _checkpoints(run / "checkpoint.sqlite"):
+    with pytest.raises(LinkError, match="is a symbolic link"), checkpoints(run / "checkpoint.sqlite"):
         pass
     assert not outside.exists()
 

@@ -12,11 +12,11 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 ALL = [signal.SIGINT, signal.SIGTERM, signal.SIGHUP]
 # A call that lets other threads run, never looks at signals and takes hours: as a long tensor operation does.
 BUSY = "import hashlib\nhashlib.pbkdf2_hmac('sha256', b'', b'', 2**31 - 1)\n"
-START = "import time\nfrom self_pruner.agent.stopping import Stop, draining, exit_status, listen\nlisten()\n"
+START = "import time\nfrom self_pruner.agent.report.stopping import Stop, draining, exit_status, listen\nlisten()\n"
 UNTIL_STOPPED = (
     "try:\n    say('ready')\n    for _ in range(1000): time.sleep(0.1)\n"
     "except KeyboardInterrupt as error:\n    say(type(error).__name__)\n    raise SystemExit(exit_status())\n"

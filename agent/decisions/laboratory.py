@@ -1,0 +1,200 @@
+"""The command `decisions`: a decision set, made or found, and brains with prompt sets that are scored on it."""
+
+from __future__ import annotations
+
+import gc
+import hashlib
+import json
+import shlex
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from pydantic import TypeAdapter, ValidationError
+
+from self_pruner.agent.compare.tables import ABSENT
+from self_pruner.agent.decisions.brains import SELF, loaded, names_of, open_brain, open_endpoint
+from self_pruner.agent.decisions.choosers import Chooser, reads
+from self_pruner.agent.decisions.decision_set import FILE, DecisionSet, DecisionSetError, check_same, read_set
+from self_pruner.agent.decisions.kinds import KINDS, kinds_of
+from self_pruner.agent.decisions.make import make, text_names
+from self_pruner.agent.decisions.score import Row, decide
+from self_pruner.agent.decisions.table import page, show
+from self_pruner.agent.prepare.checks import Target, check_target
+from self_pruner.agent.prepare.texts import check_text
+from self_pruner.agent.run_files.atomic_write import atomic_write
+from self_pruner.agent.run_files.run_lock import RunLock
+from self_pruner.agent.settings.settings import Settings
+from self_pruner.agent.view import View
+from self_pruner.memory.errors import SettingsError
+from self_pruner.prompts.files import available_sets
+from self_pruner.prompts.templates import PromptSet
+from self_pruner.tools.text.redaction import redact
+
+SCORES, TABLE = "scores.json", "table.md"
+SITUATIONS = 24  # of each kind, where nothing else is asked for
+LEAST = 2  # situations of a kind, below which there is no interval
+_ROWS = TypeAdapter(tuple[Row, ...])
+
+
+@dataclass(frozen=True)
+class Wishes:
+    """What the command line asks for besides settings."""
+
+    brains: Sequence[str]
+    prompts: str
+    kinds: str | None
+    situations: int | None  # of each kind; None for as many as the set has
+    into: Path | None
+
+
+def decisions(settings: Settings, wishes: Wishes, view: View) -> list[Row]:
+    """Make the set where it is not there or not whole, score every brain with every prompt set, and show it.
+
+    Rows of earlier calls stay in the table; the same brain with the same prompt set is scored anew.
+
+    Raises:
+        SelfPrunerError: one sentence for each thing that may be wrong; see docs/decisions.md.
+    """
+    kinds, sets = kinds_of(wishes.kinds), prompt_sets(wishes.prompts)
+    names = names_of(wishes.brains, settings)
+    if wishes.situations is not None and wishes.situations < LEAST:
+        raise SettingsError(f"--situations: at least {LEAST}, got {wishes.situations}")
+    target = check_target(settings)
+    folder = wishes.into or settings.runs / "decisions" / f"{target.outline.name}-{target.budget.target_params}"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise SettingsError(f"cannot make the folder {folder}: {error.strerror or error}") from error
+    lock = RunLock(folder)
+    try:
+        found = _set(settings, wishes, kinds, target, folder, view)
+        rows = _all_scored(settings, names, found, kinds, sets, folder, view)
+    finally:
+        lock.release()
+    show(found, rows, tuple(dict.fromkeys(row.kind for row in rows)), view)
+    view.line(f"Set    {folder / FILE}")
+    view.line(f"Table  {folder / TABLE}")
+    return rows
+
+
+def _all_scored(
+    settings: Settings,
+    names: Sequence[str],
+    found: DecisionSet,
+    kinds: Sequence[str],
+    sets: dict[str, PromptSet],
+    folder: Path,
+    view: View,
+) -> list[Row]:
+    """The rows that are known of this set and those of every brain that is asked for."""
+    rows = known_rows(folder, found)
+    own = None
+    if SELF in names or settings.brain_url is not None:
+        own = loaded(SELF, settings, view)
+        check_same(folder / FILE, found.made, {"weights": own.fingerprint})
+    for name in names:
+        chooser = open_brain(name, settings, own, view)
+        rows = _scored(chooser, found, kinds, sets, rows, folder, view)
+        del chooser
+        gc.collect()  # one model at a time
+    if settings.brain_url is not None:
+        assert own is not None
+        rows = _scored(open_endpoint(settings, own.tokenizer, view), found, kinds, sets, rows, folder, view)
+    return rows
+
+
+def prompt_sets(text: str) -> dict[str, PromptSet]:
+    """The prompt sets in a list of names and folders, by how they are called in a table.
+
+    Raises:
+        SettingsError: a name that is neither a set nor a folder, or one twice.
+        PromptError: a template is wrong.
+    """
+    found: dict[str, PromptSet] = {}
+    for word in (each.strip() for each in text.split(",")):
+        if word in available_sets():
+            name, prompts = word, PromptSet(word)
+        elif word and Path(word).is_dir():
+            name, prompts = Path(word).resolve().name, PromptSet("default", Path(word))
+        else:
+            sets = ", ".join(available_sets())
+            raise SettingsError(f"--prompts: {word!r} is no prompt set and no folder; the sets are {sets}")
+        if name in found:
+            raise SettingsError(f"--prompts names {name!r} twice: a table tells sets by their names")
+        prompts.check()
+        found[name] = prompts
+    return found
+
+
+def _set(
+    settings: Settings, wishes: Wishes, kinds: Sequence[str], target: Target, folder: Path, view: View
+) -> DecisionSet:
+    """The set in `folder`, made, made whole or grown where it is not what is asked for."""
+    situations, found = wishes.situations or SITUATIONS, None
+    if (folder / FILE).exists():
+        found = read_set(folder / FILE)
+        named = {"model": target.outline.name, "params": target.budget.target_params, "text": text_names(settings)}
+        check_same(folder / FILE, found.made, named)
+        situations = max(wishes.situations or 0, found.made.situations)
+    if found is None or not found.complete or set(kinds) - set(found.kinds) or situations > found.made.situations:
+        check_text(settings)
+        command = shlex.join(redact(word) for word in ["python", "main.py", *sys.argv[1:]])
+        found = make(settings, folder, kinds, situations, command, view)
+    for one in found.situations:
+        if one.kind in kinds and (fault := KINDS[one.kind].fault(one, target.budget)):
+            raise DecisionSetError(f"{folder / FILE} has a situation that is not legal, {one.id}: {fault}")
+    return found
+
+
+def _scored(
+    chooser: Chooser,
+    found: DecisionSet,
+    kinds: Sequence[str],
+    sets: dict[str, PromptSet],
+    rows: list[Row],
+    folder: Path,
+    view: View,
+) -> list[Row]:
+    """The rows with those of one brain, which are written as soon as they are known."""
+    shown = sets if reads(chooser) else {ABSENT: next(iter(sets.values()))}
+    for prompts, each in shown.items():
+        for kind in kinds:
+            situations = found.of(kind)
+            decided = []
+            with view.phase(f"{chooser.name} with {prompts}: {kind}") as progress:
+                for number, situation in enumerate(situations, start=1):
+                    decided.append(decide(situation, chooser, each))
+                    progress(number, len(situations))
+            row = Row(chooser.name, prompts, chooser.how, kind, tuple(decided))
+            others = [
+                other
+                for other in rows
+                if (other.brain, other.prompts, other.kind) != (row.brain, row.prompts, row.kind)
+            ]
+            rows = sorted([*others, row], key=lambda one: list(KINDS).index(one.kind))
+            _write(folder, found, rows)
+    return rows
+
+
+def known_rows(folder: Path, found: DecisionSet) -> list[Row]:
+    """The rows that were scored before on this very set; none where the file is of another or cannot be read."""
+    try:
+        content = json.loads((folder / SCORES).read_text(encoding="utf-8"))
+        return list(_ROWS.validate_python(content["rows"])) if content["set"] == _stamp(found) else []
+    except (OSError, ValueError, KeyError, TypeError, ValidationError):
+        return []
+
+
+def _write(folder: Path, found: DecisionSet, rows: Sequence[Row]) -> None:
+    content = {"set": _stamp(found), "rows": _ROWS.dump_python(tuple(rows), mode="json")}
+    atomic_write(folder / SCORES, json.dumps(content) + "\n")
+    kinds = tuple(dict.fromkeys(row.kind for row in rows))
+    atomic_write(folder / TABLE, page(found, rows, kinds))
+
+
+def _stamp(found: DecisionSet) -> str:
+    """A digest of all outcomes: rows of another set are none of this one's."""
+    outcomes = [[one.id, one.outcomes] for one in found.situations]
+    return hashlib.sha256(json.dumps(outcomes).encode()).hexdigest()[:16]

@@ -1,0 +1,132 @@
+"""What a brain's choices are worth: its figures on every situation, and their means over situations.
+
+Every situation is asked in up to four orders of its options, each a quarter further (the rows of a Latin square of
+quarters): every quarter of the options is read first once, second once, and so on. So what a brain gives to whatever
+is read first cancels out of its gain, and is a figure of its own.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from statistics import fmean
+
+from self_pruner.agent.compare.statistics import IntervalEstimate, share_interval
+from self_pruner.agent.decisions.choosers import Chooser, Said
+from self_pruner.agent.decisions.decision_set import DecisionSituation
+from self_pruner.agent.decisions.kinds import KINDS
+from self_pruner.agent.decisions.kinds.kind import orders_of
+from self_pruner.agent.decisions.statistics import bootstrap_mean
+from self_pruner.prompts.templates import PromptSet
+
+TIE = 1e-12  # nats a token below which a gain is none
+
+
+@dataclass(frozen=True, slots=True)
+class Decided:
+    """One situation as a brain decides it; gains and regret in nats a token, positive gains are good."""
+
+    situation: str
+    kind: str
+    gain: float  # expected outcome of a uniform choice, less that of the brain's
+    over_tool: float  # outcome of the tool's own choice, less the brain's expected one
+    regret: float  # the brain's expected outcome, less the best one
+    room: float  # expected outcome of a uniform choice, less the best one: the most that can be gained
+    entropy: float  # of its probabilities, the mean over orders, nats
+    most_entropy: float  # that of a uniform choice
+    first_quarter: float  # probability that goes to the quarter of the options read first, less its share of options
+    prompt_tokens: float  # of one prompt
+    read: float  # tokens that went through the model for one prompt
+    seconds: float  # for one prompt
+    illegal: int  # replies that were no option
+
+
+@dataclass(frozen=True)
+class Row:
+    """A brain with a prompt set on all situations of one kind."""
+
+    brain: str
+    prompts: str
+    how: str  # exact, or by how many samples
+    kind: str
+    decided: tuple[Decided, ...]
+
+    def mean(self, value: Callable[[Decided], float]) -> IntervalEstimate:
+        """The mean of a figure over situations."""
+        return bootstrap_mean([value(one) for one in self.decided])
+
+    @property
+    def better(self) -> IntervalEstimate | None:
+        """The share of situations with a gain; ties are left out."""
+        told = [one for one in self.decided if abs(one.gain) > TIE]
+        return share_interval(sum(one.gain > 0 for one in told), len(told))
+
+
+def decide(situation: DecisionSituation, chooser: Chooser, prompts: PromptSet) -> Decided:
+    """One situation, asked in every order.
+
+    Raises:
+        BrainError: the brain cannot answer.
+        PromptError: a template fails on it.
+    """
+    kind, options = KINDS[situation.kind], situation.options
+    orders = orders_of(len(options))
+    means = [0.0] * len(options)
+    first: list[float] = []
+    entropies: list[float] = []
+    costs: list[Said] = []
+    for number, order in enumerate(orders):
+        calls = [options[index].call for index in order]
+        variables = kind.shown(situation.variables, calls)
+        said = chooser.choose(prompts, variables, kind.tool(situation, calls), calls, f"{situation.id}/{number}")
+        for index, probability in zip(order, said.probabilities, strict=True):
+            means[index] += probability / len(orders)
+        quarter = len(options) // len(orders)
+        first.append(sum(said.probabilities[:quarter]) - quarter / len(options))
+        entropies.append(entropy(said.probabilities))
+        costs.append(said)
+    found = worth(situation, means, costs)
+    return replace(found, first_quarter=fmean(first), entropy=fmean(entropies))
+
+
+def always(situation: DecisionSituation, option: int) -> Decided:
+    """One situation as decided by whoever takes that option, wherever it is read."""
+    return worth(situation, [float(index == option) for index in range(len(situation.options))])
+
+
+def worth(situation: DecisionSituation, probabilities: Sequence[float], costs: Sequence[Said] = ()) -> Decided:
+    """What probabilities of the options, in the order of the set, are worth."""
+    outcomes = situation.outcomes
+    expected = sum(probability * outcome for probability, outcome in zip(probabilities, outcomes, strict=True))
+    chance, best = fmean(outcomes), min(outcomes)
+    return Decided(
+        situation=situation.id,
+        kind=situation.kind,
+        gain=chance - expected,
+        over_tool=outcomes[situation.tool] - expected,
+        regret=expected - best,
+        room=chance - best,
+        entropy=entropy(probabilities),
+        most_entropy=math.log(len(outcomes)),
+        first_quarter=0.0,
+        prompt_tokens=_mean([said.prompt_tokens for said in costs]),
+        read=_mean([said.read for said in costs]),
+        seconds=_mean([said.seconds for said in costs]),
+        illegal=sum(said.illegal for said in costs),
+    )
+
+
+def entropy(probabilities: Sequence[float]) -> float:
+    """The entropy of a distribution, in nats."""
+    return -sum(probability * math.log(probability) for probability in probabilities if probability > 0)
+
+
+def _mean(values: Sequence[float]) -> float:
+    return fmean(values) if values else 0.0
+
+
+def paired_gains(first: Sequence[Decided], second: Sequence[Decided]) -> list[float]:
+    """The gain of the first less that of the second, situation by situation; of situations that both have."""
+    others = {one.situation: one.gain for one in second}
+    return [one.gain - others[one.situation] for one in first if one.situation in others]

@@ -1,0 +1,192 @@
+"""What a laboratory found: the tables, and sentences that are computed from the figures."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import combinations
+from statistics import fmean, stdev
+
+from self_pruner.agent.compare.statistics import IntervalEstimate
+from self_pruner.agent.compare.tables import ABSENT, Table, markdown
+from self_pruner.agent.decisions.decision_set import DecisionSet
+from self_pruner.agent.decisions.score import TIE, Row, always, paired_gains
+from self_pruner.agent.decisions.statistics import apart, bootstrap_mean, more_needed
+from self_pruner.agent.view import View
+
+MILLI = 1000.0  # gains are shown in thousandths of a nat
+MOST = 10_000  # situations beyond which nobody counts
+TOOL, BEST = "(the tool's own choice)", "(the best option)"
+
+
+def bounds(found: DecisionSet, kinds: Sequence[str]) -> list[Row]:
+    """What the tool's own choice and the best option of every situation are worth."""
+    rows = []
+    for kind in kinds:
+        for name in (TOOL, BEST):
+            decided = [
+                always(one, one.tool if name == TOOL else one.outcomes.index(min(one.outcomes)))
+                for one in found.of(kind)
+            ]
+            rows.append(Row(name, ABSENT, "exact", kind, tuple(decided)))
+    return rows
+
+
+def with_bounds(found: DecisionSet, rows: Sequence[Row], kinds: Sequence[str]) -> list[Row]:
+    """The rows with their bounds, kind by kind."""
+    return sorted([*bounds(found, kinds), *rows], key=lambda row: kinds.index(row.kind))
+
+
+def gains(rows: Sequence[Row], *, brief: bool = False) -> Table:
+    """What choices are worth: thousandths of a nat a token, with 95% intervals over situations.
+
+    Args:
+        rows: of any kinds.
+        brief: leave out some intervals, for a screen.
+    """
+    header = ("kind", "brain", "prompts", "gain over chance", "over the tool", "regret", "better than chance")
+    body = []
+    for row in rows:
+        gain, over, regret = (
+            row.mean(value) for value in (lambda one: one.gain, lambda one: one.over_tool, lambda one: one.regret)
+        )
+        cells = (
+            (milli(gain), thousandths(over.value), thousandths(regret.value))
+            if brief
+            else (milli(gain), milli(over), milli(regret))
+        )
+        body.append((row.kind, row.brain, row.prompts, *cells, share(row.better, brief=brief)))
+    return Table(header, body)
+
+
+def manners(rows: Sequence[Row], *, brief: bool = False) -> Table:
+    """How brains choose, and what a decision costs: one prompt, and the options behind it."""
+    header = ("kind", "brain", "prompts", "entropy", "first quarter", "prompt", "read", "s", "illegal")
+    body = []
+    for row in rows:
+        most = fmean(one.most_entropy for one in row.decided)
+        first = row.mean(lambda one: one.first_quarter)
+        body.append(
+            (
+                row.kind,
+                row.brain,
+                row.prompts,
+                f"{row.mean(lambda one: one.entropy).value:.2f} of {most:.2f}",
+                f"{first.value:+.2f}" if brief else points(first),
+                f"{row.mean(lambda one: one.prompt_tokens).value:,.0f}",
+                f"{row.mean(lambda one: one.read).value:,.0f}",
+                f"{row.mean(lambda one: one.seconds).value:.2f}",
+                str(sum(one.illegal for one in row.decided)),
+            )
+        )
+    return Table(header, body)
+
+
+def sentences(found: DecisionSet, rows: Sequence[Row]) -> list[str]:
+    """What it comes to: the signal of every kind, every brain against chance, every two prompt sets of a brain."""
+    said = [signal(found, kind) for kind in dict.fromkeys(row.kind for row in rows)]
+    said += map(against_chance, rows)
+    for first, second in combinations(rows, 2):
+        if (first.brain, first.kind) == (second.brain, second.kind):
+            said.append(against_another(first, second))
+    return said
+
+
+def signal(found: DecisionSet, kind: str) -> str:
+    """How far options lie apart, and how well that is known."""
+    situations = found.of(kind)
+    spread = fmean(stdev(one.outcomes) for one in situations)
+    errors = [option.error for one in situations for option in one.options if option.error is not None]
+    known = f", each measured to {MILLI * fmean(errors):.2f} (standard error)" if errors else ""
+    return (
+        f"{kind}: the options of a situation differ by {MILLI * spread:.2f} mnat a token (standard deviation){known}; "
+        f"{len(situations)} situations, {found.made.tokens:,} tokens an option"
+    )
+
+
+def against_chance(row: Row) -> str:
+    """Whether a brain does better than chance, and by what its probabilities are known."""
+    gain, room = row.mean(lambda one: one.gain), row.mean(lambda one: one.room)
+    prompts = "" if row.prompts == ABSENT else f" with {row.prompts}"
+    name = f"{row.kind}: {row.brain}{prompts} ({row.how})"
+    figures = f"{milli(gain)} mnat a token of {MILLI * room.value:.2f} that the best options gain"
+    if apart(gain):
+        return f"{name} chooses {'better' if gain.value > 0 else 'worse'} than chance: {figures}"
+    return f"{name} is not told from chance: {figures}{_more([one.gain for one in row.decided])}"
+
+
+def against_another(first: Row, second: Row) -> str:
+    """Which of two prompt sets is better for a brain, paired over situations."""
+    differences = paired_gains(first.decided, second.decided)
+    difference = bootstrap_mean(differences)
+    name = f"{first.kind}: for {first.brain}, {first.prompts}"
+    figures = f"{milli(difference)} mnat a token over {len(differences)} situations, paired"
+    if apart(difference):
+        return f"{name} is {'better' if difference.value > 0 else 'worse'} than {second.prompts}: {figures}"
+    return f"{name} and {second.prompts} are not told apart: {figures}{_more(differences)}"
+
+
+def page(found: DecisionSet, rows: Sequence[Row], kinds: Sequence[str]) -> str:
+    """`table.md`."""
+    made, whole = found.made, with_bounds(found, rows, kinds)
+    versions = ", ".join(f"{name} {version}" for name, version in found.versions.items())
+    parts = [
+        "\n".join(f"- {sentence}" for sentence in sentences(found, rows)) + "\n",
+        markdown(gains(whole)),
+        "How they choose:\n",
+        markdown(manners(rows)),
+        "Entropy in nats. Prompt: tokens of one prompt. Read: tokens that went through the model for one decision, the "
+        "options included and what the cache held left out. s: seconds of one decision.\n",
+        f"{made.model}, {made.params:,} parameters to keep. Gains in mnat (thousandths of a nat) a token with 95% "
+        "bootstrap intervals over situations: a uniform choice's expected outcome less the brain's. Over the tool: its "
+        "own choice's outcome less the brain's expected one. Regret: the brain's less the best. Better than chance: "
+        "share of situations. First quarter: probability of the quarter of the options that is read first, less its "
+        "share; 0 is no position bias.\n",
+        f"The set was made with\n\n```\n{found.command}\n```\n\n{versions}.\n",
+    ]
+    return "\n".join(parts)
+
+
+def show(found: DecisionSet, rows: Sequence[Row], kinds: Sequence[str], view: View) -> None:
+    """The same on the screen."""
+    view.table("Gains in mnat a token", *gains(with_bounds(found, rows, kinds), brief=True))
+    view.table("How they choose", *manners(rows, brief=True))
+    for sentence in sentences(found, rows):
+        view.line(sentence)
+
+
+def milli(estimate: IntervalEstimate) -> str:
+    """A figure in thousandths, with its interval."""
+    value = thousandths(estimate.value)
+    if estimate.low is None or estimate.high is None:
+        return value
+    return f"{value} [{thousandths(estimate.low)}, {thousandths(estimate.high)}]"
+
+
+def thousandths(value: float) -> str:
+    """A figure in thousandths; what rounds to zero has no sign."""
+    return f"{round(MILLI * value, 2) + 0.0:.2f}"
+
+
+def share(estimate: IntervalEstimate | None, *, brief: bool = False) -> str:
+    """A share in percent, with its interval unless it is to be brief."""
+    if estimate is None or estimate.low is None or estimate.high is None:
+        return ABSENT
+    value = f"{100 * estimate.value:.0f}%"
+    return value if brief else f"{value} [{100 * estimate.low:.0f}, {100 * estimate.high:.0f}]"
+
+
+def points(estimate: IntervalEstimate) -> str:
+    """A difference of shares, with its interval."""
+    value = f"{estimate.value:+.2f}"
+    if estimate.low is None or estimate.high is None:
+        return value
+    return f"{value} [{estimate.low:+.2f}, {estimate.high:+.2f}]"
+
+
+def _more(values: Sequence[float]) -> str:
+    needed = more_needed(values) if abs(fmean(values)) > TIE else None
+    if not needed:
+        return ""
+    if needed > MOST:
+        return f"; more than {MOST:,} situations more would be needed to tell a difference of that size"
+    return f"; about {needed:,} situations more would tell a difference of that size, four times in five"

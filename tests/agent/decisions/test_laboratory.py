@@ -1,0 +1,316 @@
+"""The command: what it makes, what it goes on with, what it refuses."""
+
+import json
+import math
+import random
+import re
+import sqlite3
+import subprocess
+import sys
+import time
+from collections import Counter
+from contextlib import closing
+from dataclasses import replace
+from pathlib import Path
+from statistics import fmean, stdev
+from types import SimpleNamespace
+
+import pytest
+
+from self_pruner.agent.decisions import make as making
+from self_pruner.agent.decisions.decision_set import FILE, DecisionSetError, read_set
+from self_pruner.agent.decisions.kinds import DEFAULT
+from self_pruner.agent.decisions.kinds.edit import places_of
+from self_pruner.agent.decisions.laboratory import SCORES, TABLE
+from self_pruner.agent.run_files.run_lock import RunLock
+from self_pruner.agent.search.legal_calls import Place
+from self_pruner.memory.profile import Profile
+from self_pruner.prompts.files import SETS
+from tests.agent.decisions.conftest import AMOUNTS
+from tests.endpoint import obedient, serving
+from tests.tiny import tiny_folder
+
+ROOT = Path(__file__).parents[3]
+
+
+def refused(capsys, status):
+    """The one sentence of a command that was refused."""
+    assert status == 2
+    sentence = capsys.readouterr().err
+    assert sentence.startswith("error: ") and sentence.count("\n") == 1
+    return sentence
+
+
+def test_every_kind_has_its_situations_and_every_option_its_outcome(decision_set):
+    assert decision_set.complete and decision_set.kinds == DEFAULT
+    for kind in DEFAULT:
+        found = decision_set.of(kind)
+        assert len(found) == 8 and len({one.id for one in found}) == 8
+        for one in found:
+            assert 4 <= len(one.options) <= 16
+            assert len(set(map(str, (option.call for option in one.options)))) == len(one.options)
+            assert one.measured and len(set(one.outcomes)) > 1
+            assert 0 <= one.tool < len(one.options)
+            assert all(option.error is not None for option in one.options)
+    assert all(len(one.options) == 16 for one in decision_set.of("edit"))
+
+
+def test_an_outcome_is_the_paired_difference_to_the_parent_on_tokens_no_search_saw(decision_set, made):
+    assert (decision_set.made.first, decision_set.made.tokens, decision_set.made.length) == (2, 128, 64)
+    with closing(sqlite3.connect(made / making.MEMORY)) as memory:
+        rows = memory.execute("SELECT profile, sequence, kl FROM score WHERE text = 'fitness'").fetchall()
+    kl = {(profile, sequence): value for profile, sequence, value in rows}
+    for situation in decision_set.situations:
+        (parent,) = situation.reference
+        for option in situation.options:
+            differences = [
+                fmean(kl[profile, sequence] for profile in option.profiles) - kl[parent, sequence]
+                for sequence in (2, 3)
+            ]
+            assert option.outcome == pytest.approx(fmean(differences))
+            assert option.error == pytest.approx(stdev(differences) / math.sqrt(2))
+
+
+def test_every_place_of_an_edit_is_offered_as_often_as_any_other(decision_set):
+    for situation in decision_set.of("edit"):
+        edits = [option.call["arguments"]["edits"] for option in situation.options]
+        for side, sign in ((0, -1), (1, +1)):
+            often = Counter((pair[side]["layer"], pair[side]["part"]) for pair in edits)
+            assert len(often) >= 4 and max(often.values()) - min(often.values()) <= 1
+            assert all(sign * pair[side]["change"] > 0 for pair in edits)
+
+
+def test_half_of_the_places_are_from_the_shortlists_and_half_from_elsewhere():
+    space = SimpleNamespace(n_layers=20, units=lambda part: 4 if part == "attention" else 12)
+    cut = tuple(Place(layer, "mlp", 3) for layer in range(8))
+    grow = tuple(Place(layer, "attention", 1) for layer in range(8))
+    moment = SimpleNamespace(
+        budget=SimpleNamespace(space=space), here=SimpleNamespace(cut=cut, grow=grow), rng=random.Random(0)
+    )
+    found = places_of(moment, Profile((2,) * 20, (6,) * 20))
+    for places, listed in zip(found, (cut, grow), strict=True):
+        names = {(place.layer, place.part) for place in places}
+        assert len(names) == 8
+        assert len(names & {(place.layer, place.part) for place in listed}) == 4
+    assert not {(one.layer, one.part) for one in found[0]} & {(one.layer, one.part) for one in found[1]}
+
+
+def test_the_tools_choice_among_survivors_is_the_best_shown_of_every_bracket(decision_set):
+    for situation in decision_set.of("survive"):
+        own = situation.options[situation.tool].call["arguments"]["survivors"]
+        assert own == [bracket[0] for bracket in situation.variables.ask.brackets]
+
+
+def test_a_set_is_read_as_it_was_written_and_is_small(made, tmp_path):
+    there = read_set(made / FILE)
+    there.save(tmp_path / FILE)
+    assert read_set(tmp_path / FILE) == there
+    assert (tmp_path / FILE).stat().st_size < 1_000_000
+
+
+def test_the_cost_is_said_before_anything_is_measured(command, tmp_path, capsys, monkeypatch):
+    def stopped(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(making, "with_probes", stopped)
+    assert command(tmp_path / "set") != 0
+    assert re.search(
+        r"To measure: at most [\d,]+ tokens of outcomes and about [\d,]+ of \d+ searches", capsys.readouterr().out
+    )
+
+
+def test_one_that_was_stopped_goes_on_with_the_situation_in_hand_and_ends_the_same(
+    command, decision_set, tmp_path, monkeypatch, capsys
+):
+    measured = []
+
+    def stopping(bench, situation, made):
+        if len(measured) == 5:
+            raise KeyboardInterrupt
+        measured.append(situation.id)
+        return with_outcomes(bench, situation, made)
+
+    with_outcomes = making.with_outcomes
+    folder = tmp_path / "set"
+    monkeypatch.setattr(making, "with_outcomes", stopping)
+    assert command(folder, "--brain", "first") == 130
+    assert "The same command goes on" in capsys.readouterr().out
+    half = read_set(folder / FILE)
+    assert [one.id for one in half.situations if one.measured] == measured
+    monkeypatch.setattr(making, "with_outcomes", lambda *given: measured.append(given[1].id) or with_outcomes(*given))
+    assert command(folder, "--brain", "first") == 0
+    assert len(measured) == len(set(measured)) == 16
+    assert read_set(folder / FILE).situations == decision_set.situations
+
+
+def test_a_search_that_was_stopped_goes_on_and_brings_the_same(command, decision_set, tmp_path, monkeypatch):
+    turns = []
+
+    def stopping(search, moment):
+        if len(turns) == 3:
+            raise KeyboardInterrupt
+        turns.append(moment)
+        take(search, moment)
+
+    take = making._Search._take
+    folder = tmp_path / "set"
+    monkeypatch.setattr(making._Search, "_take", stopping)
+    assert command(folder, "--brain", "first") == 130
+    assert 0 < len(read_set(folder / FILE).situations) < 16
+    monkeypatch.setattr(making._Search, "_take", take)
+    assert command(folder, "--brain", "first") == 0
+    assert read_set(folder / FILE).situations == decision_set.situations
+
+
+def test_after_a_kill_no_situation_is_measured_again(command, decision_set, tiny_target, tmp_path, monkeypatch, warm):
+    folder = tmp_path / "set"
+    words = ["decisions", "--model", tiny_target, "--cache", tmp_path / "cache", "--into", folder, *AMOUNTS]
+    process = subprocess.Popen([sys.executable, ROOT / "main.py", *map(str, words), "--brain", "first"], cwd=ROOT)
+    while not (folder / FILE).exists() or not read_set(folder / FILE).situations[3:4]:
+        assert process.poll() is None
+        time.sleep(0.01)
+    while not any(one.measured for one in read_set(folder / FILE).situations):
+        assert process.poll() is None
+        time.sleep(0.01)
+    process.kill()
+    process.wait()
+    known = {one.id for one in read_set(folder / FILE).situations if one.measured}
+    measured = []
+    with_outcomes = making.with_outcomes
+    monkeypatch.setattr(making, "with_outcomes", lambda *given: measured.append(given[1].id) or with_outcomes(*given))
+    assert command(folder, "--brain", "first") == 0
+    assert known and not known & set(measured)
+    assert read_set(folder / FILE).situations == decision_set.situations
+
+
+def test_a_set_grows(command, own, decision_set):
+    assert command(own, "--situations", "9", "--brain", "first") == 0
+    found = read_set(own / FILE)
+    assert [len(found.of(kind)) for kind in DEFAULT] == [9, 9] and found.complete
+    assert set(map(str, decision_set.situations)) < set(map(str, found.situations))
+
+
+def test_two_processes_do_not_work_on_one_set(command, own, capsys):
+    lock = RunLock(own)
+    assert "is in use by process" in refused(capsys, command(own, "--brain", "first"))
+    lock.release()
+
+
+def test_a_whole_set_is_not_made_again(command, own, monkeypatch):
+    monkeypatch.delattr(making, "prepare")
+    assert command(own, "--brain", "first") == 0
+
+
+def test_a_brain_in_this_process_is_scored_exactly_and_rows_of_earlier_calls_stay(command, own, capsys):
+    assert command(own, "--prompts", "default,paper", "--kinds", "survive") == 0
+    said = capsys.readouterr().out
+    assert re.search(r"survive: tiny with default \(exact\) (is not told from|chooses \w+ than) chance", said)
+    assert re.search(r"survive: for tiny, default (and|is) .* paired", said)
+    rows = json.loads((own / SCORES).read_text())["rows"]
+    assert {(row["brain"], row["prompts"]) for row in rows} == {
+        *(("tiny", "default"), ("tiny", "paper"), ("uniform", "-"), ("first", "-")),
+    }
+    table = (own / TABLE).read_text()
+    assert "| survive | tiny | paper |" in table and "| edit | uniform | - |" in table
+
+
+def test_a_template_of_ones_own_is_compared_with_the_default(command, own, tmp_path, capsys):
+    mine = tmp_path / "mine"
+    mine.mkdir()
+    text = (SETS / "default" / "ask_vary.j2").read_text(encoding="utf-8")
+    (mine / "ask_vary.j2").write_text(text + "\nThink of the middle layers.\n", encoding="utf-8")
+    assert command(own, "--prompts", f"default,{mine}", "--kinds", "edit") == 0
+    assert re.search(r"edit: for tiny, default (and|is) .*mine.* over 8 situations, paired", capsys.readouterr().out)
+
+
+def test_another_model_is_a_brain_too(command, own, tmp_path, capsys):
+    other = tiny_folder(tmp_path / "other", family="qwen2", seed=3)
+    assert command(own, "--brain", str(other), "--kinds", "survive") == 0
+    assert "survive: other with default (exact)" in capsys.readouterr().out
+
+
+def test_an_endpoint_is_sampled_and_that_is_said(command, own, capsys):
+    with serving(obedient) as server:
+        assert command(own, "--brain-url", server.url, "--kinds", "survive") == 0
+        assert len(server.asked) > 8 * 4
+    said = capsys.readouterr().out
+    assert "has no log-probabilities of given replies: target is scored by 16 samples an order" in said
+    assert "survive: target with default (16 samples an order)" in said
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        (("--kinds", "edit,plan"), "there is no kind of decision 'plan'; the kinds are edit, survive, vectors"),
+        (("--kinds", "edit,edit"), "--kinds names 'edit' twice"),
+        (("--prompts", "defualt"), "'defualt' is no prompt set and no folder"),
+        (("--brain", "uniform,uniform"), "--brain names 'uniform' twice"),
+        (("--brain", "no-such-model"), "no-such-model"),
+        (("--brain", "vllm"), "give its --brain-url"),
+        (("--situations", "1"), "--situations: at least 2"),
+        (("--sparsity", "0.4"), "is of another budget"),
+        (("--fitness-text", "papers"), "is of another text: passages, not papers"),
+    ],
+)
+def test_what_is_wrong_is_said_in_a_sentence(command, own, capsys, words, sentence):
+    assert sentence in refused(capsys, command(own, *words))
+
+
+def test_a_set_of_another_model_or_of_other_weights_is_refused(command, own, tmp_path, capsys):
+    other = tiny_folder(tmp_path / "other", num_hidden_layers=10)
+    assert "is of another model: tiny, not other" in refused(capsys, command(own, model=other))
+    same_name = tiny_folder(tmp_path / "tiny", num_hidden_layers=10, seed=5)
+    assert "other weights" in refused(capsys, command(own, model=same_name))
+
+
+def test_a_set_that_is_cut_short_changed_or_of_another_format_is_refused(command, own, capsys):
+    whole = (own / FILE).read_text()
+    (own / FILE).write_text(whole[: len(whole) // 2])
+    assert "is cut short or is none" in refused(capsys, command(own))
+    (own / FILE).write_text(whole.replace('"first":2', '"first":3'))
+    assert whole.count('"first":2') == 1 and "was changed or is damaged" in refused(capsys, command(own))
+    (own / FILE).write_text(whole.replace('"format":1', '"format":9'))
+    assert "is no decision set of format 1" in refused(capsys, command(own))
+    with pytest.raises(DecisionSetError, match="cannot read"):
+        read_set(own / "nothing.json")
+
+
+@pytest.mark.parametrize("kind", DEFAULT)
+def test_options_that_are_no_longer_legal_are_refused(command, own, decision_set, capsys, kind):
+    one = decision_set.of(kind)[0]
+    wrong = Profile.from_key(one.options[0].profiles[0])
+    wrong = wrong.with_width(0, "mlp", wrong.mlp[0] % 11 + 1)
+    option = replace(one.options[0], profiles=(wrong.key(), *one.options[0].profiles[1:]))
+    decision_set.replaced(replace(one, options=(option, *one.options[1:]))).save(own / FILE)
+    assert f"a situation that is not legal, {one.id}" in refused(capsys, command(own, "--brain", "first"))
+
+
+def test_scores_of_another_set_are_not_shown(command, own, decision_set):
+    one = decision_set.situations[0]
+    option = replace(one.options[0], outcome=1.0)
+    decision_set.replaced(replace(one, options=(option, *one.options[1:]))).save(own / FILE)
+    assert command(own, "--brain", "first") == 0
+    assert {row["brain"] for row in json.loads((own / SCORES).read_text())["rows"]} == {"first"}
+
+
+def test_too_little_to_decide_is_said(command, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(making, "SEARCHES", 1)
+    assert "1 searches brought" in refused(capsys, command(tmp_path / "set", "--situations", "40"))
+
+
+def test_whole_vectors_are_scored_by_their_sequences(command, tmp_path, capsys):
+    folder = tmp_path / "set"
+    words = ("--kinds", "vectors,initialise", "--situations", "2", "--prompts", "paper", "--brain", "self,first")
+    assert command(folder, *words) == 0
+    found = read_set(folder / FILE)
+    for kind in ("vectors", "initialise"):
+        assert len(found.of(kind)) == 2
+        for one in found.of(kind):
+            assert len(one.options) == 16 and len(set(one.outcomes)) > 1
+            assert {*one.options[0].call["arguments"]} >= {"operator", "attention", "mlp"}
+    rows = [row for row in json.loads((folder / SCORES).read_text())["rows"] if row["brain"] == "tiny"]
+    assert {row["kind"] for row in rows} == {"vectors", "initialise"}
+    for row in rows:
+        assert all(0 < one["entropy"] < one["most_entropy"] for one in row["decided"])
+        assert all(abs(one["first_quarter"]) < 1e-6 for one in row["decided"])
+    assert "vectors: tiny with paper (exact)" in capsys.readouterr().out

@@ -1,0 +1,168 @@
+"""Controls bound what a brain can score: chance gains nothing, an oracle all there is, the first is a position."""
+
+import json
+import math
+from dataclasses import replace
+from statistics import fmean
+
+import pytest
+
+from self_pruner.agent.brain.calls import reply
+from self_pruner.agent.brain.scripted import FREE, FirstBrain, ScriptedBrain, UniformBrain
+from self_pruner.agent.decisions.choosers import SampledChooser
+from self_pruner.agent.decisions.kinds import DEFAULT, KINDS
+from self_pruner.agent.decisions.kinds.kind import orders_of
+from self_pruner.agent.decisions.score import Row, always, decide, paired_gains
+from self_pruner.agent.decisions.statistics import apart, bootstrap_mean, more_needed
+from self_pruner.agent.decisions.table import against_another, against_chance
+from self_pruner.prompts.templates import PromptSet
+from tests.scripted_brains import ScriptBrain
+
+PROMPTS = PromptSet("default")
+
+
+class Oracle(ScriptedBrain):
+    """Knows the outcome of every option."""
+
+    known: dict[str, float]
+
+    def answer(self, calls, seed, index):
+        options = [value_of(schema) for schema in calls[0].parameters["anyOf"]]
+        best = min(options, key=lambda option: self.known[json.dumps(option)])
+        return reply("", calls[0].name, best, seed=seed, index=index, cost=FREE)
+
+    @property
+    def _llm_type(self):
+        return "oracle"
+
+
+def value_of(schema):
+    """The only value of a schema of constants."""
+    if "const" in schema:
+        return schema["const"]
+    if schema["type"] == "array":
+        return [value_of(item) for item in schema["prefixItems"]]
+    return {name: value_of(field) for name, field in schema["properties"].items()}
+
+
+def row(brain, decision_set, kind, draws=64):
+    chooser = SampledChooser(brain._llm_type, brain, draws)
+    decided = [decide(one, chooser, PROMPTS) for one in decision_set.of(kind)]
+    return Row(chooser.name, "default", chooser.how, kind, tuple(decided))
+
+
+@pytest.mark.parametrize("kind", DEFAULT)
+def test_chance_gains_nothing_within_its_interval(decision_set, kind):
+    several = [replace(one, id=f"{one.id}.{number}") for one in decision_set.situations for number in range(5)]
+    found = row(UniformBrain(), replace(decision_set, situations=tuple(several)), kind)
+    assert len(found.decided) == 40
+    gain = found.mean(lambda one: one.gain)
+    assert gain.low <= 0 <= gain.high
+    assert not apart(gain) and "is not told from chance" in against_chance(found)
+    assert abs(found.mean(lambda one: one.first_quarter).value) < 0.05
+    most = fmean(one.most_entropy for one in found.decided)
+    assert 0.9 * most < found.mean(lambda one: one.entropy).value <= most
+
+
+@pytest.mark.parametrize("kind", DEFAULT)
+def test_an_oracle_has_no_regret_and_gains_all_there_is(decision_set, kind):
+    for situation in decision_set.of(kind):
+        known = {json.dumps(option.call["arguments"]): option.outcome for option in situation.options}
+        found = decide(situation, SampledChooser("oracle", Oracle(known=known), 2), PROMPTS)
+        assert found.regret == pytest.approx(0, abs=1e-12)
+        assert found.gain == pytest.approx(found.room) and found.gain > 0
+        assert found.over_tool >= 0 and found.entropy == 0
+        assert found.first_quarter == pytest.approx(0, abs=0.01)
+        best = always(situation, situation.outcomes.index(min(situation.outcomes)))
+        assert (best.gain, best.regret) == (pytest.approx(found.gain), 0)
+
+
+@pytest.mark.parametrize("kind", DEFAULT)
+def test_always_the_first_is_a_position_bias_and_its_gain_is_that_of_a_few_positions(decision_set, kind):
+    found = row(FirstBrain(), decision_set, kind, draws=1)
+    for one, situation in zip(found.decided, decision_set.of(kind), strict=True):
+        count = len(situation.options)
+        assert one.first_quarter == pytest.approx(1 - (count // 4) / count)
+        firsts = [situation.outcomes[order[0]] for order in orders_of(count)]
+        assert one.gain == pytest.approx(fmean(situation.outcomes) - fmean(firsts))
+
+
+@pytest.mark.parametrize("count", [4, 8, 12, 16])
+def test_every_option_is_once_in_every_quarter(count):
+    orders = orders_of(count)
+    assert len(orders) == 4
+    for option in range(count):
+        assert sorted(order.index(option) // (count // 4) for order in orders) == [0, 1, 2, 3]
+
+
+def test_over_the_orders_places_and_candidates_are_read_first_by_turns(decision_set):
+    for situation in decision_set.situations:
+        kind, calls = KINDS[situation.kind], [option.call for option in situation.options]
+        orders = [[calls[index] for index in order] for order in orders_of(len(calls))]
+        shown = [kind.shown(situation.variables, order) for order in orders]
+        if situation.kind == "edit":
+            for lists in ([one.hints.cut for one in shown], [one.hints.grow for one in shown]):
+                assert len({each[0] for each in lists}) >= (4 if len(lists[0]) == 8 else 3)
+        else:
+            for brackets in zip(*(one.ask.brackets for one in shown), strict=True):
+                firsts = [bracket[0] for bracket in brackets]
+                assert max(map(firsts.count, firsts)) <= (3 if len(set(brackets[0])) > 1 else 4)
+
+
+def test_few_options_are_asked_in_as_many_orders():
+    assert orders_of(3) == [[0, 1, 2], [1, 2, 0], [2, 0, 1]]
+
+
+def test_the_prompt_shows_places_and_candidates_in_the_order_of_the_options(decision_set):
+    situation = decision_set.of("edit")[0]
+    order = orders_of(len(situation.options))[2]
+    calls = [situation.options[index].call for index in order]
+    shown = KINDS["edit"].shown(situation.variables, calls)
+    first = calls[0]["arguments"]["edits"]
+    assert (shown.hints.cut[0].layer, shown.hints.cut[0].part) == (first[0]["layer"], first[0]["part"])
+    assert (shown.hints.grow[0].layer, shown.hints.grow[0].part) == (first[1]["layer"], first[1]["part"])
+    assert set(shown.hints.cut) == set(situation.variables.hints.cut)
+    situation = decision_set.of("survive")[0]
+    calls = [option.call for option in situation.options[::-1]]
+    shown = KINDS["survive"].shown(situation.variables, calls)
+    assert [bracket[0] for bracket in shown.ask.brackets] == calls[0]["arguments"]["survivors"]
+    assert [{*bracket} for bracket in shown.ask.brackets] == [{*each} for each in situation.variables.ask.brackets]
+
+
+def test_replies_that_are_no_option_are_counted(decision_set):
+    situation = decision_set.of("edit")[0]
+    good = situation.options[0].call
+    said = [{"name": good["name"], "args": good["arguments"]}, "no call"] * 4
+    found = decide(situation, SampledChooser("script", ScriptBrain(replies=said), 2), PROMPTS)
+    assert found.illegal == 4
+    assert found.gain == pytest.approx(fmean(situation.outcomes) - situation.outcomes[0])
+
+
+def test_the_interval_is_that_of_the_mean_and_few_values_tell_nothing():
+    constant = bootstrap_mean([2.0] * 10)
+    assert (constant.value, constant.low, constant.high) == (2.0, 2.0, 2.0) and apart(constant)
+    assert not apart(bootstrap_mean([2.0] * 5))
+    assert bootstrap_mean([1.0]).low is None
+    spread = bootstrap_mean([float(value) for value in range(100)])
+    # the standard error of this mean is 2.9
+    assert spread.low == pytest.approx(49.5 - 1.96 * 2.89, abs=0.4)
+    assert spread.high == pytest.approx(49.5 + 1.96 * 2.89, abs=0.4)
+
+
+def test_how_many_more_situations_would_tell():
+    values = [1.0, -1.0, 1.5, -0.5, 0.5, 0.0]  # mean 0.25, standard deviation 0.935
+    assert more_needed(values) == math.ceil((2.8016 * 0.93541 / 0.25) ** 2) - 6
+    assert more_needed([1.0, 1.0]) is None and more_needed([1.0, -1.0]) is None
+    assert more_needed([1.0, 1.1, 0.9, 1.0]) == 0
+
+
+def test_two_prompt_sets_are_compared_situation_by_situation(decision_set):
+    one = row(UniformBrain(), decision_set, "edit", draws=4)
+    better = replace(one, prompts="mine", decided=tuple(replace(each, gain=each.gain + 0.01) for each in one.decided))
+    assert paired_gains(better.decided, one.decided) == pytest.approx([0.01] * len(one.decided))
+    assert "mine is better than default: 10.00 [10.00, 10.00]" in against_another(better, one)
+    alternating = tuple(
+        replace(each, gain=each.gain + 0.01 * (-1) ** number + 0.001) for number, each in enumerate(one.decided)
+    )
+    said = against_another(replace(one, prompts="mine", decided=alternating), one)
+    assert "mine and default are not told apart: 1.00 [" in said and "situations more would tell" in said
