@@ -17,7 +17,7 @@ from self_pruner.agent import session
 SMALL = [
     *("--sequence-length", "64", "--fidelity", "128,256", "--probe-tokens", "64", "--final-tokens", "128"),
     *("--sensitivity-tokens", "64", "--reporting-tokens", "128", "--calibration-length", "64"),
-    *("--calibration-sequences", "4", "--evaluations", "4", "--offspring", "3", "--initial", "2", "--population", "2"),
+    *("--calibration-sequences", "4", "--evaluations", "10", "--offspring", "3", "--initial", "2", "--population", "2"),
     *("--benchmarks", "0", "--sparsity", "0.3", "--brain", "first", "--no-recalibrate", "--no-export"),
 ]
 

@@ -36,7 +36,7 @@ from self_pruner.agent.result.outcome import (
 from self_pruner.agent.result.recalibration import Recalibrated, recalibrated
 from self_pruner.agent.run_files.trace import read_trace
 from self_pruner.agent.search.history import best_of, closed_generations
-from self_pruner.agent.search.initial_population import UNIFORM, closed, spent_on_probes
+from self_pruner.agent.search.initial_population import CLOSED_FORM, UNIFORM, closed, closed_form_of, spent_on_probes
 from self_pruner.agent.search.state import SearchState
 from self_pruner.agent.settings.arms import ClosedForm
 from self_pruner.agent.settings.settings import text_label
@@ -169,22 +169,23 @@ def table(run: Run, found: Profile) -> tuple[list[Row], list[TextRow], list[Diff
 
 
 def baselines(bench: Workbench) -> dict[str, Profile]:
-    """The profiles that every result stands beside: uniform, two rules of thumb, and the probes' where there are any.
+    """The profiles that every result stands beside: uniform, rules of thumb, and the probes' where the run began there.
 
     Of those that are tried in several forms it is the best by fitness. A form that the run has not measured is
     measured at the first fidelity, and not charged: nothing of the search depends on it.
     """
-    names: dict[str, ClosedForm] = {UNIFORM: "uniform", "uniform-mlp": "uniform-mlp", "ends": "ends"}
-    if bench.probes:
-        names["closed form"] = "sensitivity"
+    began_with: dict[str, list[Profile]] = {}
+    for row in bench.memory.recall(Candidate, run=bench.run, step=0):
+        if row.proposed_by == "seed":
+            began_with.setdefault(closed_form_of(row), []).append(row.profile)
+    rules: tuple[ClosedForm, ...] = (UNIFORM, "uniform-mlp", "ends")
     found: dict[str, Profile] = {}
-    for row, name in names.items():
-        forms = list(closed(bench, name))
+    for name in (*rules, CLOSED_FORM):
+        forms = began_with.get(name) or [one for rule in rules if rule == name for one in closed(bench, rule)]
         if len(forms) > 1:
             measure(bench, forms, range(bench.fidelity[0] // bench.sequence_length), FINISH_STEP)
-        best = _best(bench, forms)
-        if best not in found.values():  # where layers of one width are wanted, most are the same
-            found[row] = best
+        if forms and (best := _best(bench, forms)) not in found.values():  # of layers of one width most are the same
+            found[name] = best
     return found
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 from dataclasses import replace
+from typing import Final
 
 from self_pruner.agent.settings.arms import Arm, ClosedForm
 from self_pruner.memory.errors import ToolError
@@ -24,7 +25,8 @@ from self_pruner.tools.pruning.baselines import flap, owl
 from self_pruner.tools.workbench import Progress, Workbench
 
 PROBE_STEP = -1  # probes belong to no turn: a run that finds them in the memory is not charged for them
-UNIFORM = "uniform"
+UNIFORM: Final = "uniform"
+CLOSED_FORM: Final = "closed form"
 
 
 def probe_width(units: int) -> int:
@@ -106,7 +108,7 @@ def closed(bench: Workbench, name: ClosedForm) -> dict[Profile, str]:
             made = [(flap(budget, bench.elastic), "global threshold on standardised WIFV (FLAP)")]
         case "sensitivity":
             made = [
-                (form, f"closed form: {sum(form.attention)} attention units in all")
+                (form, f"{CLOSED_FORM}: {sum(form.attention)} attention units in all")
                 for form in closed_forms(budget, bench.costs)
             ]
     found: dict[Profile, str] = {}

@@ -151,5 +151,5 @@ def test_the_table_has_every_baseline_once(undisturbed):
     known = result(undisturbed)
     names = [row["name"] for row in known["rows"]]
     assert names[:2] == ["dense", "uniform"] and len(set(names)) == len(names)
-    assert {"ends", "closed form", "found"} <= set(names)
+    assert {"uniform-mlp", "closed form", "found"} <= set(names)  # of so few layers these are what `ends` gives as well
     assert {one["against"] for one in known["differences"]} == set(names) - {"dense", "found", "found, recalibrated"}
