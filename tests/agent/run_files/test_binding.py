@@ -122,7 +122,7 @@ def test_a_patch_of_a_version_and_a_moved_memory_are_said_and_go_on(run, capfd):
     [
         ("    128,\n    256,\n", "    64,\n    128,\n", "fidelity [128, 256] (now [64, 128] in its settings.toml)"),
         ('importance = "wanda-sp"', 'importance = "magnitude"', "importance wanda-sp (now magnitude"),
-        ("evaluations = 4", "", "evaluations 4 (now None"),
+        ("evaluations = 10", "", "evaluations 10 (now None"),
         ("sparsity = 0.3", 'params = "100M"', "sparsity 0.3 (now None in its settings.toml) and params None (now 100M"),
     ],
 )
