@@ -130,7 +130,9 @@ def search(
         "recursion_limit": STEP_LIMIT,
         "max_concurrency": 1,  # there is one model
     }
-    known = graph.get_state(config).values
+    snapshot = graph.get_state(config)
+    # asked to stop before the first node ran, a search leaves its input alone, which is no state to go on from
+    known = snapshot.values if (snapshot.metadata or {}).get("step", -1) >= 0 else {}
     if known and not known.keys() >= {one.name for one in fields(SearchState)}:
         raise RunDirectoryError(
             "the run's checkpoint.sqlite is of an older format: its search cannot go on, start anew"

@@ -196,6 +196,16 @@ def test_a_search_asked_to_drain_stops_and_goes_on_where_it_was(tmp_path):
     assert [row.profile for row in run.candidates()] == [row.profile for row in whole.candidates()]
 
 
+def test_a_search_that_is_asked_to_stop_before_its_first_turn_begins_when_it_is_resumed(ended, tmp_path):
+    run = Search(tmp_path, UniformBrain(seed=1))
+    control = RunControl()
+    control.request_drain("test")
+    assert search(run.graph, run.starting, 0, control, "run") is None
+    assert run.records == []
+    run.go()
+    assert [row.profile for row in run.candidates()] == [row.profile for row in ended.candidates()]
+
+
 def test_patience_ends_a_search_that_finds_nothing_better(tmp_path):
     run = Search(tmp_path, FirstBrain(), evaluations=10_000, patience=2)
     state = run.go()
