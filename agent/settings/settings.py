@@ -36,6 +36,7 @@ THOUGHT_TOKENS = 32  # before each call of a brain that is large enough to think
 THINKS_FROM = 1_000_000_000  # parameters of a brain; smaller ones write little sense before a call
 SENSITIVITY_WINDOWS = 4  # measurements of first-order sensitivities before their text begins anew
 # Settings that older files state, and the one value at which a search is what it was with them.
+RENAMED = {"slopes": "sensitivities", "slope_tokens": "sensitivity_tokens"}  # in older files, by their names of then
 FORMER: dict[str, Any] = {"draws": 0, "screen": 4, "step_rule": "adaptive", "later_layers": 1.0, "racing": 1.0}
 
 
@@ -211,7 +212,7 @@ def text_label(text: str) -> str:
 
 
 def without_former(values: Mapping[str, Any]) -> dict[str, Any]:
-    """The settings of an older file without those that are gone, where a search is the same without them.
+    """The settings of an older file by their present names, without those that are gone, if a search is the same.
 
     Raises:
         SettingsError: one has another value than the only one there is now.
@@ -222,7 +223,7 @@ def without_former(values: Mapping[str, Any]) -> dict[str, Any]:
                 f"setting {name!r} is of an older format and is gone: a search is made as with {FORMER[name]!r}, "
                 f"and not with {values[name]!r}"
             )
-    return {name: value for name, value in values.items() if name not in FORMER}
+    return {RENAMED.get(name, name): value for name, value in values.items() if name not in FORMER}
 
 
 def make_settings(values: dict[str, Any]) -> Settings:

@@ -2,7 +2,7 @@
 
 import pytest
 
-from self_pruner.agent.settings.settings import FORMER, Settings, make_settings
+from self_pruner.agent.settings.settings import FORMER, RENAMED, Settings, make_settings
 from self_pruner.memory.errors import SettingsError
 
 
@@ -16,3 +16,8 @@ def test_settings_that_are_gone_and_would_make_another_search_are_refused_in_a_s
     with pytest.raises(SettingsError) as refused:
         make_settings({name: value})
     assert f"setting '{name}' is of an older format" in str(refused.value) and repr(value) in str(refused.value)
+
+
+def test_settings_that_have_another_name_now_are_known_by_that_of_then():
+    assert make_settings({"slopes": 2, "slope_tokens": 1024}) == Settings(sensitivities=2, sensitivity_tokens=1024)
+    assert {*RENAMED.values()} <= Settings.model_fields.keys() and not RENAMED.keys() & Settings.model_fields.keys()
