@@ -53,7 +53,7 @@ from self_pruner.agent.search.initial_population import (
     with_costs,
 )
 from self_pruner.agent.search.judge import Judgement
-from self_pruner.agent.search.prompt_variables import Observer, run_variables
+from self_pruner.agent.search.prompt_variables import Observer, variables_of
 from self_pruner.agent.search.state import SearchState, first_state
 from self_pruner.agent.search.think import Thinker
 from self_pruner.agent.settings.arms import ARMS
@@ -61,11 +61,7 @@ from self_pruner.agent.settings.settings import Settings, make_settings
 from self_pruner.agent.view import View
 from self_pruner.memory.errors import RunDirectoryError, SelfPrunerError, SettingsError
 from self_pruner.memory.no_links import refuse_link
-from self_pruner.memory.records import Candidate
 from self_pruner.prompts.templates import PromptSet
-from self_pruner.tools.evaluation.fitness import perplexity
-from self_pruner.tools.profiles.operators import uniform
-from self_pruner.tools.workbench import FITNESS
 
 DRAIN = "stopped by the user"
 
@@ -243,9 +239,7 @@ def run_search(run: Run) -> SearchState:
     """
     settings, bench, view = run.settings, run.bench, run.view
     arm, loaded = ARMS[settings.arm], run.prepared.loaded
-    seeds = [row.id for row in bench.memory.recall(Candidate, run=bench.run, step=0)]
-    seeds = seeds or make_initial_population(bench, arm, settings.remembered)
-    equal = uniform(bench.budget)
+    seeds = make_initial_population(bench, arm, settings.remembered)
     screen = SearchScreen(view, settings, lambda: best_baseline(bench))
     bench = replace(bench, progress=screen.progress)
 
@@ -255,9 +249,7 @@ def run_search(run: Run) -> SearchState:
 
     prompts = PromptSet(settings.prompts_of_arm, run.directory.prompts)
     config = loaded.model.config
-    sequences = settings.sequences(settings.fidelity[-1])
-    dense = perplexity(bench.walks[FITNESS].targets.nll[:sequences])
-    variables = run_variables(bench, loaded.name, loaded.family.model_type, config.hidden_size, dense, equal)
+    variables = variables_of(bench, loaded, settings)
     with (
         TraceWriter(run.directory.trace) as trace,
         brain_of(run.prepared, settings, run.directory.path, view) as brain,

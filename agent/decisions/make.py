@@ -40,7 +40,7 @@ from self_pruner.agent.search.graph import build_graph, search
 from self_pruner.agent.search.initial_population import make_initial_population
 from self_pruner.agent.search.judge import Judgement
 from self_pruner.agent.search.legal_calls import LegalCalls, Situation
-from self_pruner.agent.search.prompt_variables import Observer, run_variables
+from self_pruner.agent.search.prompt_variables import Observer, variables_of
 from self_pruner.agent.search.state import SearchState
 from self_pruner.agent.search.think import Thinker
 from self_pruner.agent.session import checkpoints, with_probes
@@ -48,14 +48,11 @@ from self_pruner.agent.settings.arms import ARMS
 from self_pruner.agent.settings.settings import Settings, text_label
 from self_pruner.agent.view import View
 from self_pruner.memory.profile import Profile
-from self_pruner.memory.records import Candidate
 from self_pruner.prompts.templates import PromptSet
 from self_pruner.tools.evaluate import measure
 from self_pruner.tools.evaluation.first_order import PASS_COST
-from self_pruner.tools.evaluation.fitness import perplexity
-from self_pruner.tools.profiles.operators import uniform
 from self_pruner.tools.profiles.selection import paired
-from self_pruner.tools.workbench import FITNESS, Workbench
+from self_pruner.tools.workbench import Workbench
 
 MEMORY = "measured.sqlite"
 SEARCH_STATE = "searches.sqlite"
@@ -216,9 +213,7 @@ class _Search:
         """The set with the situations of this search, as many as were missing, not yet measured."""
         settings, loaded = self.settings, self.prepared.loaded
         bench = replace(self.prepared.bench, run=f"{RUN}-{settings.seed}", seed=settings.seed)
-        config, equal = loaded.model.config, uniform(bench.budget)
-        dense = perplexity(bench.walks[FITNESS].targets.nll[: settings.sequences(settings.fidelity[-1])])
-        variables = run_variables(bench, loaded.name, loaded.family.model_type, config.hidden_size, dense, equal)
+        variables = variables_of(bench, loaded, settings)
         prompts, control = PromptSet("default"), RunControl()
         observer = Observer(settings, variables, prompts.actions, hints=True)
 
@@ -237,12 +232,11 @@ class _Search:
             prompts,
             observer,
             lambda messages: 0,
-            config.max_position_embeddings,
+            loaded.model.config.max_position_embeddings,
             nothing,
             see,
         )
-        seeds = [row.id for row in bench.memory.recall(Candidate, run=bench.run, step=0)]
-        seeds = seeds or make_initial_population(bench, ARMS[settings.arm], settings.remembered)
+        seeds = make_initial_population(bench, ARMS[settings.arm], settings.remembered)
         with checkpoints(self.folder / SEARCH_STATE) as saver:
             graph = build_graph(thinker, Judgement(bench, settings, nothing), saver)
             search(graph, seeds, 0, control, bench.run)

@@ -34,6 +34,7 @@ class SearchScreen:
         self.view = view
         self.settings = settings
         self.baseline = baseline
+        self.beaten: tuple[str, float] | None = None  # what it said when the last turn ended
         self.thought = ""
         self.asked = False  # whether the calls that come now are the brain's
         self.decided: list[Act] = []  # the brain's calls in this generation
@@ -67,7 +68,7 @@ class SearchScreen:
             self._act(record)
         else:
             ended = self.judge is not None and record.generation > self.judge.generation
-            self.judge, self.first = record, self.first or record
+            self.judge, self.first, self.beaten = record, self.first or record, self.baseline()
             self.done = self.total = 0
             if ended:
                 left = minutes_left(self.settings, self.first.spent, record.spent)
@@ -147,7 +148,7 @@ class SearchScreen:
         if self.judge is None or self.judge.fitness is None:
             return "Best: none yet"
         best = f"Best: {self.judge.best}, fitness {self.judge.fitness:.4f} (dense 0)"
-        name, fitness = self.baseline() or ("", 0.0)
+        name, fitness = self.beaten or ("", 0.0)
         if not fitness:
             return best
         return f"{best}; best baseline ({name}) {fitness:.4f} ({100 * (self.judge.fitness / fitness - 1):+.1f}%)"

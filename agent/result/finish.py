@@ -179,9 +179,10 @@ def baselines(bench: Workbench) -> dict[str, Profile]:
         if row.proposed_by == "seed":
             began_with.setdefault(closed_form_of(row), []).append(row.profile)
     rules: tuple[ClosedForm, ...] = (UNIFORM, "uniform-mlp", "ends")
+    forms_of: dict[str, list[Profile]] = {rule: began_with.get(rule) or list(closed(bench, rule)) for rule in rules}
+    forms_of[CLOSED_FORM] = began_with.get(CLOSED_FORM, [])
     found: dict[str, Profile] = {}
-    for name in (*rules, CLOSED_FORM):
-        forms = began_with.get(name) or [one for rule in rules if rule == name for one in closed(bench, rule)]
+    for name, forms in forms_of.items():
         if len(forms) > 1:
             measure(bench, forms, range(bench.fidelity[0] // bench.sequence_length), FINISH_STEP)
         if forms and (best := _best(bench, forms)) not in found.values():  # of layers of one width most are the same

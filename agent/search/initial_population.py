@@ -162,7 +162,12 @@ def best_baseline(bench: Workbench) -> tuple[str, float] | None:
 
 
 def make_initial_population(bench: Workbench, arm: Arm, remembered: int) -> list[str]:
-    """Record the first candidates of this run and return their ids: closed forms, then the best of earlier runs."""
+    """Record the first candidates of this run, where it has none, and return their ids.
+
+    They are closed forms, then the best of earlier runs.
+    """
+    if begun := [row.id for row in bench.memory.recall(Candidate, run=bench.run, step=0)]:
+        return begun
     known = best_known(bench, remembered) if arm.searches else []
     made: list[tuple[Profile, Proposer, str]] = [
         *((profile, "seed", words) for name in arm.closed_forms for profile, words in closed(bench, name).items()),

@@ -34,9 +34,11 @@ from self_pruner.prompts.variables import (
     Variables,
 )
 from self_pruner.tools.evaluation.fitness import perplexity
+from self_pruner.tools.models.source import LoadedModel
 from self_pruner.tools.profiles.budget import Budget
+from self_pruner.tools.profiles.operators import uniform
 from self_pruner.tools.prune_model import candidate_number
-from self_pruner.tools.workbench import Workbench
+from self_pruner.tools.workbench import FITNESS, Workbench
 
 SENSITIVITIES = 8  # most sensitive places shown
 BEST, RECENT, FAILED, MOVES, NOTES = 4, 4, 2, 4, 2  # entries of the history
@@ -175,8 +177,15 @@ def _change(history: SearchHistory, row: Candidate) -> float | None:
     return history.change(row.profile, *map(history.profile, row.parents))
 
 
+def variables_of(bench: Workbench, loaded: LoadedModel, settings: Settings) -> RunVariables:
+    """`run_variables` of the loaded target model, the dense one over the tokens of the last fidelity."""
+    dense = perplexity(bench.walks[FITNESS].targets.nll[: settings.sequences(settings.fidelity[-1])])
+    hidden_size: int = loaded.model.config.hidden_size
+    return run_variables(bench, loaded.name, loaded.family.model_type, hidden_size, dense, uniform(bench.budget))
+
+
 def run_variables(
-    bench: Workbench, name: str, family: str, hidden_size: int, dense: float, uniform: Profile
+    bench: Workbench, name: str, family: str, hidden_size: int, dense: float, equal: Profile
 ) -> RunVariables:
     """The part of the prompt that stays the same through a run.
 
@@ -186,9 +195,9 @@ def run_variables(
         family: of the target model.
         hidden_size: of the target model.
         dense: perplexity of the dense model on the fitness text.
-        uniform: the uniform profile on budget.
+        equal: the uniform profile on budget.
     """
-    found = bench.fitness(uniform, bench.fidelity[0])
+    found = bench.fitness(equal, bench.fidelity[0])
     most = sorted(bench.probes, key=lambda probe: (-probe.fitness, probe.layer, probe.part))[:SENSITIVITIES]
     return replace(
         unmeasured(bench.budget, name, family, hidden_size),

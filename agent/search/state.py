@@ -123,9 +123,7 @@ def fold(state: SearchState, first_fidelity: int) -> dict[str, Any]:
     if made:
         update |= _fold_made(state, made)
     for answer in turn:
-        if answer.tool == "evaluate" and answer.arguments.get(
-            "sensitivities"
-        ):  # where they failed too: they are tried once
+        if answer.tool == "evaluate" and answer.arguments.get("sensitivities"):  # also where they failed: tried once
             update |= {"centre": answer.arguments["candidates"][0], "centred_at": state.generation}
         if answer.error is not None:
             update["failures"] = state.failures + 1

@@ -45,6 +45,16 @@ def test_a_generation_that_ended_is_one_plain_line_with_spent_and_left(shown):
     assert "\x1b" not in file.getvalue()
 
 
+def test_the_best_stands_beside_the_best_baseline_which_is_looked_up_once_a_turn(shown):
+    screen, _ = shown(evaluations=60)
+    asked = []
+    screen.baseline = lambda: asked.append(1) or ("ends", 0.8)
+    screen.see(judge(0, 6, 1.0))
+    said = "Best: c3, fitness 0.5000 (dense 0); best baseline (ends) 0.8000 (-37.5%)"
+    assert [screen.best() for _ in range(5)] == [said] * 5
+    assert len(asked) == 1
+
+
 def test_nothing_is_said_to_be_left_before_a_generation_has_ended(shown):
     screen, _ = shown(evaluations=60)
     screen.see(judge(0, 0, 0.0))

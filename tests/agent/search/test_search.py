@@ -116,7 +116,8 @@ def test_the_better_half_reaches_the_last_fidelity_and_the_best_of_each_closed_f
     first, second = calls[0].arguments["candidates"], calls[1].arguments["candidates"]
     assert set(ended.starting) <= {*first, "c1"}  # the uniform profile was measured before the first turn
     rows = {row.id: row for row in ended.candidates()}
-    ranked = sorted({*first, "c1"}, key=lambda name: ended.bench.fitness(rows[name].profile, 32).kl)
+    tokens = ended.bench.fidelity[0]
+    ranked = sorted({*first, "c1"}, key=lambda name: ended.bench.fitness(rows[name].profile, tokens).kl)
     best = {row.id for row in best_of_each(rows[name] for name in ranked)}
     assert best <= set(second) <= {*first, "c1"}
     assert len(set(second) - best) <= (len(first) + 2) // 2
