@@ -155,6 +155,18 @@ class LatencyBudget(Budget):
         largest = max(high - low for row in rows for low, high in zip((row[0], *row), row, strict=False))
         return max((largest + 1) // 2, round(TOLERANCE * self.target_time))
 
+    @cached_property
+    def totals(self) -> tuple[tuple[int, int], ...]:
+        """Every (attention units, MLP units) that meets the target by even prices, by rising attention.
+
+        Where none does, as when one attention unit takes longer than all MLP units, those of the profile on the target
+        that is nearest to the dense one.
+        """
+        if even := tuple((groups, blocks) for groups in self._group_totals() for blocks in self.blocks(groups)):
+            return even
+        nearest = self._repair(self.space.dense(), frozenset())
+        return ((sum(nearest.attention), sum(nearest.mlp)),)
+
     def unit_price(self, part: Part) -> int:
         """Nanoseconds of a unit, evenly."""
         return self.even.unit_price(part)

@@ -13,7 +13,7 @@ from self_pruner.tools.latency.table import LatencyTable, Milliseconds, Timed
 from self_pruner.tools.latency.time_budget import NANOSECONDS, JointBudget, LatencyBudget, TimedSpace
 from self_pruner.tools.profiles.budget import Budget, ImpossibleTargetError
 from self_pruner.tools.profiles.operators import crossover_mask, level_switch, mutate, random_profile, uniform
-from self_pruner.tools.profiles.sensitivity import Costs, closed_form
+from self_pruner.tools.profiles.sensitivity import Costs, closed_form, closed_forms
 from self_pruner.tools.profiles.space import Space
 
 SPACE = Space(n_layers=6, n_groups=4, n_blocks=24, group_params=48, block_params=9, fixed_params=1000, mlp_unit=8)
@@ -87,6 +87,17 @@ def test_the_budget_in_parameters_beside_it_is_that_of_the_uniform_profile():
     budget = LatencyBudget.of(SPACE, TABLES["linear"], 90.0)
     assert budget.target_params == SPACE.params(uniform(budget))
     assert budget.group_in_blocks == pytest.approx(GROUP_MS / BLOCK_MS, rel=1e-3)
+
+
+@pytest.mark.parametrize("target", [50.0, 70.4, 71.6, 99.0])
+def test_a_target_between_two_attention_units_that_no_mlp_unit_fills_has_closed_forms(target):
+    dear = table(lambda part, saved: 3.0 * saved / GROUP_MS if part == "attention" else 0.0)
+    budget = LatencyBudget.of(SPACE, dear, target)
+    costs = Costs(
+        *(tuple(tuple(1.0 / (1 + width) for width in range(SPACE.units(part) + 1)) for _ in range(6)) for part in PARTS)
+    )
+    found = closed_forms(budget, costs)
+    assert found and all(budget.holds(one) and abs(milliseconds(dear, one) - target) <= 1.5 + 1e-6 for one in found)
 
 
 def test_held_places_are_left_alone_where_others_can_give():
