@@ -80,7 +80,6 @@ _ALL = (
         INFORMED,
         initial=("brain", "model"),
         vary=("brain", "chance", "switch", "cross", "model"),
-        survive="brain",
     ),
     Arm(
         "self",
