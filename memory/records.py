@@ -18,7 +18,9 @@ from self_pruner.memory.profile import Profile
 Operator = Literal["initialise", "crossover", "mutation"]
 # Who proposed a candidate: the brain (or draws it asked for), chance among the brain's legal calls, one of the tool's
 # operators, the tool in a failing brain's place, a closed form, or an earlier run.
-Proposer = Literal["brain", "draw", "chance", "switch", "cross", "model", "cma", "random", "fallback", "seed", "memory"]
+Proposer = Literal[
+    "brain", "draw", "chance", "switch", "cross", "blend", "model", "cma", "random", "fallback", "seed", "memory"
+]
 
 
 @dataclass(frozen=True, slots=True)

@@ -25,15 +25,16 @@ from self_pruner.agent.settings.settings import Settings
 from self_pruner.memory.profile import Profile
 from self_pruner.memory.records import Operator
 from self_pruner.tools.profiles import cma_search, proposals
-from self_pruner.tools.profiles.operators import crossover_mask, mutate, random_profile
+from self_pruner.tools.profiles.operators import blend, crossover_mask, mutate, random_profile
 from self_pruner.tools.profiles.quadratic_model import QuadraticModel
 from self_pruner.tools.profiles.surrogate import Surrogate
 from self_pruner.tools.prune_model import Proposal, PruneArguments, on_budget, propose
 
 ATTEMPTS = 32  # proposals tried for one that is new to the run
 DRAWS = 64  # the same where the operators stand in for the brain
-SCREENED = ("switch", "cross")  # proposers whose proposals are chosen among by what is predicted of them
+SCREENED = ("switch", "cross", "blend")  # proposers whose proposals are chosen among by what is predicted of them
 OFFERS = 4  # proposals of these, of which the one of least predicted fitness is taken
+BLENDS = (0.2, 0.8)  # how far a blend lies between its parents
 ENOUGH = 8  # profiles measured before the surrogate predicts anything
 
 
@@ -183,6 +184,18 @@ class Operators:
             crossed = on_budget(budget, child, "crossover", pair, proposer, f"{sum(mask)} layers of {pair[1]}")
             return switch(rng) if Profile.from_key(crossed["profile"]) in profiles.values() else crossed
 
+        def blended(rng: random.Random) -> Proposal:
+            if len(parents) < 2:
+                return switch(rng)
+            first, share = parent(rng), rng.uniform(*BLENDS)
+            others = [name for name in parents if name != first]
+            apart = [proposals.distance(budget, profiles[first], profiles[name]) for name in others]
+            second = rng.choices(others, apart)[0]
+            child = blend(profiles[first], profiles[second], share, rng)
+            return on_budget(
+                budget, child, "crossover", [first, second], proposer, f"{share:.0%} of the way to {second}"
+            )
+
         def model(rng: random.Random) -> Proposal:
             if self.local is not None:  # the step first, then steps that might be as good
                 step = self.local.draw(budget, rng) if next(steps) else self.local.step(budget)
@@ -200,7 +213,8 @@ class Operators:
         def scattered(rng: random.Random) -> Proposal:
             return on_budget(budget, random_profile(budget, rng), "initialise", [], proposer)
 
-        return {"switch": switch, "cross": cross, "model": model, "chance": chance, "random": scattered}[proposer]
+        sources = {"switch": switch, "cross": cross, "blend": blended, "model": model, "chance": chance}
+        return {**sources, "random": scattered}[proposer]
 
     def _cma(self, count: int) -> list[Proposal]:
         """What CMA-ES asks for next; it remembers nothing but the memory."""

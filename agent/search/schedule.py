@@ -10,7 +10,7 @@ import math
 from statistics import fmean, variance
 
 from self_pruner.agent.search.history import SearchHistory, best_of
-from self_pruner.agent.search.initial_population import best_of_each
+from self_pruner.agent.search.initial_population import CLOSED_FORM, best_of_each, closed_form_of
 from self_pruner.agent.search.learned_costs import shortlist
 from self_pruner.agent.search.legal_calls import Situation
 from self_pruner.agent.search.state import SearchState, cost
@@ -99,16 +99,25 @@ def step_size(history: SearchHistory, settings: Settings) -> int:
 def sensitivities_due(history: SearchHistory, settings: Settings, state: SearchState) -> str:
     """The candidate whose first-order sensitivities are to be measured now, or an empty text.
 
-    An arm that learns does so at its first offspring and every few generations, where the best is another one by then
-    and tokens are left to make use of what is learnt.
+    An arm that learns does so at its first offspring and every few generations, where the next centre is another one by
+    then and tokens are left to make use of what is learnt. The first centre is the best profile that follows from the
+    probes: their costs err there, and the rule of thumb beside it is at a place that no step leads away from. All later
+    ones are the best candidate.
     """
     if not settings.sensitivities or not ARMS[settings.arm].learns or not state.generation:
         return ""
     best = best_of(history.generations)
+    if not state.centre:
+        best = next(iter(history.ranked(additive_forms(history))), best)
     if state.centre and (state.centre == best or state.generation - state.centred_at < settings.sensitivities):
         return ""
     needed = PASS_COST * history.bench.sensitivity_tokens + LEFT_FOR_STEPS * history.bench.fidelity[-1]
     return best if left(settings, state) >= needed else ""
+
+
+def additive_forms(history: SearchHistory) -> list[str]:
+    """The closed forms that follow from the probes."""
+    return [row.id for row in starting_candidates(history) if closed_form_of(row) == CLOSED_FORM]
 
 
 def pending_candidates(history: SearchHistory, settings: Settings, state: SearchState) -> tuple[list[str], int]:

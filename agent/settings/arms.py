@@ -33,7 +33,7 @@ ClosedForm = Literal["uniform", "uniform-mlp", "ends", "atp", "llm-pruner", "owl
 
 # Who makes a candidate. "brain" is asked; "chance" picks at random among the very calls that the brain may choose from;
 # the others are the tool's own operators.
-OffspringProposer = Literal["brain", "chance", "switch", "cross", "model", "cma", "random"]
+OffspringProposer = Literal["brain", "chance", "switch", "cross", "blend", "model", "cma", "random"]
 OFFSPRING_PROPOSERS: tuple[OffspringProposer, ...] = get_args(OffspringProposer)
 
 
@@ -78,8 +78,7 @@ _ALL = (
         "hybrid",
         "the target model and the tool's operators, each with the share of offspring that its yield earns",
         INFORMED,
-        initial=("brain", "model"),
-        vary=("brain", "chance", "switch", "cross", "model"),
+        vary=("brain", "chance", "blend", "model"),
     ),
     Arm(
         "self",
