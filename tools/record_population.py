@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import asdict
 from typing import Any
 
 from langchain_core.tools import BaseTool, tool
@@ -11,6 +12,7 @@ from pydantic import BaseModel, Field
 
 from self_pruner.memory.errors import ToolError
 from self_pruner.memory.records import Generation
+from self_pruner.tools.lessons import lessons_of
 from self_pruner.tools.profiles.selection import rank
 from self_pruner.tools.workbench import Turn, Workbench
 
@@ -45,7 +47,9 @@ def record_population_tool(bench: Workbench) -> BaseTool:
             raise ToolError(f"the best candidate, {ranked[0]}, must survive")
         kept = [name for name in ranked if name in survivors]
         note = " ".join(note.split())
-        bench.memory.record(Generation(bench.run, turn.generation, tuple(kept), ranked[0], note, turn.step))
-        return json.dumps({"generation": turn.generation, "survivors": kept, "best": ranked[0], "note": note})
+        lessons = lessons_of(bench, state.hypotheses, turn)
+        bench.memory.record(Generation(bench.run, turn.generation, tuple(kept), ranked[0], note, turn.step), *lessons)
+        answer = {"generation": turn.generation, "survivors": kept, "best": ranked[0], "note": note}
+        return json.dumps({**answer, "lessons": [asdict(lesson) for lesson in lessons]} if lessons else answer)
 
     return record_population

@@ -70,6 +70,13 @@ def stop_reason(settings: Settings, state: SearchState, generations: Sequence[Ge
         return "every profile of one width is measured" if every else "a closed form has nothing to search"
     if state.evaluations >= settings.evaluations:
         return f"{settings.evaluations} evaluations are used up"
-    if generations_since_best(generations) >= settings.patience:
+    stalled = generations_since_best(generations)
+    if (
+        stalled >= max(1, settings.patience // 2)
+        and state.planned_at == state.generation - 1
+        and state.plan.get("stop")
+    ):
+        return f"the brain's plan was to stop once {stalled} generations had brought nothing better"
+    if stalled >= settings.patience:
         return f"{settings.patience} generations brought nothing better"
     return ""
