@@ -83,6 +83,7 @@ def sample_history(n_layers: int = 30, population: int = 4, recent: int = 2, mov
             )
             for i, verdict in enumerate(("held", "unclear", "failed"))
         ),
+        answers=("evaluate: on 1024 tokens: c21 0.7410, c22 0.7382", "there is no candidate 'c99' in this run"),
         curve=(0.712, 0.725, 0.741),
         yields=(ProposerYield("model", 9, 4), ProposerYield("brain", 12, 3)),
     )
@@ -94,6 +95,8 @@ def sample_ask(kind: Kind, actions: tuple[Action, ...], *, thought: bool = True)
         return Ask(kind, count=4, actions=actions, parents=("c1", "c2", "c3", "c4"), thought=thought)
     if kind == "plan":
         return Ask(kind, fields=("hypotheses", "offspring", "step", "measure", "time", "stop"), thought=thought)
+    if kind == "free":
+        return Ask(kind, tools=("prune_model", "evaluate", "record_population", "recall_candidates"), thought=thought)
     if kind == "latency":
         return Ask(kind, candidates=("c1", "c2"), brackets=_BRACKETS, thought=thought)
     if kind == "survive":

@@ -12,7 +12,7 @@ from typing import Any, Literal, get_args
 
 from self_pruner.memory.profile import Part
 
-Kind = Literal["initialise", "plan", "vary", "latency", "survive"]
+Kind = Literal["initialise", "plan", "vary", "latency", "survive", "free"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
 
 Action = Literal[
@@ -174,6 +174,7 @@ class Ask:
     kind: Kind
     count: int = 1  # calls sampled this turn, one candidate each
     fields: tuple[str, ...] = ()  # what of the plan is to be decided, at "plan"
+    tools: tuple[str, ...] = ()  # names of those that may be called, at "free"
     actions: tuple[Action, ...] = ()  # what prune_model may be asked for now, at "initialise" and "vary"
     parents: tuple[str, ...] = ()  # ids that may be parents at "vary", better first
     candidates: tuple[str, ...] = ()  # ids that may be timed at "latency", better first
@@ -204,6 +205,7 @@ class History:
     moves: tuple[Move, ...] = ()  # newest first
     lessons: tuple[LessonRow, ...] = ()  # newest first, then those of earlier runs
     curve: tuple[float, ...] = ()  # fitness of the best after each generation, newest first
+    answers: tuple[str, ...] = ()  # of the tools to the last calls, newest first, at "free"
     notes: tuple[str, ...] = ()  # the brain's own, newest first
     yields: tuple[ProposerYield, ...] = ()  # the proposers of this run, those whose offspring survive most often first
 

@@ -30,6 +30,7 @@ from self_pruner.memory.errors import RunDirectoryError, ToolError
 from self_pruner.tools.benchmark_latency import benchmark_latency_tool
 from self_pruner.tools.evaluate import evaluate_tool
 from self_pruner.tools.prune_model import prune_model_tool
+from self_pruner.tools.recall_candidates import recall_candidates_tool
 from self_pruner.tools.record_population import record_population_tool
 from self_pruner.tools.workbench import Workbench
 
@@ -50,12 +51,13 @@ def build_graph(think: Thinker, judge: Judgement, saver: BaseCheckpointSaver) ->
 
 
 def act(bench: Workbench, recorder: Recorder | None = None) -> ToolNode:
-    """The `act` node: carries out the calls of a turn with the four tools."""
+    """The `act` node: carries out the calls of a turn with the four tools, or looks something up for a free brain."""
     tools = [
         prune_model_tool(bench),
         evaluate_tool(bench),
         benchmark_latency_tool(bench),
         record_population_tool(bench),
+        recall_candidates_tool(bench),
     ]
     return ToolNode(tools, handle_tool_errors=tool_error, wrap_tool_call=recorder)
 

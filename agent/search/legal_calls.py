@@ -21,7 +21,7 @@ from self_pruner.tools.profiles.selection import brackets
 from self_pruner.tools.profiles.shifts import AMOUNTS
 from self_pruner.tools.profiles.space import Space
 
-Purpose = Literal["initialise", "plan", "vary", "evaluate", "latency", "survive"]
+Purpose = Literal["initialise", "plan", "vary", "evaluate", "latency", "survive", "free"]
 Schema = dict[str, Any]
 Call = dict[str, Any]  # {"name", "arguments"}
 FREE_REPLIES = 4  # one reply in so many chooses among all actions
@@ -33,6 +33,7 @@ DESCRIPTIONS = {
     "evaluate": "Measure candidates: fitness (KL to the dense model, lower is better) and perplexity.",
     "benchmark_latency": "Time a candidate against the dense model.",
     "record_population": "Close the generation: choose its survivors and leave a note to your future self.",
+    "recall_candidates": "Look up the best candidates with their widths, of this run or of earlier ones.",
     PLAN: "State the plan of this generation.",
 }
 

@@ -70,14 +70,15 @@ class Observer:
                 kind=kind,
                 count=legal.replies,
                 fields=tuple(planned_in(legal)) if kind == "plan" else (),
+                tools=tuple(tool["function"]["name"] for tool in legal.tools) if kind == "free" else (),
                 actions=self._offered(here, kind),
                 parents=here.population,
                 candidates=here.timeable,
                 brackets=legal.brackets,
                 thought=self.settings.thought_limit(here.space.params(here.space.dense())) > 0,
             ),
-            history=self._shown(history, here),
-            hints=self._hints(history, state, here) if self.hints and kind in ("vary", "plan") else Hints(),
+            history=self._shown(history, state, here),
+            hints=self._hints(history, state, here) if self.hints and kind in ("vary", "plan", "free") else Hints(),
         )
 
     def _offered(self, here: Situation, kind: Kind) -> tuple[Action, ...]:
@@ -101,7 +102,7 @@ class Observer:
             spent_share(self.settings, state.spent),
         )
 
-    def _shown(self, history: SearchHistory, here: Situation) -> History:
+    def _shown(self, history: SearchHistory, state: SearchState, here: Situation) -> History:
         shown = here.ranked if not here.missing else here.population
         newest = sorted(history.candidates.values(), key=lambda row: -candidate_number(row.id))
         last = history.bench.fidelity[-1]
@@ -118,6 +119,7 @@ class Observer:
         return History(
             **{name: tuple(_row(history, row) for row in found) for name, found in rows.items()},
             moves=tuple(_moves(history, newest)),
+            answers=tuple(state.said),
             lessons=tuple(_lessons(history)),
             curve=tuple(_curve(history)),
             notes=tuple(one.note for one in history.generations[: -NOTES - 1 : -1] if one.note),

@@ -19,6 +19,7 @@ from self_pruner.agent.brain.calls import Brain
 from self_pruner.agent.run_files.trace import Think, TraceRecord
 from self_pruner.agent.search.history import SearchHistory
 from self_pruner.agent.search.legal_calls import Call, LegalCalls, Situation, legal_calls
+from self_pruner.agent.search.planning.autonomy import LENGTH, SAID, free_calls
 from self_pruner.agent.search.planning.plan import current_plan, is_plan_due, plan_schema
 from self_pruner.agent.search.prompt_variables import Observer
 from self_pruner.agent.search.proposers import Operators
@@ -93,6 +94,24 @@ class Thinker:
         here = situation(self.history, self.settings, state)
         if is_plan_due(self.settings, state, here.missing):
             return self.plan(state, here)
+        if self.settings.autonomy == "free" and state.generation:
+            if state.failures < self.settings.brain_failures:
+                return self.free(state, here)
+            decision = self.guided(state, here, operators)
+            decision.record = decision.record.model_copy(update={"fallback": True})
+            decision.update["failures"] = self.settings.brain_failures - 1  # it may try again afterwards
+            return replace(decision, proposed_by="tool")
+        return self.guided(state, here, operators)
+
+    def free(self, state: SearchState, here: Situation) -> Decision:
+        """A turn in which the brain may call any tool; what is wrong with its reply is what it reads next."""
+        decision = self.ask(state, here, free_calls(self.history, state, here))
+        if error := decision.record.error:
+            decision.update["said"] = [error[:LENGTH], *state.said][:SAID]
+        return decision
+
+    def guided(self, state: SearchState, here: Situation, operators: Operators) -> Decision:
+        """A turn of a search that goes its way: whoever is to make the next candidates, or the next step itself."""
         legal = legal_calls(here, self.observer.actions)
         varies = legal.makes_offspring and not attempts_used_up(self.settings, state)
         if proposals := operators.proposals(here) if varies else []:
@@ -192,7 +211,7 @@ class Thinker:
             error = f"{type(fault).__name__}: {fault}"
         seconds = time.perf_counter() - start
         allowed, faults = legal_replies(replies, variants or [legal.tools] * len(replies))
-        calls = allowed[: here.missing or 1]  # no more than are missing
+        calls = allowed[: here.missing or 1] if legal.purpose != "free" else allowed[:1]  # no more than are missing
         if error is None and not calls:
             error = faults[0] if faults else "the brain wrote no call"
         if error is None and seconds > self.settings.brain_seconds:

@@ -187,6 +187,11 @@ class Asking(Panel):
     brain_quantization: Quantization | None = Field(
         None, description="with --brain vllm: fp8 or bitsandbytes, how vLLM quantises the brain as it loads it"
     )
+    autonomy: Literal["guided", "free"] = Field(
+        "guided",
+        description="guided: the search goes its way, and the brain decides where there is a choice; free: from the "
+        "second generation on it calls any tool at any time",
+    )
     plan: str = Field(
         "hypotheses",
         description="what the brain decides of the plan of a generation: brain (all of it), rule (nothing), or some of "

@@ -113,6 +113,8 @@ class Settings(
             raise ValueError(f"--reporting-text takes files of different names, got {', '.join(labels)}")
         if self.params is not None:
             parse_params(self.params)
+        if self.autonomy == "free" and not ARMS[self.arm].asks_brain:
+            raise ValueError(f"--autonomy free is for an arm that asks a brain: {self.arm} asks none")
         if unknown := [name for name in self._named_of_plan if name not in PLAN_FIELDS]:
             raise ValueError(
                 f"--plan: {unknown[0]!r} is no part of a plan: give brain, rule or some of {', '.join(PLAN_FIELDS)}"
@@ -138,7 +140,7 @@ class Settings(
     @property
     def planned(self) -> tuple[str, ...]:
         """What of a generation's plan the brain decides; () where its arm asks for none."""
-        return self._named_of_plan if ARMS[self.arm].plans else ()
+        return self._named_of_plan if ARMS[self.arm].plans and self.autonomy == "guided" else ()
 
     @property
     def _named_of_plan(self) -> tuple[str, ...]:
