@@ -24,13 +24,13 @@ from langgraph.runtime import RunControl
 
 from self_pruner.agent.run_files.trace import Act, TraceRecord
 from self_pruner.agent.search.judge import Judgement
+from self_pruner.agent.search.planning.recall_candidates import recall_candidates_tool
 from self_pruner.agent.search.state import Answer, SearchState, first_state
 from self_pruner.agent.search.think import Thinker
 from self_pruner.memory.errors import RunDirectoryError, ToolError
 from self_pruner.tools.benchmark_latency import benchmark_latency_tool
 from self_pruner.tools.evaluate import evaluate_tool
 from self_pruner.tools.prune_model import prune_model_tool
-from self_pruner.tools.recall_candidates import recall_candidates_tool
 from self_pruner.tools.record_population import record_population_tool
 from self_pruner.tools.workbench import Workbench
 

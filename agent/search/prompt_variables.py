@@ -8,9 +8,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from self_pruner.agent.search.history import SearchHistory
-from self_pruner.agent.search.learned_costs import RUNS, believed, marginals, quadratic_model
+from self_pruner.agent.search.learned_costs import marginals
 from self_pruner.agent.search.legal_calls import LegalCalls, Situation
 from self_pruner.agent.search.planning.plan import planned_in
+from self_pruner.agent.search.planning.shown import curve, lessons_shown, next_step, stretch_rows
 from self_pruner.agent.search.state import SearchState, spent_share
 from self_pruner.agent.settings.settings import Settings
 from self_pruner.memory.profile import Profile
@@ -25,15 +26,12 @@ from self_pruner.prompts.variables import (
     Hints,
     History,
     Kind,
-    LessonRow,
     ModelVariables,
     Move,
     ProposerYield,
     RunVariables,
     SensitivityRow,
     Spent,
-    StepRow,
-    StretchRow,
     UniformVariables,
     Variables,
 )
@@ -41,13 +39,11 @@ from self_pruner.tools.evaluation.fitness import perplexity
 from self_pruner.tools.models.source import LoadedModel
 from self_pruner.tools.profiles.budget import Budget
 from self_pruner.tools.profiles.operators import uniform
-from self_pruner.tools.profiles.shifts import Stretch, stretches, worth
 from self_pruner.tools.prune_model import candidate_number
 from self_pruner.tools.workbench import FITNESS, Workbench
 
 SENSITIVITIES = 8  # most sensitive places shown
-BEST, RECENT, FAILED, MOVES, NOTES, OWN_LESSONS, CURVE = 4, 4, 2, 4, 2, 6, 6  # entries of the history
-STEP_MOVES = 4  # of the stretches that a step changes most
+BEST, RECENT, FAILED, MOVES, NOTES = 4, 4, 2, 4, 2  # entries of the history
 
 
 @dataclass(frozen=True)
@@ -120,8 +116,8 @@ class Observer:
             **{name: tuple(_row(history, row) for row in found) for name, found in rows.items()},
             moves=tuple(_moves(history, newest)),
             answers=tuple(state.said),
-            lessons=tuple(_lessons(history)),
-            curve=tuple(_curve(history)),
+            lessons=tuple(lessons_shown(history)),
+            curve=tuple(curve(history)),
             notes=tuple(one.note for one in history.generations[: -NOTES - 1 : -1] if one.note),
             yields=tuple(_yields(history)) if here.missing else (),
         )
@@ -139,18 +135,7 @@ class Observer:
                     if marginal is not None
                 )
             )
-        return Hints(shown[0], shown[1], self._stretches(history, state, here), _step(history, state))
-
-    def _stretches(self, history: SearchHistory, state: SearchState, here: Situation) -> tuple[StretchRow, ...]:
-        """What shifts are between, at the best parent."""
-        bench, parent = history.bench, history.profile(here.population[0])
-        costs = believed(history, self.settings, state)
-        rows = []
-        for name in dict.fromkeys((*here.take, *here.give)):
-            one = Stretch.of(name, bench.budget.space.n_layers)
-            kept = one.kept(parent) / (bench.budget.space.units(one.part) * len(one.layers))
-            rows.append(StretchRow(name, kept, *worth(bench.budget, costs, parent, one)))
-        return tuple(rows)
+        return Hints(shown[0], shown[1], stretch_rows(history, self.settings, state, here), next_step(history, state))
 
 
 def _yields(history: SearchHistory) -> list[ProposerYield]:
@@ -177,46 +162,6 @@ def _moves(history: SearchHistory, newest: Sequence[Candidate]) -> list[Move]:
         if len(moves) == MOVES:
             break
     return moves
-
-
-def _step(history: SearchHistory, state: SearchState) -> StepRow | None:
-    """The next step of the quadratic model, where there is one."""
-    model, budget = quadratic_model(history, state.centre), history.bench.budget
-    if model is None:
-        return None
-    step = model.step(budget)
-    moved = [(one, one.kept(step) - one.kept(model.centre)) for one in stretches(budget.space.n_layers, RUNS)]
-    by_weight = sorted(moved, key=lambda pair: -abs(pair[1]) * budget.unit_price(pair[0].part))
-    return StepRow(tuple(f"{one} {change:+d}" for one, change in by_weight[:STEP_MOVES] if change), model.predict(step))
-
-
-def _lessons(history: SearchHistory) -> list[LessonRow]:
-    """The run's own, newest first, then those that it began with."""
-    bench = history.bench
-    space = bench.budget.space
-    whole, fixed = space.prunable_params(space.dense()), space.fixed_params
-    own = [row for row in history.lessons if row.run == bench.run]
-    others = [row for row in history.lessons if row.run != bench.run]
-    return [
-        LessonRow(
-            row.amount,
-            row.take,
-            row.give,
-            row.expected,
-            row.verdict,
-            row.change,
-            1.0 - (row.params - fixed) / whole,
-            row.run != bench.run,
-        )
-        for row in (*own[: -OWN_LESSONS - 1 : -1], *others)
-    ]
-
-
-def _curve(history: SearchHistory) -> list[float]:
-    """Fitness of the best after each of the last generations, newest first."""
-    last = history.bench.fidelity[-1]
-    found = [history.fitness(history.profile(one.best), last) for one in history.generations[: -CURVE - 1 : -1]]
-    return [fitness.kl for fitness in found if fitness and fitness.kl is not None]
 
 
 def _row(history: SearchHistory, row: Candidate) -> CandidateRow:

@@ -25,10 +25,10 @@ from self_pruner.agent.settings.arms import ARMS, Arm, OffspringProposer
 from self_pruner.agent.settings.settings import Settings
 from self_pruner.memory.profile import Profile
 from self_pruner.memory.records import Operator
-from self_pruner.tools.lessons import Hypothesis
 from self_pruner.tools.profiles import cma_search, proposals
 from self_pruner.tools.profiles.operators import crossover_mask, mutate, random_profile
 from self_pruner.tools.profiles.quadratic_model import QuadraticModel
+from self_pruner.tools.profiles.shifts import Hypothesis
 from self_pruner.tools.profiles.surrogate import Surrogate
 from self_pruner.tools.prune_model import Proposal, on_budget
 

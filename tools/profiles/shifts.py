@@ -13,6 +13,8 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Literal, get_args
 
+from pydantic import BaseModel, ConfigDict
+
 from self_pruner.memory.errors import ToolError
 from self_pruner.memory.profile import PARTS, Part, Profile
 from self_pruner.tools.profiles.budget import Budget, Place, spread
@@ -24,6 +26,8 @@ AMOUNTS: tuple[Amount, ...] = get_args(Amount)
 # Of what the dense stretch that gives weighs. The largest is as far as a trust-region step goes at every place.
 SHARES: Mapping[Amount, float] = MappingProxyType({"little": 1 / 48, "some": 1 / 16, "much": 1 / 8})
 LINE = (1.0, 2.0, 0.5)  # times an amount: the sizes that a hypothesis is tried in, in their order
+Expectation = Literal["better", "same", "worse"]
+TIMES = ", times "  # between a hypothesis and the size that a candidate tries, in its detail
 _NAME = re.compile(r"(attention|mlp) (\d+)(?:-(\d+))?")
 
 
@@ -71,6 +75,20 @@ class Stretch:
         """Units that it can lose, and units that it can gain."""
         kept, count = self.kept(profile), len(self.layers)
         return kept - count, space.units(self.part) * count - kept
+
+
+class Hypothesis(BaseModel):
+    """A shift, and what is expected of it."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    take: str
+    give: str
+    amount: Amount = "some"
+    expect: Expectation = "better"
+
+    def __str__(self) -> str:
+        return f"{self.amount} of {self.take} to {self.give}"
 
 
 def stretches(n_layers: int, count: int) -> list[Stretch]:

@@ -21,10 +21,10 @@ from self_pruner.agent.search.legal_calls import (
     function,
     repeated,
 )
+from self_pruner.agent.search.planning.recall_candidates import MOST
 from self_pruner.agent.search.state import Answer, SearchState, answers
 from self_pruner.memory.profile import PARTS
 from self_pruner.tools.profiles.shifts import AMOUNTS
-from self_pruner.tools.recall_candidates import MOST
 
 EDITS = 8  # of one mutation at the most
 SAID = 6  # answers that the brain is shown again

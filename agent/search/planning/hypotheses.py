@@ -14,10 +14,9 @@ from self_pruner.agent.search.planning.plan import HYPOTHESES
 from self_pruner.memory.errors import ToolError
 from self_pruner.memory.profile import Profile
 from self_pruner.memory.records import Proposer
-from self_pruner.tools.lessons import TIMES, Hypothesis
 from self_pruner.tools.profiles.budget import Budget
 from self_pruner.tools.profiles.sensitivity import Costs
-from self_pruner.tools.profiles.shifts import AMOUNTS, LINE, SHARES, Stretch, shifted
+from self_pruner.tools.profiles.shifts import AMOUNTS, LINE, SHARES, TIMES, Hypothesis, Stretch, shifted
 from self_pruner.tools.prune_model import Proposal, ShiftArguments, shift_of
 
 SAMPLE = 32  # shifts among which the rule looks for its hypotheses

@@ -18,8 +18,7 @@ from self_pruner.agent.search.state import SearchState
 from self_pruner.agent.settings.arms import ARMS, OffspringProposer
 from self_pruner.agent.settings.panels import PLAN_FIELDS
 from self_pruner.agent.settings.settings import Settings
-from self_pruner.tools.lessons import Expectation, Hypothesis
-from self_pruner.tools.profiles.shifts import AMOUNTS, Stretch
+from self_pruner.tools.profiles.shifts import AMOUNTS, Expectation, Hypothesis, Stretch
 
 HYPOTHESES = 3  # of a generation at the most
 Offspring = Literal["earned", "steps", "shifts", "tries"]

@@ -11,13 +11,12 @@ from self_pruner.agent.run_files.trace import Act, Think
 from self_pruner.agent.search.history import SearchHistory, closed_generations
 from self_pruner.agent.search.planning.hypotheses import by_chance, by_rule, legal_shifts, line
 from self_pruner.agent.search.planning.plan import HYPOTHESES, Plan, plan_schema
-from self_pruner.agent.search.prompt_variables import _lessons
+from self_pruner.agent.search.planning.shown import lessons_shown
 from self_pruner.agent.settings.panels import PLAN_FIELDS
 from self_pruner.memory.profile import Profile
 from self_pruner.memory.records import Lesson
-from self_pruner.tools.lessons import Hypothesis
 from self_pruner.tools.profiles.operators import uniform
-from self_pruner.tools.profiles.shifts import LINE, Stretch
+from self_pruner.tools.profiles.shifts import LINE, Hypothesis, Stretch
 from tests.agent.search.test_search import Search
 from tests.bench import founded_bench, tiny_settings
 from tests.scripted_brains import FailingBrain, ScriptBrain
@@ -171,7 +170,7 @@ def test_lessons_outlive_a_run_and_a_later_one_at_another_budget_sees_them(plann
     clear = [lesson for lesson in planned.bench.memory.recall(Lesson) if lesson.verdict != "unclear"]
     assert clear
     later = Search(folder, UniformBrain(seed=3), run="later", sparsity=0.2)
-    shown = _lessons(SearchHistory(later.bench).read())
+    shown = lessons_shown(SearchHistory(later.bench).read())
     assert shown and all(row.earlier and row.sparsity == pytest.approx(0.3, abs=0.02) for row in shown)
     fresh = Search(folder, UniformBrain(seed=3), run="fresh", remembered=0, arm="evolution")
     assert fresh.starting
