@@ -7,6 +7,7 @@ stage. Racing gives up earlier on those that lie clearly behind.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from statistics import fmean, variance
 
 from self_pruner.agent.search.history import SearchHistory, best_of
@@ -64,8 +65,16 @@ def missing_offspring(history: SearchHistory, settings: Settings, state: SearchS
     if state.generation == 0:
         wanted = len(starting_candidates(history)) + (settings.initial if ARMS[settings.arm].initial else 0)
     wanted = min(wanted, settings.evaluations - state.evaluations)
-    missing = max(0, wanted - len(state.offspring))
-    return min(missing, max(1, left(settings, state) // history.bench.fidelity[0])) if missing else 0
+    affordable = max(1, int(left(settings, state) / mean_cost(history.bench.fidelity)))
+    return max(0, min(wanted, affordable) - len(state.offspring))
+
+
+def mean_cost(fidelity: Sequence[int]) -> float:
+    """Tokens that an offspring takes on average, with half of them in every stage going on to the next.
+
+    A last generation of so many is measured to its end. A larger one would be measured in part, which is of no use.
+    """
+    return sum((now - then) / 2**stage for stage, (now, then) in enumerate(zip(fidelity, (0, *fidelity), strict=False)))
 
 
 def starting_candidates(history: SearchHistory) -> list[Candidate]:
@@ -103,26 +112,25 @@ def step_size(history: SearchHistory, settings: Settings) -> int:
 def sensitivities_due(history: SearchHistory, settings: Settings, state: SearchState) -> str:
     """The candidate whose first-order sensitivities are to be measured now, or an empty text.
 
-    An arm that learns does so at its first offspring and every few generations, where the next centre is another one by
-    then and tokens are left to make use of what is learnt. The first centre is the best profile that follows from the
-    probes: their costs err there, and the rule of thumb beside it is at a place that no step leads away from. All later
-    ones are the best candidate.
+    An arm that learns does so at its first offspring and every few generations, where the best is another one by then
+    and tokens are left to make use of what is learnt. The first centre is the best of the additive forms, the best or
+    not: the probes' costs err there, so a step from there gains ten times what one from a rule of thumb does.
     """
     if not settings.sensitivities or not ARMS[settings.arm].learns or not state.generation:
         return ""
-    best = best_of(history.generations)
+    centre = best_of(history.generations)
     if not state.centre:
-        best = next(iter(history.ranked(additive_forms(history))), best)
-    if state.centre and not current_plan(state).measure:
+        centre = next(iter(history.ranked(additive_forms(history))), centre)
+    elif not current_plan(state).measure:
         return ""
-    if state.centre and (state.centre == best or state.generation - state.centred_at < settings.sensitivities):
+    if state.centre and (state.centre == centre or state.generation - state.centred_at < settings.sensitivities):
         return ""
     needed = PASS_COST * history.bench.sensitivity_tokens + LEFT_FOR_STEPS * history.bench.fidelity[-1]
-    return best if left(settings, state) >= needed else ""
+    return centre if left(settings, state) >= needed else ""
 
 
 def additive_forms(history: SearchHistory) -> list[str]:
-    """The closed forms that follow from the probes."""
+    """The closed forms that are optimal by the costs of the probes."""
     return [row.id for row in starting_candidates(history) if closed_form_of(row) == CLOSED_FORM]
 
 

@@ -8,8 +8,10 @@ from self_pruner.agent.brain.scripted import UniformBrain
 from self_pruner.agent.prepare.texts import sensitivity_text
 from self_pruner.agent.run_files.trace import Act, Judge
 from self_pruner.agent.search.history import SearchHistory
+from self_pruner.agent.search.initial_population import CLOSED_FORM, closed_form_of
 from self_pruner.agent.search.learned_costs import quadratic_model
 from self_pruner.agent.settings.settings import Settings
+from self_pruner.memory.profile import PARTS
 from self_pruner.memory.records import Candidate, Score, Sensitivities
 from self_pruner.tools.evaluation.first_order import PASS_COST, FirstOrderError
 from self_pruner.tools.evaluation.walk import PopulationWalk
@@ -41,21 +43,43 @@ def ended(tmp_path_factory):
     return run, run.go()
 
 
-def test_sensitivities_are_measured_at_the_best_and_charged(ended):
+def test_sensitivities_are_measured_first_at_the_best_additive_form_then_at_the_best_and_charged(ended):
     run, state = ended
+    additive = [row.id for row in run.candidates() if row.proposed_by == "seed" and closed_form_of(row) == CLOSED_FORM]
     best, centres = "", []
     for record in run.records:
         if isinstance(record, Judge):
             best = record.best
         elif is_sensitivities(record):
-            centres.append(best)
-            assert record.arguments == {"candidates": [best], "fidelity": run.bench.fidelity[-1], "sensitivities": True}
+            (centre,) = record.arguments["candidates"]
+            expected = best if centres else SearchHistory(run.bench).read().ranked(additive)[0]
+            assert centre == expected
+            centres.append(centre)
+            assert record.arguments == {
+                "candidates": [centre],
+                "fidelity": run.bench.fidelity[-1],
+                "sensitivities": True,
+            }
             assert record.tokens == PASS_COST * run.bench.sensitivity_tokens  # fitness there is known already
     assert state.centre == centres[-1]
     assert len(set(centres)) == len(centres) > 1  # a best that stays is not measured again
     assert all(run.bench.sensitivities(run.bench.candidate(name).profile) for name in centres)
     charged = sum(record.tokens for record in run.records if isinstance(record, Act))
     assert charged == state.tokens
+
+
+def test_a_blend_lies_between_two_parents(ended):
+    run, _ = ended
+    blends = [row for row in run.candidates() if row.proposed_by == "blend" and row.operator == "crossover"]
+    assert blends
+    for row in blends:
+        first, second = (run.bench.candidate(name).profile for name in row.parents)
+        assert first != second
+        assert row.profile not in (first, second)
+        if not row.repaired:
+            for part in PARTS:
+                for one, two, kept in zip(*(one.widths(part) for one in (first, second, row.profile)), strict=True):
+                    assert min(one, two) <= kept <= max(one, two)
 
 
 @pytest.mark.parametrize("settings", [{"sensitivities": 0}, {"arm": "evolution"}, {"arm": "self"}], ids=str)

@@ -75,12 +75,7 @@ def test_what_an_operator_made_is_written_down_as_it_is(tmp_path):
     run.go()
     acts = [record for record in run.records if isinstance(record, Act) and record.tool == "prune_model"]
     of_operators = [act for act in acts if act.result["candidates"][0]["proposed_by"] != "brain"]
-    assert {act.result["candidates"][0]["proposed_by"] for act in of_operators} >= {
-        "chance",
-        "switch",
-        "cross",
-        "model",
-    }
+    assert {act.result["candidates"][0]["proposed_by"] for act in of_operators} >= {"chance", "blend", "model"}
     for act in of_operators:
         (row,) = act.result["candidates"]
         assert not row["known"] and (row["attention"], row["mlp"]) == (act.arguments["attention"], act.arguments["mlp"])
@@ -110,7 +105,7 @@ def test_every_maker_keeps_a_place_in_every_full_generation(tmp_path):
     assert len(seen) >= 2
     for generation in seen[:-1]:
         tried = {proposer for proposer in ARMS["hybrid"].vary if proposer in generation}
-        assert len(tried) >= 4  # the tiny space runs out of new profiles for one of them at times
+        assert len(tried) >= 3  # the tiny space runs out of new profiles for one of them at times
 
 
 def test_the_surrogate_learns_from_what_the_run_measured(tmp_path):
