@@ -11,7 +11,7 @@ from self_pruner.agent.search.initial_population import closed_form_of, most_pro
 from self_pruner.agent.search.learned_costs import NEAR, surrogate
 from self_pruner.agent.search.planning.hypotheses import legal_shifts, line
 from self_pruner.agent.search.proposers import Operators
-from self_pruner.agent.search.schedule import situation, step_size
+from self_pruner.agent.search.schedule import mean_cost, missing_offspring, situation, step_size
 from self_pruner.agent.search.state import cost, first_state
 from self_pruner.agent.settings.arms import ARM_NAMES, ARMS, OFFSPRING_PROPOSERS
 from self_pruner.memory.records import Generation
@@ -147,3 +147,16 @@ def test_every_maker_has_a_name_that_a_candidate_can_carry():
     from self_pruner.memory.records import Proposer
 
     assert set(OFFSPRING_PROPOSERS) <= set(get_args(Proposer))
+
+
+@pytest.mark.parametrize(("affordable", "missing"), [(0.5, 1), (2.5, 2), (5.0, 5), (40.0, 5)])
+def test_no_more_offspring_are_made_than_can_be_measured_to_their_end(tmp_path, affordable, missing):
+    fidelity = (2 * LENGTH, 4 * LENGTH)
+    assert mean_cost(fidelity) == 3 * LENGTH  # all in the first stage, half of them in the second
+    settings = tiny_settings(arm="evolution", tokens=1000 * LENGTH, offspring=5)
+    bench, starting = founded_bench(tmp_path, settings)
+    spent = settings.tokens - int(affordable * mean_cost(fidelity))
+    made = replace(first_state(starting, spent), generation=1, population=starting, offspring=[])
+    assert missing_offspring(SearchHistory(bench).read(), settings, made) == missing
+    one = replace(made, offspring=starting[:1])
+    assert missing_offspring(SearchHistory(bench).read(), settings, one) == missing - 1
