@@ -44,8 +44,9 @@ def page_data(run: RunDirectory, start: int = 0) -> dict[str, Any]:
     settings = whatever(lambda: make_settings(run.settings), None, gaps)
     values = {name: field.get_default() for name, field in Settings.model_fields.items()} | run.settings
     outcome: Outcome | None = whatever(lambda: read_outcome(run.path), None, gaps)
-    lines = trace_of(run, start, gaps)
-    judges = [one for one in (lines if start == 0 else trace_of(run, 0, [])).records if one["kind"] == "judge"]
+    begun = outcome is not None or run.checkpoint.exists()
+    lines = trace_of(run, start, gaps, begun)
+    judges = [one for one in (lines if start == 0 else trace_of(run, 0, [], begun)).records if one["kind"] == "judge"]
     holdout = outcome.holdout if outcome else {}
     known = run.records.is_file() or run.checkpoint.exists()
     nothing = dict(NOTHING)
@@ -79,10 +80,10 @@ def page_data(run: RunDirectory, start: int = 0) -> dict[str, Any]:
     return {**without_keys(document), **search, **told}
 
 
-def trace_of(run: RunDirectory, start: int, gaps: list[str]) -> TraceLines:
-    """The trace from byte `start` on; what is wrong with it is added to `gaps`."""
+def trace_of(run: RunDirectory, start: int, gaps: list[str], begun: bool) -> TraceLines:
+    """The trace from byte `start` on; what is wrong is added to `gaps`, its absence where a search has `begun`."""
     if not run.trace.is_file():
-        if run.checkpoint.exists() or run.trace.exists():
+        if begun or run.trace.exists():
             gaps.append("trace.jsonl is missing: what the brain said, and what came of it, is left out")
         return TraceLines()
     try:

@@ -82,5 +82,6 @@ def _plain(data: Mapping[str, Any]) -> str:
                 for row in [table["header"], *table["rows"]]
             ]
             parts.append(f"<h2>{escape(table['title'])}</h2>\n<table>\n" + "\n".join(rows) + "\n</table>")
+            parts.append(f"<p>{escape(table['note'])}</p>")
         parts += [f"<p>{escape(gap)}</p>" for gap in data["gaps"]]
     return "\n".join(parts)

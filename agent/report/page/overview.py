@@ -146,7 +146,13 @@ def _checkpoint(outcome: Outcome, settings: Settings | None, folder: Path) -> di
 
 
 def _table(title: str, cells: Cells, note: str = "", marked: str = "") -> dict[str, Any]:
-    return {"title": title, "header": list(cells[0]), "rows": list(cells[1]), "note": note, "marked": marked}
+    return {
+        "title": title,
+        "header": list(cells[0]),
+        "rows": [list(row) for row in cells[1]],
+        "note": note,
+        "marked": marked,
+    }
 
 
 def _figure(value: float | None) -> str:

@@ -15,7 +15,6 @@ import webbrowser
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
-from typing import Any
 from urllib.parse import quote, urlsplit
 
 import uvicorn

@@ -58,7 +58,7 @@ function table(header, rows, { marked = '', caption = '' } = {}) {
 
 // Whether a cell lines up with those above it on the right.
 function isFigure(cell) {
-  return typeof cell === 'string' && /^[-+\d.,]+( ?[%kMG±/]|$)|^$/.test(cell);
+  return typeof cell === 'string' && /^$|^-$|^[-+]?[\d.,]+%?(( ±| \/| of) [\d.,]+)?$/.test(cell);
 }
 
 function select(id, label, options, value, change) {

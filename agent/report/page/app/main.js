@@ -33,7 +33,13 @@ function show(run) {
   const scrolled = frame ? [frame.scrollLeft, frame.scrollTop] : null;
   const panel = document.getElementById('panel');
   queue = [];
-  const content = make(run, states[name]);
+  let content;
+  try {
+    content = make(run, states[name]);
+  } catch (error) { // a record that holds what no version writes
+    console.error(error);
+    content = h('p', { class: 'note' }, `This part cannot be shown: ${error.message}`);
+  }
   panel.replaceChildren();
   fill(panel, [content]);
   panel.setAttribute('aria-labelledby', `tab-${name}`);

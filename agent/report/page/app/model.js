@@ -46,12 +46,10 @@ class Run {
         this.children.get(parent).push(one.id);
       }
     this.survivors = new Set(this.generations.flatMap((one) => one.survivors));
-  }
-
-  // The candidate that was found; before that, the best so far.
-  get best() {
-    const closed = this.generations[this.generations.length - 1];
-    return this.byId.get((this.overview && this.overview.chosen) || (closed && closed.best) || '');
+    // The candidate that was found; before that, the best so far, also of a generation that is still open.
+    this.best = this.overview ? this.byId.get(this.overview.chosen)
+      : this.candidates.filter((one) => this.fitness(one) !== undefined)
+        .reduce((best, one) => (best && this.fitness(best) <= this.fitness(one) ? best : one), undefined);
   }
 
   fitness(one, fidelity = this.last) {

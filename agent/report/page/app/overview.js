@@ -25,8 +25,10 @@ function tableOf(one) {
 }
 
 function progressPane(run) {
-  const { share, left, evaluations, tokens, minutes, fitness, best } = run.progress;
-  const uniform = run.baselines().get('uniform');
+  const { share, left, evaluations, tokens, minutes } = run.progress;
+  const best = run.best;
+  const against = [...run.baselines()].filter(([, one]) => best && one.id !== best.id).map(([name, { value }]) =>
+    `${name} ${fixed(value)} (${signed(100 * (run.fitness(best) / value - 1), 1)}%)`);
   const limit = run.limits.evaluations ? ` of ${count(run.limits.evaluations)}` : '';
   const asked = run.asked;
   const last = asked[asked.length - 1];
@@ -34,12 +36,12 @@ function progressPane(run) {
     h('progress', { max: 1, value: share === null ? undefined : share, 'aria-label': 'share of the budget that is spent' }),
     h('p', {}, tokens === undefined
       ? (run.state.state === 'running' ? 'The run is being prepared: calibration, dense targets and probes come before the first step.' : 'The run ended before its first step.')
-      : `${count(evaluations)}${limit} candidates evaluated, ${count(tokens)} tokens, ${fixed(minutes, 1)} min of search. ${left && run.state.state === 'running' ? left + '.' : ''}`),
-    best && h('p', {}, 'Best so far: ', candidateLink(best), ` with fitness ${fixed(fitness)}`,
-      uniform && `; uniform has ${fixed(uniform.value)} (${signed(100 * (fitness / uniform.value - 1), 1)}%)`, '.'),
-    last && h('p', {}, 'The brain last: ', last.acts.map((act) => act.words).join(', ') || 'nothing', ' (', stepLink(last.number), ')',
-      thoughtOf(last.think) && [': ', h('q', {}, thoughtOf(last.think))]),
-    last && otherFields(last.think));
+      : `${count(evaluations)}${limit} candidates evaluated, ${count(tokens)} tokens, ${fixed(minutes, 1)} min of search. ${left && run.state.state === 'running' ? `${left[0].toUpperCase()}${left.slice(1)}.` : ''}`),
+    best && h('p', {}, 'Best so far: ', candidateLink(best.id), ` (${run.origin(best)}) with fitness ${fixed(run.fitness(best))}`, against.length > 0 && `; to beat: ${against.join(', ')}`, '.'),
+    last && h('p', {}, 'The brain decided last (', stepLink(last.number), '): ', last.acts.map((act) => act.words).join(', ') || 'its calls are being carried out',
+      thoughtOf(last.think) && ['. It thought: ', h('q', {}, thoughtOf(last.think))]),
+    last && otherFields(last.think),
+    run.steps.size > 0 && [h('h3', {}, 'The last steps'), h('ul', {}, [...run.steps.values()].slice(-6).reverse().map((step) => h('li', {}, stepLink(step.number), `: ${overviewOf(step)}`)))]);
 }
 
 function whySection(run) {

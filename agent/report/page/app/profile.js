@@ -75,8 +75,16 @@ function whyWidth(run, found, layer) {
           ` in ${at.operator}${at.detail ? ` (${at.detail})` : ''}; fitness ${fixed(run.known(from))} → ${fixed(run.known(at))}`, at.step > 0 && [', ', stepLink(at.step)]]);
         at = from;
       }
-      return h('div', {}, h('strong', {}, `${part === 'mlp' ? 'MLP' : 'Attention'}, ${found[part][layer]} of ${run.dense[part]}: `), h('ol', {}, decisions.map((one) => h('li', {}, one))));
+      return h('div', {}, h('strong', {}, `${part === 'mlp' ? 'MLP' : 'Attention'}, ${found[part][layer]} of ${run.dense[part]}`), h('p', { class: 'soft' }, probeWords(run, part, layer)), h('ol', {}, decisions.map((one) => h('li', {}, one))));
     }));
+}
+
+// How dear it is to cut the place, among those of all layers.
+function probeWords(run, part, layer) {
+  const own = run.probes.filter((one) => one.part === part).sort((a, b) => b.kl - a.kl);
+  const place = own.findIndex((one) => one.layer === layer);
+  if (place < 0) return '';
+  return `Cut alone to ${own[place].width}, it costs ${fixed(own[place].kl)} nats a token: number ${place + 1} of ${own.length} layers, the dearest first.`;
 }
 
 // Layers by generations: what the best of each generation kept. Generations with the same best share a column.

@@ -18,19 +18,27 @@ function searchTab(run, state) {
   const points = run.candidates.filter((one) => !state.hidden.has(one.proposed_by) && one.scores[state.fidelity] !== undefined);
   const lacking = run.candidates.filter((one) => one.scores[state.fidelity] === undefined).length;
   afterwards(() => chart(run, place, points, state.fidelity, shown));
-  return [controls, place, levels(run, state.fidelity),
+  return [controls, place, levels(run, state.fidelity, rangeOf(run, points, state.fidelity)[1]),
     h('p', { class: 'soft' }, 'Fitness is the KL divergence from the dense model in nats a token; lower is better. Tokens are those evaluated, probed and computed by the brain. ',
       lacking > 0 && `${plural(lacking, 'candidate')} without a measurement on these tokens ${lacking === 1 ? 'is' : 'are'} not drawn. `, 'Click a point for its card.'),
     h('div', { class: 'split' }, h('div', {}, candidateTable(run, state)), h('div', { class: 'beside', id: 'shown' }, shown && card(run, shown)))];
 }
 
-function levels(run, fidelity) {
+function levels(run, fidelity, top) {
   const found = [...run.baselines(fidelity)];
   return h('p', { class: 'legend' }, h('span', {}, h('span', { class: 'line best' }), ' best so far'),
-    found.map(([name, { value, id }], index) => h('span', {}, h('span', { class: `line level l${index % 4}` }), ` ${name} `, candidateLink(id), ` ${fixed(value)}`)));
+    found.map(([name, { value, id }], index) => h('span', {}, h('span', { class: `line level l${index % 4}` }), ` ${name} `, candidateLink(id), ` ${fixed(value)}${value > top ? ', above the chart' : ''}`)));
 }
 
-// Where a level would squeeze the points into a corner, the axis ends before it.
+// The ends of the axis: all but the worst points, and the levels that do not squeeze these into a corner.
+function rangeOf(run, points, fidelity) {
+  const values = points.map((one) => one.scores[fidelity]).sort((a, b) => a - b);
+  const low = values[0];
+  const high = Math.max(values[Math.floor(0.95 * (values.length - 1))], low * 1.02);
+  const near = [...run.baselines(fidelity).values()].map((one) => one.value).filter((value) => value <= high + 0.6 * (high - low));
+  return [low - 0.05 * (high - low), Math.max(high, ...near) + 0.05 * (high - low)];
+}
+
 function chart(run, place, points, fidelity, shown) {
   const colours = getComputedStyle(document.documentElement);
   const colour = (name) => colours.getPropertyValue(name).trim();
@@ -40,12 +48,7 @@ function chart(run, place, points, fidelity, shown) {
   const xs = sorted.map(([x]) => x);
   const baselines = [...run.baselines(fidelity)];
   const stairs = bestSoFar(sorted);
-  const values = sorted.map(([, y]) => y).sort((a, b) => a - b);
-  const low = values[0];
-  const high = Math.max(values[Math.floor(0.95 * (values.length - 1))], low * 1.02);
-  const far = high + 0.6 * (high - low);
-  const tops = [high, ...baselines.map(([, one]) => one.value).filter((value) => value <= far)];
-  const range = [low - 0.05 * (high - low), Math.max(...tops) + 0.05 * (high - low)];
+  const range = rangeOf(run, points, fidelity);
   const series = [{}, { label: 'best so far', stroke: colour('--ink'), width: 2, paths: uPlot.paths.stepped({ align: 1 }), points: { show: false } },
     ...baselines.map(([name], index) => ({ label: name, stroke: colour('--soft'), width: 1.3, dash: [[8, 4], [2, 4], [12, 3, 2, 3], [5, 5]][index % 4], points: { show: false } })),
     ...makers.map((maker) => ({ label: maker, paths: () => null, stroke: colour(`--s${styleOf(maker)}`),
