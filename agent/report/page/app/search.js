@@ -60,7 +60,7 @@ function chart(run, place, points, fidelity, shown) {
   const axis = { stroke: colour('--soft'), grid: { stroke: colour('--line'), width: 1 }, ticks: { stroke: colour('--line'), width: 1 } };
   const width = Math.max(280, place.clientWidth || 600);
   const plot = new uPlot({
-    width, height: Math.min(380, Math.max(240, width * 0.45)), legend: { show: false }, cursor: { drag: { x: false, y: false }, points: { show: false } },
+    width, height: Math.min(380, Math.max(240, width * 0.45)), legend: { show: false }, cursor: { drag: { x: false, y: false, click: () => {} }, points: { show: false } },
     scales: { x: { time: false, range: (_, min, max) => [min - 0.03 * (max - min || 1), max + 0.03 * (max - min || 1)] }, y: { range } },
     axes: [{ ...axis, label: 'tokens spent', labelSize: 20, values: (_, ticks) => ticks.map(short), space: 60 },
       { ...axis, size: 58, values: (_, ticks) => ticks.map((value) => String(Number(value.toPrecision(4)))) }], series }, data, place);
