@@ -1,10 +1,10 @@
 // What is known of a run, looked up by the names that the tabs need; made anew from every document.
 
-const MAKERS = { // who proposes, in the order of colours
+const MAKERS = { // who proposes, in the order of colours: those behind the eighth are of arms of their own
   brain: 'the brain', chance: 'chance, among the brain\'s legal calls', switch: 'the operator that switches levels',
   cross: 'the operator that crosses', model: 'a trust-region step on sensitivities', seed: 'a closed form',
-  memory: 'an earlier run', cma: 'CMA-ES', random: 'the random operator', draw: 'a draw the brain asked for',
-  fallback: 'the tool, in a failing brain\'s place' };
+  memory: 'an earlier run', fallback: 'the tool, in a failing brain\'s place', cma: 'CMA-ES', random: 'the random operator',
+  draw: 'a draw the brain asked for' };
 const STYLES = Object.fromEntries(Object.keys(MAKERS).map((name, index) => [name, index % 8]));
 
 // What a proposer is called on the page; the trace and the memory have shorter words.
@@ -39,6 +39,7 @@ class Run {
         }
       }
     }
+    this.total = spent;
     this.children = new Map();
     for (const one of this.candidates)
       for (const parent of one.parents) {
@@ -76,7 +77,7 @@ class Run {
 
   // Tokens that were spent when it was measured; when it was made where the trace does not say.
   costOf(one, fidelity) {
-    return this.costs.get(this.measuredAt.get(`${one.id} ${fidelity}`)) ?? this.costs.get(one.step) ?? 0;
+    return this.costs.get(this.measuredAt.get(`${one.id} ${fidelity}`)) ?? this.costs.get(one.step) ?? (one.step > 0 ? this.total : 0);
   }
 
   // Levels to beat: the best of each kind of closed form and of earlier runs.

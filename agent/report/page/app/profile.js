@@ -19,7 +19,7 @@ function profileTab(run, state) {
         other === found ? '.' : `, the dark mark ${other.id}.`,
         run.probes.length > 0 && ' A probe is what cutting this place alone by a third costs, in nats a token: the darker, the dearer.',
         run.sensitivities.length > 0 && ' The slope is what one unit fewer would cost to first order, where sensitivities were measured last.', ' Choose a layer to see why it has its widths.'),
-      h('div', { class: 'split wide' }, layers(run, found, other, state), h('div', { class: 'beside' }, whyWidth(run, found, state.layer)))),
+      h('div', { class: 'split layered' }, layers(run, found, other, state), h('div', { class: 'beside' }, whyWidth(run, found, state.layer)))),
     heatMap(run),
   ];
 }

@@ -24,10 +24,16 @@ function searchTab(run, state) {
     h('div', { class: 'split' }, h('div', {}, candidateTable(run, state)), h('div', { class: 'beside', id: 'shown' }, shown && card(run, shown)))];
 }
 
+const DASHES = [[8, 4], [2, 4], [12, 3, 2, 3], [5, 5]]; // of the levels, in their order
+
+function lineSample(dash) {
+  return h('svg', { class: 'sample', viewBox: '0 0 30 8', 'aria-hidden': 'true' }, h('line', { class: dash ? 'level' : '', x1: 0, x2: 30, y1: 4, y2: 4, 'stroke-dasharray': dash && dash.join(' ') }));
+}
+
 function levels(run, fidelity, top) {
   const found = [...run.baselines(fidelity)];
-  return h('p', { class: 'legend' }, h('span', {}, h('span', { class: 'line best' }), ' best so far'),
-    found.map(([name, { value, id }], index) => h('span', {}, h('span', { class: `line level l${index % 4}` }), ` ${name} `, candidateLink(id), ` ${fixed(value)}${value > top ? ', above the chart' : ''}`)));
+  return h('p', { class: 'legend' }, h('span', {}, lineSample(), ' best so far'),
+    found.map(([name, { value, id }], index) => h('span', {}, lineSample(DASHES[index % 4]), ` ${name} `, candidateLink(id), ` ${fixed(value)}${value > top ? ', above the chart' : ''}`)));
 }
 
 // The ends of the axis: all but the worst points, and the levels that do not squeeze these into a corner.
@@ -50,7 +56,7 @@ function chart(run, place, points, fidelity, shown) {
   const stairs = bestSoFar(sorted);
   const range = rangeOf(run, points, fidelity);
   const series = [{}, { label: 'best so far', stroke: colour('--ink'), width: 2, paths: uPlot.paths.stepped({ align: 1 }), points: { show: false } },
-    ...baselines.map(([name], index) => ({ label: name, stroke: colour('--soft'), width: 1.3, dash: [[8, 4], [2, 4], [12, 3, 2, 3], [5, 5]][index % 4], points: { show: false } })),
+    ...baselines.map(([name], index) => ({ label: name, stroke: colour('--soft'), width: 1.3, dash: DASHES[index % 4], points: { show: false } })),
     ...makers.map((maker) => ({ label: maker, paths: () => null, stroke: colour(`--s${styleOf(maker)}`),
       points: { show: true, size: sorted.length > 1000 ? 4 : 8, fill: colour(`--s${styleOf(maker)}`), space: 0 } })),
     { label: 'chosen', paths: () => null, stroke: colour('--ink'), points: { show: true, size: 15, width: 2, fill: 'transparent', space: 0 } }];

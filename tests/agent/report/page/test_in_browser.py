@@ -50,7 +50,7 @@ def finished(runs, tmp_path_factory) -> str:
 
 
 @pytest.fixture
-def live(runs, tmp_path) -> Iterator[tuple[str, object]]:
+def live(started, runs, tmp_path) -> Iterator[tuple[str, object]]:
     """A server on a copy of the runs: its address, and the folder."""
     base = shutil.copytree(runs, tmp_path / "runs")
     watch = Watch(base)
@@ -60,6 +60,7 @@ def live(runs, tmp_path) -> Iterator[tuple[str, object]]:
     thread = threading.Thread(target=served.run, kwargs={"sockets": [listener]})
     thread.start()
     yield f"http://127.0.0.1:{listener.getsockname()[1]}", base
+    started.driver.get("about:blank")  # nobody asks a server that is gone
     watch.closing = served.should_exit = True
     thread.join()
 
