@@ -16,6 +16,8 @@ from pathlib import Path
 from string import Template
 from typing import Any
 
+from self_pruner.memory.errors import ExportError
+
 HERE = Path(__file__).parent
 LIBRARY = HERE / "vendor" / "uplot"
 SCRIPTS = ("dom", "model", "card", "overview", "search", "profile", "lineage", "trace", "prompts", "runs", "main")
@@ -35,7 +37,7 @@ def page_html(title: str, data: Mapping[str, Any]) -> str:
         f"img-src data:; connect-src {connect}; base-uri 'none'; form-action 'none'; "
         "require-trusted-types-for 'script'; trusted-types 'none'"
     )
-    return Template((HERE / "index.html").read_text(encoding="utf-8")).substitute(
+    return Template(_read(HERE / "index.html")).substitute(
         title=escape(title), policy=policy, style=style, script=script, plain=_plain(data), data=embedded(data)
     )
 
@@ -49,20 +51,34 @@ def embedded(data: Mapping[str, Any]) -> str:
 @cache
 def program() -> str:
     """The library and the scripts of the page, in the order in which they need each other."""
-    library = (LIBRARY / "uPlot.iife.min.js").read_text(encoding="utf-8").strip()
-    own = "\n".join((HERE / "app" / f"{name}.js").read_text(encoding="utf-8") for name in SCRIPTS)
-    return f"/* {_licence()} */\n{library}\n(() => {{\n'use strict';\n{own}}})();\n"
+    own = "\n".join(_read(HERE / "app" / f"{name}.js") for name in SCRIPTS)
+    return f"{_library()}\n(() => {{\n'use strict';\n{own}}})();\n"
 
 
 @cache
 def look() -> str:
     """The style of the library and of the page."""
-    files = (LIBRARY / "uPlot.min.css", HERE / "look.css", HERE / "app.css")
-    return "\n".join(file.read_text(encoding="utf-8") for file in files)
+    sheet = LIBRARY / "uPlot.min.css"
+    files = (*([sheet] if sheet.is_file() else []), HERE / "look.css", HERE / "app.css")
+    return "\n".join(map(_read, files))
 
 
-def _licence() -> str:
-    return "uPlot\n" + (LIBRARY / "LICENSE").read_text(encoding="utf-8").strip()
+def _library() -> str:
+    """The chart library with its licence; empty where it is not there, and the page says so in the place of a chart."""
+    try:
+        licence, code = (
+            (LIBRARY / name).read_text(encoding="utf-8").strip() for name in ("LICENSE", "uPlot.iife.min.js")
+        )
+    except OSError:
+        return ""
+    return f"/* uPlot\n{licence} */\n{code}"
+
+
+def _read(file: Path) -> str:
+    try:
+        return file.read_text(encoding="utf-8")
+    except OSError as error:
+        raise ExportError(f"the page cannot be made without {file}: install Self-Pruner anew") from error
 
 
 def _digest(text: str) -> str:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from self_pruner.agent.report.page.overview import budget_words, progress
-from self_pruner.agent.report.page.run_state import run_state
+from self_pruner.agent.report.page.run_state import alive, run_state
 from self_pruner.agent.report.page.trace_lines import read_lines
 from self_pruner.agent.run_files.run_directory import RunDirectory
 from self_pruner.agent.settings.arms import ARMS
@@ -20,7 +20,7 @@ WATCHED = (  # the files of a run by which one sees that something is new
     *("settings.toml", "status.json", "result.json", "trace.jsonl", "records.sqlite", "records.sqlite-wal"),
     *(".lock", "model/evaluation.json"),
 )
-PLAN = "plan.json"  # of a comparison
+PLAN, TABLE = "plan.json", "table.md"  # of a comparison
 TAIL = 65_536  # bytes of a trace in which its last judgement is looked for
 
 
@@ -45,8 +45,8 @@ def run_list(base: Path) -> list[dict[str, Any]]:
 
 
 def stamp(folder: Path) -> tuple[tuple[int, int], ...]:
-    """What changes whenever something of the run in `folder` does: sizes and times of its files."""
-    found = []
+    """What changes whenever something of the run in `folder` does: sizes and times of its files, and its process."""
+    found = [(int(alive(folder)), 0)]
     for name in WATCHED:
         try:
             status = (folder / name).stat()
@@ -107,6 +107,15 @@ def _last_judge(trace: Path) -> dict[str, Any]:
     return found or read_lines(trace).last_judge
 
 
+def _headline(folder: Path) -> str:
+    """What a comparison comes to, as its table says first; empty where there is none yet."""
+    try:
+        with open(folder / TABLE, encoding="utf-8") as file:
+            return file.readline().removeprefix("- ").strip()
+    except (OSError, UnicodeDecodeError):
+        return ""
+
+
 def _comparison(base: Path, folder: Path) -> dict[str, Any]:
     row: dict[str, Any] = {"kind": "comparison", "id": folder.relative_to(base).as_posix(), "name": folder.name}
     try:
@@ -121,4 +130,4 @@ def _comparison(base: Path, folder: Path) -> dict[str, Any]:
         return row | {"arms": [], "planned": 0, "finished": 0, "runs": [], "sentence": f"{PLAN} is damaged: {error}"}
     runs = [row_of(base, path) for path in runs_below(base) if path.is_relative_to(folder)]
     finished = sum(1 for _ in (folder / "runs").glob("*/comparison.json"))
-    return row | {"arms": arms, "planned": planned, "finished": finished, "runs": runs, "sentence": ""}
+    return row | {"arms": arms, "planned": planned, "finished": finished, "runs": runs, "sentence": _headline(folder)}

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import psutil
 
 from self_pruner.agent.run_files.run_directory import STOPPED_BY_USER, RunDirectory
@@ -20,14 +22,14 @@ def run_state(run: RunDirectory) -> dict[str, str]:
         return {"state": "unknown", "reason": str(error)}
     if status == "stopped" and reason != STOPPED_BY_USER:
         return {"state": "failed", "reason": reason}
-    if status == "running" and not _alive(run):
+    if status == "running" and not alive(run.path):
         return {"state": "interrupted", "reason": f"its process is gone: python main.py resume {run.path}"}
     return {"state": status, "reason": reason}
 
 
-def _alive(run: RunDirectory) -> bool:
-    """Whether the process is there that took the run's lock; one on another machine cannot be seen."""
+def alive(folder: Path) -> bool:
+    """Whether the process is there that took the lock of the run in `folder`; one on another machine cannot be seen."""
     try:
-        return psutil.pid_exists(int((run.path / ".lock").read_text(encoding="utf-8")))
+        return psutil.pid_exists(int((folder / ".lock").read_text(encoding="utf-8")))
     except (OSError, ValueError):
         return False

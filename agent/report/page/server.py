@@ -78,7 +78,7 @@ class Watch:
     """The pages of the runs below a folder, or of one of them."""
 
     def __init__(self, base: Path, only: str | None = None) -> None:
-        """`base` is the folder of the runs; `only` the one of them that is shown, by the name of its folder."""
+        """`base` is the folder of the runs; `only` the run or comparison that alone is shown, by its folder's name."""
         self.base, self.only = base, only
         self.known: dict[Path, tuple[object, bytes]] = {}  # the last document of a run, with its stamp
         self.closing = False
@@ -98,7 +98,7 @@ class Watch:
 
     async def front(self, request: Request) -> Response:
         """The list; of a single run its page."""
-        if self.only is not None:
+        if self.only is not None and (self.base / self.only / "settings.toml").is_file():
             return self._page(self.only)
         live = {"list": True, "folder": str(self.base), "data": "/runs.json", "events": "/runs/events"}
         return HTMLResponse(page_html("Self-Pruner: runs", {"live": live}))
@@ -130,7 +130,7 @@ class Watch:
     async def comparison(self, request: Request) -> Response:
         """The page of a comparison as it lies in its folder, which is let run no script."""
         name = request.path_params["name"]
-        folder = find(self.base, name, PLAN) if self.only is None else None
+        folder = self._find(name, PLAN)
         page = folder / "compare.html" if folder else None
         if page is None or page.is_symlink() or not page.is_file():
             return PlainTextResponse("There is no such comparison, or none of its runs is finished.\n", 404)
@@ -146,17 +146,16 @@ class Watch:
         return self._stream(lambda: [(str(folder), stamp(folder)) for folder in runs_below(self.base)])
 
     def _folder(self, request: Request) -> Path | None:
-        name = request.path_params["name"]
-        if self.only is not None and name != self.only:
-            return None
-        return find(self.base, name, "settings.toml")
+        return self._find(request.path_params["name"], "settings.toml")
+
+    def _find(self, name: str, file: str) -> Path | None:
+        hidden = self.only is not None and self.only not in (name, name.partition("/")[0])
+        return None if hidden else find(self.base, name, file)
 
     def _page(self, name: str) -> Response:
         place = f"/run/{quote(name)}"
         live = {"name": name, "data": f"{place}/data.json", "events": f"{place}/events"}
-        return HTMLResponse(
-            page_html(f"Self-Pruner: {name}", {"live": live if self.only is None else live | {"only": True}})
-        )
+        return HTMLResponse(page_html(f"Self-Pruner: {name}", {"live": live | {"only": name == self.only}}))
 
     def _document(self, folder: Path, start: int) -> bytes:
         """The document as JSON: made once for all who watch, until a file of the run changes."""
@@ -211,7 +210,7 @@ def serve(path: Path, port: int, show: bool, view: View) -> None:
     """Serve the run or the runs at `path` until a signal ends it.
 
     Args:
-        path: a run directory, or a folder of them.
+        path: a run directory, a comparison, or a folder of them.
         port: of the loopback interface; 0 for one that is free.
         show: whether a browser is opened.
         view: where the address is said.
@@ -223,7 +222,7 @@ def serve(path: Path, port: int, show: bool, view: View) -> None:
     if not path.is_dir():
         raise SettingsError(f"there is no folder {path} to watch: name a run or a folder of runs")
     here = path.resolve()
-    one = (here / "settings.toml").is_file()
+    one = any((here / file).is_file() for file in ("settings.toml", PLAN))
     watch = Watch(here.parent, here.name) if one else Watch(here)
     with _listening(port) as listener:
         server = _Server(watch)
@@ -240,6 +239,7 @@ def _listening(port: int) -> socket.socket:
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         listener.bind(("127.0.0.1", port))
+        listener.listen()  # who asks from now on waits until it is answered
     except OSError as error:
         listener.close()
         why = "is in use" if error.errno == errno.EADDRINUSE else f"cannot be had: {error.strerror}"

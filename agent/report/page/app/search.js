@@ -49,6 +49,7 @@ function chart(run, place, points, fidelity, shown) {
   const colours = getComputedStyle(document.documentElement);
   const colour = (name) => colours.getPropertyValue(name).trim();
   const sorted = points.map((one) => [run.costOf(one, fidelity), one.scores[fidelity], one]).sort((a, b) => a[0] - b[0]);
+  if (typeof uPlot === 'undefined') { place.replaceChildren(h('p', { class: 'note' }, 'The chart library is missing from the installation that made this page; the table below has the same.')); return; }
   if (!sorted.length) { place.replaceChildren(h('p', {}, 'Nothing to draw is chosen.')); return; }
   const makers = [...new Set(sorted.map(([, , one]) => one.proposed_by))];
   const xs = sorted.map(([x]) => x);

@@ -58,6 +58,7 @@ class Browser:
         return self.driver.find_element(By.CSS_SELECTOR, selector).text
 
     def click(self, selector: str) -> None:
+        self.run("document.querySelector(arguments[0]).scrollIntoView({ block: 'center' })", selector)
         self.driver.find_element(By.CSS_SELECTOR, selector).click()
 
     def choose(self, name: str, value: str) -> None:

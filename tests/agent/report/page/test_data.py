@@ -7,12 +7,14 @@ import sqlite3
 import pytest
 
 from self_pruner.agent.report.html_report import write_report
+from self_pruner.agent.report.page import html
 from self_pruner.agent.report.page.data import page_data
 from self_pruner.agent.report.page.html import embedded, page_html, program
 from self_pruner.agent.report.page.trace_lines import read_lines
 from self_pruner.agent.report.result_tables import final_table
 from self_pruner.agent.result.result_file import read_outcome
 from self_pruner.agent.run_files.run_directory import RunDirectory
+from self_pruner.memory.errors import ExportError
 from tests.agent.report.page.made_up import LAYERS, MARKUP
 from tests.stopped import stopped_run
 
@@ -176,6 +178,16 @@ def test_the_script_makes_no_markup_out_of_text():
     for way in ("innerHTML", "outerHTML", "insertAdjacentHTML", "document.write", "eval(", "new Function", "srcdoc"):
         assert way not in own
     assert "</script" not in program() and "<!--" not in program()
+
+
+def test_a_page_without_its_library_is_made_and_one_without_its_script_is_a_sentence(tmp_path, monkeypatch):
+    monkeypatch.setattr(html, "LIBRARY", tmp_path)
+    monkeypatch.setattr(html, "program", html.program.__wrapped__)  # nothing is remembered
+    monkeypatch.setattr(html, "look", html.look.__wrapped__)
+    assert "uPlot.iife" not in page_html("a", {"live": {}}) and "MIT" not in page_html("a", {"live": {}})
+    monkeypatch.setattr(html, "HERE", tmp_path)
+    with pytest.raises(ExportError, match="cannot be made without .*dom.js"):
+        page_html("a", {"live": {}})
 
 
 def test_what_would_end_the_script_is_escaped():

@@ -40,6 +40,7 @@ def comparison(base):
     (folder / "plan.json").write_text(json.dumps({"arms": ["hybrid", "uniform"], "seeds": [0, 1], "sparsities": [0.3]}))
     shutil.copytree(base / "finished", inner / "tiny-20260102-000000")
     (inner / "comparison.json").write_text("{}")
+    (folder / "table.md").write_text("- hybrid has the lowest perplexity.\n- More.\n")
     return folder
 
 
@@ -65,6 +66,7 @@ def test_the_list_has_every_run_with_its_state_and_comparisons_with_theirs(mine)
     assert rows["begun"].get("best") is None
     compared = rows["compared"]
     assert (compared["planned"], compared["finished"]) == (3, 1)  # a closed form is the same for every seed
+    assert compared["sentence"] == "hybrid has the lowest perplexity."
     assert [one["id"] for one in compared["runs"]] == ["compared/runs/hybrid-30-seed0/tiny-20260102-000000"]
 
 
@@ -132,6 +134,11 @@ def test_of_one_run_no_other_is_shown(mine):
     assert browser.get("/run/running/data.json").status_code == 404
     assert browser.get("/comparison/compared").status_code == 404
     assert [row["name"] for row in browser.get("/runs.json").json()["runs"]] == ["finished"]
+    browser = client(mine, "compared")
+    assert "/runs.json" in browser.get("/").text
+    assert [row["name"] for row in browser.get("/runs.json").json()["runs"]] == ["compared"]
+    assert browser.get("/run/compared/runs/hybrid-30-seed0/tiny-20260102-000000/data.json").status_code == 200
+    assert browser.get("/run/finished/data.json").status_code == 404
 
 
 def test_a_comparison_is_shown_as_it_lies_there_and_runs_no_script(mine, tmp_path):
@@ -208,6 +215,16 @@ def test_an_event_comes_at_once_and_whenever_a_file_changes_and_else_a_sign_of_l
         return [*found, event, gone, [rest async for rest in events]]
 
     assert asyncio.run(seen()) == ["data: new\n\n", ": still here\n\n", "data: new\n\n", "data: new\n\n", []]
+
+
+def test_a_run_whose_process_is_killed_is_told_so_though_none_of_its_files_changes(mine):
+    sleeper = subprocess.Popen(["sleep", "60"])
+    (mine / "running" / ".lock").write_text(str(sleeper.pid))
+    browser = client(mine)
+    assert browser.get("/run/running/data.json").json()["state"]["state"] == "running"
+    sleeper.kill()
+    sleeper.wait()
+    assert browser.get("/run/running/data.json").json()["state"]["state"] == "interrupted"
 
 
 def test_a_document_is_made_once_for_all_who_watch(mine, monkeypatch):
