@@ -19,7 +19,7 @@ from self_pruner.memory.errors import MemoryFileError
 from self_pruner.memory.partials import LOGS, clear_partials, partial_of
 
 APPLICATION_ID = 0x53505230  # "SPR0", in the header of every memory file
-SCHEMA_VERSION = 4
+SCHEMA_VERSION = 5
 BUSY_SECONDS = 60.0  # how long a writer waits for the other process
 
 TASK_SCORE = """
@@ -34,6 +34,14 @@ CREATE TABLE sensitivities (
     context TEXT NOT NULL REFERENCES context, profile TEXT NOT NULL, text TEXT NOT NULL, sequence INTEGER NOT NULL,
     attention TEXT NOT NULL, mlp TEXT NOT NULL, run TEXT NOT NULL, step INTEGER NOT NULL,
     UNIQUE (context, profile, text, sequence)
+) STRICT;
+"""
+LESSON = """
+CREATE TABLE lesson (
+    context TEXT NOT NULL REFERENCES context, run TEXT NOT NULL, generation INTEGER NOT NULL, number INTEGER NOT NULL,
+    take TEXT NOT NULL, give TEXT NOT NULL, amount TEXT NOT NULL, expected TEXT NOT NULL, verdict TEXT NOT NULL,
+    change REAL NOT NULL, error REAL NOT NULL, evidence TEXT NOT NULL, params INTEGER NOT NULL, step INTEGER NOT NULL,
+    UNIQUE (context, run, generation, number)
 ) STRICT;
 """
 SCHEMA = f"""
@@ -59,6 +67,7 @@ CREATE TABLE generation (
     context TEXT NOT NULL REFERENCES context, run TEXT NOT NULL, number INTEGER NOT NULL, survivors TEXT NOT NULL,
     best TEXT NOT NULL, note TEXT NOT NULL, step INTEGER NOT NULL, UNIQUE (context, run, number)
 ) STRICT;
+{LESSON}
 CREATE VIEW fitness AS
     SELECT context, profile, text, sequences, kl, nll FROM (
         SELECT context, profile, text, sequence + 1 AS sequences, error,
@@ -73,6 +82,7 @@ MIGRATIONS: dict[int, tuple[str, ...]] = {  # from this version to the next
     1: (TASK_SCORE,),
     2: (SENSITIVITIES.replace("TABLE sensitivities", "TABLE slopes"),),
     3: (SENSITIVITIES, "INSERT INTO sensitivities SELECT * FROM slopes;", "DROP TABLE slopes;"),
+    4: (LESSON,),
 }
 
 

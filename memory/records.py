@@ -1,9 +1,9 @@
 """What can be remembered: one frozen record a fact, and the natural key by which the same fact is the same row.
 
-Facts are of two sorts. What a run decided (`Candidate`, `Generation`) belongs to that run: told again, by a step that
-was run again after a kill, it replaces itself. What was measured (`Score`, `Sensitivities`, `TaskScore`, `Latency`)
-belongs to the profile and serves every run with the same context: the first measurement stands, and only a failed one
-gives way to one that worked.
+Facts are of two sorts. What a run decided (`Candidate`, `Generation`, `Lesson`) belongs to that run: told again, by a
+step that was run again after a kill, it replaces itself. What was measured (`Score`, `Sensitivities`, `TaskScore`,
+`Latency`) belongs to the profile and serves every run with the same context: the first measurement stands, and only a
+failed one gives way to one that worked.
 `Fitness` is never recorded; it is what the scores add up to.
 """
 
@@ -16,9 +16,12 @@ from typing import ClassVar, Literal
 from self_pruner.memory.profile import Profile
 
 Operator = Literal["initialise", "crossover", "mutation"]
-# Who proposed a candidate: the brain (or draws it asked for), chance among the brain's legal calls, one of the tool's
-# operators, the tool in a failing brain's place, a closed form, or an earlier run.
-Proposer = Literal["brain", "draw", "chance", "switch", "cross", "model", "cma", "random", "fallback", "seed", "memory"]
+# Who proposed a candidate: the brain (or draws it asked for), chance among the brain's legal calls, the rule that
+# stands beside it, one of the tool's operators, the tool in a failing brain's place, a closed form, or an earlier run.
+Proposer = Literal[
+    "brain", "draw", "chance", "rule", "switch", "cross", "model", "cma", "random", "fallback", "seed", "memory"
+]
+Verdict = Literal["held", "failed", "unclear"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,6 +138,27 @@ class Generation:
 
 
 @dataclass(frozen=True, slots=True)
+class Lesson:
+    """What became of one hypothesis: that a shift between two stretches of layers would do something."""
+
+    key: ClassVar[tuple[str, ...]] = ("run", "generation", "number")
+
+    run: str
+    generation: int
+    number: int  # of the hypothesis, from 0
+    take: str  # what gave, such as "mlp 20-24"
+    give: str  # what took
+    amount: str  # little, some or much
+    expected: str  # better, same or worse
+    verdict: Verdict
+    change: float  # fitness of the best size less that of the parent, in nats a token
+    error: float  # its standard error
+    evidence: tuple[str, ...]  # ids of the candidates, one a size
+    params: int  # parameters of the whole pruned model
+    step: int
+
+
+@dataclass(frozen=True, slots=True)
 class Fitness:
     """Mean of a profile's scores over the first `sequences` sequences of a text; exists only where none is missing.
 
@@ -150,4 +174,4 @@ class Fitness:
     nll: float | None
 
 
-Fact = Candidate | Score | Sensitivities | TaskScore | Latency | Generation
+Fact = Candidate | Score | Sensitivities | TaskScore | Latency | Generation | Lesson

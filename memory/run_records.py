@@ -14,7 +14,17 @@ from typing import cast, get_args
 
 from self_pruner.memory.database import CorruptMemoryError, faults_in_words
 from self_pruner.memory.profile import Profile
-from self_pruner.memory.records import Candidate, Fact, Fitness, Generation, Latency, Score, Sensitivities, TaskScore
+from self_pruner.memory.records import (
+    Candidate,
+    Fact,
+    Fitness,
+    Generation,
+    Latency,
+    Lesson,
+    Score,
+    Sensitivities,
+    TaskScore,
+)
 from self_pruner.memory.store import TABLES, Memory, Record, columns, key_of, upsert
 
 RECORDS = "records.sqlite"  # in the run directory
@@ -163,6 +173,6 @@ _MEASURED = (
     "WHERE made.context = told.context AND made.profile = told.profile AND made.run = :run)"
 )
 _OF_RUN: dict[type[Fact], str] = {
-    **dict.fromkeys((Candidate, Generation, Latency), _DECIDED),
+    **dict.fromkeys((Candidate, Generation, Latency, Lesson), _DECIDED),
     **dict.fromkeys(BORROWED, _MEASURED),
 }

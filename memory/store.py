@@ -16,9 +16,19 @@ from typing import Any, TypeVar, cast, get_args, get_type_hints
 
 from self_pruner.memory.database import connect, corrupt, faults_in_words
 from self_pruner.memory.profile import Profile
-from self_pruner.memory.records import Candidate, Fact, Fitness, Generation, Latency, Score, Sensitivities, TaskScore
+from self_pruner.memory.records import (
+    Candidate,
+    Fact,
+    Fitness,
+    Generation,
+    Latency,
+    Lesson,
+    Score,
+    Sensitivities,
+    TaskScore,
+)
 
-Record = TypeVar("Record", Candidate, Score, Sensitivities, TaskScore, Latency, Generation, Fitness)
+Record = TypeVar("Record", Candidate, Score, Sensitivities, TaskScore, Latency, Generation, Lesson, Fitness)
 
 TABLES: dict[type, str] = {
     Candidate: "candidate",
@@ -27,6 +37,7 @@ TABLES: dict[type, str] = {
     TaskScore: "task_score",
     Latency: "latency",
     Generation: "generation",
+    Lesson: "lesson",
     Fitness: "fitness",
 }
 
@@ -73,7 +84,7 @@ class Memory:
     def record(self, *facts: Fact) -> None:
         """Writes facts, all or none; recording the same fact again changes nothing.
 
-        A decision of a run (`Candidate`, `Generation`) replaces itself. A measurement (any
+        A decision of a run (`Candidate`, `Generation`, `Lesson`) replaces itself. A measurement (any
         other) stays as first measured, whoever measures again; only a failed score gives way to one that worked.
 
         Raises:

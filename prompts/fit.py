@@ -1,8 +1,9 @@
 """A prompt that outgrows the context forgets, oldest first; it never forgets the task.
 
 The order says what a brain can best do without: candidates seen lately, failed ones, the effects of moves, notes,
-yields, the best beyond the first, then the population from its worst member. Every list has what matters most first, so
-entries leave from the end. What is asked and what the run is about are not part of the history and always stay.
+answers, yields, lessons, the curve, the best beyond the first, then the population from its worst member. Every list
+has what matters most first, so entries leave from the end. What is asked and what the run is about are not part of the
+history and always stay.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from self_pruner.prompts.variables import History
 
 T = TypeVar("T")
 
-Section = Literal["recent", "failed", "moves", "notes", "yields", "best", "population"]
+Section = Literal["recent", "failed", "moves", "notes", "answers", "yields", "lessons", "curve", "best", "population"]
 
 # (section, entries that stay in this pass)
 FORGETTING: tuple[tuple[Section, int], ...] = (
@@ -24,8 +25,12 @@ FORGETTING: tuple[tuple[Section, int], ...] = (
     ("failed", 0),
     ("moves", 0),
     ("notes", 0),
+    ("answers", 1),
     ("yields", 0),
+    ("lessons", 0),
+    ("curve", 0),
     ("best", 1),
+    ("answers", 0),
     ("population", 0),
     ("best", 0),
 )

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from self_pruner.memory.profile import PARTS
 from self_pruner.prompts.variables import (
     KINDS,
     Action,
@@ -19,12 +20,15 @@ from self_pruner.prompts.variables import (
     Hints,
     History,
     Kind,
+    LessonRow,
     ModelVariables,
     Move,
     ProposerYield,
     RunVariables,
     SensitivityRow,
     Spent,
+    StepRow,
+    StretchRow,
     UniformVariables,
     Variables,
 )
@@ -73,6 +77,14 @@ def sample_history(n_layers: int = 30, population: int = 4, recent: int = 2, mov
         failed=(sample_candidate(19, n_layers, failed=True),),
         moves=tuple(Move(f"c{i}", "c1", "layer 3 mlp -4, layer 9 mlp +4", 0.012 - 0.006 * i) for i in range(moves)),
         notes=("Cutting the mlp of early layers hurts.", "Layer 20 takes a cut well."),
+        lessons=tuple(
+            LessonRow(
+                "some", f"mlp {5 * i}-{5 * i + 4}", "attention 0-4", "better", verdict, 0.004 * i - 0.006, 0.3, i > 1
+            )
+            for i, verdict in enumerate(("held", "unclear", "failed"))
+        ),
+        answers=("evaluate: on 1024 tokens: c21 0.7410, c22 0.7382", "there is no candidate 'c99' in this run"),
+        curve=(0.712, 0.725, 0.741),
         yields=(ProposerYield("model", 9, 4), ProposerYield("brain", 12, 3)),
     )
 
@@ -81,6 +93,10 @@ def sample_ask(kind: Kind, actions: tuple[Action, ...], *, thought: bool = True)
     """An ask of `kind` with the lists that kind needs."""
     if kind == "vary":
         return Ask(kind, count=4, actions=actions, parents=("c1", "c2", "c3", "c4"), thought=thought)
+    if kind == "plan":
+        return Ask(kind, fields=("hypotheses", "offspring", "step", "measure", "time", "stop"), thought=thought)
+    if kind == "free":
+        return Ask(kind, tools=("prune_model", "evaluate", "record_population", "recall_candidates"), thought=thought)
     if kind == "latency":
         return Ask(kind, candidates=("c1", "c2"), brackets=_BRACKETS, thought=thought)
     if kind == "survive":
@@ -99,6 +115,12 @@ def sample_variables(kind: Kind, actions: tuple[Action, ...], n_layers: int = 30
         hints=Hints(
             cut=tuple(Hint(layer, "mlp", 40, 0.0021) for layer in (20, 17, 23, 11)),
             grow=tuple(Hint(layer, "attention" if layer == 1 else "mlp", 2, 0.019) for layer in (1, 0, 29, 2)),
+            stretches=tuple(
+                StretchRow(f"{part} {5 * i}-{5 * i + 4}", 0.5 + 0.08 * i, 0.003 - 0.0004 * i, 0.0001 + 0.0003 * i)
+                for part in PARTS
+                for i in range(6)
+            ),
+            step=StepRow(("mlp 20-24 -6", "mlp 5-9 +4", "attention 0-4 +1"), -0.012),
         ),
     )
 

@@ -12,10 +12,12 @@ from typing import Any, Literal, get_args
 
 from self_pruner.memory.profile import Part
 
-Kind = Literal["initialise", "vary", "latency", "survive"]
+Kind = Literal["initialise", "plan", "vary", "latency", "survive", "free"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
 
-Action = Literal["initialise", "mutation-edits", "mutation-vectors", "crossover-range", "crossover-mask"]
+Action = Literal[
+    "initialise", "mutation-edits", "mutation-shift", "mutation-vectors", "crossover-range", "crossover-mask"
+]
 ACTIONS: tuple[Action, ...] = get_args(Action)
 
 
@@ -124,11 +126,45 @@ class Hint:
 
 
 @dataclass(frozen=True, slots=True)
+class StretchRow:
+    """One part of a run of layers of the better parent, what it is worth, and what came of moving it."""
+
+    name: str  # "mlp 20-24": how a shift names it
+    kept: float  # share of its units, 0 to 1
+    cut: float  # fitness lost by an MLP unit's worth of parameters less
+    grow: float  # fitness gained by as much more
+
+
+@dataclass(frozen=True, slots=True)
+class StepRow:
+    """What the operator `model` would do next, by stretches, and what it predicts of that."""
+
+    moves: tuple[str, ...]  # "mlp 20-24 -6", the largest first
+    change: float  # of the fitness, negative is better
+
+
+@dataclass(frozen=True, slots=True)
+class LessonRow:
+    """A hypothesis, and what came of it."""
+
+    amount: str  # little, some or much
+    take: str  # the stretch that gave, such as "mlp 20-24"
+    give: str  # the stretch that took
+    expected: str  # better, same or worse
+    verdict: str  # held, failed or unclear
+    change: float  # of the fitness by its best size, negative is better
+    sparsity: float  # of the run that it is of
+    earlier: bool  # whether that is an earlier run
+
+
+@dataclass(frozen=True, slots=True)
 class Hints:
-    """Shortlists, in the order they are to be read; both empty where the set wants no hints."""
+    """Shortlists, in the order they are to be read; all empty where the set wants no hints."""
 
     cut: tuple[Hint, ...] = ()
     grow: tuple[Hint, ...] = ()
+    stretches: tuple[StretchRow, ...] = ()  # what shifts are between
+    step: StepRow | None = None  # none where nothing is measured to first order
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,6 +173,8 @@ class Ask:
 
     kind: Kind
     count: int = 1  # calls sampled this turn, one candidate each
+    fields: tuple[str, ...] = ()  # what of the plan is to be decided, at "plan"
+    tools: tuple[str, ...] = ()  # names of those that may be called, at "free"
     actions: tuple[Action, ...] = ()  # what prune_model may be asked for now, at "initialise" and "vary"
     parents: tuple[str, ...] = ()  # ids that may be parents at "vary", better first
     candidates: tuple[str, ...] = ()  # ids that may be timed at "latency", better first
@@ -165,6 +203,9 @@ class History:
     recent: tuple[CandidateRow, ...] = ()  # newest first
     failed: tuple[CandidateRow, ...] = ()  # newest first
     moves: tuple[Move, ...] = ()  # newest first
+    lessons: tuple[LessonRow, ...] = ()  # newest first, then those of earlier runs
+    curve: tuple[float, ...] = ()  # fitness of the best after each generation, newest first
+    answers: tuple[str, ...] = ()  # of the tools to the last calls, newest first, at "free"
     notes: tuple[str, ...] = ()  # the brain's own, newest first
     yields: tuple[ProposerYield, ...] = ()  # the proposers of this run, those whose offspring survive most often first
 

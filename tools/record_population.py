@@ -1,8 +1,15 @@
-"""`record_population`: closes a generation with its survivors and a note from the brain to its future self."""
+"""`record_population`: closes a generation with its survivors, its lessons and the brain's note to its future self.
+
+A lesson is what became of a hypothesis about a shift. It was tried in several sizes, each a candidate. Its verdict is
+that of the best of them, in paired differences to their parent on the same sequences: within one standard error nothing
+is told apart.
+"""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from typing import Any
 
 from langchain_core.tools import BaseTool, tool
@@ -10,8 +17,9 @@ from langgraph.prebuilt import ToolRuntime
 from pydantic import BaseModel, Field
 
 from self_pruner.memory.errors import ToolError
-from self_pruner.memory.records import Generation
-from self_pruner.tools.profiles.selection import rank
+from self_pruner.memory.records import Candidate, Generation, Lesson, Verdict
+from self_pruner.tools.profiles.selection import Paired, paired, rank
+from self_pruner.tools.profiles.shifts import TIMES, Expectation, Hypothesis
 from self_pruner.tools.workbench import Turn, Workbench
 
 
@@ -45,7 +53,65 @@ def record_population_tool(bench: Workbench) -> BaseTool:
             raise ToolError(f"the best candidate, {ranked[0]}, must survive")
         kept = [name for name in ranked if name in survivors]
         note = " ".join(note.split())
-        bench.memory.record(Generation(bench.run, turn.generation, tuple(kept), ranked[0], note, turn.step))
-        return json.dumps({"generation": turn.generation, "survivors": kept, "best": ranked[0], "note": note})
+        lessons = lessons_of(bench, state.hypotheses, turn)
+        bench.memory.record(Generation(bench.run, turn.generation, tuple(kept), ranked[0], note, turn.step), *lessons)
+        answer = {"generation": turn.generation, "survivors": kept, "best": ranked[0], "note": note}
+        return json.dumps({**answer, "lessons": [asdict(lesson) for lesson in lessons]} if lessons else answer)
 
     return record_population
+
+
+def lessons_of(bench: Workbench, hypotheses: Sequence[Mapping[str, str]], turn: Turn) -> list[Lesson]:
+    """What the open generation taught about each of its hypotheses of which a candidate was measured."""
+    every = [row for row in bench.memory.recall(Candidate, run=bench.run) if row.generation == turn.generation]
+    found = []
+    for number, values in enumerate(hypotheses):
+        hypothesis = Hypothesis.model_validate(values)
+        rows = [row for row in every if row.parents and row.detail.split(TIMES)[0] == str(hypothesis)]
+        if lesson := _lesson(bench, number, hypothesis, rows, turn):
+            found.append(lesson)
+    return found
+
+
+def _lesson(
+    bench: Workbench, number: int, hypothesis: Hypothesis, rows: Sequence[Candidate], turn: Turn
+) -> Lesson | None:
+    found = [(difference, row) for row in rows if (difference := _difference(bench, row)) is not None]
+    if not found:
+        return None
+    best, row = min(found, key=lambda pair: (-pair[0].n, pair[0].mean))  # those measured on most tokens
+    return Lesson(
+        run=bench.run,
+        generation=turn.generation,
+        number=number,
+        take=hypothesis.take,
+        give=hypothesis.give,
+        amount=hypothesis.amount,
+        expected=hypothesis.expect,
+        verdict=verdict(hypothesis.expect, best),
+        change=best.mean,
+        error=best.standard_error or 0.0,
+        evidence=tuple(row.id for _, row in found),
+        params=row.params,
+        step=turn.step,
+    )
+
+
+def verdict(expected: Expectation, found: Paired) -> Verdict:
+    """Whether what was expected is what was found: held, failed, or not told."""
+    if abs(found.mean) <= (found.standard_error or 0.0):
+        return "held" if expected == "same" else "unclear"
+    seen: Expectation = "better" if found.mean < 0 else "worse"
+    return "held" if expected == seen else "failed"
+
+
+def _difference(bench: Workbench, row: Candidate) -> Paired | None:
+    """The candidate less its parent, on all sequences that both were measured on; None without any."""
+    own = bench.scores(row.profile)
+    parent = bench.scores(bench.candidate(row.parents[0]).profile)
+    pairs: Sequence[tuple[float, float]] = [
+        (mine.kl, theirs.kl)
+        for index, mine in own.items()
+        if index in parent and mine.kl is not None and (theirs := parent[index]).kl is not None
+    ]
+    return paired([mine for mine, _ in pairs], [theirs for _, theirs in pairs]) if len(pairs) > 1 else None

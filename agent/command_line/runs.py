@@ -141,12 +141,17 @@ def report(path: Path) -> int:
 @command()
 @the_run
 @click.option("--step", type=int, metavar="N", help="show this step in full, with its prompt")
-def trace(path: Path, step: int | None) -> int:
+@click.option("--plans", is_flag=True, help="show what each generation planned, and what came of it")
+def trace(path: Path, step: int | None, plans: bool) -> int:
     """Show what was said and done, step by step."""
-    from self_pruner.agent.report.trace_view import show_step, show_steps
+    from self_pruner.agent.report.trace_view import show_plans, show_step, show_steps
 
     one = RunDirectory.open(path, strict=False)
-    if step is None:
+    if step is not None and plans:
+        raise SettingsError("--step shows one step, --plans all generations: give one of them")
+    if plans:
+        show_plans(one.trace, View())
+    elif step is None:
         show_steps(one.trace, View())
     else:
         show_step(one.trace, step, View())

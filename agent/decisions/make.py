@@ -14,7 +14,6 @@ from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import fmean
-from typing import Any
 
 from langgraph.runtime import RunControl
 
@@ -39,10 +38,11 @@ from self_pruner.agent.run_files.environment import version_of
 from self_pruner.agent.search.graph import build_graph, search
 from self_pruner.agent.search.initial_population import make_initial_population
 from self_pruner.agent.search.judge import Judgement
-from self_pruner.agent.search.legal_calls import LegalCalls, Situation
+from self_pruner.agent.search.legal_calls import LegalCalls, Situation, legal_calls
 from self_pruner.agent.search.prompt_variables import Observer, variables_of
+from self_pruner.agent.search.schedule import situation
 from self_pruner.agent.search.state import SearchState
-from self_pruner.agent.search.think import Thinker
+from self_pruner.agent.search.think import Decision, Thinker
 from self_pruner.agent.session import checkpoints, with_probes
 from self_pruner.agent.settings.arms import ARMS
 from self_pruner.agent.settings.settings import Settings, text_label
@@ -190,14 +190,15 @@ def with_outcomes(bench: Workbench, situation: DecisionSituation, made: Made) ->
 
 @dataclass
 class _Watched(Thinker):
-    """A thinker that shows every turn in which the brain is asked."""
+    """A thinker that shows every turn, as if the brain were asked for the calls of it."""
 
     see: Callable[[SearchState, Situation, LegalCalls], None]
 
-    def ask(self, state: SearchState, here: Situation, legal: LegalCalls) -> Any:
+    def decide(self, state: SearchState) -> Decision:
         """As ever, after it was shown."""
-        self.see(state, here, legal)
-        return super().ask(state, here, legal)
+        here = situation(self.history, self.settings, state)
+        self.see(state, here, legal_calls(here, self.observer.actions))
+        return super().decide(state)
 
 
 @dataclass

@@ -11,7 +11,7 @@ import math
 from dataclasses import dataclass
 
 from self_pruner.agent.search.initial_population import all_profiles, is_probed, most_profiles
-from self_pruner.agent.search.operator_quotas import quotas
+from self_pruner.agent.search.planning.quotas import quotas
 from self_pruner.agent.settings.arms import Arm
 from self_pruner.agent.settings.settings import Settings
 from self_pruner.memory.profile import PARTS
@@ -67,11 +67,12 @@ def plan_of(settings: Settings, arm: Arm, prompts: PromptSet, budget: Budget, re
     shares = [initial.get("brain", 0)]  # of the brain, generation by generation
     while arm.vary and measured[0] < settings.evaluations:
         made = min(settings.offspring, settings.evaluations - measured[0])
-        shares.append(quotas([], arm.vary, made).get("brain", 0))
+        shares.append(0 if arm.plans else quotas([], arm.vary, made).get("brain", 0))
         measured = [old + new for old, new in zip(measured, _stages(made, 0, len(measured)), strict=True)]
     generations = len(shares)
-    asked_for = settings.benchmarks if arm.survive == "brain" else 0
-    closing = asked_for + (generations if arm.survive == "brain" else 0)
+    asked_for = settings.benchmarks if arm.survive == "brain" or "time" in settings.planned else 0
+    closing = asked_for + generations if arm.survive == "brain" else 0
+    plans = generations - 1 if settings.planned else 0
     sensitivities = 0
     if settings.sensitivities and arm.learns and generations > 1:
         sensitivities = 1 + (generations - 2) // settings.sensitivities
@@ -83,8 +84,8 @@ def plan_of(settings: Settings, arm: Arm, prompts: PromptSet, budget: Budget, re
         uniform=uniform,
         measured=tuple(measured),
         sensitivities=sensitivities,
-        turns=closing + sum(math.ceil(share / settings.samples) for share in shares),
-        replies=closing + sum(shares),
+        turns=plans + closing + sum(math.ceil(share / settings.samples) for share in shares),
+        replies=plans + closing + sum(shares),
         vectors=shares[0] if "mutation-edits" in prompts.actions else sum(shares),
         together=max(1, min(settings.samples, max(shares))),
         timings=2 + asked_for if settings.benchmarks else 0,  # uniform and the found profile at the end

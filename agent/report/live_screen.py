@@ -16,7 +16,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from self_pruner.agent.report.decisions import decisions
+from self_pruner.agent.report.decisions import decisions, plan_in_words
 from self_pruner.agent.run_files.trace import Act, Judge, Think, TraceRecord
 from self_pruner.agent.search.state import cost, spent_share
 from self_pruner.agent.settings.settings import Settings
@@ -38,6 +38,7 @@ class SearchScreen:
         self.thought = ""
         self.asked = False  # whether the calls that come now are the brain's
         self.decided: list[Act] = []  # the brain's calls in this generation
+        self.planned = self.learnt = ""  # its plan for this generation in words, and what came of the hypotheses
         self.judge: Judge | None = None
         self.first: Judge | None = None  # where this session began
         self.ends: float | None = None  # minutes of search at which it will end, by the pace of whole generations
@@ -83,6 +84,8 @@ class SearchScreen:
             self.failures += 1
             self.view.line(f"step {record.step}: the brain failed: {record.error}"[:300], "yellow")
         self.asked = bool(record.replies) and record.error is None
+        if record.plan:
+            self.planned = plan_in_words(record.plan)
         if record.replies:
             self.thought = record.replies[0].thought
 
@@ -91,15 +94,19 @@ class SearchScreen:
             self.view.line(f"step {record.step}: {record.tool}: {record.error}", "yellow")
         elif self.asked:
             self.decided.append(record)
+        lessons = record.result.get("lessons") if isinstance(record.result, dict) else None
+        if isinstance(lessons, list) and lessons:
+            held = sum(isinstance(one, dict) and one.get("verdict") == "held" for one in lessons)
+            self.learnt = f"{held} of {len(lessons)} held"
 
     def _generation(self, judge: Judge) -> None:
         """One line for a generation that ended, in a terminal and elsewhere."""
         self.view.line(f"generation {judge.generation - 1}: {self.spent()}. {self.best()}{self.brain(' | ')}")
-        self.decided = []
+        self.decided, self.planned, self.learnt = [], "", ""
 
     def brain(self, before: str = "") -> str:
         """What the brain decided in this generation, with `before` before it; "" where it decided nothing."""
-        words = decisions(self.decided)
+        words = ", ".join(filter(None, (self.planned, self.learnt, decisions(self.decided))))
         if not words:
             return ""
         return f"{before}brain: {words if len(words) <= WIDTH else words[: WIDTH - 3] + '...'}"

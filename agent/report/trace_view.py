@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+from self_pruner.agent.report.decisions import lesson_in_words, plan_in_words
 from self_pruner.agent.run_files.answers import is_answer
 from self_pruner.agent.run_files.trace import Act, Step, TraceRecords, by_step, read_trace
 from self_pruner.agent.view import View
@@ -21,6 +22,31 @@ def show_steps(path: Path, view: View) -> None:
         view.line("There is no step in the trace.")
     for step in steps.values():
         view.line(f"{step.number:4d}  {overview(step)}"[:SHORT])
+
+
+def show_plans(path: Path, view: View) -> None:
+    """The story of the search, a few lines a generation: what was planned, what came of it, how the best stands."""
+    steps = by_step(_read(path, view))
+    told = False
+    for step in steps.values():
+        think, judge = step.think, step.judge
+        if think is not None and think.plan is not None:
+            view.line(f"generation {think.generation}: {plan_in_words(think.plan)}")
+            told = True
+        elif think is not None and think.fallback:
+            view.line(f"generation {think.generation}: the brain failed, so it goes by rule", "yellow")
+        for act in step.acts:
+            if act.tool != "record_population" or not is_answer(act):
+                continue
+            answer: Any = act.result
+            for lesson in answer.get("lessons", ()):
+                view.line(f"  {lesson_in_words(lesson)}")
+            if judge is not None and judge.fitness is not None:
+                view.line(f"  {answer['best']} is the best of generation {answer['generation']}: {judge.fitness:.4f}")
+        if judge is not None and judge.stop:
+            view.line(f"end: {judge.stop}")
+    if not told:
+        view.line("No plan is in the trace: the arm asks for none, or --plan rule was given.")
 
 
 def show_step(path: Path, number: int, view: View) -> None:
@@ -81,6 +107,8 @@ def overview(step: Step) -> str:
         parts.append(_came_of(step.acts))
     if step.judge is not None and step.judge.stop:
         parts.append(f"end: {step.judge.stop}")
+    if step.think is not None and step.think.plan is not None:
+        parts.append(f"plan: {plan_in_words(step.think.plan)}")
     if step.think is not None and step.think.replies and step.think.replies[0].thought:
         parts.append(f'"{step.think.replies[0].thought}"')
     return "  ".join(part for part in parts if part)

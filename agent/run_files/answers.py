@@ -46,9 +46,21 @@ class _Evaluated(_Answer):
     results: list[_Measured | _Failed]
 
 
+class _Lesson(_Answer):
+    verdict: str
+    amount: str
+    take: str
+    give: str
+    expected: str
+    change: float
+    error: float
+
+
 class _Recorded(_Answer):
     generation: int
     survivors: list[str]
+    best: str
+    lessons: list[_Lesson] = []
 
 
 _ANSWERS: dict[str, tuple[type[_Answer], ...]] = {

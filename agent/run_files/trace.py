@@ -56,6 +56,7 @@ class Think(_Record):
     forced_tokens: int = 0  # of the output: those the grammar left no choice about
     seconds: float = 0.0
     illegal: int = 0  # replies that no rule allowed, refused before any tool saw them
+    plan: dict[str, JsonValue] | None = None  # of this generation, where this turn stated one
     fallback: bool = False  # the tool's own operator stepped in
     error: str | None = None
 

@@ -24,6 +24,7 @@ from langgraph.runtime import RunControl
 
 from self_pruner.agent.run_files.trace import Act, TraceRecord
 from self_pruner.agent.search.judge import Judgement
+from self_pruner.agent.search.planning.recall_candidates import recall_candidates_tool
 from self_pruner.agent.search.state import Answer, SearchState, first_state
 from self_pruner.agent.search.think import Thinker
 from self_pruner.memory.errors import RunDirectoryError, ToolError
@@ -50,12 +51,13 @@ def build_graph(think: Thinker, judge: Judgement, saver: BaseCheckpointSaver) ->
 
 
 def act(bench: Workbench, recorder: Recorder | None = None) -> ToolNode:
-    """The `act` node: carries out the calls of a turn with the four tools."""
+    """The `act` node: carries out the calls of a turn with the four tools, or looks something up for a free brain."""
     tools = [
         prune_model_tool(bench),
         evaluate_tool(bench),
         benchmark_latency_tool(bench),
         record_population_tool(bench),
+        recall_candidates_tool(bench),
     ]
     return ToolNode(tools, handle_tool_errors=tool_error, wrap_tool_call=recorder)
 

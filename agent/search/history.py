@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from itertools import takewhile
 
-from self_pruner.agent.search.operator_quotas import Tally
+from self_pruner.agent.search.planning.quotas import Tally
 from self_pruner.memory.profile import Profile
-from self_pruner.memory.records import Candidate, Fitness, Generation, Latency, Score, Sensitivities
+from self_pruner.memory.records import Candidate, Fitness, Generation, Latency, Lesson, Score, Sensitivities
 from self_pruner.tools.benchmark_latency import timed_already
 from self_pruner.tools.profiles.quadratic_model import QuadraticModel
 from self_pruner.tools.profiles.selection import rank
@@ -23,6 +23,7 @@ class SearchHistory:
     bench: Workbench
     candidates: dict[str, Candidate] = field(default_factory=dict)
     generations: list[Generation] = field(default_factory=list)  # those closed so far, in their order
+    lessons: list[Lesson] = field(default_factory=list)  # those of earlier runs that it began with, then its own
     latencies: dict[Profile, Latency] = field(default_factory=dict)
     _fitness: dict[tuple[Profile, int], Fitness] = field(default_factory=dict)  # by profile and sequences
     _scores: dict[Profile, dict[int, Score]] = field(default_factory=dict)  # by profile and sequence
@@ -42,6 +43,7 @@ class SearchHistory:
         memory, run = self.bench.memory, self.bench.run
         self.candidates = {row.id: row for row in memory.recall(Candidate, run=run)}
         self.generations = closed_generations(self.bench)
+        self.lessons = memory.recall(Lesson)
         self.latencies = timed_already(self.bench)
         opened = list({row.profile for row in self.candidates.values()} - self._settled)
         if opened:

@@ -13,7 +13,7 @@ from typing import Final
 from self_pruner.agent.settings.arms import Arm, ClosedForm
 from self_pruner.memory.errors import ToolError
 from self_pruner.memory.profile import PARTS, Part, Profile
-from self_pruner.memory.records import Candidate, Proposer
+from self_pruner.memory.records import Candidate, Lesson, Proposer
 from self_pruner.prompts.templates import PromptSet
 from self_pruner.tools.evaluate import charge, measure
 from self_pruner.tools.profiles import rules
@@ -25,6 +25,7 @@ from self_pruner.tools.pruning.baselines import flap, owl
 from self_pruner.tools.workbench import Progress, Workbench
 
 PROBE_STEP = -1  # probes belong to no turn: a run that finds them in the memory is not charged for them
+LESSONS = 6  # of earlier runs that one begins with
 UNIFORM: Final = "uniform"
 CLOSED_FORM: Final = "closed form"
 
@@ -164,7 +165,7 @@ def best_baseline(bench: Workbench) -> tuple[str, float] | None:
 def make_initial_population(bench: Workbench, arm: Arm, remembered: int) -> list[str]:
     """Record the first candidates of this run, where it has none, and return their ids.
 
-    They are closed forms, then the best of earlier runs.
+    They are closed forms, then the best of earlier runs. With these come the lessons of earlier runs.
     """
     if begun := [row.id for row in bench.memory.recall(Candidate, run=bench.run, step=0)]:
         return begun
@@ -194,13 +195,21 @@ def make_initial_population(bench: Workbench, arm: Arm, remembered: int) -> list
         )
         for number, (profile, (proposed_by, detail)) in enumerate(distinct.items(), start=1)
     ]
-    bench.memory.record(*rows)  # all or none: a run that was killed has either its first candidates or has not begun
+    lessons = earlier_lessons(bench) if arm.plans and remembered else []
+    # all or none: a run that was killed has either its first candidates or has not begun
+    bench.memory.record(*rows, *lessons)
     return [row.id for row in rows]
 
 
 def all_profiles(budget: Budget) -> tuple[Profile, ...]:
     """Every profile on a budget that has so few of them that none needs to be searched for, else ()."""
     return budget.profiles if isinstance(budget, UniformBudget) else ()
+
+
+def earlier_lessons(bench: Workbench) -> list[Lesson]:
+    """What other runs of this model have learnt and could tell, those whose budget was nearest first."""
+    found = [row for row in bench.memory.shared.recall(Lesson) if row.run != bench.run and row.verdict != "unclear"]
+    return sorted(found, key=lambda row: (abs(row.params - bench.budget.target_params), row.change))[:LESSONS]
 
 
 def best_known(bench: Workbench, limit: int) -> list[tuple[Profile, str]]:

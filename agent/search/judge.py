@@ -9,10 +9,11 @@ from typing import Any
 
 from self_pruner.agent.run_files.trace import Judge, TraceRecord
 from self_pruner.agent.search.history import best_of, closed_generations, generations_since_best
+from self_pruner.agent.search.planning.autonomy import achieved, heard
 from self_pruner.agent.search.state import SearchState, cost, fold
 from self_pruner.agent.settings.arms import ARMS
 from self_pruner.agent.settings.settings import Settings
-from self_pruner.memory.records import Generation
+from self_pruner.memory.records import Candidate, Generation
 from self_pruner.tools.workbench import FITNESS, Workbench
 
 
@@ -29,6 +30,8 @@ class Judgement:
         """The update of the state after a turn, its time included, with the reason to stop where there is one."""
         now = time.perf_counter()
         update = {**fold(state, self.bench.fidelity[0]), "seconds": state.seconds + now - self.mark}
+        if self.settings.autonomy == "free" and state.generation:
+            update |= self.of_free_turn(state, update.get("failures", state.failures))
         self.mark = now
         after = replace(state, **update)
         generations = closed_generations(self.bench)
@@ -51,6 +54,15 @@ class Judgement:
         )
         return update
 
+    def of_free_turn(self, state: SearchState, failures: int) -> dict[str, Any]:
+        """What a turn of a free brain comes to besides: what it is told, and whether it achieved anything."""
+        rows = self.bench.memory.recall(Candidate, run=self.bench.run)
+        measured = sum(self.bench.fitness(row.profile, self.bench.fidelity[0]) is not None for row in rows)
+        update = {"said": heard(state), "evaluations": max(state.evaluations, measured)}
+        if state.proposed_by == "brain" and not state.faulty:
+            update["failures"] = 0 if achieved(state) else max(failures, state.failures + 1)
+        return update
+
 
 def stop_reason(settings: Settings, state: SearchState, generations: Sequence[Generation]) -> str:
     """Why the run ends now, or an empty text. Evaluations and patience wait for the end of a generation.
@@ -70,6 +82,13 @@ def stop_reason(settings: Settings, state: SearchState, generations: Sequence[Ge
         return "every profile of one width is measured" if every else "a closed form has nothing to search"
     if state.evaluations >= settings.evaluations:
         return f"{settings.evaluations} evaluations are used up"
-    if generations_since_best(generations) >= settings.patience:
+    stalled = generations_since_best(generations)
+    if (
+        stalled >= max(1, settings.patience // 2)
+        and state.planned_at == state.generation - 1
+        and state.plan.get("stop")
+    ):
+        return f"the brain's plan was to stop once {stalled} generations had brought nothing better"
+    if stalled >= settings.patience:
         return f"{settings.patience} generations brought nothing better"
     return ""

@@ -13,9 +13,11 @@ from self_pruner.agent.settings.settings import Settings
 from self_pruner.memory.profile import Profile
 from self_pruner.tools.profiles.quadratic_model import QuadraticModel, learned_curvature
 from self_pruner.tools.profiles.sensitivity import Costs, Marginal, rank_places
+from self_pruner.tools.profiles.shifts import Stretch, stretches
 from self_pruner.tools.profiles.surrogate import Surrogate, fit
 
 SHORTLIST = 8  # places shown to the brain to cut, and as many to grow
+RUNS = 6  # of layers, of which shifts are made: a dozen stretches are as much as can be kept in mind
 NEAR = 1.15  # times the best fitness; profiles further off say little about the neighbourhood of the best
 
 
@@ -94,3 +96,15 @@ def marginals(
         for ranked, grows in ((cheap, False), (dear, True))
         for marginal in ranked
     }
+
+
+def movable(history: SearchHistory, state: SearchState) -> tuple[list[Stretch], list[Stretch]]:
+    """Stretches that every parent can cut, and those that every parent can grow, in the same random order."""
+    bench = history.bench
+    space, rng = bench.budget.space, bench.rng("stretches", state.step)
+    every = stretches(space.n_layers, RUNS)
+    rooms = {one: [one.room(space, history.profile(name)) for name in state.population] for one in every}
+    shown = rng.sample(every, len(every))
+    return [one for one in shown if all(room[0] for room in rooms[one])], [
+        one for one in shown if all(room[1] for room in rooms[one])
+    ]

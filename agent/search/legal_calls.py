@@ -18,19 +18,23 @@ from typing import Any, Literal
 
 from self_pruner.memory.profile import Part
 from self_pruner.tools.profiles.selection import brackets
+from self_pruner.tools.profiles.shifts import AMOUNTS
 from self_pruner.tools.profiles.space import Space
 
-Purpose = Literal["initialise", "vary", "evaluate", "latency", "survive"]
+Purpose = Literal["initialise", "plan", "vary", "evaluate", "latency", "survive", "free"]
 Schema = dict[str, Any]
 Call = dict[str, Any]  # {"name", "arguments"}
 FREE_REPLIES = 4  # one reply in so many chooses among all actions
 NOTE_LENGTH = 120  # characters of the note to the future self
 
+PLAN = "plan_generation"  # no tool: what a brain states with it is followed
 DESCRIPTIONS = {
     "prune_model": "Make a candidate of exactly the budget.",
     "evaluate": "Measure candidates: fitness (KL to the dense model, lower is better) and perplexity.",
     "benchmark_latency": "Time a candidate against the dense model.",
     "record_population": "Close the generation: choose its survivors and leave a note to your future self.",
+    "recall_candidates": "Look up the best candidates with their widths, of this run or of earlier ones.",
+    PLAN: "State the plan of this generation.",
 }
 
 
@@ -61,6 +65,8 @@ class Situation:
     step: int  # largest change of one edit, in units of a 48-unit layer
     samples: int  # replies of one turn at the most
     fine: bool = True  # whether an edit may move a single unit
+    take: tuple[str, ...] = ()  # stretches that every parent can cut, in the order shown
+    give: tuple[str, ...] = ()  # stretches that every parent can grow
     centre: str = ""  # the candidate whose first-order sensitivities are to be measured now
 
 
@@ -219,6 +225,11 @@ def _variations(here: Situation, actions: Sequence[str]) -> list[Schema]:
         grow = {"anyOf": [_edit(place, +1, here) for place in here.grow]}
         edits = {"anyOf": [array([cut, grow]), array([cut, grow, cut, grow])]}
         found.append(closed({"operator": mutation, "parents": one, "edits": edits}))
+    if "mutation-shift" in actions and here.take and here.give:
+        shift = closed(
+            {"take": {"enum": list(here.take)}, "give": {"enum": list(here.give)}, "amount": {"enum": list(AMOUNTS)}}
+        )
+        found.append(closed({"operator": mutation, "parents": one, "shift": shift}))
     vectors = closed({"operator": mutation, "parents": one, **_vectors(space)})
     if "mutation-vectors" in actions:
         found.append(vectors)

@@ -10,6 +10,8 @@ from dataclasses import dataclass, replace
 from self_pruner.agent.search.history import SearchHistory
 from self_pruner.agent.search.learned_costs import marginals
 from self_pruner.agent.search.legal_calls import LegalCalls, Situation
+from self_pruner.agent.search.planning.plan import planned_in
+from self_pruner.agent.search.planning.shown import curve, lessons_shown, next_step, stretch_rows
 from self_pruner.agent.search.state import SearchState, spent_share
 from self_pruner.agent.settings.settings import Settings
 from self_pruner.memory.profile import Profile
@@ -63,22 +65,26 @@ class Observer:
             ask=Ask(
                 kind=kind,
                 count=legal.replies,
+                fields=tuple(planned_in(legal)) if kind == "plan" else (),
+                tools=tuple(tool["function"]["name"] for tool in legal.tools) if kind == "free" else (),
                 actions=self._offered(here, kind),
                 parents=here.population,
                 candidates=here.timeable,
                 brackets=legal.brackets,
                 thought=self.settings.thought_limit(here.space.params(here.space.dense())) > 0,
             ),
-            history=self._shown(history, here),
-            hints=self._hints(history, state, here) if self.hints and kind == "vary" else Hints(),
+            history=self._shown(history, state, here),
+            hints=self._hints(history, state, here) if self.hints and kind in ("vary", "plan", "free") else Hints(),
         )
 
     def _offered(self, here: Situation, kind: Kind) -> tuple[Action, ...]:
-        if kind == "initialise":
-            return ("initialise",)
+        if kind in ("initialise", "plan"):
+            return ("initialise",) if kind == "initialise" else ()
         unavailable: set[Action] = {"initialise"}
         if not (here.cut and here.grow):
             unavailable.add("mutation-edits")
+        if not (here.take and here.give):
+            unavailable.add("mutation-shift")
         if len(here.population) < 2:
             unavailable |= {"crossover-range", "crossover-mask"}
         return tuple(action for action in self.actions if action not in unavailable) or ("mutation-vectors",)
@@ -92,7 +98,7 @@ class Observer:
             spent_share(self.settings, state.spent),
         )
 
-    def _shown(self, history: SearchHistory, here: Situation) -> History:
+    def _shown(self, history: SearchHistory, state: SearchState, here: Situation) -> History:
         shown = here.ranked if not here.missing else here.population
         newest = sorted(history.candidates.values(), key=lambda row: -candidate_number(row.id))
         last = history.bench.fidelity[-1]
@@ -109,6 +115,9 @@ class Observer:
         return History(
             **{name: tuple(_row(history, row) for row in found) for name, found in rows.items()},
             moves=tuple(_moves(history, newest)),
+            answers=tuple(state.said),
+            lessons=tuple(lessons_shown(history)),
+            curve=tuple(curve(history)),
             notes=tuple(one.note for one in history.generations[: -NOTES - 1 : -1] if one.note),
             yields=tuple(_yields(history)) if here.missing else (),
         )
@@ -126,7 +135,7 @@ class Observer:
                     if marginal is not None
                 )
             )
-        return Hints(*shown)
+        return Hints(shown[0], shown[1], stretch_rows(history, self.settings, state, here), next_step(history, state))
 
 
 def _yields(history: SearchHistory) -> list[ProposerYield]:

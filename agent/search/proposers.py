@@ -9,16 +9,17 @@ from __future__ import annotations
 import itertools
 import random
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
-from self_pruner.agent.brain.schema import sample_call
 from self_pruner.agent.search.history import SearchHistory
 from self_pruner.agent.search.initial_population import UNIFORM, closed_form_of
-from self_pruner.agent.search.learned_costs import quadratic_model, surrogate
-from self_pruner.agent.search.legal_calls import LegalCalls, Situation
-from self_pruner.agent.search.operator_quotas import quotas
+from self_pruner.agent.search.learned_costs import believed, movable, quadratic_model, surrogate
+from self_pruner.agent.search.legal_calls import Situation
+from self_pruner.agent.search.planning.hypotheses import by_chance, by_rule, line
+from self_pruner.agent.search.planning.plan import FAVOURED, current_plan
+from self_pruner.agent.search.planning.quotas import quotas
 from self_pruner.agent.search.state import SearchState
 from self_pruner.agent.settings.arms import ARMS, Arm, OffspringProposer
 from self_pruner.agent.settings.settings import Settings
@@ -27,9 +28,11 @@ from self_pruner.memory.records import Operator
 from self_pruner.tools.profiles import cma_search, proposals
 from self_pruner.tools.profiles.operators import crossover_mask, mutate, random_profile
 from self_pruner.tools.profiles.quadratic_model import QuadraticModel
+from self_pruner.tools.profiles.shifts import Hypothesis
 from self_pruner.tools.profiles.surrogate import Surrogate
-from self_pruner.tools.prune_model import Proposal, PruneArguments, on_budget, propose
+from self_pruner.tools.prune_model import Proposal, on_budget
 
+STATED = ("brain", "chance", "rule")  # whose candidates follow hypotheses, in an arm that plans
 ATTEMPTS = 32  # proposals tried for one that is new to the run
 DRAWS = 64  # the same where the operators stand in for the brain
 SCREENED = ("switch", "cross")  # proposers whose proposals are chosen among by what is predicted of them
@@ -72,8 +75,9 @@ class Operators:
         rows = [row for row in self.history.candidates.values() if row.generation == generation and row.step > 0]
         made = Counter(row.proposed_by for row in rows)
         wanted = missing + len(rows)
-        proposers = self.arm.vary if generation else self.arm.initial or ("switch",)
-        shares = quotas(self.history.yields() if generation else [], proposers, wanted)
+        proposers = self._makers() if generation else self.arm.initial or ("switch",)
+        favoured = FAVOURED[current_plan(self.state).offspring]
+        shares = quotas(self.history.yields() if generation else [], proposers, wanted, favoured)
         left: list[tuple[OffspringProposer, int]] = []
         for proposer in proposers:
             count = min(shares[proposer] - made[proposer], missing)
@@ -84,16 +88,29 @@ class Operators:
             left.append(("random" if self.arm.name == "random" else "switch", missing))
         return left
 
+    def _makers(self) -> tuple[OffspringProposer, ...]:
+        """Who makes offspring; hypotheses are a rule's where the brain states none, and nobody's where none can be."""
+        if not self.arm.plans:
+            return self.arm.vary
+        if not all(movable(self.history, self.state)):
+            return tuple(proposer for proposer in self.arm.vary if proposer not in STATED)
+        stated = "hypotheses" in self.settings.planned
+        return tuple("rule" if proposer == "brain" and not stated else proposer for proposer in self.arm.vary)
+
     def share_of_brain(self, missing: int) -> int:
         """How many of the `missing` offspring the brain makes: all of them where nobody else is due."""
         return dict(self.open(missing)).get("brain", missing)
 
-    def proposals(self, here: Situation, legal: LegalCalls) -> list[Proposal]:
-        """The profiles of all proposers but the brain that are still to make offspring; [] where only the brain is."""
-        due = [(proposer, count) for proposer, count in self.open(here.missing) if proposer != "brain"]
-        found = [one for proposer, count in due for one in self._made(proposer, count, here, legal)]
+    def proposals(self, here: Situation) -> list[Proposal]:
+        """The profiles of all that are still to make offspring, the brain's plan included.
+
+        [] where only a brain is that writes each of its candidates itself.
+        """
+        planned = self.arm.plans and self.state.generation > 0
+        due = [(proposer, count) for proposer, count in self.open(here.missing) if planned or proposer != "brain"]
+        found = [one for proposer, count in due for one in self._made(proposer, count, here)]
         if due and not found:  # where nobody finds anything new, the plainest operator fills up
-            found = self._made("switch", sum(count for _, count in due), here, legal)
+            found = self._made("switch", sum(count for _, count in due), here)
         return found
 
     def stand_ins(self, missing: int) -> list[Proposal]:
@@ -118,14 +135,16 @@ class Operators:
                     break
         return found
 
-    def _made(self, proposer: OffspringProposer, count: int, here: Situation, legal: LegalCalls) -> list[Proposal]:
+    def _made(self, proposer: OffspringProposer, count: int, here: Situation) -> list[Proposal]:
         """Up to `count` proposals of one proposer that the run has not.
 
         Where their fitness can be predicted, each is the best of several.
         """
         if proposer == "cma":
             return self._cma(count)
-        source, predict = self._source(proposer, here, legal), self._predictor(proposer)
+        if self.arm.plans and proposer in STATED:
+            return self._lines(proposer, count, here)
+        source, predict = self._source(proposer, here), self._predictor(proposer)
         found: list[Proposal] = []
         for number in range(count):
             rng = self.history.bench.rng("operator", proposer, self.state.step + 1, number)
@@ -142,6 +161,27 @@ class Operators:
                 found.append({**offers[best], "proposed_by": proposer})
         return found
 
+    def _lines(self, proposer: OffspringProposer, count: int, here: Situation) -> list[Proposal]:
+        """Up to `count` candidates of hypotheses about the best parent; random ones where the brain stated none."""
+        bench, parent = self.history.bench, here.population[0]
+        profile, layers = self.history.profile(parent), bench.budget.space.n_layers
+        rng = bench.rng("hypotheses", proposer, self.state.generation)
+        if proposer == "brain":
+            stated: Sequence[Hypothesis] = current_plan(self.state).hypotheses
+            if not stated:
+                return self.stand_ins(count)
+        elif proposer == "chance":
+            stated = by_chance(here.take, here.give, layers, rng)
+        else:
+            costs = believed(self.history, self.settings, self.state)
+            stated = by_rule(bench.budget, costs, profile, here.take, here.give, rng)
+        found: list[Proposal] = []
+        for proposal in line(bench.budget, parent, profile, stated, proposer):
+            if len(found) < count and proposal["profile"] not in self.taken:
+                self.taken.add(proposal["profile"])
+                found.append(proposal)
+        return found
+
     def _predictor(self, proposer: OffspringProposer) -> Callable[[Profile], float] | None:
         """What predicts the fitness of a proposer's proposals, where its proposals are chosen among."""
         if self.local is not None and proposer in SCREENED:
@@ -150,9 +190,7 @@ class Operators:
             return self.surrogate.predict
         return None
 
-    def _source(
-        self, proposer: OffspringProposer, here: Situation, legal: LegalCalls
-    ) -> Callable[[random.Random], Proposal]:
+    def _source(self, proposer: OffspringProposer, here: Situation) -> Callable[[random.Random], Proposal]:
         """Makes one proposal of `proposer` after another."""
         history, budget = self.history, self.history.bench.budget
         # the first population varies the closed forms, and every other does where nothing is inherited
@@ -191,16 +229,10 @@ class Operators:
             name = parent(rng)
             return moved(name, proposals.model(budget, self.surrogate, profiles[name], rng))
 
-        def chance(rng: random.Random) -> Proposal:
-            offer = rng.choice(legal.variants) if legal.variants else legal.tools
-            call = sample_call(offer[0]["function"]["parameters"], rng)
-            request = PruneArguments(**call)
-            return propose(budget, request, [history.profile(name) for name in request.parents], proposer)
-
         def scattered(rng: random.Random) -> Proposal:
             return on_budget(budget, random_profile(budget, rng), "initialise", [], proposer)
 
-        return {"switch": switch, "cross": cross, "model": model, "chance": chance, "random": scattered}[proposer]
+        return {"switch": switch, "cross": cross, "model": model, "random": scattered}[proposer]
 
     def _cma(self, count: int) -> list[Proposal]:
         """What CMA-ES asks for next; it remembers nothing but the memory."""

@@ -11,8 +11,9 @@ from statistics import fmean, variance
 
 from self_pruner.agent.search.history import SearchHistory, best_of
 from self_pruner.agent.search.initial_population import best_of_each
-from self_pruner.agent.search.learned_costs import shortlist
+from self_pruner.agent.search.learned_costs import movable, shortlist
 from self_pruner.agent.search.legal_calls import Situation
+from self_pruner.agent.search.planning.plan import STEPS, current_plan
 from self_pruner.agent.search.state import SearchState, cost
 from self_pruner.agent.settings.arms import ARMS
 from self_pruner.agent.settings.settings import Settings
@@ -31,8 +32,9 @@ def situation(history: SearchHistory, settings: Settings, state: SearchState) ->
     missing = missing_offspring(history, settings, state)
     pending, fidelity = pending_candidates(history, settings, state)
     ranked = history.ranked([*state.population, *state.offspring])
-    step = step_size(history, settings)
+    step = max(1, round(step_size(history, settings) * STEPS[current_plan(state).step]))
     cut, grow = shortlist(history, settings, state, step) if missing and state.generation else ([], [])
+    take, give = movable(history, state) if missing and state.generation else ([], [])
     centre = sensitivities_due(history, settings, state) if missing and not state.offspring else ""
     return Situation(
         space=history.bench.budget.space,
@@ -48,6 +50,8 @@ def situation(history: SearchHistory, settings: Settings, state: SearchState) ->
         grow=tuple(grow),
         step=step,
         samples=settings.samples,
+        take=tuple(map(str, take)),
+        give=tuple(map(str, give)),
         centre=centre,
     )
 
@@ -105,6 +109,8 @@ def sensitivities_due(history: SearchHistory, settings: Settings, state: SearchS
     if not settings.sensitivities or not ARMS[settings.arm].learns or not state.generation:
         return ""
     best = best_of(history.generations)
+    if state.centre and not current_plan(state).measure:
+        return ""
     if state.centre and (state.centre == best or state.generation - state.centred_at < settings.sensitivities):
         return ""
     needed = PASS_COST * history.bench.sensitivity_tokens + LEFT_FOR_STEPS * history.bench.fidelity[-1]

@@ -36,6 +36,8 @@ class SearchState:
     attempts: int = 0  # candidates asked for in this generation, known ones included
     filled: bool = False  # random profiles have filled up this generation in the brain's place
     benchmarked: int = 0  # latency measurements the brain asked for
+    plan: dict[str, Any] = field(default_factory=dict)  # what the brain decided of it, see planning/plan.py
+    planned_at: int = 0  # generation of that plan; the first one has none
     centre: str = ""  # id of the candidate whose first-order sensitivities were measured last
     centred_at: int = 0  # generation in which that was
     evaluations: int = 0  # distinct candidates evaluated
@@ -46,8 +48,14 @@ class SearchState:
     faulty: bool = False  # the brain's part in the current turn failed already, whatever comes of its calls
     proposed_by: str = "brain"  # who wrote the calls of the current turn: brain, tool, fallback
     proposals: list[Proposal] = field(default_factory=list)  # one a call where an operator writes these, else none
+    said: list[str] = field(default_factory=list)  # the last answers in words, where the brain is free to ask for any
     stop: str = ""  # why the run ended, empty while it goes on
     messages: Annotated[list[AnyMessage], latest_turn] = field(default_factory=list)  # the current turn
+
+    @property
+    def hypotheses(self) -> list[dict[str, str]]:
+        """Those of the open generation's plan; [] where the brain stated none."""
+        return list(self.plan.get("hypotheses", ())) if self.planned_at == self.generation else []
 
     @property
     def spent(self) -> dict[str, float]:

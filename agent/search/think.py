@@ -19,6 +19,8 @@ from self_pruner.agent.brain.calls import Brain
 from self_pruner.agent.run_files.trace import Think, TraceRecord
 from self_pruner.agent.search.history import SearchHistory
 from self_pruner.agent.search.legal_calls import Call, LegalCalls, Situation, legal_calls
+from self_pruner.agent.search.planning.autonomy import LENGTH, SAID, free_calls
+from self_pruner.agent.search.planning.plan import current_plan, is_plan_due, plan_schema
 from self_pruner.agent.search.prompt_variables import Observer
 from self_pruner.agent.search.proposers import Operators
 from self_pruner.agent.search.replies import legal_replies, record_of
@@ -90,9 +92,29 @@ class Thinker:
         """
         operators = Operators(self.history, self.settings, state)
         here = situation(self.history, self.settings, state)
+        if is_plan_due(self.settings, state, here.missing):
+            return self.plan(state, here)
+        if self.settings.autonomy == "free" and state.generation:
+            if state.failures < self.settings.brain_failures:
+                return self.free(state, here)
+            decision = self.guided(state, here, operators)
+            decision.record = decision.record.model_copy(update={"fallback": True})
+            decision.update["failures"] = self.settings.brain_failures - 1  # it may try again afterwards
+            return replace(decision, proposed_by="tool")
+        return self.guided(state, here, operators)
+
+    def free(self, state: SearchState, here: Situation) -> Decision:
+        """A turn in which the brain may call any tool; what is wrong with its reply is what it reads next."""
+        decision = self.ask(state, here, free_calls(self.history, state, here))
+        if error := decision.record.error:
+            decision.update["said"] = [error[:LENGTH], *state.said][:SAID]
+        return decision
+
+    def guided(self, state: SearchState, here: Situation, operators: Operators) -> Decision:
+        """A turn of a search that goes its way: whoever is to make the next candidates, or the next step itself."""
         legal = legal_calls(here, self.observer.actions)
         varies = legal.makes_offspring and not attempts_used_up(self.settings, state)
-        if proposals := operators.proposals(here, legal) if varies else []:
+        if proposals := operators.proposals(here) if varies else []:
             return self.without_brain(state, "tool", proposals=proposals)
         if here.missing:  # the brain is to make its share of them
             here = replace(here, missing=operators.share_of_brain(here.missing))
@@ -106,19 +128,54 @@ class Thinker:
                 f"{self._first_failure(state)}; try a lower --sparsity or --dtype float32"
             )
         if legal.closes_generation and ARMS[self.settings.arm].survive == "best":
-            return self.without_brain(state, "tool", survive(here.ranked[: here.survivors]))
+            plan = current_plan(state)
+            if plan.time and here.timeable:
+                timing = {"name": "benchmark_latency", "arguments": {"candidate": here.timeable[0]}}
+                return Decision("brain", self.record(state, prompt="(as planned)"), [timing])
+            return self.without_brain(state, "tool", survive(here.ranked[: here.survivors], plan.note))
         if self.is_stood_in_for(state, legal):
             if here.missing:
                 return self.without_brain(state, "fallback", proposals=operators.stand_ins(here.missing))
             return self.without_brain(state, "fallback", survive([slot[0] for slot in legal.brackets]))
         return self.ask(state, here, legal)
 
+    def plan(self, state: SearchState, here: Situation) -> Decision:
+        """The turn in which the brain plans the generation; where it fails the generation goes by rule."""
+        settings = self.settings
+        if state.failures >= settings.brain_failures:
+            decision = self.without_brain(state, "fallback")
+        else:
+            tool = plan_schema(
+                settings.planned,
+                here.take,
+                here.give,
+                here.space.n_layers,
+                timeable=state.benchmarked < settings.benchmarks,
+                note=settings.thought_limit(here.space.params(here.space.dense())) > 0,
+            )
+            if not tool["function"]["parameters"]["properties"]:  # nothing can be moved, and only that was asked
+                return self.without_brain(state, "tool", update={"planned_at": state.generation, "plan": {}})
+            decision = self.ask(state, here, LegalCalls("plan", (tool,)))
+        stated = decision.calls[0]["arguments"] if decision.calls else {}
+        if stated:
+            decision.record = decision.record.model_copy(update={"plan": stated})
+            decision.update["failures"] = 0
+        decision.calls = ()  # a plan is followed, not called
+        decision.update |= {"plan": stated, "planned_at": state.generation}
+        return decision
+
     def without_brain(
-        self, state: SearchState, proposed_by: str, *calls: Call, proposals: Sequence[Proposal] = ()
+        self,
+        state: SearchState,
+        proposed_by: str,
+        *calls: Call,
+        proposals: Sequence[Proposal] = (),
+        update: dict[str, Any] | None = None,
     ) -> Decision:
         """A turn that the operators write: as the arm has it, or as a fallback in a failing brain's place."""
         if proposed_by == "tool":
-            return Decision(proposed_by, self.record(state, prompt="(the tool's operators)"), calls, list(proposals))
+            record = self.record(state, prompt="(the tool's operators)")
+            return Decision(proposed_by, record, calls, list(proposals), update or {})
         update = {"failures": min(state.failures, self.settings.brain_failures - 1)}  # it may try again afterwards
         return Decision(proposed_by, self.record(state, prompt="", fallback=True), calls, list(proposals), update)
 
@@ -134,7 +191,7 @@ class Thinker:
         arm = ARMS[self.settings.arm]
         asked = arm.vary if state.generation else arm.initial
         # an arm that asks no brain here gets a stand-in where its own proposers found nothing new
-        return "brain" not in asked or attempts_used_up(self.settings, state)
+        return arm.plans or "brain" not in asked or attempts_used_up(self.settings, state)
 
     def ask(self, state: SearchState, here: Situation, legal: LegalCalls) -> Decision:
         """A turn that the brain writes; whatever it does, the run goes on: a failure is counted and shown."""
@@ -154,7 +211,7 @@ class Thinker:
             error = f"{type(fault).__name__}: {fault}"
         seconds = time.perf_counter() - start
         allowed, faults = legal_replies(replies, variants or [legal.tools] * len(replies))
-        calls = allowed[: here.missing or 1]  # no more than are missing
+        calls = allowed[: here.missing or 1] if legal.purpose != "free" else allowed[:1]  # no more than are missing
         if error is None and not calls:
             error = faults[0] if faults else "the brain wrote no call"
         if error is None and seconds > self.settings.brain_seconds:
@@ -211,6 +268,6 @@ def call_of(proposal: Proposal) -> Call:
     return {"name": "prune_model", "arguments": arguments}
 
 
-def survive(names: Sequence[str]) -> Call:
-    """The call that closes a generation without a note."""
-    return {"name": "record_population", "arguments": {"survivors": list(names), "note": ""}}
+def survive(names: Sequence[str], note: str = "") -> Call:
+    """The call that closes a generation."""
+    return {"name": "record_population", "arguments": {"survivors": list(names), "note": note}}

@@ -32,8 +32,8 @@ ARM_NAMES: tuple[ArmName, ...] = get_args(ArmName)
 ClosedForm = Literal["uniform", "uniform-mlp", "ends", "atp", "llm-pruner", "owl", "flap", "sensitivity"]
 
 # Who makes a candidate. "brain" is asked; "chance" picks at random among the very calls that the brain may choose from;
-# the others are the tool's own operators.
-OffspringProposer = Literal["brain", "chance", "switch", "cross", "model", "cma", "random"]
+# "rule" states the hypotheses of a plan where the brain does not; the others are the tool's own operators.
+OffspringProposer = Literal["brain", "chance", "rule", "switch", "cross", "model", "cma", "random"]
 OFFSPRING_PROPOSERS: tuple[OffspringProposer, ...] = get_args(OffspringProposer)
 
 
@@ -47,6 +47,7 @@ class Arm:
     initial: tuple[OffspringProposer, ...] = ()  # who fills up the first population, in equal shares
     vary: tuple[OffspringProposer, ...] = ()  # who makes offspring; more than one earn their shares
     survive: Literal["brain", "best"] = "best"
+    plans: bool = False  # whether the brain states a plan for each generation, which the operators follow
     inherits: bool = True  # whether offspring vary the survivors, and not the closed forms again and again
     prompt_set: str = "default"
 
@@ -76,11 +77,11 @@ INFORMED: tuple[ClosedForm, ...] = ("uniform", "ends", "sensitivity")  # of diff
 _ALL = (
     Arm(
         "hybrid",
-        "the target model and the tool's operators, each with the share of offspring that its yield earns",
+        "the target model plans, the tool's operators follow; each has the share of offspring that its yield earns",
         INFORMED,
-        initial=("brain", "model"),
+        initial=("model",),
         vary=("brain", "chance", "switch", "cross", "model"),
-        survive="brain",
+        plans=True,
     ),
     Arm(
         "self",

@@ -15,6 +15,7 @@ from self_pruner.tools.engines.share import Quantization
 from self_pruner.tools.export.serving import Serving
 
 Count = Annotated[int, Field(ge=1)]
+PLAN_FIELDS = ("hypotheses", "offspring", "step", "measure", "time", "stop")  # that the brain may decide
 BrainName = Literal["self", "vllm", "uniform", "first"]
 
 
@@ -185,6 +186,16 @@ class Asking(Panel):
 
     brain_quantization: Quantization | None = Field(
         None, description="with --brain vllm: fp8 or bitsandbytes, how vLLM quantises the brain as it loads it"
+    )
+    autonomy: Literal["guided", "free"] = Field(
+        "guided",
+        description="guided: the search goes its way, and the brain decides where there is a choice; free: from the "
+        "second generation on it calls any tool at any time",
+    )
+    plan: str = Field(
+        "hypotheses",
+        description="what the brain decides of the plan of a generation: brain (all of it), rule (nothing), or some of "
+        + ",".join(PLAN_FIELDS),
     )
     samples: Count = Field(8, description="replies sampled for one prompt in one batch")
     temperature: float = Field(0.8, ge=0, le=5, description="sampling temperature of the brain; 0 is greedy")

@@ -14,6 +14,7 @@ from pydantic import ValidationError, model_validator
 
 from self_pruner.agent.settings.arms import ARMS
 from self_pruner.agent.settings.panels import (
+    PLAN_FIELDS,
     Amounts,
     Asking,
     Budget,
@@ -113,6 +114,12 @@ class Settings(
             raise ValueError(f"--reporting-text takes files of different names, got {', '.join(labels)}")
         if self.params is not None:
             parse_params(self.params)
+        if self.autonomy == "free" and not ARMS[self.arm].asks_brain:
+            raise ValueError(f"--autonomy free is for an arm that asks a brain: {self.arm} asks none")
+        if unknown := [name for name in self._named_of_plan if name not in PLAN_FIELDS]:
+            raise ValueError(
+                f"--plan: {unknown[0]!r} is no part of a plan: give brain, rule or some of {', '.join(PLAN_FIELDS)}"
+            )
         if self.population > self.offspring:
             raise ValueError(f"--population must be at most --offspring, got {self.population} and {self.offspring}")
         return self
@@ -130,6 +137,17 @@ class Settings(
     def prompts_of_arm(self) -> str:
         """The prompt set: as given, or the arm's own."""
         return self.prompt_set or ARMS[self.arm].prompt_set
+
+    @property
+    def planned(self) -> tuple[str, ...]:
+        """What of a generation's plan the brain decides; () where its arm asks for none."""
+        return self._named_of_plan if ARMS[self.arm].plans and self.autonomy == "guided" else ()
+
+    @property
+    def _named_of_plan(self) -> tuple[str, ...]:
+        if self.plan in ("brain", "rule"):
+            return PLAN_FIELDS if self.plan == "brain" else ()
+        return tuple(name.strip() for name in self.plan.split(","))
 
     @property
     def memory_path(self) -> Path:

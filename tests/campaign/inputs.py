@@ -363,7 +363,16 @@ def prompt_templates(folder: Path) -> Made:
 def memory_files(folder: Path) -> Made:
     """Memory files that were damaged, or are something else."""
     from self_pruner.memory.profile import Profile
-    from self_pruner.memory.records import Candidate, Fitness, Generation, Latency, Score, Sensitivities, TaskScore
+    from self_pruner.memory.records import (
+        Candidate,
+        Fitness,
+        Generation,
+        Latency,
+        Lesson,
+        Score,
+        Sensitivities,
+        TaskScore,
+    )
     from self_pruner.memory.store import Memory
 
     path = folder / "memory.sqlite"
@@ -374,11 +383,12 @@ def memory_files(folder: Path) -> Made:
         Sensitivities(profile, "fitness", 0, ((0.0, 0.1),), ((0.0, 0.1),), "run", 0),
         Latency(profile, "here", {"decode_ms": 1.0}, "run", 0),
         Generation("run", 0, ("c1",), "c1", "a note", 0),
+        Lesson("run", 1, 0, "mlp 0", "mlp 1", "some", "better", "held", -0.1, 0.01, ("c1",), 10, 1),
     ]
     with closing(Memory(path, "context", {})) as memory:
         memory.record(*facts)
     good = path.read_bytes()
-    kinds = (Candidate, Score, Sensitivities, TaskScore, Latency, Generation, Fitness)
+    kinds = (Candidate, Score, Sensitivities, TaskScore, Latency, Generation, Lesson, Fitness)
 
     def attempt(data: bytes) -> None:
         for old in folder.glob("memory.sqlite*"):

@@ -15,7 +15,7 @@ import self_pruner.memory.database as database
 from self_pruner.memory.database import CorruptMemoryError
 from self_pruner.memory.errors import MemoryFileError
 from self_pruner.memory.profile import Profile
-from self_pruner.memory.records import Fitness, Score, Sensitivities, TaskScore
+from self_pruner.memory.records import Fitness, Lesson, Score, Sensitivities, TaskScore
 from self_pruner.memory.store import Memory
 
 ROOT = Path(__file__).parents[2]
@@ -77,7 +77,11 @@ INSERT INTO slopes VALUES ('context', '1|2', 't', 1, '[[0.1, 0.0]]', '[[0.3, -0.
 )
 
 
-@pytest.fixture(params=[(1, VERSION_1), (2, VERSION_2), (3, VERSION_3)], ids=["1", "2", "3"])
+VERSION_4 = VERSION_3.replace("slopes", "sensitivities")
+OLD = [(1, VERSION_1), (2, VERSION_2), (3, VERSION_3), (4, VERSION_4)]
+
+
+@pytest.fixture(params=OLD, ids=["1", "2", "3", "4"])
 def old(tmp_path, request):
     """A memory as an earlier version wrote it, with one score."""
     version, schema = request.param
@@ -92,6 +96,9 @@ def old(tmp_path, request):
 
 SCORED = Profile((1,), (2,))
 SENSITIVITIES = Sensitivities(SCORED, "t", 0, ((0.1, 0.0),), ((0.3, -0.2, 0.0),), "r", 1)
+LESSON = Lesson(
+    *("r", 2, 0, "mlp 4-7", "attention 0-3", "some", "better"), *("held", -0.01, 0.004, ("c7", "c8"), 1000, 9)
+)
 TASK_SCORE = TaskScore(SCORED, "boolq", 8, "acc", "d", 0.5, 0.1, "r", 1)
 
 
@@ -259,10 +266,11 @@ def tables(path):
 def test_a_memory_of_an_earlier_version_keeps_what_it_holds_and_takes_what_is_new(old, tmp_path):
     with open_memory(old) as memory:
         assert [(found.kl, found.nll) for found in memory.recall(Fitness, profile=SCORED)] == [(0.5, 2.0)]
-        memory.record(TASK_SCORE, SENSITIVITIES)
+        memory.record(TASK_SCORE, SENSITIVITIES, LESSON)
     with open_memory(old) as memory:
         assert memory.recall(TaskScore) == [TASK_SCORE]
         assert SENSITIVITIES in memory.recall(Sensitivities)
+        assert memory.recall(Lesson) == [LESSON]
         assert len(memory.recall(Score)) == 1
     assert header_version(old) == database.SCHEMA_VERSION
     open_memory(tmp_path / "new.sqlite").close()
@@ -287,7 +295,7 @@ def test_two_processes_may_bring_a_memory_up_to_date_while_another_reads_it(old)
 
 def test_bringing_a_memory_up_to_date_is_all_or_nothing(old, monkeypatch):
     before = tables(old)
-    steps = {**database.MIGRATIONS, 3: (*database.MIGRATIONS[3], "CREATE TABLE score (a)")}  # the last statement fails
+    steps = {**database.MIGRATIONS, 4: (*database.MIGRATIONS[4], "CREATE TABLE score (a)")}  # the last statement fails
     with monkeypatch.context() as patch:
         patch.setattr(database, "MIGRATIONS", steps)
         with pytest.raises(sqlite3.OperationalError):
@@ -295,7 +303,7 @@ def test_bringing_a_memory_up_to_date_is_all_or_nothing(old, monkeypatch):
     assert tables(old) == before
     with open_memory(old) as memory:
         assert len(memory.recall(Score)) == 1 and memory.recall(TaskScore) == []
-        assert len(memory.recall(Sensitivities)) == ("slopes" in before)
+        assert len(memory.recall(Sensitivities)) == bool({"slopes", "sensitivities"} & before.keys())
 
 
 def test_a_version_that_only_the_log_knows_is_refused_too(tmp_path):

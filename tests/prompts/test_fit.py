@@ -38,7 +38,11 @@ def test_the_oldest_candidates_are_forgotten_first_and_the_best_last():
         next(name for name, size in entries(old).items() if entries(new)[name] != size) for old, new in pairwise(steps)
     ]
     order = [name for i, name in enumerate(names) if i == 0 or names[i - 1] != name]
-    assert order == ["recent", "failed", "moves", "notes", "yields", "best", "population", "best"]
+    assert order == ["recent", "failed", "moves", "notes", "answers", "yields", "lessons", "curve", "best"] + [
+        "answers",
+        "population",
+        "best",
+    ]
     assert shortenings(long_history())[-1] == History()
 
 

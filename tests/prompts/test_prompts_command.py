@@ -19,4 +19,4 @@ def test_the_command_says_in_one_line_what_is_wrong_with_a_prompt(tmp_path, caps
 def test_the_command_wants_a_set_and_a_kind(capsys):
     assert main(["default", "dance"]) == 2
     assert main([]) == 2
-    assert "usage: python -m prompts SET initialise|vary" in capsys.readouterr().err
+    assert "usage: python -m prompts SET initialise|plan|vary" in capsys.readouterr().err

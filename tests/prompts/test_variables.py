@@ -11,6 +11,9 @@ ROWS = {
     "move": v.Move,
     "proposer": v.ProposerYield,
     "place": v.Hint,
+    "stretch": v.StretchRow,
+    "lesson": v.LessonRow,
+    "step": v.StepRow,
 }
 FACTS = {
     "model": v.ModelVariables,

@@ -176,8 +176,8 @@ class Budget:
         total = min(near, key=lambda total: (abs(total[0] - level), distance(total), total))
         held = {part: {layer for layer, of in hold if of == part} for part in PARTS}
         return Profile(
-            _spread(start.attention, total[0], space.n_groups, held["attention"]),
-            _spread(start.mlp, total[1], space.n_blocks, held["mlp"]),
+            spread(start.attention, total[0], space.n_groups, held["attention"]),
+            spread(start.mlp, total[1], space.n_blocks, held["mlp"]),
         )
 
     def _water_level(self, start: Profile, hold: frozenset[Place]) -> float:
@@ -243,7 +243,7 @@ def _clamp(widths: Sequence[int], dense: int) -> tuple[int, ...]:
     return tuple(min(max(width, 1), dense) for width in widths)
 
 
-def _spread(widths: Sequence[int], total: int, dense: int, held: Collection[int]) -> tuple[int, ...]:
+def spread(widths: Sequence[int], total: int, dense: int, held: Collection[int]) -> tuple[int, ...]:
     """`widths` changed in one direction only until they sum to `total`, free layers first, then held ones."""
     changed = list(widths)
     free = [layer for layer in range(len(widths)) if layer not in held]

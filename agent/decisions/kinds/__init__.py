@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from self_pruner.agent.decisions.kinds.edit import Edits
 from self_pruner.agent.decisions.kinds.kind import Kind
+from self_pruner.agent.decisions.kinds.shift import Shifts
 from self_pruner.agent.decisions.kinds.survive import Survivors
 from self_pruner.agent.decisions.kinds.vectors import Initials, Vectors
 from self_pruner.memory.errors import SettingsError
 
-KINDS: dict[str, Kind] = {kind.name: kind for kind in (Edits(), Survivors(), Vectors(), Initials())}
+KINDS: dict[str, Kind] = {kind.name: kind for kind in (Edits(), Shifts(), Survivors(), Vectors(), Initials())}
 DEFAULT = ("edit", "survive")  # what a brain decides with the prompt set `default`
 
 

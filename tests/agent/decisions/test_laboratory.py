@@ -144,12 +144,9 @@ def test_one_that_was_stopped_goes_on_with_the_situation_in_hand_and_ends_the_sa
 
 
 def test_a_search_that_was_stopped_goes_on_and_brings_the_same(command, decision_set, tmp_path, monkeypatch):
-    turns = []
-
     def stopping(search, moment):
-        if len(turns) == 3:
+        if search.found.situations:
             raise KeyboardInterrupt
-        turns.append(moment)
         take(search, moment)
 
     take = making._Search._take
@@ -241,7 +238,7 @@ def test_an_endpoint_is_sampled_and_that_is_said(command, own, capsys):
 @pytest.mark.parametrize(
     ("words", "sentence"),
     [
-        (("--kinds", "edit,plan"), "there is no kind of decision 'plan'; the kinds are edit, survive, vectors"),
+        (("--kinds", "edit,plan"), "there is no kind of decision 'plan'; the kinds are edit, shift, survive, vectors"),
         (("--kinds", "edit,edit"), "--kinds names 'edit' twice"),
         (("--prompts", "defualt"), "'defualt' is no prompt set and no folder"),
         (("--brain", "uniform,uniform"), "--brain names 'uniform' twice"),

@@ -4,20 +4,17 @@ from dataclasses import replace
 
 import pytest
 
-from self_pruner.agent.brain.schema import sample_call, violations
 from self_pruner.agent.brain.scripted import UniformBrain
 from self_pruner.agent.run_files.trace import Act, Think
-from self_pruner.agent.search import proposers
 from self_pruner.agent.search.history import SearchHistory
 from self_pruner.agent.search.initial_population import closed_form_of, most_profiles
 from self_pruner.agent.search.learned_costs import NEAR, surrogate
-from self_pruner.agent.search.legal_calls import legal_calls
+from self_pruner.agent.search.planning.hypotheses import legal_shifts, line
 from self_pruner.agent.search.proposers import Operators
 from self_pruner.agent.search.schedule import situation, step_size
 from self_pruner.agent.search.state import cost, first_state
 from self_pruner.agent.settings.arms import ARM_NAMES, ARMS, OFFSPRING_PROPOSERS
-from self_pruner.memory.records import Candidate, Generation
-from self_pruner.tools.prune_model import PruneArguments, propose
+from self_pruner.memory.records import Generation
 from tests.agent.search.test_search import Search
 from tests.bench import LENGTH, founded_bench, tiny_settings
 
@@ -90,31 +87,18 @@ def test_what_an_operator_made_is_written_down_as_it_is(tmp_path):
         assert act.arguments.keys() == {"operator", "parents", "attention", "mlp"}
 
 
-def test_chance_picks_among_the_very_calls_that_the_brain_may_make(tmp_path, monkeypatch):
-    picked = []
-
-    def sampled(schema, rng):
-        picked.append((schema, sample_call(schema, rng)))
-        return picked[-1][1]
-
-    monkeypatch.setattr(proposers, "sample_call", sampled)
+def test_chance_states_hypotheses_that_the_brain_may_state(tmp_path):
     settings = tiny_settings(arm="hybrid")
     bench, starting = founded_bench(tmp_path, settings)
     state = replace(first_state(starting, 0), generation=1, population=starting, offspring=[])
-    for name in starting:  # parents need a fitness before they can be varied
-        bench.memory.record(*[row for row in bench.memory.recall(Candidate, run=bench.run, id=name)])
     history = SearchHistory(bench).read()
     here = situation(history, settings, state)
-    legal = legal_calls(here, ("mutation-edits", "crossover-range"))
-    operators = Operators(history, settings, state)
-    made = [one for one in operators.proposals(here, legal) if one["proposed_by"] == "chance"]
-    assert made and len(picked) >= len(made)
-    offers = [variant[0]["function"]["parameters"] for variant in legal.variants]
-    assert all(schema in offers and not violations(schema, call) for schema, call in picked)
-    requests = [PruneArguments(**call) for _, call in picked]
-    parents = [[history.profile(name) for name in request.parents] for request in requests]
-    of_calls = [propose(bench.budget, *asked, "chance") for asked in zip(requests, parents, strict=True)]
-    assert all(one in of_calls for one in made)
+    made = [one for one in Operators(history, settings, state).proposals(here) if one["proposed_by"] == "chance"]
+    assert made
+    parent = history.profile(starting[0])
+    possible = line(bench.budget, starting[0], parent, legal_shifts(here.take, here.give, 3), "chance")
+    allowed = list(possible)
+    assert all(one in allowed for one in made)
 
 
 def test_every_maker_keeps_a_place_in_every_full_generation(tmp_path):

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from self_pruner.agent.search.operator_quotas import FLOOR, Tally, credit, quotas
+from self_pruner.agent.search.planning.quotas import FLOOR, Tally, credit, quotas
 
 OFFSPRING_PROPOSERS = ("brain", "chance", "switch", "cross", "model")
 

@@ -7,7 +7,7 @@ the older the weaker. Every proposer keeps a floor: none is written off for good
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 from self_pruner.agent.settings.arms import OffspringProposer
@@ -41,7 +41,10 @@ def credit(history: Sequence[Mapping[str, Tally]], proposers: Sequence[Offspring
 
 
 def quotas(
-    history: Sequence[Mapping[str, Tally]], proposers: Sequence[OffspringProposer], offspring: int
+    history: Sequence[Mapping[str, Tally]],
+    proposers: Sequence[OffspringProposer],
+    offspring: int,
+    favoured: Collection[OffspringProposer] = (),
 ) -> dict[str, int]:
     """Offspring of the next generation by proposer: floors first, the rest in proportion to credit; they sum up.
 
@@ -49,10 +52,12 @@ def quotas(
         history: by proposer, for each generation so far, oldest first.
         proposers: who may make offspring; where there are more of them than offspring, the best get one each.
         offspring: how many are wanted.
+        favoured: whose credit is doubled.
     """
     if not proposers or offspring < 1:
         return dict.fromkeys(proposers, 0)
-    credits = credit(history, proposers)
+    earned = credit(history, proposers)
+    credits = {proposer: worth * (2.0 if proposer in favoured else 1.0) for proposer, worth in earned.items()}
     best_first = sorted(proposers, key=lambda proposer: (-credits[proposer], proposers.index(proposer)))
     given: dict[str, int] = dict.fromkeys(proposers, 0)
     for proposer in best_first[:offspring]:

@@ -1,0 +1,90 @@
+"""`shift`: which stretch of layers to take from, which to give to, and how much.
+
+What the brain reads is a table of a dozen stretches, so it can hold all of it in mind. Every stretch takes and gives in
+as many options as any other, as far as there are options.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+from self_pruner.agent.decisions.decision_set import DecisionSituation, Option
+from self_pruner.agent.decisions.kinds.kind import (
+    LEAST,
+    OPTIONS,
+    Choice,
+    Moment,
+    child_of,
+    fault_of_making,
+    first_seen,
+    likeliest,
+    one_of,
+)
+from self_pruner.agent.search.legal_calls import Purpose, Schema
+from self_pruner.memory.errors import ToolError
+from self_pruner.prompts.variables import Action, Variables
+from self_pruner.tools.profiles.budget import Budget
+from self_pruner.tools.profiles.shifts import AMOUNTS
+
+PARENTS = 2  # of a generation: the best and another one
+ACTIONS: tuple[Action, ...] = ("mutation-shift",)
+
+
+class Shifts:
+    """Mutations of one parent by one shift."""
+
+    name = "shift"
+    purposes: tuple[Purpose, ...] = ("vary",)
+    profiles = OPTIONS + 1
+
+    def choices(self, moment: Moment) -> list[Choice]:
+        """One for the best parent and one for another."""
+        best, *others = moment.here.population
+        parents = [best, *moment.rng.sample(others, min(PARENTS - 1, len(others)))]
+        found = [self._choice(moment, parent) for parent in parents]
+        return [choice for choice in found if choice is not None]
+
+    def _choice(self, moment: Moment, parent: str) -> Choice | None:
+        profile, budget, rng = moment.history.profile(parent), moment.budget, moment.rng
+        take, give = rng.sample(moment.here.take, len(moment.here.take)), list(moment.here.give)
+        pairs = [
+            (one, give[(index + shift) % len(give)]) for shift in range(len(give)) for index, one in enumerate(take)
+        ]
+        options: dict[tuple[str, ...], Option] = {}
+        for one, other in pairs:
+            shift = {"take": one, "give": other, "amount": AMOUNTS[len(options) % len(AMOUNTS)]}
+            call = {"name": "prune_model", "arguments": {"operator": "mutation", "parents": [parent], "shift": shift}}
+            try:
+                key = (child_of(budget, call, [profile]).key(),)
+            except ToolError:  # the two have layers in common
+                continue
+            if key != (profile.key(),):
+                options.setdefault(key, Option(call, key))
+            if len(options) == OPTIONS:
+                break
+        if len(options) < LEAST:
+            return None
+        here = replace(moment.here, population=(parent,))
+        seen = moment.observer.variables(moment.history, moment.state, moment.here, moment.legal)
+        narrow = moment.observer.variables(moment.history, moment.state, here, moment.legal)
+        ask = replace(narrow.ask, actions=ACTIONS, parents=(parent,), thought=False)
+        variables = replace(seen, ask=ask, hints=replace(narrow.hints, cut=(), grow=()))
+        found = list(options.values())
+        return Choice(variables, tuple(found), (profile.key(),), likeliest(moment, found))
+
+    def shown(self, variables: Variables, calls: Sequence[dict[str, Any]]) -> Variables:
+        """The stretches in the order in which the options take from them."""
+        order = [call["arguments"]["shift"]["take"] for call in calls]
+        rows = {row.name: row for row in variables.hints.stretches}
+        stretches = tuple(rows[name] for name in first_seen(list(rows), order))
+        return replace(variables, hints=replace(variables.hints, stretches=stretches))
+
+    def tool(self, situation: DecisionSituation, calls: Sequence[dict[str, Any]]) -> Schema:
+        """One of the options."""
+        return one_of(calls)
+
+    def fault(self, situation: DecisionSituation, budget: Budget) -> str | None:
+        """An option must make the profile that was measured."""
+        return fault_of_making(situation, budget)

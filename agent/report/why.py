@@ -1,0 +1,146 @@
+"""`why`: which decisions led to the profile that was found, or to the widths of one of its layers."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from self_pruner.memory.read_only import read_rows
+
+from self_pruner.agent.result.result_file import read_outcome
+from self_pruner.agent.run_files.run_directory import RunDirectory
+from self_pruner.agent.view import View
+from self_pruner.memory.errors import RunDirectoryError, SettingsError
+from self_pruner.memory.profile import PARTS, Part, Profile
+from self_pruner.memory.run_records import RECORDS
+from self_pruner.tools.profiles.selection import paired
+from self_pruner.tools.workbench import FITNESS
+
+MOST = 6  # changed places that a line names
+WHO = {
+    "seed": "a closed form",
+    "memory": "the best of an earlier run",
+    "fallback": "the tool in a failing brain's place",
+}
+
+
+@dataclass(frozen=True)
+class Origin:
+    """The candidates of a run, their scores, and which of them is its result."""
+
+    rows: Mapping[str, Mapping[str, Any]]  # by id
+    scores: Mapping[str, Mapping[int, float]]  # KL by profile and sequence
+    result: str
+
+    def profile(self, name: str) -> Profile:
+        """The profile of a candidate."""
+        return Profile.from_key(self.rows[name]["profile"])
+
+    def parent(self, name: str, place: tuple[int, Part] | None = None) -> str | None:
+        """Whose change a candidate is: of two parents the nearer one, or that whose width it has at a place."""
+        profile = self.profile(name)
+
+        def distance(parent: str) -> int:
+            other = self.profile(parent)
+            if place is not None:
+                return abs(other.widths(place[1])[place[0]] - profile.widths(place[1])[place[0]])
+            return sum(
+                abs(a - b) for part in PARTS for a, b in zip(profile.widths(part), other.widths(part), strict=True)
+            )
+
+        parents = [parent for parent in self.rows[name]["parents"] if parent in self.rows]
+        return min(parents, key=distance, default=None)
+
+    def line(self, place: tuple[int, Part] | None = None) -> Iterator[tuple[str, str | None]]:
+        """The result and its parent, that one and its own, and so on to what the run began with."""
+        name: str | None = self.result
+        while name is not None:
+            parent = self.parent(name, place)
+            yield name, parent
+            name = parent
+
+    def maker(self, name: str) -> str:
+        """Who made a candidate, and how."""
+        row = self.rows[name]
+        who = WHO.get(row["proposed_by"], f"{row['proposed_by']}, generation {row['generation']}")
+        return f"{name} ({who}{': ' + row['detail'] if row['detail'] not in ('', 'whole vectors') else ''})"
+
+    def gain(self, name: str, parent: str) -> str:
+        """What a candidate measured against its parent on the sequences that both were measured on."""
+        own, other = (self.scores.get(self.rows[one]["profile"], {}) for one in (name, parent))
+        both = sorted(own.keys() & other.keys())
+        if len(both) < 2:
+            return ""
+        found = paired([own[index] for index in both], [other[index] for index in both])
+        return f", fitness {found.mean:+.4f} ± {found.standard_error:.4f}"
+
+
+def read_origin(run: RunDirectory) -> Origin:
+    """What the run's own file holds of its candidates.
+
+    Raises:
+        RunDirectoryError: it has no candidate yet.
+        MemoryFileError: the file is missing or damaged.
+    """
+    rows = read_rows(run.path / RECORDS, run.name)
+    candidates = {row["id"]: row for row in rows["candidate"]}
+    scores: dict[str, dict[int, float]] = {}
+    for row in rows["score"]:
+        if row["text"] == FITNESS and row["kl"] is not None:
+            scores.setdefault(row["profile"], {})[row["sequence"]] = row["kl"]
+    outcome = read_outcome(run.path)
+    if outcome is not None:
+        key = Profile(tuple(outcome.attention), tuple(outcome.mlp)).key()
+        found = [name for name, row in candidates.items() if row["profile"] == key]
+    else:
+        found = [row["best"] for row in rows["generation"][-1:]]
+    if not found or found[0] not in candidates:
+        raise RunDirectoryError(f"nothing was found yet in {run.path}: no generation of its search is closed")
+    return Origin(candidates, scores, found[0])
+
+
+def why(path: Path, layer: int | None, view: View) -> None:
+    """Print what led to the result of a run, or to the widths of one layer of it.
+
+    Raises:
+        SelfPrunerError: no run, nothing found yet, or no such layer.
+    """
+    origin = read_origin(RunDirectory.open(path, strict=False))
+    if layer is None:
+        _whole(origin, view)
+        return
+    layers = origin.profile(origin.result).n_layers
+    if not 0 <= layer < layers:
+        raise SettingsError(f"--layer: layers are 0 to {layers - 1}, got {layer}")
+    for part in PARTS:
+        _place(origin, layer, part, view)
+
+
+def _whole(origin: Origin, view: View) -> None:
+    for name, parent in origin.line():
+        if parent is None:
+            view.line(f"{origin.maker(name)}: where it began")
+            continue
+        before, after = origin.profile(parent), origin.profile(name)
+        changes = [
+            (abs(new - old), f"layer {layer} {part} {old} to {new}")
+            for part in PARTS
+            for layer, (old, new) in enumerate(zip(before.widths(part), after.widths(part), strict=True))
+            if old != new
+        ]
+        largest = [words for _, words in sorted(changes, key=lambda change: -change[0])[:MOST]]
+        more = f" and {len(changes) - MOST} places more" if len(changes) > MOST else ""
+        view.line(f"{origin.maker(name)} from {parent}{origin.gain(name, parent)}: {', '.join(largest)}{more}")
+
+
+def _place(origin: Origin, layer: int, part: Part, view: View) -> None:
+    """The changes of one width, the latest first."""
+    view.line(f"layer {layer} {part}: {origin.profile(origin.result).widths(part)[layer]} units", "bold")
+    for name, parent in origin.line((layer, part)):
+        width = origin.profile(name).widths(part)[layer]
+        if parent is None:
+            view.line(f"  {width} in {origin.maker(name)}, where it began")
+        elif (before := origin.profile(parent).widths(part)[layer]) != width:
+            view.line(f"  {before} to {width} by {origin.maker(name)} from {parent}{origin.gain(name, parent)}")

@@ -1,0 +1,1 @@
+"""Planning: what the brain decides for a whole generation, and how the tools follow it."""

@@ -1,0 +1,68 @@
+"""How the tools follow a hypothesis: each becomes a line of candidates, the same shift in several sizes.
+
+All lines of a generation are measured in one walk. The hypotheses are the brain's, those of chance from the very same
+schema, or those of a rule: what the believed costs say is best.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator, Sequence
+from itertools import islice, product
+
+from self_pruner.agent.search.planning.plan import HYPOTHESES
+from self_pruner.memory.errors import ToolError
+from self_pruner.memory.profile import Profile
+from self_pruner.memory.records import Proposer
+from self_pruner.tools.profiles.budget import Budget
+from self_pruner.tools.profiles.sensitivity import Costs
+from self_pruner.tools.profiles.shifts import AMOUNTS, LINE, SHARES, TIMES, Hypothesis, Stretch, shifted
+from self_pruner.tools.prune_model import Proposal, ShiftArguments, shift_of
+
+SAMPLE = 32  # shifts among which the rule looks for its hypotheses
+
+
+def line(
+    budget: Budget, parent: str, profile: Profile, hypotheses: Sequence[Hypothesis], proposed_by: Proposer
+) -> Iterator[Proposal]:
+    """The candidates of hypotheses about `profile`, which is that of the candidate `parent`.
+
+    Each in its own size first, then each in the next; those that have no room make none.
+    """
+    for size, hypothesis in product(LINE, hypotheses):
+        detail = f"{hypothesis}{TIMES}{size:g}" if size != 1.0 else str(hypothesis)
+        asked = ShiftArguments(take=hypothesis.take, give=hypothesis.give, amount=hypothesis.amount)
+        share = size * SHARES[hypothesis.amount]
+        try:
+            yield shift_of(budget, parent, profile, asked, share, proposed_by, detail)
+        except ToolError:
+            continue
+
+
+def legal_shifts(take: Sequence[str], give: Sequence[str], n_layers: int) -> list[Hypothesis]:
+    """All shifts between stretches that can be cut and stretches that can be grown, in every amount."""
+    pairs = [
+        (one, other)
+        for one, other in product(take, give)
+        if not Stretch.of(one, n_layers).places & Stretch.of(other, n_layers).places
+    ]
+    return [Hypothesis(take=one, give=other, amount=amount) for (one, other), amount in product(pairs, AMOUNTS)]
+
+
+def by_chance(take: Sequence[str], give: Sequence[str], n_layers: int, rng: random.Random) -> list[Hypothesis]:
+    """As many as a plan may state, drawn from all; [] where nothing can be moved."""
+    every = legal_shifts(take, give, n_layers)
+    return rng.sample(every, min(len(every), HYPOTHESES))
+
+
+def by_rule(
+    budget: Budget, costs: Costs, profile: Profile, take: Sequence[str], give: Sequence[str], rng: random.Random
+) -> list[Hypothesis]:
+    """As many as a plan may state: of a sample of all, those of least believed cost."""
+    every = legal_shifts(take, give, budget.space.n_layers)
+    scored = []
+    for number, one in enumerate(rng.sample(every, min(len(every), SAMPLE))):
+        take_from, give_to = (Stretch.of(text, budget.space.n_layers) for text in (one.take, one.give))
+        asked = shifted(budget, profile, take_from, give_to, SHARES[one.amount])
+        scored.append((costs.total(budget.project(asked.attention, asked.mlp).profile), number, one))
+    return [one for _, _, one in islice(sorted(scored, key=lambda entry: entry[:2]), HYPOTHESES)]

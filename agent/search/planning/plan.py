@@ -1,0 +1,111 @@
+"""The plan of a generation: what the brain may decide about it, as a record, and as the schema of a reply.
+
+Every field has a default, which is what the search does by rule. `--plan` names the fields that the brain decides, so
+each can be measured by itself. What is decided is followed within bounds that the schedule keeps: no field can end a
+run early without reason, spend what is not left, or keep a generation from being made.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from types import MappingProxyType
+from typing import Literal, get_args
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from self_pruner.agent.search.legal_calls import NOTE_LENGTH, PLAN, LegalCalls, Schema, closed, function
+from self_pruner.agent.search.state import SearchState
+from self_pruner.agent.settings.arms import ARMS, OffspringProposer
+from self_pruner.agent.settings.panels import PLAN_FIELDS
+from self_pruner.agent.settings.settings import Settings
+from self_pruner.tools.profiles.shifts import AMOUNTS, Expectation, Hypothesis, Stretch
+
+HYPOTHESES = 3  # of a generation at the most
+Offspring = Literal["earned", "steps", "shifts", "tries"]
+Step = Literal["same", "finer", "coarser"]
+# Whose share of the offspring is doubled: of those who follow figures, hypotheses, or nothing.
+FAVOURED: Mapping[Offspring, tuple[OffspringProposer, ...]] = MappingProxyType(
+    {"earned": (), "steps": ("model",), "shifts": ("brain", "rule"), "tries": ("switch", "cross", "chance")}
+)
+STEPS: Mapping[Step, float] = MappingProxyType({"same": 1.0, "finer": 0.5, "coarser": 2.0})  # times that of the rule
+
+
+class Plan(BaseModel):
+    """What is decided for one generation; the defaults are the rule's."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    hypotheses: tuple[Hypothesis, ...] = Field((), max_length=HYPOTHESES)  # none: the rule has its own
+    offspring: Offspring = "earned"
+    step: Step = "same"
+    measure: bool = True  # whether first-order sensitivities are measured anew where the rule would
+    time: bool = False  # whether the best candidate is timed
+    stop: bool = False  # whether the search ends after this generation, once it has stalled
+    note: str = Field("", max_length=NOTE_LENGTH)
+
+
+def current_plan(state: SearchState) -> Plan:
+    """The plan of the open generation: as the brain stated it, or the rule's."""
+    return Plan.model_validate(state.plan) if state.planned_at == state.generation else Plan()
+
+
+def is_plan_due(settings: Settings, state: SearchState, missing: int) -> bool:
+    """Whether the brain plans now: once a generation, before its first candidate.
+
+    The first plan waits until first-order sensitivities are there to be shown, if they are measured at all.
+    """
+    if not settings.planned or not state.generation or state.planned_at == state.generation:
+        return False
+    waits = bool(settings.sensitivities) and ARMS[settings.arm].learns and not state.centre and state.generation == 1
+    return missing > 0 and not state.offspring and not waits
+
+
+def plan_schema(
+    fields: Collection[str], take: Sequence[str], give: Sequence[str], n_layers: int, *, timeable: bool, note: bool
+) -> Schema:
+    """The function by which the brain states a plan.
+
+    Args:
+        fields: those of `PLAN_FIELDS` that it decides.
+        take: stretches that can be cut, in the order shown.
+        give: stretches that can be grown.
+        n_layers: of the model.
+        timeable: whether a latency measurement is left.
+        note: whether a sentence of its own is wanted.
+    """
+    pairs = [(one, [other for other in give if not _meet(one, other, n_layers)]) for one in take]
+    shapes = [
+        closed(
+            {
+                "take": {"const": one},
+                "give": {"enum": others},
+                "amount": {"enum": list(AMOUNTS)},
+                "expect": {"enum": list(get_args(Expectation))},
+            }
+        )
+        for one, others in pairs
+        if others
+    ]
+    possible: dict[str, Schema] = {
+        "offspring": {"enum": list(get_args(Offspring))},
+        "step": {"enum": list(get_args(Step))},
+        "measure": {"enum": [True, False]},
+        "stop": {"enum": [False, True]},
+    }
+    if shapes:
+        possible["hypotheses"] = {"type": "array", "items": {"anyOf": shapes}, "minItems": 1, "maxItems": HYPOTHESES}
+    if timeable:
+        possible["time"] = {"enum": [False, True]}
+    properties = {name: possible[name] for name in PLAN_FIELDS if name in fields and name in possible}
+    if note:
+        properties["note"] = {"type": "string", "maxLength": NOTE_LENGTH}
+    return function(PLAN, closed(properties))
+
+
+def planned_in(legal: LegalCalls) -> list[str]:
+    """The fields that a turn which asks for a plan leaves to the brain."""
+    return [name for name in legal.tools[0]["function"]["parameters"]["properties"] if name in PLAN_FIELDS]
+
+
+def _meet(one: str, other: str, n_layers: int) -> bool:
+    return bool(Stretch.of(one, n_layers).places & Stretch.of(other, n_layers).places)

@@ -1,0 +1,137 @@
+"""`--autonomy free`: the whole tool protocol by a scripted brain, and brains that make nothing of it."""
+
+import pytest
+from pydantic import ValidationError
+
+from self_pruner.agent.brain.scripted import UniformBrain
+from self_pruner.agent.run_files.trace import Act, Think
+from self_pruner.agent.search.history import closed_generations
+from self_pruner.memory.records import Candidate
+from tests.agent.search.test_search import Search
+from tests.bench import LENGTH, tiny_settings
+from tests.scripted_brains import FailingBrain, ScriptBrain
+
+FIRST, LAST = 2 * LENGTH, 4 * LENGTH
+
+
+def free(path, brain, **values):
+    return Search(path, brain, **({"autonomy": "free", "offspring": 4, "evaluations": 40} | values))
+
+
+def called(name, **arguments):
+    return {"name": name, "args": arguments}
+
+
+def mutated(parent, **what):
+    return called("prune_model", operator="mutation", parents=[parent], **what)
+
+
+def acts(run, tool=None):
+    found = [record for record in run.records if isinstance(record, Act)]
+    return [record for record in found if tool is None or record.tool == tool]
+
+
+@pytest.fixture(scope="module")
+def parents(tmp_path_factory):
+    """The survivors that any free search of these settings begins with, best first, and the next id."""
+    run = free(tmp_path_factory.mktemp("parents"), ScriptBrain(replies=[]))
+    run.go()
+    first = closed_generations(run.bench)[0]
+    made = [row for row in run.bench.memory.recall(Candidate, run="run") if row.generation == 0]
+    return first.survivors, len(made) + 1
+
+
+def test_a_brain_carries_out_a_generation_by_itself(tmp_path, parents):
+    (best, *_), number = parents
+    new = [f"c{number + index}" for index in range(3)]
+    run = free(
+        tmp_path,
+        ScriptBrain(
+            replies=[
+                called("recall_candidates", count=3, earlier=False),
+                mutated(best, shift={"take": "mlp 2", "give": "mlp 0", "amount": "some"}),
+                mutated(
+                    best, edits=[{"layer": 1, "part": "mlp", "change": -2}, {"layer": 0, "part": "mlp", "change": 2}]
+                ),
+                called("prune_model", operator="initialise", attention=[4, 3, 2], mlp=[9, 9, 9]),
+                called("evaluate", candidates=new, fidelity=FIRST),
+                called("evaluate", candidates=new, fidelity=LAST),
+                called("benchmark_latency", candidate=best),
+                called("record_population", survivors=[best, *new], note="mine"),
+            ]
+        ),
+    )
+    state = run.go()
+    own = [record for record in acts(run) if record.step > 0]
+    begun = next(index for index, record in enumerate(own) if record.tool == "recall_candidates")
+    protocol = own[begun : begun + 8]
+    names = [record.tool for record in protocol]
+    assert names[:4] == ["recall_candidates"] + ["prune_model"] * 3
+    assert [record.error for record in protocol[:7]] == [None] * 7
+    looked = protocol[0].result["found"]
+    assert looked[0]["id"] == best and len(looked) == 3
+    assert sorted(row["fitness"] for row in looked) == [row["fitness"] for row in looked]
+    rows = {row.id: row for row in run.candidates()}
+    assert all(rows[name].proposed_by == "brain" for name in new)
+    assert protocol[4].tokens == 3 * FIRST and protocol[5].tokens == 3 * (LAST - FIRST)
+    # the best of all must survive, which this brain could not know: then it is told so, and the tool goes on
+    last = protocol[7]
+    assert last.error is None or "must survive" in last.error
+    assert state.evaluations >= 3
+    run.assert_valid()
+
+
+def test_errors_are_sentences_that_the_brain_reads_next(tmp_path, parents):
+    (best, *_), _ = parents
+    run = free(
+        tmp_path,
+        ScriptBrain(
+            replies=[
+                mutated("c999", edits=[{"layer": 1, "part": "mlp", "change": -2}]),
+                called("evaluate", candidates=[best], fidelity=FIRST),  # there is nothing left to measure
+                mutated(best, shift={"take": "mlp 7-9", "give": "mlp 0", "amount": "some"}),
+            ]
+        ),
+        brain_failures=5,
+    )
+    run.go()
+    told = [record.error for record in acts(run) if record.error]
+    assert told[:2] == [
+        "there is no candidate 'c999' in this run",
+        "'mlp 7-9' is no stretch: write attention or mlp and layers from 0 to 2, as mlp 2-5",
+    ]
+    prompts = [
+        record.prompt for record in run.records if isinstance(record, Think) and "Task: call one of" in record.prompt
+    ]
+    assert "- prune_model: there is no candidate" in prompts[1]
+    assert "- 'evaluate' is not legal now, only prune_model or" in prompts[2]
+    assert "'mlp 7-9' is no stretch" in prompts[3] and "no candidate" in prompts[3]
+
+
+@pytest.mark.parametrize(
+    "brain",
+    [
+        UniformBrain(seed=5),
+        FailingBrain(seed=0, failure="illegal"),
+        FailingBrain(seed=0, failure="exception"),
+        ScriptBrain(replies=["I would rather not."] * 500),
+        ScriptBrain(replies=[called("recall_candidates", count=1, earlier=True)] * 500),
+        ScriptBrain(replies=[called("evaluate", candidates=["c1"], fidelity=FIRST)] * 500),
+    ],
+    ids=["random", "unknown tool", "raises", "no call", "only looks up", "the same call for ever"],
+)
+def test_whatever_the_brain_does_the_run_ends_with_a_valid_result(tmp_path, brain):
+    run = free(tmp_path, brain, evaluations=20, brain_failures=2)
+    state = run.go()
+    assert state.stop in ("20 evaluations are used up", "6 generations brought nothing better")
+    run.assert_valid()
+    rows = [row for row in run.candidates() if run.bench.fitness(row.profile, FIRST)]
+    assert state.evaluations == len(rows) <= 20 + 4
+    thoughts = [record for record in run.records if isinstance(record, Think)]
+    if not isinstance(brain, UniformBrain) or isinstance(brain, FailingBrain):
+        assert any(record.fallback for record in thoughts)  # it was stood in for, and that shows
+
+
+def test_it_is_for_arms_that_ask_a_brain():
+    with pytest.raises(ValidationError, match="--autonomy free is for an arm that asks a brain: evolution asks none"):
+        tiny_settings(arm="evolution", autonomy="free")
