@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from self_pruner.agent.report.decisions import in_words
+from self_pruner.agent.report.decisions import in_words, plan_in_words
 from self_pruner.memory.errors import RunDirectoryError
 
 KINDS = ("think", "act", "judge")  # in the order of a step
@@ -60,7 +60,7 @@ def read_lines(path: Path, start: int = 0) -> TraceLines:
 
 
 def _record(line: bytes) -> dict[str, Any] | None:
-    """One record, a call with its words; None where the line is none."""
+    """One record, a call and a plan with its words; None where the line is none."""
     try:
         record = json.loads(line)
     except (ValueError, RecursionError):
@@ -71,7 +71,16 @@ def _record(line: bytes) -> dict[str, Any] | None:
         if type(record.get("call")) is not int or not isinstance(record.get("tool"), str):
             return None
         record["words"] = _words(record["tool"], record.get("arguments"))
+    elif record["kind"] == "think" and isinstance(record.get("plan"), dict):
+        record["words"] = _plan_words(record["plan"])
     return record
+
+
+def _plan_words(plan: dict[str, Any]) -> str:
+    try:
+        return plan_in_words(plan)
+    except (AttributeError, KeyError, TypeError):  # what no brain may state
+        return "a plan that cannot be read"
 
 
 def _words(tool: str, arguments: Any) -> str:

@@ -42,8 +42,8 @@ function short(value) {
   return String(Number(value.toPrecision(3)));
 }
 
-function plural(number, word) {
-  return `${count(number)} ${word}${number === 1 ? '' : 's'}`;
+function plural(number, word, several = `${word}s`) {
+  return `${count(number)} ${number === 1 ? word : several}`;
 }
 
 // A table of text. Rows are lists of cells; `marked` is the first cell of the row that is set off.

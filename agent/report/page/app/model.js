@@ -1,11 +1,11 @@
 // What is known of a run, looked up by the names that the tabs need; made anew from every document.
 
-const MAKERS = { // who proposes, in the order of colours: those behind the eighth are of arms of their own
+const MAKERS = { // who proposes, in the order of colours: those behind the ninth are of arms of their own
   brain: 'the brain', chance: 'chance, among the brain\'s legal calls', switch: 'the operator that switches levels',
   cross: 'the operator that crosses', model: 'a trust-region step on sensitivities', seed: 'a closed form',
-  memory: 'an earlier run', fallback: 'the tool, in a failing brain\'s place', cma: 'CMA-ES', random: 'the random operator',
+  memory: 'an earlier run', rule: 'the rule that stands beside the brain', fallback: 'the tool, in a failing brain\'s place', cma: 'CMA-ES', random: 'the random operator',
   draw: 'a draw the brain asked for' };
-const STYLES = Object.fromEntries(Object.keys(MAKERS).map((name, index) => [name, index % 8]));
+const STYLES = Object.fromEntries(Object.keys(MAKERS).map((name, index) => [name, index % 9]));
 
 // What a proposer is called on the page; the trace and the memory have shorter words.
 function makerName(maker) {
@@ -114,6 +114,11 @@ class Run {
     return found;
   }
 
+  // What became of the hypotheses, in the order in which they were judged: {lesson, step}.
+  get lessons() {
+    return [...this.steps.values()].flatMap((step) => step.acts.flatMap((act) => lessonsOf(act).map((lesson) => ({ lesson, step }))));
+  }
+
   // The steps of a search in which the brain was asked, in order.
   get asked() {
     return [...this.steps.values()].filter((step) => step.think && isAsked(step.think));
@@ -129,6 +134,11 @@ function stepsOf(records) {
     else step[record.kind] = record;
   }
   return new Map([...steps].sort((one, other) => one[0] - other[0]));
+}
+
+function lessonsOf(act) {
+  const found = act.result && act.result.lessons;
+  return Array.isArray(found) ? found.filter((one) => one && typeof one === 'object') : [];
 }
 
 // Whether a brain was asked, and not a tool: what is in brackets is said of a turn without a prompt.

@@ -15,6 +15,7 @@ function overviewTab(run) {
       h('details', {}, h('summary', {}, 'Every figure of the cost'), table(['', 'spent'], Object.entries(told.spent).map(([name, value]) =>
         [name.replaceAll('_', ' '), value.toLocaleString('en', { maximumFractionDigits: 4 })])))),
     ...others.filter((one) => one.rows.length).map((one) => h('section', {}, h('h2', {}, one.title), tableOf(one))),
+    learnt(run),
     failures(run),
     notes(run),
   ];
@@ -32,13 +33,15 @@ function progressPane(run) {
   const limit = run.limits.evaluations ? ` of ${count(run.limits.evaluations)}` : '';
   const asked = run.asked;
   const last = asked[asked.length - 1];
+  const planned = [...run.steps.values()].reverse().find((step) => step.think && step.think.plan);
   return h('section', { class: 'pane', 'aria-label': 'progress' },
     h('progress', { max: 1, value: share === null ? undefined : share, 'aria-label': 'share of the budget that is spent' }),
     h('p', {}, tokens === undefined
       ? (run.state.state === 'running' ? 'The run is being prepared: calibration, dense targets and probes come before the first step.' : 'The run ended before its first step.')
       : `${count(evaluations)}${limit} candidates evaluated, ${count(tokens)} tokens, ${fixed(minutes, 1)} min of search. ${left && run.state.state === 'running' ? `${left[0].toUpperCase()}${left.slice(1)}.` : ''}`),
     best && h('p', {}, 'Best so far: ', candidateLink(best.id), ` (${run.origin(best)}) with fitness ${fixed(run.fitness(best))}`, against.length > 0 && `; to beat: ${against.join(', ')}`, '.'),
-    last && h('p', {}, 'The brain decided last (', stepLink(last.number), '): ', last.acts.map((act) => act.words).join(', ') || 'its calls are being carried out',
+    planned && h('p', {}, `Plan of generation ${planned.think.generation} (`, stepLink(planned.number), `): ${planned.think.words}.`),
+    last && last !== planned && h('p', {}, 'The brain decided last (', stepLink(last.number), '): ', last.acts.map((act) => act.words).join(', ') || 'its calls are being carried out',
       thoughtOf(last.think) && ['. It thought: ', h('q', {}, thoughtOf(last.think))]),
     last && otherFields(last.think),
     run.steps.size > 0 && [h('h3', {}, 'The last steps'), h('ul', {}, [...run.steps.values()].slice(-6).reverse().map((step) => h('li', {}, stepLink(step.number), `: ${overviewOf(step)}`)))]);
@@ -77,6 +80,15 @@ function whereSection(told) {
       [['in transformers', place.load], ['in vLLM', place.serve]].map(([name, line]) => line && h('p', { class: 'command' },
         h('code', {}, line), ' ', copyButton('Copy', () => line), h('span', { class: 'soft' }, ` ${name}`)))]
     : h('p', {}, 'No checkpoint was written.'));
+}
+
+// What became of the brain's hypotheses; of many the last.
+function learnt(run) {
+  const found = run.lessons;
+  if (!found.length) return null;
+  const held = found.filter(({ lesson }) => lesson.verdict === 'held').length;
+  return h('section', {}, h('h2', {}, 'What was learnt'), h('p', {}, `${held} of ${plural(found.length, 'hypothesis', 'hypotheses')} held.`),
+    lessonTable(found.slice(-30).map(({ lesson }) => lesson)));
 }
 
 function failures(run) {

@@ -22,6 +22,7 @@ function promptsTab(run) {
 function usedIn(run, name, asked) {
   const kind = (name.match(/^ask_(\w+)\.j2$/) || [])[1];
   if (name === 'system.j2' || name === 'turn.j2') return asked;
+  if (kind === 'plan') return asked.filter((step) => step.think.plan);
   if (!kind || !CALLS[kind]) return null;
   return asked.filter((step) => step.acts.some((act) => act.tool === CALLS[kind]
     && (kind !== 'initialise' || (act.arguments || {}).operator === 'initialise') && (kind !== 'vary' || (act.arguments || {}).operator !== 'initialise')));

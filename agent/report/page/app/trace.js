@@ -1,7 +1,7 @@
 // Every turn: what was asked and thought, what was called and answered, how it was judged.
 
 const KNOWN = { // fields of a record that have a place of their own
-  think: ['kind', 'step', 'generation', 'prompt', 'replies', 'input_tokens', 'output_tokens', 'cached_tokens', 'decode_steps', 'forced_tokens', 'seconds', 'illegal', 'fallback', 'error'],
+  think: ['kind', 'step', 'generation', 'prompt', 'replies', 'input_tokens', 'output_tokens', 'cached_tokens', 'decode_steps', 'forced_tokens', 'seconds', 'illegal', 'fallback', 'error', 'plan', 'words'],
   act: ['kind', 'step', 'call', 'tool', 'arguments', 'result', 'repair', 'tokens', 'seconds', 'error', 'words'],
   judge: ['kind', 'step', 'generation', 'spent', 'best', 'fitness', 'stop'] };
 
@@ -92,12 +92,15 @@ function stepRow(run, step, state, before) {
 }
 
 function overviewOf(step) {
+  const planned = step.think && step.think.plan ? `plan: ${step.think.words}` : '';
+  const learnt = step.acts.flatMap(lessonsOf);
   const words = step.acts.slice(0, 3).map((act) => act.words === `called ${act.tool}` ? cameOf(act) : act.words);
   if (step.acts.length > 3) words.push(`and ${step.acts.length - 3} more`);
   const made = madeBy(step).filter((one) => !one.known).map((one) => one.id);
   const after = made.length ? ` → ${made.slice(0, 8).join(' ')}${made.length > 8 ? ' …' : ''}` : '';
   const end = step.judge && step.judge.stop ? `; end: ${step.judge.stop}` : '';
-  return (words.join(', ') + after + end) || (step.think && step.think.error) || 'nothing was called';
+  const lessons = learnt.length ? `; ${learnt.filter((one) => one.verdict === 'held').length} of ${plural(learnt.length, 'hypothesis', 'hypotheses')} held` : '';
+  return [planned, words.join(', ') + after + lessons + end].filter(Boolean).join(', ') || (step.think && step.think.error) || 'nothing was called';
 }
 
 function cameOf(act) {
@@ -123,12 +126,29 @@ function thinkCard(think, before) {
       : `No brain was asked: ${think.prompt || 'the tool decided'}; generation ${think.generation}`),
     think.error && h('p', { class: 'bad' }, `Failed: ${think.error}`),
     think.fallback && h('p', { class: 'warn' }, 'The tool\'s random operator stood in for the brain.'),
-    think.illegal > 0 && h('p', { class: 'warn' }, `${plural(think.illegal, 'reply')} that no rule allowed was refused.`),
+    think.illegal > 0 && h('p', { class: 'warn' }, `${plural(think.illegal, 'reply', 'replies')} that no rule allowed ${think.illegal === 1 ? 'was' : 'were'} refused.`),
     asked && prompt(think, before),
     (think.replies || []).map((reply, index) => h('div', { class: 'reply' }, h('h4', {}, `Reply ${index}`),
       reply.thought && h('p', {}, 'Thought: ', h('q', {}, reply.thought)), h('pre', {}, reply.raw),
       otherFields(reply, ['raw', 'thought', 'call']))),
+    think.plan && planCard(think),
     otherFields(think));
+}
+
+// What the brain plans for a generation: in words, its hypotheses, and whatever else it stated.
+function planCard(think) {
+  const { hypotheses, ...others } = think.plan;
+  const stated = Array.isArray(hypotheses) ? hypotheses.filter((one) => one && typeof one === 'object') : [];
+  return h('section', { class: 'card' }, h('h4', {}, 'Plan'), h('p', {}, think.words),
+    stated.length > 0 && table(['hypothesis', 'it takes from', 'gives to', 'amount', 'expects'], stated.map((one, index) => [String(index + 1),
+      ...['take', 'give', 'amount', 'expect'].map((name) => anything(one[name]))]), { caption: 'Hypotheses' }), anything(others));
+}
+
+// What became of hypotheses, as figures tell.
+function lessonTable(lessons) {
+  return table(['verdict', 'hypothesis', 'expected', 'fitness changed by', 'measured with'], lessons.map((one) => [
+    badge(anything(one.verdict), { held: 'good', failed: 'bad' }[one.verdict] || ''), `${one.amount} of ${one.take} for ${one.give}`, anything(one.expected),
+    `${signed(one.change)} ± ${fixed(one.error)}`, Array.isArray(one.evidence) ? one.evidence.map((name, index) => [index ? ', ' : '', candidateLink(String(name))]) : '-']), { caption: 'Lessons' });
 }
 
 // The prompt: what it begins with as the last one did is folded, lines that are new or gone are marked.
@@ -169,6 +189,7 @@ function actCard(run, act) {
     h('p', {}, cameOf(act) === `called ${act.tool}` ? act.words : cameOf(act), made.length > 0 && [' → ', made.map((one, index) => [index ? ', ' : '', candidateLink(one.id), one.known && ' (known already)'])]),
     act.error && h('p', { class: 'bad' }, `Error: ${act.error}`),
     act.tool === 'evaluate' && act.result && Array.isArray(act.result.results) && measuredTable(act.result.results),
+    lessonsOf(act).length > 0 && [h('h4', {}, 'What was learnt'), lessonTable(lessonsOf(act))],
     act.tool === 'record_population' && act.result && act.result.note && h('p', {}, 'Note to itself: ', h('q', {}, act.result.note)),
     h('details', {}, h('summary', {}, 'Call and answer'), h('pre', {}, JSON.stringify(act.arguments, null, 1)), h('pre', {}, JSON.stringify(act.result, null, 1))),
     otherFields(act));

@@ -272,13 +272,24 @@ def test_a_run_that_goes_on_moves_on_the_page_and_its_end_too(browser, live):
     before = browser.wait(f"{steps.replace('return', 'return 0 <')} && document.querySelectorAll('.step').length")
     browser.run("document.getElementById('step-1').open = true")
     kept = (base / "running" / "trace.jsonl").read_bytes().rpartition(b"\n")[0] + b"\n"
-    plan = {"hypotheses": [{"text": f"layer 3 is cheap {MARKUP}", "predicted": -0.01}], "go on": True}
-    line = {"kind": "think", "step": 77, "generation": 2, "prompt": "Plan.", "plan": plan, "replies": []}
-    (base / "running" / "trace.jsonl").write_bytes(kept + json.dumps(line).encode() + b"\n")
+    shift = {"take": f"mlp 2-3 {MARKUP}", "give": "mlp 0-1", "amount": "some"}
+    plan = {"hypotheses": [{**shift, "expect": "better"}], "stop": True}
+    think = {"kind": "think", "step": 77, "generation": 2, "prompt": "Plan.", "plan": plan, "replies": []}
+    think["of a later version"] = {"held": [1, MARKUP]}
+    lesson = {**shift, "verdict": "held", "expected": "better", "change": -0.02, "error": 0.01, "evidence": ["c4"]}
+    answer = {"generation": 2, "survivors": ["c4"], "best": "c4", "note": "", "lessons": [lesson]}
+    act = {"kind": "act", "step": 77, "call": 0, "tool": "record_population", "arguments": {}, "result": answer}
+    lines = "".join(json.dumps(line) + "\n" for line in (think, act))
+    (base / "running" / "trace.jsonl").write_bytes(kept + lines.encode())
     assert browser.wait(f"{steps} === arguments[0] && document.querySelectorAll('.step').length", before + 1)
     assert browser.run("return document.getElementById('step-1').open")
     browser.go("trace/77")
-    assert "hypotheses" in browser.text("#step-77") and f"layer 3 is cheap {MARKUP}" in browser.text("#step-77")
+    said = browser.text("#step-77")
+    assert f"takes some of mlp 2-3 {MARKUP} for mlp 0-1 (expects better), stops if it stalls" in said
+    assert f"some of mlp 2-3 {MARKUP} for mlp 0-1 better -0.0200 ± 0.0100 c4" in said
+    assert "of a later version" in said and said.count(MARKUP) >= 5
+    browser.go("overview")
+    assert "Plan of generation 2 (step 77): takes some" in browser.text() and "1 of 1 hypothesis held" in browser.text()
     finish(RunDirectory.open(base / "running"))
     browser.wait("return document.querySelector('header .badge').textContent === 'finished'")
     browser.go("overview")
