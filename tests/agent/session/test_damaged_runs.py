@@ -76,7 +76,7 @@ def whole(tmp_path_factory) -> Path:
                 rows = [{"id": "c1", "status": "ok", "fitness": 0.5, "change": [{"mean": 0.1}]}]
                 answer = {"fidelity": 64, "results": rows}
                 trace.write(Act(step=step, call=0, tool="evaluate", arguments={}, result=answer))
-                note = {"generation": 1, "survivors": ["c1"], "note": MARKUP}
+                note = {"generation": 1, "survivors": ["c1"], "best": "c1", "note": MARKUP}
                 trace.write(Act(step=step, call=1, tool="record_population", arguments={}, result=note))
                 trace.write(Judge(step=step, generation=1, spent={"tokens": step}, best="c1", fitness=0.5 / step))
         write_outcome(finished_outcome(), run.path)
