@@ -44,8 +44,16 @@ def page_html(title: str, data: Mapping[str, Any]) -> str:
 
 def embedded(data: Mapping[str, Any]) -> str:
     """JSON that no text in it can end: without `<`, and without what only a script would take for the end of a line."""
+    return as_json(data).replace("<", "\\u003c").replace("\u2028", "\\u2028").replace("\u2029", "\\u2029")
+
+
+def as_json(data: Mapping[str, Any]) -> str:
+    """JSON as a browser reads it: a damaged file may hold figures that are none, and halves of characters."""
     text = json.dumps(data, ensure_ascii=False, separators=(",", ":"))
-    return text.replace("<", "\\u003c").replace("\u2028", "\\u2028").replace("\u2029", "\\u2029")
+    if "NaN" in text or "Infinity" in text:
+        found = json.loads(text, parse_constant=lambda _: None)
+        text = json.dumps(found, ensure_ascii=False, separators=(",", ":"))
+    return text.encode("utf-8", "replace").decode("utf-8")
 
 
 @cache

@@ -96,7 +96,7 @@ def progress(settings: Settings | None, judges: Sequence[Mapping[str, Any]]) -> 
             "fitness": judges[-1].get("fitness"),
             "generation": judges[-1].get("generation"),
         }
-    except (IndexError, KeyError, TypeError, AttributeError):  # none yet, or of another version
+    except (LookupError, TypeError, ValueError, ArithmeticError, AttributeError):  # none yet, or of another version
         return {"share": None, "left": ""}
 
 

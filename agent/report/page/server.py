@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import errno
-import json
 import socket
 import webbrowser
 from collections.abc import AsyncIterator, Callable
@@ -27,7 +26,7 @@ from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from self_pruner.agent.report.page.data import page_data
-from self_pruner.agent.report.page.html import page_html
+from self_pruner.agent.report.page.html import as_json, page_html
 from self_pruner.agent.report.page.run_list import PLAN, find, run_list, runs_below, stamp
 from self_pruner.agent.report.stopping import draining
 from self_pruner.agent.run_files.run_directory import RunDirectory
@@ -164,7 +163,7 @@ class Watch:
         if known is not None and known[0] == now:
             return known[1]
         data = page_data(RunDirectory.open(folder, strict=False), start)
-        made = json.dumps(data, ensure_ascii=False, separators=(",", ":")).encode()
+        made = as_json(data).encode()
         self.known[folder] = (now, made)
         return made
 

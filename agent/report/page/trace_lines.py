@@ -62,7 +62,7 @@ def read_lines(path: Path, start: int = 0) -> TraceLines:
 def _record(line: bytes) -> dict[str, Any] | None:
     """One record, a call and a plan with its words; None where the line is none."""
     try:
-        record = json.loads(line)
+        record = json.loads(line, parse_constant=lambda _: None)
     except (ValueError, RecursionError):
         return None
     if not isinstance(record, dict) or record.get("kind") not in KINDS or type(record.get("step")) is not int:

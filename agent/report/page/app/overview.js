@@ -18,6 +18,7 @@ function overviewTab(run) {
     learnt(run),
     failures(run),
     notes(run),
+    glossary(),
   ];
 }
 
@@ -89,6 +90,21 @@ function learnt(run) {
   const held = found.filter(({ lesson }) => lesson.verdict === 'held').length;
   return h('section', {}, h('h2', {}, 'What was learnt'), h('p', {}, `${held} of ${plural(found.length, 'hypothesis', 'hypotheses')} held.`),
     lessonTable(found.slice(-30).map(({ lesson }) => lesson)));
+}
+
+const WORDS = {
+  'unit': 'the smallest thing that is removed: in attention a key/value head with its query heads, in an MLP a block of channels',
+  'profile': 'how many units every layer keeps',
+  'candidate': 'a profile that was proposed, by the brain, an operator or a closed form; written c1, c2, ...',
+  'fitness': 'the KL divergence from the dense model on the text of the search, in nats a token: how much the answers change; lower is better',
+  'brain': 'the model that is asked what to try next, as a rule the very model that is pruned',
+  'closed form': 'a profile that follows from a rule or from probes, without a search: what a search has to beat',
+  'probe': 'what it costs to cut one place of the dense model alone',
+  'holdout': 'text that the search never saw, on which the best few are compared at the end',
+  'recalibration': 'a last refit of the kept weights of every layer on its own inputs' };
+
+function glossary() {
+  return h('details', {}, h('summary', {}, 'What the words mean'), h('dl', { class: 'facts' }, Object.entries(WORDS).map(([word, meaning]) => [h('dt', {}, word), h('dd', {}, meaning)])));
 }
 
 function failures(run) {

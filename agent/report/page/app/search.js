@@ -18,7 +18,8 @@ function searchTab(run, state) {
   const points = run.candidates.filter((one) => !state.hidden.has(one.proposed_by) && one.scores[state.fidelity] !== undefined);
   const lacking = run.candidates.filter((one) => one.scores[state.fidelity] === undefined).length;
   afterwards(() => chart(run, place, points, state.fidelity, shown));
-  return [controls, place, levels(run, state.fidelity, rangeOf(run, points, state.fidelity)[1]),
+  const words = h('details', {}, h('summary', {}, 'Who they are'), h('dl', { class: 'facts' }, run.makers.map((maker) => [h('dt', {}, makerName(maker)), h('dd', {}, MAKERS[maker] || maker)])));
+  return [controls, words, place, levels(run, state.fidelity, rangeOf(run, points, state.fidelity)[1]),
     h('p', { class: 'soft' }, 'Fitness is the KL divergence from the dense model in nats a token; lower is better. Tokens are those evaluated, probed and computed by the brain. ',
       lacking > 0 && `${plural(lacking, 'candidate')} without a measurement on these tokens ${lacking === 1 ? 'is' : 'are'} not drawn. `, 'Click a point for its card.'),
     h('div', { class: 'split' }, h('div', {}, candidateTable(run, state)), h('div', { class: 'beside', id: 'shown' }, shown && card(run, shown)))];

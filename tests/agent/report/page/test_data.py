@@ -197,6 +197,18 @@ def test_what_would_end_the_script_is_escaped():
     assert "<title>a &lt;b&gt;</title>" in page_html("a <b>", data)
 
 
+def test_figures_that_are_none_and_half_characters_are_read_by_a_browser(runs, tmp_path):
+    path = shutil.copytree(runs / "finished", tmp_path / "run")
+    with open(path / "trace.jsonl", "a") as trace:
+        trace.write(
+            '{"kind": "judge", "step": 90, "spent": {"tokens": NaN, "minutes": 1e999}, "best": "\\ud800 Infinity"}\n'
+        )
+    write_report(RunDirectory.open(path))
+    text = (path / "report.html").read_text().partition('id="data">')[2].partition("</script>")[0]
+    last = json.loads(text, parse_constant=lambda name: pytest.fail(name))["trace"][-1]
+    assert last["spent"] == {"tokens": None, "minutes": None} and last["best"] == "? Infinity"
+
+
 def test_a_real_run_is_told_whole(tmp_path, model, cache):
     path = stopped_run(tmp_path, model, cache)
     data = data_of(path)
