@@ -111,7 +111,9 @@ def latency_table(output: Path | None, **given: Any) -> int:
     "uniform or first; may be given several times",
 )
 @click.option("--prompts", default="default", metavar="X,X", help="prompt sets, or folders whose files replace theirs")
-@click.option("--kinds", metavar="X,X", help="kinds of decision: edit, survive (default: both), vectors, initialise")
+@click.option(
+    "--kinds", metavar="X,X", help="kinds of decision: shift, edit, survive (default: these), vectors, initialise"
+)
 @click.option("--situations", type=int, metavar="N", help="situations of each kind (default 24, or those of the set)")
 @click.option("--into", type=PATH, metavar="X", help="folder of the decision set; one that is there is used")
 def decisions(

@@ -183,7 +183,7 @@ def test_after_a_kill_no_situation_is_measured_again(command, decision_set, tiny
 def test_a_set_grows(command, own, decision_set):
     assert command(own, "--situations", "9", "--brain", "first") == 0
     found = read_set(own / FILE)
-    assert [len(found.of(kind)) for kind in DEFAULT] == [9, 9] and found.complete
+    assert [len(found.of(kind)) for kind in DEFAULT] == [9, 9, 9] and found.complete
     assert set(map(str, decision_set.situations)) < set(map(str, found.situations))
 
 
