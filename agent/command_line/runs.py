@@ -160,6 +160,17 @@ def trace(path: Path, step: int | None, plans: bool) -> int:
 
 @command()
 @the_run
+@click.option("--layer", type=int, metavar="N", help="only what gave this layer its widths")
+def why(path: Path, layer: int | None) -> int:
+    """Say which decisions led to the profile that was found."""
+    from self_pruner.agent.report.why import why as tell
+
+    tell(path, layer, View())
+    return 0
+
+
+@command()
+@the_run
 @click.option("--candidate", type=Word(candidate_name), metavar="X", help="id of the one to write (default: the best)")
 @click.option("--output", type=PATH, required=True, metavar="X", help="folder or file to write, must not exist")
 @click.option(
