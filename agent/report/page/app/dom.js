@@ -47,8 +47,8 @@ function plural(number, word, several = `${word}s`) {
 }
 
 // A table of text. Rows are lists of cells; `marked` is the first cell of the row that is set off.
-function table(header, rows, { marked = '', caption = '' } = {}) {
-  return h('div', { class: 'scroll', tabindex: 0, role: 'region', 'aria-label': caption || header.filter(Boolean).join(', ') },
+function table(header, rows, { marked = '', caption = '', label = caption } = {}) {
+  return h('div', { class: 'scroll', tabindex: 0, role: 'region', 'aria-label': label || header.filter(Boolean).join(', ') },
     h('table', {},
       caption && h('caption', {}, caption),
       h('thead', {}, h('tr', {}, header.map((name, index) => h('th', { scope: 'col', class: rows.length && !isFigure(rows[0][index]) ? 'words' : null }, name)))),

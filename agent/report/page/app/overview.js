@@ -8,13 +8,13 @@ function overviewTab(run) {
     run.gaps.length > 0 && h('section', { class: 'note' }, h('h2', {}, 'What is missing here'), h('ul', {}, run.gaps.map((gap) => h('li', {}, gap)))),
     told && h('section', {}, h('h2', {}, 'What came of it'),
       h('dl', { class: 'verdict' }, told.sentences.map(([name, sentence]) => [h('dt', {}, name), h('dd', {}, sentence)]))),
-    main && h('section', {}, tableOf(main)),
+    main && h('section', {}, tableOf(main, { caption: main.title })),
     whySection(run),
     told && whereSection(told),
     told && h('section', {}, h('h2', {}, 'What it cost'), h('ul', {}, told.cost.map((sentence) => h('li', {}, sentence))),
       h('details', {}, h('summary', {}, 'Every figure of the cost'), table(['', 'spent'], Object.entries(told.spent).map(([name, value]) =>
         [name.replaceAll('_', ' '), value.toLocaleString('en', { maximumFractionDigits: 4 })])))),
-    ...others.filter((one) => one.rows.length).map((one) => h('section', {}, h('h2', {}, one.title), tableOf(one))),
+    ...others.filter((one) => one.rows.length).map((one) => h('section', {}, h('h2', {}, one.title), tableOf(one, { label: one.title }))),
     learnt(run),
     failures(run),
     notes(run),
@@ -22,8 +22,8 @@ function overviewTab(run) {
   ];
 }
 
-function tableOf(one) {
-  return [table(one.header, one.rows, { marked: one.marked, caption: one.title }), one.note && h('p', { class: 'soft' }, one.note)];
+function tableOf(one, named) {
+  return [table(one.header, one.rows, { marked: one.marked, ...named }), one.note && h('p', { class: 'soft' }, one.note)];
 }
 
 function progressPane(run) {

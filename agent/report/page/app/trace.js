@@ -141,7 +141,8 @@ function planCard(think) {
   const stated = Array.isArray(hypotheses) ? hypotheses.filter((one) => one && typeof one === 'object') : [];
   return h('section', { class: 'card' }, h('h4', {}, 'Plan'), h('p', {}, think.words),
     stated.length > 0 && table(['hypothesis', 'it takes from', 'gives to', 'amount', 'expects'], stated.map((one, index) => [String(index + 1),
-      ...['take', 'give', 'amount', 'expect'].map((name) => anything(one[name]))]), { caption: 'Hypotheses' }), anything(others));
+      ...['take', 'give', 'amount', 'expect'].map((name) => anything(one[name]))]), { caption: 'Hypotheses' }),
+    h('p', { class: 'soft' }, Object.entries(others).filter(([, value]) => value !== '').map(([name, value], index) => [index ? ', ' : '', `${name.replaceAll('_', ' ')}: `, anything(value)])));
 }
 
 // What became of hypotheses, as figures tell.
