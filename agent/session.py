@@ -39,7 +39,7 @@ from self_pruner.agent.result.zero_shot import known_on_tasks, with_tasks
 from self_pruner.agent.run_files.atomic_write import WriteError
 from self_pruner.agent.run_files.binding import bind, bind_result, check_begun, check_settings
 from self_pruner.agent.run_files.pruned_checkpoints import keep_newest
-from self_pruner.agent.run_files.run_directory import RunDirectory
+from self_pruner.agent.run_files.run_directory import STOPPED_BY_USER, RunDirectory
 from self_pruner.agent.run_files.run_memory import check_whole
 from self_pruner.agent.run_files.strict_checkpoints import StrictSerializer
 from self_pruner.agent.run_files.trace import TraceRecord, TraceWriter
@@ -62,8 +62,6 @@ from self_pruner.agent.view import View
 from self_pruner.memory.errors import RunDirectoryError, SelfPrunerError, SettingsError
 from self_pruner.memory.no_links import refuse_link
 from self_pruner.prompts.templates import PromptSet
-
-DRAIN = "stopped by the user"
 
 
 class Stopped(Exception):
@@ -144,7 +142,7 @@ def carry_out(
             run.end_stream()
     except (Stopped, KeyboardInterrupt):
         with suppress(WriteError):
-            directory.set_status("stopped", DRAIN)
+            directory.set_status("stopped", STOPPED_BY_USER)
         raise Stopped(directory.path) from None
     except Exception as error:
         with suppress(WriteError):  # the disk that stopped the run may be too full to say so
@@ -169,14 +167,14 @@ def complete(run: Run, outcome: Outcome) -> Outcome:
             outcome = save(run, with_tasks(run, outcome, refitted))
     with suppress(OSError):  # mostly it was never there
         (run.directory.path / KEPT).unlink()
-    write_report(run.directory, run.settings, outcome)
+    write_report(run.directory)
     return outcome
 
 
 def save(run: Run, outcome: Outcome) -> Outcome:
     """Keep what is known of the result in `result.json` and `report.html`; returns it."""
     write_outcome(outcome, run.directory.path)
-    write_report(run.directory, run.settings, outcome)
+    write_report(run.directory)
     return outcome
 
 
@@ -204,7 +202,7 @@ def tasks(path: Path, candidate: str | None, changes: dict[str, Any], view: View
                 refitted = refit(run, outcome, keep=False)[1] if again else None
                 outcome = with_tasks(run, outcome, refitted, candidate)
             write_outcome(outcome, directory.path)
-        write_report(directory, make_settings(directory.settings), outcome)
+        write_report(directory)
         return outcome
 
 
@@ -269,7 +267,7 @@ def run_search(run: Run) -> SearchState:
         control = RunControl()
 
         def ask() -> None:
-            control.request_drain(DRAIN)
+            control.request_drain(STOPPED_BY_USER)
             with suppress(OSError, RuntimeError):  # nobody reads it, or the signal came while a line was being written
                 view.line("Stopping after the step in hand; a second signal (Ctrl-C) stops at once.", "yellow")
 

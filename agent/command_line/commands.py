@@ -6,7 +6,9 @@ import click
 
 from self_pruner.agent.command_line.measurements import decisions, evaluate, latency_table, tasks
 from self_pruner.agent.command_line.parser import CommandLine, program_version
-from self_pruner.agent.command_line.runs import compare, export, report, resume, run, trace
+from self_pruner.agent.command_line.prompts import prompts
+from self_pruner.agent.command_line.runs import compare, export, report, resume, run, trace, why
+from self_pruner.agent.command_line.watch import watch
 
 
 @click.group(
@@ -20,5 +22,19 @@ def command_line() -> None:
     """A large language model that prunes itself. Without a command: run."""
 
 
-for each in (run, compare, resume, report, trace, export, evaluate, tasks, decisions, latency_table):
+for each in (
+    run,
+    compare,
+    resume,
+    watch,
+    report,
+    trace,
+    why,
+    export,
+    evaluate,
+    tasks,
+    decisions,
+    prompts,
+    latency_table,
+):
     command_line.add_command(each)

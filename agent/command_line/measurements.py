@@ -42,7 +42,7 @@ the_folder = click.argument("folder", type=PATH, metavar="CHECKPOINT")
 @click.option("--dense/--no-dense", default=True, help="measure the dense model beside it (default on)")
 def evaluate(folder: Path, batch: int | None, dense: bool, **given: Any) -> int:
     """The seven tasks and perplexity of a checkpoint, or of a run's, beside its dense model; goes on where it was."""
-    from self_pruner.agent.report.html_report import show_checkpoint
+    from self_pruner.agent.report.last_screen import show_checkpoint
     from self_pruner.agent.result import evaluate_checkpoint as evaluation
     from self_pruner.agent.result.checkpoint_figures import CARD, FILE
 
@@ -70,7 +70,7 @@ def tasks(path: Path, candidate: str | None, yes: bool, **given: Any) -> int:
     """Measure the seven zero-shot tasks for a finished run; run again, it goes on where it was."""
     from self_pruner.agent import session
     from self_pruner.agent.command_line.foreign_runs import consent
-    from self_pruner.agent.report.html_report import show_tasks
+    from self_pruner.agent.report.last_screen import show_tasks
 
     view = View()
     consent(path, yes, view)
@@ -111,7 +111,9 @@ def latency_table(output: Path | None, **given: Any) -> int:
     "uniform or first; may be given several times",
 )
 @click.option("--prompts", default="default", metavar="X,X", help="prompt sets, or folders whose files replace theirs")
-@click.option("--kinds", metavar="X,X", help="kinds of decision: edit, survive (default: both), vectors, initialise")
+@click.option(
+    "--kinds", metavar="X,X", help="kinds of decision: shift, edit, survive (default: these), vectors, initialise"
+)
 @click.option("--situations", type=int, metavar="N", help="situations of each kind (default 24, or those of the set)")
 @click.option("--into", type=PATH, metavar="X", help="folder of the decision set; one that is there is used")
 def decisions(

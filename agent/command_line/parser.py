@@ -159,8 +159,8 @@ def refuse(error: click.UsageError) -> NoReturn:
     else:
         fault = error.format_message().rstrip(".")
         fault = fault[:1].lower() + fault[1:]
-    name = f" {error.ctx.info_name}" if error.ctx and error.ctx.parent else ""
-    raise SettingsError(f"{fault} (python main.py{name} --help shows what is allowed)") from None
+    asked = error.ctx.command_path if error.ctx else "main.py"
+    raise SettingsError(f"{fault} (python {asked} --help shows what is allowed)") from None
 
 
 def option(name: str, text: str | None = None) -> click.Option:

@@ -123,11 +123,12 @@ def report(path: Path) -> int:
         return 0
     one = RunDirectory.open(path, strict=False)
     check_settings(one, view)
-    from self_pruner.agent.report.html_report import show_outcome, write_report
+    from self_pruner.agent.report.html_report import write_report
+    from self_pruner.agent.report.last_screen import show_outcome
     from self_pruner.agent.result.result_file import read_outcome
 
     outcome = read_outcome(one.path)
-    for sentence in write_report(one, make_settings(one.settings), outcome):
+    for sentence in write_report(one):
         view.warn(sentence)
     if outcome is None:
         view.line(f"This run is not finished ({one.status}): {one.report} holds what there is.")
@@ -154,6 +155,17 @@ def trace(path: Path, step: int | None, plans: bool) -> int:
         show_steps(one.trace, View())
     else:
         show_step(one.trace, step, View())
+    return 0
+
+
+@command()
+@the_run
+@click.option("--layer", type=int, metavar="N", help="only what gave this layer its widths")
+def why(path: Path, layer: int | None) -> int:
+    """Say which decisions led to the profile that was found."""
+    from self_pruner.agent.report.why import why as tell
+
+    tell(path, layer, View())
     return 0
 
 
@@ -187,7 +199,7 @@ def export(path: Path, candidate: str | None, output: Path, format: str, type: s
 
 
 def _ended(carry_out: Callable[[], tuple[Path, Outcome]], view: View) -> int:
-    from self_pruner.agent.report.html_report import show_outcome
+    from self_pruner.agent.report.last_screen import show_outcome
     from self_pruner.agent.session import Stopped
 
     try:

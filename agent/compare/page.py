@@ -40,6 +40,7 @@ from self_pruner.agent.run_files.atomic_write import atomic_write
 from self_pruner.agent.view import View
 
 TEMPLATES = Path(__file__).parent
+LOOK = TEMPLATES.parent / "report" / "page"  # that of a run's page
 WIDTH, HEIGHT = 760.0, 262.0  # of a chart, in its own units
 TOP, SIDE, BOTTOM = 24.0, 52.0, 34.0  # its margins
 TICKS = 5
@@ -99,7 +100,7 @@ def render(results: Results) -> str:
     """The page as HTML."""
     compared = ComparedArms(results)
     environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader([TEMPLATES, TEMPLATES.parent / "report"]),  # the look is the run report's
+        loader=jinja2.FileSystemLoader([TEMPLATES, LOOK]),
         autoescape=True,
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,

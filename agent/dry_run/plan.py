@@ -70,9 +70,9 @@ def plan_of(settings: Settings, arm: Arm, prompts: PromptSet, budget: Budget, re
         shares.append(0 if arm.plans else quotas([], arm.vary, made).get("brain", 0))
         measured = [old + new for old, new in zip(measured, _stages(made, 0, len(measured)), strict=True)]
     generations = len(shares)
-    asked_for = settings.benchmarks if arm.survive == "brain" or "time" in settings.planned else 0
+    asked_for = settings.benchmarks if arm.survive == "brain" or (arm.plans and "time" in settings.planned) else 0
     closing = asked_for + generations if arm.survive == "brain" else 0
-    plans = generations - 1 if settings.planned else 0
+    plans = generations - 1 if arm.plans and settings.planned else 0
     sensitivities = 0
     if settings.sensitivities and arm.learns and generations > 1:
         sensitivities = 1 + (generations - 2) // settings.sensitivities

@@ -14,7 +14,7 @@ from transformers import PreTrainedModel
 from self_pruner.agent.prepare.devices import device_of, dtype_of
 from self_pruner.agent.prepare.latency_timer import check_expressible
 from self_pruner.agent.prepare.texts import Wanted, wanted_texts
-from self_pruner.agent.settings.settings import Settings
+from self_pruner.agent.settings.settings import DEFAULT_SPARSITY, Settings
 from self_pruner.memory.database import connect
 from self_pruner.memory.errors import KeptFileError, SettingsError
 from self_pruner.tools.export.serving import Units, expressible_heads, units_for
@@ -61,7 +61,7 @@ def budget_of(settings: Settings, space: Space, config: Any) -> Budget:
     if settings.params is not None:
         budget = Budget(space, parse_params(settings.params))
     else:
-        budget = Budget.from_sparsity(space, 0.2 if settings.sparsity is None else settings.sparsity)
+        budget = Budget.from_sparsity(space, DEFAULT_SPARSITY if settings.sparsity is None else settings.sparsity)
     if settings.target != "uniform":
         return budget
     heads = expressible_heads(settings.target, config)

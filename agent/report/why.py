@@ -7,14 +7,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from self_pruner.memory.read_only import read_rows
-
 from self_pruner.agent.result.result_file import read_outcome
 from self_pruner.agent.run_files.run_directory import RunDirectory
 from self_pruner.agent.view import View
 from self_pruner.memory.errors import RunDirectoryError, SettingsError
 from self_pruner.memory.profile import PARTS, Part, Profile
-from self_pruner.memory.run_records import RECORDS
+from self_pruner.memory.read_only import read_rows
 from self_pruner.tools.profiles.selection import paired
 from self_pruner.tools.workbench import FITNESS
 
@@ -84,7 +82,7 @@ def read_origin(run: RunDirectory) -> Origin:
         RunDirectoryError: it has no candidate yet.
         MemoryFileError: the file is missing or damaged.
     """
-    rows = read_rows(run.path / RECORDS, run.name)
+    rows = read_rows(run.records, run.id)
     candidates = {row["id"]: row for row in rows["candidate"]}
     scores: dict[str, dict[int, float]] = {}
     for row in rows["score"]:

@@ -33,6 +33,7 @@ from self_pruner.memory.errors import SettingsError
 from self_pruner.tools.profiles.budget import parse_params
 
 IN_TIME = ("speedup", "latency_ms")  # budgets in time; a latency table tells what they mean
+DEFAULT_SPARSITY = 0.2  # where no budget is given
 THOUGHT_TOKENS = 32  # before each call of a brain that is large enough to think, where nothing else is asked for
 THINKS_FROM = 1_000_000_000  # parameters of a brain; smaller ones write little sense before a call
 SENSITIVITY_WINDOWS = 4  # measurements of first-order sensitivities before their text begins anew

@@ -10,7 +10,7 @@ from self_pruner.agent.decisions.kinds.vectors import Initials, Vectors
 from self_pruner.memory.errors import SettingsError
 
 KINDS: dict[str, Kind] = {kind.name: kind for kind in (Edits(), Shifts(), Survivors(), Vectors(), Initials())}
-DEFAULT = ("edit", "survive")  # what a brain decides with the prompt set `default`
+DEFAULT = ("shift", "edit", "survive")  # what brains decide where they are asked for no whole vectors
 
 
 def kinds_of(text: str | None) -> tuple[str, ...]:

@@ -139,7 +139,7 @@ def test_one_that_was_stopped_goes_on_with_the_situation_in_hand_and_ends_the_sa
     assert [one.id for one in half.situations if one.measured] == measured
     monkeypatch.setattr(making, "with_outcomes", lambda *given: measured.append(given[1].id) or with_outcomes(*given))
     assert command(folder, "--brain", "first") == 0
-    assert len(measured) == len(set(measured)) == 16
+    assert len(measured) == len(set(measured)) == 24
     assert read_set(folder / FILE).situations == decision_set.situations
 
 
@@ -183,7 +183,7 @@ def test_after_a_kill_no_situation_is_measured_again(command, decision_set, tiny
 def test_a_set_grows(command, own, decision_set):
     assert command(own, "--situations", "9", "--brain", "first") == 0
     found = read_set(own / FILE)
-    assert [len(found.of(kind)) for kind in DEFAULT] == [9, 9] and found.complete
+    assert [len(found.of(kind)) for kind in DEFAULT] == [9, 9, 9] and found.complete
     assert set(map(str, decision_set.situations)) < set(map(str, found.situations))
 
 

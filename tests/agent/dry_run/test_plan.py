@@ -22,16 +22,16 @@ def planned(arm, remembered=0, prompt_set="default", **settings):
 
 def test_a_default_search_of_the_hybrid_arm():
     found = planned("hybrid", initial=6)
-    assert found.initial == {"brain": 3, "model": 3}
+    assert found.initial == {"model": 6}
     assert found.generations == 7  # eleven profiles of closed forms and six initial ones, and six times eight offspring
     # one of them is known on the first fidelity; the better half and the best of three closed forms reach the second
     assert found.measured == (16 + 6 * 8, 12 + 6 * 4)
     assert found.evaluations == 64
     assert found.probes == 60 and found.tokens_before(Settings()) == 60 * 512 + 1024
-    # a turn a generation to make candidates and one to close it, and the one that times a candidate
-    assert (found.turns, found.timings) == (2 * 7 + 1, 3)
-    # three whole vectors, and two of eight candidates of a generation by edits
-    assert (found.replies, found.vectors) == (7 + 1 + 3 + 6 * 2, 3)
+    # a plan for each generation but the first; uniform and the found profile are timed
+    assert (found.turns, found.replies, found.vectors, found.timings) == (6, 6, 0, 2)
+    assert planned("hybrid", initial=6, plan="brain").timings == 3  # its plan may time a candidate
+    assert planned("hybrid", plan="rule").turns == 0
 
 
 @pytest.mark.parametrize("name", ARM_NAMES)
@@ -85,7 +85,7 @@ def test_sensitivities_are_measured_anew_every_few_generations(evaluations, time
 
 
 def test_without_benchmarks_nothing_is_timed():
-    timed, not_timed = planned("hybrid"), planned("hybrid", benchmarks=0)
+    timed, not_timed = planned("self"), planned("self", benchmarks=0)
     assert (timed.timings, not_timed.timings) == (3, 0)
     assert timed.turns == not_timed.turns + 1
     assert replace(timed, timings=0, turns=0, replies=0) == replace(not_timed, turns=0, replies=0)

@@ -76,7 +76,7 @@ def whole(tmp_path_factory) -> Path:
                 rows = [{"id": "c1", "status": "ok", "fitness": 0.5, "change": [{"mean": 0.1}]}]
                 answer = {"fidelity": 64, "results": rows}
                 trace.write(Act(step=step, call=0, tool="evaluate", arguments={}, result=answer))
-                note = {"generation": 1, "survivors": ["c1"], "note": MARKUP}
+                note = {"generation": 1, "survivors": ["c1"], "best": "c1", "note": MARKUP}
                 trace.write(Act(step=step, call=1, tool="record_population", arguments={}, result=note))
                 trace.write(Judge(step=step, generation=1, spent={"tokens": step}, best="c1", fitness=0.5 / step))
         write_outcome(finished_outcome(), run.path)
@@ -224,7 +224,11 @@ def test_what_a_brain_says_is_text_on_the_page_and_no_markup(whole, tmp_path, ca
     run = shutil.copytree(whole, tmp_path / "run")
     done(["report", run], capfd)
     page = (run / "report.html").read_text()
-    assert "<script" not in page and page.count("&lt;script&gt;alert(1)&lt;/script&gt;") >= 3
+    assert page.count("<script") == page.count("</script") == 2 and "<script>alert" not in page
+    assert "text &lt;/title&gt;&lt;script&gt;alert(1)&lt;/script&gt;" in page  # for readers without scripts
+    data = json.loads(page.partition('id="data">')[2].partition("</script>")[0])
+    said = [record for record in data["trace"] if record["kind"] == "think"]
+    assert [one["prompt"] for one in said] == [MARKUP] * 3 and said[0]["replies"][0]["thought"] == f"cut {MARKUP}"
 
 
 @pytest.mark.parametrize("file", ["trace.jsonl", "environment.json", "result.json"])

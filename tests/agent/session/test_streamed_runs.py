@@ -86,7 +86,7 @@ def test_where_memory_is_short_layers_are_streamed_for_the_same_candidates_and_b
     found, expected = (json.loads((one / "result.json").read_text()) for one in (run, resident))
     assert found["holdout"] == expected["holdout"] and found["rows"] == expected["rows"]
     assert found["recalibration"] == expected["recalibration"] and found["verified"] is not None
-    assert all(name in (run / "report.html").read_text() for name in ("layer passes", "layer bytes read"))
+    assert all(name in (run / "report.html").read_text() for name in ("layer_passes", "layer_bytes_read"))
     other = next(one[0] for one in candidates(run) if one[0] not in (found["candidate"], "charged"))
     files = [tmp_path / "streamed.gguf", tmp_path / "resident.gguf"]
     for file in files:

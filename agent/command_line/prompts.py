@@ -1,0 +1,109 @@
+"""`prompts`: prompt sets as things that one works on, without a model and without a run."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import get_args
+
+import click
+
+from self_pruner.agent.command_line.parser import PATH, CommandLine, command
+from self_pruner.agent.view import View
+from self_pruner.prompts.variables import Kind
+
+KIND = click.Choice(get_args(Kind))
+
+
+@click.group(cls=CommandLine, invoke_without_command=True)
+@click.pass_context
+def prompts(ctx: click.Context) -> int:
+    """List, show, check, copy and compare prompt sets."""
+    if ctx.invoked_subcommand is None:
+        return int(ctx.invoke(listed))
+    return 0
+
+
+@command("list")
+def listed() -> int:
+    """The sets that come with the program."""
+    from self_pruner.prompts.files import available_sets
+    from self_pruner.prompts.templates import PromptSet
+
+    view = View()
+    for name in available_sets():
+        one = PromptSet(name)
+        view.line(f"{name} ({one.digest}): {one.description}")
+        view.line(f"  {'with' if one.hints else 'no'} hints; {', '.join(one.actions)}")
+    return 0
+
+
+@command()
+@click.argument("name", metavar="SET|DIR")
+@click.option("--kind", type=KIND, default="plan", help="of turn (default plan)")
+def show(name: str, kind: Kind) -> int:
+    """The prompt of a made-up turn in the middle of a run."""
+    from self_pruner.prompts.sample import sample_variables
+    from self_pruner.prompts.workbench import open_set
+
+    found = open_set(name)
+    found.check()
+    messages = found.render(sample_variables(kind, found.actions))
+    View().line(f"{messages.system}\n\n{messages.turn}")
+    return 0
+
+
+@command()
+@click.argument("name", metavar="SET|DIR")
+def check(name: str) -> int:
+    """Whether every file renders for every kind of turn."""
+    from self_pruner.prompts.workbench import open_set
+
+    found = open_set(name)
+    found.check()
+    View().line(f"{name}: {len(found.files)} files, digest {found.digest}; every kind of turn renders")
+    return 0
+
+
+@command()
+@click.argument("folder", type=PATH, metavar="DIR")
+@click.option("--from", "origin", default="default", metavar="SET|DIR", help="what it begins with (default: default)")
+def new(folder: Path, origin: str) -> int:
+    """A folder with the files of a set, to be changed."""
+    from self_pruner.prompts.workbench import new_set
+
+    made = new_set(folder, origin)
+    View().line(f"{folder}: {len(made.files)} files of {origin}. Use it with --prompts {folder}")
+    return 0
+
+
+@command()
+@click.argument("one", metavar="SET|DIR")
+@click.argument("other", metavar="SET|DIR")
+def diff(one: str, other: str) -> int:
+    """What differs between two sets."""
+    from self_pruner.prompts.workbench import differences, open_set
+
+    view = View()
+    lines = differences(open_set(one), open_set(other), (one, other))
+    for line in lines:
+        view.line(line, "green" if line.startswith("+") else "red" if line.startswith("-") else "")
+    if not lines:
+        view.line(f"{one} and {other} have the same files.")
+    return 0
+
+
+@command()
+@click.option("--kind", type=KIND, default="plan", help="of turn (default plan)")
+def variables(kind: Kind) -> int:
+    """What a template may use: names, types, and values of a made-up turn."""
+    from self_pruner.prompts.templates import PromptSet
+    from self_pruner.prompts.workbench import variables_of
+
+    view = View()
+    for name, of, example in variables_of(kind, PromptSet("default")):
+        view.line(f"{name}: {of}" + (f", such as {example}" if example else ""))
+    return 0
+
+
+for each in (listed, show, check, new, diff, variables):
+    prompts.add_command(each)

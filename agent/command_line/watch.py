@@ -1,0 +1,36 @@
+"""`watch`: the page of runs in a browser, while they go on and afterwards."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from self_pruner.agent.command_line.parser import PATH, command
+from self_pruner.agent.report.stopping import Stop, exit_status
+from self_pruner.agent.view import View
+from self_pruner.memory.errors import SettingsError
+
+PORT = 8765
+NEEDED = ("starlette", "uvicorn")
+
+
+@command()
+@click.argument("path", type=PATH, metavar="RUN|RUNS", default=Path("runs"))
+@click.option(
+    "--port", type=click.IntRange(0, 65535), default=PORT, metavar="N", help="of this machine; 0: any (default 8765)"
+)
+@click.option("--open", "show", is_flag=True, help="open a browser")
+def watch(path: Path, port: int, show: bool) -> int:
+    """Show runs in a browser, while they go on and afterwards."""
+    try:
+        from self_pruner.agent.report.page.server import serve
+    except ModuleNotFoundError as error:
+        if error.name not in NEEDED:
+            raise
+        raise SettingsError(f'watch needs {error.name}: pip install -e ".[page]"') from None
+    try:
+        serve(path, port, show, View())
+    except Stop:
+        return exit_status()
+    return 0

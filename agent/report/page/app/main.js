@@ -1,0 +1,133 @@
+// Tabs, the address, and what is new: the page of a run that is in it, or that a server is asked for.
+
+const TABS = [['overview', 'Overview', overviewTab], ['search', 'Search', searchTab], ['profile', 'Profile', profileTab], ['lineage', 'Lineage', lineageTab],
+  ['trace', 'Trace', traceTab], ['prompts', 'Prompts', promptsTab], ['reproduce', 'Reproduce', reproduceTab]];
+const states = Object.fromEntries(TABS.map(([name]) => [name, {}])); // what was chosen in each tab
+const head = document.getElementById('head');
+const main = document.getElementById('main');
+const given = JSON.parse(document.getElementById('data').textContent);
+let queue = []; // what waits until the tab is on the page
+let present = null; // the run that is shown
+
+function afterwards(act) {
+  queue.push(act);
+}
+
+function go(address) {
+  if (location.hash === `#${address}`) show(present);
+  else location.hash = address;
+}
+
+function tabNow() {
+  const [name, at] = decodeURIComponent(location.hash.slice(1)).split('/');
+  const tab = TABS.find((one) => one[0] === name) || TABS[0];
+  if (at !== undefined) states[tab[0]].at = at;
+  return tab;
+}
+
+// The tab that the address names, drawn anew; what had the keyboard keeps it.
+function show(run) {
+  const [name, , make] = tabNow();
+  const focused = document.activeElement && document.activeElement.id;
+  const frame = document.getElementById('graph');
+  const scrolled = frame ? [frame.scrollLeft, frame.scrollTop] : null;
+  const panel = document.getElementById('panel');
+  queue = [];
+  let content;
+  try {
+    content = make(run, states[name]);
+  } catch (error) { // a record that holds what no version writes
+    console.error(error);
+    content = h('p', { class: 'note' }, `This part cannot be shown: ${error.message}`);
+  }
+  panel.replaceChildren();
+  fill(panel, [content]);
+  panel.setAttribute('aria-labelledby', `tab-${name}`);
+  panel.className = name;
+  for (const [other] of TABS) {
+    const tab = document.getElementById(`tab-${other}`);
+    tab.setAttribute('aria-selected', String(other === name));
+    tab.tabIndex = other === name ? 0 : -1;
+  }
+  const now = document.getElementById('graph');
+  if (now && scrolled) [now.scrollLeft, now.scrollTop] = scrolled;
+  for (const act of queue) act();
+  const again = focused && document.getElementById(focused);
+  if (again && document.activeElement !== again) again.focus({ preventScroll: true });
+}
+
+function tabList() {
+  const tabs = TABS.map(([name, words]) => h('a', { id: `tab-${name}`, role: 'tab', href: `#${name}`, 'aria-controls': 'panel', tabindex: -1 }, words));
+  return h('div', { role: 'tablist', 'aria-label': 'Parts of the page', on: { keydown: (event) => {
+    const at = tabs.indexOf(document.activeElement);
+    const to = { ArrowRight: (at + 1) % tabs.length, ArrowLeft: (at - 1 + tabs.length) % tabs.length, Home: 0, End: tabs.length - 1 }[event.key];
+    if (event.key === ' ' && at >= 0) { event.preventDefault(); tabs[at].click(); }
+    if (to === undefined || at < 0) return;
+    event.preventDefault();
+    tabs[to].focus();
+    location.hash = TABS[to][0];
+  } } }, tabs);
+}
+
+function heading(run) {
+  document.title = `Self-Pruner: ${run.run}`;
+  head.replaceChildren();
+  fill(head, [given.live && !given.live.only && h('a', { href: '/', class: 'small' }, 'All runs'), h('div', { class: 'row' }, h('h1', {}, run.run), stateBadge(run.state.state)),
+    h('p', { class: 'soft' }, [run.model, run.budget, `decided by ${run.arm}`, run.state.reason].filter(Boolean).join(' · '))]);
+}
+
+function showRun(run) {
+  present = run;
+  heading(run);
+  if (!document.getElementById('panel')) main.replaceChildren(tabList(), h('div', { id: 'panel', role: 'tabpanel', tabindex: -1 }));
+  show(run);
+}
+
+function trouble(words) {
+  let place = document.getElementById('trouble');
+  if (!place && words) head.after(place = h('p', { id: 'trouble', class: 'note', role: 'alert' }));
+  if (place) { place.textContent = words; place.hidden = !words; }
+}
+
+// The server says when something is new; then it is asked for, of the trace only what is not known.
+function follow(live, showNew) {
+  let document = null;
+  let busy = false;
+  let waiting = false;
+  const ask = async () => {
+    if (busy) { waiting = true; return; }
+    busy = true;
+    try {
+      const known = document && document.trace ? document.trace_end : 0;
+      const answer = await fetch(`${live.data}?from=${known}`, { cache: 'no-store' });
+      const content = await answer.json();
+      if (!answer.ok) throw new Error(content.error);
+      if (content.trace && content.trace_from > 0) content.trace = merged(document.trace, content.trace);
+      document = content;
+      trouble('');
+      showNew(content);
+    } catch (error) {
+      trouble(error instanceof TypeError ? 'The server is gone: what is shown is what was known last. It is asked again every few seconds.' : error.message);
+    }
+    busy = false;
+    if (waiting) { waiting = false; ask(); }
+  };
+  const events = new EventSource(live.events);
+  events.addEventListener('message', ask);
+  events.addEventListener('error', () => trouble('The server is gone: what is shown is what was known last. It is asked again every few seconds.'));
+}
+
+if (given.live && given.live.list) {
+  head.replaceChildren(h('h1', {}, 'Runs'), h('p', { class: 'soft' }, given.live.folder));
+  follow(given.live, (list) => { main.replaceChildren(); fill(main, [runsPage(list)]); });
+} else {
+  if (given.live) {
+    head.replaceChildren(h('h1', {}, given.live.name));
+    follow(given.live, (content) => showRun(new Run(content)));
+  } else showRun(new Run(given));
+  window.addEventListener('hashchange', () => present && show(present));
+  const redraw = () => present && tabNow()[0] === 'search' && show(present);
+  matchMedia('(prefers-color-scheme: dark)').addEventListener('change', redraw);
+  let timer = 0;
+  window.addEventListener('resize', () => { clearTimeout(timer); timer = setTimeout(redraw, 150); });
+}

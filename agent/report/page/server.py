@@ -1,0 +1,254 @@
+"""`watch`: runs and comparisons in a browser on this machine, which move while they go on. It reads and writes nothing.
+
+The page asks once and is then told over server-sent events when something is new; of a trace it gets only that. The
+server listens on the loopback interface and answers no request that names another host or comes from another page, so
+a web page that one has open elsewhere learns nothing of one's runs.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import socket
+import webbrowser
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
+from urllib.parse import quote, urlsplit
+
+import uvicorn
+from starlette.applications import Starlette
+from starlette.concurrency import run_in_threadpool
+from starlette.middleware import Middleware
+from starlette.requests import Request
+from starlette.responses import FileResponse, HTMLResponse, JSONResponse, PlainTextResponse, Response, StreamingResponse
+from starlette.routing import Route
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from self_pruner.agent.report.page.data import page_data
+from self_pruner.agent.report.page.html import as_json, page_html
+from self_pruner.agent.report.page.run_list import PLAN, find, run_list, runs_below, stamp
+from self_pruner.agent.report.stopping import draining
+from self_pruner.agent.run_files.run_directory import RunDirectory
+from self_pruner.agent.view import View
+from self_pruner.memory.errors import SelfPrunerError, SettingsError
+
+LOOPBACK = ("localhost", "127.0.0.1", "::1")
+SECONDS = 1.0  # between two looks at the files
+QUIET = 15.0  # seconds after which a connection says that it lives
+HEADERS = (
+    (b"x-content-type-options", b"nosniff"),
+    (b"cross-origin-resource-policy", b"same-origin"),
+    (b"cache-control", b"no-store"),
+    (b"content-security-policy", b"frame-ancestors 'none'"),
+)
+COMPARED = "default-src 'none'; style-src 'unsafe-inline'; frame-ancestors 'none'"  # the page of a comparison
+
+
+class Loopback:
+    """Refuses requests that name another host or come from another page, whatever they ask for."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+
+        async def with_headers(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                known = {name.lower() for name, _ in message["headers"]}
+                message["headers"] = [*message["headers"], *(one for one in HEADERS if one[0] not in known)]
+            await send(message)
+
+        headers = Request(scope).headers
+        host, origin = headers.get("host", ""), headers.get("origin")
+        if _name(host) not in LOOPBACK:
+            refused = PlainTextResponse("This server answers for localhost only.\n", 421)
+            await refused(scope, receive, with_headers)
+        elif origin is not None and origin != f"http://{host}":
+            await PlainTextResponse("This server answers its own pages only.\n", 403)(scope, receive, with_headers)
+        else:
+            await self.app(scope, receive, with_headers)
+
+
+class Watch:
+    """The pages of the runs below a folder, or of one of them."""
+
+    def __init__(self, base: Path, only: str | None = None) -> None:
+        """`base` is the folder of the runs; `only` the run or comparison that alone is shown, by its folder's name."""
+        self.base, self.only = base, only
+        self.known: dict[Path, tuple[object, bytes]] = {}  # the last document of a run, with its stamp
+        self.closing = False
+
+    def app(self) -> Starlette:
+        """The application, which knows no method but GET and HEAD."""
+        routes = [
+            Route("/", self.front),
+            Route("/runs.json", self.runs),
+            Route("/runs/events", self.run_events),
+            Route("/run/{name:path}/data.json", self.data),
+            Route("/run/{name:path}/events", self.events),
+            Route("/run/{name:path}", self.run),
+            Route("/comparison/{name:path}", self.comparison),
+        ]
+        return Starlette(routes=routes, middleware=[Middleware(Loopback)])
+
+    async def front(self, request: Request) -> Response:
+        """The list; of a single run its page."""
+        if self.only is not None and (self.base / self.only / "settings.toml").is_file():
+            return self._page(self.only)
+        live = {"list": True, "folder": str(self.base), "data": "/runs.json", "events": "/runs/events"}
+        return HTMLResponse(page_html("Self-Pruner: runs", {"live": live}))
+
+    async def runs(self, request: Request) -> Response:
+        rows = await run_in_threadpool(run_list, self.base)
+        if self.only is not None:
+            rows = [row for row in rows if row["id"] == self.only]
+        return JSONResponse({"folder": str(self.base), "runs": rows})
+
+    async def run(self, request: Request) -> Response:
+        folder = self._folder(request)
+        if folder is None:
+            return PlainTextResponse("There is no such run.\n", 404)
+        return self._page(request.path_params["name"])
+
+    async def data(self, request: Request) -> Response:
+        """The document of a run; of its trace what follows the byte that `from` names."""
+        folder = self._folder(request)
+        if folder is None:
+            return JSONResponse({"error": "The run is gone: its folder was deleted or moved."}, 404)
+        asked = request.query_params.get("from", "0")
+        start = int(asked) if asked.isascii() and asked.isdigit() and len(asked) < 16 else 0
+        try:
+            return Response(await run_in_threadpool(self._document, folder, start), media_type="application/json")
+        except (SelfPrunerError, OSError) as error:
+            return JSONResponse({"error": str(error)}, 409)
+
+    async def comparison(self, request: Request) -> Response:
+        """The page of a comparison as it lies in its folder, which is let run no script."""
+        name = request.path_params["name"]
+        folder = self._find(name, PLAN)
+        page = folder / "compare.html" if folder else None
+        if page is None or page.is_symlink() or not page.is_file():
+            return PlainTextResponse("There is no such comparison, or none of its runs is finished.\n", 404)
+        return FileResponse(page, media_type="text/html", headers={"content-security-policy": COMPARED})
+
+    async def events(self, request: Request) -> Response:
+        name = request.path_params["name"]
+        if self._folder(request) is None:
+            return PlainTextResponse("There is no such run.\n", 404)
+        return self._stream(lambda: stamp(self.base / name))
+
+    async def run_events(self, request: Request) -> Response:
+        return self._stream(lambda: [(str(folder), stamp(folder)) for folder in runs_below(self.base)])
+
+    def _folder(self, request: Request) -> Path | None:
+        return self._find(request.path_params["name"], "settings.toml")
+
+    def _find(self, name: str, file: str) -> Path | None:
+        hidden = self.only is not None and self.only not in (name, name.partition("/")[0])
+        return None if hidden else find(self.base, name, file)
+
+    def _page(self, name: str) -> Response:
+        place = f"/run/{quote(name)}"
+        live = {"name": name, "data": f"{place}/data.json", "events": f"{place}/events"}
+        return HTMLResponse(page_html(f"Self-Pruner: {name}", {"live": live | {"only": name == self.only}}))
+
+    def _document(self, folder: Path, start: int) -> bytes:
+        """The document as JSON: made once for all who watch, until a file of the run changes."""
+        now = (stamp(folder), start)
+        known = self.known.get(folder)
+        if known is not None and known[0] == now:
+            return known[1]
+        data = page_data(RunDirectory.open(folder, strict=False), start)
+        made = as_json(data).encode()
+        self.known[folder] = (now, made)
+        return made
+
+    def _stream(self, look: Callable[[], object]) -> Response:
+        return StreamingResponse(
+            self._changes(look), media_type="text/event-stream", headers={"x-accel-buffering": "no"}
+        )
+
+    async def _changes(self, look: Callable[[], object]) -> AsyncIterator[str]:
+        """An event at once and whenever what `look` sees is another."""
+        last: object = None
+        quiet = 0.0
+        while not self.closing:
+            now = await run_in_threadpool(look)
+            quiet += SECONDS
+            if now != last:
+                yield "data: new\n\n"
+                last, quiet = now, 0.0
+            elif quiet >= QUIET:
+                yield ": still here\n\n"
+                quiet = 0.0
+            await asyncio.sleep(SECONDS)
+
+
+class _Server(uvicorn.Server):
+    """Signals are heard by this program, as everywhere in it."""
+
+    def __init__(self, watch: Watch) -> None:
+        super().__init__(
+            uvicorn.Config(watch.app(), log_level="error", lifespan="off", timeout_graceful_shutdown=1, ws="none")
+        )
+        self.watch = watch
+
+    def capture_signals(self) -> AbstractContextManager[None]:  # type: ignore[override]
+        return nullcontext()
+
+    def stop(self) -> None:
+        self.watch.closing = True
+        self.should_exit = True
+
+
+def serve(path: Path, port: int, show: bool, view: View) -> None:
+    """Serve the run or the runs at `path` until a signal ends it.
+
+    Args:
+        path: a run directory, a comparison, or a folder of them.
+        port: of the loopback interface; 0 for one that is free.
+        show: whether a browser is opened.
+        view: where the address is said.
+
+    Raises:
+        SettingsError: there is no folder, or the port is in use.
+        Stop: a signal.
+    """
+    if not path.is_dir():
+        raise SettingsError(f"there is no folder {path} to watch: name a run or a folder of runs")
+    here = path.resolve()
+    one = any((here / file).is_file() for file in ("settings.toml", PLAN))
+    watch = Watch(here.parent, here.name) if one else Watch(here)
+    with _listening(port) as listener:
+        server = _Server(watch)
+        address = f"http://127.0.0.1:{listener.getsockname()[1]}/"
+        view.line(f"Watching {path} at {address} (Ctrl-C ends it; runs go on)")
+        if show:
+            webbrowser.open(address)
+        with draining(server.stop):
+            server.run(sockets=[listener])
+
+
+def _listening(port: int) -> socket.socket:
+    listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listener.bind(("127.0.0.1", port))
+        listener.listen()  # who asks from now on waits until it is answered
+    except OSError as error:
+        listener.close()
+        why = "is in use" if error.errno == errno.EADDRINUSE else f"cannot be had: {error.strerror}"
+        raise SettingsError(f"--port {port} {why}: name another one, or 0 for any that is free") from error
+    return listener
+
+
+def _name(host: str) -> str:
+    """The name in a Host header, without its port."""
+    try:
+        return urlsplit(f"http://{host}").hostname or ""
+    except ValueError:
+        return ""

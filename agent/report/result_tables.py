@@ -1,0 +1,83 @@
+"""What is said of a result: its tables as header and rows of text, and what it cost. Both screen and page show them."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+
+from self_pruner.agent.result.outcome import Outcome, Row, Served
+from self_pruner.tools.text.quantities import size
+
+LATENCIES = ("prefill ms", "decode ms", "tokens/s", "speed-up")  # headings
+
+
+def final_table(outcome: Outcome) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
+    """Header and rows of the final table."""
+    rows: list[tuple[str, ...]] = [
+        (
+            row.name,
+            f"{row.params:,}",
+            _figure(row.kl, 4),
+            _figure(row.perplexity, 2),
+            *_latencies(row),
+        )
+        for row in outcome.rows
+    ]
+    return ("", "parameters", "KL", "perplexity", *LATENCIES), rows
+
+
+def _latencies(row: Row) -> tuple[str, ...]:
+    return (
+        _figure(row.prefill_ms, 1),
+        _figure(row.decode_ms, 2),
+        _figure(row.tokens_per_second, 1),
+        _figure(row.speedup, 2),
+    )
+
+
+def served_table(served: Served) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
+    """Header and rows of the latencies in the engine that serves models."""
+    return ("", *LATENCIES), [(row.name, *_latencies(row)) for row in served.rows]
+
+
+def by_text(outcome: Outcome) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
+    """Header and rows of the table of KL and perplexity by text."""
+    names = list(dict.fromkeys(row.name for row in outcome.texts))
+    rows = [
+        (text, *(f"{_figure(row.kl, 4)} / {_figure(row.perplexity, 2)}" for row in outcome.texts if row.text == text))
+        for text in dict.fromkeys(row.text for row in outcome.texts)
+    ]
+    return ("KL / perplexity", *names), rows
+
+
+def account(outcome: Outcome) -> list[str]:
+    """What the run cost and who proposed, in a few lines."""
+    spent = outcome.spent
+    made: Counter[str] = Counter()
+    for one in outcome.yields:
+        made[one.proposed_by] += one.made
+    total = max(1, sum(made.values()))
+    share = ", ".join(f"{name} {count} ({count / total:.0%})" for name, count in made.items())
+    return [
+        f"Stopped because {outcome.stop}: {spent['evaluations']:.0f} candidates evaluated on {spent['tokens']:,.0f} "
+        f"tokens in {spent['generation']:.0f} generations, {spent['search_minutes']:.1f} minutes of search.",
+        f"Proposed by: {share}. Brain: {spent['brain_turns']:.0f} turns, {spent['brain_output_tokens']:,.0f} tokens "
+        f"written in {spent['brain_decode_steps']:,.0f} decode steps, {spent['brain_seconds']:.0f} s.",
+        f"Failed turns {spent['failed_turns']:.0f}, illegal replies {spent['illegal']:.0f}, turns the random operator "
+        f"stood in for {spent['fallbacks']:.0f}.",
+        f"{spent.get('factorisations', 0):.0f} factorisations of {spent.get('factored_places', 0):.0f} places "
+        "since the run was last started.",
+        *([workers_sentence(spent)] if "workers" in spent else []),
+        f"Memory: weights {size(spent['weight_bytes'])}, one copy for brain and candidates; peak "
+        f"{size(spent.get('peak_gpu_bytes') or spent['peak_resident_bytes'])}"
+        f"{' on the GPU' if 'peak_gpu_bytes' in spent else ' resident'}.",
+    ]
+
+
+def workers_sentence(spent: Mapping[str, float]) -> str:
+    """How many workers measured, and how many were lost on the way."""
+    return f"Measured by {spent['workers']:.0f} workers, of which {spent['workers_replaced']:.0f} were replaced."
+
+
+def _figure(value: float | None, digits: int) -> str:
+    return "-" if value is None else f"{value:,.{digits}f}"

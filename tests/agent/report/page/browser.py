@@ -1,0 +1,96 @@
+"""A real Chromium without a window, driven; where there is none, tests that need it are skipped."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from tempfile import TemporaryDirectory
+from typing import Any
+
+from selenium import webdriver
+from selenium.webdriver.chrome.service import Service
+from selenium.webdriver.common.by import By
+from selenium.webdriver.support.ui import WebDriverWait
+
+CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
+DRIVER = shutil.which("chromedriver")
+FLAGS = (
+    *("--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-dev-shm-usage"),
+    *("--disable-background-networking", "--disable-component-update", "--disable-sync"),
+)
+PATIENCE = 20  # seconds to wait for what must come
+
+
+class Browser:
+    """One page in Chromium, and what is asked of it."""
+
+    def __init__(self, driver: webdriver.Chrome) -> None:
+        self.driver = driver
+
+    def look(self, width: int = 1280, height: int = 1000, dark: bool = False) -> None:
+        """Sets the size of the window in pixels, and the user's colours."""
+        size = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": False}
+        self.driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
+        scheme = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}
+        self.driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": [scheme]})
+
+    def open(self, address: str) -> None:
+        """Loads the page anew, also where only what follows the # differs."""
+        self.driver.get("about:blank")
+        self.driver.get(address)
+        self.wait("return !!document.querySelector('#main > *')")
+
+    def go(self, place: str) -> None:
+        """Goes to a place of the page, such as trace/12."""
+        self.run("location.hash = arguments[0]", place)
+        tab = place.partition("/")[0]
+        self.wait("return document.getElementById('panel').className === arguments[0]", tab)
+
+    def run(self, script: str, *values: Any) -> Any:
+        return self.driver.execute_script(script, *values)
+
+    def wait(self, script: str, *values: Any) -> Any:
+        """Waits until the script returns something that is true, and returns it."""
+        return WebDriverWait(self.driver, PATIENCE, 0.05).until(lambda _: self.run(script, *values))
+
+    def text(self, selector: str = "#panel") -> str:
+        return self.driver.find_element(By.CSS_SELECTOR, selector).text
+
+    def click(self, selector: str) -> None:
+        self.run("document.querySelector(arguments[0]).scrollIntoView({ block: 'center' })", selector)
+        self.driver.find_element(By.CSS_SELECTOR, selector).click()
+
+    def choose(self, name: str, value: str) -> None:
+        """Chooses the option with that value in the list with that id."""
+        script = "const one = document.getElementById(arguments[0]); one.value = arguments[1];"
+        self.run(f"{script} one.dispatchEvent(new Event('change'))", name, value)
+
+    def press(self, *keys: str) -> None:
+        """Presses keys wherever the focus is."""
+        for key in keys:
+            webdriver.ActionChains(self.driver).send_keys(key).perform()
+
+    def focus(self) -> str:
+        """The id of what has the keyboard."""
+        return str(self.run("return document.activeElement.id"))
+
+    def complaints(self) -> list[str]:
+        """What the browser found wrong since the last time: errors, and what the page's policy refused."""
+        return [entry["message"] for entry in self.driver.get_log("browser")]
+
+
+@contextmanager
+def chromium() -> Iterator[Browser]:
+    """A browser of its own, without any profile of the user's."""
+    options = webdriver.ChromeOptions()
+    options.binary_location = CHROMIUM or ""
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
+    with TemporaryDirectory() as profile:
+        for flag in (*FLAGS, f"--user-data-dir={profile}"):
+            options.add_argument(flag)
+        driver = webdriver.Chrome(options, Service(DRIVER))
+        try:
+            yield Browser(driver)
+        finally:
+            driver.quit()

@@ -1,0 +1,328 @@
+"""The page in a real browser: each tab, by keyboard alone, narrow and wide, light and dark, live, hostile and large."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import threading
+from collections.abc import Iterator
+
+import pytest
+import uvicorn
+from selenium.webdriver.common.keys import Keys
+
+from self_pruner.agent.report.html_report import write_report
+from self_pruner.agent.report.page.server import Watch
+from self_pruner.agent.run_files.run_directory import RunDirectory
+from tests.agent.report.page.browser import CHROMIUM, DRIVER, Browser, chromium
+from tests.agent.report.page.made_up import MARKUP, finish, made_up
+
+pytestmark = [
+    pytest.mark.browser,
+    pytest.mark.skipif(not (CHROMIUM and DRIVER), reason="there is no chromium with its chromedriver on the path"),
+]
+TABS = ("overview", "search", "profile", "lineage", "trace", "prompts", "reproduce")
+
+
+@pytest.fixture(scope="module")
+def started() -> Iterator[Browser]:
+    with chromium() as browser:
+        yield browser
+
+
+@pytest.fixture
+def browser(started) -> Iterator[Browser]:
+    """The browser as it is for everybody; whatever it complains of fails the test."""
+    started.look()
+    started.complaints()
+    yield started
+    assert started.complaints() == []
+
+
+def page_of(run) -> str:
+    write_report(RunDirectory.open(run, strict=False))
+    return f"file://{run}/report.html"
+
+
+@pytest.fixture(scope="module")
+def finished(runs, tmp_path_factory) -> str:
+    return page_of(shutil.copytree(runs / "finished", tmp_path_factory.mktemp("page") / "finished"))
+
+
+@pytest.fixture
+def live(started, runs, tmp_path) -> Iterator[tuple[str, object]]:
+    """A server on a copy of the runs: its address, and the folder."""
+    base = shutil.copytree(runs, tmp_path / "runs")
+    watch = Watch(base)
+    config = uvicorn.Config(watch.app(), port=0, log_level="error", lifespan="off", timeout_graceful_shutdown=1)
+    served = uvicorn.Server(config)
+    listener = config.bind_socket()
+    thread = threading.Thread(target=served.run, kwargs={"sockets": [listener]})
+    thread.start()
+    yield f"http://127.0.0.1:{listener.getsockname()[1]}", base
+    started.driver.get("about:blank")  # nobody asks a server that is gone
+    watch.closing = served.should_exit = True
+    thread.join()
+
+
+def test_the_overview_says_what_was_decided_and_why(browser, finished):
+    browser.open(finished)
+    said = browser.text()
+    assert "1,000 become 900" in said and "below the best baseline" in said
+    assert "Why c1" in said and "the least KL there, 0.3000, is that of c1" in said
+    assert "/model" in said and "from_pretrained" in said and "failed: the brain wrote no call" in said
+    assert browser.run("return document.querySelector('tr.found').textContent").startswith("found900")
+    assert browser.text("h1") == "tiny-20260102-000000" or browser.text("h1") == "finished"
+
+
+def test_a_point_or_a_row_shows_the_card_of_its_candidate(browser, finished):
+    browser.open(f"{finished}#search")
+    assert browser.run("return document.querySelectorAll('.uplot canvas').length") == 1
+    assert "best so far" in browser.text() and "uniform c1" in browser.text()
+    names = browser.run("return [...document.querySelectorAll('#panel tbody th a')].map((one) => one.textContent)")
+    assert len(names) == 15
+    browser.click("#panel tbody tr:nth-child(2) a")
+    browser.wait("return document.querySelector('.card h3').textContent.startsWith(arguments[0])", names[1])
+    assert {"Proposed by", "Parents", "Fitness", "By text", "Repair", "Survived"} <= {
+        *browser.run("return [...document.querySelectorAll('.card dt')].map((one) => one.textContent)")
+    }
+    browser.click("#maker-brain")
+    assert len(browser.run("return [...document.querySelectorAll('#panel tbody th a')]")) == 12
+    before = browser.run("return location.hash")
+    x, y = browser.run(
+        """const over = document.querySelector('.u-over'); const box = over.getBoundingClientRect();
+        for (let x = box.left; x < box.right; x += 9) for (let y = box.top; y < box.bottom; y += 9) {
+          over.dispatchEvent(new MouseEvent('mousemove', { clientX: x, clientY: y }));
+          const hint = over.querySelector('.hint');
+          if (!hint.hidden && !hint.textContent.startsWith(arguments[0] + ':')) return [x, y];
+        }""",
+        names[1],
+    )
+    for kind in ("mouseMoved", "mousePressed", "mouseReleased"):
+        event = {"type": kind, "x": x, "y": y, "button": "left", "clickCount": 1}
+        browser.driver.execute_cdp_cmd("Input.dispatchMouseEvent", event)
+    assert browser.wait("return location.hash !== arguments[0] && location.hash", before).startswith("#search/c")
+
+
+def test_the_profile_says_why_a_layer_has_its_width(browser, finished):
+    browser.open(f"{finished}#profile/c15")
+    assert browser.run("return document.querySelectorAll('.layers tbody tr').length") == 6
+    browser.click("#layer-3")
+    assert "Why layer 3 keeps what it keeps" in browser.text("#why") and "began with" in browser.text("#why")
+    assert "number 4 of 6 layers" in browser.text("#why")  # of the probes
+    assert browser.focus() == "layer-3"  # what had the keyboard keeps it
+    assert browser.run("return document.querySelectorAll('table.map').length") == 2
+
+
+def test_the_lineage_is_filtered_and_gone_through_by_arrow_keys(browser, finished):
+    browser.open(f"{finished}#lineage/c1")
+    everybody = browser.run("return document.querySelectorAll('circle.node').length")
+    assert everybody == 15
+    browser.run("document.getElementById('graph').focus()")
+    browser.press(Keys.ARROW_DOWN)
+    first = browser.wait("return location.hash !== '#lineage/c1' && location.hash")
+    browser.press(Keys.ARROW_RIGHT)
+    browser.wait("return location.hash !== arguments[0]", first)
+    assert browser.focus() == "graph"
+    browser.choose("which", "improved")
+    improved = browser.run("return document.querySelectorAll('circle.node').length")
+    assert 0 < improved < everybody
+
+
+def test_the_trace_is_searched_filtered_linked_and_shows_each_step_in_full(browser, finished):
+    browser.open(f"{finished}#trace/7")
+    assert browser.run("return document.getElementById('step-7').open")
+    assert browser.focus() != "" or browser.run("return document.activeElement.closest('#step-7') !== null")
+    said = browser.text("#step-7")
+    for part in (
+        "Think",
+        "Act: prune_model",
+        "Judge",
+        "Reply 0",
+        "Failed: the brain wrote no call",
+        "Prompt, beside that of step 1",
+    ):
+        assert part in said, part
+    marked = browser.run("return [...document.querySelectorAll('#step-7 .new')].map((one) => one.textContent)")
+    assert any(line.startswith("+ Generation 1.") for line in marked)
+    every = browser.run("return document.querySelectorAll('.step').length")
+    browser.click("#only-failed")
+    assert browser.run("return [...document.querySelectorAll('.step')].map((one) => one.id)") == ["step-7"]
+    browser.click("#only-failed")
+    browser.choose("tool", "record_population")
+    assert browser.run("return document.querySelectorAll('.step').length") == 3
+    browser.choose("tool", "")
+    browser.driver.find_element("id", "words").send_keys("seems cheap")
+    assert browser.wait("return document.querySelectorAll('.step').length === 3") and every == 18
+
+
+def test_a_step_is_copied_as_the_trace_has_it(browser, finished):
+    browser.open(f"{finished}#trace/1")
+    browser.run("navigator.clipboard.writeText = async (text) => { window.copied = text; }")
+    browser.run(
+        "[...document.querySelectorAll('#step-1 button')].find((one) => one.textContent === 'Copy as JSON').click()"
+    )
+    records = json.loads(browser.wait("return window.copied"))
+    assert [one["kind"] for one in records] == ["think", "act", "judge"] and "words" not in records[1]
+
+
+def test_prompts_and_settings_are_there(browser, finished):
+    browser.open(f"{finished}#prompts")
+    assert "ask_vary.j2" in browser.text() and "Used in step 1" in browser.text() and "ask.parents" in browser.text()
+    browser.go("reproduce")
+    assert "--sparsity" in browser.text() and "share of decoder-block parameters to remove" in browser.text()
+
+
+def test_all_is_reached_by_keyboard_alone(browser, finished):
+    browser.open(finished)
+    browser.press(Keys.TAB)
+    assert browser.focus() == "tab-overview"
+    for name in (*TABS[1:], TABS[0]):
+        browser.press(Keys.ARROW_RIGHT)
+        browser.wait("return document.getElementById('panel').className === arguments[0]", name)
+        assert browser.focus() == f"tab-{name}"
+        assert browser.run("return document.querySelectorAll('[role=tab][tabindex=\"0\"]').length") == 1
+    browser.press(Keys.END)
+    browser.wait("return document.getElementById('panel').className === 'reproduce'")
+    browser.press(Keys.HOME, Keys.ARROW_LEFT, Keys.ARROW_LEFT, Keys.ARROW_LEFT)
+    browser.wait("return document.getElementById('panel').className === 'trace'")
+    browser.press(Keys.TAB)
+    assert browser.focus() == "words"
+    browser.press(*"c15")
+    browser.press(Keys.TAB, Keys.TAB, Keys.TAB, Keys.TAB, Keys.TAB, Keys.TAB)
+    assert browser.run("return document.activeElement.tagName") == "SUMMARY"
+    browser.press(Keys.ENTER)
+    assert browser.wait("return document.activeElement.nextSibling?.textContent").count("Act")
+
+
+@pytest.mark.parametrize("width", [390, 1280])
+@pytest.mark.parametrize("dark", [False, True])
+def test_nothing_is_wider_than_the_window_and_text_stands_out(browser, finished, width, dark):
+    browser.look(width=width, dark=dark)
+    for name in TABS:
+        browser.open(f"{finished}#{name}{'/7' if name == 'trace' else ''}")
+        assert browser.run("return document.documentElement.scrollWidth") <= width, name
+        right = "[...document.querySelectorAll('#panel > *')].map((one) => one.getBoundingClientRect().right)"
+        inner = browser.run(f"return Math.max(...{right})")
+        assert inner <= width, name
+        ink, page = browser.run("const s = getComputedStyle(document.body); return [s.color, s.backgroundColor]")
+        assert (_light(ink) - _light(page) > 0.5) == dark and abs(_light(ink) - _light(page)) > 0.5
+
+
+def _light(colour: str) -> float:
+    red, green, blue = (int(part) / 255 for part in colour.removeprefix("rgb(").removesuffix(")").split(","))
+    return 0.2126 * red + 0.7152 * green + 0.0722 * blue
+
+
+def test_what_a_brain_wrote_is_text_and_never_markup(browser, finished):
+    for name in (*TABS, "trace/1", "search/c4", "lineage/c4"):
+        browser.open(f"{finished}#{name}")
+        assert (
+            browser.run("return document.querySelectorAll('img, iframe, script:not(#data):not(:last-of-type)').length")
+            == 0
+        )
+        assert browser.driver.title.startswith("Self-Pruner: ")
+    browser.open(f"{finished}#trace/1")
+    assert browser.text("#step-1").count(MARKUP) >= 3  # in the prompt, the thought and the reply
+    browser.go("overview")
+    assert MARKUP in browser.text() and "note " + MARKUP in browser.text()
+
+
+def test_a_page_lets_no_other_script_run(started, finished):
+    started.look()
+    started.open(finished)
+    started.complaints()
+    refused = started.run(
+        """const made = document.createElement('script'); const refused = [];
+        try { made.textContent = 'window.had = true'; } catch { refused.push('a script'); }
+        try { document.body.innerHTML = '<b>'; } catch { refused.push('markup'); }
+        made.append('window.had = true');
+        document.body.append(made);
+        return [window.had === undefined, refused];"""
+    )
+    assert refused == [True, ["a script", "markup"]]
+    started.complaints()
+
+
+def test_without_scripts_the_table_is_there(browser, finished):
+    browser.driver.execute_cdp_cmd("Emulation.setScriptExecutionDisabled", {"value": True})
+    try:
+        browser.driver.get("about:blank")
+        browser.driver.get(finished)
+        said = browser.text("body")
+        assert "needs JavaScript" in said and "1,000 become 900" in said and "closed form" in said
+    finally:
+        browser.driver.execute_cdp_cmd("Emulation.setScriptExecutionDisabled", {"value": False})
+
+
+def test_failed_and_begun_runs_have_a_page(browser, runs, tmp_path):
+    for kind, said in (("failed", "the disk <b>is</b> full"), ("begun", "The run is being prepared")):
+        address = page_of(shutil.copytree(runs / kind, tmp_path / kind))
+        for name in TABS:
+            browser.open(f"{address}#{name}")
+            assert "cannot be shown" not in browser.text()
+        browser.go("overview")
+        assert said in browser.text("body")
+
+
+def test_a_run_that_goes_on_moves_on_the_page_and_its_end_too(browser, live):
+    address, base = live
+    browser.open(f"{address}/run/running#trace")
+    steps = "return document.querySelectorAll('.step').length"
+    before = browser.wait(f"{steps.replace('return', 'return 0 <')} && document.querySelectorAll('.step').length")
+    browser.run("document.getElementById('step-1').open = true")
+    kept = (base / "running" / "trace.jsonl").read_bytes().rpartition(b"\n")[0] + b"\n"
+    shift = {"take": f"mlp 2-3 {MARKUP}", "give": "mlp 0-1", "amount": "some"}
+    plan = {"hypotheses": [{**shift, "expect": "better"}], "stop": True}
+    think = {"kind": "think", "step": 77, "generation": 2, "prompt": "Plan.", "plan": plan, "replies": []}
+    think["of a later version"] = {"held": [1, MARKUP]}
+    lesson = {**shift, "verdict": "held", "expected": "better", "change": -0.02, "error": 0.01, "evidence": ["c4"]}
+    answer = {"generation": 2, "survivors": ["c4"], "best": "c4", "note": "", "lessons": [lesson]}
+    act = {"kind": "act", "step": 77, "call": 0, "tool": "record_population", "arguments": {}, "result": answer}
+    lines = "".join(json.dumps(line) + "\n" for line in (think, act))
+    (base / "running" / "trace.jsonl").write_bytes(kept + lines.encode())
+    assert browser.wait(f"{steps} === arguments[0] && document.querySelectorAll('.step').length", before + 1)
+    assert browser.run("return document.getElementById('step-1').open")
+    browser.go("trace/77")
+    said = browser.text("#step-77")
+    assert f"takes some of mlp 2-3 {MARKUP} for mlp 0-1 (expects better), stops if it stalls" in said
+    assert f"some of mlp 2-3 {MARKUP} for mlp 0-1 better -0.0200 ± 0.0100 c4" in said
+    assert "of a later version" in said and said.count(MARKUP) >= 5
+    browser.go("overview")
+    assert "Plan of generation 2 (step 77): takes some" in browser.text() and "1 of 1 hypothesis held" in browser.text()
+    finish(RunDirectory.open(base / "running"))
+    browser.wait("return document.querySelector('header .badge').textContent === 'finished'")
+    browser.go("overview")
+    assert "1,000 become 900" in browser.text()
+    shutil.rmtree(base / "running")
+    browser.wait(
+        "const one = document.getElementById('trouble'); return one && one.textContent.includes('deleted or moved')"
+    )
+    assert "1,000 become 900" in browser.text()  # what was known is still there
+    assert all("404" in one for one in browser.complaints())
+
+
+def test_the_list_leads_to_runs_and_takes_in_new_ones(browser, live):
+    address, base = live
+    browser.open(address)
+    browser.wait("return document.querySelectorAll('#main tbody tr').length === 4")
+    made_up(base, "another", generations=1)
+    browser.wait("return document.querySelectorAll('#main tbody tr').length === 5")
+    browser.run("[...document.querySelectorAll('#main a')].find((one) => one.textContent === 'failed').click()")
+    browser.wait("return document.querySelector('header .badge')?.textContent === 'failed'")
+    assert "the disk <b>is</b> full" in browser.text("header")
+
+
+def test_a_run_of_5000_candidates_and_2000_steps_works(browser, tmp_path):
+    run = made_up(tmp_path / "runs", "large", generations=500, offspring=10, layers=32)
+    address = page_of(run.path)
+    browser.open(address)
+    for name in TABS:
+        browser.go(name)
+        assert "cannot be shown" not in browser.text("#panel > *")
+    browser.go("lineage")
+    assert "of 5,003" in browser.text()
+    browser.go("trace")
+    assert browser.run("return document.querySelectorAll('.step').length") == 6000
+    browser.go("search/c4000")
+    assert browser.text(".card h3").startswith("c4000")

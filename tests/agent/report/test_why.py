@@ -1,0 +1,62 @@
+"""`why`: the decisions behind a profile, read from the run's own file."""
+
+import re
+
+import pytest
+
+from main import main
+from self_pruner.agent.report.why import read_origin
+from self_pruner.agent.run_files.run_directory import RunDirectory
+from self_pruner.memory.profile import PARTS
+from tests.agent.report.page.made_up import made_up
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    """A run of six generations, to be looked at only."""
+    return made_up(tmp_path_factory.mktemp("why") / "runs", "told", generations=6)
+
+
+def told(capsys, *words):
+    status = main(["why", *map(str, words)])
+    found = capsys.readouterr()
+    return status, found.out.split("\n"), found.err
+
+
+def test_the_line_leads_from_the_result_to_what_the_run_began_with(run, capsys):
+    status, lines, _ = told(capsys, run.path)
+    assert status == 0
+    origin = read_origin(RunDirectory.open(run.path, strict=False))
+    names = [re.match(r"(c\d+) \(", line)[1] for line in lines if re.match(r"c\d+ \(", line)]
+    assert names[0] == origin.result and len(names) > 1
+    assert origin.rows[names[-1]]["proposed_by"] == "seed" and not origin.rows[names[-1]]["parents"]
+    for child, parent in zip(names, names[1:], strict=False):
+        assert parent in origin.rows[child]["parents"]
+    assert "a closed form" in " ".join(lines) and "where it began" in " ".join(lines)
+
+
+@pytest.mark.parametrize("layer", range(6))
+def test_the_changes_of_a_layer_add_up_to_its_widths(run, capsys, layer):
+    status, lines, _ = told(capsys, run.path, "--layer", layer)
+    assert status == 0
+    origin = read_origin(RunDirectory.open(run.path, strict=False))
+    text = "\n".join(lines)
+    for part in PARTS:
+        width = origin.profile(origin.result).widths(part)[layer]
+        block = text[text.index(f"layer {layer} {part}: {width} units") :].split("\nlayer ")[0]
+        steps = [tuple(map(int, pair)) for pair in re.findall(r"^  (\d+) to (\d+) by", block, re.MULTILINE)]
+        (began,) = re.findall(r"^  (\d+) in c", block, re.MULTILINE)
+        for (before, _), (_, after) in zip(steps, steps[1:], strict=False):  # the latest first
+            assert before == after
+        assert (steps[0][1] if steps else int(began)) == width
+        assert (steps[-1][0] if steps else width) == int(began)
+
+
+def test_what_is_wrong_is_said_in_a_sentence(run, capsys, tmp_path):
+    assert told(capsys, run.path, "--layer", 6)[0::2] == (2, "error: --layer: layers are 0 to 5, got 6\n")
+    with RunDirectory.create(tmp_path, "begun", {"model": "tiny"}, device="cpu", seed=0) as begun:
+        pass
+    status, _, error = told(capsys, begun.path)
+    assert status == 2 and "there is no memory file" in error
+    status, _, error = told(capsys, tmp_path / "nowhere")
+    assert status == 2 and error.count("\n") == 1
