@@ -116,7 +116,7 @@ def test_the_surrogate_learns_from_what_the_run_measured(tmp_path):
     known = {profile: fitness.kl for profile, fitness in found.items() if fitness and fitness.kl is not None}
     near = [kl for kl in known.values() if kl <= NEAR * min(known.values())]
     assert surrogate(SearchHistory(run.bench).read()).measured == len(near)
-    assert 2 < len(near) < len(known)
+    assert 0 < len(near) < len(known)
     assert surrogate(SearchHistory(replace(run.bench, run="another")).read()).measured == 0
 
 
