@@ -7,7 +7,6 @@ not change a run under way. An unknown name is an error with file and line (Stri
 
 from __future__ import annotations
 
-import hashlib
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -94,14 +93,6 @@ class PromptSet:
     def files(self) -> dict[str, str]:
         """The text of every file, by name."""
         return {name: source.text for name, source in sorted(self._sources.items())}
-
-    @property
-    def digest(self) -> str:
-        """What tells this set from any other: 12 hexadecimal digits of its files' SHA-256."""
-        told = hashlib.sha256()
-        for name, text in self.files.items():
-            told.update(f"{name} {len(text)}\n{text}".encode())
-        return told.hexdigest()[:12]
 
     def _templates(self) -> dict[str, Source]:
         return {name: source for name, source in self._sources.items() if name != SETTINGS}

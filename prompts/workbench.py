@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator
 from dataclasses import fields, is_dataclass
 from difflib import unified_diff
@@ -43,6 +44,14 @@ def new_set(folder: Path, origin: str) -> PromptSet:
     except OSError as error:
         raise SettingsError(f"cannot make the folder {folder}: {error.strerror or error}") from error
     return prompts
+
+
+def digest(prompts: PromptSet) -> str:
+    """What tells a set from any other: 12 hexadecimal digits of the SHA-256 of its files."""
+    told = hashlib.sha256()
+    for name, text in prompts.files.items():
+        told.update(f"{name} {len(text)}\n{text}".encode())
+    return told.hexdigest()[:12]
 
 
 def differences(one: PromptSet, other: PromptSet, names: tuple[str, str]) -> list[str]:

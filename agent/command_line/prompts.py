@@ -28,11 +28,12 @@ def listed() -> int:
     """The sets that come with the program."""
     from self_pruner.prompts.files import available_sets
     from self_pruner.prompts.templates import PromptSet
+    from self_pruner.prompts.workbench import digest
 
     view = View()
     for name in available_sets():
         one = PromptSet(name)
-        view.line(f"{name} ({one.digest}): {one.description}")
+        view.line(f"{name} ({digest(one)}): {one.description}")
         view.line(f"  {'with' if one.hints else 'no'} hints; {', '.join(one.actions)}")
     return 0
 
@@ -56,11 +57,11 @@ def show(name: str, kind: Kind) -> int:
 @click.argument("name", metavar="SET|DIR")
 def check(name: str) -> int:
     """Whether every file renders for every kind of turn."""
-    from self_pruner.prompts.workbench import open_set
+    from self_pruner.prompts.workbench import digest, open_set
 
     found = open_set(name)
     found.check()
-    View().line(f"{name}: {len(found.files)} files, digest {found.digest}; every kind of turn renders")
+    View().line(f"{name}: {len(found.files)} files, digest {digest(found)}; every kind of turn renders")
     return 0
 
 

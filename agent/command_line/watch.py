@@ -9,10 +9,8 @@ import click
 from self_pruner.agent.command_line.parser import PATH, command
 from self_pruner.agent.report.stopping import Stop, exit_status
 from self_pruner.agent.view import View
-from self_pruner.memory.errors import SettingsError
 
 PORT = 8765
-NEEDED = ("starlette", "uvicorn")
 
 
 @command()
@@ -23,12 +21,8 @@ NEEDED = ("starlette", "uvicorn")
 @click.option("--open", "show", is_flag=True, help="open a browser")
 def watch(path: Path, port: int, show: bool) -> int:
     """Show runs in a browser, while they go on and afterwards."""
-    try:
-        from self_pruner.agent.report.page.server import serve
-    except ModuleNotFoundError as error:
-        if error.name not in NEEDED:
-            raise
-        raise SettingsError(f'watch needs {error.name}: pip install -e ".[page]"') from None
+    from self_pruner.agent.report.page.server import serve
+
     try:
         serve(path, port, show, View())
     except Stop:

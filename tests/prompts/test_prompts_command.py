@@ -6,6 +6,7 @@ import pytest
 
 from main import main
 from self_pruner.prompts.templates import PromptSet
+from self_pruner.prompts.workbench import digest
 
 
 def said(capsys, *words):
@@ -19,7 +20,7 @@ def test_the_sets_are_listed_with_what_tells_them_apart(capsys):
     assert status == 0 and said(capsys, "list")[1] == out
     for name in ("default", "paper"):
         prompts = PromptSet(name)
-        assert f"{name} ({prompts.digest}): {prompts.description}" in out
+        assert f"{name} ({digest(prompts)}): {prompts.description}" in out
 
 
 @pytest.mark.parametrize("kind", ["plan", "vary"])
@@ -39,7 +40,7 @@ def test_a_set_is_copied_changed_checked_and_compared(capsys, tmp_path):
     status, out, _ = said(capsys, "diff", "paper", mine)
     assert status == 0 and "+Think of layer {{ model.n_layers - 1 }}." in out and "-Think" not in out
     status, out, _ = said(capsys, "check", mine)
-    assert status == 0 and PromptSet("default", mine).digest in out != PromptSet("paper").digest
+    assert status == 0 and digest(PromptSet("default", mine)) in out != digest(PromptSet("paper"))
     assert "Think of layer 29." in said(capsys, "show", mine)[1]
 
 
