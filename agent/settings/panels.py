@@ -172,7 +172,7 @@ class Amounts(Panel):
     )
     probe_tokens: Count = Field(512, description="tokens of each sensitivity probe")
     sensitivity_tokens: Count = Field(
-        4096, description="tokens on which first-order sensitivities are measured, others each time"
+        1536, description="tokens on which first-order sensitivities are measured, others each time"
     )
     final_tokens: Count = Field(3072, description="holdout tokens on which the best few are compared at the end")
     final_candidates: Count = Field(3, description="how many of the best are compared there")

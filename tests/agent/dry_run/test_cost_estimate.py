@@ -31,7 +31,7 @@ SIZES = Sizes(
     itemsize=4,
     calibration_tokens=16 * 2048,
     calibration_length=2048,
-    target_tokens=4096 + 3072 + 4 * 4096 + 5120,
+    target_tokens=4096 + 3072 + 4 * 1536 + 5120,
     to_fetch=93_000_000,
     grams_kept=False,
 )
@@ -95,7 +95,7 @@ def test_tokens_follow_from_the_settings():
     found = steps()
     assert step(found, "Calibration").tokens == 16 * 2048
     assert step(found, "Sensitivity probes of 60 places").tokens == 60 * 512 + 1024
-    assert step(found, "Dense targets").tokens == 4096 + 3072 + 4 * 4096 + 5120
+    assert step(found, "Dense targets").tokens == 4096 + 3072 + 4 * 1536 + 5120
     assert step(found, "Evaluations of 64 candidates, 36 of them in full").tokens == 64 * 1024 + 36 * 3072
     one, two = (step(steps(reporting_text=text), "Final choice").tokens for text in ("passages", "passages,c4"))
     assert two - one == 6 * 5120  # three baselines, the closed form, found, found and recalibrated
@@ -110,7 +110,7 @@ def test_a_candidate_takes_the_time_of_the_layers_it_keeps():
 
 def test_a_search_that_learns_pays_for_the_sensitivities_at_its_best():
     found = steps(offspring=12, sensitivities=2)  # generations 1, 3 and 5 of five and a half
-    assert step(found, "Sensitivities, 3 times").tokens == 3 * PASS_COST * 4096
+    assert step(found, "Sensitivities, 3 times").tokens == 3 * PASS_COST * 1536
     assert (
         step(steps(offspring=12, sensitivities=2, sensitivity_tokens=1024), "Sensitivities").tokens
         == 3 * PASS_COST * 1024
@@ -142,7 +142,8 @@ def test_a_streamed_run_takes_as_long_as_its_passes_or_longer_and_counts_them():
     assert passes["Calibration"] == 2 and passes["Dense"] == 2 and passes["Recalibration"] == passes["Export"] == 1
     assert passes["Sensitivities,"] == 7 * 2  # there and back
     tight = replace(streamed, state_memory=1 << 28)  # three sequences of 60 states at a time
-    assert step(steps(placed=tight, speed=slow), "Sensitivities").passes == 7 * 2 * 3
+    whole = steps(placed=tight, speed=slow, sensitivity_tokens=4096)  # eight sequences
+    assert step(whole, "Sensitivities").passes == 7 * 2 * 3
     assert all(one.passes == 0 for one in steps())
     brain = next(one for one in found if one.what.startswith("Brain"))
     assert brain.passes > 7 * 10  # a pass for every token that is decided
@@ -195,8 +196,8 @@ def test_memory_and_disk_hold_weights_grams_targets_and_the_checkpoint():
     found = held(placement(), "memory")
     assert found["Weights of 30 layers, embedding and head"] == 4 * 134_515_008
     assert found["Gram matrices"] == 4 * 30 * (576**2 + 1536**2)
-    # 4,096 tokens to rank on, 3,072 for the final choice, four windows of 4,096 for sensitivities, 5,120 to report on
-    assert found["Dense targets"] == 28_672 * (512 * 8 + 12)
+    # 4,096 tokens to rank on, 3,072 for the final choice, four windows of 1,536 for sensitivities, 5,120 to report on
+    assert found["Dense targets"] == 18_432 * (512 * 8 + 12)
     written = held(placement(), "the disk")
     assert written["The pruned checkpoint"] == 4 * SIZES.budget.target_params
     assert written["The checkpoint, to be fetched"] == 93_000_000
