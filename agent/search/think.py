@@ -20,7 +20,7 @@ from self_pruner.agent.run_files.trace import Think, TraceRecord
 from self_pruner.agent.search.history import SearchHistory
 from self_pruner.agent.search.legal_calls import Call, LegalCalls, Situation, legal_calls
 from self_pruner.agent.search.planning.autonomy import LENGTH, SAID, free_calls
-from self_pruner.agent.search.planning.plan import current_plan, is_plan_due, plan_schema
+from self_pruner.agent.search.planning.plan import as_stated, current_plan, is_plan_due, plan_schema
 from self_pruner.agent.search.prompt_variables import Observer
 from self_pruner.agent.search.proposers import Operators
 from self_pruner.agent.search.replies import legal_replies, record_of
@@ -156,7 +156,7 @@ class Thinker:
             if not tool["function"]["parameters"]["properties"]:  # nothing can be moved, and only that was asked
                 return self.without_brain(state, "tool", update={"planned_at": state.generation, "plan": {}})
             decision = self.ask(state, here, LegalCalls("plan", (tool,)))
-        stated = decision.calls[0]["arguments"] if decision.calls else {}
+        stated = as_stated(decision.calls[0]["arguments"]) if decision.calls else {}
         if stated:
             decision.record = decision.record.model_copy(update={"plan": stated})
             decision.update["failures"] = 0

@@ -79,7 +79,8 @@ _ALL = (
         "hybrid",
         "the target model plans, the tool's operators follow; each has the share of offspring that its yield earns",
         INFORMED,
-        vary=("brain", "chance", "blend", "model"),
+        initial=("model",),
+        vary=("brain", "chance", "switch", "cross", "blend", "model"),
         plans=True,
     ),
     Arm(

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from types import MappingProxyType
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -100,6 +100,14 @@ def plan_schema(
     if note:
         properties["note"] = {"type": "string", "maxLength": NOTE_LENGTH}
     return function(PLAN, closed(properties))
+
+
+def as_stated(arguments: dict[str, Any]) -> dict[str, Any]:
+    """The plan in a legal reply; of hypotheses about one shift the last, for each is tried and judged once."""
+    if "hypotheses" not in arguments:
+        return arguments
+    distinct = {str(Hypothesis.model_validate(one)): one for one in arguments["hypotheses"]}
+    return {**arguments, "hypotheses": list(distinct.values())}
 
 
 def planned_in(legal: LegalCalls) -> list[str]:

@@ -10,7 +10,7 @@ from self_pruner.agent.brain.scripted import UniformBrain
 from self_pruner.agent.run_files.trace import Act, Think
 from self_pruner.agent.search.history import SearchHistory, closed_generations
 from self_pruner.agent.search.planning.hypotheses import by_chance, by_rule, legal_shifts, line
-from self_pruner.agent.search.planning.plan import HYPOTHESES, Plan, plan_schema
+from self_pruner.agent.search.planning.plan import HYPOTHESES, Plan, as_stated, plan_schema
 from self_pruner.agent.search.planning.shown import lessons_shown
 from self_pruner.agent.settings.panels import PLAN_FIELDS
 from self_pruner.memory.profile import Profile
@@ -55,6 +55,16 @@ def test_whatever_the_schema_allows_is_a_plan_that_can_be_followed(seed):
     assert 1 <= len(plan.hypotheses) <= HYPOTHESES
     for one in plan.hypotheses:
         assert one.take in TAKE and one.give in GIVE and one.take != one.give
+
+
+def test_one_shift_is_one_hypothesis_however_often_it_is_stated():
+    twice = {
+        "hypotheses": [HYPOTHESIS, HYPOTHESIS | {"amount": "some"}, HYPOTHESIS | {"expect": "worse"}],
+        "step": "same",
+    }
+    stated = as_stated(twice)
+    assert stated["hypotheses"] == [HYPOTHESIS | {"expect": "worse"}, HYPOTHESIS | {"amount": "some"}]
+    assert stated["step"] == "same" and as_stated({"stop": True}) == {"stop": True}
 
 
 def test_a_plan_that_contradicts_itself_is_not_legal():

@@ -75,7 +75,7 @@ def test_what_an_operator_made_is_written_down_as_it_is(tmp_path):
     run.go()
     acts = [record for record in run.records if isinstance(record, Act) and record.tool == "prune_model"]
     of_operators = [act for act in acts if act.result["candidates"][0]["proposed_by"] != "brain"]
-    assert {act.result["candidates"][0]["proposed_by"] for act in of_operators} >= {"chance", "blend", "model"}
+    assert {act.result["candidates"][0]["proposed_by"] for act in of_operators} >= {"chance", "switch", "cross", "blend", "model"}
     for act in of_operators:
         (row,) = act.result["candidates"]
         assert not row["known"] and (row["attention"], row["mlp"]) == (act.arguments["attention"], act.arguments["mlp"])
@@ -105,7 +105,7 @@ def test_every_maker_keeps_a_place_in_every_full_generation(tmp_path):
     assert len(seen) >= 2
     for generation in seen[:-1]:
         tried = {proposer for proposer in ARMS["hybrid"].vary if proposer in generation}
-        assert len(tried) >= 3  # the tiny space runs out of new profiles for one of them at times
+        assert len(tried) >= 4  # the tiny space runs out of new profiles for one of them at times
 
 
 def test_the_surrogate_learns_from_what_the_run_measured(tmp_path):
@@ -116,7 +116,7 @@ def test_the_surrogate_learns_from_what_the_run_measured(tmp_path):
     known = {profile: fitness.kl for profile, fitness in found.items() if fitness and fitness.kl is not None}
     near = [kl for kl in known.values() if kl <= NEAR * min(known.values())]
     assert surrogate(SearchHistory(run.bench).read()).measured == len(near)
-    assert 0 < len(near) < len(known)
+    assert 2 < len(near) < len(known)
     assert surrogate(SearchHistory(replace(run.bench, run="another")).read()).measured == 0
 
 
