@@ -11,43 +11,31 @@ from dataclasses import replace
 from typing import Any
 
 from self_pruner.agent.brain.schema import violations
-from self_pruner.agent.decisions.decision_set import DecisionSituation, Option
+from self_pruner.agent.decisions.decision_set import Option
 from self_pruner.agent.decisions.kinds.kind import (
     LEAST,
     OPTIONS,
     Choice,
     Moment,
+    OfParents,
     child_of,
-    fault_of_making,
     first_seen,
     likeliest,
-    one_of,
 )
-from self_pruner.agent.search.legal_calls import Place, Purpose, Schema, legal_calls
+from self_pruner.agent.search.legal_calls import Place, Schema, legal_calls
 from self_pruner.memory.profile import PARTS, Profile
 from self_pruner.prompts.variables import Action, Hint, Variables
-from self_pruner.tools.profiles.budget import Budget
 
 PLACES = 8  # to cut, and as many to grow
-PARENTS = 2  # of a generation: the best and another one
 ACTIONS: tuple[Action, ...] = ("mutation-edits",)
 
 
-class Edits:
+class Edits(OfParents):
     """Mutations of one parent by one cut and one growth."""
 
     name = "edit"
-    purposes: tuple[Purpose, ...] = ("vary",)
-    profiles = OPTIONS + 1
 
-    def choices(self, moment: Moment) -> list[Choice]:
-        """One for the best parent and one for another."""
-        best, *others = moment.here.population
-        parents = [best, *moment.rng.sample(others, min(PARENTS - 1, len(others)))]
-        found = [self._choice(moment, parent) for parent in parents]
-        return [choice for choice in found if choice is not None]
-
-    def _choice(self, moment: Moment, parent: str) -> Choice | None:
+    def choice(self, moment: Moment, parent: str) -> Choice | None:
         profile, budget = moment.history.profile(parent), moment.budget
         cut, grow = places_of(moment, profile)
         if len(cut) * len(grow) < LEAST:
@@ -82,14 +70,6 @@ class Edits:
         return replace(
             variables, hints=replace(hints, cut=_reordered(hints.cut, cut), grow=_reordered(hints.grow, grow))
         )
-
-    def tool(self, situation: DecisionSituation, calls: Sequence[dict[str, Any]]) -> Schema:
-        """One of the options."""
-        return one_of(calls)
-
-    def fault(self, situation: DecisionSituation, budget: Budget) -> str | None:
-        """An option must make the profile that was measured."""
-        return fault_of_making(situation, budget)
 
 
 def _drawn(edit: Schema, moment: Moment) -> dict[str, Any]:

@@ -22,6 +22,7 @@ from self_pruner.tools.prune_model import PruneArguments, propose
 
 OPTIONS = 16  # of a situation, where there are as many
 ORDERS = 4  # in which options are asked for
+PARENTS = 2  # of a generation that have a situation each: the best and another one
 LEAST = 4  # options below which a turn is no situation: orders are counterbalanced over four
 
 
@@ -75,6 +76,32 @@ class Kind(Protocol):
     def fault(self, situation: DecisionSituation, budget: Budget) -> str | None:
         """Why an option is not legal (any more), in words; None where all are."""
         ...
+
+
+class OfParents:
+    """What kinds have in common whose options are mutations of one parent."""
+
+    purposes: tuple[Purpose, ...] = ("vary",)
+    profiles = OPTIONS + 1
+
+    def choices(self, moment: Moment) -> list[Choice]:
+        """One for the best parent and one for another."""
+        best, *others = moment.here.population
+        parents = [best, *moment.rng.sample(others, min(PARENTS - 1, len(others)))]
+        found = [self.choice(moment, parent) for parent in parents]
+        return [choice for choice in found if choice is not None]
+
+    def choice(self, moment: Moment, parent: str) -> Choice | None:
+        """That of one parent; None where there is too little to choose from."""
+        raise NotImplementedError
+
+    def tool(self, situation: DecisionSituation, calls: Sequence[dict[str, Any]]) -> Schema:
+        """One of the options."""
+        return one_of(calls)
+
+    def fault(self, situation: DecisionSituation, budget: Budget) -> str | None:
+        """An option must make the profile that was measured."""
+        return fault_of_making(situation, budget)
 
 
 def one_of(calls: Sequence[dict[str, Any]]) -> Schema:

@@ -10,43 +10,30 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
-from self_pruner.agent.decisions.decision_set import DecisionSituation, Option
+from self_pruner.agent.decisions.decision_set import Option
 from self_pruner.agent.decisions.kinds.kind import (
     LEAST,
     OPTIONS,
     Choice,
     Moment,
+    OfParents,
     child_of,
-    fault_of_making,
     first_seen,
     likeliest,
-    one_of,
 )
-from self_pruner.agent.search.legal_calls import Purpose, Schema
 from self_pruner.memory.errors import ToolError
 from self_pruner.prompts.variables import Action, Variables
-from self_pruner.tools.profiles.budget import Budget
 from self_pruner.tools.profiles.shifts import AMOUNTS
 
-PARENTS = 2  # of a generation: the best and another one
 ACTIONS: tuple[Action, ...] = ("mutation-shift",)
 
 
-class Shifts:
+class Shifts(OfParents):
     """Mutations of one parent by one shift."""
 
     name = "shift"
-    purposes: tuple[Purpose, ...] = ("vary",)
-    profiles = OPTIONS + 1
 
-    def choices(self, moment: Moment) -> list[Choice]:
-        """One for the best parent and one for another."""
-        best, *others = moment.here.population
-        parents = [best, *moment.rng.sample(others, min(PARENTS - 1, len(others)))]
-        found = [self._choice(moment, parent) for parent in parents]
-        return [choice for choice in found if choice is not None]
-
-    def _choice(self, moment: Moment, parent: str) -> Choice | None:
+    def choice(self, moment: Moment, parent: str) -> Choice | None:
         profile, budget, rng = moment.history.profile(parent), moment.budget, moment.rng
         take, give = rng.sample(moment.here.take, len(moment.here.take)), list(moment.here.give)
         pairs = [
@@ -80,11 +67,3 @@ class Shifts:
         rows = {row.name: row for row in variables.hints.stretches}
         stretches = tuple(rows[name] for name in first_seen(list(rows), order))
         return replace(variables, hints=replace(variables.hints, stretches=stretches))
-
-    def tool(self, situation: DecisionSituation, calls: Sequence[dict[str, Any]]) -> Schema:
-        """One of the options."""
-        return one_of(calls)
-
-    def fault(self, situation: DecisionSituation, budget: Budget) -> str | None:
-        """An option must make the profile that was measured."""
-        return fault_of_making(situation, budget)

@@ -75,7 +75,13 @@ def test_what_an_operator_made_is_written_down_as_it_is(tmp_path):
     run.go()
     acts = [record for record in run.records if isinstance(record, Act) and record.tool == "prune_model"]
     of_operators = [act for act in acts if act.result["candidates"][0]["proposed_by"] != "brain"]
-    assert {act.result["candidates"][0]["proposed_by"] for act in of_operators} >= {"chance", "switch", "cross", "blend", "model"}
+    assert {act.result["candidates"][0]["proposed_by"] for act in of_operators} >= {
+        "chance",
+        "switch",
+        "cross",
+        "blend",
+        "model",
+    }
     for act in of_operators:
         (row,) = act.result["candidates"]
         assert not row["known"] and (row["attention"], row["mlp"]) == (act.arguments["attention"], act.arguments["mlp"])
