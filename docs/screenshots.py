@@ -27,11 +27,11 @@ PICTURES = {  # places of the page by the names of their files
     "search": "search",
     "profile": "profile",
     "lineage": "lineage",
-    "trace": "trace/{step}",  # the first in which the brain made something better than its parents
+    "trace": "trace/{step}",  # the second in which the brain was asked: its plan, after it has learnt something
     "prompts": "prompts",
     "reproduce": "reproduce",
 }
-STEP = "[...document.querySelectorAll('.step')].find((one) => one.querySelector('.badge.brain + .good'))"
+STEP = "[...document.querySelectorAll('.step')].filter((one) => one.querySelector('.badge.brain'))[1]"
 PIXELS = """const [picture, done] = arguments;
 fetch(`data:image/png;base64,${picture}`).then((one) => one.blob()).then(createImageBitmap).then((image) => {
   const canvas = new OffscreenCanvas(image.width, image.height).getContext('2d');
