@@ -43,7 +43,7 @@ TESTS = {
         "tests/agent/run_files/test_run_directory.py",
     ],
     "agent/search/legal_calls.py": ["tests/agent/search/test_legal_calls.py"],
-    "agent/search/operator_quotas.py": ["tests/agent/search/test_operator_quotas.py"],
+    "agent/search/planning/quotas.py": ["tests/agent/search/test_quotas.py"],
     "tools/profiles/selection.py": ["tests/tools/profiles/test_selection.py"],
     "tools/evaluation/staged.py": ["tests/tools/evaluation/test_staged.py"],
     "tools/profiles/space.py": ["tests/tools/profiles/test_space.py"],

@@ -131,7 +131,7 @@ def test_no_key_reaches_the_screen(monkeypatch, capsys, shown):
 def test_a_prompt_of_a_file_obeys_nothing(tmp_path):
     (tmp_path / "system.j2").write_text(f"You prune. {HOSTILE}", encoding="utf-8")
     environment = os.environ | {"PYTHONPATH": str(ROOT), "PYTHONIOENCODING": "utf-8"}
-    words = [sys.executable, "-m", "prompts", "default", "vary", str(tmp_path)]
+    words = [sys.executable, "main.py", "prompts", "show", str(tmp_path), "--kind", "vary"]
     made = subprocess.run(words, env=environment, cwd=ROOT, capture_output=True, check=False)
     assert b"You prune" in made.stdout + made.stderr
     assert steering((made.stdout + made.stderr).decode().replace("\r\n", "\n")) == []

@@ -239,7 +239,7 @@ def test_a_document_is_made_once_for_all_who_watch(mine, monkeypatch):
     assert len(made) == 2
 
 
-def test_a_port_in_use_no_folder_and_no_server_are_a_sentence(runs, capfd, monkeypatch):
+def test_a_port_in_use_and_no_folder_are_a_sentence(runs, capfd):
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = str(taken.getsockname()[1])
         assert main(["watch", str(runs), "--port", port]) == 2
@@ -249,11 +249,6 @@ def test_a_port_in_use_no_folder_and_no_server_are_a_sentence(runs, capfd, monke
     assert "there is no folder" in capfd.readouterr().err
     assert main(["watch", str(runs), "--port", "65536"]) == 2
     assert "--port" in capfd.readouterr().err
-    monkeypatch.delitem(sys.modules, "self_pruner.agent.report.page.server")
-    monkeypatch.setitem(sys.modules, "uvicorn", None)
-    assert main(["watch", str(runs)]) == 2
-    error = capfd.readouterr().err
-    assert 'uvicorn: pip install -e ".[page]"' in error and error.count("\n") == 1
 
 
 def test_it_serves_until_a_signal_ends_it_though_somebody_watches(tmp_path):
