@@ -22,7 +22,6 @@ from self_pruner.tools.evaluation.first_order import PASS_COST, FirstOrderError
 from self_pruner.tools.evaluation.fitness import perplexity
 from self_pruner.tools.evaluation.staged import walks
 from self_pruner.tools.evaluation.walk import Measurement
-from self_pruner.tools.profiles.selection import paired
 from self_pruner.tools.pruning.elastic import ElasticModel
 from self_pruner.tools.pruning.recalibration import refit_bytes
 from self_pruner.tools.workbench import FITNESS, Turn, Workbench
@@ -161,16 +160,10 @@ def _result(bench: Workbench, row: Candidate, fidelity: int) -> dict[str, Any]:
 
 def _change(bench: Workbench, row: Candidate, parent_id: str, fidelity: int) -> dict[str, Any] | None:
     """The paired difference to a parent on the same sequences, where the parent was measured on all of them."""
-    child, parent = bench.scores(row.profile), bench.scores(bench.candidate(parent_id).profile)
-    indices = range(fidelity // bench.sequence_length)
-    pairs = [
-        (child[index].kl, parent[index].kl)
-        for index in indices
-        if index in parent and child[index].kl is not None and parent[index].kl is not None
-    ]
-    if len(pairs) < len(indices):
+    sequences = range(fidelity // bench.sequence_length)
+    difference = bench.difference(row.profile, bench.candidate(parent_id).profile, sequences)
+    if difference is None or difference.n < len(sequences):
         return None
-    difference = paired([pair[0] or 0.0 for pair in pairs], [pair[1] or 0.0 for pair in pairs])
     return {"parent": parent_id, "mean": difference.mean, "standard_error": difference.standard_error}
 
 

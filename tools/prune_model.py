@@ -21,7 +21,7 @@ from self_pruner.memory.profile import Part, Profile
 from self_pruner.memory.records import Candidate, Operator, Proposer
 from self_pruner.tools.profiles.budget import Budget
 from self_pruner.tools.profiles.operators import Edit, apply_edits, crossover_mask, crossover_range
-from self_pruner.tools.profiles.shifts import SHARES, Amount, Stretch, shifted
+from self_pruner.tools.profiles.shifts import SHARES, TIMES, Shift, Stretch, shifted
 from self_pruner.tools.workbench import Turn, Workbench
 
 
@@ -35,16 +35,6 @@ class EditArguments(BaseModel):
     change: int = Field(description="units to add (positive) or to cut (negative)")
 
 
-class ShiftArguments(BaseModel):
-    """A share of one stretch of layers that goes to another one."""
-
-    model_config = ConfigDict(extra="forbid")
-
-    take: str = Field(description="what gives: a part and its layers, as mlp 20-24")
-    give: str = Field(description="what takes, written alike")
-    amount: Amount = Field("some", description="how much: little, some or much")
-
-
 class PruneArguments(BaseModel):
     """Arguments of `prune_model`."""
 
@@ -53,7 +43,7 @@ class PruneArguments(BaseModel):
     attention: list[int] | None = Field(None, description="KV groups kept in each layer")
     mlp: list[int] | None = Field(None, description="MLP units kept in each layer")
     edits: list[EditArguments] | None = Field(None, description="changes to the parent's widths")
-    shift: ShiftArguments | None = Field(None, description="units moved from one stretch of layers to another")
+    shift: Shift | None = Field(None, description="units moved from one stretch of layers to another")
     layers: list[int] | None = Field(None, description="first and last layer taken from the second parent")
     mask: list[int] | None = Field(None, description="one number a layer: 0 from the first parent, 1 from the second")
 
@@ -106,9 +96,7 @@ def propose(budget: Budget, request: PruneArguments, parents: Sequence[Profile],
     if request.operator == "mutation" and request.edits:
         return _edited(budget, request, parents[0], proposed_by)
     if request.operator == "mutation" and request.shift:
-        detail = f"{request.shift.amount} of {request.shift.take} to {request.shift.give}"
-        share = SHARES[request.shift.amount]
-        return shift_of(budget, request.parents[0], parents[0], request.shift, share, proposed_by, detail)
+        return shift_of(budget, request.parents[0], parents[0], request.shift, proposed_by)
     if request.attention is None or request.mlp is None:
         raise ToolError(f"{request.operator} needs both attention and mlp, one number a layer")
     asked = Profile(tuple(request.attention), tuple(request.mlp))
@@ -137,21 +125,16 @@ def on_budget(
 
 
 def shift_of(
-    budget: Budget,
-    parent: str,
-    profile: Profile,
-    asked: ShiftArguments,
-    share: float,
-    proposed_by: Proposer,
-    detail: str,
+    budget: Budget, parent: str, profile: Profile, asked: Shift, proposed_by: Proposer, times: float = 1.0
 ) -> Proposal:
-    """A shift of `profile`, which is that of the candidate `parent`, by a share of the stretch that gives.
+    """A shift of `profile`, which is that of the candidate `parent`, by so many times its amount.
 
     Raises:
         ToolError: what is asked for names no stretch, the same layers twice, or one without room.
     """
     take, give = (Stretch.of(text, budget.space.n_layers) for text in (asked.take, asked.give))
-    child = shifted(budget, profile, take, give, share)
+    child = shifted(budget, profile, take, give, times * SHARES[asked.amount])
+    detail = str(asked) if times == 1.0 else f"{asked}{TIMES}{times:g}"
     return on_budget(budget, child, "mutation", [parent], proposed_by, detail, take.places | give.places)
 
 

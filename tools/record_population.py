@@ -18,7 +18,7 @@ from pydantic import BaseModel, Field
 
 from self_pruner.memory.errors import ToolError
 from self_pruner.memory.records import Candidate, Generation, Lesson, Verdict
-from self_pruner.tools.profiles.selection import Paired, paired, rank
+from self_pruner.tools.profiles.selection import Paired, rank
 from self_pruner.tools.profiles.shifts import TIMES, Expectation, Hypothesis
 from self_pruner.tools.workbench import Turn, Workbench
 
@@ -76,7 +76,9 @@ def lessons_of(bench: Workbench, hypotheses: Sequence[Mapping[str, str]], turn: 
 def _lesson(
     bench: Workbench, number: int, hypothesis: Hypothesis, rows: Sequence[Candidate], turn: Turn
 ) -> Lesson | None:
-    found = [(difference, row) for row in rows if (difference := _difference(bench, row)) is not None]
+    parents = {row.id: bench.candidate(row.parents[0]).profile for row in rows}
+    differences = [(bench.difference(row.profile, parents[row.id]), row) for row in rows]
+    found = [(difference, row) for difference, row in differences if difference is not None and difference.n > 1]
     if not found:
         return None
     best, row = min(found, key=lambda pair: (-pair[0].n, pair[0].mean))  # those measured on most tokens
@@ -103,15 +105,3 @@ def verdict(expected: Expectation, found: Paired) -> Verdict:
         return "held" if expected == "same" else "unclear"
     seen: Expectation = "better" if found.mean < 0 else "worse"
     return "held" if expected == seen else "failed"
-
-
-def _difference(bench: Workbench, row: Candidate) -> Paired | None:
-    """The candidate less its parent, on all sequences that both were measured on; None without any."""
-    own = bench.scores(row.profile)
-    parent = bench.scores(bench.candidate(row.parents[0]).profile)
-    pairs: Sequence[tuple[float, float]] = [
-        (mine.kl, theirs.kl)
-        for index, mine in own.items()
-        if index in parent and mine.kl is not None and (theirs := parent[index]).kl is not None
-    ]
-    return paired([mine for mine, _ in pairs], [theirs for _, theirs in pairs]) if len(pairs) > 1 else None

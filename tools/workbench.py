@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import random
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Container, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import Any
@@ -20,6 +20,7 @@ from self_pruner.tools.evaluation.tasks.suite import TaskSuite
 from self_pruner.tools.evaluation.walk import PopulationWalk
 from self_pruner.tools.latency.table import Timer
 from self_pruner.tools.profiles.budget import Budget
+from self_pruner.tools.profiles.selection import Paired, paired
 from self_pruner.tools.profiles.sensitivity import Costs, Probe
 from self_pruner.tools.pruning.elastic import ElasticModel
 
@@ -112,6 +113,19 @@ class Workbench:
     def scores(self, profile: Profile, text: str = FITNESS) -> dict[int, Score]:
         """What is known of `profile` on `text`: a score for each sequence measured so far."""
         return {score.sequence: score for score in self.memory.recall(Score, profile=profile, text=text)}
+
+    def difference(self, child: Profile, parent: Profile, among: Container[int] | None = None) -> Paired | None:
+        """The KL of `child` less that of `parent` on the sequences of the fitness text that both were measured on.
+
+        Only those `among` some, where some are given; None where there is no such sequence.
+        """
+        own, other = ({index: score.kl for index, score in self.scores(one).items()} for one in (child, parent))
+        pairs = [
+            (kl, other_kl)
+            for index, kl in own.items()
+            if (among is None or index in among) and kl is not None and (other_kl := other.get(index)) is not None
+        ]
+        return paired([pair[0] for pair in pairs], [pair[1] for pair in pairs]) if pairs else None
 
     def fitness(self, profile: Profile, tokens: int, text: str = FITNESS) -> Fitness | None:
         """Mean scores over the first `tokens` tokens, in nats a token, or None where they are not known or failed."""

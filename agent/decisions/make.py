@@ -40,9 +40,8 @@ from self_pruner.agent.search.initial_population import make_initial_population
 from self_pruner.agent.search.judge import Judgement
 from self_pruner.agent.search.legal_calls import LegalCalls, Situation, legal_calls
 from self_pruner.agent.search.prompt_variables import Observer, variables_of
-from self_pruner.agent.search.schedule import situation
 from self_pruner.agent.search.state import SearchState
-from self_pruner.agent.search.think import Decision, Thinker
+from self_pruner.agent.search.think import Thinker
 from self_pruner.agent.session import checkpoints, with_probes
 from self_pruner.agent.settings.arms import ARMS
 from self_pruner.agent.settings.settings import Settings, text_label
@@ -194,11 +193,11 @@ class _Watched(Thinker):
 
     see: Callable[[SearchState, Situation, LegalCalls], None]
 
-    def decide(self, state: SearchState) -> Decision:
-        """As ever, after it was shown."""
-        here = situation(self.history, self.settings, state)
+    def look(self, state: SearchState) -> Situation:
+        """As ever, and shown."""
+        here = super().look(state)
         self.see(state, here, legal_calls(here, self.observer.actions))
-        return super().decide(state)
+        return here
 
 
 @dataclass

@@ -91,7 +91,7 @@ class Thinker:
             ToolError: every candidate of the generation failed, so nothing can survive.
         """
         operators = Operators(self.history, self.settings, state)
-        here = situation(self.history, self.settings, state)
+        here = self.look(state)
         if is_plan_due(self.settings, state, here.missing):
             return self.plan(state, here)
         if self.settings.autonomy == "free" and state.generation:
@@ -102,6 +102,10 @@ class Thinker:
             decision.update["failures"] = self.settings.brain_failures - 1  # it may try again afterwards
             return replace(decision, proposed_by="tool")
         return self.guided(state, here, operators)
+
+    def look(self, state: SearchState) -> Situation:
+        """How the search stands before this turn."""
+        return situation(self.history, self.settings, state)
 
     def free(self, state: SearchState, here: Situation) -> Decision:
         """A turn in which the brain may call any tool; what is wrong with its reply is what it reads next."""
@@ -142,19 +146,19 @@ class Thinker:
     def plan(self, state: SearchState, here: Situation) -> Decision:
         """The turn in which the brain plans the generation; where it fails the generation goes by rule."""
         settings = self.settings
+        tool = plan_schema(
+            settings.planned,
+            here.take,
+            here.give,
+            here.space.n_layers,
+            timeable=state.benchmarked < settings.benchmarks,
+            note=settings.thought_limit(here.space.params(here.space.dense())) > 0,
+        )
         if state.failures >= settings.brain_failures:
             decision = self.without_brain(state, "fallback")
+        elif not tool["function"]["parameters"]["properties"]:  # nothing can be moved, and only that was asked
+            decision = self.without_brain(state, "tool")
         else:
-            tool = plan_schema(
-                settings.planned,
-                here.take,
-                here.give,
-                here.space.n_layers,
-                timeable=state.benchmarked < settings.benchmarks,
-                note=settings.thought_limit(here.space.params(here.space.dense())) > 0,
-            )
-            if not tool["function"]["parameters"]["properties"]:  # nothing can be moved, and only that was asked
-                return self.without_brain(state, "tool", update={"planned_at": state.generation, "plan": {}})
             decision = self.ask(state, here, LegalCalls("plan", (tool,)))
         stated = as_stated(decision.calls[0]["arguments"]) if decision.calls else {}
         if stated:
@@ -165,17 +169,11 @@ class Thinker:
         return decision
 
     def without_brain(
-        self,
-        state: SearchState,
-        proposed_by: str,
-        *calls: Call,
-        proposals: Sequence[Proposal] = (),
-        update: dict[str, Any] | None = None,
+        self, state: SearchState, proposed_by: str, *calls: Call, proposals: Sequence[Proposal] = ()
     ) -> Decision:
         """A turn that the operators write: as the arm has it, or as a fallback in a failing brain's place."""
         if proposed_by == "tool":
-            record = self.record(state, prompt="(the tool's operators)")
-            return Decision(proposed_by, record, calls, list(proposals), update or {})
+            return Decision(proposed_by, self.record(state, prompt="(the tool's operators)"), calls, list(proposals))
         update = {"failures": min(state.failures, self.settings.brain_failures - 1)}  # it may try again afterwards
         return Decision(proposed_by, self.record(state, prompt="", fallback=True), calls, list(proposals), update)
 
@@ -248,7 +246,8 @@ class Thinker:
         Raises:
             SettingsError: even the bare prompt of the first turn is longer than the context allows.
         """
-        here = situation(self.history.read(), self.settings, state)
+        self.history.read()
+        here = self.look(state)
         self.prompt(state, here, legal_calls(here, self.observer.actions))
 
     def _first_failure(self, state: SearchState) -> str:

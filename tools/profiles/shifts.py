@@ -8,12 +8,12 @@ follows from the profile: layers of a stretch change alike, as far as each has r
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Literal, get_args
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 
 from self_pruner.memory.errors import ToolError
 from self_pruner.memory.profile import PARTS, Part, Profile
@@ -77,18 +77,23 @@ class Stretch:
         return kept - count, space.units(self.part) * count - kept
 
 
-class Hypothesis(BaseModel):
-    """A shift, and what is expected of it."""
+class Shift(BaseModel):
+    """A share of one stretch of layers that goes to another one."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    take: str
-    give: str
-    amount: Amount = "some"
-    expect: Expectation = "better"
+    take: str = Field(description="what gives: a part and its layers, as mlp 20-24")
+    give: str = Field(description="what takes, written alike")
+    amount: Amount = Field("some", description="how much: little, some or much")
 
     def __str__(self) -> str:
         return f"{self.amount} of {self.take} to {self.give}"
+
+
+class Hypothesis(Shift):
+    """A shift, and what is expected of it."""
+
+    expect: Expectation = "better"
 
 
 def stretches(n_layers: int, count: int) -> list[Stretch]:
@@ -96,6 +101,12 @@ def stretches(n_layers: int, count: int) -> list[Stretch]:
     runs = min(count, n_layers)
     ends = [round(index * n_layers / runs) for index in range(runs + 1)]
     return [Stretch(part, first, after - 1) for part in PARTS for first, after in zip(ends, ends[1:], strict=False)]
+
+
+def partners(take: Sequence[str], give: Sequence[str], n_layers: int) -> dict[str, list[str]]:
+    """For every stretch that can be cut those that can be grown and have no layer in common with it."""
+    places = {text: Stretch.of(text, n_layers).places for text in (*take, *give)}
+    return {one: [other for other in give if not places[one] & places[other]] for one in take}
 
 
 def shifted(budget: Budget, profile: Profile, take: Stretch, give: Stretch, share: float) -> Profile:

@@ -16,8 +16,8 @@ from self_pruner.memory.profile import Profile
 from self_pruner.memory.records import Proposer
 from self_pruner.tools.profiles.budget import Budget
 from self_pruner.tools.profiles.sensitivity import Costs
-from self_pruner.tools.profiles.shifts import AMOUNTS, LINE, SHARES, TIMES, Hypothesis, Stretch, shifted
-from self_pruner.tools.prune_model import Proposal, ShiftArguments, shift_of
+from self_pruner.tools.profiles.shifts import AMOUNTS, LINE, SHARES, Hypothesis, Stretch, partners, shifted
+from self_pruner.tools.prune_model import Proposal, shift_of
 
 SAMPLE = 32  # shifts among which the rule looks for its hypotheses
 
@@ -30,23 +30,19 @@ def line(
     Each in its own size first, then each in the next; those that have no room make none.
     """
     for size, hypothesis in product(LINE, hypotheses):
-        detail = f"{hypothesis}{TIMES}{size:g}" if size != 1.0 else str(hypothesis)
-        asked = ShiftArguments(take=hypothesis.take, give=hypothesis.give, amount=hypothesis.amount)
-        share = size * SHARES[hypothesis.amount]
         try:
-            yield shift_of(budget, parent, profile, asked, share, proposed_by, detail)
+            yield shift_of(budget, parent, profile, hypothesis, proposed_by, size)
         except ToolError:
             continue
 
 
 def legal_shifts(take: Sequence[str], give: Sequence[str], n_layers: int) -> list[Hypothesis]:
     """All shifts between stretches that can be cut and stretches that can be grown, in every amount."""
-    pairs = [
-        (one, other)
-        for one, other in product(take, give)
-        if not Stretch.of(one, n_layers).places & Stretch.of(other, n_layers).places
+    return [
+        Hypothesis(take=one, give=other, amount=amount)
+        for one, others in partners(take, give, n_layers).items()
+        for other, amount in product(others, AMOUNTS)
     ]
-    return [Hypothesis(take=one, give=other, amount=amount) for (one, other), amount in product(pairs, AMOUNTS)]
 
 
 def by_chance(take: Sequence[str], give: Sequence[str], n_layers: int, rng: random.Random) -> list[Hypothesis]:

@@ -18,7 +18,7 @@ from self_pruner.agent.search.state import SearchState
 from self_pruner.agent.settings.arms import ARMS, OffspringProposer
 from self_pruner.agent.settings.panels import PLAN_FIELDS
 from self_pruner.agent.settings.settings import Settings
-from self_pruner.tools.profiles.shifts import AMOUNTS, Expectation, Hypothesis, Stretch
+from self_pruner.tools.profiles.shifts import AMOUNTS, Expectation, Hypothesis, partners
 
 HYPOTHESES = 3  # of a generation at the most
 Offspring = Literal["earned", "steps", "shifts", "tries"]
@@ -73,7 +73,6 @@ def plan_schema(
         timeable: whether a latency measurement is left.
         note: whether a sentence of its own is wanted.
     """
-    pairs = [(one, [other for other in give if not _meet(one, other, n_layers)]) for one in take]
     shapes = [
         closed(
             {
@@ -83,7 +82,7 @@ def plan_schema(
                 "expect": {"enum": list(get_args(Expectation))},
             }
         )
-        for one, others in pairs
+        for one, others in partners(take, give, n_layers).items()
         if others
     ]
     possible: dict[str, Schema] = {
@@ -113,7 +112,3 @@ def as_stated(arguments: dict[str, Any]) -> dict[str, Any]:
 def planned_in(legal: LegalCalls) -> list[str]:
     """The fields that a turn which asks for a plan leaves to the brain."""
     return [name for name in legal.tools[0]["function"]["parameters"]["properties"] if name in PLAN_FIELDS]
-
-
-def _meet(one: str, other: str, n_layers: int) -> bool:
-    return bool(Stretch.of(one, n_layers).places & Stretch.of(other, n_layers).places)
