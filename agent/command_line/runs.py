@@ -185,6 +185,7 @@ def export(path: Path, candidate: str | None, output: Path, format: str, type: s
     if format != "gguf" and type is not None:
         raise SettingsError("--type is for --format gguf; a folder keeps the type of the weights")
     from self_pruner.agent.command_line.export import export_folder, export_gguf, gguf_type
+    from self_pruner.agent.report.result_tables import verified
 
     view = View()
     consent(path, yes, view)
@@ -193,8 +194,8 @@ def export(path: Path, candidate: str | None, output: Path, format: str, type: s
         view.line(f"GGUF        {file.path}  ({file.type}, {file.bytes / 1e6:,.0f} MB, read again and compared)")
         view.line(f"Next: llama-cli -m {file.path}")
         return 0
-    verified = export_folder(path, candidate, output, view)
-    view.line(f"Checkpoint  {output}  (reloaded in a new process, largest logit difference {verified:.1e})")
+    difference = export_folder(path, candidate, output, view)
+    view.line(f"Checkpoint  {output}  ({verified(difference)})")
     return 0
 
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from self_pruner.agent.report.result_tables import account, by_text, final_table, served_table
+from self_pruner.agent.report.result_tables import account, by_text, final_table, served_table, verified
 from self_pruner.agent.result.checkpoint_figures import Evaluation, read_evaluation
 from self_pruner.agent.result.outcome import Outcome, Served, brain_sentence, recalibration_sentence, summary
 from self_pruner.agent.run_files.run_directory import RunDirectory
 from self_pruner.agent.settings.settings import make_settings
 from self_pruner.agent.view import View
-from self_pruner.tools.export.card import serve_command
+from self_pruner.tools.export.card import load_call, serve_command
 
 
 def show_outcome(outcome: Outcome, run: RunDirectory, view: View) -> None:
@@ -35,9 +35,7 @@ def show_outcome(outcome: Outcome, run: RunDirectory, view: View) -> None:
         view.warn(sentence)
     view.line("")
     if outcome.verified is not None:
-        view.line(
-            f"Checkpoint  {run.model}  (reloaded in a new process, largest logit difference {outcome.verified:.1e})"
-        )
+        view.line(f"Checkpoint  {run.model}  ({verified(outcome.verified)})")
     view.line(f"Report      {run.report}")
     view.line(f"Trace       {run.trace}")
     view.line(f"Next: python main.py trace {run.path}")
@@ -46,9 +44,8 @@ def show_outcome(outcome: Outcome, run: RunDirectory, view: View) -> None:
         view.line(f"      python main.py export {run.path} --output FOLDER")
         return
     serving = make_settings(run.settings)
-    trust = "" if serving.target == "uniform" else ", trust_remote_code=True"
     view.line(f"      python main.py evaluate {run.path}  # tasks and perplexity of the checkpoint")
-    view.line(f"      AutoModelForCausalLM.from_pretrained({str(run.model)!r}{trust})  # in transformers")
+    view.line(f"      {load_call(str(run.model), serving.target)}  # in transformers")
     if serving.target != "transformers":
         command = serve_command(serving.target, serving.tensor_parallel)
         view.line(f"      cd {run.model} && {command}  # in vLLM")

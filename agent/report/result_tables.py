@@ -50,6 +50,11 @@ def by_text(outcome: Outcome) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
     return ("KL / perplexity", *names), rows
 
 
+def verified(difference: float) -> str:
+    """What was found of a checkpoint that was loaded again."""
+    return f"reloaded in a new process, largest logit difference {difference:.1e}"
+
+
 def account(outcome: Outcome) -> list[str]:
     """What the run cost and who proposed, in a few lines."""
     spent = outcome.spent

@@ -161,10 +161,15 @@ class TraceRecords(list[TraceRecord]):
 
     def gaps(self) -> list[str]:
         """What is missing in what is told from these, in at most one sentence."""
-        if not self.damaged:
-            return []
-        lines = "1 line of the trace is" if self.damaged == 1 else f"{self.damaged} lines of the trace are"
-        return [f"{lines} damaged and {'was' if self.damaged == 1 else 'were'} left out"]
+        return left_out(self.damaged)
+
+
+def left_out(damaged: int) -> list[str]:
+    """That so many lines of a trace are no records, in at most one sentence."""
+    if not damaged:
+        return []
+    lines = "1 line of the trace is" if damaged == 1 else f"{damaged} lines of the trace are"
+    return [f"{lines} damaged and {'was' if damaged == 1 else 'were'} left out"]
 
 
 def read_trace(path: Path) -> TraceRecords:

@@ -245,6 +245,11 @@ def without_former(values: Mapping[str, Any]) -> dict[str, Any]:
     return {RENAMED.get(name, name): value for name, value in values.items() if name not in FORMER}
 
 
+def with_defaults(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings by name as they were given, and the others by their defaults; nothing of them is checked."""
+    return {name: field.get_default() for name, field in Settings.model_fields.items()} | dict(values)
+
+
 def make_settings(values: dict[str, Any]) -> Settings:
     """Settings from plain values.
 

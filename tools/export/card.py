@@ -92,7 +92,7 @@ def model_card(facts: CardFacts, profile: Profile, space: Space) -> ModelCard:
     """The card of the checkpoint that `profile` makes; its header is what the hub reads."""
     page = _template().render(
         facts=facts,
-        trust="" if facts.serving == "uniform" else ", trust_remote_code=True",
+        trust=_trust(facts.serving),
         engine=_ENGINES[facts.serving],
         serve=serve_command(facts.serving, facts.tensor_parallel),
         rows=facts.rows,
@@ -141,6 +141,16 @@ def with_evaluation(page: str, table: CardTasks, command: str) -> str:
         return before + section + rest.partition(EVALUATION_END)[2].lstrip("\n")
     before, heading, rest = page.partition(LOADING)
     return before + section + heading + rest if heading else f"{page.rstrip()}\n\n{section}"
+
+
+def load_call(folder: str, serving: Serving) -> str:
+    """The call of transformers that loads a checkpoint which is made to be served so."""
+    return f"AutoModelForCausalLM.from_pretrained({folder!r}{_trust(serving)})"
+
+
+def _trust(serving: Serving) -> str:
+    """The argument without which transformers refuses a checkpoint that brings code of its own."""
+    return "" if serving == "uniform" else ", trust_remote_code=True"
 
 
 def serve_command(serving: Serving, tensor_parallel: int = 1) -> str:

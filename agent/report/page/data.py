@@ -20,8 +20,9 @@ from self_pruner.agent.result.outcome import Outcome
 from self_pruner.agent.result.result_file import read_outcome, still_to_do
 from self_pruner.agent.result.same_again import same_again
 from self_pruner.agent.run_files.run_directory import RunDirectory
+from self_pruner.agent.run_files.trace import left_out
 from self_pruner.agent.settings.panels import PANELS
-from self_pruner.agent.settings.settings import Settings, make_settings
+from self_pruner.agent.settings.settings import Settings, make_settings, with_defaults
 from self_pruner.memory.errors import RunDirectoryError
 from self_pruner.tools.text.redaction import without_keys
 
@@ -42,7 +43,7 @@ def page_data(run: RunDirectory, start: int = 0) -> dict[str, Any]:
     """
     gaps: list[str] = [f"{run.fault}: versions and device are left out"] if run.fault else []
     settings = whatever(lambda: make_settings(run.settings), None, gaps)
-    values = {name: field.get_default() for name, field in Settings.model_fields.items()} | run.settings
+    values = with_defaults(run.settings)
     outcome: Outcome | None = whatever(lambda: read_outcome(run.path), None, gaps)
     begun = outcome is not None or run.checkpoint.exists()
     lines = trace_of(run, start, gaps, begun)
@@ -91,10 +92,7 @@ def trace_of(run: RunDirectory, start: int, gaps: list[str], begun: bool) -> Tra
     except RunDirectoryError as error:
         gaps.append(f"{error}: what the brain said, and what came of it, is left out")
         return TraceLines()
-    if lines.damaged:
-        one = lines.damaged == 1
-        number = "1 line of the trace is" if one else f"{lines.damaged} lines of the trace are"
-        gaps.append(f"{number} damaged and {'was' if one else 'were'} left out")
+    gaps += left_out(lines.damaged)
     return lines
 
 

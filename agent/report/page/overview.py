@@ -7,13 +7,13 @@ from pathlib import Path
 from typing import Any
 
 from self_pruner.agent.report.live_screen import about, minutes_left
-from self_pruner.agent.report.result_tables import account, by_text, final_table, served_table
+from self_pruner.agent.report.result_tables import account, by_text, final_table, served_table, verified
 from self_pruner.agent.result.checkpoint_figures import Evaluation
 from self_pruner.agent.result.outcome import Outcome, brain_sentence, recalibration_sentence, summary
 from self_pruner.agent.search.state import cost, spent_share
 from self_pruner.agent.settings.settings import DEFAULT_SPARSITY, Settings
 from self_pruner.memory.errors import SelfPrunerError
-from self_pruner.tools.export.card import serve_command
+from self_pruner.tools.export.card import load_call, serve_command
 
 Cells = tuple[Sequence[str], Sequence[Sequence[str]]]  # header and rows
 
@@ -134,11 +134,10 @@ def _result(outcome: Outcome) -> str:
 def _checkpoint(outcome: Outcome, settings: Settings | None, folder: Path) -> dict[str, Any] | None:
     if outcome.verified is None:
         return None
-    trust = "" if settings and settings.target == "uniform" else ", trust_remote_code=True"
     found = {
         "path": str(folder),
-        "verified": f"reloaded in a new process, largest logit difference {outcome.verified:.1e}",
-        "load": f"AutoModelForCausalLM.from_pretrained({str(folder)!r}{trust})",
+        "verified": verified(outcome.verified),
+        "load": load_call(str(folder), settings.target if settings else "transformers"),
     }
     if settings and settings.target != "transformers":
         found["serve"] = f"cd {folder} && {serve_command(settings.target, settings.tensor_parallel)}"

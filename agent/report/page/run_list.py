@@ -13,7 +13,7 @@ from self_pruner.agent.report.page.run_state import alive, run_state
 from self_pruner.agent.report.page.trace_lines import read_lines
 from self_pruner.agent.run_files.run_directory import RunDirectory
 from self_pruner.agent.settings.arms import ARMS
-from self_pruner.agent.settings.settings import Settings, make_settings
+from self_pruner.agent.settings.settings import make_settings, with_defaults
 from self_pruner.memory.errors import SelfPrunerError
 
 WATCHED = (  # the files of a run by which one sees that something is new
@@ -81,7 +81,7 @@ def row_of(base: Path, folder: Path) -> dict[str, Any]:
     row: dict[str, Any] = {"kind": "run", "id": folder.relative_to(base).as_posix(), "name": folder.name}
     try:
         run = RunDirectory.open(folder, strict=False)
-        values = {name: field.get_default() for name, field in Settings.model_fields.items()} | run.settings
+        values = with_defaults(run.settings)
         row |= {
             "state": run_state(run)["state"],
             "arm": str(values["arm"]),
