@@ -1,9 +1,9 @@
 """A prompt that outgrows the context forgets, oldest first; it never forgets the task.
 
 The order says what a brain can best do without: candidates seen lately, failed ones, the effects of moves, notes,
-answers, yields, lessons, the curve, the best beyond the first, then the population from its worst member. Every list
-has what matters most first, so entries leave from the end. What is asked and what the run is about are not part of the
-history and always stay.
+answers, yields, lessons, the curve, the best beyond the first, the population from its worst member, and last what a
+person told the run. Every list has what matters most first, so entries leave from the end. What is asked and what the
+run is about are not part of the history and always stay.
 """
 
 from __future__ import annotations
@@ -17,7 +17,9 @@ from self_pruner.prompts.variables import History
 
 T = TypeVar("T")
 
-Section = Literal["recent", "failed", "moves", "notes", "answers", "yields", "lessons", "curve", "best", "population"]
+Section = Literal[
+    "recent", "failed", "moves", "notes", "answers", "yields", "lessons", "curve", "best", "population", "user_notes"
+]
 
 # (section, entries that stay in this pass)
 FORGETTING: tuple[tuple[Section, int], ...] = (
@@ -33,6 +35,7 @@ FORGETTING: tuple[tuple[Section, int], ...] = (
     ("answers", 0),
     ("population", 0),
     ("best", 0),
+    ("user_notes", 0),
 )
 
 

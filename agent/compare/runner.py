@@ -25,6 +25,7 @@ from self_pruner.agent.prepare.checks import budget_of, check_target
 from self_pruner.agent.prepare.devices import device_of
 from self_pruner.agent.prepare.placement import placed
 from self_pruner.agent.prepare.workbench import Prepared, measuring, prepare
+from self_pruner.agent.report.stopping import heeding
 from self_pruner.agent.run_files.conditions import Conditions
 from self_pruner.agent.run_files.environment import describe
 from self_pruner.agent.run_files.run_directory import NoRunError, RunDirectory
@@ -99,6 +100,7 @@ def one(comparison: ComparisonFolder, planned: PlannedRun, shared: Prepared, vie
     with (
         held(folder),
         opened(folder, settings) as run,
+        heeding(run.path),
         closing(
             memory_of(settings.memory_path, run.id, run.records, shared.bench.memory.context, description, view)
         ) as memory,

@@ -83,6 +83,8 @@ class SearchScreen:
         if record.error:
             self.failures += 1
             self.view.line(f"step {record.step}: the brain failed: {record.error}"[:300], "yellow")
+        for note in record.told:
+            self.view.line(f"step {record.step}: the brain reads your note: {note}")
         self.asked = bool(record.replies) and record.error is None
         if record.plan:
             self.planned = plan_in_words(record.plan)

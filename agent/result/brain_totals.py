@@ -1,4 +1,4 @@
-"""What the brain cost and how often it failed, counted in the trace."""
+"""What the brain cost, how often it failed and what a person told it, from the trace."""
 
 from __future__ import annotations
 
@@ -29,6 +29,11 @@ def brain_faults(records: Sequence[TraceRecord]) -> dict[str, float]:
         "fallbacks": sum(record.fallback for record in thinks),
         "illegal": sum(record.illegal for record in thinks),
     }
+
+
+def notes_read(records: Sequence[TraceRecord]) -> list[str]:
+    """The notes of a person that the brain read, in order."""
+    return [note for record in records if isinstance(record, Think) for note in record.told]
 
 
 def _failed(step: Step) -> bool:

@@ -58,7 +58,7 @@ def card_facts(prepared: Prepared, settings: Settings, outcome: Outcome, run: Ru
         tasks=outcome.tasks.for_card() if outcome.tasks else None,
         serving=settings.target,
         tensor_parallel=settings.tensor_parallel,
-        again=same_again(settings, environment),
+        again=same_again(settings, environment, outcome.told),
         license=license_of(prepared.loaded.name),
     )
 

@@ -130,6 +130,7 @@ class Outcome(BaseModel):
     tasks: TaskTable | None = None  # where they were measured
     speed: SpeedFacts | None = None  # with a budget in time
     served: Served | None = None  # where such an engine is installed
+    told: list[str] = []  # notes of a person that the brain read
     verified: float | None = None  # largest difference of a logit between the exported folder and the elastic model
 
     def row(self, name: str) -> Row:

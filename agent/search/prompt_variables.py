@@ -119,6 +119,7 @@ class Observer:
             lessons=tuple(lessons_shown(history)),
             curve=tuple(curve(history)),
             notes=tuple(one.note for one in history.generations[: -NOTES - 1 : -1] if one.note),
+            user_notes=(),  # whoever asks the brain knows them
             yields=tuple(_yields(history)) if here.missing else (),
         )
 

@@ -16,6 +16,7 @@ from langchain_core.language_models import BaseChatModel
 from langchain_core.messages import AIMessage, BaseMessage, HumanMessage, SystemMessage
 
 from self_pruner.agent.brain.calls import Brain
+from self_pruner.agent.run_files.steering import SHOWN
 from self_pruner.agent.run_files.trace import Think, TraceRecord
 from self_pruner.agent.search.history import SearchHistory
 from self_pruner.agent.search.legal_calls import Call, LegalCalls, Situation, legal_calls
@@ -30,7 +31,7 @@ from self_pruner.agent.settings.arms import ARMS
 from self_pruner.agent.settings.settings import Settings
 from self_pruner.memory.errors import ToolError
 from self_pruner.memory.profile import Profile
-from self_pruner.prompts.fit import fit
+from self_pruner.prompts.fit import Fitted, fit
 from self_pruner.prompts.templates import Messages, PromptSet
 from self_pruner.tools.prune_model import Proposal
 from self_pruner.tools.workbench import Workbench
@@ -59,6 +60,7 @@ class Thinker:
     count_tokens: Callable[[Messages], int]
     context: int  # tokens a prompt may have
     trace: Callable[[TraceRecord], None]
+    notes: Callable[[], Sequence[str]] = field(default=tuple, kw_only=True)  # what a person told the run, in order
     history: SearchHistory = field(init=False)
 
     def __post_init__(self) -> None:
@@ -195,11 +197,14 @@ class Thinker:
         """A turn that the brain writes; whatever it does, the run goes on: a failure is counted and shown."""
         start = time.perf_counter()
         prompt, error = "", None
+        notes, told = self.notes(), tuple[str, ...]()
         replies: list[BaseMessage] = []
         variants = legal.variants if isinstance(self.brain, Brain) else ()  # any other model knows one offer for all
         try:
-            messages = self.prompt(state, here, legal)
+            fitted = self.prompt(state, here, legal, notes)
+            messages, shown = fitted.prompt, fitted.history.user_notes
             prompt = f"{messages.system}\n\n{messages.turn}"
+            told = tuple(note for note in notes[state.told :] if note in shown)
             spoken: list[BaseMessage] = [SystemMessage(messages.system), HumanMessage(messages.turn)]
             seed = int.from_bytes(hashlib.sha256(f"{self.settings.seed}/{state.step + 1}".encode()).digest()[:4])
             extra: dict[str, Any] = {"variants": [list(offer) for offer in variants]} if variants else {}
@@ -221,24 +226,28 @@ class Thinker:
             prompt=prompt,
             seconds=seconds,
             illegal=len(faults),
+            told=told,
             error=error,
         )
         update = {
             "brain_tokens": state.brain_tokens + record.input_tokens - record.cached_tokens + record.output_tokens,
             "failures": state.failures + (error is not None),
             "faulty": error is not None,
+            "told": len(notes) if prompt else state.told,
         }
         return Decision("brain", record, calls, update=update)
 
-    def prompt(self, state: SearchState, here: Situation, legal: LegalCalls) -> Messages:
-        """The prompt of this turn, shortened to the context."""
+    def prompt(
+        self, state: SearchState, here: Situation, legal: LegalCalls, notes: Sequence[str] = ()
+    ) -> Fitted[Messages]:
+        """The prompt of this turn, shortened to the context, with the newest of the notes."""
         variables = self.observer.variables(self.history, state, here, legal)
         return fit(
             lambda history: self.prompts.render(replace(variables, history=history)),
-            variables.history,
+            replace(variables.history, user_notes=tuple(notes[: -SHOWN - 1 : -1])),
             self.count_tokens,
             self.context,
-        ).prompt
+        )
 
     def check_room(self, state: SearchState) -> None:
         """Find out before the search, not as one failed turn after another, that prompts have no room.
