@@ -20,7 +20,10 @@ from self_pruner.memory.errors import ExportError
 
 HERE = Path(__file__).parent
 LIBRARY = HERE / "vendor" / "uplot"
-SCRIPTS = ("dom", "model", "card", "overview", "search", "profile", "lineage", "trace", "prompts", "runs", "main")
+SCRIPTS = (
+    *("dom", "model", "card", "steer", "overview", "search", "profile", "lineage", "trace"),
+    *("prompts", "runs", "main"),
+)
 
 
 def page_html(title: str, data: Mapping[str, Any]) -> str:

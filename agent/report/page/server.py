@@ -1,8 +1,8 @@
-"""`watch`: runs and comparisons in a browser on this machine, which move while they go on. It reads and writes nothing.
+"""`watch`: runs and comparisons in a browser on this machine, which move while they go on.
 
 The page asks once and is then told over server-sent events when something is new; of a trace it gets only that. The
 server listens on the loopback interface and answers no request that names another host or comes from another page, so
-a web page that one has open elsewhere learns nothing of one's runs.
+a web page that one has open elsewhere learns nothing of one's runs. It only reads, but for what `writing` lets it say.
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from self_pruner.agent.report.page.data import page_data
 from self_pruner.agent.report.page.html import as_json, page_html
 from self_pruner.agent.report.page.run_list import PLAN, find, run_list, runs_below, stamp
+from self_pruner.agent.report.page.writing import Writing, new_token
 from self_pruner.agent.report.stopping import draining
 from self_pruner.agent.run_files.run_directory import RunDirectory
 from self_pruner.agent.view import View
@@ -76,15 +77,22 @@ class Loopback:
 class Watch:
     """The pages of the runs below a folder, or of one of them."""
 
-    def __init__(self, base: Path, only: str | None = None) -> None:
-        """`base` is the folder of the runs; `only` the run or comparison that alone is shown, by its folder's name."""
-        self.base, self.only = base, only
+    def __init__(self, base: Path, only: str | None = None, token: str | None = None) -> None:
+        """Show what is below a folder.
+
+        Args:
+            base: the folder of the runs.
+            only: the run or comparison that alone is shown, by its folder's name.
+            token: of those who may talk to runs; None where nobody may.
+        """
+        self.base, self.only, self.token = base, only, token
         self.known: dict[Path, tuple[object, bytes]] = {}  # the last document of a run, with its stamp
         self.closing = False
 
     def app(self) -> Starlette:
-        """The application, which knows no method but GET and HEAD."""
+        """The application, which knows no method but GET and HEAD, and one POST where there is a token."""
         routes = [
+            *(Writing(self.token, self._folder).routes() if self.token else []),
             Route("/", self.front),
             Route("/runs.json", self.runs),
             Route("/runs/events", self.run_events),
@@ -222,11 +230,13 @@ def serve(path: Path, port: int, show: bool, view: View) -> None:
         raise SettingsError(f"there is no folder {path} to watch: name a run or a folder of runs")
     here = path.resolve()
     one = any((here / file).is_file() for file in ("settings.toml", PLAN))
-    watch = Watch(here.parent, here.name) if one else Watch(here)
+    token = new_token()
+    watch = Watch(here.parent, here.name, token) if one else Watch(here, token=token)
     with _listening(port) as listener:
         server = _Server(watch)
-        address = f"http://127.0.0.1:{listener.getsockname()[1]}/"
+        address = f"http://127.0.0.1:{listener.getsockname()[1]}/?token={token}"
         view.line(f"Watching {path} at {address} (Ctrl-C ends it; runs go on)")
+        view.line("With this address one may pause, stop and talk to runs; without its token only look at them.", "dim")
         if show:
             webbrowser.open(address)
         with draining(server.stop):

@@ -95,3 +95,22 @@ def test_a_search_that_is_stopped_while_it_waits_takes_no_further_turn(tmp_path)
 
     assert run.go(control, wait) is None
     assert len(run.records) == turns[-1] and len(turns) == 3
+
+
+def test_a_search_that_began_before_there_were_notes_goes_on(tmp_path):
+    run, control = Search(tmp_path, UniformBrain(seed=0)), RunControl()
+
+    def see(record):
+        run.records.append(record)
+        if len(asked(run)) == 1:
+            control.request_drain("test")
+
+    run.see = see
+    assert run.go(control) is None
+    saver, config = run.graph.checkpointer, {"configurable": {"thread_id": "run"}}
+    kept = saver.get_tuple(config)
+    del kept.checkpoint["channel_values"]["told"]
+    saver.put(kept.config, kept.checkpoint, kept.metadata, {})
+    assert "told" not in run.graph.get_state(config).values
+    assert run.go().told == 0
+    run.assert_valid()

@@ -117,6 +117,7 @@ function follow(live, showNew) {
   events.addEventListener('error', () => trouble('The server is gone: what is shown is what was known last. It is asked again every few seconds.'));
 }
 
+if (given.live) takeToken().then((may) => may && present && show(present), () => {}); // a server that is gone is said below
 if (given.live && given.live.list) {
   head.replaceChildren(h('h1', {}, 'Runs'), h('p', { class: 'soft' }, given.live.folder));
   follow(given.live, (list) => { main.replaceChildren(); fill(main, [runsPage(list)]); });

@@ -261,7 +261,8 @@ def test_it_serves_until_a_signal_ends_it_though_somebody_watches(tmp_path):
     try:
         assert process.stdout is not None
         said = process.stdout.readline()
-        address = said.partition(" at ")[2].partition(" ")[0]
+        address, _, token = said.partition(" at ")[2].partition(" ")[0].partition("?token=")
+        assert len(token) == 32
         events = urllib.request.urlopen(f"{address}runs/events", timeout=30)
         assert events.readline() == b"data: new\n"
         assert json.load(urllib.request.urlopen(f"{address}runs.json", timeout=30))["runs"][0]["best"]
