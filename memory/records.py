@@ -34,6 +34,7 @@ Proposer = Literal[
     "memory",
 ]
 Verdict = Literal["held", "failed", "unclear"]
+FITNESS = "fitness"  # name of the text that a search is measured on, in the scores on it
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,7 +19,7 @@ from self_pruner.agent.result.recalibration import recalibrated_memory
 from self_pruner.agent.run_files.conditions import Conditions
 from self_pruner.agent.run_files.run_directory import RunDirectory
 from self_pruner.agent.run_files.trace import Judge, TraceRecord, read_trace
-from self_pruner.agent.search.state import cost
+from self_pruner.agent.settings.limits import cost
 from self_pruner.memory.profile import PARTS, Profile
 from self_pruner.memory.records import Candidate, Generation
 from self_pruner.tools.evaluate import charge

@@ -18,7 +18,7 @@ from rich.text import Text
 
 from self_pruner.agent.report.decisions import decisions, plan_in_words
 from self_pruner.agent.run_files.trace import Act, Judge, Think, TraceRecord
-from self_pruner.agent.search.state import cost, spent_share
+from self_pruner.agent.settings.limits import cost, spent_share
 from self_pruner.agent.settings.settings import Settings
 from self_pruner.agent.view import View
 from self_pruner.tools.text.printable import printable

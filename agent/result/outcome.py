@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Final, Literal, get_args
+from typing import TYPE_CHECKING, Any, Final, Literal, get_args
 
 from pydantic import AliasChoices, BaseModel, ConfigDict, Field
 
-from self_pruner.agent.prepare.time_budget import SpeedFacts
 from self_pruner.agent.result.task_table import TaskTable
 from self_pruner.agent.run_files.answers import is_answer
 from self_pruner.agent.run_files.trace import Act, TraceRecord
 from self_pruner.memory.profile import PARTS, Profile
 from self_pruner.memory.records import Candidate, Generation, Proposer
-from self_pruner.tools.evaluation.fitness import mean, perplexity
+from self_pruner.tools.latency.speed_facts import SpeedFacts
 from self_pruner.tools.profiles.selection import Paired, paired
-from self_pruner.tools.workbench import Workbench
+
+if TYPE_CHECKING:  # torch takes seconds to load, and whoever only looks at a result needs none of it
+    from self_pruner.tools.workbench import Workbench
 
 SIGNIFICANT = 0.05
 FOUND: Final = "found"  # names of rows of the final table
@@ -186,6 +187,8 @@ def reporting_scores(bench: Workbench, profile: Profile, text: str) -> tuple[lis
 
 def row_of(bench: Workbench, name: str, profile: Profile, text: str) -> Row:
     """The table row of `profile` from its scores on `text`."""
+    from self_pruner.tools.evaluation.fitness import mean, perplexity
+
     kl, nll = reporting_scores(bench, profile, text)
     params = bench.budget.space.params(profile)
     if len(kl) < bench.walks[text].targets.n_sequences:  # some failed: a mean over the others would flatter it

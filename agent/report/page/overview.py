@@ -11,7 +11,7 @@ from self_pruner.agent.report.result_tables import account, by_text, final_table
 from self_pruner.agent.result.checkpoint_figures import Evaluation
 from self_pruner.agent.result.outcome import Outcome, brain_sentence, recalibration_sentence, summary
 from self_pruner.agent.result.same_again import told_sentence
-from self_pruner.agent.search.state import cost, spent_share
+from self_pruner.agent.settings.limits import cost, spent_share
 from self_pruner.agent.settings.settings import DEFAULT_SPARSITY, Settings
 from self_pruner.memory.errors import SelfPrunerError
 from self_pruner.tools.export.card import load_call, serve_command

@@ -44,7 +44,8 @@ function makeSteering() {
   const attempt = async (what, done = () => {}) => {
     told.className = 'soft';
     try {
-      told.textContent = await sayTo(what);
+      const said = await sayTo(what);
+      told.textContent = what.tell ? said : ''; // what a request came to is said beside the run's name
       done();
     } catch (error) {
       told.className = 'bad';
