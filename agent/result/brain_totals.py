@@ -1,12 +1,16 @@
-"""What the brain cost, how often it failed and what a person told it, from the trace."""
+"""What the trace tells of a search in figures: the brain's cost and faults, who proposed what, and what it was told."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, get_args
 
+from self_pruner.agent.result.outcome import Yield
 from self_pruner.agent.run_files.answers import is_answer
-from self_pruner.agent.run_files.trace import Step, Think, TraceRecord, by_step
+from self_pruner.agent.run_files.trace import Act, Step, Think, TraceRecord, by_step
+from self_pruner.memory.records import Candidate, Generation, Proposer
+
+PROPOSERS = get_args(Proposer)
 
 
 def brain_totals(records: Sequence[TraceRecord]) -> dict[str, float]:
@@ -43,3 +47,41 @@ def _failed(step: Step) -> bool:
     answers: list[Any] = [act.result for act in step.acts if act.tool == "prune_model" and is_answer(act)]
     known = [row["known"] for answer in answers for row in answer["candidates"]]
     return step.think is not None and bool(step.think.replies) and bool(known) and all(known)
+
+
+def yields(
+    records: Sequence[TraceRecord],
+    candidates: Sequence[Candidate],
+    first_fidelity: int,
+    generations: Sequence[Generation] = (),
+) -> list[Yield]:
+    """Who proposed how many candidates, and what came of them, from the trace and the closed generations."""
+    kinds: dict[tuple[str, str], list[Candidate]] = {}
+    for row in candidates:
+        kinds.setdefault((row.proposed_by, row.operator), []).append(row)
+    survivors = {(one.number, name) for one in generations for name in one.survivors}
+    changes: dict[str, float] = {}
+    for record in records:
+        if isinstance(record, Act) and record.tool == "evaluate" and is_answer(record):
+            answer: Any = record.result
+            if answer["fidelity"] != first_fidelity:
+                continue
+            for result in answer["results"]:
+                if result.get("change"):
+                    # against the better parent: the one that leaves the least improvement
+                    changes[str(result["id"])] = max(change["mean"] for change in result["change"])
+    found = []
+    for name, operator in sorted(kinds, key=lambda kind: (PROPOSERS.index(kind[0]), kind[1])):
+        own = kinds[name, operator]
+        compared = [changes[row.id] for row in own if row.id in changes]
+        found.append(
+            Yield(
+                proposed_by=name,
+                operator=operator,
+                made=len(own),
+                compared=len(compared),
+                improved=sum(change < 0 for change in compared),
+                survived=sum((row.generation, row.id) in survivors for row in own),
+            )
+        )
+    return found

@@ -18,7 +18,7 @@ import torch
 
 from self_pruner.agent.prepare.run import Run
 from self_pruner.agent.prepare.time_budget import speed_facts
-from self_pruner.agent.result.brain_totals import brain_faults, brain_totals, notes_read
+from self_pruner.agent.result.brain_totals import brain_faults, brain_totals, notes_read, yields
 from self_pruner.agent.result.card_facts import card_facts
 from self_pruner.agent.result.holdout import FINISH_STEP, best_on_holdout, compare_on_holdout
 from self_pruner.agent.result.outcome import (
@@ -31,7 +31,6 @@ from self_pruner.agent.result.outcome import (
     difference,
     recalibration_sentence,
     row_of,
-    yields,
 )
 from self_pruner.agent.result.recalibration import Recalibrated, recalibrated
 from self_pruner.agent.run_files.trace import read_trace

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, Final, Literal, get_args
+from typing import TYPE_CHECKING, Final, Literal, get_args
 
 from pydantic import AliasChoices, BaseModel, ConfigDict, Field
 
 from self_pruner.agent.result.task_table import TaskTable
-from self_pruner.agent.run_files.answers import is_answer
-from self_pruner.agent.run_files.trace import Act, TraceRecord
 from self_pruner.memory.profile import PARTS, Profile
-from self_pruner.memory.records import Candidate, Generation, Proposer
+from self_pruner.memory.records import Proposer
 from self_pruner.tools.latency.speed_facts import SpeedFacts
 from self_pruner.tools.profiles.selection import Paired, paired
 
@@ -203,44 +201,6 @@ def difference(bench: Workbench, found: Profile, other: Profile, against: str, t
         return None
     result: Paired = paired(own, others)
     return Difference(against=against, mean=result.mean, standard_error=result.standard_error, sequences=result.n)
-
-
-def yields(
-    records: Sequence[TraceRecord],
-    candidates: Sequence[Candidate],
-    first_fidelity: int,
-    generations: Sequence[Generation] = (),
-) -> list[Yield]:
-    """Who proposed how many candidates, and what came of them, from the trace and the closed generations."""
-    kinds: dict[tuple[str, str], list[Candidate]] = {}
-    for row in candidates:
-        kinds.setdefault((row.proposed_by, row.operator), []).append(row)
-    survivors = {(one.number, name) for one in generations for name in one.survivors}
-    changes: dict[str, float] = {}
-    for record in records:
-        if isinstance(record, Act) and record.tool == "evaluate" and is_answer(record):
-            answer: Any = record.result
-            if answer["fidelity"] != first_fidelity:
-                continue
-            for result in answer["results"]:
-                if result.get("change"):
-                    # against the better parent: the one that leaves the least improvement
-                    changes[str(result["id"])] = max(change["mean"] for change in result["change"])
-    found = []
-    for name, operator in sorted(kinds, key=lambda kind: (PROPOSERS.index(kind[0]), kind[1])):
-        own = kinds[name, operator]
-        compared = [changes[row.id] for row in own if row.id in changes]
-        found.append(
-            Yield(
-                proposed_by=name,
-                operator=operator,
-                made=len(own),
-                compared=len(compared),
-                improved=sum(change < 0 for change in compared),
-                survived=sum((row.generation, row.id) in survivors for row in own),
-            )
-        )
-    return found
 
 
 def brain_sentence(found: Sequence[Yield]) -> str:

@@ -22,6 +22,7 @@ WATCHED = (  # the files of a run by which one sees that something is new
     *(".lock", NOTES, REQUEST, "model/evaluation.json"),
 )
 PLAN, TABLE = "plan.json", "table.md"  # of a comparison
+FINISHED = "comparison.json"  # of a finished run of one
 TAIL = 65_536  # bytes of a trace in which its last judgement is looked for
 
 
@@ -47,14 +48,16 @@ def run_list(base: Path) -> list[dict[str, Any]]:
 
 def stamp(folder: Path) -> tuple[tuple[int, int], ...]:
     """What changes whenever something of the run in `folder` does: sizes and times of its files, and its process."""
-    found = [(int(alive(folder)), 0)]
-    for name in WATCHED:
-        try:
-            status = (folder / name).stat()
-            found.append((status.st_size, status.st_mtime_ns))
-        except OSError:
-            found.append((-1, 0))
-    return tuple(found)
+    return (int(alive(folder)), 0), *(stat_of(folder / name) for name in WATCHED)
+
+
+def stat_of(file: Path) -> tuple[int, int]:
+    """Size and time of a file; -1 and 0 where it is not there."""
+    try:
+        status = file.stat()
+    except OSError:
+        return -1, 0
+    return status.st_size, status.st_mtime_ns
 
 
 def _folders(base: Path) -> Iterator[Path]:
@@ -130,5 +133,5 @@ def _comparison(base: Path, folder: Path) -> dict[str, Any]:
     except (OSError, ValueError, KeyError, TypeError) as error:
         return row | {"arms": [], "planned": 0, "finished": 0, "runs": [], "sentence": f"{PLAN} is damaged: {error}"}
     runs = [row_of(base, path) for path in runs_below(base) if path.is_relative_to(folder)]
-    finished = sum(1 for _ in (folder / "runs").glob("*/comparison.json"))
+    finished = sum(1 for _ in (folder / "runs").glob(f"*/{FINISHED}"))
     return row | {"arms": arms, "planned": planned, "finished": finished, "runs": runs, "sentence": _headline(folder)}
