@@ -30,7 +30,7 @@ from self_pruner.agent.prepare.time_budget import keep_with, with_table
 from self_pruner.agent.prepare.workbench import Prepared, prepare
 from self_pruner.agent.report.html_report import write_report
 from self_pruner.agent.report.live_screen import SearchScreen
-from self_pruner.agent.report.stopping import draining
+from self_pruner.agent.report.stopping import draining, heeding
 from self_pruner.agent.result.finish import choose, export_and_verify, refit, with_weights
 from self_pruner.agent.result.outcome import RECALIBRATED, Outcome
 from self_pruner.agent.result.recalibration import KEPT, refits_forgotten
@@ -38,10 +38,10 @@ from self_pruner.agent.result.result_file import known_result, read_outcome, ste
 from self_pruner.agent.result.zero_shot import known_on_tasks, with_tasks
 from self_pruner.agent.run_files.atomic_write import WriteError
 from self_pruner.agent.run_files.binding import bind, bind_result, check_begun, check_settings
-from self_pruner.agent.run_files.pruned_checkpoints import keep_newest
+from self_pruner.agent.run_files.checkpoints import StrictSerializer, keep_newest
 from self_pruner.agent.run_files.run_directory import STOPPED_BY_USER, RunDirectory
 from self_pruner.agent.run_files.run_memory import check_whole
-from self_pruner.agent.run_files.strict_checkpoints import StrictSerializer
+from self_pruner.agent.run_files.steering import read_notes, wait_while_paused
 from self_pruner.agent.run_files.trace import TraceRecord, TraceWriter
 from self_pruner.agent.search.graph import build_graph, search
 from self_pruner.agent.search.initial_population import (
@@ -87,7 +87,10 @@ def start(settings: Settings, view: View) -> tuple[Path, Outcome]:
     check_memory(settings.memory_path)
     check_brain(settings, view)
     placement = placed(settings, target)
-    with RunDirectory.create(runs, settings.model, settings.to_toml(), device=target.device, seed=settings.seed) as run:
+    with (
+        RunDirectory.create(runs, settings.model, settings.to_toml(), device=target.device, seed=settings.seed) as run,
+        heeding(run.path),
+    ):
         try:
             prompts.copy_to(run.prompts)
             settings = keep_with(run, settings)
@@ -102,7 +105,7 @@ def start(settings: Settings, view: View) -> tuple[Path, Outcome]:
 
 def resume(path: Path, view: View, changes: Mapping[str, Any] | None = None) -> tuple[Path, Outcome]:
     """Go on with the run at `path`, with `changes` of settings that no figure depends on."""
-    with RunDirectory.resume(path) as run:
+    with RunDirectory.resume(path) as run, heeding(run.path):
         check_settings(run, view)
         settings = make_settings({**run.settings, **(changes or {})})
         check_engine(settings)
@@ -263,6 +266,7 @@ def run_search(run: Run) -> SearchState:
             context=room_of(brain, config.max_position_embeddings),
             trace=record,
             asked=partial(keep, run.directory.asked),
+            notes=lambda: [note.text for note in read_notes(run.directory.path)],
         )
         if arm.asks_brain:
             thinker.check_room(first_state(seeds, 0))
@@ -274,9 +278,13 @@ def run_search(run: Run) -> SearchState:
                 view.line("Stopping after the step in hand; a second signal (Ctrl-C) stops at once.", "yellow")
 
         judge = Judgement(bench, settings, record)
+
+        def pause() -> None:
+            judge.mark += wait_while_paused(run.directory.path, lambda: control.drain_requested, view)
+
         with checkpoints(run.directory.checkpoint) as saver, draining(ask), screen.shown():
             graph = build_graph(thinker, judge, saver)
-            state = search(graph, seeds, spent_on_probes(bench), control, run.directory.id)
+            state = search(graph, seeds, spent_on_probes(bench), control, run.directory.id, pause)
     if state is None:
         raise Stopped(run.directory.path)
     return state

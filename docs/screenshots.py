@@ -1,5 +1,6 @@
-"""Makes the pictures of a run's page in docs/page: `python -m docs.screenshots RUN`, from the root of the repository.
+"""Makes the pictures in docs/page: `python -m docs.screenshots RUN [RESULTS]`, from the root of the repository.
 
+RUN is a run's directory, RESULTS the `results.json` of a comparison; either of them may be left out.
 It needs what the tests of the page need: Chromium with its chromedriver.
 """
 
@@ -15,6 +16,8 @@ from tempfile import TemporaryDirectory
 
 import numpy as np
 
+from self_pruner.agent.compare.page import render
+from self_pruner.agent.compare.results import Results
 from self_pruner.agent.report.html_report import write_report
 from self_pruner.agent.run_files.run_directory import RunDirectory
 from tests.agent.report.page.browser import Browser, chromium
@@ -31,6 +34,7 @@ PICTURES = {  # places of the page by the names of their files
     "prompts": "prompts",
     "reproduce": "reproduce",
 }
+OF_A_COMPARISON = {"comparison": "overview", "curves": "curves"}
 STEP = "[...document.querySelectorAll('.step')].filter((one) => one.querySelector('.badge.brain'))[1]"
 PIXELS = """const [picture, done] = arguments;
 fetch(`data:image/png;base64,${picture}`).then((one) => one.blob()).then(createImageBitmap).then((image) => {
@@ -43,18 +47,32 @@ fetch(`data:image/png;base64,${picture}`).then((one) => one.blob()).then(createI
 
 
 def main() -> None:
-    """Write a picture of every tab of the run that is named."""
-    (path,) = sys.argv[1:]
+    """Write a picture of every tab of the run that is named, and of two of the comparison."""
     FOLDER.mkdir(exist_ok=True)
     with TemporaryDirectory() as folder, chromium() as browser:
-        run = shutil.copytree(path, Path(folder) / Path(path).name, ignore=shutil.ignore_patterns("*.safetensors"))
-        write_report(RunDirectory.open(run, strict=False))
         browser.look(*SIZE)
-        browser.open(f"file://{run}/report.html#trace")
-        step = browser.run(f"return ({STEP} || document.querySelector('.step')).id").removeprefix("step-")
-        for name, place in PICTURES.items():
-            browser.open(f"file://{run}/report.html#{place.format(step=step)}")
-            (FOLDER / f"{name}.png").write_bytes(picture(browser))
+        for named in map(Path, sys.argv[1:]):
+            page, places = (of_run if named.is_dir() else of_comparison)(named, Path(folder), browser)
+            for name, place in places.items():
+                browser.open(f"file://{page}#{place}")
+                (FOLDER / f"{name}.png").write_bytes(picture(browser))
+
+
+def of_run(path: Path, folder: Path, browser: Browser) -> tuple[Path, dict[str, str]]:
+    """The page of a copy of a run, and its places by the names of their pictures."""
+    run = shutil.copytree(path, folder / path.name, ignore=shutil.ignore_patterns("*.safetensors"))
+    write_report(RunDirectory.open(run, strict=False))
+    page = run / "report.html"
+    browser.open(f"file://{page}#trace")
+    step = browser.run(f"return ({STEP} || document.querySelector('.step')).id").removeprefix("step-")
+    return page, {name: place.format(step=step) for name, place in PICTURES.items()}
+
+
+def of_comparison(results: Path, folder: Path, browser: Browser) -> tuple[Path, dict[str, str]]:
+    """The same of a comparison."""
+    page = folder / "compare.html"
+    page.write_text(render(Results.model_validate_json(results.read_text(encoding="utf-8"))))
+    return page, OF_A_COMPARISON
 
 
 def picture(browser: Browser) -> bytes:

@@ -35,6 +35,7 @@ Proposer = Literal[
 ]
 RANDOM: tuple[Proposer, ...] = ("chance", "draw", "fallback")  # those that choose by chance among legal calls
 Verdict = Literal["held", "failed", "unclear"]
+FITNESS = "fitness"  # name of the text that a search is measured on, in the scores on it
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,9 +1,9 @@
 """A prompt that outgrows the context forgets, oldest first; it never forgets the task.
 
 The order says what a brain can best do without: candidates seen lately, failed ones, the effects of moves, notes,
-answers, yields, lessons, the curve, the best beyond the first, then the population from its worst member. Every list
-has what matters most first, so entries leave from the end. What is asked and what the run is about are not part of the
-history and always stay.
+answers, yields, lessons, the curve, the best beyond the first, the population from its worst member, and last what a
+person told the run. Every list has what matters most first, so entries leave from the end. What is asked and what the
+run is about are not part of the history and always stay.
 """
 
 from __future__ import annotations
@@ -18,7 +18,9 @@ from self_pruner.prompts.variables import History, Variables
 
 T = TypeVar("T")
 
-Section = Literal["recent", "failed", "moves", "notes", "answers", "yields", "lessons", "curve", "best", "population"]
+Section = Literal[
+    "recent", "failed", "moves", "notes", "answers", "yields", "lessons", "curve", "best", "population", "user_notes"
+]
 
 # (section, entries that stay in this pass)
 FORGETTING: tuple[tuple[Section, int], ...] = (
@@ -34,6 +36,7 @@ FORGETTING: tuple[tuple[Section, int], ...] = (
     ("answers", 0),
     ("population", 0),
     ("best", 0),
+    ("user_notes", 0),
 )
 
 
@@ -90,11 +93,11 @@ def fit(render: Callable[[History], T], history: History, count_tokens: Callable
 
 def prompt_of(
     prompts: PromptSet, variables: Variables, count_tokens: Callable[[Messages], int], limit: int
-) -> Messages:
+) -> Fitted[Messages]:
     """The prompt of a turn, shortened to `limit` tokens; raises PromptError, and SettingsError as `fit` does."""
     return fit(
         lambda history: prompts.render(replace(variables, history=history)), variables.history, count_tokens, limit
-    ).prompt
+    )
 
 
 def shortenings(history: History) -> list[History]:

@@ -77,6 +77,7 @@ def sample_history(n_layers: int = 30, population: int = 4, recent: int = 2, mov
         failed=(sample_candidate(19, n_layers, failed=True),),
         moves=tuple(Move(f"c{i}", "c1", "layer 3 mlp -4, layer 9 mlp +4", 0.012 - 0.006 * i) for i in range(moves)),
         notes=("Cutting the mlp of early layers hurts.", "Layer 20 takes a cut well."),
+        user_notes=("keep layer 0 whole",),
         lessons=tuple(
             LessonRow(
                 "some", f"mlp {5 * i}-{5 * i + 4}", "attention 0-4", "better", verdict, 0.004 * i - 0.006, 0.3, i > 1

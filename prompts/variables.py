@@ -207,6 +207,7 @@ class History:
     curve: tuple[float, ...] = ()  # fitness of the best after each generation, newest first
     answers: tuple[str, ...] = ()  # of the tools to the last calls, newest first, at "free"
     notes: tuple[str, ...] = ()  # the brain's own, newest first
+    user_notes: tuple[str, ...] = ()  # what a person told the run, newest first
     yields: tuple[ProposerYield, ...] = ()  # the proposers of this run, those whose offspring survive most often first
 
 

@@ -54,6 +54,11 @@ def digest(prompts: PromptSet) -> str:
     return told.hexdigest()[:12]
 
 
+def shows_user_notes(prompts: PromptSet) -> bool:
+    """Whether a brain that reads this set is shown what a person told the run."""
+    return any("user_notes" in text for text in prompts.files.values())
+
+
 def differences(one: PromptSet, other: PromptSet, names: tuple[str, str]) -> list[str]:
     """What differs between the files of two sets, as a unified diff; [] where nothing does."""
     lines: list[str] = []

@@ -14,6 +14,7 @@ from typing import Any
 
 from self_pruner.memory.errors import ToolError
 from self_pruner.memory.profile import Profile
+from self_pruner.memory.records import FITNESS as FITNESS
 from self_pruner.memory.records import Candidate, Fitness, Proposer, Score, Sensitivities
 from self_pruner.memory.store import Memory
 from self_pruner.tools.evaluation.tasks.suite import TaskSuite
@@ -25,7 +26,6 @@ from self_pruner.tools.profiles.sensitivity import Costs, Probe
 from self_pruner.tools.pruning.elastic import ElasticModel
 
 Progress = Callable[[int, int], None]
-FITNESS = "fitness"  # name of the text that the search is measured on
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,6 +8,7 @@ from self_pruner.agent.command_line.measurements import decisions, evaluate, lat
 from self_pruner.agent.command_line.parser import CommandLine, program_version
 from self_pruner.agent.command_line.prompts import prompts
 from self_pruner.agent.command_line.runs import compare, export, report, resume, run, trace, why
+from self_pruner.agent.command_line.steering import pause, stop, tell
 from self_pruner.agent.command_line.watch import watch
 
 
@@ -27,6 +28,9 @@ for each in (
     compare,
     resume,
     watch,
+    tell,
+    pause,
+    stop,
     report,
     trace,
     why,

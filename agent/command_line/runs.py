@@ -113,9 +113,8 @@ def report(path: Path) -> int:
     """Write report.html anew and show the result."""
     view = View()
     if holds_comparison(path):
-        from self_pruner.agent.compare.folder import ComparisonFolder
+        from self_pruner.agent.compare.folder import ComparisonFolder, collect
         from self_pruner.agent.compare.page import show, write_all
-        from self_pruner.agent.compare.runner import collect
 
         results = collect(ComparisonFolder.open(path.resolve()))
         write_all(path, results)

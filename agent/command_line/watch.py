@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -24,7 +25,13 @@ def watch(path: Path, port: int, show: bool) -> int:
     from self_pruner.agent.report.page.server import serve
 
     try:
-        serve(path, port, show, View())
+        serve(path, port, show, _compared, View())
     except Stop:
         return exit_status()
     return 0
+
+
+def _compared(folder: Path) -> dict[str, Any]:
+    from self_pruner.agent.compare.page_data import of_folder  # whose statistics take a second to load
+
+    return of_folder(folder)

@@ -3,22 +3,28 @@
 from __future__ import annotations
 
 import json
+import platform
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
+from datetime import datetime
 from pathlib import Path
 from typing import Any, TypeVar
 
 from pydantic import BaseModel
 
 from self_pruner.agent.compare.plan import PlannedRun, parse_arms, plan
-from self_pruner.agent.compare.results import DenseResult, RunResult
-from self_pruner.agent.result.card_facts import PLACES, TEXTS, command_line
+from self_pruner.agent.compare.results import DenseResult, Results, RunResult
 from self_pruner.agent.run_files.atomic_write import atomic_write
 from self_pruner.agent.run_files.binding import FILE, read_file
 from self_pruner.agent.run_files.conditions import Conditions
+from self_pruner.agent.run_files.environment import describe
 from self_pruner.agent.run_files.seal import holds, seal
 from self_pruner.agent.settings.settings import Settings, make_settings, text_label
-from self_pruner.memory.errors import SettingsError
+from self_pruner.agent.settings.stated import PLACES, TEXTS, command_line
+from self_pruner.memory.errors import SelfPrunerError, SettingsError
+from self_pruner.prompts.templates import PromptSet
+from self_pruner.prompts.workbench import differences
 
 PLAN = "plan.json"
 DENSE = "dense.json"
@@ -34,6 +40,7 @@ DEFAULTS: dict[str, Any] = {
     "recalibrate": False,
     "remembered": 0,
 }
+MOST_LINES = 4_000  # of a diff between two prompt sets
 Content = TypeVar("Content", bound=BaseModel)
 
 
@@ -164,6 +171,65 @@ class ComparisonFolder:
 
     def keep_bound(self, conditions: Conditions) -> None:
         atomic_write(self.path / FILE, conditions.model_dump_json(indent=1) + "\n")
+
+
+def collect(comparison: ComparisonFolder, failed: Mapping[str, str] | None = None) -> Results:
+    """Everything that is known so far; `failed` says by its slug why a run is missing.
+
+    Raises:
+        SettingsError: a record is damaged.
+    """
+    runs: list[RunResult] = []
+    missing = []
+    planned = comparison.planned()
+    for run in planned:
+        found = comparison.record_of(run)
+        if found is not None:
+            runs.append(found)
+        else:
+            missing.append(f"{run.slug}: {(failed or {}).get(run.slug, 'not finished')}")
+    dense, settings = comparison.dense(), comparison.settings
+    environment = describe(settings.device, 0, datetime.now())
+    return Results(
+        command=comparison.command(),
+        model=settings.model,
+        settings=comparison.stated_settings(),
+        versions={name: str(version) for name, version in environment.get("versions", {}).items() if version},
+        machine=f"{environment['processors']} processors, {platform.system()} {platform.machine()}",
+        dense=dense.texts if dense else [],
+        units=dense.units if dense else {},
+        measured_on=(
+            f"{', '.join(map(text_label, settings.reporting_texts))} (reporting parts), "
+            f"{settings.reporting_tokens} tokens each in sequences of {settings.sequence_length}"
+        ),
+        arms={run.spec.text: run.spec.meaning for run in planned},
+        missing=missing,
+        prompts=prompt_differences(comparison),
+        bound=comparison.bound(),
+        runs=runs,
+    )
+
+
+def prompt_differences(comparison: ComparisonFolder) -> dict[str, list[str]]:
+    """By arm with prompts of its own: a unified diff from those that it has without.
+
+    They are the templates of its runs, or those that were named where it has none yet; what cannot be read is left out.
+    """
+    found = {}
+    for run in comparison.planned():
+        own = run.spec.overrides.keys() & {"prompts", "prompt_set"}
+        if not own or run.spec.text in found:
+            continue
+        usual = run.settings.model_copy(update={"prompts": None, "prompt_set": None}).prompts_of_arm
+        named = run.spec.text.partition("+")[0].partition(":")[2]
+        kept = next(comparison.folder_of(run).glob("*/prompts/turn.j2"), None)
+        with suppress(SelfPrunerError):
+            sets = (
+                PromptSet(usual),
+                PromptSet(run.settings.prompts_of_arm, kept.parent if kept else run.settings.prompts),
+            )
+            found[run.spec.text] = differences(*sets, (usual, named))[:MOST_LINES]
+    return found
 
 
 def is_comparison(path: Path) -> bool:

@@ -32,10 +32,10 @@ from self_pruner.agent.prepare.checks import check_target
 from self_pruner.agent.prepare.latency_timer import check_engine
 from self_pruner.agent.prepare.texts import check_text, reporting_key
 from self_pruner.agent.prepare.workbench import Prepared
-from self_pruner.agent.result.card_facts import PLACES
 from self_pruner.agent.run_files.binding import SAID, refuse
 from self_pruner.agent.run_files.conditions import Conditions
 from self_pruner.agent.settings.settings import Settings, make_settings, text_label, without_former
+from self_pruner.agent.settings.stated import PLACES
 from self_pruner.agent.view import View
 from self_pruner.memory.errors import RunDirectoryError, SettingsError
 from self_pruner.prompts.templates import PromptSet

@@ -8,32 +8,31 @@ and step by step.
 
 from __future__ import annotations
 
-import platform
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from dataclasses import replace
-from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from self_pruner.agent.compare.folder import ComparisonFolder
+from self_pruner.agent.compare.folder import ComparisonFolder, collect
 from self_pruner.agent.compare.joining import bind_comparison, check_bound
+from self_pruner.agent.compare.of_run import dense_result, run_result
 from self_pruner.agent.compare.page import write_all
 from self_pruner.agent.compare.plan import PlannedRun
-from self_pruner.agent.compare.results import Results, RunResult, dense_result, run_result
+from self_pruner.agent.compare.results import Results
 from self_pruner.agent.prepare.checks import budget_of, check_target
 from self_pruner.agent.prepare.devices import device_of
 from self_pruner.agent.prepare.placement import placed
 from self_pruner.agent.prepare.workbench import Prepared, measuring, prepare
+from self_pruner.agent.report.stopping import heeding
 from self_pruner.agent.run_files.conditions import Conditions
-from self_pruner.agent.run_files.environment import describe
 from self_pruner.agent.run_files.run_directory import NoRunError, RunDirectory
 from self_pruner.agent.run_files.run_lock import RunLock
 from self_pruner.agent.run_files.run_memory import memory_of
 from self_pruner.agent.search.initial_population import PROBE_STEP, probe_uniform, probed
 from self_pruner.agent.session import Stopped, carry_out, with_probes
 from self_pruner.agent.settings.arms import Arm
-from self_pruner.agent.settings.settings import Settings, text_label
+from self_pruner.agent.settings.settings import Settings
 from self_pruner.agent.view import View
 from self_pruner.memory.errors import SelfPrunerError
 from self_pruner.memory.no_links import refuse_link
@@ -99,6 +98,7 @@ def one(comparison: ComparisonFolder, planned: PlannedRun, shared: Prepared, vie
     with (
         held(folder),
         opened(folder, settings) as run,
+        heeding(run.path),
         closing(
             memory_of(settings.memory_path, run.id, run.records, shared.bench.memory.context, description, view)
         ) as memory,
@@ -161,39 +161,3 @@ def copy_reporting(source: Prepared, target: Prepared) -> None:
     for text in source.bench.reporting.values():
         scores = source.bench.memory.recall(Score, text=text)
         target.bench.memory.record(*(score for score in scores if score.error is None))
-
-
-def collect(comparison: ComparisonFolder, failed: Mapping[str, str] | None = None) -> Results:
-    """Everything that is known so far; `failed` says by its slug why a run is missing.
-
-    Raises:
-        SettingsError: a record is damaged.
-    """
-    runs: list[RunResult] = []
-    missing = []
-    planned = comparison.planned()
-    for run in planned:
-        found = comparison.record_of(run)
-        if found is not None:
-            runs.append(found)
-        else:
-            missing.append(f"{run.slug}: {(failed or {}).get(run.slug, 'not finished')}")
-    dense, settings = comparison.dense(), comparison.settings
-    environment = describe(settings.device, 0, datetime.now())
-    return Results(
-        command=comparison.command(),
-        model=settings.model,
-        settings=comparison.stated_settings(),
-        versions={name: str(version) for name, version in environment.get("versions", {}).items() if version},
-        machine=f"{environment['processors']} processors, {platform.system()} {platform.machine()}",
-        dense=dense.texts if dense else [],
-        units=dense.units if dense else {},
-        measured_on=(
-            f"{', '.join(map(text_label, settings.reporting_texts))} (reporting parts), "
-            f"{settings.reporting_tokens} tokens each in sequences of {settings.sequence_length}"
-        ),
-        arms={run.spec.text: run.spec.meaning for run in planned},
-        missing=missing,
-        bound=comparison.bound(),
-        runs=runs,
-    )

@@ -78,7 +78,7 @@ def reads(chooser: Chooser) -> bool:
 def messages_of(prompts: PromptSet, variables: Variables, count: Callable[[Messages], int], room: int) -> Messages:
     """The prompt as a run makes it: without hints where the set wants none, shortened to the context."""
     shown = variables if prompts.hints else replace(variables, hints=Hints())
-    return prompt_of(prompts, shown, count, room)
+    return prompt_of(prompts, shown, count, room).prompt
 
 
 @dataclass

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from pydantic import BaseModel, ConfigDict
-
 from self_pruner.agent.prepare.checks import space_for
 from self_pruner.agent.prepare.latency_table import kept_table, shape_of, table_path, timed_of
 from self_pruner.agent.prepare.workbench import Prepared
@@ -15,39 +13,9 @@ from self_pruner.agent.settings.settings import Settings
 from self_pruner.agent.view import View
 from self_pruner.memory.profile import Profile
 from self_pruner.memory.records import Latency
+from self_pruner.tools.latency.speed_facts import SpeedFacts
 from self_pruner.tools.latency.table import LatencyTable, read_table, wanted_profiles
 from self_pruner.tools.profiles.space import Space
-
-
-class SpeedFacts(BaseModel):
-    """What was asked for, predicted and measured: how many times as fast as the dense model a request is."""
-
-    model_config = ConfigDict(frozen=True)
-
-    asked: float
-    predicted: float  # by the table
-    measured: float | None  # None where the table is of another device, engine or request
-    spread: float | None  # of the measurement: (slowest - fastest) / median of the repeats
-    table: str  # what the table is of
-
-    def sentence(self) -> str:
-        """Whether the result is as fast as was asked for."""
-        words = (
-            f"Asked for {self.asked:.2f} times the dense model's speed: the latency table predicts {self.predicted:.2f}"
-        )
-        if self.measured is None:
-            return f"{words}. It is of {self.table}, so nothing was measured here to verify that."
-        error = self.predicted / self.measured - 1.0  # of the predicted time
-        verdict = "as fast as asked for"
-        if self.measured < self.asked:
-            short = 1.0 - self.measured / self.asked
-            within = self.spread is not None and short <= self.spread
-            verdict = f"{short:.1%} short of it" + (", within the spread of the repeats" if within else "")
-        spread = "" if self.spread is None else f", spread of the repeats {self.spread:.0%}"
-        return (
-            f"{words}, measured {self.measured:.2f}: {verdict} (error of the predicted time {-error:+.1%}{spread}; "
-            f"{self.table})."
-        )
 
 
 def with_table(settings: Settings, view: View) -> Settings:

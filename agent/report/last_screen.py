@@ -5,6 +5,7 @@ from __future__ import annotations
 from self_pruner.agent.report.result_tables import account, by_text, final_table, served_table, verified
 from self_pruner.agent.result.checkpoint_figures import Evaluation, read_evaluation
 from self_pruner.agent.result.outcome import Outcome, Served, brain_sentence, recalibration_sentence, summary
+from self_pruner.agent.result.same_again import told_sentence
 from self_pruner.agent.run_files.run_directory import RunDirectory
 from self_pruner.agent.settings.settings import make_settings
 from self_pruner.agent.view import View
@@ -25,6 +26,8 @@ def show_outcome(outcome: Outcome, run: RunDirectory, view: View) -> None:
         view.line(outcome.speed.sentence())
     show_served(outcome.served, view)
     view.line(brain_sentence(outcome.yields))
+    if outcome.told:
+        view.line(told_sentence(outcome.told))
     for line in account(outcome):
         view.line(line)
     if outcome.several_texts():

@@ -18,7 +18,7 @@ from rich.text import Text
 
 from self_pruner.agent.report.decisions import decisions, plan_in_words
 from self_pruner.agent.run_files.trace import Act, Judge, Think, TraceRecord
-from self_pruner.agent.search.state import cost, spent_share
+from self_pruner.agent.settings.limits import cost, spent_share
 from self_pruner.agent.settings.settings import Settings
 from self_pruner.agent.view import View
 from self_pruner.tools.text.printable import printable
@@ -83,6 +83,8 @@ class SearchScreen:
         if record.error:
             self.failures += 1
             self.view.line(f"step {record.step}: the brain failed: {record.error}"[:300], "yellow")
+        for note in record.told:
+            self.view.line(f"step {record.step}: the brain reads your note: {note}")
         self.asked = bool(record.replies) and record.error is None
         if record.plan:
             self.planned = plan_in_words(record.plan)

@@ -14,6 +14,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from pathlib import Path
 from types import FrameType
 
 # Seconds in which a signal is another's echo: `timeout`, and a terminal that closes and its shell, send each twice.
@@ -64,6 +65,33 @@ def draining(ask: Callable[[], None]) -> Iterator[None]:
         _Heard.drain = None
     if _Heard.signal != before:
         raise Stop
+
+
+@contextmanager
+def heeding(run: Path) -> Iterator[None]:
+    """Inside the block a request to stop, in the directory of the run that goes on there, counts as a signal."""
+    # main.py loads this file before anything that takes time
+    from self_pruner.agent.run_files.steering import SECONDS, forget_request, requested
+
+    over = threading.Event()
+
+    def look() -> None:
+        while not over.wait(SECONDS):
+            if requested(run) == "stop":
+                # who uses this as a library, and hears no SIGTERM, gets a KeyboardInterrupt
+                number = signal.SIGTERM if signal.getsignal(signal.SIGTERM) is _handle else signal.SIGINT
+                signal.pthread_kill(threading.main_thread().ident or 0, number)
+                return
+
+    forget_request(run)  # of whoever was asked before
+    looking = threading.Thread(target=look, name="requests", daemon=True)
+    looking.start()
+    try:
+        yield
+    finally:
+        over.set()
+        looking.join()
+        forget_request(run)
 
 
 def _handle(number: int, frame: FrameType | None) -> None:

@@ -30,6 +30,9 @@ def show_plans(path: Path, view: View) -> None:
     told = False
     for step in steps.values():
         think, judge = step.think, step.judge
+        for note in think.told if think is not None else ():
+            view.line(f"told: {note}", "cyan")
+            told = True
         if think is not None and think.plan is not None:
             view.line(f"generation {think.generation}: {plan_in_words(think.plan)}")
             told = True
@@ -68,6 +71,8 @@ def show_step(path: Path, number: int, view: View) -> None:
             f"decode steps, {think.seconds:.1f} s",
             "bold",
         )
+        for note in think.told:
+            view.line(f"told: {note}", "cyan")
         if think.error:
             view.line(f"failed: {think.error}", "yellow")
         if think.fallback:
@@ -101,6 +106,8 @@ def overview(step: Step) -> str:
         parts.append("(stand-in)")
     if step.think is not None and step.think.error:
         parts.append(f"failed: {step.think.error}")
+    if step.think is not None and step.think.told:
+        parts.append(f"told: {'; '.join(step.think.told)}")
     if step.acts:
         tool = step.acts[0].tool
         parts.append(tool if len(step.acts) == 1 else f"{tool} x{len(step.acts)}")

@@ -1,17 +1,19 @@
-"""What the brain cost and how often it failed, counted in the trace."""
+"""What the trace tells of a search in figures: the brain's cost and faults, who proposed what, and what it was told."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from self_pruner.agent.result.outcome import Yield, improvements
 from self_pruner.agent.run_files.answers import is_answer
-from self_pruner.agent.run_files.trace import Step, Think, TraceRecord, by_step
-from self_pruner.memory.records import RANDOM, Candidate, PromptUse
+from self_pruner.agent.run_files.trace import Act, Step, Think, TraceRecord, by_step
+from self_pruner.memory.records import RANDOM, Candidate, Generation, PromptUse, Proposer
 from self_pruner.prompts.templates import PromptSet
 from self_pruner.prompts.workbench import digest
+
+PROPOSERS = get_args(Proposer)
 
 
 def brain_totals(records: Sequence[TraceRecord]) -> dict[str, float]:
@@ -80,6 +82,11 @@ def prompt_use(
     )
 
 
+def notes_read(records: Sequence[TraceRecord]) -> list[str]:
+    """The notes of a person that the brain read, in order."""
+    return [note for record in records if isinstance(record, Think) for note in record.told]
+
+
 def _failed(step: Step) -> bool:
     """Whether a turn failed: the brain did or a tool, or nothing was new of what the brain asked for."""
     if (step.think is not None and step.think.error) or any(act.error for act in step.acts):
@@ -87,3 +94,41 @@ def _failed(step: Step) -> bool:
     answers: list[Any] = [act.result for act in step.acts if act.tool == "prune_model" and is_answer(act)]
     known = [row["known"] for answer in answers for row in answer["candidates"]]
     return step.think is not None and bool(step.think.replies) and bool(known) and all(known)
+
+
+def yields(
+    records: Sequence[TraceRecord],
+    candidates: Sequence[Candidate],
+    first_fidelity: int,
+    generations: Sequence[Generation] = (),
+) -> list[Yield]:
+    """Who proposed how many candidates, and what came of them, from the trace and the closed generations."""
+    kinds: dict[tuple[str, str], list[Candidate]] = {}
+    for row in candidates:
+        kinds.setdefault((row.proposed_by, row.operator), []).append(row)
+    survivors = {(one.number, name) for one in generations for name in one.survivors}
+    changes: dict[str, float] = {}
+    for record in records:
+        if isinstance(record, Act) and record.tool == "evaluate" and is_answer(record):
+            answer: Any = record.result
+            if answer["fidelity"] != first_fidelity:
+                continue
+            for result in answer["results"]:
+                if result.get("change"):
+                    # against the better parent: the one that leaves the least improvement
+                    changes[str(result["id"])] = max(change["mean"] for change in result["change"])
+    found = []
+    for name, operator in sorted(kinds, key=lambda kind: (PROPOSERS.index(kind[0]), kind[1])):
+        own = kinds[name, operator]
+        compared = [changes[row.id] for row in own if row.id in changes]
+        found.append(
+            Yield(
+                proposed_by=name,
+                operator=operator,
+                made=len(own),
+                compared=len(compared),
+                improved=sum(change < 0 for change in compared),
+                survived=sum((row.generation, row.id) in survivors for row in own),
+            )
+        )
+    return found

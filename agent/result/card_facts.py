@@ -2,23 +2,16 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping
-from pathlib import Path
-from typing import Any
-
 from self_pruner.agent.prepare.workbench import Prepared
 from self_pruner.agent.result.outcome import FOUND, Outcome, recalibration_sentence
 from self_pruner.agent.result.same_again import same_again
 from self_pruner.agent.run_files.run_directory import RunDirectory
 from self_pruner.agent.search.initial_population import UNIFORM
 from self_pruner.agent.settings.settings import Settings, text_label
+from self_pruner.agent.settings.stated import command_line, is_local, shareable
 from self_pruner.tools.export.card import CardFacts, CardRow
 from self_pruner.tools.models.aliases import ALIASES, BUNDLED
 
-# settings that say where things are kept: of no interest to anybody else
-PLACES = ("runs", "memory", "cache", "task_data", "vllm_python", "llama_python", "latency_table")
-TEXTS = ("calibration", "fitness_text", "reporting_text")  # stated by the name of the file, not by where it lies
 HUB_IDS = {**ALIASES, BUNDLED: "HuggingFaceTB/SmolLM2-135M-Instruct"}
 
 
@@ -58,7 +51,7 @@ def card_facts(prepared: Prepared, settings: Settings, outcome: Outcome, run: Ru
         tasks=outcome.tasks.for_card() if outcome.tasks else None,
         serving=settings.target,
         tensor_parallel=settings.tensor_parallel,
-        again=same_again(settings, environment),
+        again=same_again(settings, environment, outcome.told),
         license=license_of(prepared.loaded.name),
     )
 
@@ -68,50 +61,8 @@ def license_of(model: str) -> str | None:
     return "apache-2.0" if model == BUNDLED else None
 
 
-def is_local(settings: Settings) -> bool:
-    """Whether the target model is a folder of this machine."""
-    path = Path(settings.model).expanduser()
-    return path.is_absolute() or path.is_dir()
-
-
-def shareable(settings: Settings) -> dict[str, Any]:
-    """The settings as a stranger may read them: without where things lie, and who was asked."""
-    values = {name: value for name, value in settings.to_toml().items() if name not in PLACES}
-    if is_local(settings):
-        values["model"] = Path(settings.model).expanduser().resolve().name
-    if settings.brain_url is not None:
-        values["brain_url"] = "URL"
-    if settings.prompts is not None:
-        values["prompts"] = settings.prompts.name
-    for name in TEXTS:
-        values[name] = ",".join(map(text_label, values[name].split(",")))
-    return values
-
-
 def brain_in_words(settings: Settings) -> str:
     """What made the decisions."""
     if settings.brain == "vllm":
         return "the target model in vLLM" if settings.brain_url is None else "a model behind an endpoint"
     return "the target model" if settings.brain == "self" else f"the scripted control {settings.brain!r}"
-
-
-def command_line(settings: Settings, command: str = "", defaults: Mapping[str, Any] | None = None) -> str:
-    """A command that makes the same run: every setting that is not the default, as far as it is `shareable`.
-
-    Args:
-        settings: those of the run.
-        command: other than run.
-        defaults: of that command, where they are not those of a run.
-    """
-    default = Settings(**(defaults or {}))
-    words = ["python main.py", *([command] if command else [])]
-    for name, value in shareable(settings).items():
-        if value == default.to_toml().get(name):
-            continue
-        option = "--" + name.replace("_", "-")
-        if isinstance(value, bool):
-            words.append(option if value else f"--no-{option[2:]}")
-        else:
-            text = ",".join(map(str, value)) if isinstance(value, list) else str(value)
-            words.append(f"{option} {json.dumps(text) if ' ' in text else text}")
-    return " ".join(words)

@@ -18,7 +18,7 @@ import torch
 
 from self_pruner.agent.prepare.run import Run
 from self_pruner.agent.prepare.time_budget import speed_facts
-from self_pruner.agent.result.brain_totals import brain_faults, brain_totals, prompt_use
+from self_pruner.agent.result.brain_totals import brain_faults, brain_totals, notes_read, prompt_use, yields
 from self_pruner.agent.result.card_facts import card_facts
 from self_pruner.agent.result.holdout import FINISH_STEP, best_on_holdout, compare_on_holdout
 from self_pruner.agent.result.outcome import (
@@ -31,7 +31,6 @@ from self_pruner.agent.result.outcome import (
     difference,
     recalibration_sentence,
     row_of,
-    yields,
 )
 from self_pruner.agent.result.recalibration import Recalibrated, recalibrated
 from self_pruner.agent.run_files.trace import read_trace
@@ -105,6 +104,7 @@ def choose(run: Run, state: SearchState) -> Outcome:
         yields=made,
         warnings=list(dict.fromkeys([*bench.elastic.warnings, *without_graphs(bench), *records.gaps()])),
         texts=texts,
+        told=notes_read(records),
         speed=speed_facts(run.prepared, settings, found, timed_already(bench)),
         served=served(run, found, rows),
     )

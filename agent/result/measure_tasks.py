@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection, Mapping
+from typing import TYPE_CHECKING
 
 from pydantic import BaseModel, ConfigDict
 
@@ -18,8 +19,9 @@ from self_pruner.memory.profile import Profile
 from self_pruner.memory.records import TaskScore
 from self_pruner.tools.evaluation.tasks.rows import TASKS, TaskName
 from self_pruner.tools.evaluation.tasks.suite import CPU_BATCH, GPU_BATCH, METRICS, TaskSuite
-from self_pruner.tools.pruning.smaller_model import smaller_model
-from self_pruner.tools.workbench import Workbench
+
+if TYPE_CHECKING:  # torch takes seconds to load, and whoever only looks at a table needs none of it
+    from self_pruner.tools.workbench import Workbench
 
 CONVENTION: dict[TaskName, str] = {
     "boolq": "acc",
@@ -58,6 +60,7 @@ def measure_tasks(bench: Workbench, profile: Profile, step: int) -> dict[TaskNam
     if not todo:
         return known
     from self_pruner.tools.evaluation.tasks import harness  # which takes a second to import
+    from self_pruner.tools.pruning.smaller_model import smaller_model
 
     suite = _suite(bench)
     sizes = {task: suite.size(task) for task in todo}

@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Final, Literal, get_args
+from typing import TYPE_CHECKING, Final, Literal, get_args
 
 from pydantic import AliasChoices, BaseModel, ConfigDict, Field
 
-from self_pruner.agent.prepare.time_budget import SpeedFacts
 from self_pruner.agent.result.task_table import TaskTable
-from self_pruner.agent.run_files.answers import is_answer
-from self_pruner.agent.run_files.trace import Act, TraceRecord
 from self_pruner.memory.profile import PARTS, Profile
-from self_pruner.memory.records import RANDOM, Candidate, Generation, Proposer
-from self_pruner.tools.evaluation.fitness import mean, perplexity
+from self_pruner.memory.records import RANDOM, Proposer
+from self_pruner.tools.latency.speed_facts import SpeedFacts
 from self_pruner.tools.profiles.selection import Paired, paired
-from self_pruner.tools.workbench import Workbench
+
+if TYPE_CHECKING:  # torch takes seconds to load, and whoever only looks at a result needs none of it
+    from self_pruner.tools.workbench import Workbench
 
 SIGNIFICANT = 0.05
 FOUND: Final = "found"  # names of rows of the final table
@@ -130,6 +129,7 @@ class Outcome(BaseModel):
     tasks: TaskTable | None = None  # where they were measured
     speed: SpeedFacts | None = None  # with a budget in time
     served: Served | None = None  # where such an engine is installed
+    told: list[str] = []  # notes of a person that the brain read
     verified: float | None = None  # largest difference of a logit between the exported folder and the elastic model
 
     def row(self, name: str) -> Row:
@@ -185,6 +185,8 @@ def reporting_scores(bench: Workbench, profile: Profile, text: str) -> tuple[lis
 
 def row_of(bench: Workbench, name: str, profile: Profile, text: str) -> Row:
     """The table row of `profile` from its scores on `text`."""
+    from self_pruner.tools.evaluation.fitness import mean, perplexity
+
     kl, nll = reporting_scores(bench, profile, text)
     params = bench.budget.space.params(profile)
     if len(kl) < bench.walks[text].targets.n_sequences:  # some failed: a mean over the others would flatter it
@@ -199,44 +201,6 @@ def difference(bench: Workbench, found: Profile, other: Profile, against: str, t
         return None
     result: Paired = paired(own, others)
     return Difference(against=against, mean=result.mean, standard_error=result.standard_error, sequences=result.n)
-
-
-def yields(
-    records: Sequence[TraceRecord],
-    candidates: Sequence[Candidate],
-    first_fidelity: int,
-    generations: Sequence[Generation] = (),
-) -> list[Yield]:
-    """Who proposed how many candidates, and what came of them, from the trace and the closed generations."""
-    kinds: dict[tuple[str, str], list[Candidate]] = {}
-    for row in candidates:
-        kinds.setdefault((row.proposed_by, row.operator), []).append(row)
-    survivors = {(one.number, name) for one in generations for name in one.survivors}
-    changes: dict[str, float] = {}
-    for record in records:
-        if isinstance(record, Act) and record.tool == "evaluate" and is_answer(record):
-            answer: Any = record.result
-            if answer["fidelity"] != first_fidelity:
-                continue
-            for result in answer["results"]:
-                if result.get("change"):
-                    # against the better parent: the one that leaves the least improvement
-                    changes[str(result["id"])] = max(change["mean"] for change in result["change"])
-    found = []
-    for name, operator in sorted(kinds, key=lambda kind: (PROPOSERS.index(kind[0]), kind[1])):
-        own = kinds[name, operator]
-        compared = [changes[row.id] for row in own if row.id in changes]
-        found.append(
-            Yield(
-                proposed_by=name,
-                operator=operator,
-                made=len(own),
-                compared=len(compared),
-                improved=sum(change < 0 for change in compared),
-                survived=sum((row.generation, row.id) in survivors for row in own),
-            )
-        )
-    return found
 
 
 def improvements(found: Sequence[Yield], *proposers: str) -> tuple[int, int]:

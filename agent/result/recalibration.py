@@ -20,7 +20,6 @@ from self_pruner.agent.prepare.run import Run
 from self_pruner.agent.result.holdout import FINISH_STEP, holdout_fitness
 from self_pruner.agent.result.outcome import FOUND, RECALIBRATED, Recalibration, Row, TextRow, row_of
 from self_pruner.agent.run_files.run_directory import RunDirectory
-from self_pruner.agent.settings.settings import Settings
 from self_pruner.memory.errors import KeptFileError, MeasurementError, SelfPrunerError
 from self_pruner.memory.no_links import refuse_link
 from self_pruner.memory.profile import Profile
@@ -76,7 +75,7 @@ def recalibrated(run: Run, found: Profile, *, keep: bool = False) -> Recalibrate
         keep: whether to keep the refits in the run's directory for as long as they may be the result's.
     """
     settings, bench, elastic = run.settings, run.bench, run.bench.elastic
-    if not recalibrates(settings):
+    if not settings.recalibrates:
         return None
     refuse_link(run.directory.path / KEPT)
     searched = holdout_fitness(bench, settings, [found]).get(found)
@@ -155,11 +154,6 @@ def refits_forgotten(directory: RunDirectory) -> Iterator[None]:
         if directory.status == "finished":
             with suppress(OSError):  # mostly they were never there
                 (directory.path / KEPT).unlink()
-
-
-def recalibrates(settings: Settings) -> bool:
-    """Whether a run with these settings recalibrates what it found."""
-    return settings.recalibrate and settings.compensation == "lstsq"
 
 
 def pieces(text: Tensor, length: int) -> Tensor:

@@ -7,7 +7,6 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from self_pruner.agent.result.outcome import Outcome, fault_of
-from self_pruner.agent.result.recalibration import recalibrates
 from self_pruner.agent.run_files.atomic_write import atomic_write
 from self_pruner.agent.run_files.run_directory import RunDirectory
 from self_pruner.agent.settings.settings import Settings
@@ -43,7 +42,7 @@ def read_outcome(run: Path) -> Outcome | None:
 def still_to_do(settings: Settings, outcome: Outcome) -> list[str]:
     """The steps that a run with these settings takes and whose figures its result has not yet, in order."""
     steps = {
-        "recalibration": recalibrates(settings) and outcome.recalibration is None,
+        "recalibration": settings.recalibrates and outcome.recalibration is None,
         "export": settings.export and outcome.verified is None,
         "tasks": settings.tasks and outcome.tasks is None,
     }

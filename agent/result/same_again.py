@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from self_pruner.agent.settings.arms import ARMS
 from self_pruner.agent.settings.settings import Settings
 
 
-def same_again(settings: Settings, environment: Mapping[str, Any]) -> str:
+def same_again(settings: Settings, environment: Mapping[str, Any], told: Sequence[str] = ()) -> str:
     """The sentences for one run.
 
     Args:
         settings: those of the run.
         environment: the run's `environment.json`.
+        told: notes of a person that its brain read.
     """
     sentences = [
         "The same command makes the same candidates and the same bytes again, with these versions, on the same kind of "
@@ -31,4 +32,20 @@ def same_again(settings: Settings, environment: Mapping[str, Any]) -> str:
         )
     if settings.minutes is not None:
         sentences.append("A limit in minutes may end the search at another candidate.")
+    if told:
+        sentences.append(
+            f"Its brain read {notes(told)} of a person, which no command repeats: candidates may differ from there on."
+        )
     return " ".join(sentences)
+
+
+def told_sentence(told: Sequence[str]) -> str:
+    """What a person told the run while it went on; empty where that is nothing."""
+    if not told:
+        return ""
+    return f"The brain read {notes(told)} of a person: {'; '.join(told)}. The same settings alone make another run."
+
+
+def notes(told: Sequence[str]) -> str:
+    """How many they are, in words."""
+    return f"{len(told)} note{'' if len(told) == 1 else 's'}"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 from pydantic import BaseModel, ConfigDict
 
@@ -20,7 +21,9 @@ from self_pruner.memory.profile import Profile
 from self_pruner.tools.evaluation.tasks.rows import TASKS, TaskName
 from self_pruner.tools.evaluation.tasks.suite import TaskSuite
 from self_pruner.tools.export.card import CardTasks
-from self_pruner.tools.workbench import Workbench
+
+if TYPE_CHECKING:  # torch takes seconds to load, and whoever only looks at a table needs none of it
+    from self_pruner.tools.workbench import Workbench
 
 TITLES = {
     "boolq": "BoolQ",

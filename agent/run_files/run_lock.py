@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import fcntl
 import os
+import time
 from pathlib import Path
 
 from self_pruner.memory.errors import RunDirectoryError
 from self_pruner.memory.no_links import open_to_write
+
+INSTANT = 0.05  # seconds in which whoever only asks whether a run is held lets go of it
 
 
 class RunLock:
@@ -27,7 +30,7 @@ class RunLock:
         except OSError as error:
             raise RunDirectoryError(f"cannot lock the run {folder}: {error.strerror}") from error
         try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            _take(descriptor)
             os.ftruncate(descriptor, 0)
             os.pwrite(descriptor, str(os.getpid()).encode(), 0)
         except BlockingIOError as error:
@@ -44,3 +47,28 @@ class RunLock:
     def release(self) -> None:
         """Lets another process have the run."""
         os.close(self._descriptor)
+
+
+def is_held(folder: Path) -> bool:
+    """Whether a process works on the run in `folder`, here or on a machine that shares it; it is not disturbed."""
+    try:
+        descriptor = os.open(folder / ".lock", os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    except OSError:  # never locked
+        return False
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except OSError:  # a file system without locks, on which no run can be
+        return False
+    finally:
+        os.close(descriptor)
+    return False
+
+
+def _take(descriptor: int) -> None:
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        time.sleep(INSTANT)
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)

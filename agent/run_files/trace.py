@@ -57,6 +57,7 @@ class Think(_Record):
     seconds: float = 0.0
     illegal: int = 0  # replies that no rule allowed, refused before any tool saw them
     plan: dict[str, JsonValue] | None = None  # of this generation, where this turn stated one
+    told: tuple[str, ...] = ()  # notes of a person that were new in this prompt
     fallback: bool = False  # the tool's own operator stepped in
     error: str | None = None
 

@@ -34,6 +34,7 @@ from self_pruner.tools.prune_model import prune_model_tool
 from self_pruner.tools.record_population import record_population_tool
 from self_pruner.tools.workbench import Workbench
 
+SINCE = {"told"}  # fields of the state that older runs lack, and whose default is right for them
 STEP_LIMIT = 1_000_000  # LangGraph's own limit is out of the way: the judge ends runs
 
 
@@ -113,7 +114,12 @@ class Recorder:
 
 
 def search(
-    graph: CompiledStateGraph, seeds: list[str], tokens: int, control: RunControl, thread: str
+    graph: CompiledStateGraph,
+    seeds: list[str],
+    tokens: int,
+    control: RunControl,
+    thread: str,
+    before_turn: Callable[[], None] = lambda: None,
 ) -> SearchState | None:
     """Run the graph to its end, or on from where it was; None where it was asked to stop before.
 
@@ -123,6 +129,7 @@ def search(
         tokens: evaluated tokens spent on probes, used only by a new run.
         control: asked to drain on Ctrl-C; the state is then complete up to the last node.
         thread: the run's name.
+        before_turn: called before every turn, which waits until it returns.
 
     Raises:
         RunDirectoryError: the run was begun by a version that kept another state.
@@ -135,14 +142,18 @@ def search(
     snapshot = graph.get_state(config)
     # asked to stop before the first node ran, a search leaves its input alone, which is no state to go on from
     known = snapshot.values if (snapshot.metadata or {}).get("step", -1) >= 0 else {}
-    if known and not known.keys() >= {one.name for one in fields(SearchState)}:
+    if known and not known.keys() >= {one.name for one in fields(SearchState)} - SINCE:
         raise RunDirectoryError(
             "the run's checkpoint.sqlite is of an older format: its search cannot go on, start anew"
         )
     begin = None if known else vars(first_state(seeds, tokens))  # plain values, all that a checkpoint may hold
     try:
-        for _ in graph.stream(begin, config, durability="sync", control=control):
-            pass
+        before_turn()
+        for update in graph.stream(begin, config, durability="sync", control=control):
+            if "judge" in update and not update["judge"]["stop"]:
+                before_turn()
+                if control.drain_requested:  # LangGraph has looked already, and would begin one more node
+                    return None
     except GraphDrained:
         return None
     return SearchState(**graph.get_state(config).values)

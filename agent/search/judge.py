@@ -10,8 +10,9 @@ from typing import Any
 from self_pruner.agent.run_files.trace import Judge, TraceRecord
 from self_pruner.agent.search.history import best_of, closed_generations, generations_since_best
 from self_pruner.agent.search.planning.autonomy import achieved, heard
-from self_pruner.agent.search.state import SearchState, cost, fold
+from self_pruner.agent.search.state import SearchState, fold
 from self_pruner.agent.settings.arms import ARMS
+from self_pruner.agent.settings.limits import cost
 from self_pruner.agent.settings.settings import Settings
 from self_pruner.memory.records import Candidate, Generation
 from self_pruner.tools.workbench import FITNESS, Workbench

@@ -12,7 +12,8 @@ from self_pruner.agent.search.learned_costs import marginals
 from self_pruner.agent.search.legal_calls import LegalCalls, Situation
 from self_pruner.agent.search.planning.plan import planned_in
 from self_pruner.agent.search.planning.shown import curve, lessons_shown, next_step, stretch_rows
-from self_pruner.agent.search.state import SearchState, spent_share
+from self_pruner.agent.search.state import SearchState
+from self_pruner.agent.settings.limits import spent_share
 from self_pruner.agent.settings.settings import Settings
 from self_pruner.memory.profile import Profile
 from self_pruner.memory.records import Candidate
@@ -119,6 +120,7 @@ class Observer:
             lessons=tuple(lessons_shown(history)),
             curve=tuple(curve(history)),
             notes=tuple(one.note for one in history.generations[: -NOTES - 1 : -1] if one.note),
+            user_notes=(),  # whoever asks the brain knows them
             yields=tuple(_yields(history)) if here.missing else (),
         )
 

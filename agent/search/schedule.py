@@ -15,8 +15,9 @@ from self_pruner.agent.search.initial_population import CLOSED_FORM, best_of_eac
 from self_pruner.agent.search.learned_costs import movable, shortlist
 from self_pruner.agent.search.legal_calls import Situation
 from self_pruner.agent.search.planning.plan import STEPS, current_plan
-from self_pruner.agent.search.state import SearchState, cost
+from self_pruner.agent.search.state import SearchState
 from self_pruner.agent.settings.arms import ARMS
+from self_pruner.agent.settings.limits import cost
 from self_pruner.agent.settings.settings import Settings
 from self_pruner.memory.records import Candidate
 from self_pruner.tools.evaluation.first_order import PASS_COST

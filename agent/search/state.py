@@ -7,13 +7,11 @@ trace. `fold` is the only place where a turn's answers become state.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Annotated, Any
 
 from langchain_core.messages import AIMessage, AnyMessage, ToolCall, ToolMessage
 
-from self_pruner.agent.settings.settings import Settings
 from self_pruner.tools.prune_model import Proposal
 
 
@@ -49,6 +47,7 @@ class SearchState:
     proposed_by: str = "brain"  # who wrote the calls of the current turn: brain, tool, fallback
     proposals: list[Proposal] = field(default_factory=list)  # one a call where an operator writes these, else none
     said: list[str] = field(default_factory=list)  # the last answers in words, where the brain is free to ask for any
+    told: int = 0  # notes of a person that were in a prompt already
     stop: str = ""  # why the run ended, empty while it goes on
     messages: Annotated[list[AnyMessage], latest_turn] = field(default_factory=list)  # the current turn
 
@@ -76,24 +75,6 @@ def first_state(seeds: list[str], tokens: int) -> SearchState:
         tokens: evaluated tokens that the probes cost.
     """
     return SearchState(offspring=seeds, next_id=len(seeds) + 1, tokens=tokens)
-
-
-def cost(spent: Mapping[str, float]) -> int:
-    """What a search has cost, in tokens: those evaluated or probed, and those the brain computed.
-
-    `spent` is as in a state or in a judgement of the trace; what it does not name is 0.
-    """
-    return int(spent.get("tokens", 0) + spent.get("brain_tokens", 0))
-
-
-def spent_share(settings: Settings, spent: Mapping[str, float]) -> float:
-    """How much of the run's nearest limit is used: 0 to 1; `spent` is as for `cost`."""
-    shares = [spent.get("evaluations", 0) / settings.evaluations]
-    if settings.tokens:
-        shares.append(cost(spent) / settings.tokens)
-    if settings.minutes:
-        shares.append(spent.get("minutes", 0.0) / settings.minutes)
-    return min(1.0, max(shares))
 
 
 @dataclass(frozen=True, slots=True)

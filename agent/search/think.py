@@ -16,6 +16,7 @@ from langchain_core.language_models import BaseChatModel
 from langchain_core.messages import AIMessage, BaseMessage
 
 from self_pruner.agent.brain.calls import Brain
+from self_pruner.agent.run_files.steering import SHOWN
 from self_pruner.agent.run_files.trace import Think, TraceRecord
 from self_pruner.agent.search.history import SearchHistory
 from self_pruner.agent.search.legal_calls import Call, LegalCalls, Situation, legal_calls
@@ -33,6 +34,7 @@ from self_pruner.memory.profile import Profile
 from self_pruner.prompts.asked import AskedTurn
 from self_pruner.prompts.fit import prompt_of
 from self_pruner.prompts.templates import Messages, PromptSet
+from self_pruner.prompts.variables import Variables
 from self_pruner.tools.prune_model import Proposal
 from self_pruner.tools.workbench import Workbench
 
@@ -61,6 +63,7 @@ class Thinker:
     context: int  # tokens a prompt may have
     trace: Callable[[TraceRecord], None]
     asked: Callable[[AskedTurn], None] = field(default=lambda turn: None, kw_only=True)  # told before the brain answers
+    notes: Callable[[], Sequence[str]] = field(default=tuple, kw_only=True)  # what a person told the run, in order
     history: SearchHistory = field(init=False)
 
     def __post_init__(self) -> None:
@@ -197,15 +200,17 @@ class Thinker:
         """A turn that the brain writes; whatever it does, the run goes on: a failure is counted and shown."""
         start = time.perf_counter()
         prompt, error = "", None
+        notes, told = self.notes(), tuple[str, ...]()
         replies: list[BaseMessage] = []
         variants = legal.variants if isinstance(self.brain, Brain) else ()  # any other model knows one offer for all
         seed = int.from_bytes(hashlib.sha256(f"{self.settings.seed}/{state.step + 1}".encode()).digest()[:4])
         try:
-            variables = self.observer.variables(self.history, state, here, legal)
+            variables = self.variables(state, here, legal, notes)
             self.asked(AskedTurn(state.step + 1, variables, legal.tools, variants, legal.replies, seed, self.context))
-            messages = prompt_of(self.prompts, variables, self.count_tokens, self.context)
-            prompt = messages.text
-            replies = replies_of(self.brain, messages, legal.tools, variants, legal.replies, seed)
+            fitted = prompt_of(self.prompts, variables, self.count_tokens, self.context)
+            prompt = fitted.prompt.text
+            told = tuple(note for note in notes[state.told :] if note in fitted.history.user_notes)
+            replies = replies_of(self.brain, fitted.prompt, legal.tools, variants, legal.replies, seed)
         except Exception as fault:
             error = f"{type(fault).__name__}: {fault}"
         seconds = time.perf_counter() - start
@@ -222,14 +227,21 @@ class Thinker:
             prompt=prompt,
             seconds=seconds,
             illegal=len(faults),
+            told=told,
             error=error,
         )
         update = {
             "brain_tokens": state.brain_tokens + record.input_tokens - record.cached_tokens + record.output_tokens,
             "failures": state.failures + (error is not None),
             "faulty": error is not None,
+            "told": len(notes) if prompt else state.told,
         }
         return Decision("brain", record, calls, update=update)
+
+    def variables(self, state: SearchState, here: Situation, legal: LegalCalls, notes: Sequence[str] = ()) -> Variables:
+        """What the prompt of this turn is made of, with the newest of the notes."""
+        found = self.observer.variables(self.history, state, here, legal)
+        return replace(found, history=replace(found.history, user_notes=tuple(notes[: -SHOWN - 1 : -1])))
 
     def check_room(self, state: SearchState) -> None:
         """Find out before the search, not as one failed turn after another, that prompts have no room.

@@ -150,6 +150,11 @@ class Settings(
         return tuple(name.strip() for name in self.plan.split(","))
 
     @property
+    def recalibrates(self) -> bool:
+        """Whether a run recalibrates what it found."""
+        return self.recalibrate and self.compensation == "lstsq"
+
+    @property
     def memory_path(self) -> Path:
         """The memory file: as given, or beside the runs."""
         return self.memory or self.runs / "memory.sqlite"

@@ -42,6 +42,7 @@ def test_the_oldest_candidates_are_forgotten_first_and_the_best_last():
         "answers",
         "population",
         "best",
+        "user_notes",
     ]
     assert shortenings(long_history())[-1] == History()
 

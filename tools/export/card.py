@@ -7,14 +7,16 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
-from huggingface_hub import ModelCard, ModelCardData
 from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
 
 from self_pruner.memory.profile import Profile
 from self_pruner.tools.export.serving import Serving
 from self_pruner.tools.profiles.space import Space
+
+if TYPE_CHECKING:  # it takes a second to load, and tables of a card need none of it
+    from huggingface_hub import ModelCard
 
 TEMPLATE = Path(__file__).with_name("card.md.j2")
 Result = Literal["found", "found, recalibrated"]
@@ -90,6 +92,8 @@ def _template() -> Template:
 
 def model_card(facts: CardFacts, profile: Profile, space: Space) -> ModelCard:
     """The card of the checkpoint that `profile` makes; its header is what the hub reads."""
+    from huggingface_hub import ModelCard, ModelCardData
+
     page = _template().render(
         facts=facts,
         trust=_trust(facts.serving),

@@ -6,7 +6,7 @@ It is made of runs that go on, ended, failed or have only begun. What is missing
 from __future__ import annotations
 
 import shlex
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ from self_pruner.agent.result.outcome import Outcome
 from self_pruner.agent.result.result_file import read_outcome, still_to_do
 from self_pruner.agent.result.same_again import same_again
 from self_pruner.agent.run_files.run_directory import RunDirectory
+from self_pruner.agent.run_files.steering import asks_brain, read_notes
 from self_pruner.agent.run_files.trace import left_out
 from self_pruner.agent.settings.panels import PANELS
 from self_pruner.agent.settings.settings import Settings, make_settings, with_defaults
@@ -70,10 +71,12 @@ def page_data(run: RunDirectory, start: int = 0) -> dict[str, Any]:
         "arm": str(values["arm"]),
         "budget": budget_words(values, outcome.sparsity if outcome else None),
         "progress": progress(settings, judges),
+        "asks_brain": bool(settings and asks_brain(settings)),
+        "notes": [note.model_dump() for note in read_notes(run.path)],
         "overview": overview(outcome, checkpoint, settings, run.model) if outcome else None,
         "found": {"attention": outcome.attention, "mlp": outcome.mlp} if outcome else None,
         "prompts": templates(run.prompts),
-        "reproduce": reproduce(run, settings),
+        "reproduce": reproduce(run, settings, outcome.told if outcome else ()),
         "gaps": gaps,
     }
     # the trace and the memory were written without keys
@@ -106,7 +109,7 @@ def templates(folder: Path) -> list[dict[str, str]]:
     return found
 
 
-def reproduce(run: RunDirectory, settings: Settings | None) -> dict[str, Any]:
+def reproduce(run: RunDirectory, settings: Settings | None, told: Sequence[str] = ()) -> dict[str, Any]:
     """What it takes to make the run again: command, versions, and every setting with what it means."""
     environment = run.environment
     command = environment.get("command")
@@ -114,7 +117,7 @@ def reproduce(run: RunDirectory, settings: Settings | None) -> dict[str, Any]:
     versions = environment.get("versions")
     return {
         "command": f"python {shlex.join(words)}" if words else "",
-        "again": same_again(settings, environment) if settings else "",
+        "again": same_again(settings, environment, told) if settings else "",
         "versions": versions if isinstance(versions, dict) else {},
         "environment": {
             name: environment.get(name) for name in ("created", "device", "processors", "python", "platform")

@@ -20,7 +20,10 @@ from self_pruner.memory.errors import ExportError
 
 HERE = Path(__file__).parent
 LIBRARY = HERE / "vendor" / "uplot"
-SCRIPTS = ("dom", "model", "card", "overview", "search", "profile", "lineage", "trace", "prompts", "runs", "main")
+SCRIPTS = (
+    *("dom", "model", "card", "steer", "overview", "search", "profile", "lineage", "trace"),
+    *("prompts", "runs", "compare", "curves", "main"),
+)
 
 
 def page_html(title: str, data: Mapping[str, Any]) -> str:
@@ -28,7 +31,8 @@ def page_html(title: str, data: Mapping[str, Any]) -> str:
 
     Args:
         title: of the window.
-        data: the document of a run, to be shown as it is; or {"live": {...}}, what the server is asked for.
+        data: the document of a run or a comparison, to be shown as it is; or {"live": {...}}, what the server is asked
+            for.
     """
     script, style = program(), look()
     connect = "'self'" if "live" in data else "'none'"
@@ -94,18 +98,24 @@ def _digest(text: str) -> str:
 
 
 def _plain(data: Mapping[str, Any]) -> str:
-    """What is there without scripts: a sentence, and of a run its name, its sentences and its tables."""
+    """What is there without scripts: a sentence, and the name, the sentences and the tables of what it is a page of."""
     parts = ["<p>This page needs JavaScript for its charts, its trace and its search.</p>"]
+    told: list[str] = []
+    tables: list[Mapping[str, Any]] = []
     if "run" in data:
-        parts.append(f"<h1>{escape(data['run'])}</h1>")
-        told = data["overview"] or {"sentences": [["", "This run is not finished."]], "tables": []}
-        parts += [f"<p>{escape(sentence)}</p>" for _, sentence in told["sentences"]]
-        for table in told["tables"]:
-            rows = [
-                f"<tr>{''.join(f'<td>{escape(cell)}</td>' for cell in row)}</tr>"
-                for row in [table["header"], *table["rows"]]
-            ]
-            parts.append(f"<h2>{escape(table['title'])}</h2>\n<table>\n" + "\n".join(rows) + "\n</table>")
-            parts.append(f"<p>{escape(table['note'])}</p>")
-        parts += [f"<p>{escape(gap)}</p>" for gap in data["gaps"]]
+        found = data["overview"] or {"sentences": [["", "This run is not finished."]], "tables": []}
+        told, tables = [sentence for _, sentence in found["sentences"]], found["tables"]
+    elif "comparison" in data:
+        told, tables = data["sentences"], [{"title": name, **one} for name, one in data["tables"].items()]
+    if told:
+        parts.append(f"<h1>{escape(data.get('run') or data['comparison'])}</h1>")
+    parts += [f"<p>{escape(sentence)}</p>" for sentence in told]
+    for table in tables:
+        rows = [
+            f"<tr>{''.join(f'<td>{escape(cell)}</td>' for cell in row)}</tr>"
+            for row in [table["header"], *table["rows"]]
+        ]
+        parts.append(f"<h2>{escape(table['title'])}</h2>\n<table>\n" + "\n".join(rows) + "\n</table>")
+        parts.append(f"<p>{escape(table['note'])}</p>")
+    parts += [f"<p>{escape(gap)}</p>" for gap in data.get("gaps", ())]
     return "\n".join(parts)

@@ -12,15 +12,17 @@ from self_pruner.agent.report.page.overview import budget_words, progress
 from self_pruner.agent.report.page.run_state import alive, run_state
 from self_pruner.agent.report.page.trace_lines import read_lines
 from self_pruner.agent.run_files.run_directory import RunDirectory
+from self_pruner.agent.run_files.steering import NOTES, REQUEST
 from self_pruner.agent.settings.arms import ARMS
 from self_pruner.agent.settings.settings import make_settings, with_defaults
 from self_pruner.memory.errors import SelfPrunerError
 
 WATCHED = (  # the files of a run by which one sees that something is new
     *("settings.toml", "status.json", "result.json", "trace.jsonl", "records.sqlite", "records.sqlite-wal"),
-    *(".lock", "model/evaluation.json"),
+    *(".lock", NOTES, REQUEST, "model/evaluation.json"),
 )
 PLAN, TABLE = "plan.json", "table.md"  # of a comparison
+FINISHED = "comparison.json"  # of a finished run of one
 TAIL = 65_536  # bytes of a trace in which its last judgement is looked for
 
 
@@ -46,14 +48,16 @@ def run_list(base: Path) -> list[dict[str, Any]]:
 
 def stamp(folder: Path) -> tuple[tuple[int, int], ...]:
     """What changes whenever something of the run in `folder` does: sizes and times of its files, and its process."""
-    found = [(int(alive(folder)), 0)]
-    for name in WATCHED:
-        try:
-            status = (folder / name).stat()
-            found.append((status.st_size, status.st_mtime_ns))
-        except OSError:
-            found.append((-1, 0))
-    return tuple(found)
+    return (int(alive(folder)), 0), *(stat_of(folder / name) for name in WATCHED)
+
+
+def stat_of(file: Path) -> tuple[int, int]:
+    """Size and time of a file; -1 and 0 where it is not there."""
+    try:
+        status = file.stat()
+    except OSError:
+        return -1, 0
+    return status.st_size, status.st_mtime_ns
 
 
 def _folders(base: Path) -> Iterator[Path]:
@@ -129,5 +133,5 @@ def _comparison(base: Path, folder: Path) -> dict[str, Any]:
     except (OSError, ValueError, KeyError, TypeError) as error:
         return row | {"arms": [], "planned": 0, "finished": 0, "runs": [], "sentence": f"{PLAN} is damaged: {error}"}
     runs = [row_of(base, path) for path in runs_below(base) if path.is_relative_to(folder)]
-    finished = sum(1 for _ in (folder / "runs").glob("*/comparison.json"))
+    finished = sum(1 for _ in (folder / "runs").glob(f"*/{FINISHED}"))
     return row | {"arms": arms, "planned": planned, "finished": finished, "runs": runs, "sentence": _headline(folder)}

@@ -7,14 +7,15 @@ from pathlib import Path
 import psutil
 
 from self_pruner.agent.run_files.run_directory import STOPPED_BY_USER, RunDirectory
+from self_pruner.agent.run_files.steering import requested
 from self_pruner.memory.errors import RunDirectoryError
 
 
 def run_state(run: RunDirectory) -> dict[str, str]:
     """`state` and its `reason`.
 
-    The state is running, finished, stopped (by the user), failed, interrupted (it says running, and its process is
-    gone) or unknown. The lock is not tried, for a run that begins at that moment would find it held.
+    The state is running, paused, stopping, finished, stopped (by the user), failed, interrupted (it says running, and
+    its process is gone) or unknown. The lock is not tried, for a run that begins at that moment would find it held.
     """
     try:
         status, reason = run.status, run.reason
@@ -24,6 +25,9 @@ def run_state(run: RunDirectory) -> dict[str, str]:
         return {"state": "failed", "reason": reason}
     if status == "running" and not alive(run.path):
         return {"state": "interrupted", "reason": f"its process is gone: python main.py resume {run.path}"}
+    if status == "running" and (asked := requested(run.path)):
+        what = "it stops after the step in hand" if asked == "stop" else "it waits before its next turn"
+        return {"state": "stopping" if asked == "stop" else "paused", "reason": f"as it was asked to, {what}"}
     return {"state": status, "reason": reason}
 
 

@@ -12,7 +12,7 @@ from self_pruner.agent.settings.settings import text_label
 from self_pruner.memory.errors import MemoryFileError
 from self_pruner.memory.profile import PARTS, Profile
 from self_pruner.memory.read_only import read_rows
-from self_pruner.tools.workbench import FITNESS
+from self_pruner.memory.records import FITNESS
 
 Row = Mapping[str, Any]  # of the memory, by column
 OF_A_CANDIDATE = (

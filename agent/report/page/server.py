@@ -1,8 +1,8 @@
-"""`watch`: runs and comparisons in a browser on this machine, which move while they go on. It reads and writes nothing.
+"""`watch`: runs and comparisons in a browser on this machine, which move while they go on.
 
 The page asks once and is then told over server-sent events when something is new; of a trace it gets only that. The
 server listens on the loopback interface and answers no request that names another host or comes from another page, so
-a web page that one has open elsewhere learns nothing of one's runs.
+a web page that one has open elsewhere learns nothing of one's runs. It only reads, but for what `writing` lets it say.
 """
 
 from __future__ import annotations
@@ -21,13 +21,15 @@ from starlette.applications import Starlette
 from starlette.concurrency import run_in_threadpool
 from starlette.middleware import Middleware
 from starlette.requests import Request
-from starlette.responses import FileResponse, HTMLResponse, JSONResponse, PlainTextResponse, Response, StreamingResponse
+from starlette.responses import HTMLResponse, JSONResponse, PlainTextResponse, Response, StreamingResponse
 from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from self_pruner.agent.report.page.comparisons import Comparisons, Document
 from self_pruner.agent.report.page.data import page_data
 from self_pruner.agent.report.page.html import as_json, page_html
 from self_pruner.agent.report.page.run_list import PLAN, find, run_list, runs_below, stamp
+from self_pruner.agent.report.page.writing import Writing, new_token
 from self_pruner.agent.report.stopping import draining
 from self_pruner.agent.run_files.run_directory import RunDirectory
 from self_pruner.agent.view import View
@@ -42,7 +44,6 @@ HEADERS = (
     (b"cache-control", b"no-store"),
     (b"content-security-policy", b"frame-ancestors 'none'"),
 )
-COMPARED = "default-src 'none'; style-src 'unsafe-inline'; frame-ancestors 'none'"  # the page of a comparison
 
 
 class Loopback:
@@ -76,29 +77,42 @@ class Loopback:
 class Watch:
     """The pages of the runs below a folder, or of one of them."""
 
-    def __init__(self, base: Path, only: str | None = None) -> None:
-        """`base` is the folder of the runs; `only` the run or comparison that alone is shown, by its folder's name."""
-        self.base, self.only = base, only
+    def __init__(
+        self, base: Path, only: str | None = None, token: str | None = None, compared: Document = lambda _: {}
+    ) -> None:
+        """Show what is below a folder.
+
+        Args:
+            base: the folder of the runs.
+            only: the run or comparison that alone is shown, by its folder's name.
+            token: of those who may talk to runs; None where nobody may.
+            compared: makes the document of a comparison.
+        """
+        self.base, self.only, self.token = base, only, token
         self.known: dict[Path, tuple[object, bytes]] = {}  # the last document of a run, with its stamp
+        self.comparisons = Comparisons(base, compared, lambda name: self._find(name, PLAN), self._stream)
         self.closing = False
 
     def app(self) -> Starlette:
-        """The application, which knows no method but GET and HEAD."""
+        """The application, which knows no method but GET and HEAD, and one POST where there is a token."""
         routes = [
+            *(Writing(self.token, self._folder).routes() if self.token else []),
             Route("/", self.front),
             Route("/runs.json", self.runs),
             Route("/runs/events", self.run_events),
             Route("/run/{name:path}/data.json", self.data),
             Route("/run/{name:path}/events", self.events),
             Route("/run/{name:path}", self.run),
-            Route("/comparison/{name:path}", self.comparison),
+            *self.comparisons.routes(),
         ]
         return Starlette(routes=routes, middleware=[Middleware(Loopback)])
 
     async def front(self, request: Request) -> Response:
-        """The list; of a single run its page."""
+        """The list; of a single run or comparison its page."""
         if self.only is not None and (self.base / self.only / "settings.toml").is_file():
             return self._page(self.only)
+        if self.only is not None:
+            return self.comparisons.page(self.only, only=True)
         live = {"list": True, "folder": str(self.base), "data": "/runs.json", "events": "/runs/events"}
         return HTMLResponse(page_html("Self-Pruner: runs", {"live": live}))
 
@@ -125,15 +139,6 @@ class Watch:
             return Response(await run_in_threadpool(self._document, folder, start), media_type="application/json")
         except (SelfPrunerError, OSError) as error:
             return JSONResponse({"error": str(error)}, 409)
-
-    async def comparison(self, request: Request) -> Response:
-        """The page of a comparison as it lies in its folder, which is let run no script."""
-        name = request.path_params["name"]
-        folder = self._find(name, PLAN)
-        page = folder / "compare.html" if folder else None
-        if page is None or page.is_symlink() or not page.is_file():
-            return PlainTextResponse("There is no such comparison, or none of its runs is finished.\n", 404)
-        return FileResponse(page, media_type="text/html", headers={"content-security-policy": COMPARED})
 
     async def events(self, request: Request) -> Response:
         name = request.path_params["name"]
@@ -205,13 +210,14 @@ class _Server(uvicorn.Server):
         self.should_exit = True
 
 
-def serve(path: Path, port: int, show: bool, view: View) -> None:
+def serve(path: Path, port: int, show: bool, compared: Document, view: View) -> None:
     """Serve the run or the runs at `path` until a signal ends it.
 
     Args:
         path: a run directory, a comparison, or a folder of them.
         port: of the loopback interface; 0 for one that is free.
         show: whether a browser is opened.
+        compared: makes the document of a comparison.
         view: where the address is said.
 
     Raises:
@@ -222,11 +228,13 @@ def serve(path: Path, port: int, show: bool, view: View) -> None:
         raise SettingsError(f"there is no folder {path} to watch: name a run or a folder of runs")
     here = path.resolve()
     one = any((here / file).is_file() for file in ("settings.toml", PLAN))
-    watch = Watch(here.parent, here.name) if one else Watch(here)
+    token = new_token()
+    watch = Watch(here.parent, here.name, token, compared) if one else Watch(here, None, token, compared)
     with _listening(port) as listener:
         server = _Server(watch)
-        address = f"http://127.0.0.1:{listener.getsockname()[1]}/"
+        address = f"http://127.0.0.1:{listener.getsockname()[1]}/?token={token}"
         view.line(f"Watching {path} at {address} (Ctrl-C ends it; runs go on)")
+        view.line("With this address one may pause, stop and talk to runs; without its token only look at them.", "dim")
         if show:
             webbrowser.open(address)
         with draining(server.stop):

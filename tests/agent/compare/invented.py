@@ -109,3 +109,26 @@ def proposer(name: str, compared: int, improved: int, operator: str = "mutation"
     """A proposer's yield."""
     counts = {"made": compared, "survived": improved // 2} | values
     return ProposerYield(proposed_by=name, operator=operator, compared=compared, improved=improved, **counts)  # type: ignore
+
+
+def searched(arm: str, perplexity: float, seed: int = 0, sparsity: float = 0.3, **values: object) -> RunResult:
+    """A run that searched: with a curve, a recalibration and candidates of four proposers."""
+    yields = [
+        proposer("brain", 12, 5),
+        proposer("chance", 10, 2),
+        proposer("switch", 9, 4),
+        proposer("fallback", 0, 0, made=1),
+    ]
+    more: dict[str, object] = {"curve": curve([1.5, 1.0, 0.8 + 0.01 * seed]), "yields": yields, **values}
+    return run_result(arm, perplexity, seed=seed, sparsity=sparsity, recalibrated=perplexity * 0.95, **more)  # type: ignore
+
+
+FULL = [
+    *(
+        searched(arm, perplexity * (1 + sparsity) + seed, seed, sparsity)
+        for arm, perplexity in (("hybrid", 30.0), ("self", 36.0), ("evolution", 32.0))
+        for sparsity in (0.2, 0.3, 0.5)
+        for seed in range(3)
+    ),
+    *(run_result(arm, 45.0, sparsity=sparsity) for arm in ("owl", "uniform") for sparsity in (0.2, 0.3, 0.5)),
+]

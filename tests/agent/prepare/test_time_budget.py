@@ -7,10 +7,10 @@ import json
 import pytest
 
 from main import main
-from self_pruner.agent.prepare.time_budget import SpeedFacts
 from self_pruner.agent.result.result_file import read_outcome
 from self_pruner.agent.run_files.run_directory import RunDirectory
 from self_pruner.memory.profile import PARTS, Profile
+from self_pruner.tools.latency.speed_facts import SpeedFacts
 from self_pruner.tools.latency.table import LatencyTable, Milliseconds, Timed
 from tests.tiny import MLP_UNIT
 

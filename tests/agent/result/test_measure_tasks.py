@@ -5,7 +5,6 @@ from dataclasses import replace
 
 import pytest
 
-from self_pruner.agent.result import measure_tasks as measuring
 from self_pruner.agent.result.measure_tasks import (
     CONVENTION,
     accuracies,
@@ -21,6 +20,7 @@ from self_pruner.tools.evaluation.tasks import harness
 from self_pruner.tools.evaluation.tasks.rows import TASKS
 from self_pruner.tools.evaluation.tasks.suite import METRICS, TaskSuite
 from self_pruner.tools.profiles.budget import Budget
+from self_pruner.tools.pruning import smaller_model as smaller
 from self_pruner.tools.workbench import Workbench
 from tests.tools.evaluation.tasks.seven import write_tasks
 
@@ -47,7 +47,7 @@ def bench(elastic, suite, tmp_path):
 def asked(monkeypatch):
     """The tasks that the harness was really asked, in order; the harness itself is the real one."""
     told: list[tuple[Profile, str]] = []
-    real, really_made = harness.run_task, measuring.smaller_model
+    real, really_made = harness.run_task, smaller.smaller_model
 
     def smaller_model(elastic, profile):
         made = really_made(elastic, profile)
@@ -59,7 +59,7 @@ def asked(monkeypatch):
         told.append((model.model.cut_as, task))
         return found
 
-    monkeypatch.setattr(measuring, "smaller_model", smaller_model)
+    monkeypatch.setattr(smaller, "smaller_model", smaller_model)
     monkeypatch.setattr(harness, "run_task", run)
     return told
 

@@ -2,7 +2,8 @@
 
 import pytest
 
-from self_pruner.agent.result.outcome import Difference, Outcome, Row, Yield, brain_sentence, summary, yields
+from self_pruner.agent.result.brain_totals import yields
+from self_pruner.agent.result.outcome import Difference, Outcome, Row, Yield, brain_sentence, summary
 from self_pruner.agent.run_files.trace import Act
 from self_pruner.memory.profile import Profile
 from self_pruner.memory.records import Candidate

@@ -6,7 +6,6 @@ import pytest
 
 from main import main
 from self_pruner.agent import session
-from self_pruner.agent.result import measure_tasks
 from self_pruner.agent.result.outcome import FOUND, RECALIBRATED
 from self_pruner.agent.result.result_file import read_outcome
 from self_pruner.agent.result.task_table import TITLES
@@ -14,6 +13,7 @@ from self_pruner.agent.run_files.run_directory import RunDirectory
 from self_pruner.memory.profile import Profile
 from self_pruner.tools.evaluation.tasks import harness
 from self_pruner.tools.evaluation.tasks.rows import TASKS
+from self_pruner.tools.pruning import smaller_model as smaller
 from tests.agent.result.conftest import HELPS
 from tests.stopped import copied, do, stopped_run
 from tests.tools.evaluation.tasks.seven import write_tasks
@@ -57,7 +57,7 @@ def run(call, model, cache, tmp_path):
 def asked(monkeypatch):
     """Every task that the harness was really asked."""
     told = []
-    real, really_made = harness.run_task, measure_tasks.smaller_model
+    real, really_made = harness.run_task, smaller.smaller_model
 
     def smaller_model(elastic, profile):
         made = really_made(elastic, profile)
@@ -69,7 +69,7 @@ def asked(monkeypatch):
         told.append((*asked.model.cut_as, task))
         return found
 
-    monkeypatch.setattr(measure_tasks, "smaller_model", smaller_model)
+    monkeypatch.setattr(smaller, "smaller_model", smaller_model)
     monkeypatch.setattr(harness, "run_task", run_task)
     return told
 

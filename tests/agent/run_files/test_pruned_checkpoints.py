@@ -12,7 +12,7 @@ from langgraph.checkpoint.sqlite import SqliteSaver
 from langgraph.graph import END, START, StateGraph
 
 from self_pruner.agent.brain.scripted import UniformBrain
-from self_pruner.agent.run_files.pruned_checkpoints import keep_newest
+from self_pruner.agent.run_files.checkpoints import keep_newest
 from tests.agent.search.test_search import Search
 
 CONFIG = {"configurable": {"thread_id": "run", "checkpoint_ns": ""}}
@@ -80,7 +80,7 @@ def test_what_an_earlier_version_piled_up_goes_with_the_next_checkpoint(tmp_path
 WRITER = """
 import sqlite3, sys
 from langgraph.checkpoint.sqlite import SqliteSaver
-from self_pruner.agent.run_files.pruned_checkpoints import keep_newest
+from self_pruner.agent.run_files.checkpoints import keep_newest
 from tests.agent.run_files.test_pruned_checkpoints import CONFIG, put
 saver, config = keep_newest(SqliteSaver(sqlite3.connect(sys.argv[1], check_same_thread=False))), CONFIG
 for number in range(1000):

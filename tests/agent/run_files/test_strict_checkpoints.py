@@ -9,7 +9,7 @@ import pytest
 from langchain_core.messages import AIMessage, HumanMessage, ToolMessage
 
 from main import main
-from self_pruner.agent.run_files.strict_checkpoints import StrictSerializer
+from self_pruner.agent.run_files.checkpoints import StrictSerializer
 from self_pruner.memory.errors import RunDirectoryError
 from tests.stopped import copied, stopped_run
 

@@ -10,7 +10,7 @@ from langgraph.runtime import RunControl
 
 from self_pruner.agent.brain.scripted import FirstBrain, UniformBrain
 from self_pruner.agent.result.brain_totals import brain_faults
-from self_pruner.agent.run_files.pruned_checkpoints import keep_newest
+from self_pruner.agent.run_files.checkpoints import keep_newest
 from self_pruner.agent.run_files.trace import Act, Think
 from self_pruner.agent.search import graph
 from self_pruner.agent.search.graph import build_graph, search
@@ -43,17 +43,19 @@ class Search:
         prompts = PromptSet(prompt_set)
         variables = run_variables(self.bench, "tiny", "llama", 64, 10.0, uniform(self.bench.budget))
         observer = Observer(self.settings, variables, prompts.actions, prompts.hints)
-        thinker = Thinker(self.bench, self.settings, brain, prompts, observer, lambda messages: 0, 10_000, self.trace)
+        counted = (lambda messages: 0, 10_000, self.trace)
+        self.notes = []
+        thinker = Thinker(self.bench, self.settings, brain, prompts, observer, *counted, notes=lambda: list(self.notes))
         self.checkpoint = path / f"{run}.sqlite"
         self.connection = sqlite3.connect(self.checkpoint, check_same_thread=False)
-        judge = Judgement(self.bench, self.settings, self.trace)
-        self.graph = build_graph(thinker, judge, keep_newest(SqliteSaver(self.connection)))
+        self.judge = Judgement(self.bench, self.settings, self.trace)
+        self.graph = build_graph(thinker, self.judge, keep_newest(SqliteSaver(self.connection)))
 
     def trace(self, record):
         self.see(record)
 
-    def go(self):
-        return search(self.graph, self.starting, 0, RunControl(), "run")
+    def go(self, control=None, before_turn=lambda: None):
+        return search(self.graph, self.starting, 0, control or RunControl(), "run", before_turn)
 
     def candidates(self):
         return self.bench.memory.recall(Candidate, run=self.bench.run)

@@ -12,8 +12,9 @@ from self_pruner.agent.search.learned_costs import NEAR, surrogate
 from self_pruner.agent.search.planning.hypotheses import legal_shifts, line
 from self_pruner.agent.search.proposers import Operators
 from self_pruner.agent.search.schedule import mean_cost, missing_offspring, situation, step_size
-from self_pruner.agent.search.state import cost, first_state
+from self_pruner.agent.search.state import first_state
 from self_pruner.agent.settings.arms import ARM_NAMES, ARMS, OFFSPRING_PROPOSERS
+from self_pruner.agent.settings.limits import cost
 from self_pruner.memory.records import Generation
 from tests.agent.search.test_search import Search
 from tests.bench import LENGTH, founded_bench, tiny_settings

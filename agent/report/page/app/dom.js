@@ -46,19 +46,20 @@ function plural(number, word, several = `${word}s`) {
   return `${count(number)} ${number === 1 ? word : several}`;
 }
 
-// A table of text. Rows are lists of cells; `marked` is the first cell of the row that is set off.
-function table(header, rows, { marked = '', caption = '', label = caption } = {}) {
+// A table of text. Rows are lists of cells; `marked` is the first cell of the row that is set off; `words`: none is a figure.
+function table(header, rows, { marked = '', caption = '', label = caption, words = false } = {}) {
+  const figure = (cell) => !words && isFigure(cell);
   return h('div', { class: 'scroll', tabindex: 0, role: 'region', 'aria-label': label || header.filter(Boolean).join(', ') },
     h('table', {},
       caption && h('caption', {}, caption),
-      h('thead', {}, h('tr', {}, header.map((name, index) => h('th', { scope: 'col', class: rows.length && !isFigure(rows[0][index]) ? 'words' : null }, name)))),
+      h('thead', {}, h('tr', {}, header.map((name, index) => h('th', { scope: 'col', class: rows.length && !figure(rows[0][index]) ? 'words' : null }, name)))),
       h('tbody', {}, rows.map((row) => h('tr', { class: marked && row[0] === marked ? 'found' : null },
-        row.map((cell, index) => (index ? h('td', { class: isFigure(cell) ? null : 'words' }, cell) : h('th', { scope: 'row' }, cell))))))));
+        row.map((cell, index) => (index ? h('td', { class: figure(cell) ? null : 'words' }, cell) : h('th', { scope: 'row' }, cell))))))));
 }
 
 // Whether a cell lines up with those above it on the right.
 function isFigure(cell) {
-  return typeof cell === 'string' && /^$|^-$|^[-+]?[\d.,]+%?(( ±| \/| of) [\d.,]+)?$/.test(cell);
+  return typeof cell === 'string' && /^$|^-$|^[-+]?[\d.,]+%?(( ±| \/| of) [\d.,]+)?( \([^)]*\))*$/.test(cell);
 }
 
 function select(id, label, options, value, change) {

@@ -1,13 +1,18 @@
-// Tabs, the address, and what is new: the page of a run that is in it, or that a server is asked for.
+// Tabs, the address, and what is new: the page of a run or a comparison that is in it, or that a server is asked for.
 
-const TABS = [['overview', 'Overview', overviewTab], ['search', 'Search', searchTab], ['profile', 'Profile', profileTab], ['lineage', 'Lineage', lineageTab],
-  ['trace', 'Trace', traceTab], ['prompts', 'Prompts', promptsTab], ['reproduce', 'Reproduce', reproduceTab]];
+const given = JSON.parse(document.getElementById('data').textContent);
+const ofComparison = Boolean(given.live ? given.live.comparison : given.comparison);
+const TABS = ofComparison
+  ? [['overview', 'Overview', verdictTab], ['curves', 'Curves', curvesTab], ['brain', 'Worth of the brain', brainTab], ['profiles', 'Profiles', profilesTab],
+    ['runs', 'Runs', runsTab], ['prompts', 'Prompts', differencesTab], ['reproduce', 'Reproduce', commandTab]]
+  : [['overview', 'Overview', overviewTab], ['search', 'Search', searchTab], ['profile', 'Profile', profileTab], ['lineage', 'Lineage', lineageTab],
+    ['trace', 'Trace', traceTab], ['prompts', 'Prompts', promptsTab], ['reproduce', 'Reproduce', reproduceTab]];
+const CHARTS = ['search', 'curves']; // tabs whose charts follow the window and the colours
 const states = Object.fromEntries(TABS.map(([name]) => [name, {}])); // what was chosen in each tab
 const head = document.getElementById('head');
 const main = document.getElementById('main');
-const given = JSON.parse(document.getElementById('data').textContent);
 let queue = []; // what waits until the tab is on the page
-let present = null; // the run that is shown
+let present = null; // the run or the comparison that is shown
 
 function afterwards(act) {
   queue.push(act);
@@ -70,10 +75,21 @@ function tabList() {
 }
 
 function heading(run) {
-  document.title = `Self-Pruner: ${run.run}`;
+  const name = ofComparison ? run.comparison : run.run;
+  document.title = `Self-Pruner: ${name}`;
   head.replaceChildren();
-  fill(head, [given.live && !given.live.only && h('a', { href: '/', class: 'small' }, 'All runs'), h('div', { class: 'row' }, h('h1', {}, run.run), stateBadge(run.state.state)),
+  if (ofComparison) {
+    const state = !run.missing.length ? 'finished' : run.going.some((one) => GOING_ON.includes(one.state)) ? 'running' : 'unfinished';
+    fill(head, [given.live && !given.live.only && h('a', { href: '/', class: 'small' }, 'All runs'), h('div', { class: 'row' }, h('h1', {}, name), stateBadge(state)),
+      h('p', { class: 'soft' }, [given.live && given.live.name, `${count(run.finished)} of ${plural(run.planned, 'run')}`].filter(Boolean).join(' · '))]);
+    return;
+  }
+  fill(head, [given.live && !given.live.only && h('a', { href: '/', class: 'small' }, 'All runs'), h('div', { class: 'row' }, h('h1', {}, name), stateBadge(run.state.state)),
     h('p', { class: 'soft' }, [run.model, run.budget, `decided by ${run.arm}`, run.state.reason].filter(Boolean).join(' · '))]);
+}
+
+function read(content) {
+  return ofComparison ? new Comparison(content) : new Run(content);
 }
 
 function showRun(run) {
@@ -117,16 +133,17 @@ function follow(live, showNew) {
   events.addEventListener('error', () => trouble('The server is gone: what is shown is what was known last. It is asked again every few seconds.'));
 }
 
+if (given.live) takeToken().then((may) => may && present && show(present), () => {}); // a server that is gone is said below
 if (given.live && given.live.list) {
   head.replaceChildren(h('h1', {}, 'Runs'), h('p', { class: 'soft' }, given.live.folder));
   follow(given.live, (list) => { main.replaceChildren(); fill(main, [runsPage(list)]); });
 } else {
   if (given.live) {
     head.replaceChildren(h('h1', {}, given.live.name));
-    follow(given.live, (content) => showRun(new Run(content)));
-  } else showRun(new Run(given));
+    follow(given.live, (content) => showRun(read(content)));
+  } else showRun(read(given));
   window.addEventListener('hashchange', () => present && show(present));
-  const redraw = () => present && tabNow()[0] === 'search' && show(present);
+  const redraw = () => present && CHARTS.includes(tabNow()[0]) && show(present);
   matchMedia('(prefers-color-scheme: dark)').addEventListener('change', redraw);
   let timer = 0;
   window.addEventListener('resize', () => { clearTimeout(timer); timer = setTimeout(redraw, 150); });

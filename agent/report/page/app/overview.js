@@ -5,6 +5,8 @@ function overviewTab(run) {
   const [main, ...others] = told ? told.tables : [];
   return [
     run.state.state === 'finished' ? null : progressPane(run),
+    steerPane(run),
+    toldSection(run),
     run.gaps.length > 0 && h('section', { class: 'note' }, h('h2', {}, 'What is missing here'), h('ul', {}, run.gaps.map((gap) => h('li', {}, gap)))),
     told && h('section', {}, h('h2', {}, 'What came of it'),
       h('dl', { class: 'verdict' }, told.sentences.map(([name, sentence]) => [h('dt', {}, name), h('dd', {}, sentence)]))),
@@ -38,7 +40,7 @@ function progressPane(run) {
   return h('section', { class: 'pane', 'aria-label': 'progress' },
     h('progress', { max: 1, value: share === null ? undefined : share, 'aria-label': 'share of the budget that is spent' }),
     h('p', {}, tokens === undefined
-      ? (run.state.state === 'running' ? 'The run is being prepared: calibration, dense targets and probes come before the first step.' : 'The run ended before its first step.')
+      ? (GOING_ON.includes(run.state.state) ? 'The run is being prepared: calibration, dense targets and probes come before the first step.' : 'The run ended before its first step.')
       : `${count(evaluations)}${limit} candidates evaluated, ${count(tokens)} tokens, ${fixed(minutes, 1)} min of search. ${left && run.state.state === 'running' ? `${left[0].toUpperCase()}${left.slice(1)}.` : ''}`),
     best && h('p', {}, 'Best so far: ', candidateLink(best.id), ` (${run.origin(best)}) with fitness ${fixed(run.fitness(best))}`, against.length > 0 && `; to beat: ${against.join(', ')}`, '.'),
     planned && h('p', {}, `Plan of generation ${planned.think.generation} (`, stepLink(planned.number), `): ${planned.think.words}.`),

@@ -37,7 +37,7 @@ function reproduceTab(run) {
       ? h('div', { class: 'command' }, h('pre', {}, command), copyButton('Copy', () => command)) : h('p', {}, 'Not known.'), again && h('p', {}, again)),
     h('section', {}, h('h2', {}, 'Where and with what'), table(['', ''], [
       ...Object.entries(environment).filter(([, one]) => one !== null && one !== undefined).map(([name, one]) => [name, String(one)]),
-      ...Object.entries(versions).map(([name, one]) => [name, String(one)]), ['run', run.path]], { caption: 'Versions and machine' })),
+      ...Object.entries(versions).map(([name, one]) => [name, String(one)]), ['run', run.path]], { caption: 'Versions and machine', words: true })),
     h('section', {}, h('h2', {}, 'Settings'), h('p', { class: 'soft' }, 'Bold where it is not the default.'),
       panels.map((panel) => [h('h3', {}, panel), h('div', { class: 'scroll', tabindex: 0, role: 'region', 'aria-label': panel }, h('table', { class: 'settings' },
         h('thead', {}, h('tr', {}, ['setting', 'value', 'what it means'].map((name) => h('th', { scope: 'col' }, name)))),

@@ -14,5 +14,5 @@ function runsPage(list) {
 }
 
 function stateBadge(state) {
-  return badge(state, { finished: 'good', failed: 'bad', interrupted: 'bad', unknown: 'bad', running: 'brain' }[state] || '');
+  return badge(state, { finished: 'good', failed: 'bad', interrupted: 'bad', unknown: 'bad', running: 'brain', paused: 'warn', stopping: 'warn' }[state] || '');
 }

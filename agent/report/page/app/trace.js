@@ -1,7 +1,7 @@
 // Every turn: what was asked and thought, what was called and answered, how it was judged.
 
 const KNOWN = { // fields of a record that have a place of their own
-  think: ['kind', 'step', 'generation', 'prompt', 'replies', 'input_tokens', 'output_tokens', 'cached_tokens', 'decode_steps', 'forced_tokens', 'seconds', 'illegal', 'fallback', 'error', 'plan', 'words'],
+  think: ['kind', 'step', 'generation', 'prompt', 'replies', 'input_tokens', 'output_tokens', 'cached_tokens', 'decode_steps', 'forced_tokens', 'seconds', 'illegal', 'fallback', 'error', 'plan', 'told', 'words'],
   act: ['kind', 'step', 'call', 'tool', 'arguments', 'result', 'repair', 'tokens', 'seconds', 'error', 'words'],
   judge: ['kind', 'step', 'generation', 'spent', 'best', 'fitness', 'stop'] };
 
@@ -81,7 +81,7 @@ function textOf(step) {
 function stepRow(run, step, state, before) {
   const think = step.think;
   const summary = h('summary', {}, h('span', { class: 'number' }, String(step.number)),
-    badge(whoDecided(step), whoDecided(step) === 'brain' ? 'brain' : ''), failed(step) && badge('failed', 'bad'), improved(run, step) && badge('improved', 'good'),
+    badge(whoDecided(step), whoDecided(step) === 'brain' ? 'brain' : ''), failed(step) && badge('failed', 'bad'), toldIn(think).length > 0 && badge('told', 'warn'), improved(run, step) && badge('improved', 'good'),
     h('span', { class: 'what' }, overviewOf(step)), think && thoughtOf(think) && h('q', { class: 'soft' }, thoughtOf(think)));
   const row = h('details', { class: 'step', id: `step-${step.number}`, open: state.open.has(step.number), on: { toggle: () => {
     if (row.open) { state.open.add(step.number); build(); } else state.open.delete(step.number);
@@ -124,6 +124,7 @@ function thinkCard(think, before) {
     h('p', { class: 'soft' }, asked
       ? `${count(think.input_tokens)} tokens read (${count(think.cached_tokens)} of them cached), ${count(think.output_tokens)} written (${count(think.forced_tokens)} forced by the grammar) in ${count(think.decode_steps)} decode steps, ${fixed(think.seconds, 1)} s; generation ${think.generation}`
       : `No brain was asked: ${think.prompt || 'the tool decided'}; generation ${think.generation}`),
+    toldIn(think).map((note) => h('p', {}, 'It was told: ', h('q', {}, note))),
     think.error && h('p', { class: 'bad' }, `Failed: ${think.error}`),
     think.fallback && h('p', { class: 'warn' }, 'The tool\'s random operator stood in for the brain.'),
     think.illegal > 0 && h('p', { class: 'warn' }, `${plural(think.illegal, 'reply', 'replies')} that no rule allowed ${think.illegal === 1 ? 'was' : 'were'} refused.`),

@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import shutil
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from tempfile import TemporaryDirectory
 from typing import Any
 
+import pytest
+import uvicorn
 from selenium import webdriver
 from selenium.webdriver.chrome.service import Service
 from selenium.webdriver.common.by import By
 from selenium.webdriver.support.ui import WebDriverWait
+
+from self_pruner.agent.report.page.server import Watch
 
 CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
 DRIVER = shutil.which("chromedriver")
@@ -19,6 +24,10 @@ FLAGS = (
     *("--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-dev-shm-usage"),
     *("--disable-background-networking", "--disable-component-update", "--disable-sync"),
 )
+needs_browser = [
+    pytest.mark.browser,
+    pytest.mark.skipif(not (CHROMIUM and DRIVER), reason="there is no chromium with its chromedriver on the path"),
+]
 PATIENCE = 20  # seconds to wait for what must come
 
 
@@ -75,6 +84,14 @@ class Browser:
         """The id of what has the keyboard."""
         return str(self.run("return document.activeElement.id"))
 
+    def assert_fits(self, width: int, dark: bool) -> None:
+        """Nothing is wider than the window, and text stands out from the page."""
+        assert self.run("return document.documentElement.scrollWidth") <= width
+        right = "[...document.querySelectorAll('#panel > *')].map((one) => one.getBoundingClientRect().right)"
+        assert self.run(f"return Math.max(...{right})") <= width
+        ink, page = self.run("const s = getComputedStyle(document.body); return [s.color, s.backgroundColor]")
+        assert (_light(ink) - _light(page) > 0.5) == dark and abs(_light(ink) - _light(page)) > 0.5
+
     def complaints(self) -> list[str]:
         """What the browser found wrong since the last time: errors, and what the page's policy refused."""
         return [entry["message"] for entry in self.driver.get_log("browser")]
@@ -94,3 +111,23 @@ def chromium() -> Iterator[Browser]:
             yield Browser(driver)
         finally:
             driver.quit()
+
+
+def _light(colour: str) -> float:
+    red, green, blue = (int(part) / 255 for part in colour.removeprefix("rgb(").removesuffix(")").split(","))
+    return 0.2126 * red + 0.7152 * green + 0.0722 * blue
+
+
+@contextmanager
+def served(watch: Watch) -> Iterator[str]:
+    """A server of its own: its address, without a slash."""
+    config = uvicorn.Config(watch.app(), port=0, log_level="error", lifespan="off", timeout_graceful_shutdown=1)
+    server = uvicorn.Server(config)
+    listener = config.bind_socket()
+    thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
+    thread.start()
+    try:
+        yield f"http://127.0.0.1:{listener.getsockname()[1]}"
+    finally:
+        watch.closing = server.should_exit = True
+        thread.join()

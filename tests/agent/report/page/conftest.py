@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import os
+import shutil
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from self_pruner.agent.report.html_report import write_report
+from self_pruner.agent.report.page.server import Watch
 from self_pruner.agent.run_files.run_directory import RunDirectory
+from tests.agent.report.page.browser import Browser, served
 from tests.agent.report.page.made_up import SETTINGS, finish, made_up
 
 
@@ -28,3 +33,23 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
         begun.path.rename(base / "begun")
         (base / "begun" / ".lock").write_text(str(os.getpid()))
     return base
+
+
+@pytest.fixture(scope="session")
+def finished(runs: Path, tmp_path_factory: pytest.TempPathFactory) -> str:
+    """The address of the page of a finished run."""
+    return page_of(Path(shutil.copytree(runs / "finished", tmp_path_factory.mktemp("page") / "finished")))
+
+
+@pytest.fixture
+def live(started: Browser, runs: Path, tmp_path: Path) -> Iterator[tuple[str, Path]]:
+    """A server on a copy of the runs: its address, and the folder."""
+    base = Path(shutil.copytree(runs, tmp_path / "runs"))
+    with served(Watch(base, token="the-token")) as address:
+        yield address, base
+        started.driver.get("about:blank")  # nobody asks a server that is gone
+
+
+def page_of(run: Path) -> str:
+    write_report(RunDirectory.open(run, strict=False))
+    return f"file://{run}/report.html"

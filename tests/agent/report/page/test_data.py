@@ -3,6 +3,8 @@
 import json
 import shutil
 import sqlite3
+import subprocess
+import sys
 
 import pytest
 
@@ -15,6 +17,7 @@ from self_pruner.agent.report.result_tables import final_table
 from self_pruner.agent.result.result_file import read_outcome
 from self_pruner.agent.run_files.run_directory import RunDirectory
 from self_pruner.memory.errors import ExportError
+from tests.agent.command_line.test_parser import HEAVY
 from tests.agent.report.page.made_up import LAYERS, MARKUP
 from tests.stopped import stopped_run
 
@@ -222,3 +225,20 @@ def test_a_real_run_is_told_whole(tmp_path, model, cache):
     for row in (row for act in asked for row in act["result"]["results"]):
         assert row["fitness"] in [pytest.approx(value) for value in by_id[row["id"]]["scores"].values()]
     assert data["sensitivities"] and {one["name"] for one in data["prompts"]} > {"system.j2", "set.toml"}
+
+
+LOADED = """
+import sys
+from pathlib import Path
+from self_pruner.agent.report.page import server
+from self_pruner.agent.report.page.data import page_data
+from self_pruner.agent.run_files.run_directory import RunDirectory
+for name in ("finished", "running", "failed", "begun"):
+    page_data(RunDirectory.open(Path(sys.argv[1]) / name, strict=False))
+print(*sorted({name.partition(".")[0] for name in sys.modules}))
+"""
+
+
+def test_a_page_is_made_without_what_takes_seconds_to_load(runs):
+    done = subprocess.run([sys.executable, "-c", LOADED, str(runs)], capture_output=True, text=True, check=True)
+    assert not HEAVY.intersection(done.stdout.split())

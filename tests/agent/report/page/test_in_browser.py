@@ -1,68 +1,19 @@
-"""The page in a real browser: each tab, by keyboard alone, narrow and wide, light and dark, live, hostile and large."""
+"""The page in a real browser: each tab, by keyboard alone, narrow and wide, light and dark, hostile and large."""
 
 from __future__ import annotations
 
 import json
 import shutil
-import threading
-from collections.abc import Iterator
 
 import pytest
-import uvicorn
 from selenium.webdriver.common.keys import Keys
 
-from self_pruner.agent.report.html_report import write_report
-from self_pruner.agent.report.page.server import Watch
-from self_pruner.agent.run_files.run_directory import RunDirectory
-from tests.agent.report.page.browser import CHROMIUM, DRIVER, Browser, chromium
-from tests.agent.report.page.made_up import MARKUP, finish, made_up
+from tests.agent.report.page.browser import needs_browser
+from tests.agent.report.page.conftest import page_of
+from tests.agent.report.page.made_up import MARKUP, made_up
 
-pytestmark = [
-    pytest.mark.browser,
-    pytest.mark.skipif(not (CHROMIUM and DRIVER), reason="there is no chromium with its chromedriver on the path"),
-]
+pytestmark = needs_browser
 TABS = ("overview", "search", "profile", "lineage", "trace", "prompts", "reproduce")
-
-
-@pytest.fixture(scope="module")
-def started() -> Iterator[Browser]:
-    with chromium() as browser:
-        yield browser
-
-
-@pytest.fixture
-def browser(started) -> Iterator[Browser]:
-    """The browser as it is for everybody; whatever it complains of fails the test."""
-    started.look()
-    started.complaints()
-    yield started
-    assert started.complaints() == []
-
-
-def page_of(run) -> str:
-    write_report(RunDirectory.open(run, strict=False))
-    return f"file://{run}/report.html"
-
-
-@pytest.fixture(scope="module")
-def finished(runs, tmp_path_factory) -> str:
-    return page_of(shutil.copytree(runs / "finished", tmp_path_factory.mktemp("page") / "finished"))
-
-
-@pytest.fixture
-def live(started, runs, tmp_path) -> Iterator[tuple[str, object]]:
-    """A server on a copy of the runs: its address, and the folder."""
-    base = shutil.copytree(runs, tmp_path / "runs")
-    watch = Watch(base)
-    config = uvicorn.Config(watch.app(), port=0, log_level="error", lifespan="off", timeout_graceful_shutdown=1)
-    served = uvicorn.Server(config)
-    listener = config.bind_socket()
-    thread = threading.Thread(target=served.run, kwargs={"sockets": [listener]})
-    thread.start()
-    yield f"http://127.0.0.1:{listener.getsockname()[1]}", base
-    started.driver.get("about:blank")  # nobody asks a server that is gone
-    watch.closing = served.should_exit = True
-    thread.join()
 
 
 def test_the_overview_says_what_was_decided_and_why(browser, finished):
@@ -201,17 +152,7 @@ def test_nothing_is_wider_than_the_window_and_text_stands_out(browser, finished,
     browser.look(width=width, dark=dark)
     for name in TABS:
         browser.open(f"{finished}#{name}{'/7' if name == 'trace' else ''}")
-        assert browser.run("return document.documentElement.scrollWidth") <= width, name
-        right = "[...document.querySelectorAll('#panel > *')].map((one) => one.getBoundingClientRect().right)"
-        inner = browser.run(f"return Math.max(...{right})")
-        assert inner <= width, name
-        ink, page = browser.run("const s = getComputedStyle(document.body); return [s.color, s.backgroundColor]")
-        assert (_light(ink) - _light(page) > 0.5) == dark and abs(_light(ink) - _light(page)) > 0.5
-
-
-def _light(colour: str) -> float:
-    red, green, blue = (int(part) / 255 for part in colour.removeprefix("rgb(").removesuffix(")").split(","))
-    return 0.2126 * red + 0.7152 * green + 0.0722 * blue
+        browser.assert_fits(width, dark)
 
 
 def test_what_a_brain_wrote_is_text_and_never_markup(browser, finished):
@@ -263,54 +204,6 @@ def test_failed_and_begun_runs_have_a_page(browser, runs, tmp_path):
             assert "cannot be shown" not in browser.text()
         browser.go("overview")
         assert said in browser.text("body")
-
-
-def test_a_run_that_goes_on_moves_on_the_page_and_its_end_too(browser, live):
-    address, base = live
-    browser.open(f"{address}/run/running#trace")
-    steps = "return document.querySelectorAll('.step').length"
-    before = browser.wait(f"{steps.replace('return', 'return 0 <')} && document.querySelectorAll('.step').length")
-    browser.run("document.getElementById('step-1').open = true")
-    kept = (base / "running" / "trace.jsonl").read_bytes().rpartition(b"\n")[0] + b"\n"
-    shift = {"take": f"mlp 2-3 {MARKUP}", "give": "mlp 0-1", "amount": "some"}
-    plan = {"hypotheses": [{**shift, "expect": "better"}], "stop": True}
-    think = {"kind": "think", "step": 77, "generation": 2, "prompt": "Plan.", "plan": plan, "replies": []}
-    think["of a later version"] = {"held": [1, MARKUP]}
-    lesson = {**shift, "verdict": "held", "expected": "better", "change": -0.02, "error": 0.01, "evidence": ["c4"]}
-    answer = {"generation": 2, "survivors": ["c4"], "best": "c4", "note": "", "lessons": [lesson]}
-    act = {"kind": "act", "step": 77, "call": 0, "tool": "record_population", "arguments": {}, "result": answer}
-    lines = "".join(json.dumps(line) + "\n" for line in (think, act))
-    (base / "running" / "trace.jsonl").write_bytes(kept + lines.encode())
-    assert browser.wait(f"{steps} === arguments[0] && document.querySelectorAll('.step').length", before + 1)
-    assert browser.run("return document.getElementById('step-1').open")
-    browser.go("trace/77")
-    said = browser.text("#step-77")
-    assert f"takes some of mlp 2-3 {MARKUP} for mlp 0-1 (expects better), stops if it stalls" in said
-    assert f"some of mlp 2-3 {MARKUP} for mlp 0-1 better -0.0200 ± 0.0100 c4" in said
-    assert "of a later version" in said and said.count(MARKUP) >= 5
-    browser.go("overview")
-    assert "Plan of generation 2 (step 77): takes some" in browser.text() and "1 of 1 hypothesis held" in browser.text()
-    finish(RunDirectory.open(base / "running"))
-    browser.wait("return document.querySelector('header .badge').textContent === 'finished'")
-    browser.go("overview")
-    assert "1,000 become 900" in browser.text()
-    shutil.rmtree(base / "running")
-    browser.wait(
-        "const one = document.getElementById('trouble'); return one && one.textContent.includes('deleted or moved')"
-    )
-    assert "1,000 become 900" in browser.text()  # what was known is still there
-    assert all("404" in one for one in browser.complaints())
-
-
-def test_the_list_leads_to_runs_and_takes_in_new_ones(browser, live):
-    address, base = live
-    browser.open(address)
-    browser.wait("return document.querySelectorAll('#main tbody tr').length === 4")
-    made_up(base, "another", generations=1)
-    browser.wait("return document.querySelectorAll('#main tbody tr').length === 5")
-    browser.run("[...document.querySelectorAll('#main a')].find((one) => one.textContent === 'failed').click()")
-    browser.wait("return document.querySelector('header .badge')?.textContent === 'failed'")
-    assert "the disk <b>is</b> full" in browser.text("header")
 
 
 def test_a_run_of_5000_candidates_and_2000_steps_works(browser, tmp_path):

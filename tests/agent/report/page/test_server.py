@@ -18,6 +18,7 @@ from starlette.testclient import TestClient
 from main import main
 from self_pruner.agent.report.page import server
 from self_pruner.agent.report.page.server import Watch
+from self_pruner.memory.errors import SettingsError
 from tests.agent.report.page.made_up import made_up
 
 ROOT = Path(__file__).parents[4]
@@ -135,22 +136,48 @@ def test_of_one_run_no_other_is_shown(mine):
     assert browser.get("/comparison/compared").status_code == 404
     assert [row["name"] for row in browser.get("/runs.json").json()["runs"]] == ["finished"]
     browser = client(mine, "compared")
-    assert "/runs.json" in browser.get("/").text
+    assert "/comparison/compared/data.json" in browser.get("/").text
     assert [row["name"] for row in browser.get("/runs.json").json()["runs"]] == ["compared"]
     assert browser.get("/run/compared/runs/hybrid-30-seed0/tiny-20260102-000000/data.json").status_code == 200
     assert browser.get("/run/finished/data.json").status_code == 404
 
 
-def test_a_comparison_is_shown_as_it_lies_there_and_runs_no_script(mine, tmp_path):
+def test_a_comparison_has_a_page_its_figures_and_the_runs_that_go_on(mine):
     folder = comparison(mine)
-    assert client(mine).get("/comparison/compared").status_code == 404
-    (folder / "compare.html").write_text("<p>arms<script>1</script>")
-    answer = client(mine).get("/comparison/compared")
-    assert answer.text.startswith("<p>arms") and "default-src 'none'" in answer.headers["content-security-policy"]
-    (tmp_path / "secret").write_text("secret")
-    (folder / "compare.html").unlink()
-    (folder / "compare.html").symlink_to(tmp_path / "secret")
-    assert client(mine).get("/comparison/compared").status_code == 404
+    made = []
+
+    def document(asked):
+        made.append(asked)
+        return {"comparison": "2 arms", "text": "</script>"}
+
+    browser = TestClient(Watch(mine, compared=document).app(), base_url="http://127.0.0.1:8765")
+    page = browser.get("/comparison/compared")
+    assert page.status_code == 200 and "/comparison/compared/data.json" in page.text and not made
+    row = browser.get("/comparison/compared/data.json").json()
+    assert (row["comparison"], row["going"], made) == ("2 arms", [], [folder])
+    record = folder / "runs" / "hybrid-30-seed0" / "comparison.json"
+    record.unlink()
+    (going,) = browser.get("/comparison/compared/data.json").json()["going"]
+    assert going["id"] == "compared/runs/hybrid-30-seed0/tiny-20260102-000000" and going["state"] == "finished"
+    assert len(made) == 2  # a run less is finished
+    with open(folder / "runs" / "hybrid-30-seed0" / "tiny-20260102-000000" / "trace.jsonl", "a") as trace:
+        trace.write("\n")
+    browser.get("/comparison/compared/data.json")
+    assert len(made) == 2
+    for name in ("none", "finished", "../mine/compared", "compared/runs/hybrid-30-seed0"):
+        assert browser.get(f"/comparison/{name}/data.json").status_code == 404
+        assert browser.get(f"/comparison/{name}").status_code == 404
+
+
+def test_a_damaged_comparison_is_a_sentence(mine):
+    def document(folder):
+        raise SettingsError("plan.json is damaged")
+
+    comparison(mine)
+    answer = TestClient(Watch(mine, compared=document).app(), base_url="http://127.0.0.1:8765").get(
+        "/comparison/compared/data.json"
+    )
+    assert answer.status_code == 409 and answer.json()["error"] == "plan.json is damaged"
 
 
 PATHS = ("/", "/runs.json", "/run/finished", "/run/finished/data.json", "/runs/events", "/nothing")
@@ -261,7 +288,8 @@ def test_it_serves_until_a_signal_ends_it_though_somebody_watches(tmp_path):
     try:
         assert process.stdout is not None
         said = process.stdout.readline()
-        address = said.partition(" at ")[2].partition(" ")[0]
+        address, _, token = said.partition(" at ")[2].partition(" ")[0].partition("?token=")
+        assert len(token) == 32
         events = urllib.request.urlopen(f"{address}runs/events", timeout=30)
         assert events.readline() == b"data: new\n"
         assert json.load(urllib.request.urlopen(f"{address}runs.json", timeout=30))["runs"][0]["best"]

@@ -1,8 +1,14 @@
-"""What a search's checkpoint may hold: plain values and the messages of a turn. Whatever else it names is refused.
+"""What a search's checkpoint holds: the newest state, made of plain values and the messages of a turn.
 
-LangGraph's own serialiser imports and calls what a checkpoint names, so that a run directory from a stranger could run
-any program on `resume`. A search writes nothing but numbers, texts, lists, tables and the messages of one turn; these
-are all that is read back, and what else is there is neither imported nor quietly passed on as plain data.
+**Only the newest stays**, with its pending writes: that is all a resumed run reads. LangGraph keeps the state after
+every node for ever. Here SQLite itself drops the older ones in the same transaction that writes a new one, so a kill
+leaves one whole checkpoint at any moment, and the file does not grow with the search. Newest means written last, not
+latest by the clock: after a clock was set back, LangGraph alone would go on with an old state, since it sorts by time.
+
+**Whatever else it names is refused.** LangGraph's own serialiser imports and calls what a checkpoint names, so that a
+run directory from a stranger could run any program on `resume`. A search writes nothing but numbers, texts, lists,
+tables and the messages of one turn; these are all that is read back, and what else is there is neither imported nor
+quietly passed on as plain data.
 """
 
 from __future__ import annotations
@@ -12,12 +18,28 @@ from typing import Any
 import ormsgpack
 from langchain_core.messages import AIMessage, BaseMessage, HumanMessage, SystemMessage, ToolMessage
 from langgraph.checkpoint.serde.jsonplus import EXT_PYDANTIC_V2, JsonPlusSerializer
+from langgraph.checkpoint.sqlite import SqliteSaver
 
 from self_pruner.memory.errors import RunDirectoryError
 
 _MESSAGES: dict[tuple[str, str], type[BaseMessage]] = {
     (kind.__module__, kind.__name__): kind for kind in (AIMessage, HumanMessage, SystemMessage, ToolMessage)
 }
+NEWEST_ONLY = """
+CREATE TRIGGER IF NOT EXISTS newest_only AFTER INSERT ON checkpoints BEGIN
+    DELETE FROM writes WHERE thread_id = NEW.thread_id AND checkpoint_ns = NEW.checkpoint_ns
+        AND checkpoint_id <> NEW.checkpoint_id;
+    DELETE FROM checkpoints WHERE thread_id = NEW.thread_id AND checkpoint_ns = NEW.checkpoint_ns
+        AND checkpoint_id <> NEW.checkpoint_id;
+END
+"""
+
+
+def keep_newest(saver: SqliteSaver) -> SqliteSaver:
+    """The same saver, whose file keeps the newest checkpoint of every thread and nothing else."""
+    with saver.cursor() as cursor:
+        cursor.execute(NEWEST_ONLY)
+    return saver
 
 
 class StrictSerializer(JsonPlusSerializer):

@@ -1,0 +1,213 @@
+"""The one document that the page of a comparison is made of: all of its figures, from its results.
+
+The page is the shell of a run's page with tabs of its own; see `agent/report/page`.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from pathlib import Path, PurePosixPath
+from statistics import fmean
+from typing import Any
+
+from self_pruner.agent.compare.figures import (
+    PERPLEXITY,
+    RECALIBRATED,
+    ComparedArms,
+    Measure,
+    brain_worth,
+    kind_of,
+    mean_curve,
+    staircases,
+)
+from self_pruner.agent.compare.folder import ComparisonFolder, collect
+from self_pruner.agent.compare.results import Results, RunResult
+from self_pruner.agent.compare.sentences import sentences, worth_sentence
+from self_pruner.agent.compare.tables import (
+    Table,
+    cost,
+    generalisation,
+    operator_yields,
+    paired_differences,
+    percent,
+    quality,
+    table_rows,
+)
+from self_pruner.tools.text.redaction import without_keys
+
+FORMAT = 1
+NOTES = {
+    "brief": "KL is the mean over texts, in nats a token, and perplexity is by text, both on {measured_on}; lower is "
+    "better. The geometric mean is over texts, ± half the 95% interval over seeds.",
+    "quality": "The KL divergence from the dense model in nats a token, and perplexity, on {measured_on}. Means over "
+    "seeds ± half the 95% interval; closed forms are the same for every seed and run once. Where the sparsity is "
+    '"all", perplexity is a geometric mean over sparsities and KL an arithmetic one, for arms measured at each. The '
+    "geometric mean is over texts; recalibrated is the same after the profile was refitted on its own activations.",
+    "differences": "Pairs of runs at one sparsity and seed; a closed form is paired with every seed. p: exact "
+    "two-sided test that flips the signs of the differences; with n pairs the least possible is 2/2ⁿ, so fewer than "
+    "six pairs can't be significant at 5%. The interval is that test turned round, and the wider the more the "
+    "difference changes with the sparsity; (t): with fewer pairs Student's within sparsities, which assumes a normal "
+    "spread. Below zero is better. No p is adjusted for the number of comparisons.",
+    "operators": "Candidates by who proposed them and by operator, over all runs. Improved: better than the better of "
+    "their parents on the same tokens, as a share of those compared with Wilson's 95% interval. Survived: of those "
+    "made, among the survivors of their generation. The worth of the brain is pooled, with Newcombe's interval, and "
+    "stratified: within runs and generations (Mantel-Haenszel), as its exact test is.",
+    "generalisation": "KL in nats a token on the tokens that were searched on, and on others of the same text, which "
+    "no search saw.",
+    "costs": "Means of a run. Tokens are all that was spent: evaluated, probed and the brain's. Invalid: replies that "
+    "no rule allowed. Fallbacks: turns that the tool decided because the brain kept failing. Repaired: candidates "
+    "changed to meet the budget.",
+}
+
+
+def of_folder(folder: Path) -> dict[str, Any]:
+    """The document of the comparison in `folder`, as far as it has come.
+
+    Raises:
+        SettingsError: there is none, or a file of it is damaged.
+    """
+    return comparison_data(collect(ComparisonFolder.open(folder)), folder)
+
+
+def comparison_data(results: Results, folder: Path | None = None) -> dict[str, Any]:
+    """The document of a comparison, of plain values of JSON.
+
+    Args:
+        results: all that is known of it.
+        folder: where its runs are, so that they can be linked; None where that is not known.
+    """
+    compared = ComparedArms(results)
+    rows = table_rows(compared)
+    headline = compared.headline
+    arms = compared.arms
+    worths = [(arm, brain_worth(compared.runs(arm))) for arm in compared.ordered if kind_of(arm) == "brain"]
+    tables = {
+        "brief": quality(rows, compared.texts, brief=True) if arms else None,
+        "quality": quality(rows, compared.texts) if arms else None,
+        "differences": paired_differences(compared, headline) if headline else None,
+        "operators": operator_yields(compared),
+        "generalisation": generalisation(compared),
+        "costs": cost(rows),
+    }
+    return without_keys(
+        {
+            "format": FORMAT,
+            "comparison": f"{len(arms)} {'arm' if len(arms) == 1 else 'arms'} on {results.model}",
+            "sentences": sentences(results),
+            "headline": headline,
+            "arms": [
+                {"arm": arm, "meaning": meaning, "kind": kind_of(arm), "runs": len(compared.runs(arm))}
+                for arm, meaning in {**dict.fromkeys(arms, ""), **results.arms}.items()
+            ],
+            "ordered": compared.ordered,
+            "finished": len(results.runs),
+            "missing": results.missing,
+            "tables": {name: _table(found, NOTES[name], results) for name, found in tables.items() if _filled(found)},
+            "worths": [[arm, worth_sentence(found)] for arm, found in worths if found is not None],
+            "curves": curves(compared),
+            "runs": [_run(compared, run, folder) for arm in compared.ordered for run in compared.runs(arm)],
+            "profiles": profiles(compared) if results.units else [],
+            "units": results.units,
+            "prompts": results.prompts,
+            "reproduce": {
+                "command": results.command,
+                "settings": [[name, _value(value)] for name, value in results.settings.items()],
+                "versions": results.versions,
+                "machine": results.machine,
+                "measured_on": results.measured_on,
+            },
+        }
+    )
+
+
+def curves(compared: ComparedArms) -> list[dict[str, Any]]:
+    """The best fitness so far against tokens, at every sparsity at which something was searched.
+
+    Of each arm its staircases, pairs of tokens and nats a token, and their mean; one that does not search is a level.
+    """
+    charts = []
+    for sparsity in compared.sparsities:
+        series: list[dict[str, Any]] = []
+        for arm in compared.ordered:
+            runs = staircases(compared, arm, sparsity)
+            fitness = [run.fitness for run in compared.runs(arm, sparsity) if run.fitness is not None]
+            if runs:
+                series.append({"arm": arm, "runs": runs, "mean": mean_curve(runs), "level": None})
+            elif fitness:
+                series.append({"arm": arm, "runs": [], "mean": [], "level": fmean(fitness)})
+        if any(one["runs"] for one in series):
+            charts.append({"sparsity": percent(sparsity), "series": series})
+    return charts
+
+
+def chosen(runs: Sequence[RunResult]) -> RunResult:
+    """The run of these that a user would keep: the best on held-out tokens, which are not those that are reported.
+
+    It is not chosen by the reported figures, which would flatter it.
+    """
+    return min(
+        runs,
+        key=lambda run: (
+            math.inf if run.holdout is None else run.holdout,
+            math.inf if run.fitness is None else run.fitness,
+            run.seed,
+        ),
+    )
+
+
+def profiles(compared: ComparedArms) -> list[dict[str, Any]]:
+    """What the chosen run of each arm keeps of every layer, by sparsity, the best arm first."""
+    kept = [
+        chosen(runs)
+        for sparsity in compared.sparsities
+        for arm in compared.ordered
+        if (runs := compared.runs(arm, sparsity))
+    ]
+    return [
+        {
+            "arm": run.arm,
+            "sparsity": percent(run.sparsity),
+            "seed": run.seed,
+            "attention": run.attention,
+            "mlp": run.mlp,
+        }
+        for run in kept
+    ]
+
+
+def _run(compared: ComparedArms, run: RunResult, folder: Path | None) -> dict[str, Any]:
+    place = PurePosixPath(run.directory)
+    here = folder is not None and not place.is_absolute() and ".." not in place.parts
+    return {
+        "arm": run.arm,
+        "sparsity": percent(run.sparsity),
+        "seed": run.seed,
+        "fitness": run.fitness,
+        "holdout": run.holdout,
+        "perplexity": _mean(compared, run, PERPLEXITY),
+        "recalibrated": _mean(compared, run, RECALIBRATED),
+        "tokens": run.cost,
+        "evaluations": run.evaluations,
+        # one that came from another comparison is not here
+        "directory": run.directory if here and folder and (folder / place / "settings.toml").is_file() else None,
+    }
+
+
+def _mean(compared: ComparedArms, run: RunResult, measure: Measure) -> float | None:
+    found = compared.value(run, measure)
+    return None if found is None else math.exp(found)
+
+
+def _filled(table: Table | None) -> bool:
+    return table is not None and len(table.rows) > 0
+
+
+def _table(table: Table | None, note: str, results: Results) -> dict[str, Any]:
+    header, rows = table or Table((), ())
+    measured_on = note.replace("{measured_on}", results.measured_on)
+    return {"header": list(header), "rows": [list(row) for row in rows], "note": measured_on}
+
+
+def _value(value: object) -> str:
+    return ",".join(map(str, value)) if isinstance(value, list) else str(value)

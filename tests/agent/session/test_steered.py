@@ -1,0 +1,59 @@
+"""A run that is paused, told something and stopped from outside, and goes on."""
+
+import json
+import signal
+import subprocess
+
+import pytest
+
+from self_pruner.agent.run_files.run_directory import RunDirectory
+from self_pruner.agent.run_files.steering import NOTES, REQUEST
+from self_pruner.agent.run_files.trace import read_trace
+from tests.agent.session.test_resume import ENVIRONMENT, SETTINGS, command
+from tests.stopped import do
+
+NOTE = "keep layer 0 whole"
+
+
+def line(process, beginning):
+    """Waits for a line of its output that begins so."""
+    for said in process.stdout:
+        if said.startswith(beginning):
+            return said
+    raise AssertionError(f"it ended with {process.wait()} without {beginning!r}: {process.stderr.read()}")
+
+
+@pytest.mark.slow
+def test_a_run_waits_goes_on_is_stopped_while_it_waits_and_reads_its_note_once(model, cache, tmp_path):
+    words = ["--model", model, "--cache", cache, "--runs", tmp_path, *SETTINGS.split(), "--no-recalibrate"]
+    process = subprocess.Popen(
+        command(*words), stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=ENVIRONMENT, text=True
+    )
+    try:
+        run = RunDirectory.open(next(tmp_path.glob(line(process, "Run ").split("/")[-1].strip())))
+        do("pause", run.path)  # while it is still prepared
+        line(process, "Paused")
+        assert not run.trace.exists() or not read_trace(run.trace)
+        do("pause", run.path, "--off")
+        line(process, "Going on")
+        line(process, "generation 0")
+        do("pause", run.path)
+        line(process, "Paused")
+        before = read_trace(run.trace)
+        assert before[-1].kind == "judge"
+        do("tell", run.path, NOTE)
+        do("stop", run.path)
+        _, errors = process.communicate(timeout=300)
+    finally:
+        process.kill()
+    assert process.returncode == 128 + signal.SIGTERM and "Traceback" not in errors
+    assert (run.status, read_trace(run.trace)) == ("stopped", before)
+    (run.path / REQUEST).write_text('{"request": "stop"}')  # for whoever held it before
+    do("resume", run.path)
+    assert run.status == "finished" and not (run.path / REQUEST).exists() and (run.path / NOTES).exists()
+    told = [record for record in read_trace(run.trace) if record.kind == "think" and record.told]
+    assert [record.told for record in told] == [(NOTE,)] and told[0].step > before[-1].step
+    assert json.loads((run.path / "result.json").read_text())["told"] == [NOTE]
+    assert f"told: {NOTE}" in do("trace", run.path, "--plans").stdout
+    assert f"told: {NOTE}" in do("trace", run.path, "--step", told[0].step).stdout
+    assert f"1 note of a person: {NOTE}" in do("report", run.path).stdout
