@@ -183,7 +183,7 @@ class SearchScreen:
     def made(self) -> str:
         """Candidates that were evaluated, such as "27 of 64"."""
         made = self.judge.spent.get("evaluations", 0) if self.judge else 0
-        return f"{made:.0f}" + (f" of {self.settings.evaluations}" if self.counted else "")
+        return f"{made:,.0f}" + (f" of {self.settings.evaluations:,}" if self.counted else "")
 
     def minutes(self) -> str:
         """Minutes of search, such as "1.4 of 30"."""

@@ -135,7 +135,7 @@ class Result(Panel):
     )
     export: bool = Field(True, description="write the found profile as a checkpoint")
     tasks: bool = Field(False, description="measure the seven zero-shot tasks of lm-eval for the final table")
-    task_rows: int = Field(500, ge=0, description="first rows of each task; 0: all")
+    task_rows: int = Field(500, ge=0, description="first rows of each; 0: all")
     task_data: Path | None = Field(None, description="folder with the tasks as <task>.jsonl files (default: the hub)")
 
 

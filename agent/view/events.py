@@ -40,7 +40,7 @@ class JsonView(View):
         self.output.write(f"{line}\n")
         self.output.flush()
 
-    def table(self, title: str, header: Sequence[str], rows: Sequence[Sequence[str]], *, brief: bool = False) -> None:
+    def table(self, title: str, header: Sequence[str], rows: Sequence[Sequence[str]], brief: bool = False) -> None:
         """No table: its figures are facts of the result."""
 
     def result(self, line: str, show: Callable[[], None], **facts: Any) -> None:

@@ -58,7 +58,7 @@ class Frame:
                     yield Text(set_cell_size("" if number else cut(row.label, label - 1), label), "bold", end="")
                 yield from line
                 yield Segment.line()
-            left -= row.lines
+            left = max(0, left - row.lines)
 
 
 def _lines(row: Row, width: int, label: int) -> list[list[ProgressBar | Text]]:
@@ -66,7 +66,7 @@ def _lines(row: Row, width: int, label: int) -> list[list[ProgressBar | Text]]:
     if not row.barred or not label:
         text = row.text if label else f"{row.label} {row.text}"
         return [[Text(line, row.style, end="")] for line in fitted(text, width - label, row.lines)]
-    bar = min(BAR, (width - label) // 2)
+    bar = min(BAR, (width - label) // 3)
     moving = ProgressBar(1.0, row.share or 0.0, bar, pulse=row.share is None)
     return [[moving, Text(cut(f" {row.text}", width - label - bar), row.style, end="")]]
 

@@ -26,7 +26,7 @@ class QuietView(View):
         if event in HEARD:
             super().tell(event, said, style, whole=True)
 
-    def table(self, title: str, header: Sequence[str], rows: Sequence[Sequence[str]], *, brief: bool = False) -> None:
+    def table(self, title: str, header: Sequence[str], rows: Sequence[Sequence[str]], brief: bool = False) -> None:
         """No table."""
 
     def result(self, line: str, show: Callable[[], None], **facts: Any) -> None:

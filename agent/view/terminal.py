@@ -12,6 +12,7 @@ from dataclasses import replace
 from typing import Any
 
 from rich.box import SIMPLE_HEAD
+from rich.cells import cell_len
 from rich.console import Console, ConsoleOptions, RenderableType
 from rich.segment import Segment
 from rich.table import Table
@@ -67,8 +68,8 @@ class View:
             facts: what a program is told, as values of JSON.
         """
         if said is not None:
-            wrapped = self.moves and not whole
-            self.console.print(Text(printable(said), style), soft_wrap=not wrapped, overflow="fold")
+            text = Text(printable(said), style, overflow="fold")
+            self.console.print(text, soft_wrap=whole or not self.moves)
 
     def line(self, text: str, style: str = "", whole: bool = False) -> None:
         """A line that is no event of its own."""
@@ -80,15 +81,23 @@ class View:
             self._warned.add(sentence)
             self.tell("warning", f"warning: {sentence}", "yellow", text=sentence)
 
-    def table(self, title: str, header: Sequence[str], rows: Sequence[Sequence[str]], *, brief: bool = False) -> None:
-        """A small table, the first column being names; a brief one has no frame."""
+    def table(self, title: str, header: Sequence[str], rows: Sequence[Sequence[str]], brief: bool = False) -> None:
+        """A small table, the first column being names; a brief one has no frame, and is lines where it has no room."""
         table = Table(title=printable(title) or None, title_justify="left", title_style="bold")
-        if brief:
-            table.box, table.show_edge, table.pad_edge = SIMPLE_HEAD, False, False
         for index, name in enumerate(header):
             table.add_column(printable(name), justify="left" if index == 0 else "right", overflow="fold")
         for row in rows:
             table.add_row(*(Text(printable(cell)) for cell in row))
+        if brief:
+            least = sum(max(map(cell_len, column)) for column in zip(header, *rows, strict=True)) + len(header) - 1
+            if least > self.console.width:
+                for name, *cells in rows:
+                    self.line(
+                        f"{name}: {', '.join(f'{head} {cell}' for head, cell in zip(header[1:], cells, strict=True))}"
+                    )
+                return
+            table.box, table.show_edge, table.pad_edge = SIMPLE_HEAD, False, False
+            table.padding = (0, 1) if least + 2 * (len(header) - 1) <= self.console.width else 0
         self.console.print(table)
 
     def result(self, line: str, show: Callable[[], None], **facts: Any) -> None:
