@@ -74,14 +74,20 @@ def _lines(row: Row, width: int, label: int) -> list[list[ProgressBar | Text]]:
 class SteadyLive(Live):
     """A display that is drawn again only where something in it changed, so it does not flicker and can be selected."""
 
-    _drawn: object = None
+    _width = 0  # of the terminal when it was drawn last
+    _drawn: list[list[Segment]] | None = None
 
     def refresh(self) -> None:
         """Draw what is there now."""
-        lines = self.console.render_lines(self.get_renderable(), pad=False)
-        now = (self.console.size, lines)
-        if now != self._drawn:
-            self._drawn = now
+        with self._lock:
+            lines = self.console.render_lines(self.get_renderable(), pad=False)
+            width = self.console.width
+            if (width, lines) == (self._width, self._drawn):
+                return
+            if self._drawn and 0 < width < self._width:  # the terminal has broken the lines that are there into more
+                rows = sum(max(1, -(-Segment.get_line_length(line) // width)) for line in self._drawn)
+                self._live_render._shape = (width, rows)
+            self._width, self._drawn = width, lines
             super().refresh()
 
 
