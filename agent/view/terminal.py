@@ -11,14 +11,13 @@ from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
-from rich.box import SIMPLE_HEAD
-from rich.cells import cell_len
 from rich.console import Console, ConsoleOptions, RenderableType
 from rich.segment import Segment
 from rich.table import Table
 from rich.text import Text
 
 from self_pruner.agent.view.frame import Frame, Row, SteadyLive
+from self_pruner.agent.view.tables import fitting
 from self_pruner.tools.text.printable import escaped, printable
 from self_pruner.tools.text.quantities import duration
 
@@ -82,23 +81,13 @@ class View:
             self.tell("warning", f"warning: {sentence}", "yellow", text=sentence)
 
     def table(self, title: str, header: Sequence[str], rows: Sequence[Sequence[str]], brief: bool = False) -> None:
-        """A small table, the first column being names; a brief one has no frame, and is lines where it has no room."""
-        table = Table(title=printable(title) or None, title_justify="left", title_style="bold")
-        for index, name in enumerate(header):
-            table.add_column(printable(name), justify="left" if index == 0 else "right", overflow="fold")
-        for row in rows:
-            table.add_row(*(Text(printable(cell)) for cell in row))
-        if brief:
-            least = sum(max(map(cell_len, column)) for column in zip(header, *rows, strict=True)) + len(header) - 1
-            if least > self.console.width:
-                for name, *cells in rows:
-                    self.line(
-                        f"{name}: {', '.join(f'{head} {cell}' for head, cell in zip(header[1:], cells, strict=True))}"
-                    )
-                return
-            table.box, table.show_edge, table.pad_edge = SIMPLE_HEAD, False, False
-            table.padding = (0, 1) if least + 2 * (len(header) - 1) <= self.console.width else 0
-        self.console.print(table)
+        """A small table, the first column being names; `brief`: without a frame."""
+        table = fitting(title, header, rows, self.console.width, brief)
+        if isinstance(table, Table):
+            self.console.print(table)
+            return
+        for line in table:
+            self.line(line)
 
     def result(self, line: str, show: Callable[[], None], **facts: Any) -> None:
         """What a command came to.
