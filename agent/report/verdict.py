@@ -34,7 +34,10 @@ def _shares(outcome: Outcome) -> str:
         said = f"The search alone is {_beside(found.kl, best.kl)} than {best.name} in KL ({sure})"
     if outcome.result == RECALIBRATED and result.kl is not None and best.kl:
         return f"{said}; recalibrated, which no baseline is, it is {_beside(result.kl, best.kl)}."
-    return f"{said}{'; recalibration did not help' if outcome.recalibration is not None else ''}."
+    if outcome.recalibration is None:
+        return f"{said}."
+    failure = outcome.recalibration.failure
+    return f"{said}; {f'it could not be recalibrated ({failure})' if failure else 'recalibration did not help'}."
 
 
 def _beside(own: float, other: float) -> str:

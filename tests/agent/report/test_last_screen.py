@@ -96,6 +96,10 @@ def test_nothing_is_lost_that_the_last_screen_leaves_out(default, run):
         ({"differences": [(0.0, 0.0)]}, "The search found nothing better than closed form; recalibrated,"),
         ({"found": 0.75, "differences": [(0.07, 0.01)]}, "The search alone is 10.0% worse than closed form in KL"),
         ({"recalibration": Recalibration(searched=0.5, recalibrated=0.6)}, "; recalibration did not help."),
+        (
+            {"recalibration": Recalibration(searched=None, recalibrated=None, failure="no room")},
+            "recalibrated (no room).",
+        ),
         ({"recalibration": None}, "(less than two standard errors, so perhaps by chance)."),
         ({"found": None, "recalibration": None}, "could not be measured on the reporting text."),
     ],
