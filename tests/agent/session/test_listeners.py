@@ -17,6 +17,7 @@ from pathlib import Path
 import pytest
 from rich.cells import cell_len
 
+from self_pruner.agent import session
 from tests.stopped import SMALL, do
 
 ROOT = Path(__file__).parents[3]
@@ -120,6 +121,21 @@ def test_a_quiet_run_prints_its_path_as_it_was_typed(words, tmp_path, monkeypatc
     done = do(*words, "--runs", "mine", "--no-recalibrate", "--no-export", "--quiet")
     (run,) = Path("mine").glob("tiny-*")
     assert (done.returncode, done.stdout, done.stderr) == (0, f"{run}\n", "")
+
+
+def test_a_run_that_was_stopped_says_how_it_goes_on(words, tmp_path, monkeypatch):
+    def interrupted(*arguments, **options):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(session, "choose", interrupted)
+    places = ["--runs", tmp_path / "one"], ["--runs", tmp_path / "other"]
+    done = do(*words, *places[0], "--json", check=False)
+    event = heard(done.stdout)[-1]
+    assert done.returncode == 130 and event["event"] == "stopped" and Path(event["run"]).is_dir()
+    assert event["resume"] == f"python main.py resume {event['run']}"
+    done = do(*words, *places[1], "--quiet", check=False)
+    (run,) = (tmp_path / "other").glob("tiny-*")
+    assert (done.returncode, done.stdout) == (130, "") and f"python main.py resume {run}\n" in done.stderr
 
 
 @pytest.mark.usefixtures("believed")
