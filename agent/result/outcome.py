@@ -12,7 +12,7 @@ from self_pruner.agent.result.task_table import TaskTable
 from self_pruner.agent.run_files.answers import is_answer
 from self_pruner.agent.run_files.trace import Act, TraceRecord
 from self_pruner.memory.profile import PARTS, Profile
-from self_pruner.memory.records import Candidate, Generation, Proposer
+from self_pruner.memory.records import RANDOM, Candidate, Generation, Proposer
 from self_pruner.tools.evaluation.fitness import mean, perplexity
 from self_pruner.tools.profiles.selection import Paired, paired
 from self_pruner.tools.workbench import Workbench
@@ -239,14 +239,16 @@ def yields(
     return found
 
 
+def improvements(found: Sequence[Yield], *proposers: str) -> tuple[int, int]:
+    """How many variations of these proposers were measured beside their parents, and how many of them were better."""
+    own = [one for one in found if one.proposed_by in proposers]
+    return sum(one.compared for one in own), sum(one.improved for one in own)
+
+
 def brain_sentence(found: Sequence[Yield]) -> str:
     """Whether the brain proposes better than chance does among the same legal calls, computed from the yields."""
-
-    def total(*names: str) -> tuple[int, int]:
-        own = [one for one in found if one.proposed_by in names]
-        return sum(one.compared for one in own), sum(one.improved for one in own)
-
-    (compared, improved), (drawn, lucky) = total("brain"), total("chance", "draw", "fallback")
+    compared, improved = improvements(found, "brain")
+    drawn, lucky = improvements(found, *RANDOM)
     if not any(one.proposed_by == "brain" for one in found):
         return "No brain proposed anything in this run."
     if not compared:

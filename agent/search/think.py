@@ -13,7 +13,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from langchain_core.language_models import BaseChatModel
-from langchain_core.messages import AIMessage, BaseMessage, HumanMessage, SystemMessage
+from langchain_core.messages import AIMessage, BaseMessage
 
 from self_pruner.agent.brain.calls import Brain
 from self_pruner.agent.run_files.trace import Think, TraceRecord
@@ -23,14 +23,15 @@ from self_pruner.agent.search.planning.autonomy import LENGTH, SAID, free_calls
 from self_pruner.agent.search.planning.plan import as_stated, current_plan, is_plan_due, plan_schema
 from self_pruner.agent.search.prompt_variables import Observer
 from self_pruner.agent.search.proposers import Operators
-from self_pruner.agent.search.replies import legal_replies, record_of
+from self_pruner.agent.search.replies import legal_replies, record_of, replies_of
 from self_pruner.agent.search.schedule import attempts_used_up, situation
 from self_pruner.agent.search.state import SearchState
 from self_pruner.agent.settings.arms import ARMS
 from self_pruner.agent.settings.settings import Settings
 from self_pruner.memory.errors import ToolError
 from self_pruner.memory.profile import Profile
-from self_pruner.prompts.fit import fit
+from self_pruner.prompts.asked import AskedTurn
+from self_pruner.prompts.fit import prompt_of
 from self_pruner.prompts.templates import Messages, PromptSet
 from self_pruner.tools.prune_model import Proposal
 from self_pruner.tools.workbench import Workbench
@@ -59,6 +60,7 @@ class Thinker:
     count_tokens: Callable[[Messages], int]
     context: int  # tokens a prompt may have
     trace: Callable[[TraceRecord], None]
+    asked: Callable[[AskedTurn], None] = field(default=lambda turn: None, kw_only=True)  # told before the brain answers
     history: SearchHistory = field(init=False)
 
     def __post_init__(self) -> None:
@@ -197,14 +199,13 @@ class Thinker:
         prompt, error = "", None
         replies: list[BaseMessage] = []
         variants = legal.variants if isinstance(self.brain, Brain) else ()  # any other model knows one offer for all
+        seed = int.from_bytes(hashlib.sha256(f"{self.settings.seed}/{state.step + 1}".encode()).digest()[:4])
         try:
-            messages = self.prompt(state, here, legal)
-            prompt = f"{messages.system}\n\n{messages.turn}"
-            spoken: list[BaseMessage] = [SystemMessage(messages.system), HumanMessage(messages.turn)]
-            seed = int.from_bytes(hashlib.sha256(f"{self.settings.seed}/{state.step + 1}".encode()).digest()[:4])
-            extra: dict[str, Any] = {"variants": [list(offer) for offer in variants]} if variants else {}
-            result = self.brain.generate([spoken], tools=list(legal.tools), n=legal.replies, seed=seed, **extra)
-            replies = [generation.message for generation in result.generations[0]]  # type: ignore[union-attr]
+            variables = self.observer.variables(self.history, state, here, legal)
+            self.asked(AskedTurn(state.step + 1, variables, legal.tools, variants, legal.replies, seed, self.context))
+            messages = prompt_of(self.prompts, variables, self.count_tokens, self.context)
+            prompt = messages.text
+            replies = replies_of(self.brain, messages, legal.tools, variants, legal.replies, seed)
         except Exception as fault:
             error = f"{type(fault).__name__}: {fault}"
         seconds = time.perf_counter() - start
@@ -230,16 +231,6 @@ class Thinker:
         }
         return Decision("brain", record, calls, update=update)
 
-    def prompt(self, state: SearchState, here: Situation, legal: LegalCalls) -> Messages:
-        """The prompt of this turn, shortened to the context."""
-        variables = self.observer.variables(self.history, state, here, legal)
-        return fit(
-            lambda history: self.prompts.render(replace(variables, history=history)),
-            variables.history,
-            self.count_tokens,
-            self.context,
-        ).prompt
-
     def check_room(self, state: SearchState) -> None:
         """Find out before the search, not as one failed turn after another, that prompts have no room.
 
@@ -248,7 +239,8 @@ class Thinker:
         """
         self.history.read()
         here = self.look(state)
-        self.prompt(state, here, legal_calls(here, self.observer.actions))
+        variables = self.observer.variables(self.history, state, here, legal_calls(here, self.observer.actions))
+        prompt_of(self.prompts, variables, self.count_tokens, self.context)
 
     def _first_failure(self, state: SearchState) -> str:
         faults = (self.history.failure(self.history.profile(name)) for name in state.offspring)
