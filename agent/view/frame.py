@@ -19,7 +19,6 @@ from rich.text import Text
 
 from self_pruner.tools.text.printable import printable
 
-LABEL = 11  # cells of a label with the blank behind it
 WIDE = 40  # cells of a terminal that has room for labels
 BAR = 30  # cells of a bar at the most
 _DISPUTED = re.compile(
@@ -35,7 +34,6 @@ class Row:
     label: str
     text: str
     lines: int = 1  # that it takes, whether there is so much text or not
-    style: str = ""
     share: float | None = None  # of a bar before the text, 0 to 1; None for a bar that only says that something goes on
     barred: bool = False  # whether there is a bar
 
@@ -45,7 +43,7 @@ class Frame:
     """Rows below each other, cut to the terminal."""
 
     rows: Sequence[Row]
-    label: int = LABEL  # cells
+    label: int  # cells of a label with the blank behind it
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         """Lines that leave the last column free, and two rows of the screen."""
@@ -65,10 +63,10 @@ def _lines(row: Row, width: int, label: int) -> list[list[ProgressBar | Text]]:
     """What stands beside the label, or after it where there is no room for one."""
     if not row.barred or not label:
         text = row.text if label else f"{row.label} {row.text}"
-        return [[Text(line, row.style, end="")] for line in fitted(text, width - label, row.lines)]
+        return [[Text(line, end="")] for line in fitted(text, width - label, row.lines)]
     bar = min(BAR, (width - label) // 3)
     moving = ProgressBar(1.0, row.share or 0.0, bar, pulse=row.share is None)
-    return [[moving, Text(cut(f" {row.text}", width - label - bar), row.style, end="")]]
+    return [[moving, Text(cut(f" {row.text}", width - label - bar), end="")]]
 
 
 class SteadyLive(Live):

@@ -28,7 +28,7 @@ def speak(view):
     view.line("Layers in memory.")
     with view.phase("Calibration", unit="sequences") as report:
         report(1, 2)
-    with view.live("Search", lambda: Frame([Row("Best", "none")])) as report:
+    with view.live("Search", lambda: Frame([Row("Best", "none")], 8)) as report:
         report(1, 4)
     for _ in range(2):
         view.warn("it is slow")
@@ -117,7 +117,9 @@ def test_a_terminal_that_only_prints_gets_no_moving_parts(monkeypatch):
 
 def test_what_does_not_change_is_not_drawn_again():
     console, text = terminal(), ["one"]
-    with SteadyLive(console=console, get_renderable=lambda: Frame([Row("Best", text[0])]), auto_refresh=False) as live:
+    with SteadyLive(
+        console=console, get_renderable=lambda: Frame([Row("Best", text[0])], 8), auto_refresh=False
+    ) as live:
         live.refresh()
         before = console.file.getvalue()
         live.refresh()
