@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import signal
 import sys
@@ -15,6 +16,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Carry out one command; returns the exit status."""
     if arguments is None:
         listen()
+        _take_streams()
     try:
         status = _carry_out(sys.argv[1:] if arguments is None else arguments)
         sys.stdout.flush()  # here a reader that has gone is an error like any other
@@ -24,6 +26,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
         for stream in (1, 2):  # what is still to be written has nobody to read it
             os.dup2(nowhere, stream)
         return 128 + signal.SIGPIPE
+
+
+def _take_streams() -> None:
+    """Nothing that is said can fail for want of a character, or of a standard output that was closed."""
+    if sys.stdout is None:
+        sys.stdout = open(os.devnull, "w")  # noqa: SIM115 - for as long as the process lives
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")
 
 
 def _carry_out(arguments: Sequence[str]) -> int:

@@ -45,10 +45,10 @@ from self_pruner.agent.run_files.steering import read_notes, wait_while_paused
 from self_pruner.agent.run_files.trace import TraceRecord, TraceWriter
 from self_pruner.agent.search.graph import build_graph, search
 from self_pruner.agent.search.initial_population import (
-    best_baseline,
     is_probed,
     make_initial_population,
     probe_uniform,
+    rivals,
     spent_on_probes,
     with_costs,
 )
@@ -94,7 +94,8 @@ def start(settings: Settings, view: View) -> tuple[Path, Outcome]:
         try:
             prompts.copy_to(run.prompts)
             settings = keep_with(run, settings)
-            view.line(f"Run {run.path}")
+            known = settings.to_toml()
+            view.tell("run", f"Run {run.path}", whole=True, run=str(run.path), resumed=False, settings=known)
             say_plan(settings, target, placement, view)
             return run.path, carry_out(settings, run, view, placement=placement)
         except SelfPrunerError:
@@ -110,7 +111,8 @@ def resume(path: Path, view: View, changes: Mapping[str, Any] | None = None) -> 
         settings = make_settings({**run.settings, **(changes or {})})
         check_engine(settings)
         check_brain(settings, view)
-        view.line(f"Resuming {run.path}")
+        known = settings.to_toml()
+        view.tell("run", f"Resuming {run.path}", whole=True, run=str(run.path), resumed=True, settings=known)
         placement = placed(settings, check_target(settings), begun=True)
         view.line(str(placement) + placement.brain(settings))
         return run.path, carry_out(settings, run, view, placement=placement)
@@ -242,7 +244,7 @@ def run_search(run: Run) -> SearchState:
     settings, bench, view = run.settings, run.bench, run.view
     arm, loaded = ARMS[settings.arm], run.prepared.loaded
     seeds = make_initial_population(bench, arm, settings.remembered)
-    screen = SearchScreen(view, settings, lambda: best_baseline(bench))
+    screen = SearchScreen(view, settings, lambda best: rivals(bench, best))
     bench = replace(bench, progress=screen.progress)
 
     def record(line: TraceRecord) -> None:
@@ -275,7 +277,8 @@ def run_search(run: Run) -> SearchState:
         def ask() -> None:
             control.request_drain(STOPPED_BY_USER)
             with suppress(OSError, RuntimeError):  # nobody reads it, or the signal came while a line was being written
-                view.line("Stopping after the step in hand; a second signal (Ctrl-C) stops at once.", "yellow")
+                said = "Stopping after the step in hand; a second signal (Ctrl-C) stops at once."
+                view.tell("stopping", said, "yellow")
 
         judge = Judgement(bench, settings, record)
 

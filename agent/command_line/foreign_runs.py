@@ -52,7 +52,7 @@ def consent(path: Path, yes: bool, view: View) -> None:
     if not wanted:
         return
     begun = f"{path} was made on another machine or by another user, or was edited since"
-    if not yes and not sys.stdin.isatty():
+    if not yes and not (view.asks and sys.stdin.isatty()):
         raise RunDirectoryError(f"{begun}; it would {', '.join(wanted)}: --yes says that it may")
     view.line(f"{begun}. It would", "yellow")
     for one in wanted:

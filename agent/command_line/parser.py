@@ -15,6 +15,7 @@ from typing import Any, Literal, NoReturn, Union, get_args, get_origin
 
 import click
 
+from self_pruner.agent.command_line.listeners import refused
 from self_pruner.agent.settings.panels import PANELS
 from self_pruner.agent.settings.settings import Settings
 from self_pruner.memory.errors import SettingsError
@@ -140,13 +141,14 @@ class CommandLine(click.Group):
         words = list(arguments)
         if not words or (words[0].startswith("-") and words[0] not in ("-h", "--help", "--version")):
             words.insert(0, "run")
-        try:
-            with self.make_context("main.py", words) as ctx:
-                return int(self.invoke(ctx))
-        except click.exceptions.Exit as ended:  # help or the version was asked for and is written
-            return ended.exit_code
-        except click.UsageError as error:
-            refuse(error)
+        with refused(words):
+            try:
+                with self.make_context("main.py", words) as ctx:
+                    return int(self.invoke(ctx))
+            except click.exceptions.Exit as ended:  # help or the version was asked for and is written
+                return ended.exit_code
+            except click.UsageError as error:
+                refuse(error)
 
 
 def refuse(error: click.UsageError) -> NoReturn:

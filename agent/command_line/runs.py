@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from self_pruner.agent.command_line.foreign_runs import consent, holds_comparison
+from self_pruner.agent.command_line.listeners import heard
 from self_pruner.agent.command_line.parser import ALL, PATH, Word, candidate_name, command, consenting, the_run
 from self_pruner.agent.report.stopping import exit_status
 from self_pruner.agent.run_files.binding import check_settings
@@ -29,10 +30,13 @@ DECIDED = ("arm", "sparsity", "params", "seed", "memory", "latency_table", *IN_T
 
 @command(settings=ALL, brief=True)
 @click.option("--dry-run", "dry", is_flag=True, help="say what the run would cost, and stop before it begins")
-def run(dry: bool, **given: Any) -> int:
+@heard
+def run(dry: bool, view: View, **given: Any) -> int:
     """Prune a model (the default)."""
-    settings, view = make_settings(given), View()
+    settings = make_settings(given)
     if dry:
+        if type(view) is not View:
+            raise SettingsError("--dry-run tells people what a run would cost: give it without --quiet and --json")
         from self_pruner.agent.dry_run.dry_run import dry_run
         from self_pruner.agent.dry_run.show import show
 
@@ -66,8 +70,10 @@ def run(dry: bool, **given: Any) -> int:
     "and are not run again; may be given several times",
 )
 @consenting
+@heard
 def compare(
     yes: bool,
+    view: View,
     into: Path | None,
     arm: tuple[str, ...],
     arms: str | None,
@@ -79,7 +85,6 @@ def compare(
     """Several arms at equal cost."""
     from self_pruner.agent.compare.joining import begin
 
-    view = View()
     if into is not None and holds_comparison(into):
         consent(into, yes, view)
     asked = [*(arms.split(",") if arms else []), *arm]
@@ -90,9 +95,9 @@ def compare(
 @command(settings=("workers", "ray_address"))
 @the_run
 @consenting
-def resume(path: Path, yes: bool, **given: Any) -> int:
+@heard
+def resume(path: Path, yes: bool, view: View, **given: Any) -> int:
     """Go on with a run or a comparison that was stopped or killed."""
-    view = View()
     if holds_comparison(path):
         from self_pruner.agent.compare.folder import ComparisonFolder
 
@@ -131,7 +136,7 @@ def report(path: Path) -> int:
         view.warn(sentence)
     if outcome is None:
         view.line(f"This run is not finished ({one.status}): {one.report} holds what there is.")
-        view.line(f"Go on with: python main.py resume {one.path}")
+        view.line(f"Go on with: python main.py resume {one.path}", whole=True)
     else:
         show_outcome(outcome, one, view)
     return 0
@@ -177,7 +182,10 @@ def why(path: Path, layer: int | None) -> int:
 )
 @click.option("--type", metavar="X", help="with --format gguf: f32, f16 or bf16 (default: as the weights are)")
 @consenting
-def export(path: Path, candidate: str | None, output: Path, format: str, type: str | None, yes: bool) -> int:
+@heard
+def export(
+    path: Path, candidate: str | None, output: Path, format: str, type: str | None, yes: bool, view: View
+) -> int:
     """Write the best profile of a run as a checkpoint."""
     if format not in ("transformers", "gguf"):
         raise SettingsError(f"--format: transformers or gguf, got {format!r}")
@@ -186,42 +194,64 @@ def export(path: Path, candidate: str | None, output: Path, format: str, type: s
     from self_pruner.agent.command_line.export import export_folder, export_gguf, gguf_type
     from self_pruner.agent.report.result_tables import verified
 
-    view = View()
     consent(path, yes, view)
+    facts: dict[str, Any] = {"run": str(path), "checkpoint": str(output), "format": format}
     if format == "gguf":
         file = export_gguf(path, candidate, output, gguf_type(type), view)
-        view.line(f"GGUF        {file.path}  ({file.type}, {file.bytes / 1e6:,.0f} MB, read again and compared)")
-        view.line(f"Next: llama-cli -m {file.path}")
-        return 0
-    difference = export_folder(path, candidate, output, view)
-    view.line(f"Checkpoint  {output}  ({verified(difference)})")
+        facts |= {"type": file.type, "bytes": file.bytes}
+
+        def show() -> None:
+            written = f"{file.type}, {file.bytes / 1e6:,.0f} MB, read again and compared"
+            view.line(f"GGUF        {file.path}  ({written})", whole=True)
+            view.line(f"Next: llama-cli -m {file.path}", whole=True)
+    else:
+        difference = export_folder(path, candidate, output, view)
+        facts |= {"logit_difference": difference}
+
+        def show() -> None:
+            view.line(f"Checkpoint  {output}  ({verified(difference)})", whole=True)
+
+    view.result(str(output), show, **facts)
     return 0
 
 
 def _ended(carry_out: Callable[[], tuple[Path, Outcome]], view: View) -> int:
-    from self_pruner.agent.report.last_screen import show_outcome
+    from self_pruner.agent.report.last_screen import facts_of, show_ended
     from self_pruner.agent.session import Stopped
 
     try:
         path, outcome = carry_out()
     except Stopped as stopped:
-        view.line(f"Stopped. Go on with: python main.py resume {stopped.run}", "yellow")
-        return exit_status()
-    show_outcome(outcome, RunDirectory.open(path), view)
+        return _stopped(stopped.run, view)
+    run = RunDirectory.open(path)
+    view.result(str(path), lambda: show_ended(outcome, run, view), **facts_of(outcome, run))
     return 0
 
 
+def _stopped(path: Path, view: View) -> int:
+    command = f"python main.py resume {path}"
+    view.tell("stopped", f"Stopped. Go on with: {command}", "yellow", whole=True, run=str(path), resume=command)
+    return exit_status()
+
+
 def _compared(comparison: ComparisonFolder, path: Path, view: View) -> int:
+    from self_pruner.agent.compare.folder import RESULTS
     from self_pruner.agent.compare.page import show
     from self_pruner.agent.compare.runner import carry_out_all
+    from self_pruner.agent.compare.sentences import sentences
     from self_pruner.agent.session import Stopped
 
-    view.line(f"Comparison {path}")
+    view.tell("comparison", f"Comparison {path}", whole=True, comparison=str(path))
     try:
         results = carry_out_all(comparison, view)
     except Stopped:
-        view.line(f"Stopped. Go on with: python main.py resume {path}", "yellow")
-        return exit_status()
-    show(results, view)
-    view.line(f"Page   {path / 'compare.html'}")
+        return _stopped(path, view)
+    page = path / "compare.html"
+
+    def shown() -> None:
+        show(results, view)
+        view.line(f"Page   {page}", whole=True)
+
+    facts = {"page": str(page), "figures": str(path / RESULTS), "sentences": sentences(results)}
+    view.result(str(path), shown, comparison=str(path), **facts, missing=results.missing)
     return 1 if results.missing else 0

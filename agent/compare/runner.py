@@ -62,14 +62,15 @@ def carry_out_all(comparison: ComparisonFolder, view: View) -> Results:
             comparison.keep_dense(dense_result(shared))
             for run in group:
                 if comparison.record_path(run) is None:
-                    view.line(f"\n{run.slug}: {run.spec.meaning}", "bold")
+                    known = run.settings.to_toml()
+                    view.tell("run", f"\n{run.slug}: {run.spec.meaning}", "bold", run=run.slug, settings=known)
                     try:
                         one(comparison, run, shared, view)
                     except Stopped:
                         raise Stopped(comparison.path) from None
                     except (SelfPrunerError, FloatingPointError) as error:
                         missing[run.slug] = str(error)
-                        view.line(f"{run.slug}: {error}", "yellow")
+                        view.warn(f"{run.slug}: {error}")
                     write_all(comparison.path, collect(comparison, missing))
     results = collect(comparison, missing)
     write_all(comparison.path, results)

@@ -168,7 +168,7 @@ def prepare(
         name: cache / "targets" / f"{named({**key, 'text': digest(texts[text])})}.safetensors"
         for name, text in measured.items()
     }
-    targets = {name: dense_targets(elastic, texts[text], paths[name], view) for name, text in measured.items()}
+    targets = {name: dense_targets(elastic, texts[text], paths[name], text, view) for name, text in measured.items()}
     workers = None
     if room is None:
         kept = prefix_memory(device, placement.reserved(device))
@@ -242,9 +242,9 @@ def measuring(settings: Settings) -> dict[str, Any]:
     }
 
 
-def dense_targets(elastic: ElasticModel, ids: Tensor, path: Path, view: View) -> DenseTargets:
+def dense_targets(elastic: ElasticModel, ids: Tensor, path: Path, text: str, view: View) -> DenseTargets:
     """What the dense model says about one text, from the cache or made now."""
-    with view.phase("Dense targets") as progress:
+    with view.phase(f"Dense targets, {text}") as progress:
         return keep(
             path, DenseTargets, lambda: DenseTargets.build(elastic, elastic.store, ids, progress=progress), view
         )

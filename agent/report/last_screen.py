@@ -1,20 +1,71 @@
-"""The last screen of a run: the table, what it means, where everything is, what to do next."""
+"""What is said when a run is done: one screen at its end, all of it by `report`, and the figures for a program."""
 
 from __future__ import annotations
 
-from self_pruner.agent.report.result_tables import account, by_text, final_table, served_table, verified
+from typing import Any
+
+from self_pruner.agent.report.result_tables import account, brief_table, by_text, final_table, served_table, verified
+from self_pruner.agent.report.verdict import verdict
 from self_pruner.agent.result.checkpoint_figures import Evaluation, read_evaluation
 from self_pruner.agent.result.outcome import Outcome, Served, brain_sentence, recalibration_sentence, summary
+from self_pruner.agent.result.result_file import RESULT
 from self_pruner.agent.result.same_again import told_sentence
 from self_pruner.agent.run_files.run_directory import RunDirectory
-from self_pruner.agent.settings.settings import make_settings
+from self_pruner.agent.settings.settings import Settings, make_settings
 from self_pruner.agent.view import View
 from self_pruner.tools.export.card import load_call, serve_command
 
 
-def show_outcome(outcome: Outcome, run: RunDirectory, view: View) -> None:
-    """The last screen: the table, what it means, where everything is, what to do next."""
+def show_ended(outcome: Outcome, run: RunDirectory, view: View) -> None:
+    """The last screen of a run: the verdict, the table, where things are, what to do next."""
     view.line("")
+    view.line(verdict(outcome), "bold")
+    if outcome.speed is not None:
+        view.line(outcome.speed.sentence())
+    view.line("")
+    view.table("", *brief_table(outcome), brief=True)
+    view.line(f"Measured on {outcome.measured_on}.", "dim")
+    for sentence in outcome.warnings:
+        view.warn(sentence)
+    view.line("")
+    if outcome.verified is not None:
+        view.line(f"Checkpoint   {run.model}", whole=True)
+    view.line(f"Page         {run.report}", whole=True)
+    view.line(f"All figures  python main.py report {run.path}", whole=True)
+    view.line(f"Its story    python main.py trace {run.path} --plans", whole=True)
+    if outcome.verified is None:
+        view.line(f"Write it     python main.py export {run.path} --output FOLDER", whole=True)
+        return
+    view.line(f"Test it      python main.py evaluate {run.path}", whole=True)
+    for command in _serving(run, make_settings(run.settings)):
+        view.line(f"Serve it     {command}", whole=True)
+
+
+def facts_of(outcome: Outcome, run: RunDirectory) -> dict[str, Any]:
+    """The same for a program: main figures and paths."""
+    return {
+        "run": str(run.path),
+        "checkpoint": None if outcome.verified is None else str(run.model),
+        "report": str(run.report),
+        "trace": str(run.trace),
+        "figures": str(run.path / RESULT),
+        "verdict": verdict(outcome),
+        "candidate": outcome.candidate,
+        "sparsity": outcome.sparsity,
+        "stop": outcome.stop,
+        "found": outcome.result,
+        "best_baseline": outcome.best_baseline,
+        "rows": [row.model_dump() for row in outcome.rows],
+        "differences": [one.model_dump() for one in outcome.differences],
+        "logit_difference": outcome.verified,
+        "spent": outcome.spent,
+    }
+
+
+def show_outcome(outcome: Outcome, run: RunDirectory, view: View) -> None:
+    """All of it: every table, what it means, what it cost, where everything is, what to do next."""
+    view.line("")
+    view.line(verdict(outcome), "bold")
     view.table(f"{run.name}: {outcome.sparsity:.1%} of the decoder blocks removed", *final_table(outcome))
     view.line(f"Measured on {outcome.measured_on}.", "dim")
     if outcome.latency_setting:
@@ -38,20 +89,25 @@ def show_outcome(outcome: Outcome, run: RunDirectory, view: View) -> None:
         view.warn(sentence)
     view.line("")
     if outcome.verified is not None:
-        view.line(f"Checkpoint  {run.model}  ({verified(outcome.verified)})")
-    view.line(f"Report      {run.report}")
-    view.line(f"Trace       {run.trace}")
-    view.line(f"Next: python main.py trace {run.path}")
-    view.line(f"      python main.py report {run.path}")
+        view.line(f"Checkpoint  {run.model}  ({verified(outcome.verified)})", whole=True)
+    view.line(f"Report      {run.report}", whole=True)
+    view.line(f"Trace       {run.trace}", whole=True)
+    view.line(f"Next: python main.py trace {run.path}", whole=True)
     if outcome.verified is None:
-        view.line(f"      python main.py export {run.path} --output FOLDER")
+        view.line(f"      python main.py export {run.path} --output FOLDER", whole=True)
         return
+    view.line(f"      python main.py evaluate {run.path}  # tasks and perplexity of the checkpoint", whole=True)
     serving = make_settings(run.settings)
-    view.line(f"      python main.py evaluate {run.path}  # tasks and perplexity of the checkpoint")
-    view.line(f"      {load_call(str(run.model), serving.target)}  # in transformers")
-    if serving.target != "transformers":
-        command = serve_command(serving.target, serving.tensor_parallel)
-        view.line(f"      cd {run.model} && {command}  # in vLLM")
+    view.line(f"      {load_call(str(run.model), serving.target)}  # in transformers", whole=True)
+    for command in _serving(run, serving):
+        view.line(f"      {command}  # in vLLM", whole=True)
+
+
+def _serving(run: RunDirectory, settings: Settings) -> list[str]:
+    """The command that serves the checkpoint, where it is made for that."""
+    if settings.target == "transformers":
+        return []
+    return [f"cd {run.model} && {serve_command(settings.target, settings.tensor_parallel)}"]
 
 
 def show_served(served: Served | None, view: View) -> None:

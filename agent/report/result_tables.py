@@ -26,6 +26,14 @@ def final_table(outcome: Outcome) -> tuple[tuple[str, ...], list[tuple[str, ...]
     return ("", "parameters", "KL", "perplexity", *LATENCIES), rows
 
 
+def brief_table(outcome: Outcome) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
+    """Header and rows of the final table in 80 columns: how much faster, but not the milliseconds."""
+    timed = any(row.speedup is not None for row in outcome.rows)
+    header, rows = final_table(outcome)
+    kept = [0, 1, 2, 3, *([header.index("speed-up")] if timed else [])]
+    return tuple(header[index] for index in kept), [tuple(row[index] for index in kept) for row in rows]
+
+
 def _latencies(row: Row) -> tuple[str, ...]:
     return (
         _figure(row.prefill_ms, 1),

@@ -87,7 +87,7 @@ def recalibrated(run: Run, found: Profile, *, keep: bool = False) -> Recalibrate
     other = elastic.recalibrated(refits)
     with closing(recalibrated_memory(bench, found)) as memory:
         own = replace(bench, elastic=other, memory=memory, walks=walks_of(bench, other))
-        with run.view.phase("Unseen text, recalibrated") as progress:
+        with run.view.phase("Holdout, recalibrated") as progress:
             fitness = holdout_fitness(own, settings, [found], progress).get(found)
         rows = {}
         for name, text in bench.reporting.items():

@@ -7,7 +7,6 @@ Nothing that a run needs is read from it, so a damaged line costs what it would 
 
 from __future__ import annotations
 
-import math
 import os
 from collections.abc import Sequence
 from contextlib import suppress
@@ -19,7 +18,7 @@ from pydantic import BaseModel, ConfigDict, Field, JsonValue, TypeAdapter, Valid
 
 from self_pruner.memory.errors import RunDirectoryError
 from self_pruner.memory.no_links import open_to_write
-from self_pruner.tools.text.redaction import redact
+from self_pruner.tools.text.redaction import without_keys
 
 
 class _Record(BaseModel):
@@ -30,7 +29,7 @@ class _Record(BaseModel):
     @model_validator(mode="before")
     @classmethod
     def _writable(cls, data: Any) -> Any:
-        return _clean(data)
+        return without_keys(data)
 
 
 class Reply(_Record):
@@ -221,20 +220,6 @@ def by_step(records: Sequence[TraceRecord]) -> dict[int, Step]:
 def _key(record: TraceRecord) -> tuple[int, int, int]:
     """What makes two records the same one, told twice; sorts as things happened."""
     return record.step, _PLACE[record.kind], record.call if isinstance(record, Act) else 0
-
-
-def _clean(value: Any) -> Any:
-    """The value without secrets and without what UTF-8 or JSON cannot hold."""
-    if isinstance(value, str):
-        # a brain can spell half a surrogate pair; it becomes a question mark
-        return redact(value.encode("utf-8", "replace").decode("utf-8"))
-    if isinstance(value, float) and not math.isfinite(value):
-        return None
-    if isinstance(value, dict):
-        return {_clean(key): _clean(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_clean(item) for item in value]
-    return value
 
 
 def _cut_torn_line(descriptor: int) -> None:

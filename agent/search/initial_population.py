@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Final
 
 from self_pruner.agent.settings.arms import Arm, ClosedForm
@@ -152,14 +152,41 @@ def best_of_each(rows: Iterable[Candidate]) -> list[Candidate]:
     return list(best.values())
 
 
-def best_baseline(bench: Workbench) -> tuple[str, float] | None:
-    """The best closed form of the run by name, and its fitness at the last fidelity; None before one is measured."""
-    known = []
-    for row in bench.memory.recall(Candidate, run=bench.run, step=0):
-        found = bench.fitness(row.profile, bench.fidelity[-1]) if row.proposed_by == "seed" else None
-        if found is not None and found.kl is not None:
-            known.append((found.kl, closed_form_of(row)))
-    return min(known)[::-1] if known else None
+@dataclass(frozen=True, slots=True)
+class Rival:
+    """A closed form beside the best candidate of a run, on the most tokens that both were measured on."""
+
+    name: str
+    fitness: float  # in nats a token
+    own: float  # of the candidate
+    tokens: int
+
+    @property
+    def change(self) -> float:
+        """The candidate's fitness less the closed form's, as a share of it."""
+        return self.own / self.fitness - 1
+
+
+def rivals(bench: Workbench, best: str | None) -> dict[str, Rival]:
+    """By name every closed form of the run that was measured, its best profile beside the candidate `best`."""
+    if best is None:
+        return {}
+    profile, found = bench.candidate(best).profile, dict[str, Rival]()
+    forms = [
+        (closed_form_of(row), row.profile)
+        for row in bench.memory.recall(Candidate, run=bench.run, step=0)
+        if row.proposed_by == "seed"
+    ]
+    for name, form in [*forms, (UNIFORM, uniform(bench.budget))]:
+        for tokens in reversed(bench.fidelity):
+            measured, own = bench.fitness(form, tokens), bench.fitness(profile, tokens)
+            if measured is None or own is None or not measured.kl or own.kl is None:
+                continue
+            known = found.get(name)
+            if known is None or (tokens, -measured.kl) > (known.tokens, -known.fitness):
+                found[name] = Rival(name, measured.kl, own.kl, tokens)
+            break
+    return found
 
 
 def make_initial_population(bench: Workbench, arm: Arm, remembered: int) -> list[str]:

@@ -135,7 +135,7 @@ class Result(Panel):
     )
     export: bool = Field(True, description="write the found profile as a checkpoint")
     tasks: bool = Field(False, description="measure the seven zero-shot tasks of lm-eval for the final table")
-    task_rows: int = Field(500, ge=0, description="rows of each task, its first ones; 0 takes all of them")
+    task_rows: int = Field(500, ge=0, description="first rows of each; 0: all")
     task_data: Path | None = Field(None, description="folder with the tasks as <task>.jsonl files (default: the hub)")
 
 
@@ -143,7 +143,7 @@ class Places(Panel):
     """Where things are."""
 
     runs: Path = Field(Path("runs"), description="folder of the run directories")
-    memory: Path | None = Field(None, description="memory file shared by runs (default memory.sqlite beside the runs)")
+    memory: Path | None = Field(None, description="memory file shared by runs (default memory.sqlite there)")
     cache: Path | None = Field(None, description="folder for downloaded and derived files (default ~/.cache)")
 
 

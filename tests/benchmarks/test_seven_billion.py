@@ -21,7 +21,7 @@ def test_a_toy_of_the_shape_goes_all_the_way_and_every_phase_is_measured(tmp_pat
     assert (found["layers"], found["hidden_size"], found["candidates"]) == (2, 64, 3)
     assert found["recalibrated"] and found["verified"] == 0.0 and found["passes"] > 5
     read = {name: row["bytes_read"] for name, row in found["phases"].items()}
-    assert {"Calibration", "Dense targets", "Recalibration", "Export and verification"} <= read.keys()
+    assert {"Calibration", "Dense targets, fitness", "Recalibration", "Export and verification"} <= read.keys()
     assert sum(read.values()) > found["layer_bytes_read"] > 0
     assert found["phases"]["Calibration"]["passes"] == 1.0
     assert found["peak_bytes"] == max(row["peak_bytes"] for row in found["phases"].values()) > 0

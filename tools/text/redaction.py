@@ -10,6 +10,7 @@ from __future__ import annotations
 import base64
 import html
 import json
+import math
 import os
 import re
 from functools import lru_cache
@@ -52,12 +53,17 @@ def hidden() -> tuple[str, ...]:
 
 
 def without_keys(value: Any) -> Any:
-    """The same value of JSON, every text in it redacted."""
+    """The same value of JSON, every text in it redacted, and without what UTF-8 or JSON cannot hold."""
     if isinstance(value, str):
-        return redact(value)
+        # a brain can spell half a surrogate pair; it becomes a question mark
+        return redact(value.encode("utf-8", "replace").decode("utf-8"))
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
     if isinstance(value, dict):
-        return {redact(name): without_keys(inner) for name, inner in value.items()}
-    return [without_keys(inner) for inner in value] if isinstance(value, list) else value
+        return {without_keys(name): without_keys(inner) for name, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [without_keys(inner) for inner in value]
+    return value
 
 
 @lru_cache(maxsize=8)

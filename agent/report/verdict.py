@@ -1,0 +1,44 @@
+"""What a run came to, in two sentences, computed from its figures: what was found, and whether it is worth anything."""
+
+from __future__ import annotations
+
+from self_pruner.agent.result.outcome import FOUND, RECALIBRATED, Outcome
+
+CLEAR = 2.0  # standard errors from which a difference is called more than chance
+
+
+def verdict(outcome: Outcome) -> str:
+    """What is removed and what that does, then what of it is the search's and what the recalibration's."""
+    dense, uniform, result = (outcome.row(name) for name in ("dense", "uniform", outcome.result))
+    best = outcome.row(outcome.best_baseline)
+    removed = f"{outcome.sparsity:.1%} of the decoder is removed"
+    if None in (dense.perplexity, result.perplexity, best.perplexity):
+        return f"{removed}. What was found or the baselines could not be measured on the reporting text."
+    beside = f"{best.perplexity:.2f} of the best baseline ({best.name})"
+    if best.name != uniform.name and uniform.perplexity is not None:
+        beside += f" and {uniform.perplexity:.2f} of uniform"
+    rises = f"perplexity goes from {dense.perplexity:.2f} to {result.perplexity:.2f}, beside {beside}."
+    return f"{removed}: {rises} {_shares(outcome)}"
+
+
+def _shares(outcome: Outcome) -> str:
+    best = outcome.row(outcome.best_baseline)
+    found, result = outcome.row(FOUND), outcome.row(outcome.result)
+    paired = next((one for one in outcome.differences if one.against == best.name), None)
+    said = f"The search alone could not be measured beside {best.name}"
+    if paired is not None and not paired.mean:
+        said = f"The search found nothing better than {best.name}"
+    elif paired is not None and found.kl is not None and best.kl:
+        clear = paired.standard_error is not None and abs(paired.mean) > CLEAR * paired.standard_error
+        sure = "more than two standard errors" if clear else "less than two standard errors, so perhaps by chance"
+        said = f"The search alone is {_beside(found.kl, best.kl)} than {best.name} in KL ({sure})"
+    if outcome.result == RECALIBRATED and result.kl is not None and best.kl:
+        return f"{said}; recalibrated, which no baseline is, it is {_beside(result.kl, best.kl)}."
+    if outcome.recalibration is None:
+        return f"{said}."
+    failure = outcome.recalibration.failure
+    return f"{said}; {f'it could not be recalibrated ({failure})' if failure else 'recalibration did not help'}."
+
+
+def _beside(own: float, other: float) -> str:
+    return f"{abs(100 * (own / other - 1)):.1f}% {'better' if own < other else 'worse'}"
