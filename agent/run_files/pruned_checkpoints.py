@@ -8,7 +8,15 @@ state, since it sorts by time.
 
 from __future__ import annotations
 
+import sqlite3
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+
 from langgraph.checkpoint.sqlite import SqliteSaver
+
+from self_pruner.agent.run_files.strict_checkpoints import StrictSerializer
+from self_pruner.memory.no_links import refuse_link
 
 NEWEST_ONLY = """
 CREATE TRIGGER IF NOT EXISTS newest_only AFTER INSERT ON checkpoints BEGIN
@@ -25,3 +33,11 @@ def keep_newest(saver: SqliteSaver) -> SqliteSaver:
     with saver.cursor() as cursor:
         cursor.execute(NEWEST_ONLY)
     return saver
+
+
+@contextmanager
+def checkpoints(path: Path) -> Iterator[SqliteSaver]:
+    """Where a search keeps its state, in the SQLite file at `path`; raises LinkError."""
+    refuse_link(path)
+    with closing(sqlite3.connect(path, check_same_thread=False)) as connection:
+        yield keep_newest(SqliteSaver(connection, serde=StrictSerializer()))
