@@ -244,7 +244,7 @@ def run_search(run: Run, listeners: Listeners, drive: Drive) -> SearchState:
     variables = variables_of(bench, loaded, settings)
 
     def record(line: TraceRecord) -> None:
-        line = line.model_copy(update={"at": time.time()})
+        line = line.model_copy(update={"at": round(time.time(), 6)})
         for tell in (trace.write, screen.see, listeners.see):
             tell(line)
 

@@ -20,7 +20,7 @@ from langgraph.graph.state import CompiledStateGraph
 from self_pruner.agent import session
 from self_pruner.agent.prepare.run import Run
 from self_pruner.agent.result.outcome import Outcome
-from self_pruner.agent.search.graph import Recorder, act, wired
+from self_pruner.agent.search.graph import STEP_LIMIT, Recorder, act, wired
 from self_pruner.agent.search.initial_population import spent_on_probes
 from self_pruner.agent.search.judge import Judgement
 from self_pruner.agent.search.state import SearchState, first_state
@@ -81,7 +81,8 @@ class LentSearch:
         self.searched: Future[SearchState] = Future()
         self.ended: Future[tuple[Path, Outcome]] = Future()
         Thread(target=self._carry_out, args=(settings,), daemon=True).start()
-        wait([self.lent, self.ended], return_when=FIRST_COMPLETED)  # type: ignore[list-item]
+        either: list[Future[Any]] = [self.lent, self.ended]
+        wait(either, return_when=FIRST_COMPLETED)
         if self.ended.done():
             self.ended.result()
         self.thinker, self.judge, self.seeds = self.lent.result()
@@ -155,7 +156,7 @@ def graph() -> CompiledStateGraph:
     whole.add_edge("begin", "search")
     whole.add_edge("search", "finish")
     whole.add_edge("finish", END)
-    return whole.compile()
+    return whole.compile().with_config(recursion_limit=STEP_LIMIT)
 
 
 def _thread(config: RunnableConfig) -> str:

@@ -63,7 +63,7 @@ class _Told(SpanExporter):
     def export(self, spans: Sequence[ReadableSpan]) -> SpanExportResult:
         result = self.exporter.export(spans)
         if result is not SpanExportResult.SUCCESS:
-            self.say("it does not take them")
+            self.say("nobody takes them there")
         return result
 
     def say(self, reason: str) -> None:

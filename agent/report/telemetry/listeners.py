@@ -41,7 +41,7 @@ class Listeners:
         if settings.otel:
             self._add("no spans are sent", lambda: _collector(settings, directory, view))
         if settings.track != "none":
-            self._add(f"{settings.track} is told nothing more", lambda: _tracker(settings, directory))
+            self._add(f"{settings.track} is told nothing more", lambda: _tracker(settings, directory, view))
 
     def see(self, record: TraceRecord) -> None:
         """Tell all of one record."""
@@ -113,7 +113,7 @@ def _collector(settings: Settings, directory: RunDirectory, view: View) -> Liste
     return Collector(directory, view, content=settings.otel_content)
 
 
-def _tracker(settings: Settings, directory: RunDirectory) -> Listener:
+def _tracker(settings: Settings, directory: RunDirectory, view: View) -> Listener:
     from self_pruner.agent.report.telemetry.tracker import Tracker
 
-    return Tracker(settings.track, directory)
+    return Tracker(settings.track, directory, view)

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import io
+import os
 import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager, redirect_stdout
+from contextlib import redirect_stdout
 from importlib import import_module
 from typing import Any
 
@@ -13,7 +13,8 @@ from self_pruner.agent.result.result_file import read_outcome
 from self_pruner.agent.run_files.run_directory import RunDirectory
 from self_pruner.agent.run_files.trace import Judge, TraceRecord
 from self_pruner.agent.search.state import cost
-from self_pruner.tools.text.redaction import without_keys
+from self_pruner.agent.view import View
+from self_pruner.tools.text.redaction import redact, without_keys
 
 PROJECT = "self-pruner"
 # Each is to keep to what it is told, and off the screen: the command line and the machine are none of its business.
@@ -31,21 +32,23 @@ QUIET: dict[str, dict[str, Any]] = {
 class Tracker:
     """Tells a tracker of a run: the best fitness against tokens, generation by generation, and the final table."""
 
-    def __init__(self, name: str, run: RunDirectory) -> None:
+    def __init__(self, name: str, run: RunDirectory, view: View) -> None:
         """Begin, or go on where the run is resumed; `name` is that of the tracker's package."""
-        self.run = run
+        self.name, self.run, self.view = name, run, view
         self.generation: int | None = None  # the last one that was told
-        with _silent():
-            self.package = import_module(name)
-            more = {"id": run.id} if name == "wandb" else {}
-            self.package.init(
-                project=PROJECT,
-                name=run.name,
-                config=without_keys(run.settings),
-                resume="allow",
-                **more,
-                **QUIET[name],
-            )
+        self.lost = False  # whether the tracker warned that it loses something
+        self.show = warnings.showwarning
+        warnings.showwarning = self._warned  # type: ignore[assignment]
+        os.environ.setdefault("WANDB_SILENT", "true")
+        more = {"id": run.id} if name == "wandb" else {}
+        known = {"project": PROJECT, "name": run.name, "config": without_keys(run.settings), "resume": "allow"}
+        try:
+            with redirect_stdout(io.StringIO()):
+                self.package = import_module(name)
+                self.package.init(**known, **more, **QUIET[name])
+        except BaseException:
+            warnings.showwarning = self.show
+            raise
 
     def see(self, record: TraceRecord) -> None:
         """Tell of a generation that ended."""
@@ -54,14 +57,13 @@ class Tracker:
         if record.stop is None and record.generation == self.generation:
             return
         self.generation = record.generation
-        figures = {"fitness": record.fitness, "generation": record.generation, **record.spent}
-        with _silent():
-            self.package.log(figures, step=cost(record.spent))
+        figures = {"fitness": record.fitness, "generation": record.generation - 1, **record.spent}
+        self.package.log(figures, step=cost(record.spent))
 
     def end(self) -> None:
         """Tell the final table and where the checkpoint is, as far as they are known."""
         outcome = read_outcome(self.run.path)
-        with _silent():
+        with redirect_stdout(io.StringIO()):
             if outcome is not None:
                 figures: dict[str, Any] = {
                     f"{row.name}/{figure}": value
@@ -72,11 +74,12 @@ class Tracker:
                     figures["checkpoint"] = str(self.run.model)
                 self.package.log(figures)
             self.package.finish()
+        warnings.showwarning = self.show
 
-
-@contextmanager
-def _silent() -> Iterator[None]:
-    """What the packages print, and warn of in passing, is not for the screen of a run."""
-    with redirect_stdout(io.StringIO()), warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        yield
+    def _warned(self, message: Warning | str, category: type[Warning], file: str, *rest: Any) -> None:
+        """Say in a sentence, and once, what the tracker says in its own way, from whichever thread."""
+        if f"{os.sep}{self.name}{os.sep}" not in file:
+            self.show(message, category, file, *rest)
+        elif not self.lost:
+            self.lost = True
+            self.view.warn(redact(" ".join(str(message).split())))
