@@ -5,7 +5,8 @@ from __future__ import annotations
 import io
 import os
 import warnings
-from contextlib import redirect_stdout
+from collections.abc import Iterator
+from contextlib import contextmanager, redirect_stdout
 from importlib import import_module
 from typing import Any
 
@@ -36,14 +37,14 @@ class Tracker:
         """Begin, or go on where the run is resumed; `name` is that of the tracker's package."""
         self.name, self.run, self.view = name, run, view
         self.generation: int | None = None  # the last one that was told
-        self.lost = False  # whether the tracker warned that it loses something
+        self.warned = self.said = ""  # the first that the tracker warned of, and what of it was said
         self.show = warnings.showwarning
         warnings.showwarning = self._warned  # type: ignore[assignment]
         os.environ.setdefault("WANDB_SILENT", "true")
         more = {"id": run.id} if name == "wandb" else {}
         known = {"project": PROJECT, "name": run.name, "config": without_keys(run.settings), "resume": "allow"}
         try:
-            with redirect_stdout(io.StringIO()):
+            with self._silent():
                 self.package = import_module(name)
                 self.package.init(**known, **more, **QUIET[name])
         except BaseException:
@@ -58,12 +59,13 @@ class Tracker:
             return
         self.generation = record.generation
         figures = {"fitness": record.fitness, "generation": record.generation - 1, **record.spent}
-        self.package.log(figures, step=cost(record.spent))
+        with self._silent():
+            self.package.log(figures, step=cost(record.spent))
 
     def end(self) -> None:
         """Tell the final table and where the checkpoint is, as far as they are known."""
         outcome = read_outcome(self.run.path)
-        with redirect_stdout(io.StringIO()):
+        with self._silent():
             if outcome is not None:
                 figures: dict[str, Any] = {
                     f"{row.name}/{figure}": value
@@ -76,10 +78,18 @@ class Tracker:
             self.package.finish()
         warnings.showwarning = self.show
 
+    @contextmanager
+    def _silent(self) -> Iterator[None]:
+        """Keep what the tracker prints off the screen; what it first warned of is said once, in a sentence."""
+        with redirect_stdout(io.StringIO()):
+            yield
+        if self.warned != self.said:
+            self.said = self.warned
+            self.view.warn(redact(self.warned))
+
     def _warned(self, message: Warning | str, category: type[Warning], file: str, *rest: Any) -> None:
-        """Say in a sentence, and once, what the tracker says in its own way, from whichever thread."""
+        """Take in what the tracker warns of, in whichever thread."""
         if f"{os.sep}{self.name}{os.sep}" not in file:
             self.show(message, category, file, *rest)
-        elif not self.lost:
-            self.lost = True
-            self.view.warn(redact(" ".join(str(message).split())))
+        elif not self.warned:
+            self.warned = " ".join(str(message).split())
