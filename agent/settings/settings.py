@@ -90,7 +90,7 @@ class Settings(
         if self.brain_model is not None and self.brain_url is None:
             raise ValueError("--brain-model is what --brain-url serves: give both")
         if self.otel_content and not self.otel:
-            raise ValueError("--otel-content says what --otel sends: give both")
+            raise ValueError("--otel-content says what --otel sends: give both or neither")
         if self.tensor_parallel > 1 and self.target == "transformers":
             raise ValueError("--tensor-parallel is for --target vllm, vllm-native or uniform")
         if self.ray_address is not None and self.workers == 1:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import time
 from collections.abc import Sequence
@@ -27,9 +26,6 @@ class Collector:
 
     def __init__(self, run: RunDirectory, view: View, *, content: bool) -> None:
         """Begin with what the trace holds of the turn in hand, where the run is resumed within one."""
-        logger = logging.getLogger("opentelemetry")  # we say once what it says again and again
-        logger.addHandler(logging.NullHandler())
-        logger.propagate = False
         self.exporter = _Told(OTLPSpanExporter(), view)
         self.spans = RunSpans(run, BatchSpanProcessor(self.exporter), content=content)
         steps = list(by_step(read_trace(run.trace)).values()) if run.trace.is_file() else []

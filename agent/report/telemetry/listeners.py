@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from typing import Protocol
 
@@ -46,7 +47,7 @@ class Listeners:
     def see(self, record: TraceRecord) -> None:
         """Tell all of one record."""
         for name, listener in list(self.known.items()):
-            self._guarded(name, lambda listener=listener: listener.see(record))  # type: ignore[misc]
+            self._guarded(name, partial(listener.see, record))
 
     def end(self) -> None:
         """Tell all that the run ended."""

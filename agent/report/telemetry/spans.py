@@ -7,6 +7,7 @@ run that is resumed goes on with its trace, and a turn that is told twice is the
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Mapping
 from datetime import datetime
 from hashlib import sha256
@@ -68,6 +69,9 @@ class RunSpans:
             content: whether prompts, replies and plans are in them.
             sampler: which spans are kept; None for what OTEL_TRACES_SAMPLER says.
         """
+        logger = logging.getLogger("opentelemetry")  # what it says again and again is said once, by us
+        logger.addHandler(logging.NullHandler())
+        logger.propagate = False
         self.run, self.content = run, content
         self.settings = without_keys(with_defaults(run.settings))
         self.ids = _Ids(run.id)
@@ -95,15 +99,15 @@ class RunSpans:
     def turn(self, step: Step) -> None:
         """The spans of one step, its calls first."""
         records = [step.think, *step.acts, step.judge]
-        ended = {index: self._when(record) for index, record in enumerate(records) if record is not None}
-        start, end = min(begin for begin, _ in ended.values()), max(end for _, end in ended.values())
+        times = {index: self._when(record) for index, record in enumerate(records) if record is not None}
+        start, end = min(begin for begin, _ in times.values()), max(end for _, end in times.values())
         turn = self._start("turn", f"{step.number}", self.inside, start, Kind.CHAIN, self._of_turn(step))
         inside = set_span_in_context(turn)
         for index, record in enumerate(records):
             if isinstance(record, Think) and (record.replies or record.error):
-                self._llm(record, inside, ended[index])
+                self._llm(record, inside, times[index])
             elif isinstance(record, Act):
-                self._tool(record, inside, ended[index])
+                self._tool(record, inside, times[index])
         turn.end(end)
 
     def end(self, now: float | None = None) -> None:
@@ -260,7 +264,7 @@ def _began(run: RunDirectory) -> float:
     """When the run was made, in seconds since 1970; 0 where nothing says so."""
     try:
         return datetime.fromisoformat(str(run.environment.get("created"))).timestamp()
-    except ValueError:
+    except (ValueError, OverflowError):
         return 0.0
 
 

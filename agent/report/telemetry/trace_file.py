@@ -16,7 +16,7 @@ from self_pruner.agent.run_files.atomic_write import atomic_write
 from self_pruner.agent.run_files.run_directory import RunDirectory
 from self_pruner.agent.run_files.trace import Step, TraceRecord, by_step, read_trace
 from self_pruner.agent.view import Screen, View
-from self_pruner.memory.errors import SettingsError
+from self_pruner.memory.errors import RunDirectoryError, SettingsError
 from self_pruner.tools.text.printable import printable
 
 SPENT = ("evaluations", "tokens", "brain_tokens", "minutes")
@@ -65,11 +65,14 @@ def as_otlp(run: RunDirectory, records: Sequence[TraceRecord]) -> str:
     from self_pruner.agent.report.telemetry.spans import RunSpans
 
     kept = InMemorySpanExporter()
-    spans = RunSpans(run, SimpleSpanProcessor(kept), content=True, sampler=ALWAYS_ON)
-    for step in by_step(records).values():
-        spans.turn(step)
-    spans.end()
-    request = MessageToDict(encode_spans(kept.get_finished_spans()), use_integers_for_enums=True)
+    try:
+        spans = RunSpans(run, SimpleSpanProcessor(kept), content=True, sampler=ALWAYS_ON)
+        for step in by_step(records).values():
+            spans.turn(step)
+        spans.end()
+        request = MessageToDict(encode_spans(kept.get_finished_spans()), use_integers_for_enums=True)
+    except (ValueError, TypeError, OverflowError) as error:  # numbers that nobody but a forger writes
+        raise RunDirectoryError(f"{run.path} holds what no span can: {str(error).partition(chr(10))[0]}") from error
     return json.dumps(_with_hex_ids(request)) + "\n"
 
 

@@ -160,7 +160,7 @@ def test_a_missing_package_is_said_before_anything_is_made(model, tmp_path, monk
     ("words", "said"),
     [
         (["--track", "mlflow"], "--track: "),
-        (["--otel-content"], "--otel-content says what --otel sends: give both"),
+        (["--otel-content"], "--otel-content says what --otel sends: give both or neither"),
     ],
 )
 def test_what_cannot_be_asked_for_is_refused_in_a_sentence(tmp_path, capfd, words, said):

@@ -81,6 +81,19 @@ def test_a_run_in_the_middle_of_a_step_has_what_there_is(copy, written, form):
     assert "evaluate" in written(form, copy)
 
 
+@pytest.mark.parametrize("forged", [{"at": 1e300}, {"seconds": -1e12}, {"tokens": 10**30}])
+def test_forged_numbers_are_left_out_or_answered_in_a_sentence(copy, capfd, forged):
+    line = {"kind": "act", "step": 99, "call": 0, "tool": "evaluate", "arguments": {}, **forged}
+    with open(copy / "trace.jsonl", "a") as trace:
+        trace.write(json.dumps(line) + "\n")
+    status = main(["trace", str(copy), "--format", "otlp"])
+    output = capfd.readouterr()
+    if "tokens" in forged:
+        assert status == 0 and not output.err and str(10**30) not in output.out
+    else:
+        assert status == 2 and "holds what no span can" in output.err and output.err.count("\n") == 1
+
+
 def test_a_cell_is_no_formula_and_no_control_character(copy, written):
     with TraceWriter(copy / "trace.jsonl") as trace:
         trace.write(Judge(step=99, generation=0, spent={}, best="=HYPERLINK(1)", stop="\x1b[2J"))
