@@ -7,16 +7,14 @@ Either way, and after a kill, `resume` goes on with what is on the disk.
 from __future__ import annotations
 
 import shutil
-import sqlite3
-from collections.abc import Iterator, Mapping
-from contextlib import closing, contextmanager, nullcontext, suppress
+import time
+from collections.abc import Callable, Mapping
+from contextlib import closing, nullcontext, suppress
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-import torch
-from langgraph.checkpoint.sqlite import SqliteSaver
 from langgraph.runtime import RunControl
 
 from self_pruner.agent.dry_run.dry_run import say_plan
@@ -24,13 +22,14 @@ from self_pruner.agent.prepare.brain import brain_of, check_brain, counter_of, r
 from self_pruner.agent.prepare.checks import at_commit, check_memory, check_target
 from self_pruner.agent.prepare.latency_timer import check_engine
 from self_pruner.agent.prepare.placement import Placement, placed
-from self_pruner.agent.prepare.run import Run
+from self_pruner.agent.prepare.run import Run, announce, in_words
 from self_pruner.agent.prepare.texts import check_tasks, check_text
 from self_pruner.agent.prepare.time_budget import keep_with, with_table
 from self_pruner.agent.prepare.workbench import Prepared, prepare
 from self_pruner.agent.report.html_report import write_report
 from self_pruner.agent.report.live_screen import SearchScreen
 from self_pruner.agent.report.stopping import draining, heeding
+from self_pruner.agent.report.telemetry.listeners import Listeners, check_listeners, listening
 from self_pruner.agent.result.finish import choose, export_and_verify, refit, with_weights
 from self_pruner.agent.result.outcome import RECALIBRATED, Outcome
 from self_pruner.agent.result.recalibration import KEPT, refits_forgotten
@@ -38,7 +37,7 @@ from self_pruner.agent.result.result_file import known_result, read_outcome, ste
 from self_pruner.agent.result.zero_shot import known_on_tasks, with_tasks
 from self_pruner.agent.run_files.atomic_write import WriteError
 from self_pruner.agent.run_files.binding import bind, bind_result, check_begun, check_settings
-from self_pruner.agent.run_files.checkpoints import StrictSerializer, keep_newest
+from self_pruner.agent.run_files.checkpoints import checkpoints
 from self_pruner.agent.run_files.run_directory import STOPPED_BY_USER, RunDirectory
 from self_pruner.agent.run_files.run_memory import check_whole
 from self_pruner.agent.run_files.steering import read_notes, wait_while_paused
@@ -59,8 +58,7 @@ from self_pruner.agent.search.think import Thinker
 from self_pruner.agent.settings.arms import ARMS
 from self_pruner.agent.settings.settings import Settings, make_settings
 from self_pruner.agent.view import View
-from self_pruner.memory.errors import RunDirectoryError, SelfPrunerError, SettingsError
-from self_pruner.memory.no_links import refuse_link
+from self_pruner.memory.errors import RunDirectoryError, SelfPrunerError
 from self_pruner.prompts.asked import keep
 from self_pruner.prompts.templates import PromptSet
 
@@ -74,9 +72,10 @@ class Stopped(Exception):
         self.run = run
 
 
-def start(settings: Settings, view: View) -> tuple[Path, Outcome]:
-    """Make a new run and carry it out; returns the run directory and the result."""
+def start(settings: Settings, view: View, drive: Drive | None = None) -> tuple[Path, Outcome]:
+    """Make a new run and carry it out, its graph by `drive_graph` or `drive`; returns its directory and the result."""
     check_engine(settings)
+    check_listeners(settings)
     runs = settings.runs  # as the user named it, for that is how it is shown
     settings = with_table(at_commit(settings.anchored()), view)
     target = check_target(settings)  # what no weights could mend leaves no run directory behind
@@ -94,10 +93,9 @@ def start(settings: Settings, view: View) -> tuple[Path, Outcome]:
         try:
             prompts.copy_to(run.prompts)
             settings = keep_with(run, settings)
-            known = settings.to_toml()
-            view.tell("run", f"Run {run.path}", whole=True, run=str(run.path), resumed=False, settings=known)
+            announce(run, settings, view, resumed=False)
             say_plan(settings, target, placement, view)
-            return run.path, carry_out(settings, run, view, placement=placement)
+            return run.path, carry_out(settings, run, view, placement=placement, drive=drive)
         except SelfPrunerError:
             if not run.checkpoint.exists():  # nothing was searched yet: a mistake leaves no empty run behind
                 shutil.rmtree(run.path)
@@ -110,9 +108,9 @@ def resume(path: Path, view: View, changes: Mapping[str, Any] | None = None) -> 
         check_settings(run, view)
         settings = make_settings({**run.settings, **(changes or {})})
         check_engine(settings)
+        check_listeners(settings)
         check_brain(settings, view)
-        known = settings.to_toml()
-        view.tell("run", f"Resuming {run.path}", whole=True, run=str(run.path), resumed=True, settings=known)
+        announce(run, settings, view, resumed=True)
         placement = placed(settings, check_target(settings), begun=True)
         view.line(str(placement) + placement.brain(settings))
         return run.path, carry_out(settings, run, view, placement=placement)
@@ -124,12 +122,26 @@ def carry_out(
     view: View,
     prepared: Prepared | None = None,
     placement: Placement | None = None,
+    drive: Drive | None = None,
 ) -> Outcome:
     """The run, from its beginning or from where it was. Its status says how it ended.
 
     What is known of the result is on the disk before the next step begins, so a step that fails, or a kill, costs
     that step only. What was prepared already is left open.
     """
+    with listening(settings, directory, view) as listeners:
+        searched = partial(run_search, listeners=listeners, drive=drive or drive_graph)
+        return _carried_out(settings, directory, view, searched, prepared, placement)
+
+
+def _carried_out(
+    settings: Settings,
+    directory: RunDirectory,
+    view: View,
+    searched: Callable[[Run], SearchState],
+    prepared: Prepared | None,
+    placement: Placement | None,
+) -> Outcome:
     given = prepared is not None
     if directory.checkpoint.exists() and not directory.trace.is_file():
         view.warn("trace.jsonl is missing: what was said and done before is left out of the run's statistics")
@@ -143,7 +155,7 @@ def carry_out(
             check_begun(directory, prepared.bench.memory, prepared.conditions)
             check_whole(prepared.bench.memory, directory)
             run = Run(settings, directory, with_probes(prepared, settings, view), view)
-            outcome = known_result(directory.path, view) or save(run, choose(run, run_search(run)))
+            outcome = known_result(directory.path, view) or save(run, choose(run, searched(run)))
             outcome = complete(run, outcome)
             run.end_stream()
     except (Stopped, KeyboardInterrupt):
@@ -212,18 +224,6 @@ def tasks(path: Path, candidate: str | None, changes: dict[str, Any], view: View
         return outcome
 
 
-def in_words(error: Exception, settings: Settings) -> Exception:
-    """The error as a sentence a person can act on, where it is one of memory or of the checkpoint file."""
-    if isinstance(error, torch.OutOfMemoryError):
-        return SettingsError(
-            f"{settings.model} does not fit on {settings.device}: {str(error).partition('.')[0]}; "
-            "try --device cpu, --dtype bfloat16 or a smaller model"
-        )
-    if isinstance(error, sqlite3.Error):
-        return RunDirectoryError(f"the run's checkpoint.sqlite cannot be read or written: {error}")
-    return error
-
-
 def with_probes(prepared: Prepared, settings: Settings, view: View) -> Prepared:
     """Probe every place, where the arm or its prompts make use of that, and measure what the prompts quote."""
     bench, arm = prepared.bench, ARMS[settings.arm]
@@ -235,25 +235,24 @@ def with_probes(prepared: Prepared, settings: Settings, view: View) -> Prepared:
     return replace(prepared, bench=bench)
 
 
-def run_search(run: Run) -> SearchState:
-    """The agent's search.
+def run_search(run: Run, listeners: Listeners, drive: Drive) -> SearchState:
+    """The agent's search, of which the trace, the screen and `listeners` are told.
 
     Raises:
         Stopped: the user ended it.
     """
-    settings, bench, view = run.settings, run.bench, run.view
-    arm, loaded = ARMS[settings.arm], run.prepared.loaded
-    seeds = make_initial_population(bench, arm, settings.remembered)
-    screen = SearchScreen(view, settings, lambda best: rivals(bench, best))
-    bench = replace(bench, progress=screen.progress)
+    settings, loaded, view = run.settings, run.prepared.loaded, run.view
+    seeds = make_initial_population(run.bench, ARMS[settings.arm], settings.remembered)
+    screen = SearchScreen(view, settings, lambda best: rivals(run.bench, best))
+    bench = replace(run.bench, progress=screen.progress)
+    prompts = PromptSet(settings.prompts_of_arm, run.directory.prompts)
+    variables = variables_of(bench, loaded, settings)
 
     def record(line: TraceRecord) -> None:
-        trace.write(line)
-        screen.see(line)
+        line = line.model_copy(update={"at": round(time.time(), 6)})
+        for tell in (trace.write, screen.see, listeners.see):
+            tell(line)
 
-    prompts = PromptSet(settings.prompts_of_arm, run.directory.prompts)
-    config = loaded.model.config
-    variables = variables_of(bench, loaded, settings)
     with (
         TraceWriter(run.directory.trace) as trace,
         brain_of(run.prepared, settings, run.directory.path, view) as brain,
@@ -265,37 +264,36 @@ def run_search(run: Run) -> SearchState:
             prompts=prompts,
             observer=Observer(settings, variables, prompts.actions, prompts.hints),
             count_tokens=counter_of(brain),
-            context=room_of(brain, config.max_position_embeddings),
+            context=room_of(brain, loaded.model.config.max_position_embeddings),
             trace=record,
             asked=partial(keep, run.directory.asked),
             notes=lambda: [note.text for note in read_notes(run.directory.path)],
         )
-        if arm.asks_brain:
+        if ARMS[settings.arm].asks_brain:
             thinker.check_room(first_state(seeds, 0))
-        control = RunControl()
+        with screen.shown():
+            return drive(run, thinker, Judgement(bench, settings, record), seeds)
 
-        def ask() -> None:
-            control.request_drain(STOPPED_BY_USER)
-            with suppress(OSError, RuntimeError):  # nobody reads it, or the signal came while a line was being written
-                said = "Stopping after the step in hand; a second signal (Ctrl-C) stops at once."
-                view.tell("stopping", said, "yellow")
 
-        judge = Judgement(bench, settings, record)
+def drive_graph(run: Run, thinker: Thinker, judge: Judgement, seeds: list[str]) -> SearchState:
+    """Run the graph of a search to its end, or on from where it was; raises Stopped."""
+    control = RunControl()
 
-        def pause() -> None:
-            judge.mark += wait_while_paused(run.directory.path, lambda: control.drain_requested, view)
+    def ask() -> None:
+        control.request_drain(STOPPED_BY_USER)
+        with suppress(OSError, RuntimeError):  # nobody reads it, or the signal came while a line was being written
+            said = "Stopping after the step in hand; a second signal (Ctrl-C) stops at once."
+            run.view.tell("stopping", said, "yellow")
 
-        with checkpoints(run.directory.checkpoint) as saver, draining(ask), screen.shown():
-            graph = build_graph(thinker, judge, saver)
-            state = search(graph, seeds, spent_on_probes(bench), control, run.directory.id, pause)
+    def pause() -> None:
+        judge.mark += wait_while_paused(run.directory.path, lambda: control.drain_requested, run.view)
+
+    with checkpoints(run.directory.checkpoint) as saver, draining(ask):
+        graph = build_graph(thinker, judge, saver)
+        state = search(graph, seeds, spent_on_probes(thinker.bench), control, run.directory.id, pause)
     if state is None:
         raise Stopped(run.directory.path)
     return state
 
 
-@contextmanager
-def checkpoints(path: Path) -> Iterator[SqliteSaver]:
-    """Where a search keeps its state, in the SQLite file at `path`; raises LinkError."""
-    refuse_link(path)
-    with closing(sqlite3.connect(path, check_same_thread=False)) as connection:
-        yield keep_newest(SqliteSaver(connection, serde=StrictSerializer()))
+Drive = Callable[[Run, Thinker, Judgement, list[str]], SearchState]  # what takes a search through its turns

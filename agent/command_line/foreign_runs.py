@@ -81,6 +81,10 @@ def uses(settings: Settings, folder: Path) -> list[str]:
 
         key = f" with the key in {KEY}" if KEY in os.environ else ""
         found.append(f"send its prompts to {settings.brain_url}{key}")
+    if settings.otel:
+        found.append("send its steps to the collector that OTEL_EXPORTER_OTLP_ENDPOINT names")
+    if settings.track != "none":
+        found.append(f"send its settings and figures to {settings.track}")
     written = (settings.memory_path, settings.cache)
     texts = (settings.calibration, *settings.fitness_texts, *settings.reporting_texts)
     read = (settings.model, settings.prompts, settings.task_data, settings.latency_table, *texts)

@@ -15,7 +15,7 @@ from self_pruner.agent.command_line.foreign_runs import consent, holds_compariso
 from self_pruner.agent.command_line.listeners import heard
 from self_pruner.agent.command_line.parser import ALL, PATH, Word, candidate_name, command, consenting, the_run
 from self_pruner.agent.report.stopping import exit_status
-from self_pruner.agent.run_files.binding import check_settings
+from self_pruner.agent.run_files.binding import CHANGEABLE, check_settings
 from self_pruner.agent.run_files.run_directory import RunDirectory
 from self_pruner.agent.settings.settings import IN_TIME, make_settings
 from self_pruner.agent.view import View
@@ -92,7 +92,7 @@ def compare(
     return _compared(comparison, into or given.get("runs", Path("runs")) / comparison.path.name, view)
 
 
-@command(settings=("workers", "ray_address"))
+@command(settings=CHANGEABLE)
 @the_run
 @consenting
 @heard
@@ -102,7 +102,7 @@ def resume(path: Path, yes: bool, view: View, **given: Any) -> int:
         from self_pruner.agent.compare.folder import ComparisonFolder
 
         if given:
-            raise SettingsError("--workers and --ray-address are for a run that goes on; a comparison keeps its own")
+            raise SettingsError("settings are for a run that goes on; a comparison keeps its own")
         consent(path, yes, view)
         return _compared(ComparisonFolder.open(path.resolve()), path, view)
     RunDirectory.open(path).check_unfinished()
@@ -146,14 +146,22 @@ def report(path: Path) -> int:
 @the_run
 @click.option("--step", type=int, metavar="N", help="show this step in full, with its prompt")
 @click.option("--plans", is_flag=True, help="show what each generation planned, and what came of it")
-def trace(path: Path, step: int | None, plans: bool) -> int:
+@click.option("--format", metavar="X", help="write it for other tools: otlp (OTLP/JSON), jsonl or csv")
+@click.option("--output", type=PATH, metavar="X", help="with --format: file to write, must not exist (default: stdout)")
+def trace(path: Path, step: int | None, plans: bool, format: str | None, output: Path | None) -> int:
     """Show what was said and done, step by step."""
     from self_pruner.agent.report.trace_view import show_plans, show_step, show_steps
 
     one = RunDirectory.open(path, strict=False)
     if step is not None and plans:
         raise SettingsError("--step shows one step, --plans all generations: give one of them")
-    if plans:
+    if format is not None or output is not None:
+        from self_pruner.agent.report.telemetry.trace_file import write_trace
+
+        if step is not None or plans:
+            raise SettingsError("--format and --output are for the whole trace, without --step and --plans")
+        write_trace(one, format, output)
+    elif plans:
         show_plans(one.trace, View())
     elif step is None:
         show_steps(one.trace, View())

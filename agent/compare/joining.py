@@ -32,6 +32,7 @@ from self_pruner.agent.prepare.checks import check_target
 from self_pruner.agent.prepare.latency_timer import check_engine
 from self_pruner.agent.prepare.texts import check_text, reporting_key
 from self_pruner.agent.prepare.workbench import Prepared
+from self_pruner.agent.report.telemetry.listeners import check_listeners
 from self_pruner.agent.run_files.binding import SAID, refuse
 from self_pruner.agent.run_files.conditions import Conditions
 from self_pruner.agent.settings.settings import Settings, make_settings, text_label, without_former
@@ -91,6 +92,7 @@ def check_planned(comparison: ComparisonFolder) -> None:
         if (run.preparation, run.sparsity) not in checked:
             check_target(run.settings)
             check_engine(run.settings)
+            check_listeners(run.settings)
             checked.add((run.preparation, run.sparsity))
         check_text(run.settings)
         if run.spec.arm.asks_brain:

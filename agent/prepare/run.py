@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import sqlite3
 from dataclasses import dataclass
+
+import torch
 
 from self_pruner.agent.prepare.workbench import Prepared
 from self_pruner.agent.run_files.run_directory import RunDirectory
 from self_pruner.agent.settings.settings import Settings
 from self_pruner.agent.view import View
+from self_pruner.memory.errors import RunDirectoryError, SettingsError
 from self_pruner.tools.pruning.streamed import StreamedLayers
 from self_pruner.tools.text.quantities import size
 from self_pruner.tools.workbench import Workbench
@@ -32,3 +36,21 @@ class Run:
         if isinstance(streamed := self.bench.elastic.store, StreamedLayers):
             self.view.line(f"Streamed: every layer {streamed.passes:.0f} times, {size(streamed.bytes_read)} read.")
             streamed.close()
+
+
+def announce(directory: RunDirectory, settings: Settings, view: View, *, resumed: bool) -> None:
+    """Say which run begins, or goes on."""
+    said = f"{'Resuming' if resumed else 'Run'} {directory.path}"
+    view.tell("run", said, whole=True, run=str(directory.path), resumed=resumed, settings=settings.to_toml())
+
+
+def in_words(error: Exception, settings: Settings) -> Exception:
+    """The error as a sentence a person can act on, where it is one of memory or of the checkpoint file."""
+    if isinstance(error, torch.OutOfMemoryError):
+        return SettingsError(
+            f"{settings.model} does not fit on {settings.device}: {str(error).partition('.')[0]}; "
+            "try --device cpu, --dtype bfloat16 or a smaller model"
+        )
+    if isinstance(error, sqlite3.Error):
+        return RunDirectoryError(f"the run's checkpoint.sqlite cannot be read or written: {error}")
+    return error

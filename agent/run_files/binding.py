@@ -24,8 +24,10 @@ from self_pruner.memory.records import Candidate
 from self_pruner.memory.store import Memory
 
 FILE = "binding.json"
-# settings that say where things are, which no figure depends on: they may be edited when things are moved
-MOVABLE = ("runs", "memory", "cache", "task_data", "vllm_python", "llama_python", "workers", "ray_address")
+# settings that say where things are and who is told, which no figure depends on: they may be edited
+PLACES = ("runs", "memory", "cache", "task_data", "vllm_python", "llama_python")
+CHANGEABLE = ("workers", "ray_address", "otel", "otel_content", "track")  # and that a resumed run takes as options
+MOVABLE = (*PLACES, *CHANGEABLE)
 SAID = ("patch", "memory")  # differences that are said and go on
 SAID_OF_A_RESULT = (*SAID, "versions", "device")  # for what is done with a finished run's result
 Content = TypeVar("Content", bound=BaseModel)

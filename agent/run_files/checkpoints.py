@@ -13,6 +13,10 @@ quietly passed on as plain data.
 
 from __future__ import annotations
 
+import sqlite3
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
 from typing import Any
 
 import ormsgpack
@@ -21,6 +25,7 @@ from langgraph.checkpoint.serde.jsonplus import EXT_PYDANTIC_V2, JsonPlusSeriali
 from langgraph.checkpoint.sqlite import SqliteSaver
 
 from self_pruner.memory.errors import RunDirectoryError
+from self_pruner.memory.no_links import refuse_link
 
 _MESSAGES: dict[tuple[str, str], type[BaseMessage]] = {
     (kind.__module__, kind.__name__): kind for kind in (AIMessage, HumanMessage, SystemMessage, ToolMessage)
@@ -33,6 +38,14 @@ CREATE TRIGGER IF NOT EXISTS newest_only AFTER INSERT ON checkpoints BEGIN
         AND checkpoint_id <> NEW.checkpoint_id;
 END
 """
+
+
+@contextmanager
+def checkpoints(path: Path) -> Iterator[SqliteSaver]:
+    """Where a search keeps its state, in the SQLite file at `path`; raises LinkError."""
+    refuse_link(path)
+    with closing(sqlite3.connect(path, check_same_thread=False)) as connection:
+        yield keep_newest(SqliteSaver(connection, serde=StrictSerializer()))
 
 
 def keep_newest(saver: SqliteSaver) -> SqliteSaver:

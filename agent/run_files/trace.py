@@ -40,7 +40,13 @@ class Reply(_Record):
     call: dict[str, JsonValue] | None = None  # {"name": ..., "args": {...}, ...}; None where the reply holds none
 
 
-class Think(_Record):
+class _Told(_Record):
+    """What all records of a step share."""
+
+    at: float | None = None  # seconds since 1970 when it was written; None in traces of older runs
+
+
+class Think(_Told):
     """The brain was asked and answered, or failed to."""
 
     kind: Literal["think"] = "think"
@@ -67,7 +73,7 @@ class Think(_Record):
         return {name: value for name, value in data.items() if name != "surplus"} if isinstance(data, dict) else data
 
 
-class Act(_Record):
+class Act(_Told):
     """One tool call was run."""
 
     kind: Literal["act"] = "act"
@@ -82,7 +88,7 @@ class Act(_Record):
     error: str | None = None
 
 
-class Judge(_Record):
+class Judge(_Told):
     """The rule that ends a run looked at what was spent."""
 
     kind: Literal["judge"] = "judge"

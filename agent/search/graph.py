@@ -40,15 +40,20 @@ STEP_LIMIT = 1_000_000  # LangGraph's own limit is out of the way: the judge end
 
 def build_graph(think: Thinker, judge: Judgement, saver: BaseCheckpointSaver) -> CompiledStateGraph:
     """The search as a graph."""
+    return wired(think, act(think.bench, Recorder(think.trace)), judge).compile(checkpointer=saver)
+
+
+def wired(think: Any, act: Any, judge: Any) -> StateGraph:
+    """The three nodes and what leads from one to the next."""
     graph = StateGraph(SearchState)
     graph.add_node("think", think)
-    graph.add_node("act", act(think.bench, Recorder(think.trace)))
+    graph.add_node("act", act)
     graph.add_node("judge", judge)
     graph.add_edge(START, "think")
     graph.add_conditional_edges("think", after_think)
     graph.add_edge("act", "judge")
     graph.add_conditional_edges("judge", after_judge, ["think", END])
-    return graph.compile(checkpointer=saver)
+    return graph
 
 
 def act(bench: Workbench, recorder: Recorder | None = None) -> ToolNode:

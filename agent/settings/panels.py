@@ -239,6 +239,18 @@ class Timing(Panel):
     latency_repeats: Count = Field(3, description="timed repeats of a latency measurement")
 
 
+class Telemetry(Panel):
+    """Who else is told of it."""
+
+    shown = False
+
+    otel: bool = Field(
+        False, description="send the steps as OpenTelemetry spans to the collector at OTEL_EXPORTER_OTLP_ENDPOINT"
+    )
+    otel_content: bool = Field(False, description="send prompts and replies with them")
+    track: Literal["none", "trackio", "wandb"] = Field("none", description="send settings and figures to a tracker")
+
+
 PANELS: tuple[type[Panel], ...] = (
     Model,
     Budget,
@@ -253,4 +265,5 @@ PANELS: tuple[type[Panel], ...] = (
     Asking,
     Searching,
     Timing,
+    Telemetry,
 )

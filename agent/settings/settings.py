@@ -26,6 +26,7 @@ from self_pruner.agent.settings.panels import (
     Result,
     Searching,
     ServedBy,
+    Telemetry,
     Texts,
     Timing,
 )
@@ -43,7 +44,20 @@ FORMER: dict[str, Any] = {"draws": 0, "screen": 4, "step_rule": "adaptive", "lat
 
 
 class Settings(
-    Timing, Searching, Asking, Amounts, Cutting, Places, Result, Ending, Deciding, Texts, ServedBy, Budget, Model
+    Telemetry,
+    Timing,
+    Searching,
+    Asking,
+    Amounts,
+    Cutting,
+    Places,
+    Result,
+    Ending,
+    Deciding,
+    Texts,
+    ServedBy,
+    Budget,
+    Model,
 ):
     """The settings of one run; the panels are named from the last to the first, as pydantic takes their fields."""
 
@@ -75,6 +89,8 @@ class Settings(
             raise ValueError("--brain-quantization is for a vLLM of the run's own: --brain vllm without --brain-url")
         if self.brain_model is not None and self.brain_url is None:
             raise ValueError("--brain-model is what --brain-url serves: give both")
+        if self.otel_content and not self.otel:
+            raise ValueError("--otel-content says what --otel sends: give both or neither")
         if self.tensor_parallel > 1 and self.target == "transformers":
             raise ValueError("--tensor-parallel is for --target vllm, vllm-native or uniform")
         if self.ray_address is not None and self.workers == 1:

@@ -25,6 +25,10 @@ KEYS = (  # environment variables that this program or a library of it reads a k
     "OPENAI_API_KEY",
     "LANGSMITH_API_KEY",
     "LANGCHAIN_API_KEY",
+    "WANDB_API_KEY",
+    "TRACKIO_WRITE_TOKEN",
+    "OTEL_EXPORTER_OTLP_HEADERS",
+    "OTEL_EXPORTER_OTLP_TRACES_HEADERS",
 )
 REDACTED = "[redacted]"
 SHORTEST = 6  # characters of a value that is looked for: "EMPTY" and "none" are no secrets

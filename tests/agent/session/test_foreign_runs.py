@@ -52,6 +52,8 @@ WISHES = {
         'brain_url = "http://evil.example/v1"\nbrain = "vllm"',
         "send its prompts to http://evil.example/v1",
     ),
+    "a collector": ("otel = true", "send its steps to the collector that OTEL_EXPORTER_OTLP_ENDPOINT names"),
+    "a tracker": ('track = "wandb"', "send its settings and figures to wandb"),
     "a cache": ('cache = "/home/someone"', "write to /home/someone"),
     "a text": ('calibration = "/etc/hostname"', "read /etc/hostname"),
 }

@@ -150,7 +150,7 @@ def test_a_branch_is_resolved_to_its_commit_which_stays_though_the_branch_moves(
 def test_a_run_writes_down_the_commit_and_goes_on_with_it(repository, tmp_path, monkeypatch):
     hub, seen = MovingHub(repository, monkeypatch), []
 
-    def carry_out(settings, run, view, placement):
+    def carry_out(settings, run, view, placement, **others):
         loaded = load(resolve(settings.model, settings.revision), device="cpu", dtype="auto")
         seen.append((settings.revision, loaded.commit, loaded.fingerprint))
 
