@@ -112,7 +112,7 @@ class SearchScreen:
         number = judge.generation - 1
         line = f"generation {number}: {self.spent()}. {self.best()}{self.brain(' | ')}"
         if self.view.moves:  # the rest is on the screen
-            said = ", ".join(filter(None, (self.standing(), self.made(), f"{self.minutes()} min", self.held)))
+            said = ", ".join(filter(None, (self.standing(), self.made(), self.held)))
             line = cut(f"generation {number}: {said}", self.view.console.width - 1)
         rivals = {name: {"fitness": one.fitness, "change": one.change} for name, one in self.beside.items()}
         self.view.tell(

@@ -202,7 +202,7 @@ def test_a_generation_is_one_line_in_a_terminal(width):
     for record in (judge(0, 0, 0.0), judge(1, 6, 2.0, tokens=9_000)):
         screen.see(record)
     assert file.getvalue().count("\n") == 1
-    said = "generation 0: KL 0.5000, 37.5% below ends, 6 of 60, 2.0 min"
+    said = "generation 0: KL 0.5000, 37.5% below ends, 6 of 60"
     assert file.getvalue()[:-1] == (said if width > len(said) else f"{said[: width - 2].rstrip()}…")
 
 
