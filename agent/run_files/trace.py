@@ -40,13 +40,7 @@ class Reply(_Record):
     call: dict[str, JsonValue] | None = None  # {"name": ..., "args": {...}, ...}; None where the reply holds none
 
 
-class _Told(_Record):
-    """What all records of a step share."""
-
-    at: float | None = None  # seconds since 1970 when it was written; None in traces of older runs
-
-
-class Think(_Told):
+class Think(_Record):
     """The brain was asked and answered, or failed to."""
 
     kind: Literal["think"] = "think"
@@ -65,6 +59,7 @@ class Think(_Told):
     told: tuple[str, ...] = ()  # notes of a person that were new in this prompt
     fallback: bool = False  # the tool's own operator stepped in
     error: str | None = None
+    at: float | None = None  # seconds since 1970 when it was written; None in traces of older runs
 
     @model_validator(mode="before")
     @classmethod
@@ -73,7 +68,7 @@ class Think(_Told):
         return {name: value for name, value in data.items() if name != "surplus"} if isinstance(data, dict) else data
 
 
-class Act(_Told):
+class Act(_Record):
     """One tool call was run."""
 
     kind: Literal["act"] = "act"
@@ -86,9 +81,10 @@ class Act(_Told):
     tokens: int = 0  # tokens of text run through candidates
     seconds: float = 0.0
     error: str | None = None
+    at: float | None = None
 
 
-class Judge(_Told):
+class Judge(_Record):
     """The rule that ends a run looked at what was spent."""
 
     kind: Literal["judge"] = "judge"
@@ -98,6 +94,7 @@ class Judge(_Told):
     best: str | None = None  # candidate id
     fitness: float | None = None  # of the best
     stop: str | None = None  # why the run ends; None where it goes on
+    at: float | None = None
 
 
 TraceRecord = Think | Act | Judge

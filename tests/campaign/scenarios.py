@@ -33,7 +33,7 @@ COMPARED = (
     "--brain first"
 )
 # Measured with a clock, or of the process: everything else of a result must be the same again.
-TIMED = re.compile(r"second|minute|_ms$|speedup|peak_|^(time|created|date|made)$")
+TIMED = re.compile(r"second|minute|_ms$|speedup|peak_|^(time|at|created|date|made)$")
 # A brain that is asked on after a stop reads its prompt again, and is charged for it.
 READ_AGAIN = re.compile(r"^(cached|brain)_tokens$")
 # Files whose content is of the process, or shows in other files' without its times.
