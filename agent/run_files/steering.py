@@ -63,6 +63,8 @@ def tell(path: Path, text: str) -> Note:
     run = RunDirectory.open(path, strict=False)
     if run.status == "finished":
         raise RunDirectoryError(f"the run {path} is finished: nobody would read the note")
+    if is_of_comparison(path):
+        raise RunDirectoryError(f"the run {path} is of a comparison: a note would favour its arm")
     if not asks_brain(make_settings(run.settings)):
         raise RunDirectoryError(f"the run {path} asks no brain: nobody would read the note")
     if not shows_user_notes(PromptSet("default", run.prompts)):
@@ -72,6 +74,11 @@ def tell(path: Path, text: str) -> Note:
     except OSError as error:
         raise WriteError(f"cannot write {path / NOTES}: {error.strerror}") from error
     return note
+
+
+def is_of_comparison(run: Path) -> bool:
+    """Whether the run is one of a comparison, whose arms differ in nothing but what they are compared in."""
+    return any((folder / "plan.json").is_file() for folder in run.resolve().parents[2:3])  # COMPARISON/runs/ARM/RUN
 
 
 def asks_brain(settings: Settings) -> bool:

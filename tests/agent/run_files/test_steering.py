@@ -58,6 +58,9 @@ def test_who_would_not_read_a_note_is_told_none(run, capfd, tmp_path):
     assert "there is no run" in said(capfd, "tell", tmp_path / "none", "x")[1]
     (tmp_path / "plan.json").write_text("{}")
     assert "is a comparison" in said(capfd, "tell", tmp_path, "x")[1]
+    inner = tmp_path / "runs" / "hybrid-30-seed0"
+    with RunDirectory.create(inner, "tiny", {"model": "tiny"}, device="cpu", seed=0) as arm:
+        assert "favour" in said(capfd, "tell", arm.path, "x")[1]
     turn = run.prompts / "turn.j2"
     turn.write_text(turn.read_text().replace("user_notes", "notes"))
     assert "show no notes" in said(capfd, "tell", run.path, "x")[1]
