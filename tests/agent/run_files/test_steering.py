@@ -129,7 +129,7 @@ def test_a_comparison_asks_those_of_its_runs_that_go_on(tmp_path, capfd):
         RunDirectory.create(tmp_path / "runs" / name, "tiny", settings, device="cpu", seed=0) for name in ("a", "b")
     ]
     runs[1].close()
-    assert said(capfd, "stop", tmp_path)[0] == 0
+    assert f"resume {tmp_path}\n" in said(capfd, "stop", tmp_path)[1]
     assert [requested(run.path) for run in runs] == ["stop", None]
     runs[0].close()
     assert "no run of the comparison" in said(capfd, "stop", tmp_path)[1]
