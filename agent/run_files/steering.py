@@ -137,18 +137,16 @@ def request(path: Path, wanted: Request | Literal["go on"]) -> str:
         WriteError: no permission or no room.
     """
     run = RunDirectory.open(path, strict=False)
+    again = f"python main.py resume {comparison_of(path) or path}"
+    if run.status == "finished":
+        raise RunDirectoryError(f"the run {path} is finished")
     if run.status != "running" or not is_held(path):
-        state = (
-            "finished"
-            if run.status == "finished"
-            else f"not running: python main.py resume {comparison_of(path) or path} goes on with it"
-        )
-        raise RunDirectoryError(f"the run {path} is {state}")
+        raise RunDirectoryError(f"the run {path} is not running: {again} goes on with it")
     known = requested(path)
     if wanted == "stop" or known == "stop":
         if known != "stop":
             _write(path, "stop")
-        return f"{path} stops after the step in hand. Go on with: python main.py resume {comparison_of(path) or path}"
+        return f"{path} stops after the step in hand. Go on with: {again}"
     if wanted == "pause":
         _write(path, "pause")
         return f"{path} waits before its next turn. Go on with: python main.py pause {path} --off"
