@@ -61,6 +61,7 @@ from self_pruner.agent.settings.settings import Settings, make_settings
 from self_pruner.agent.view import View
 from self_pruner.memory.errors import RunDirectoryError, SelfPrunerError, SettingsError
 from self_pruner.memory.no_links import refuse_link
+from self_pruner.prompts.asked import keep
 from self_pruner.prompts.templates import PromptSet
 
 
@@ -265,6 +266,7 @@ def run_search(run: Run) -> SearchState:
             context=room_of(brain, config.max_position_embeddings),
             trace=record,
             notes=lambda: [note.text for note in read_notes(run.directory.path)],
+            asked=partial(keep, run.directory.asked),
         )
         if arm.asks_brain:
             thinker.check_room(first_state(seeds, 0))

@@ -19,7 +19,7 @@ from self_pruner.memory.errors import MemoryFileError
 from self_pruner.memory.partials import LOGS, clear_partials, partial_of
 
 APPLICATION_ID = 0x53505230  # "SPR0", in the header of every memory file
-SCHEMA_VERSION = 5
+SCHEMA_VERSION = 6
 BUSY_SECONDS = 60.0  # how long a writer waits for the other process
 
 TASK_SCORE = """
@@ -42,6 +42,15 @@ CREATE TABLE lesson (
     take TEXT NOT NULL, give TEXT NOT NULL, amount TEXT NOT NULL, expected TEXT NOT NULL, verdict TEXT NOT NULL,
     change REAL NOT NULL, error REAL NOT NULL, evidence TEXT NOT NULL, params INTEGER NOT NULL, step INTEGER NOT NULL,
     UNIQUE (context, run, generation, number)
+) STRICT;
+"""
+PROMPT_USE = """
+CREATE TABLE prompt_use (
+    context TEXT NOT NULL REFERENCES context, run TEXT NOT NULL, digest TEXT NOT NULL, name TEXT NOT NULL,
+    brain TEXT NOT NULL, turns INTEGER NOT NULL, replies INTEGER NOT NULL, illegal INTEGER NOT NULL,
+    failed INTEGER NOT NULL, tokens INTEGER NOT NULL, made INTEGER NOT NULL, repaired INTEGER NOT NULL,
+    compared INTEGER NOT NULL, improved INTEGER NOT NULL, chance_compared INTEGER NOT NULL,
+    chance_improved INTEGER NOT NULL, step INTEGER NOT NULL, UNIQUE (context, run)
 ) STRICT;
 """
 SCHEMA = f"""
@@ -68,6 +77,7 @@ CREATE TABLE generation (
     best TEXT NOT NULL, note TEXT NOT NULL, step INTEGER NOT NULL, UNIQUE (context, run, number)
 ) STRICT;
 {LESSON}
+{PROMPT_USE}
 CREATE VIEW fitness AS
     SELECT context, profile, text, sequences, kl, nll FROM (
         SELECT context, profile, text, sequence + 1 AS sequences, error,
@@ -83,6 +93,7 @@ MIGRATIONS: dict[int, tuple[str, ...]] = {  # from this version to the next
     2: (SENSITIVITIES.replace("TABLE sensitivities", "TABLE slopes"),),
     3: (SENSITIVITIES, "INSERT INTO sensitivities SELECT * FROM slopes;", "DROP TABLE slopes;"),
     4: (LESSON,),
+    5: (PROMPT_USE,),
 }
 
 

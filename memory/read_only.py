@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import json
 import sqlite3
-from contextlib import closing
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +39,26 @@ def read_rows(path: Path, run: str) -> dict[str, list[dict[str, Any]]]:
     Raises:
         MemoryFileError: there is no such file, it is no memory or damaged, or another process keeps it locked.
     """
+    with _reading(path) as connection:
+        tables = _tables(connection)
+        values = {"run": run, "context": _context(connection, run)}
+        return {
+            table: [_decoded(row) for row in connection.execute(query, values)] if table in tables else []
+            for table, query in QUERIES.items()
+        }
+
+
+def read_prompt_uses(path: Path) -> list[dict[str, Any]]:
+    """What came of prompt sets in every run that the file at `path` knows, by columns; raises as `read_rows`."""
+    with _reading(path) as connection:
+        if "prompt_use" not in _tables(connection):
+            return []
+        return [dict(row) for row in connection.execute("SELECT * FROM prompt_use ORDER BY name, digest, rowid")]
+
+
+@contextmanager
+def _reading(path: Path) -> Iterator[sqlite3.Connection]:
+    """The file, at one moment for all its tables."""
     if not path.is_file():
         raise MemoryFileError(f"there is no memory file {path}")
     running = path.with_name(path.name + "-wal").exists()
@@ -45,19 +66,18 @@ def read_rows(path: Path, run: str) -> dict[str, list[dict[str, Any]]]:
     with faults_in_words(path), closing(sqlite3.connect(uri, uri=True, timeout=SECONDS)) as connection:
         try:
             connection.row_factory = sqlite3.Row
-            connection.execute("BEGIN")  # one moment for all tables
-            tables = {row[0] for row in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
-            values = {"run": run, "context": _context(connection, run)}
-            return {
-                table: [_decoded(row) for row in connection.execute(query, values)] if table in tables else []
-                for table, query in QUERIES.items()
-            }
+            connection.execute("BEGIN")
+            yield connection
         except sqlite3.OperationalError as error:
             if getattr(error, "sqlite_errorcode", 0) == sqlite3.SQLITE_ERROR:  # a table that is another one's
                 raise corrupt(path) from error
             raise
         except (ValueError, RecursionError) as error:  # a column of JSON that holds none
             raise corrupt(path) from error
+
+
+def _tables(connection: sqlite3.Connection) -> set[str]:
+    return {row[0] for row in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
 
 
 def _context(connection: sqlite3.Connection, run: str) -> str:

@@ -1,9 +1,9 @@
 """What can be remembered: one frozen record a fact, and the natural key by which the same fact is the same row.
 
-Facts are of two sorts. What a run decided (`Candidate`, `Generation`, `Lesson`) belongs to that run: told again, by a
-step that was run again after a kill, it replaces itself. What was measured (`Score`, `Sensitivities`, `TaskScore`,
-`Latency`) belongs to the profile and serves every run with the same context: the first measurement stands, and only a
-failed one gives way to one that worked.
+Facts are of two sorts. What a run decided (`Candidate`, `Generation`, `Lesson`, `PromptUse`) belongs to that run: told
+again, by a step that was run again after a kill, it replaces itself. What was measured (`Score`, `Sensitivities`,
+`TaskScore`, `Latency`) belongs to the profile and serves every run with the same context: the first measurement stands,
+and only a failed one gives way to one that worked.
 `Fitness` is never recorded; it is what the scores add up to.
 """
 
@@ -33,6 +33,7 @@ Proposer = Literal[
     "seed",
     "memory",
 ]
+RANDOM: tuple[Proposer, ...] = ("chance", "draw", "fallback")  # those that choose by chance among legal calls
 Verdict = Literal["held", "failed", "unclear"]
 FITNESS = "fitness"  # name of the text that a search is measured on, in the scores on it
 
@@ -172,6 +173,30 @@ class Lesson:
 
 
 @dataclass(frozen=True, slots=True)
+class PromptUse:
+    """What came of a prompt set in one run."""
+
+    key: ClassVar[tuple[str, ...]] = ("run",)
+
+    run: str
+    digest: str  # of the files of the set
+    name: str  # of the set, or of the folder that it was in
+    brain: str  # who read it
+    turns: int  # in which the brain was asked
+    replies: int
+    illegal: int  # replies that no rule allowed
+    failed: int  # turns that came to nothing
+    tokens: int  # read and written by the brain
+    made: int  # candidates
+    repaired: int  # units that repair changed in them
+    compared: int  # variations that were measured beside their parents
+    improved: int  # of these, how many were better
+    chance_compared: int  # the same of random choices among the same calls, where the run drew them
+    chance_improved: int
+    step: int
+
+
+@dataclass(frozen=True, slots=True)
 class Fitness:
     """Mean of a profile's scores over the first `sequences` sequences of a text; exists only where none is missing.
 
@@ -187,4 +212,4 @@ class Fitness:
     nll: float | None
 
 
-Fact = Candidate | Score | Sensitivities | TaskScore | Latency | Generation | Lesson
+Fact = Candidate | Score | Sensitivities | TaskScore | Latency | Generation | Lesson | PromptUse

@@ -21,6 +21,7 @@ from self_pruner.memory.records import (
     Generation,
     Latency,
     Lesson,
+    PromptUse,
     Score,
     Sensitivities,
     TaskScore,
@@ -173,6 +174,6 @@ _MEASURED = (
     "WHERE made.context = told.context AND made.profile = told.profile AND made.run = :run)"
 )
 _OF_RUN: dict[type[Fact], str] = {
-    **dict.fromkeys((Candidate, Generation, Latency, Lesson), _DECIDED),
+    **dict.fromkeys((Candidate, Generation, Latency, Lesson, PromptUse), _DECIDED),
     **dict.fromkeys(BORROWED, _MEASURED),
 }

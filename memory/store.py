@@ -23,12 +23,13 @@ from self_pruner.memory.records import (
     Generation,
     Latency,
     Lesson,
+    PromptUse,
     Score,
     Sensitivities,
     TaskScore,
 )
 
-Record = TypeVar("Record", Candidate, Score, Sensitivities, TaskScore, Latency, Generation, Lesson, Fitness)
+Record = TypeVar("Record", Candidate, Score, Sensitivities, TaskScore, Latency, Generation, Lesson, PromptUse, Fitness)
 
 TABLES: dict[type, str] = {
     Candidate: "candidate",
@@ -38,6 +39,7 @@ TABLES: dict[type, str] = {
     Latency: "latency",
     Generation: "generation",
     Lesson: "lesson",
+    PromptUse: "prompt_use",
     Fitness: "fitness",
 }
 
@@ -84,7 +86,7 @@ class Memory:
     def record(self, *facts: Fact) -> None:
         """Writes facts, all or none; recording the same fact again changes nothing.
 
-        A decision of a run (`Candidate`, `Generation`, `Lesson`) replaces itself. A measurement (any
+        A decision of a run (`Candidate`, `Generation`, `Lesson`, `PromptUse`) replaces itself. A measurement (any
         other) stays as first measured, whoever measures again; only a failed score gives way to one that worked.
 
         Raises:

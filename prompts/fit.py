@@ -13,7 +13,8 @@ from dataclasses import dataclass, replace
 from typing import Generic, Literal, TypeVar
 
 from self_pruner.memory.errors import SettingsError
-from self_pruner.prompts.variables import History
+from self_pruner.prompts.templates import Messages, PromptSet
+from self_pruner.prompts.variables import History, Variables
 
 T = TypeVar("T")
 
@@ -88,6 +89,15 @@ def fit(render: Callable[[History], T], history: History, count_tokens: Callable
         else:
             too_long = middle.dropped
     return fitting
+
+
+def prompt_of(
+    prompts: PromptSet, variables: Variables, count_tokens: Callable[[Messages], int], limit: int
+) -> Fitted[Messages]:
+    """The prompt of a turn, shortened to `limit` tokens; raises PromptError, and SettingsError as `fit` does."""
+    return fit(
+        lambda history: prompts.render(replace(variables, history=history)), variables.history, count_tokens, limit
+    )
 
 
 def shortenings(history: History) -> list[History]:

@@ -41,6 +41,11 @@ class Messages:
     system: str
     turn: str
 
+    @property
+    def text(self) -> str:
+        """Both, as a person reads them."""
+        return f"{self.system}\n\n{self.turn}"
+
 
 class PromptSet:
     """The templates of `prompts/<name>/`, single files replaced by those of an override folder."""

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import get_args
+from typing import Any, get_args
 
 import click
 
-from self_pruner.agent.command_line.parser import PATH, CommandLine, command
+from self_pruner.agent.command_line.parser import PATH, CommandLine, command, consenting
 from self_pruner.agent.view import View
 from self_pruner.prompts.variables import Kind
 
@@ -23,9 +23,16 @@ def prompts(ctx: click.Context) -> int:
     return 0
 
 
-@command("list")
-def listed() -> int:
-    """The sets that come with the program."""
+@command(
+    "list",
+    settings=("memory",),
+    texts={"memory": "memory file of the runs that are counted (default runs/memory.sqlite)"},
+)
+def listed(memory: Path | None = None) -> int:
+    """The sets that come with the program, and what came of them and of others in runs."""
+    from self_pruner.agent.report.prompt_uses import HEADER, NOTE, rows_of
+    from self_pruner.agent.settings.settings import Settings
+    from self_pruner.memory.read_only import read_prompt_uses
     from self_pruner.prompts.files import available_sets
     from self_pruner.prompts.templates import PromptSet
     from self_pruner.prompts.workbench import digest
@@ -35,6 +42,14 @@ def listed() -> int:
         one = PromptSet(name)
         view.line(f"{name} ({digest(one)}): {one.description}")
         view.line(f"  {'with' if one.hints else 'no'} hints; {', '.join(one.actions)}")
+    path = memory or Settings().memory_path
+    if memory is None and not path.exists():
+        return 0
+    if rows := rows_of(read_prompt_uses(path)):
+        view.table(f"In the runs of {path}", HEADER, rows)
+        view.line(NOTE, "dim")
+    else:
+        view.line(f"{path} knows no run yet that ended with this version.")
     return 0
 
 
@@ -48,8 +63,7 @@ def show(name: str, kind: Kind) -> int:
 
     found = open_set(name)
     found.check()
-    messages = found.render(sample_variables(kind, found.actions))
-    View().line(f"{messages.system}\n\n{messages.turn}")
+    View().line(found.render(sample_variables(kind, found.actions)).text)
     return 0
 
 
@@ -106,5 +120,22 @@ def variables(kind: Kind) -> int:
     return 0
 
 
-for each in (listed, show, check, new, diff, variables):
+@command("try", settings=("brain_url", "brain_model"))
+@click.argument("name", metavar="SET|DIR")
+@click.option("--run", "path", type=PATH, required=True, metavar="RUN", help="whose turn it is")
+@click.option("--step", type=int, required=True, metavar="N", help="the turn; main.py trace RUN lists them")
+@click.option("--brain", metavar="X", help="another brain: self, a model by alias, hub id or folder, uniform or first")
+@consenting
+def attempt(name: str, path: Path, step: int, brain: str | None, yes: bool, **given: Any) -> int:
+    """Ask a turn of a run again with other templates, and show both."""
+    from self_pruner.agent.command_line.foreign_runs import consent
+    from self_pruner.agent.decisions.trial import try_prompts
+
+    view = View()
+    consent(path, yes, view)
+    try_prompts(path, step, name, brain, given, view)
+    return 0
+
+
+for each in (listed, show, check, new, diff, attempt, variables):
     prompts.add_command(each)

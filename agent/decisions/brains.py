@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from self_pruner.agent.brain.chat import TargetBrain
 from self_pruner.agent.brain.endpoint import obeys_schemas, served_model
 from self_pruner.agent.brain.remote import EndpointBrain
-from self_pruner.agent.brain.scripted import FirstBrain, UniformBrain
+from self_pruner.agent.brain.scripted import FirstBrain, ScriptedBrain, UniformBrain
 from self_pruner.agent.decisions.choosers import Chooser, ExactChooser, SampledChooser
 from self_pruner.agent.prepare.brain import endpoint_of
 from self_pruner.agent.prepare.devices import device_of, dtype_of
@@ -18,7 +18,7 @@ from self_pruner.memory.errors import SettingsError
 from self_pruner.tools.models.source import LoadedModel, load, resolve
 
 SELF = "self"
-CONTROLS = {"uniform": UniformBrain, "first": FirstBrain}
+CONTROLS: dict[str, Callable[..., ScriptedBrain]] = {"uniform": UniformBrain, "first": FirstBrain}
 DRAWS = 16  # replies an order of a brain that is sampled
 
 

@@ -24,7 +24,7 @@ from self_pruner.agent.prepare.brain import counter_of, room_of
 from self_pruner.agent.search.legal_calls import Schema
 from self_pruner.agent.search.replies import legal_replies
 from self_pruner.memory.errors import BrainError
-from self_pruner.prompts.fit import fit
+from self_pruner.prompts.fit import prompt_of
 from self_pruner.prompts.templates import Messages, PromptSet
 from self_pruner.prompts.variables import Hints, Variables
 
@@ -78,7 +78,7 @@ def reads(chooser: Chooser) -> bool:
 def messages_of(prompts: PromptSet, variables: Variables, count: Callable[[Messages], int], room: int) -> Messages:
     """The prompt as a run makes it: without hints where the set wants none, shortened to the context."""
     shown = variables if prompts.hints else replace(variables, hints=Hints())
-    return fit(lambda history: prompts.render(replace(shown, history=history)), shown.history, count, room).prompt
+    return prompt_of(prompts, shown, count, room).prompt
 
 
 @dataclass

@@ -104,13 +104,17 @@ def _behind(endpoint: Endpoint, prepared: Prepared, settings: Settings) -> Endpo
 
 
 def _sampling(prepared: Prepared, settings: Settings) -> dict[str, Any]:
-    """How any brain that is a language model is sampled, wherever it runs."""
     space = prepared.bench.budget.space
+    return sampling(prepared.loaded.tokenizer, space.params(space.dense()), settings)
+
+
+def sampling(tokenizer: Any, parameters: int, settings: Settings) -> dict[str, Any]:
+    """How any brain that is a language model is sampled, wherever it runs; `parameters` are the target model's."""
     return {
-        "tokenizer": prepared.loaded.tokenizer,
+        "tokenizer": tokenizer,
         "temperature": settings.temperature,
         "top_p": settings.top_p,
-        "thought_tokens": settings.thought_limit(space.params(space.dense())),
+        "thought_tokens": settings.thought_limit(parameters),
         "max_call_tokens": settings.call_tokens,
         "seed": settings.seed,
     }

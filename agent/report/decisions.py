@@ -59,6 +59,8 @@ def _made(arguments: dict[str, Any]) -> str:
         return f"crossed {_names(parents)}"
     if operator == "initialise":
         return "made a profile of its own"
+    if isinstance(shift := arguments.get("shift"), Mapping):
+        return f"moved {shift.get('amount')} of {shift.get('take')} to {shift.get('give')} in {_names(parents)}"
     layers = sorted({edit["layer"] for edit in arguments.get("edits") or ()})
     where = f" (layer{'s' if len(layers) > 1 else ''} {', '.join(map(str, layers))})" if layers else ""
     return f"mutated {_names(parents)}{where}"

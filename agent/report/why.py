@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -84,10 +84,6 @@ def read_origin(run: RunDirectory) -> Origin:
     """
     rows = read_rows(run.records, run.id)
     candidates = {row["id"]: row for row in rows["candidate"]}
-    scores: dict[str, dict[int, float]] = {}
-    for row in rows["score"]:
-        if row["text"] == FITNESS and row["kl"] is not None:
-            scores.setdefault(row["profile"], {})[row["sequence"]] = row["kl"]
     outcome = read_outcome(run.path)
     if outcome is not None:
         key = Profile(tuple(outcome.attention), tuple(outcome.mlp)).key()
@@ -96,7 +92,16 @@ def read_origin(run: RunDirectory) -> Origin:
         found = [row["best"] for row in rows["generation"][-1:]]
     if not found or found[0] not in candidates:
         raise RunDirectoryError(f"nothing was found yet in {run.path}: no generation of its search is closed")
-    return Origin(candidates, scores, found[0])
+    return Origin(candidates, scores_of(rows), found[0])
+
+
+def scores_of(rows: Mapping[str, Sequence[Mapping[str, Any]]]) -> dict[str, dict[int, float]]:
+    """KL on the fitness text by profile and sequence, from the rows of a run's own file."""
+    scores: dict[str, dict[int, float]] = {}
+    for row in rows["score"]:
+        if row["text"] == FITNESS and row["kl"] is not None:
+            scores.setdefault(row["profile"], {})[row["sequence"]] = row["kl"]
+    return scores
 
 
 def why(path: Path, layer: int | None, view: View) -> None:

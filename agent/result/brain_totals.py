@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, get_args
 
-from self_pruner.agent.result.outcome import Yield
+from self_pruner.agent.result.outcome import Yield, improvements
 from self_pruner.agent.run_files.answers import is_answer
 from self_pruner.agent.run_files.trace import Act, Step, Think, TraceRecord, by_step
-from self_pruner.memory.records import Candidate, Generation, Proposer
+from self_pruner.memory.records import RANDOM, Candidate, Generation, PromptUse, Proposer
+from self_pruner.prompts.templates import PromptSet
+from self_pruner.prompts.workbench import digest
 
 PROPOSERS = get_args(Proposer)
 
@@ -38,6 +41,50 @@ def brain_faults(records: Sequence[TraceRecord]) -> dict[str, float]:
 def notes_read(records: Sequence[TraceRecord]) -> list[str]:
     """The notes of a person that the brain read, in order."""
     return [note for record in records if isinstance(record, Think) for note in record.told]
+
+
+def prompt_use(
+    run: str,
+    prompts: PromptSet,
+    own: Path | None,
+    brain: str,
+    records: Sequence[TraceRecord],
+    candidates: Sequence[Candidate],
+    yields: Sequence[Yield],
+) -> PromptUse:
+    """What came of a prompt set in a run.
+
+    Args:
+        run: its id.
+        prompts: the set.
+        own: the folder whose files replaced those of the set, where there was one.
+        brain: who read it.
+        records: the trace.
+        candidates: of the run.
+        yields: what came of them.
+    """
+    totals, faults = brain_totals(records), brain_faults(records)
+    written = [row for row in candidates if row.proposed_by == "brain"]
+    compared, improved = improvements(yields, "brain")
+    drawn, lucky = improvements(yields, *RANDOM)
+    return PromptUse(
+        run=run,
+        digest=digest(prompts),
+        name=own.resolve().name if own else prompts.name,
+        brain=brain,
+        turns=int(totals["turns"]),
+        replies=sum(len(record.replies) for record in records if isinstance(record, Think)),
+        illegal=int(faults["illegal"]),
+        failed=int(faults["failed_turns"]),
+        tokens=int(totals["input_tokens"] + totals["output_tokens"]),
+        made=len(written),
+        repaired=sum(row.repaired for row in written),
+        compared=compared,
+        improved=improved,
+        chance_compared=drawn,
+        chance_improved=lucky,
+        step=max((record.step for record in records), default=0),
+    )
 
 
 def _failed(step: Step) -> bool:

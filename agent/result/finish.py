@@ -18,7 +18,7 @@ import torch
 
 from self_pruner.agent.prepare.run import Run
 from self_pruner.agent.prepare.time_budget import speed_facts
-from self_pruner.agent.result.brain_totals import brain_faults, brain_totals, notes_read, yields
+from self_pruner.agent.result.brain_totals import brain_faults, brain_totals, notes_read, prompt_use, yields
 from self_pruner.agent.result.card_facts import card_facts
 from self_pruner.agent.result.holdout import FINISH_STEP, best_on_holdout, compare_on_holdout
 from self_pruner.agent.result.outcome import (
@@ -37,11 +37,12 @@ from self_pruner.agent.run_files.trace import read_trace
 from self_pruner.agent.search.history import best_of, closed_generations
 from self_pruner.agent.search.initial_population import CLOSED_FORM, UNIFORM, closed, closed_form_of, spent_on_probes
 from self_pruner.agent.search.state import SearchState
-from self_pruner.agent.settings.arms import ClosedForm
+from self_pruner.agent.settings.arms import ARMS, ClosedForm
 from self_pruner.agent.settings.settings import text_label
 from self_pruner.memory.errors import SelfPrunerError
 from self_pruner.memory.profile import PARTS, Profile
 from self_pruner.memory.records import Candidate, Generation
+from self_pruner.prompts.templates import PromptSet
 from self_pruner.tools.benchmark_latency import latency_setting, timed_all, timed_already, without_graphs
 from self_pruner.tools.evaluate import measure
 from self_pruner.tools.evaluation.fitness import perplexity
@@ -50,6 +51,7 @@ from self_pruner.tools.profiles.operators import uniform
 from self_pruner.tools.pruning.streamed import StreamedLayers
 from self_pruner.tools.workbench import FITNESS, LatencyEngine, Workbench
 
+OWN = ("self", "vllm")  # brains that are the target model, unless an endpoint has another
 VERIFIED_SEQUENCES, VERIFIED_TOKENS = 2, 64  # text on which the exported logits are compared
 
 
@@ -64,6 +66,12 @@ def choose(run: Run, state: SearchState) -> Outcome:
     found = bench.candidate(best).profile
     rows, texts, differences = table(run, found)
     records = read_trace(run.directory.trace)
+    candidates = bench.memory.recall(Candidate, run=bench.run)
+    made = yields(records, candidates, bench.fidelity[0], bench.memory.recall(Generation, run=bench.run))
+    if ARMS[settings.arm].asks_brain:
+        prompts = PromptSet(settings.prompts_of_arm, run.directory.prompts)
+        reader = settings.brain_model or (run.prepared.loaded.name if settings.brain in OWN else settings.brain)
+        bench.memory.record(prompt_use(bench.run, prompts, settings.prompts, reader, records, candidates, made))
     return Outcome(
         candidate=best,
         attention=list(found.attention),
@@ -93,12 +101,7 @@ def choose(run: Run, state: SearchState) -> Outcome:
             **{f"brain_{name}": value for name, value in brain_totals(records).items()},
             **brain_faults(records),
         },
-        yields=yields(
-            records,
-            bench.memory.recall(Candidate, run=bench.run),
-            bench.fidelity[0],
-            bench.memory.recall(Generation, run=bench.run),
-        ),
+        yields=made,
         warnings=list(dict.fromkeys([*bench.elastic.warnings, *without_graphs(bench), *records.gaps()])),
         texts=texts,
         told=notes_read(records),

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Final, Literal, get_args
+from typing import TYPE_CHECKING, Final, Literal
 
 from pydantic import AliasChoices, BaseModel, ConfigDict, Field
 
 from self_pruner.agent.result.task_table import TaskTable
 from self_pruner.memory.profile import PARTS, Profile
-from self_pruner.memory.records import Proposer
+from self_pruner.memory.records import RANDOM
 from self_pruner.tools.latency.speed_facts import SpeedFacts
 from self_pruner.tools.profiles.selection import Paired, paired
 
@@ -19,7 +19,6 @@ if TYPE_CHECKING:  # torch takes seconds to load, and whoever only looks at a re
 SIGNIFICANT = 0.05
 FOUND: Final = "found"  # names of rows of the final table
 RECALIBRATED: Final = "found, recalibrated"
-PROPOSERS = get_args(Proposer)
 
 
 class Row(BaseModel):
@@ -203,14 +202,16 @@ def difference(bench: Workbench, found: Profile, other: Profile, against: str, t
     return Difference(against=against, mean=result.mean, standard_error=result.standard_error, sequences=result.n)
 
 
+def improvements(found: Sequence[Yield], *proposers: str) -> tuple[int, int]:
+    """How many variations of these proposers were measured beside their parents, and how many of them were better."""
+    own = [one for one in found if one.proposed_by in proposers]
+    return sum(one.compared for one in own), sum(one.improved for one in own)
+
+
 def brain_sentence(found: Sequence[Yield]) -> str:
     """Whether the brain proposes better than chance does among the same legal calls, computed from the yields."""
-
-    def total(*names: str) -> tuple[int, int]:
-        own = [one for one in found if one.proposed_by in names]
-        return sum(one.compared for one in own), sum(one.improved for one in own)
-
-    (compared, improved), (drawn, lucky) = total("brain"), total("chance", "draw", "fallback")
+    compared, improved = improvements(found, "brain")
+    drawn, lucky = improvements(found, *RANDOM)
     if not any(one.proposed_by == "brain" for one in found):
         return "No brain proposed anything in this run."
     if not compared:

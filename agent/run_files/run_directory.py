@@ -231,6 +231,11 @@ class RunDirectory:
         return self.path / "trace.jsonl"
 
     @property
+    def asked(self) -> Path:
+        """What the brain was asked, before it became a prompt."""
+        return self.path / "asked.jsonl"
+
+    @property
     def prompts(self) -> Path:
         """The exact templates used."""
         return self.path / "prompts"

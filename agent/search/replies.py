@@ -5,11 +5,28 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from langchain_core.messages import AIMessage, BaseMessage, ToolCall
+from langchain_core.language_models import BaseChatModel
+from langchain_core.messages import AIMessage, BaseMessage, HumanMessage, SystemMessage, ToolCall
 
 from self_pruner.agent.brain.schema import violations
 from self_pruner.agent.run_files.trace import Reply, Think
 from self_pruner.agent.search.legal_calls import Call, Schema
+from self_pruner.prompts.templates import Messages
+
+
+def replies_of(
+    brain: BaseChatModel,
+    messages: Messages,
+    tools: Sequence[Schema],
+    variants: Sequence[Sequence[Schema]],
+    count: int,
+    seed: int,
+) -> list[BaseMessage]:
+    """Ask `brain` for `count` replies to one prompt; each of `variants`, where there are any, narrows one of them."""
+    spoken: list[BaseMessage] = [SystemMessage(messages.system), HumanMessage(messages.turn)]
+    extra: dict[str, Any] = {"variants": [list(offer) for offer in variants]} if variants else {}
+    result = brain.generate([spoken], tools=list(tools), n=count, seed=seed, **extra)
+    return [generation.message for generation in result.generations[0]]  # type: ignore[union-attr]
 
 
 def legal_replies(replies: Sequence[BaseMessage], offers: Sequence[Sequence[Schema]]) -> tuple[list[Call], list[str]]:

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from langchain_core.language_models import BaseChatModel
-from langchain_core.messages import AIMessage, BaseMessage, HumanMessage, SystemMessage
+from langchain_core.messages import AIMessage, BaseMessage
 
 from self_pruner.agent.brain.calls import Brain
 from self_pruner.agent.run_files.steering import SHOWN
@@ -24,15 +24,17 @@ from self_pruner.agent.search.planning.autonomy import LENGTH, SAID, free_calls
 from self_pruner.agent.search.planning.plan import as_stated, current_plan, is_plan_due, plan_schema
 from self_pruner.agent.search.prompt_variables import Observer
 from self_pruner.agent.search.proposers import Operators
-from self_pruner.agent.search.replies import legal_replies, record_of
+from self_pruner.agent.search.replies import legal_replies, record_of, replies_of
 from self_pruner.agent.search.schedule import attempts_used_up, situation
 from self_pruner.agent.search.state import SearchState
 from self_pruner.agent.settings.arms import ARMS
 from self_pruner.agent.settings.settings import Settings
 from self_pruner.memory.errors import ToolError
 from self_pruner.memory.profile import Profile
-from self_pruner.prompts.fit import Fitted, fit
+from self_pruner.prompts.asked import AskedTurn
+from self_pruner.prompts.fit import prompt_of
 from self_pruner.prompts.templates import Messages, PromptSet
+from self_pruner.prompts.variables import Variables
 from self_pruner.tools.prune_model import Proposal
 from self_pruner.tools.workbench import Workbench
 
@@ -60,6 +62,7 @@ class Thinker:
     count_tokens: Callable[[Messages], int]
     context: int  # tokens a prompt may have
     trace: Callable[[TraceRecord], None]
+    asked: Callable[[AskedTurn], None] = field(default=lambda turn: None, kw_only=True)  # told before the brain answers
     notes: Callable[[], Sequence[str]] = field(default=tuple, kw_only=True)  # what a person told the run, in order
     history: SearchHistory = field(init=False)
 
@@ -200,16 +203,14 @@ class Thinker:
         notes, told = self.notes(), tuple[str, ...]()
         replies: list[BaseMessage] = []
         variants = legal.variants if isinstance(self.brain, Brain) else ()  # any other model knows one offer for all
+        seed = int.from_bytes(hashlib.sha256(f"{self.settings.seed}/{state.step + 1}".encode()).digest()[:4])
         try:
-            fitted = self.prompt(state, here, legal, notes)
-            messages, shown = fitted.prompt, fitted.history.user_notes
-            prompt = f"{messages.system}\n\n{messages.turn}"
-            told = tuple(note for note in notes[state.told :] if note in shown)
-            spoken: list[BaseMessage] = [SystemMessage(messages.system), HumanMessage(messages.turn)]
-            seed = int.from_bytes(hashlib.sha256(f"{self.settings.seed}/{state.step + 1}".encode()).digest()[:4])
-            extra: dict[str, Any] = {"variants": [list(offer) for offer in variants]} if variants else {}
-            result = self.brain.generate([spoken], tools=list(legal.tools), n=legal.replies, seed=seed, **extra)
-            replies = [generation.message for generation in result.generations[0]]  # type: ignore[union-attr]
+            variables = with_notes(self.observer.variables(self.history, state, here, legal), notes)
+            self.asked(AskedTurn(state.step + 1, variables, legal.tools, variants, legal.replies, seed, self.context))
+            fitted = prompt_of(self.prompts, variables, self.count_tokens, self.context)
+            prompt = fitted.prompt.text
+            told = tuple(note for note in notes[state.told :] if note in fitted.history.user_notes)
+            replies = replies_of(self.brain, fitted.prompt, legal.tools, variants, legal.replies, seed)
         except Exception as fault:
             error = f"{type(fault).__name__}: {fault}"
         seconds = time.perf_counter() - start
@@ -237,18 +238,6 @@ class Thinker:
         }
         return Decision("brain", record, calls, update=update)
 
-    def prompt(
-        self, state: SearchState, here: Situation, legal: LegalCalls, notes: Sequence[str] = ()
-    ) -> Fitted[Messages]:
-        """The prompt of this turn, shortened to the context, with the newest of the notes."""
-        variables = self.observer.variables(self.history, state, here, legal)
-        return fit(
-            lambda history: self.prompts.render(replace(variables, history=history)),
-            replace(variables.history, user_notes=tuple(notes[: -SHOWN - 1 : -1])),
-            self.count_tokens,
-            self.context,
-        )
-
     def check_room(self, state: SearchState) -> None:
         """Find out before the search, not as one failed turn after another, that prompts have no room.
 
@@ -257,11 +246,17 @@ class Thinker:
         """
         self.history.read()
         here = self.look(state)
-        self.prompt(state, here, legal_calls(here, self.observer.actions))
+        variables = self.observer.variables(self.history, state, here, legal_calls(here, self.observer.actions))
+        prompt_of(self.prompts, variables, self.count_tokens, self.context)
 
     def _first_failure(self, state: SearchState) -> str:
         faults = (self.history.failure(self.history.profile(name)) for name in state.offspring)
         return next(filter(None, faults), "none was measured")
+
+
+def with_notes(variables: Variables, notes: Sequence[str]) -> Variables:
+    """The variables of a prompt with the newest of what a person told the run."""
+    return replace(variables, history=replace(variables.history, user_notes=tuple(notes[: -SHOWN - 1 : -1])))
 
 
 def call_of(proposal: Proposal) -> Call:

@@ -109,7 +109,7 @@ class Deciding(Panel):
         None, description="OpenAI-compatible endpoint that serves the brain, such as http://localhost:8000/v1"
     )
     brain_model: str | None = Field(None, description="its name there (default: the only one that is served)")
-    prompt_set: str | None = Field(None, description="prompt set: default or paper (default: the arm's own)")
+    prompt_set: str | None = Field(None, description="default, terse, expert or paper (default: the arm's own)")
     prompts: Path | None = Field(None, description="folder whose files replace those of the prompt set")
     thought_tokens: Annotated[int, Field(ge=0, le=4096)] | Literal["auto"] = Field(
         "auto",

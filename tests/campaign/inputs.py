@@ -369,6 +369,7 @@ def memory_files(folder: Path) -> Made:
         Generation,
         Latency,
         Lesson,
+        PromptUse,
         Score,
         Sensitivities,
         TaskScore,
@@ -384,11 +385,12 @@ def memory_files(folder: Path) -> Made:
         Latency(profile, "here", {"decode_ms": 1.0}, "run", 0),
         Generation("run", 0, ("c1",), "c1", "a note", 0),
         Lesson("run", 1, 0, "mlp 0", "mlp 1", "some", "better", "held", -0.1, 0.01, ("c1",), 10, 1),
+        PromptUse("run", "0123456789ab", "mine", "tiny", *range(11), 1),
     ]
     with closing(Memory(path, "context", {})) as memory:
         memory.record(*facts)
     good = path.read_bytes()
-    kinds = (Candidate, Score, Sensitivities, TaskScore, Latency, Generation, Lesson, Fitness)
+    kinds = (Candidate, Score, Sensitivities, TaskScore, Latency, Generation, Lesson, PromptUse, Fitness)
 
     def attempt(data: bytes) -> None:
         for old in folder.glob("memory.sqlite*"):

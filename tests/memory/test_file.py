@@ -14,7 +14,7 @@ from self_pruner.memory.partials import owner
 from self_pruner.memory.profile import Profile
 from self_pruner.memory.records import Latency, Score
 from self_pruner.memory.store import Memory
-from tests.memory.test_database import VERSION_1
+from tests.memory.test_migrations import VERSION_1
 
 PROFILE = Profile((3, 2), (12, 9))
 SCORE = Score(PROFILE, "t", 0, 0.5, 2.0, "r", 1)

@@ -26,7 +26,7 @@ def count(bundled_folder):
     return tokens
 
 
-@pytest.mark.parametrize(("name", "most"), [("default", 1000), ("paper", 1600)])
+@pytest.mark.parametrize(("name", "most"), [("terse", 400), ("default", 1000), ("paper", 1600), ("expert", 2400)])
 def test_a_turn_of_a_running_search_is_short(count, name, most):
     prompts = PromptSet(name)
     lengths = {kind: count(prompts.render(sample_variables(kind, prompts.actions))) for kind in KINDS}

@@ -9,7 +9,8 @@ from self_pruner.prompts.sample import sample_candidate, sample_variables, sampl
 from self_pruner.prompts.templates import ENTRIES, PromptSet
 from self_pruner.prompts.variables import KINDS, Ask, Hints, History
 
-SETS = ("default", "paper")
+SETS = ("default", "expert", "paper", "terse")
+WHOLE = ("default", "expert", "paper")  # those that tell of everything
 
 
 def override(folder: Path, **files: str) -> Path:
@@ -37,10 +38,11 @@ def test_the_sets_that_come_with_the_program_pass_their_check():
         PromptSet(name).check()
 
 
-def test_each_set_is_made_of_the_entry_files_alone():
+def test_each_set_is_made_of_the_entry_files_and_what_they_share():
     for name in SETS:
         folder = Path(__file__).parents[2] / "prompts" / name
-        assert {path.name for path in folder.iterdir()} == {*ENTRIES, "set.toml"}
+        shared = {"stretches.j2"} if name in ("expert", "terse") else set()
+        assert {path.name for path in folder.iterdir()} == {*ENTRIES, "set.toml", *shared}
 
 
 def test_a_set_says_its_actions_and_whether_it_wants_hints():
@@ -50,7 +52,7 @@ def test_a_set_says_its_actions_and_whether_it_wants_hints():
     assert paper.actions == ("initialise", "crossover-mask", "mutation-vectors")
 
 
-@pytest.mark.parametrize("name", SETS)
+@pytest.mark.parametrize("name", WHOLE)
 def test_the_system_part_is_the_same_every_turn_and_names_the_four_tools(name):
     prompts = PromptSet(name)
     texts = {prompts.render(sample_variables(kind, prompts.actions)).system for kind in KINDS}
@@ -65,10 +67,21 @@ def test_the_task_comes_last_and_asks_for_a_thought_only_where_one_is_wanted(nam
     prompts = PromptSet(name)
     variables = sample_variables(kind, prompts.actions)
     turn = prompts.render(variables).turn
-    assert turn.index("Used:") < turn.index("Task:")
-    assert turn.splitlines()[-1] == "Write one short line with your reason, then the call."
-    silent = replace(variables, ask=replace(variables.ask, thought=False))
-    assert prompts.render(silent).turn.splitlines()[-1] == "Write the call only."
+    assert name not in WHOLE or turn.index("Used:") < turn.index("Task:")
+    assert "reason" in turn.splitlines()[-1].lower()
+    silent = prompts.render(replace(variables, ask=replace(variables.ask, thought=False))).turn
+    assert silent.splitlines()[-1] in ("Write the call only.", "The call:")
+    assert silent.splitlines()[:-1] == turn.splitlines()[:-1]
+
+
+def test_a_terse_prompt_names_what_is_cheapest_and_what_is_worth_most_first():
+    prompts = PromptSet("terse")
+    variables = sample_variables("plan", prompts.actions)
+    turn = prompts.render(variables).turn
+    cheap, dear = (sorted(variables.hints.stretches, key=lambda row: row.cut, reverse=last) for last in (False, True))
+    assert f"Take from, the best first: {', '.join(row.name for row in cheap[:4])}." in turn
+    assert f"Give to, the best first: {', '.join(row.name for row in dear[:4])}." in turn
+    assert len(turn) < len(PromptSet("default").render(variables).turn) / 2
 
 
 def test_only_legal_actions_are_offered():
@@ -108,7 +121,7 @@ def test_the_paper_set_shows_the_vectors_the_brain_has_to_write():
     assert f"mlp {str(list(candidate.mlp)).replace(' ', '')}\n" in turn
 
 
-@pytest.mark.parametrize("name", SETS)
+@pytest.mark.parametrize("name", WHOLE)
 def test_a_candidate_in_two_lists_is_shown_once(name):
     one = sample_candidate(1)
     history = History(population=(one,), best=(one, sample_candidate(2)), recent=(one, sample_candidate(2)))
@@ -117,7 +130,7 @@ def test_a_candidate_in_two_lists_is_shown_once(name):
     assert turn.count("c2: ") == 1
 
 
-@pytest.mark.parametrize("name", SETS)
+@pytest.mark.parametrize("name", WHOLE)
 def test_notes_are_text_not_templates_and_spell_no_control_token(name):
     note = "{{ model.name.__class__ }}\n<|im_end|>\n" + 400 * "x"
     history = History(notes=(note,))
@@ -315,7 +328,7 @@ def test_an_unknown_set_names_close_matches():
 
 @pytest.mark.parametrize("name", ["../prompts/default", "/tmp", "", ".", "nothing like it"])
 def test_a_set_name_is_one_of_the_known_names_never_a_path(name):
-    with pytest.raises(SettingsError, match="Known: default, paper"):
+    with pytest.raises(SettingsError, match="Known: default, expert, paper, terse"):
         PromptSet(name)
 
 
