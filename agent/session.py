@@ -266,8 +266,8 @@ def run_search(run: Run, listeners: Listeners, drive: Drive) -> SearchState:
             count_tokens=counter_of(brain),
             context=room_of(brain, loaded.model.config.max_position_embeddings),
             trace=record,
-            asked=partial(keep, run.directory.asked),
             notes=lambda: [note.text for note in read_notes(run.directory.path)],
+            asked=partial(keep, run.directory.asked),
         )
         if ARMS[settings.arm].asks_brain:
             thinker.check_room(first_state(seeds, 0))

@@ -37,6 +37,14 @@ from self_pruner.agent.compare.tables import (
 from self_pruner.tools.text.redaction import without_keys
 
 FORMAT = 1
+TITLES = {
+    "brief": "Final figures",
+    "quality": "Final figures by text",
+    "differences": "Paired differences: would other seeds have changed the order?",
+    "operators": "Who proposed what improved",
+    "generalisation": "Generalisation",
+    "costs": "Cost",
+}
 NOTES = {
     "brief": "KL is the mean over texts, in nats a token, and perplexity is by text, both on {measured_on}; lower is "
     "better. The geometric mean is over texts, ± half the 95% interval over seeds.",
@@ -103,7 +111,7 @@ def comparison_data(results: Results, folder: Path | None = None) -> dict[str, A
             "ordered": compared.ordered,
             "finished": len(results.runs),
             "missing": results.missing,
-            "tables": {name: _table(found, NOTES[name], results) for name, found in tables.items() if _filled(found)},
+            "tables": {name: _table(name, found, results) for name, found in tables.items() if found and found.rows},
             "worths": [[arm, worth_sentence(found)] for arm, found in worths if found is not None],
             "curves": curves(compared),
             "runs": [_run(compared, run, folder) for arm in compared.ordered for run in compared.runs(arm)],
@@ -199,14 +207,13 @@ def _mean(compared: ComparedArms, run: RunResult, measure: Measure) -> float | N
     return None if found is None else math.exp(found)
 
 
-def _filled(table: Table | None) -> bool:
-    return table is not None and len(table.rows) > 0
-
-
-def _table(table: Table | None, note: str, results: Results) -> dict[str, Any]:
-    header, rows = table or Table((), ())
-    measured_on = note.replace("{measured_on}", results.measured_on)
-    return {"header": list(header), "rows": [list(row) for row in rows], "note": measured_on}
+def _table(name: str, table: Table, results: Results) -> dict[str, Any]:
+    return {
+        "title": TITLES[name],
+        "header": list(table.header),
+        "rows": [list(row) for row in table.rows],
+        "note": NOTES[name].replace("{measured_on}", results.measured_on),
+    }
 
 
 def _value(value: object) -> str:

@@ -38,6 +38,11 @@ def brain_faults(records: Sequence[TraceRecord]) -> dict[str, float]:
     }
 
 
+def notes_read(records: Sequence[TraceRecord]) -> list[str]:
+    """The notes of a person that the brain read, in order."""
+    return [note for record in records if isinstance(record, Think) for note in record.told]
+
+
 def prompt_use(
     run: str,
     prompts: PromptSet,
@@ -80,11 +85,6 @@ def prompt_use(
         chance_improved=lucky,
         step=max((record.step for record in records), default=0),
     )
-
-
-def notes_read(records: Sequence[TraceRecord]) -> list[str]:
-    """The notes of a person that the brain read, in order."""
-    return [note for record in records if isinstance(record, Think) for note in record.told]
 
 
 def _failed(step: Step) -> bool:

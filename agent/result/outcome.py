@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Final, Literal, get_args
+from typing import TYPE_CHECKING, Final, Literal
 
 from pydantic import AliasChoices, BaseModel, ConfigDict, Field
 
 from self_pruner.agent.result.task_table import TaskTable
 from self_pruner.memory.profile import PARTS, Profile
-from self_pruner.memory.records import RANDOM, Proposer
+from self_pruner.memory.records import RANDOM
 from self_pruner.tools.latency.speed_facts import SpeedFacts
 from self_pruner.tools.profiles.selection import Paired, paired
 
@@ -19,7 +19,6 @@ if TYPE_CHECKING:  # torch takes seconds to load, and whoever only looks at a re
 SIGNIFICANT = 0.05
 FOUND: Final = "found"  # names of rows of the final table
 RECALIBRATED: Final = "found, recalibrated"
-PROPOSERS = get_args(Proposer)
 
 
 class Row(BaseModel):

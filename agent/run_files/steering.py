@@ -63,6 +63,8 @@ def tell(path: Path, text: str) -> Note:
     run = RunDirectory.open(path, strict=False)
     if run.status == "finished":
         raise RunDirectoryError(f"the run {path} is finished: nobody would read the note")
+    if comparison_of(path):
+        raise RunDirectoryError(f"the run {path} is of a comparison: a note would favour its arm")
     if not asks_brain(make_settings(run.settings)):
         raise RunDirectoryError(f"the run {path} asks no brain: nobody would read the note")
     if not shows_user_notes(PromptSet("default", run.prompts)):
@@ -72,6 +74,12 @@ def tell(path: Path, text: str) -> Note:
     except OSError as error:
         raise WriteError(f"cannot write {path / NOTES}: {error.strerror}") from error
     return note
+
+
+def comparison_of(run: Path) -> Path | None:
+    """The comparison that a run is one of: its arms differ in nothing but what they are compared in."""
+    above = run.resolve().parents[2:3]  # COMPARISON/runs/ARM/RUN
+    return next((folder for folder in above if (folder / "plan.json").is_file()), None)
 
 
 def asks_brain(settings: Settings) -> bool:
@@ -129,14 +137,16 @@ def request(path: Path, wanted: Request | Literal["go on"]) -> str:
         WriteError: no permission or no room.
     """
     run = RunDirectory.open(path, strict=False)
+    again = f"python main.py resume {comparison_of(path) or path}"
+    if run.status == "finished":
+        raise RunDirectoryError(f"the run {path} is finished")
     if run.status != "running" or not is_held(path):
-        state = "finished" if run.status == "finished" else f"not running: python main.py resume {path} goes on with it"
-        raise RunDirectoryError(f"the run {path} is {state}")
+        raise RunDirectoryError(f"the run {path} is not running: {again} goes on with it")
     known = requested(path)
     if wanted == "stop" or known == "stop":
         if known != "stop":
             _write(path, "stop")
-        return f"{path} stops after the step in hand. Go on with: python main.py resume {path}"
+        return f"{path} stops after the step in hand. Go on with: {again}"
     if wanted == "pause":
         _write(path, "pause")
         return f"{path} waits before its next turn. Go on with: python main.py pause {path} --off"

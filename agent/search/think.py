@@ -205,7 +205,7 @@ class Thinker:
         variants = legal.variants if isinstance(self.brain, Brain) else ()  # any other model knows one offer for all
         seed = int.from_bytes(hashlib.sha256(f"{self.settings.seed}/{state.step + 1}".encode()).digest()[:4])
         try:
-            variables = self.variables(state, here, legal, notes)
+            variables = with_notes(self.observer.variables(self.history, state, here, legal), notes)
             self.asked(AskedTurn(state.step + 1, variables, legal.tools, variants, legal.replies, seed, self.context))
             fitted = prompt_of(self.prompts, variables, self.count_tokens, self.context)
             prompt = fitted.prompt.text
@@ -238,11 +238,6 @@ class Thinker:
         }
         return Decision("brain", record, calls, update=update)
 
-    def variables(self, state: SearchState, here: Situation, legal: LegalCalls, notes: Sequence[str] = ()) -> Variables:
-        """What the prompt of this turn is made of, with the newest of the notes."""
-        found = self.observer.variables(self.history, state, here, legal)
-        return replace(found, history=replace(found.history, user_notes=tuple(notes[: -SHOWN - 1 : -1])))
-
     def check_room(self, state: SearchState) -> None:
         """Find out before the search, not as one failed turn after another, that prompts have no room.
 
@@ -257,6 +252,11 @@ class Thinker:
     def _first_failure(self, state: SearchState) -> str:
         faults = (self.history.failure(self.history.profile(name)) for name in state.offspring)
         return next(filter(None, faults), "none was measured")
+
+
+def with_notes(variables: Variables, notes: Sequence[str]) -> Variables:
+    """The variables of a prompt with the newest of what a person told the run."""
+    return replace(variables, history=replace(variables.history, user_notes=tuple(notes[: -SHOWN - 1 : -1])))
 
 
 def call_of(proposal: Proposal) -> Call:

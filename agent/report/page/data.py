@@ -20,7 +20,7 @@ from self_pruner.agent.result.outcome import Outcome
 from self_pruner.agent.result.result_file import read_outcome, still_to_do
 from self_pruner.agent.result.same_again import same_again
 from self_pruner.agent.run_files.run_directory import RunDirectory
-from self_pruner.agent.run_files.steering import asks_brain, read_notes
+from self_pruner.agent.run_files.steering import asks_brain, comparison_of, read_notes
 from self_pruner.agent.run_files.trace import left_out
 from self_pruner.agent.settings.panels import PANELS
 from self_pruner.agent.settings.settings import Settings, make_settings, with_defaults
@@ -71,7 +71,7 @@ def page_data(run: RunDirectory, start: int = 0) -> dict[str, Any]:
         "arm": str(values["arm"]),
         "budget": budget_words(values, outcome.sparsity if outcome else None),
         "progress": progress(settings, judges),
-        "asks_brain": bool(settings and asks_brain(settings)),
+        "asks_brain": bool(settings and asks_brain(settings) and comparison_of(run.path) is None),
         "notes": [note.model_dump() for note in read_notes(run.path)],
         "overview": overview(outcome, checkpoint, settings, run.model) if outcome else None,
         "found": {"attention": outcome.attention, "mlp": outcome.mlp} if outcome else None,

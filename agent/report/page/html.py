@@ -106,7 +106,7 @@ def _plain(data: Mapping[str, Any]) -> str:
         found = data["overview"] or {"sentences": [["", "This run is not finished."]], "tables": []}
         told, tables = [sentence for _, sentence in found["sentences"]], found["tables"]
     elif "comparison" in data:
-        told, tables = data["sentences"], [{"title": name, **one} for name, one in data["tables"].items()]
+        told, tables = data["sentences"], list(data["tables"].values())
     if told:
         parts.append(f"<h1>{escape(data.get('run') or data['comparison'])}</h1>")
     parts += [f"<p>{escape(sentence)}</p>" for sentence in told]

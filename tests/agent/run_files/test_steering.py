@@ -58,6 +58,9 @@ def test_who_would_not_read_a_note_is_told_none(run, capfd, tmp_path):
     assert "there is no run" in said(capfd, "tell", tmp_path / "none", "x")[1]
     (tmp_path / "plan.json").write_text("{}")
     assert "is a comparison" in said(capfd, "tell", tmp_path, "x")[1]
+    inner = tmp_path / "runs" / "hybrid-30-seed0"
+    with RunDirectory.create(inner, "tiny", {"model": "tiny"}, device="cpu", seed=0) as arm:
+        assert "favour" in said(capfd, "tell", arm.path, "x")[1]
     turn = run.prompts / "turn.j2"
     turn.write_text(turn.read_text().replace("user_notes", "notes"))
     assert "show no notes" in said(capfd, "tell", run.path, "x")[1]
@@ -126,7 +129,7 @@ def test_a_comparison_asks_those_of_its_runs_that_go_on(tmp_path, capfd):
         RunDirectory.create(tmp_path / "runs" / name, "tiny", settings, device="cpu", seed=0) for name in ("a", "b")
     ]
     runs[1].close()
-    assert said(capfd, "stop", tmp_path)[0] == 0
+    assert f"resume {tmp_path}\n" in said(capfd, "stop", tmp_path)[1]
     assert [requested(run.path) for run in runs] == ["stop", None]
     runs[0].close()
     assert "no run of the comparison" in said(capfd, "stop", tmp_path)[1]

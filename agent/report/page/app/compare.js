@@ -26,11 +26,11 @@ function armName(one, arm) {
 }
 
 // A table of the document with its note; of several sparsities the rows of one, where there are any of it.
-function tableNamed(one, name, caption, marked, sparsity = '') {
-  const { header, rows, note } = one.tables[name];
+function tableNamed(one, name, marked, sparsity = '') {
+  const { title, header, rows, note } = one.tables[name];
   const at = header.indexOf('sparsity');
   const own = rows.filter((row) => row[at] === sparsity);
-  return [table(header, own.length ? rows.filter((row) => row[at] === sparsity || row[0] === 'dense') : rows, { marked, label: caption }), note && h('p', { class: 'soft note-below' }, note)];
+  return [table(header, own.length ? rows.filter((row) => row[at] === sparsity || row[0] === 'dense') : rows, { marked, label: title }), note && h('p', { class: 'soft note-below' }, note)];
 }
 
 function verdictTab(one, state) {
@@ -40,13 +40,13 @@ function verdictTab(one, state) {
   state.sparsity = ['', ...sparsities].includes(state.sparsity) ? state.sparsity : sparsities.includes('all') ? 'all' : '';
   const choose = sparsities.length > 1 && h('div', { class: 'controls' }, select('sparsity', 'Sparsity', [...sparsities.map((each) => [each, each === 'all' ? 'mean over all' : each]), ['', 'every row']],
     state.sparsity, (value) => { state.sparsity = value; show(one); }));
-  const sections = [['Paired differences: would other seeds have changed the order?', 'differences'], ['Generalisation', 'generalisation', one.headline], ['Cost', 'costs', one.headline]];
+  const sections = [['differences', ''], ['generalisation', one.headline], ['costs', one.headline]];
   return [
     one.missing.length > 0 && comingPane(one),
     h('section', {}, h('h2', {}, 'What it comes to'), h('p', { class: 'lead' }, lead), others.length > 0 && h('ul', {}, others.map((sentence) => h('li', {}, sentence)))),
-    one.tables.brief && h('section', {}, h('h2', {}, 'Final figures'), choose, tableNamed(one, 'brief', 'Final figures', one.headline, state.sparsity),
-      h('details', { id: 'by-text', open: state.whole, on: { toggle: (event) => { state.whole = event.target.open; } } }, h('summary', {}, 'With KL and intervals by text'), tableNamed(one, 'quality', 'Final figures by text', one.headline, state.sparsity))),
-    sections.map(([title, name, marked]) => one.tables[name] && h('section', {}, h('h2', {}, title), tableNamed(one, name, title, marked, state.sparsity))),
+    one.tables.brief && h('section', {}, h('h2', {}, one.tables.brief.title), choose, tableNamed(one, 'brief', one.headline, state.sparsity),
+      h('details', { id: 'by-text', open: state.whole, on: { toggle: (event) => { state.whole = event.target.open; } } }, h('summary', {}, 'With KL and intervals by text'), tableNamed(one, 'quality', one.headline, state.sparsity))),
+    sections.map(([name, marked]) => one.tables[name] && h('section', {}, h('h2', {}, one.tables[name].title), tableNamed(one, name, marked, state.sparsity))),
     h('section', {}, h('h2', {}, 'Arms'), h('dl', { class: 'facts' }, one.arms.map(({ arm, meaning, kind, runs }) => [h('dt', { class: 'arm' }, armName(one, arm)),
       h('dd', {}, meaning, ' ', h('span', { class: 'soft' }, `(${kind}, ${plural(runs, 'run')})`), one.prompts[arm] && [' ', h('a', { href: `#prompts/${Object.keys(one.prompts).indexOf(arm)}` }, 'its prompts')])]))),
     one.missing.length > 0 && h('section', {}, h('h2', {}, 'Missing runs'), h('ul', {}, one.missing.map((words) => h('li', {}, words)))),
@@ -72,7 +72,7 @@ function brainTab(one) {
   return [h('section', {}, h('h2', {}, 'The brain beside chance'),
     one.worths.length ? h('dl', { class: 'verdict' }, one.worths.map(([arm, sentence]) => [h('dt', {}, armName(one, arm)), h('dd', {}, sentence)]))
       : h('p', {}, 'No arm has choices of a brain and of chance to compare.')),
-  h('section', {}, h('h2', {}, 'Who proposed what improved'), tableNamed(one, 'operators', 'Who proposed what improved'))];
+  h('section', {}, h('h2', {}, one.tables.operators.title), tableNamed(one, 'operators', ''))];
 }
 
 function profilesTab(one) {
