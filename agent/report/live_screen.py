@@ -16,7 +16,7 @@ from self_pruner.agent.report.decisions import decisions, lesson_in_words, plan_
 from self_pruner.agent.run_files.trace import Act, Judge, Think, TraceRecord
 from self_pruner.agent.search.initial_population import UNIFORM, Rival
 from self_pruner.agent.settings.arms import ARMS
-from self_pruner.agent.settings.limits import cost, spent_share
+from self_pruner.agent.settings.limits import about, cost, minutes_left, spent_share
 from self_pruner.agent.settings.settings import Settings
 from self_pruner.agent.view import Report, View
 from self_pruner.agent.view.frame import Frame, Row, cut
@@ -235,26 +235,3 @@ def beside(rival: Rival) -> str:
     if percent == "0.0%":
         return f"equal to {rival.name}"
     return f"{percent} {'below' if rival.change < 0 else 'above'} {rival.name}"
-
-
-def minutes_left(limits: Settings, first: Mapping[str, float], now: Mapping[str, float]) -> float | None:
-    """Minutes until the first of the limits is reached at the pace between two moments; None where there is no pace.
-
-    Patience may end a search earlier.
-    """
-    minutes = now.get("minutes", 0.0) - first.get("minutes", 0.0)
-    ends = [] if limits.minutes is None else [limits.minutes - now.get("minutes", 0.0)]
-    for limit, before, after in (
-        (limits.evaluations, first.get("evaluations", 0.0), now.get("evaluations", 0.0)),
-        (limits.tokens, cost(first), cost(now)),
-    ):
-        if limit is not None and after > before:
-            ends.append(minutes * (limit - after) / (after - before))
-    return max(0.0, min(ends)) if ends else None
-
-
-def about(minutes: float) -> str:
-    """A number of minutes as roughly as it is known: no digit that will not last."""
-    if minutes < 0.75:
-        return "less than a minute"
-    return f"about {minutes:.0f} min" if minutes < 90 else f"about {minutes / 60:.1f} h"

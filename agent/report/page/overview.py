@@ -6,12 +6,11 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from self_pruner.agent.report.live_screen import about, minutes_left
 from self_pruner.agent.report.result_tables import account, by_text, final_table, served_table, verified
 from self_pruner.agent.result.checkpoint_figures import Evaluation
 from self_pruner.agent.result.outcome import Outcome, brain_sentence, recalibration_sentence, summary
 from self_pruner.agent.result.same_again import told_sentence
-from self_pruner.agent.settings.limits import cost, spent_share
+from self_pruner.agent.settings.limits import about, cost, minutes_left, spent_share
 from self_pruner.agent.settings.settings import DEFAULT_SPARSITY, Settings
 from self_pruner.memory.errors import SelfPrunerError
 from self_pruner.tools.export.card import load_call, serve_command

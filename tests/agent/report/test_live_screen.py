@@ -6,9 +6,10 @@ import pytest
 from rich.cells import cell_len
 from rich.console import Console
 
-from self_pruner.agent.report.live_screen import SearchScreen, about, minutes_left
+from self_pruner.agent.report.live_screen import SearchScreen
 from self_pruner.agent.run_files.trace import Act, Judge, Reply, Think
 from self_pruner.agent.search.initial_population import Rival
+from self_pruner.agent.settings.limits import about, minutes_left
 from self_pruner.agent.settings.settings import Settings
 from self_pruner.agent.view import Screen, View
 

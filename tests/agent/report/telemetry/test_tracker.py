@@ -8,7 +8,7 @@ from main import main
 from self_pruner.agent.report.telemetry.listeners import listening
 from self_pruner.agent.run_files.run_directory import RunDirectory
 from self_pruner.agent.run_files.trace import Judge, read_trace
-from self_pruner.agent.search.state import cost
+from self_pruner.agent.settings.limits import cost
 from self_pruner.agent.settings.settings import make_settings
 from self_pruner.agent.view import View
 
