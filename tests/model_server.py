@@ -30,8 +30,8 @@ def serving_model(model: Any, tokenizer: Any, *names: str) -> AbstractContextMan
             grammar = "start: %json " + json.dumps({**schema, "x-guidance": {"whitespace_flexible": False}})
         stop = body.get("stop", [])
         sampling = Sampling(
-            temperature=body["temperature"],
-            top_p=body["top_p"],
+            temperature=body.get("temperature", 1.0),
+            top_p=body.get("top_p", 1.0),
             max_tokens=body["max_tokens"],
             ends_in_time=False,
             over=lambda tokens: any(word in brain.alphabet.decode_str(tokens) for word in stop),
@@ -43,7 +43,7 @@ def serving_model(model: Any, tokenizer: Any, *names: str) -> AbstractContextMan
                 prompt,
                 lambda _: GrammarConstraint(grammar, brain.alphabet, vocab),
                 n=body.get("n", 1),
-                seed=body["seed"],
+                seed=body.get("seed", 0),
                 sampling=sampling,
                 end=brain.end,
             )
