@@ -57,6 +57,11 @@ class SearchHistory:
             self._read_sensitivities(centre)
         return self
 
+    def harmful(self) -> tuple[tuple[str, str], ...]:
+        """What gave and what took in shifts of this run that clearly made their parent worse, in every size."""
+        own = [row for row in self.lessons if row.run == self.bench.run and row.verdict != "unclear" and row.change > 0]
+        return tuple(dict.fromkeys((row.take, row.give) for row in own))
+
     def _read_sensitivities(self, centre: str) -> None:
         """Read the sensitivities at the centre and wherever a step of the operator `model` began, each once."""
         if centre != self._centre:  # measured since the last time, perhaps beside those of an earlier run

@@ -67,6 +67,7 @@ class Situation:
     fine: bool = True  # whether an edit may move a single unit
     take: tuple[str, ...] = ()  # stretches that every parent can cut, in the order shown
     give: tuple[str, ...] = ()  # stretches that every parent can grow
+    harmful: tuple[tuple[str, str], ...] = ()  # what gave and what took in shifts that made this run's candidates worse
     centre: str = ""  # the candidate whose first-order sensitivities are to be measured now
 
 

@@ -17,7 +17,7 @@ from self_pruner.agent.search.history import SearchHistory
 from self_pruner.agent.search.initial_population import UNIFORM, closed_form_of
 from self_pruner.agent.search.learned_costs import believed, movable, quadratic_model, surrogate
 from self_pruner.agent.search.legal_calls import Situation
-from self_pruner.agent.search.planning.hypotheses import by_chance, by_rule, line
+from self_pruner.agent.search.planning.hypotheses import by_chance, by_rule, legal_shifts, line
 from self_pruner.agent.search.planning.plan import FAVOURED, current_plan
 from self_pruner.agent.search.planning.quotas import quotas
 from self_pruner.agent.search.state import SearchState
@@ -165,17 +165,18 @@ class Operators:
     def _lines(self, proposer: OffspringProposer, count: int, here: Situation) -> list[Proposal]:
         """Up to `count` candidates of hypotheses about the best parent; random ones where the brain stated none."""
         bench, parent = self.history.bench, here.population[0]
-        profile, layers = self.history.profile(parent), bench.budget.space.n_layers
+        profile = self.history.profile(parent)
+        legal = legal_shifts(here.take, here.give, here.space.n_layers, here.harmful)
         rng = bench.rng("hypotheses", proposer, self.state.generation)
         if proposer == "brain":
             stated: Sequence[Hypothesis] = current_plan(self.state).hypotheses
             if not stated:
                 return self.stand_ins(count)
         elif proposer == "chance":
-            stated = by_chance(here.take, here.give, layers, rng)
+            stated = by_chance(legal, rng)
         else:
             costs = believed(self.history, self.settings, self.state)
-            stated = by_rule(bench.budget, costs, profile, here.take, here.give, rng)
+            stated = by_rule(bench.budget, costs, profile, legal, rng)
         found: list[Proposal] = []
         for proposal in line(bench.budget, parent, profile, stated, proposer):
             if len(found) < count and proposal["profile"] not in self.taken:

@@ -54,6 +54,7 @@ def situation(history: SearchHistory, settings: Settings, state: SearchState) ->
         samples=settings.samples,
         take=tuple(map(str, take)),
         give=tuple(map(str, give)),
+        harmful=history.harmful(),
         centre=centre,
     )
 

@@ -158,6 +158,7 @@ class Thinker:
             here.space.n_layers,
             timeable=state.benchmarked < settings.benchmarks,
             note=settings.thought_limit(here.space.params(here.space.dense())) > 0,
+            harmful=here.harmful,
         )
         if state.failures >= settings.brain_failures:
             decision = self.without_brain(state, "fallback")

@@ -8,7 +8,7 @@ follows from the profile: layers of a stretch change alike, as far as each has r
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Literal, get_args
@@ -103,10 +103,17 @@ def stretches(n_layers: int, count: int) -> list[Stretch]:
     return [Stretch(part, first, after - 1) for part in PARTS for first, after in zip(ends, ends[1:], strict=False)]
 
 
-def partners(take: Sequence[str], give: Sequence[str], n_layers: int) -> dict[str, list[str]]:
-    """For every stretch that can be cut those that can be grown and have no layer in common with it."""
+def partners(
+    take: Sequence[str], give: Sequence[str], n_layers: int, harmful: Collection[tuple[str, str]] = ()
+) -> dict[str, list[str]]:
+    """For every stretch that can be cut those that can be grown and have no layer in common with it.
+
+    Pairs that are `harmful` are left out, as long as there are others.
+    """
     places = {text: Stretch.of(text, n_layers).places for text in (*take, *give)}
-    return {one: [other for other in give if not places[one] & places[other]] for one in take}
+    found = {one: [other for other in give if not places[one] & places[other]] for one in take}
+    others = {one: [other for other in found[one] if (one, other) not in harmful] for one in take}
+    return others if any(others.values()) else found
 
 
 def shifted(budget: Budget, profile: Profile, take: Stretch, give: Stretch, share: float) -> Profile:

@@ -7,7 +7,7 @@ schema, or those of a rule: what the believed costs say is best.
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from itertools import islice, product
 
 from self_pruner.agent.search.planning.plan import HYPOTHESES
@@ -36,26 +36,26 @@ def line(
             continue
 
 
-def legal_shifts(take: Sequence[str], give: Sequence[str], n_layers: int) -> list[Hypothesis]:
-    """All shifts between stretches that can be cut and stretches that can be grown, in every amount."""
+def legal_shifts(
+    take: Sequence[str], give: Sequence[str], n_layers: int, harmful: Collection[tuple[str, str]] = ()
+) -> list[Hypothesis]:
+    """All shifts between stretches that can be cut and those that can be grown, in every amount, but the harmful."""
     return [
         Hypothesis(take=one, give=other, amount=amount)
-        for one, others in partners(take, give, n_layers).items()
+        for one, others in partners(take, give, n_layers, harmful).items()
         for other, amount in product(others, AMOUNTS)
     ]
 
 
-def by_chance(take: Sequence[str], give: Sequence[str], n_layers: int, rng: random.Random) -> list[Hypothesis]:
-    """As many as a plan may state, drawn from all; [] where nothing can be moved."""
-    every = legal_shifts(take, give, n_layers)
+def by_chance(every: Sequence[Hypothesis], rng: random.Random) -> list[Hypothesis]:
+    """As many as a plan may state, drawn from all that are legal; [] where nothing can be moved."""
     return rng.sample(every, min(len(every), HYPOTHESES))
 
 
 def by_rule(
-    budget: Budget, costs: Costs, profile: Profile, take: Sequence[str], give: Sequence[str], rng: random.Random
+    budget: Budget, costs: Costs, profile: Profile, every: Sequence[Hypothesis], rng: random.Random
 ) -> list[Hypothesis]:
-    """As many as a plan may state: of a sample of all, those of least believed cost."""
-    every = legal_shifts(take, give, budget.space.n_layers)
+    """As many as a plan may state: of a sample of all that are legal, those of least believed cost."""
     scored = []
     for number, one in enumerate(rng.sample(every, min(len(every), SAMPLE))):
         take_from, give_to = (Stretch.of(text, budget.space.n_layers) for text in (one.take, one.give))

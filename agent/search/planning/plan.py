@@ -61,7 +61,14 @@ def is_plan_due(settings: Settings, state: SearchState, missing: int) -> bool:
 
 
 def plan_schema(
-    fields: Collection[str], take: Sequence[str], give: Sequence[str], n_layers: int, *, timeable: bool, note: bool
+    fields: Collection[str],
+    take: Sequence[str],
+    give: Sequence[str],
+    n_layers: int,
+    *,
+    timeable: bool,
+    note: bool,
+    harmful: Collection[tuple[str, str]] = (),
 ) -> Schema:
     """The function by which the brain states a plan.
 
@@ -72,6 +79,7 @@ def plan_schema(
         n_layers: of the model.
         timeable: whether a latency measurement is left.
         note: whether a sentence of its own is wanted.
+        harmful: what gives and what takes in shifts that may not be stated again.
     """
     shapes = [
         closed(
@@ -82,7 +90,7 @@ def plan_schema(
                 "expect": {"enum": list(get_args(Expectation))},
             }
         )
-        for one, others in partners(take, give, n_layers).items()
+        for one, others in partners(take, give, n_layers, harmful).items()
         if others
     ]
     possible: dict[str, Schema] = {

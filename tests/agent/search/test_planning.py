@@ -120,6 +120,15 @@ def test_a_hypothesis_becomes_a_line_of_sizes_on_budget(tmp_path):
     assert gained[2] <= gained[0] < gained[1]
 
 
+def test_a_shift_that_did_harm_is_not_legal_again_as_long_as_there_are_others():
+    every, harmful = legal_shifts(TAKE, GIVE, 3), [("mlp 1", "mlp 0"), ("mlp 2", "mlp 1")]
+    left = legal_shifts(TAKE, GIVE, 3, harmful)
+    assert set(every) - set(left) == {one for one in every if (one.take, one.give) in harmful}
+    items = parameters(harmful=harmful)["properties"]["hypotheses"]["items"]
+    assert violations(items, HYPOTHESIS) and not violations(items, HYPOTHESIS | {"give": "attention 2"})
+    assert legal_shifts(TAKE, GIVE, 3, {(one.take, one.give) for one in every}) == every
+
+
 def test_what_has_no_room_makes_nothing(tmp_path):
     bench, _ = founded_bench(tmp_path, tiny_settings())
     start = uniform(bench.budget).with_width(1, "mlp", 1)
@@ -131,18 +140,27 @@ def test_chance_and_rule_state_what_the_brain_may_and_the_rule_the_cheapest(tmp_
     start, rng = uniform(bench.budget), random.Random(0)
     every = legal_shifts(TAKE, GIVE, 3)
     assert len(every) == 3 * 8 and all(one.take != one.give for one in every)
-    assert set(by_chance(TAKE, GIVE, 3, rng)) <= set(every)
-    assert len({tuple(by_chance(TAKE, GIVE, 3, random.Random(seed))) for seed in range(20)}) > 10
+    assert set(by_chance(every, rng)) <= set(every)
+    assert len({tuple(by_chance(every, random.Random(seed))) for seed in range(20)}) > 10
 
     def cost(one):
         (own, *_) = line(bench.budget, "c1", start, [one], "rule")
         return bench.costs.total(Profile.from_key(own["profile"]))
 
-    stated = by_rule(bench.budget, bench.costs, start, TAKE, GIVE, rng)
+    stated = by_rule(bench.budget, bench.costs, start, every, rng)
     assert [cost(one) for one in stated] == sorted(map(cost, every))[:HYPOTHESES]
 
 
 # In a search
+
+
+def test_what_clearly_made_candidates_worse_is_not_stated_again(planned):
+    lessons = planned.bench.memory.recall(Lesson)
+    worse = [row for row in lessons if row.verdict != "unclear" and row.change > 0]
+    assert worse
+    for row in worse:
+        later = [one for one in lessons if one.generation > row.generation]
+        assert (row.take, row.give) not in {(one.take, one.give) for one in later}
 
 
 def test_every_generation_but_the_first_has_a_plan_that_its_candidates_follow(planned):
