@@ -25,9 +25,8 @@ def show_ended(outcome: Outcome, run: RunDirectory, view: View) -> None:
     view.line("")
     view.table("", *brief_table(outcome), brief=True)
     view.line(f"Measured on {outcome.measured_on}. The search ended: {outcome.stop}.", "dim")
+    show_served(outcome.served, view)  # there only where the engine is installed
     show_tasks(outcome, view)  # there only where they were asked for
-    if outcome.served is not None and outcome.served.failure is not None:
-        view.warn(outcome.served.sentence())
     for sentence in outcome.warnings:
         view.warn(sentence)
     view.line("")
