@@ -210,6 +210,11 @@ class History:
     user_notes: tuple[str, ...] = ()  # what a person told the run, newest first
     yields: tuple[ProposerYield, ...] = ()  # the proposers of this run, those whose offspring survive most often first
 
+    @property
+    def rows(self) -> dict[str, CandidateRow]:
+        """The candidates that are shown, by id."""
+        return {row.id: row for row in (*self.recent, *self.best, *self.population)}
+
 
 @dataclass(frozen=True, slots=True)
 class Variables:

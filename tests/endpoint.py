@@ -78,11 +78,18 @@ def serving(
         def log_message(self, *_: object) -> None:
             pass
 
-    listener = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    server = Server(f"http://127.0.0.1:{listener.server_port}/v1")
+    with listening(Handler) as address:
+        server = Server(f"{address}/v1")
+        yield server
+
+
+@contextmanager
+def listening(handler: type[BaseHTTPRequestHandler]) -> Iterator[str]:
+    """Answers on loopback for as long as this lasts; yields the address, without a slash."""
+    listener = ThreadingHTTPServer(("127.0.0.1", 0), handler)
     threading.Thread(target=listener.serve_forever, daemon=True).start()
     try:
-        yield server
+        yield f"http://127.0.0.1:{listener.server_port}"
     finally:
         listener.shutdown()
         listener.server_close()

@@ -17,7 +17,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from self_pruner.agent.run_files.atomic_write import atomic_write
 from self_pruner.memory.errors import SelfPrunerError
-from self_pruner.prompts.variables import CandidateRow, Variables
+from self_pruner.prompts.variables import Variables
 
 FORMAT = 1
 FILE = "decisions.json"
@@ -59,12 +59,6 @@ class DecisionSituation:
     def outcomes(self) -> list[float]:
         """The outcome of every option, in nats a token; only of a situation that is measured."""
         return [option.outcome for option in self.options if option.outcome is not None]
-
-    @property
-    def rows(self) -> dict[str, CandidateRow]:
-        """The candidates that are shown, by id."""
-        history = self.variables.history
-        return {row.id: row for row in (*history.recent, *history.best, *history.population)}
 
 
 @dataclass(frozen=True, slots=True)

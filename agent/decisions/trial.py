@@ -24,11 +24,11 @@ from self_pruner.agent.decisions.kinds.kind import child_of
 from self_pruner.agent.prepare.brain import counter_of, endpoint_of, room_of, sampling
 from self_pruner.agent.prepare.checks import check_target
 from self_pruner.agent.report.decisions import in_words, lesson_in_words, plan_in_words
-from self_pruner.agent.report.why import scores_of
+from self_pruner.agent.report.why import measured_change, scores_of
 from self_pruner.agent.run_files.answers import is_answer
 from self_pruner.agent.run_files.binding import check_settings
 from self_pruner.agent.run_files.run_directory import RunDirectory
-from self_pruner.agent.run_files.trace import Think, TraceRecord, by_step, read_trace
+from self_pruner.agent.run_files.trace import Act, Think, TraceRecord, by_step, read_trace
 from self_pruner.agent.search.legal_calls import PLAN, Call
 from self_pruner.agent.search.replies import legal_replies, record_of, replies_of
 from self_pruner.agent.settings.settings import Settings, make_settings
@@ -40,7 +40,6 @@ from self_pruner.prompts.asked import AskedTurn, recall
 from self_pruner.prompts.templates import PromptSet
 from self_pruner.prompts.workbench import digest, open_set
 from self_pruner.tools.profiles.budget import Budget
-from self_pruner.tools.profiles.selection import paired
 
 
 @dataclass(frozen=True)
@@ -77,8 +76,7 @@ class Known:
         return self._of_making(call) if call["name"] == "prune_model" else ""
 
     def _of_making(self, call: Call) -> str:
-        history = self.turn.variables.history
-        rows = {row.id: row for row in (*history.recent, *history.best, *history.population)}
+        rows = self.turn.variables.history.rows
         try:
             parents = [rows[name] for name in call["arguments"].get("parents", ())]
             child = child_of(self.budget, call, [Profile(row.attention, row.mlp) for row in parents])
@@ -89,10 +87,9 @@ class Known:
             return "not measured in this run"
         words = f"fitness {sum(found.values()) / len(found):.4f} on {len(found)} sequences"
         if parents:
-            other = self.scores.get(Profile(parents[0].attention, parents[0].mlp).key(), {})
-            both = sorted(found.keys() & other.keys())
-            if len(both) > 1:
-                change = paired([found[index] for index in both], [other[index] for index in both])
+            parent = Profile(parents[0].attention, parents[0].mlp)
+            change = measured_change(self.scores, child.key(), parent.key())
+            if change is not None:
                 words += f", {change.mean:+.4f} ± {change.standard_error:.4f} against {parents[0].id}"
         return words
 
@@ -129,9 +126,7 @@ def try_prompts(path: Path, step: int, name: str, brain: str | None, changes: Ma
         for profile, found in scores_of(read_rows(run.records, run.id)).items()
     }
     known = Known(check_target(settings).budget, turn, scores, dict(_lessons_by_shift(records)))
-    asked = _brain(
-        brain or (SELF if settings.brain == "vllm" and not settings.brain_url else settings.brain), settings, view
-    )
+    asked = _brain(brain or settings.brain, settings, view)
     after, calls = _ask(asked, prompts, turn, settings)
     spoken = [{"name": one.call["name"], "arguments": one.call["args"]} for one in before.replies if one.call]
     trial = Trial(turn, before, after, (spoken, calls), known)
@@ -141,12 +136,11 @@ def try_prompts(path: Path, step: int, name: str, brain: str | None, changes: Ma
 
 def _lessons_by_shift(records: Sequence[TraceRecord]) -> Iterator[tuple[tuple[str, str, str], str]]:
     """What came of every hypothesis of the run."""
-    for number, found in by_step(records).items():
-        for act in found.acts:
-            if act.tool == "record_population" and is_answer(act):
-                answer: Any = act.result
-                for one in answer.get("lessons", ()):
-                    yield (one["take"], one["give"], one["amount"]), f"{lesson_in_words(one)}, step {number}"
+    for act in records:
+        if isinstance(act, Act) and act.tool == "record_population" and is_answer(act):
+            answer: Any = act.result
+            for one in answer.get("lessons", ()):
+                yield (one["take"], one["give"], one["amount"]), f"{lesson_in_words(one)}, step {act.step}"
 
 
 def _brain(name: str, settings: Settings, view: View) -> BaseChatModel:

@@ -13,7 +13,7 @@ from self_pruner.agent.view import View
 from self_pruner.memory.errors import RunDirectoryError, SettingsError
 from self_pruner.memory.profile import PARTS, Part, Profile
 from self_pruner.memory.read_only import read_rows
-from self_pruner.tools.profiles.selection import paired
+from self_pruner.tools.profiles.selection import Paired, paired
 from self_pruner.tools.workbench import FITNESS
 
 MOST = 6  # changed places that a line names
@@ -67,12 +67,8 @@ class Origin:
 
     def gain(self, name: str, parent: str) -> str:
         """What a candidate measured against its parent on the sequences that both were measured on."""
-        own, other = (self.scores.get(self.rows[one]["profile"], {}) for one in (name, parent))
-        both = sorted(own.keys() & other.keys())
-        if len(both) < 2:
-            return ""
-        found = paired([own[index] for index in both], [other[index] for index in both])
-        return f", fitness {found.mean:+.4f} ± {found.standard_error:.4f}"
+        found = measured_change(self.scores, *(self.rows[one]["profile"] for one in (name, parent)))
+        return "" if found is None else f", fitness {found.mean:+.4f} ± {found.standard_error:.4f}"
 
 
 def read_origin(run: RunDirectory) -> Origin:
@@ -102,6 +98,13 @@ def scores_of(rows: Mapping[str, Sequence[Mapping[str, Any]]]) -> dict[str, dict
         if row["text"] == FITNESS and row["kl"] is not None:
             scores.setdefault(row["profile"], {})[row["sequence"]] = row["kl"]
     return scores
+
+
+def measured_change(scores: Mapping[str, Mapping[int, float]], profile: str, other: str) -> Paired | None:
+    """The fitness of a profile less that of another, by their keys; None where they share fewer than two sequences."""
+    own, others = scores.get(profile, {}), scores.get(other, {})
+    both = sorted(own.keys() & others.keys())
+    return paired([own[index] for index in both], [others[index] for index in both]) if len(both) > 1 else None
 
 
 def why(path: Path, layer: int | None, view: View) -> None:

@@ -128,7 +128,7 @@ def fault_of_making(situation: DecisionSituation, budget: Budget) -> str | None:
     """Why an option does not make the profile that was measured; None where all do."""
     for option in situation.options:
         try:
-            rows = [situation.rows[name] for name in option.call["arguments"].get("parents", ())]
+            rows = [situation.variables.history.rows[name] for name in option.call["arguments"].get("parents", ())]
             child = child_of(budget, option.call, [Profile(row.attention, row.mlp) for row in rows])
         except (ToolError, LookupError, TypeError, ValueError) as error:
             return f"{option.call} cannot be carried out ({error})"

@@ -131,14 +131,8 @@ def test_nothing_is_wider_than_the_window_and_what_was_named_is_text(browser, co
 
 
 def test_without_scripts_the_sentences_and_the_tables_are_there(browser, compared):
-    browser.driver.execute_cdp_cmd("Emulation.setScriptExecutionDisabled", {"value": True})
-    try:
-        browser.driver.get("about:blank")
-        browser.driver.get(compared)
-        said = browser.text("body")
-        assert "has the lowest perplexity" in said and "evolution" in said and "geometric mean" in said
-    finally:
-        browser.driver.execute_cdp_cmd("Emulation.setScriptExecutionDisabled", {"value": False})
+    said = browser.text_without_scripts(compared)
+    assert "has the lowest perplexity" in said and "evolution" in said and "geometric mean" in said
 
 
 def test_a_comparison_that_goes_on_moves_on_its_page(browser, planned):

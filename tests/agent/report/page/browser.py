@@ -50,6 +50,16 @@ class Browser:
         self.driver.get(address)
         self.wait("return !!document.querySelector('#main > *')")
 
+    def text_without_scripts(self, address: str) -> str:
+        """What a page says where no script may run."""
+        self.driver.execute_cdp_cmd("Emulation.setScriptExecutionDisabled", {"value": True})
+        try:
+            self.driver.get("about:blank")
+            self.driver.get(address)
+            return self.text("body")
+        finally:
+            self.driver.execute_cdp_cmd("Emulation.setScriptExecutionDisabled", {"value": False})
+
     def go(self, place: str) -> None:
         """Goes to a place of the page, such as trace/12."""
         self.run("location.hash = arguments[0]", place)

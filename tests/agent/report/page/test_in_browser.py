@@ -186,14 +186,8 @@ def test_a_page_lets_no_other_script_run(started, finished):
 
 
 def test_without_scripts_the_table_is_there(browser, finished):
-    browser.driver.execute_cdp_cmd("Emulation.setScriptExecutionDisabled", {"value": True})
-    try:
-        browser.driver.get("about:blank")
-        browser.driver.get(finished)
-        said = browser.text("body")
-        assert "needs JavaScript" in said and "1,000 become 900" in said and "closed form" in said
-    finally:
-        browser.driver.execute_cdp_cmd("Emulation.setScriptExecutionDisabled", {"value": False})
+    said = browser.text_without_scripts(finished)
+    assert "needs JavaScript" in said and "1,000 become 900" in said and "closed form" in said
 
 
 def test_failed_and_begun_runs_have_a_page(browser, runs, tmp_path):

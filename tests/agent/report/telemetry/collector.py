@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import json
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from typing import Any
 
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
+
+from tests.endpoint import listening
 
 
 @dataclass
@@ -92,11 +93,6 @@ def collecting() -> Iterator[Collector]:
         def log_message(self, *_: object) -> None:
             pass
 
-    listener = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    collector = Collector(f"http://127.0.0.1:{listener.server_port}")
-    threading.Thread(target=listener.serve_forever, daemon=True).start()
-    try:
+    with listening(Handler) as address:
+        collector = Collector(address)
         yield collector
-    finally:
-        listener.shutdown()
-        listener.server_close()
