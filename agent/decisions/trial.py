@@ -108,6 +108,8 @@ def try_prompts(path: Path, step: int, name: str, brain: str | None, changes: Ma
     Raises:
         SelfPrunerError: no run, no such turn, a template that is wrong, or a brain that cannot be asked.
     """
+    if brain is not None and changes:
+        raise SettingsError("--brain names a model of this process, --brain-url one that is served: give one of them")
     run = RunDirectory.open(path)
     check_settings(run, view)
     served = {"brain": "vllm"} if changes else {}  # what a brain at an endpoint is called among settings
@@ -144,13 +146,13 @@ def _lessons_by_shift(records: Sequence[TraceRecord]) -> Iterator[tuple[tuple[st
 
 
 def _brain(name: str, settings: Settings, view: View) -> BaseChatModel:
-    """Who is asked: a control, the endpoint that is named, or a model in this process, also for a vLLM of the run's."""
+    """Who is asked: a control, a model in this process, or for `vllm` the endpoint that is named, else the target."""
     if name in CONTROLS:
         return CONTROLS[name](seed=settings.seed)
     found = loaded(name if name != "vllm" else SELF, settings, view)
     params = sum(parameter.numel() for parameter in found.model.parameters())
     given = sampling(found.tokenizer, params, settings)
-    if settings.brain_url is None:
+    if name != "vllm" or settings.brain_url is None:
         return TargetBrain(model=found.model, time_limit=settings.brain_seconds, **given)
     endpoint = endpoint_of(settings)
     return EndpointBrain(endpoint=endpoint, served=served_model(endpoint, settings.brain_model), **given)

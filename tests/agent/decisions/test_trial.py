@@ -98,6 +98,19 @@ def test_another_brain_may_be_asked(run, capfd):
     assert "Plan this generation." in json.dumps(spoken)
 
 
+def test_a_brain_that_is_named_is_asked_though_the_run_had_an_endpoint(tiny_target, tmp_path, capfd):
+    words = ["--model", str(tiny_target), "--runs", str(tmp_path / "runs"), "--cache", str(tmp_path / "cache"), *RUN]
+    with serving() as server:
+        assert main([*words, "--brain", "vllm", "--brain-url", server.url]) == 0
+        run = RunDirectory.open(next(one for one in (tmp_path / "runs").iterdir() if one.is_dir()))
+        then, before = asked(run, "plan"), len(server.asked)
+        status, out, _ = tried(capfd, run, then.step, "terse", "--brain", "first")
+        assert status == 0 and "now, reply 1: " in out and len(server.asked) == before
+        status, out, _ = tried(capfd, run, then.step, "terse", "--brain", "self")
+        assert status == 0 and "now, reply 1: " in out and len(server.asked) == before
+        assert tried(capfd, run, then.step, "terse")[0] == 0 and len(server.asked) > before
+
+
 def test_what_is_wrong_is_said_in_one_line(run, capfd, tmp_path):
     (tmp_path / "turn.j2").write_text("{{ 1 / (generation - generation) }}")
     then = asked(run, "plan")
@@ -106,6 +119,7 @@ def test_what_is_wrong_is_said_in_one_line(run, capfd, tmp_path):
         (10_000, "terse", (), "the brain was asked nothing in step 10000 that is kept; steps are"),
         (then.step, "tersee", (), "did you mean 'terse'"),
         (then.step, "terse", ("--brain", "nobody"), "nobody"),
+        (then.step, "terse", ("--brain", "self", "--brain-url", "http://x"), "give one of them"),
         (then.step, "terse", ("--brain-url", "ftp://x"), "'ftp://x' is no address of an endpoint"),
     ):
         status, out, error = tried(capfd, run, step, name, *words)
