@@ -16,6 +16,7 @@ from typing import Any
 
 import jinja2
 from jinja2 import nodes
+from jinja2.bccache import Bucket, BytecodeCache
 from jinja2.runtime import Context, Undefined
 from jinja2.sandbox import ImmutableSandboxedEnvironment, safe_range
 from jinja2.utils import Namespace, pass_context
@@ -26,6 +27,7 @@ WORK = 1 << 22  # characters and elements of one rendering, a step counted as `S
 STEP = 16
 PRODUCT = 1 << 24  # of all sizes and numbers handed to one filter or method
 BITS = 1 << 12  # of a whole number
+KEPT = 256  # compiled templates
 _NAMED_FIELD = re.compile(r"[1-9]\d{4}|%[^a-zA-Z%]*\*|\{[^{}]*:[^{}]*\{")  # widths of 10,000 and more, computed widths
 _NO_MULTIPLIER = frozenset({"default", "d", "int", "float", "sum", "min", "max"})  # whose numbers are only values
 _STEPS, _WEIGHED, _TEXT = "counted steps", "weighed value", "weighed text"  # no template can spell these filters
@@ -35,6 +37,24 @@ class TooMuchError(jinja2.TemplateError):
     """A template takes more steps, or makes a larger value, than any prompt needs."""
 
 
+class _Compiled(BytecodeCache):
+    """Templates as they were compiled, in this process: every command compiles the same few several times else."""
+
+    def __init__(self) -> None:
+        self._code: dict[tuple[str, str], Any] = {}  # by file and digest of its text
+
+    def load_bytecode(self, bucket: Bucket) -> None:
+        bucket.code = self._code.get((bucket.key, bucket.checksum))
+
+    def dump_bytecode(self, bucket: Bucket) -> None:
+        if len(self._code) >= KEPT:
+            self._code.clear()
+        self._code[bucket.key, bucket.checksum] = bucket.code
+
+
+_COMPILED = _Compiled()  # for all environments: they differ in nothing that a template is compiled to
+
+
 class BoundedEnvironment(ImmutableSandboxedEnvironment):
     """The sandbox, with bounds; `start` begins a rendering."""
 
@@ -42,7 +62,12 @@ class BoundedEnvironment(ImmutableSandboxedEnvironment):
 
     def __init__(self, **options: Any) -> None:
         """The options are Jinja2's; filters that are added later are bounded when `bound` is called."""
-        super().__init__(**options, optimized=False, finalize=pass_context(lambda _, value: self._text(value)))
+        super().__init__(
+            **options,
+            optimized=False,
+            finalize=pass_context(lambda _, value: self._text(value)),
+            bytecode_cache=_COMPILED,
+        )
         del self.filters["random"]  # the same prompt, always
         self.work = WORK
 

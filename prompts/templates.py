@@ -72,9 +72,8 @@ class PromptSet:
 
     def render(self, variables: Variables) -> Messages:
         """One turn's prompt; raises PromptError with file and line."""
-        return Messages(
-            system=self._render("system.j2", variables.for_system()), turn=self._render("turn.j2", variables.for_turn())
-        )
+        system, turn = variables.for_system(), variables.for_turn()
+        return Messages(system=self._render("system.j2", system), turn=self._render("turn.j2", turn))
 
     def check(self) -> None:
         """Try every file on made-up variables, so that a mistake is found before anything heavy runs.
@@ -165,7 +164,8 @@ class PromptSet:
         """Find what parses and is more than Python compiles: loops in loops in loops."""
         for name, source in self._templates().items():
             try:
-                self._environment.compile(source.text, name, str(source.path))
+                self._environment.start()
+                self._environment.get_template(name)
             except (RecursionError, *_COMPILER_ERRORS) as error:
                 raise PromptError(source.path, None, _sentence(error, name, TURN_NAMES)) from error
 

@@ -153,8 +153,12 @@ def violations(schema: Schema, value: Any, root: Schema | None = None, where: st
         return [] if any(same(value, option) for option in schema["enum"]) else [f"{where} is {value!r}"]
     branches = alternatives(schema)
     if branches is not None:
-        found = [violations(branch, value, root, where) for branch in branches]
-        return [] if any(not faults for faults in found) else [f"{where} fits no alternative: {found}"]
+        found = []
+        for branch in branches:
+            if not (faults := violations(branch, value, root, where)):
+                return []
+            found.append(faults)
+        return [f"{where} fits no alternative: {found}"]
     kind = schema.get("type", "object" if "properties" in schema else None)
     if kind is None:
         return []

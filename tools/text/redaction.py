@@ -48,7 +48,7 @@ _SECRET = re.compile(
 
 def redact(text: str) -> str:
     """`text` with every access token, and every value of a variable that holds a key, replaced by `[redacted]`."""
-    return _SECRET.sub(REDACTED, _pattern(hidden()).sub(REDACTED, text))
+    return _blotted(text, _pattern(hidden()))
 
 
 def hidden() -> tuple[str, ...]:
@@ -58,16 +58,24 @@ def hidden() -> tuple[str, ...]:
 
 def without_keys(value: Any) -> Any:
     """The same value of JSON, every text in it redacted, and without what UTF-8 or JSON cannot hold."""
+    return _blotted_in(value, _pattern(hidden()))
+
+
+def _blotted_in(value: Any, keys: re.Pattern[str]) -> Any:
     if isinstance(value, str):
         # a brain can spell half a surrogate pair; it becomes a question mark
-        return redact(value.encode("utf-8", "replace").decode("utf-8"))
+        return _blotted(value.encode("utf-8", "replace").decode("utf-8"), keys)
     if isinstance(value, float) and not math.isfinite(value):
         return None
     if isinstance(value, dict):
-        return {without_keys(name): without_keys(inner) for name, inner in value.items()}
+        return {_blotted_in(name, keys): _blotted_in(inner, keys) for name, inner in value.items()}
     if isinstance(value, list | tuple):
-        return [without_keys(inner) for inner in value]
+        return [_blotted_in(inner, keys) for inner in value]
     return value
+
+
+def _blotted(text: str, keys: re.Pattern[str]) -> str:
+    return _SECRET.sub(REDACTED, keys.sub(REDACTED, text))
 
 
 @lru_cache(maxsize=8)

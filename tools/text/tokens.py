@@ -9,7 +9,8 @@ import torch
 
 from self_pruner.memory.errors import TextError
 
-BATCH = 64  # documents tokenised at a time
+BATCH = 64  # documents tokenised at a time, at the most
+CHARACTERS = 8  # of a token, at the most in most texts: about as many documents are tokenised as are needed
 
 
 def sequences(
@@ -39,8 +40,10 @@ def sequences(
     needed = n * length
     end = _separator(tokenizer)
     tokens: list[int] = []
-    for start in range(0, len(documents), BATCH):
-        batch = list(documents[start : start + BATCH])
+    read = 0
+    while read < len(documents):
+        batch = _next_batch(documents[read : read + BATCH], CHARACTERS * (needed - len(tokens)))
+        read += len(batch)
         for ids in tokenizer(batch, add_special_tokens=False, verbose=False)["input_ids"]:
             tokens += ids
             tokens += end
@@ -54,6 +57,17 @@ def sequences(
         f"{name} is too short: it has {len(tokens):,} tokens, "
         f"and {least:,} sequences of {length:,} need {least * length:,}"
     )
+
+
+def _next_batch(documents: Sequence[str], characters: int) -> list[str]:
+    """The first documents that have so many characters together; one at the least, all if they have fewer."""
+    batch: list[str] = []
+    for document in documents:
+        if batch and characters <= 0:
+            break
+        batch.append(document)
+        characters -= len(document)
+    return batch
 
 
 def _separator(tokenizer: Any) -> list[int]:

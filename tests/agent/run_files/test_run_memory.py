@@ -13,7 +13,7 @@ from self_pruner.memory.store import Memory
 from tests.agent.session.test_resume import SETTINGS, candidates, ended, lines_in_trace
 from tests.stopped import do
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("warm")]
 
 
 @pytest.fixture(scope="module")

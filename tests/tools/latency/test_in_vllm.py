@@ -76,7 +76,8 @@ def test_shapes_are_timed_whole(tmp_path, capfd):
     assert "vllm runs whole models" in capfd.readouterr().err
 
 
-def test_a_run_is_timed_where_it_will_serve(tmp_path, capfd):
+def test_a_run_is_timed_where_it_will_serve(tmp_path, capfd, monkeypatch):
+    monkeypatch.setenv("TORCH_COMPILE_DISABLE", "1")  # as the test above has it compiled
     model = tiny_folder(tmp_path / "tiny", **SHAPE)
     words = (
         f"--model {model} --runs {tmp_path / 'runs'} --cache {tmp_path / 'cache'} --engine vllm --vllm-python {PYTHON} "

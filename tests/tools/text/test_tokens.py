@@ -39,7 +39,7 @@ def test_the_shorter_request_is_a_prefix_of_the_longer():
 def test_only_as_many_documents_are_read_as_are_needed():
     tokenizer = Letters()
     sequences(["letters"] * 100 * BATCH, tokenizer, n=1, length=8)
-    assert tokenizer.read == BATCH
+    assert tokenizer.read == 10  # of 7 letters, for 8 tokens of at most 8 characters
 
 
 @pytest.mark.parametrize(("documents", "there"), [([], 0), (["abc"], 4), (["x" * 1500], "1,501")])
