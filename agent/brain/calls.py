@@ -205,7 +205,8 @@ class Brain(BaseChatModel):
         `variants` gives each of the `n` replies tools of its own, in place of `tools`: one prompt, read once, and
         another choice for every reply. `stop` holds words that end a text; a call ends where it is whole.
         """
-        offers = [offer_of(offer, tool_choice) for offer in variants] if variants else [offer_of(tools, tool_choice)] * n
+        offers = [offer_of(offer, tool_choice) for offer in variants or [tools]]
+        offers = offers if variants else offers * n
         extra = options_of(stop, kwargs)
         replies = self.replies_to(messages, offers[:n], self.seed if seed is None else seed, **extra)
         for message in replies:
