@@ -137,7 +137,7 @@ def refit_bytes(elastic: ElasticModel, profiles: Sequence[Profile], *, full: boo
 def recalibration_bytes(elastic: ElasticModel) -> int:
     """Bytes of a recalibration of `elastic` beside the states and the refits: one place at work."""
     widest = max(elastic.channels(part, elastic.space.units(part)) for part in PARTS)
-    return 4 * widest * (widest + 4 * elastic.model.config.hidden_size)
+    return 4 * widest * (widest + 3 * elastic.model.config.hidden_size)
 
 
 @dataclass(frozen=True, slots=True)

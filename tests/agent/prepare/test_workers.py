@@ -17,8 +17,11 @@ from types import SimpleNamespace
 import psutil
 import pytest
 
+from benchmarks.placements import machine, target_of
+from self_pruner.agent.prepare.bill import needed
+from self_pruner.agent.prepare.placement import place
 from self_pruner.agent.prepare.workbench import Prepared, prepare
-from self_pruner.agent.prepare.workers import workers_of
+from self_pruner.agent.prepare.workers import with_workers, workers_of
 from self_pruner.agent.settings.settings import Settings, make_settings
 from self_pruner.agent.view import View
 from self_pruner.memory.errors import EngineError, KeptFileError, MeasurementError, ModelError, SettingsError
@@ -260,3 +263,37 @@ def test_a_file_that_a_machine_lacks_is_written_there_whole(tmp_path):
 def test_shares_are_about_equal_and_none_is_empty(n, parts, lengths):
     found = cut(list(range(n)), parts)
     assert [len(part) for part in found] == lengths and sum(found, []) == list(range(n))
+
+
+def test_workers_are_on_the_bill_and_what_they_have_no_room_for_is_refused(monkeypatch):
+    monkeypatch.setattr(cluster, "check", lambda address: (0, 1))
+    roomy = machine(memory=64)
+    asked = Settings(model="smollm2-135m", workers=3, cache=Path("no-cache"), device="cpu", dtype="float32")
+    alone, found = (
+        with_workers(settings, place(settings, target_of(settings, roomy), roomy), View())
+        for settings in (asked.model_copy(update={"workers": 1}), asked)
+    )
+    assert alone.workers == (None,) and found.workers == (Room(3, 3),)
+    more = needed(found.lines, "memory") - needed(alone.lines, "memory")
+    own = {line.what: line.bytes for line in found.lines if line not in alone.lines}
+    assert own["Weights of 3 workers"] == 3 * found.sizes.weights < more
+    assert with_workers(asked, found, View()) is found
+    room = needed([line for line in found.lines if line.when != "recalibration"], "memory")
+    narrow = replace(roomy, memory=replace(roomy.memory, free=room - 1))
+    with pytest.raises(SettingsError, match=r"--workers 3 needs .*, where .* are free: take --workers 2"):
+        with_workers(asked, place(asked, target_of(asked, narrow), narrow), View())
+
+
+def test_a_worker_fills_the_gpu_that_it_has(monkeypatch, capfd):
+    monkeypatch.setattr(cluster, "check", lambda address: (0, 1))
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 2)
+    there = machine(80, 80, memory=64)
+    asked = Settings(model="llama-2-7b", cache=Path("no-cache"))
+    found = with_workers(asked, place(asked, target_of(asked, there), there), View())
+    assert found.workers == (Room(2, 2),)
+    weights = {line.where: line.bytes for line in found.lines if line.what == "Weights of a worker"}
+    assert weights == dict.fromkeys(("cuda:0", "cuda:1"), found.sizes.weights)
+    full = replace(there, gpus=(there.gpus[0], replace(there.gpus[1], free=8 << 30)))
+    found = with_workers(asked, place(asked, target_of(asked, full), full), View())
+    assert found.workers == (None,) and "one process measures: 2 workers would need" in capfd.readouterr().out
