@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import os
 import re
+import signal
 import socket
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import replace
@@ -18,10 +20,12 @@ import psutil
 import pytest
 
 from benchmarks.placements import machine, target_of
+from main import main
 from self_pruner.agent.prepare.bill import needed
 from self_pruner.agent.prepare.placement import place
 from self_pruner.agent.prepare.workbench import Prepared, prepare
 from self_pruner.agent.prepare.workers import with_workers, workers_of
+from self_pruner.agent.run_files.run_directory import RunDirectory
 from self_pruner.agent.settings.settings import Settings, make_settings
 from self_pruner.agent.view import View
 from self_pruner.memory.errors import EngineError, KeptFileError, MeasurementError, ModelError, SettingsError
@@ -155,6 +159,41 @@ def test_a_worker_that_cannot_see_the_checkpoint_says_where(prepared, profiles, 
     ):
         here = prepared.bench.walks[FITNESS]
         WorkersWalk(here.elastic, here.targets, workers, FITNESS).measure(profiles, range(1))
+
+
+RUN = (
+    "--sequence-length 64 --fidelity 128,512 --probe-tokens 64 --final-tokens 128 --reporting-tokens 128 "
+    "--calibration-length 64 --calibration-sequences 4 --evaluations 40 --offspring 10 --initial 8 --sparsity 0.3 "
+    "--benchmarks 0 --arm evolution --no-recalibrate --no-export --remembered 0 --dtype float32"
+)
+
+
+def test_ctrl_c_ends_a_run_and_its_workers_in_a_sentence_and_it_goes_on_without_them(model, tmp_path):
+    root = Path(__file__).parents[3]
+    words = ["--model", model, "--runs", tmp_path, "--cache", tmp_path / "cache", *RUN.split()]
+    environment = {**os.environ, "PYTHONPATH": str(root), "OMP_NUM_THREADS": "1"}
+    with subprocess.Popen(
+        [sys.executable, str(root / "main.py"), *map(str, words), "--workers", "2"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        env=environment,
+        start_new_session=True,
+    ) as run:
+        try:
+            while not any((one / "trace.jsonl").exists() for one in tmp_path.glob("tiny-*")):
+                assert run.poll() is None
+                time.sleep(0.05)
+            started = psutil.Process(run.pid).children(recursive=True)
+            assert sum("ray::Worker" in " ".join(one.cmdline()) for one in started) == 2
+            os.killpg(run.pid, signal.SIGINT)  # as a terminal does
+            said, _ = run.communicate(timeout=120)
+        finally:
+            run.kill()
+    assert run.returncode == 130 and "Traceback" not in said and all(map(gone, started))
+    (directory,) = tmp_path.glob("tiny-*")
+    assert said.count("main.py resume") == 1 and RunDirectory.open(directory).status == "stopped"
+    assert main(["resume", str(directory), "--workers", "1"]) == 0
 
 
 DRIVER = """
