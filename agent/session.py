@@ -26,6 +26,7 @@ from self_pruner.agent.prepare.run import Run, announce, in_words
 from self_pruner.agent.prepare.texts import check_tasks, check_text
 from self_pruner.agent.prepare.time_budget import keep_with, with_table
 from self_pruner.agent.prepare.workbench import Prepared, prepare
+from self_pruner.agent.prepare.workers import with_workers
 from self_pruner.agent.report.html_report import write_report
 from self_pruner.agent.report.live_screen import SearchScreen
 from self_pruner.agent.report.stopping import draining, heeding
@@ -85,7 +86,7 @@ def start(settings: Settings, view: View, drive: Drive | None = None) -> tuple[P
     check_tasks(settings)
     check_memory(settings.memory_path)
     check_brain(settings, view)
-    placement = placed(settings, target)
+    placement = with_workers(settings, placed(settings, target), view)
     with (
         RunDirectory.create(runs, settings.model, settings.to_toml(), device=target.device, seed=settings.seed) as run,
         heeding(run.path),
@@ -111,7 +112,7 @@ def resume(path: Path, view: View, changes: Mapping[str, Any] | None = None) -> 
         check_listeners(settings)
         check_brain(settings, view)
         announce(run, settings, view, resumed=True)
-        placement = placed(settings, check_target(settings), begun=True)
+        placement = with_workers(settings, placed(settings, check_target(settings), begun=True), view)
         view.line(str(placement) + placement.brain(settings))
         return run.path, carry_out(settings, run, view, placement=placement)
 

@@ -6,10 +6,11 @@ process.
 
     OMP_NUM_THREADS=2 python -m benchmarks.seven_billion --output benchmarks/results/seven-billion.json
 
-Memory is resident memory, of this process and of those it starts together, sampled ten times a second; pages that they
-share, such as libraries, count once for each. The kernel's own peak of this process stands beside it. Bytes read are
-all that this process asked files for, Gram matrices included; what the verifying process reads is not among them. The
-checkpoint, 18 GB of Gram matrices and the result are removed at the end.
+Memory is resident memory in bytes, of this process and of those it starts together, sampled ten times a second; pages
+that they share, such as libraries, count once for each, and the system's cache of files not at all. The kernel's own
+peak of this process stands beside it. Bytes read are all that this process asked files for, Gram matrices included;
+what the verifying process reads is not among them. The checkpoint, 18 GB of Gram matrices and the result are removed at
+the end.
 """
 
 from __future__ import annotations
@@ -21,7 +22,9 @@ import shutil
 import tempfile
 import time
 from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager, suppress
+from multiprocessing import get_context
 from pathlib import Path
 from threading import Event, Thread
 from typing import Any
@@ -189,7 +192,8 @@ def measured(folder: Path, config: Any) -> dict[str, Any]:
     """The figures of a run on a model of that shape, made in `folder`."""
     began = time.perf_counter()
     if not (folder / "model").exists():
-        write_checkpoint(folder / "model", config)
+        with ProcessPoolExecutor(1, get_context("spawn")) as writer:  # what it leaves in memory is not the run's
+            writer.submit(write_checkpoint, folder / "model", config).result()
     written = time.perf_counter()
     workbench.StreamedLayers = Watched  # type: ignore[misc]
     places = {"model": str(folder / "model"), "runs": folder / "runs", "cache": folder / "cache"}

@@ -24,6 +24,7 @@ from self_pruner.agent.prepare.latency_timer import check_engine
 from self_pruner.agent.prepare.placement import Placement, place
 from self_pruner.agent.prepare.texts import check_tasks, check_text
 from self_pruner.agent.prepare.time_budget import untimed
+from self_pruner.agent.prepare.workers import with_workers
 from self_pruner.agent.settings.arms import ARMS
 from self_pruner.agent.settings.settings import Settings
 from self_pruner.agent.view import View
@@ -74,6 +75,8 @@ def dry_run(settings: Settings, view: View) -> DryRun:
         check_brain(settings, view)
     placement = place(settings, target)
     settings = placement.applied(settings)
+    if placement.fault is None:
+        placement = with_workers(settings, placement, view)
     check_length_of_texts(settings, target)
     remembered = settings.remembered if settings.memory_path.exists() else 0
     plan = plan_of(settings, arm, prompts, target.budget, remembered)

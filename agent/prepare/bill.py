@@ -35,7 +35,7 @@ BRAIN_TOKENS = 4096  # of its prompt and all replies to it, with room to grow
 CPU_BATCH, GPU_BATCH = 2, 8  # sequences of calibration text in one pass
 CPU_TOKENS, GPU_TOKENS = 4096, 16384  # the same of a recalibration, in tokens
 
-REMEMBERED = "Remembered refits"
+REMEMBERED, TARGETS = "Remembered refits", "Dense targets"
 # A recalibration that has no room is left out, and what is remembered takes room that nothing else needs.
 When = Literal["always", "calibration", "search", "recalibration", "spare"]
 
@@ -185,16 +185,16 @@ def work_of(settings: Settings, sizes: Sizes, near: str, state_memory: int, cpu:
     walked = min(state_memory, max(walked, sensitivity_states(settings, sizes)))
     # of one sequence at least: probes have a state a place, and sensitivities keep one a sublayer
     walked = max(walked, (2 * shape.n_layers + 1) * state, sizes.target_tokens * hidden * one)
-    gram = 4 * channels**2  # two of them at the end: a sum of products, and the whole that is made of it
+    gram = 4 * channels**2
     head = 16 * HEAD_TOKENS * shape.vocab
     lines = [
-        Line("A layer's moments and activations", gram + max(gram, batch * inside), near, "calibration"),
+        Line("A layer's moments and activations", gram + batch * inside, near, "calibration"),
         Line("Hidden states of candidates", walked, near, "search"),
         Line("A factor with its refits, and logits", refitted * shape.refit_bytes + head, near, "search"),
     ]
     if refitted and settings.recalibrate:
         batch = (CPU_TOKENS if cpu else GPU_TOKENS) * inside
-        place = gram + max(gram, batch) + 12 * channels * hidden
+        place = gram + max(batch, 8 * channels * hidden) + 4 * channels * hidden
         lines.append(Line("A place that is recalibrated", place, near, "recalibration"))
     return lines
 
@@ -258,7 +258,7 @@ def bill_of(
         lines.append(Line("Gram matrices of a layer", one, memory, "calibration" if cpu else "always"))
     else:
         lines.append(Line("Gram matrices", shape.gram_bytes, memory))
-    lines.append(Line("Dense targets", targets, memory))
+    lines.append(Line(TARGETS, targets, memory))
     if streamed and not cpu:
         lines.append(Line("Layers on their way", 2 * sizes.layer_bytes, memory))
     if machine.disks:
@@ -269,11 +269,11 @@ def bill_of(
         lines.append(Line("The pruned checkpoint", sizes.pruned_bytes if settings.export else 0, disks["runs"]))
         if refitted and settings.recalibrate:
             lines.append(Line("Refits of the recalibration", sizes.refit_bytes, disks["runs"], "recalibration"))
-    lines += [line for name in layers for line in _remembered(lines, machine, name, refitted, streamed)]
+    lines += [line for name in layers for line in remembered(lines, machine, name, refitted, streamed)]
     return [line for line in lines if line.bytes]
 
 
-def _remembered(lines: Sequence[Line], machine: Machine, name: str, refitted: bool, streamed: bool) -> list[Line]:
+def remembered(lines: Sequence[Line], machine: Machine, name: str, refitted: bool, streamed: bool) -> list[Line]:
     """What takes shares of the room that is left on a device, up to a bound on a CPU, and gives it back when asked."""
     device = next(each for each in machine.devices if each.name == name)
     left = max(0, device.free - needed(lines, name))

@@ -32,6 +32,7 @@ from self_pruner.memory.errors import SettingsError
 from self_pruner.tools.engines.installed import VLLM
 from self_pruner.tools.engines.server import LONGEST
 from self_pruner.tools.engines.share import PER_WEIGHT, Quantization, Room, Share, share_of
+from self_pruner.tools.evaluation.workers import pool
 from self_pruner.tools.text.quantities import size
 
 Mode = Literal["resident", "spread", "streamed"]
@@ -59,6 +60,7 @@ class Placement:
     sizes: Sizes
     fault: str | None = None  # why it cannot be, in a sentence
     share: Share | None = None  # what a vLLM of the run's own gets that serves the brain
+    workers: tuple[pool.Room | None, ...] = ()  # once it is decided how they are spread; None: this process does all
 
     def reserved(self, device: str) -> int:
         """Bytes of a device that the brain's vLLM is to have."""
@@ -134,9 +136,8 @@ class Placement:
         used = {each: count for each, count in counts.items() if count}
         if self.mode == "spread":  # the fullest stands for all
             fullest = max(self.machine.gpus, key=lambda gpu: counts[gpu] - gpu.free)
-            used = {replace(fullest, name="each GPU at most"): counts[fullest]} | {
-                each: count for each, count in used.items() if each.kind != "cuda"
-            }
+            others = {each: count for each, count in used.items() if each.kind != "cuda"}
+            used = {replace(fullest, name="each GPU at most"): counts[fullest]} | others
         bills = [f"{each.name} {size(count)} of {size(each.free)}" for each, count in used.items()]
         left_out = ""
         if not (kept or self.fault):

@@ -5,13 +5,12 @@ from __future__ import annotations
 import sqlite3
 from dataclasses import dataclass
 
-import torch
-
 from self_pruner.agent.prepare.workbench import Prepared
 from self_pruner.agent.run_files.run_directory import RunDirectory
 from self_pruner.agent.settings.settings import Settings
 from self_pruner.agent.view import View
 from self_pruner.memory.errors import RunDirectoryError, SettingsError
+from self_pruner.tools.evaluation.shortage import is_out_of_memory
 from self_pruner.tools.pruning.streamed import StreamedLayers
 from self_pruner.tools.text.quantities import size
 from self_pruner.tools.workbench import Workbench
@@ -46,10 +45,11 @@ def announce(directory: RunDirectory, settings: Settings, view: View, *, resumed
 
 def in_words(error: Exception, settings: Settings) -> Exception:
     """The error as a sentence a person can act on, where it is one of memory or of the checkpoint file."""
-    if isinstance(error, torch.OutOfMemoryError):
+    if is_out_of_memory(error):
+        reason = str(error).partition("\n")[0].partition(". ")[0]
         return SettingsError(
-            f"{settings.model} does not fit on {settings.device}: {str(error).partition('.')[0]}; "
-            "try --device cpu, --dtype bfloat16 or a smaller model"
+            f"{settings.model} does not fit on {settings.device}: {reason}; if another process has taken memory since "
+            "the run was planned, wait for it, else try --device cpu, --dtype bfloat16 or a smaller model"
         )
     if isinstance(error, sqlite3.Error):
         return RunDirectoryError(f"the run's checkpoint.sqlite cannot be read or written: {error}")

@@ -27,7 +27,7 @@ from self_pruner.agent.prepare.kept import digest, keep, named
 from self_pruner.agent.prepare.latency_timer import engines_of
 from self_pruner.agent.prepare.placement import Placement, placed
 from self_pruner.agent.prepare.texts import read_tasks, read_texts, reporting_key, sensitivity_text
-from self_pruner.agent.prepare.workers import Recipe, walk_over, workers_of
+from self_pruner.agent.prepare.workers import Recipe, walk_over, with_workers
 from self_pruner.agent.run_files.conditions import Conditions, conditions_of
 from self_pruner.agent.run_files.run_memory import memory_of
 from self_pruner.agent.settings.settings import Settings, text_label
@@ -92,7 +92,8 @@ def prepare(
     settings = placement.applied(settings)
     device = device_of(settings)
     dtype = dtype_of(settings, device)
-    room = workers_of(settings, device, placement, view)
+    placement = with_workers(settings, placement, view)
+    (room,) = placement.workers
     cache = settings.cache or cache_dir()
     source = resolve(settings.model, settings.revision)
     with view.phase(f"Loading {source.name}", unit="bytes") as progress:

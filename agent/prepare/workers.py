@@ -7,14 +7,26 @@ wire is short. It reorders units as the run did, and is refused where the checkp
 from __future__ import annotations
 
 import socket
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from self_pruner.agent.prepare.bill import STATE_MEMORY, prefix_memory, refit_memory
+from self_pruner.agent.prepare.bill import (
+    AT_WORK,
+    STATE_MEMORY,
+    TARGETS,
+    WORK_SPACE,
+    Line,
+    needed,
+    prefix_memory,
+    refit_memory,
+    remembered,
+    work_of,
+)
+from self_pruner.agent.prepare.devices import device_of
 from self_pruner.agent.prepare.placement import Placement
 from self_pruner.agent.settings.settings import Settings
 from self_pruner.agent.view import View
@@ -28,7 +40,10 @@ from self_pruner.tools.pruning.calibration import Calibration
 from self_pruner.tools.pruning.elastic import ElasticModel
 from self_pruner.tools.pruning.importance import Orders
 from self_pruner.tools.pruning.streamed import StreamedLayers
+from self_pruner.tools.text.quantities import size
 from self_pruner.tools.workbench import FITNESS
+
+PROCESS = 600_000_000  # bytes of Python and its libraries in a worker
 
 
 @dataclass(frozen=True)
@@ -137,3 +152,62 @@ def workers_of(settings: Settings, device: str, placement: Placement, view: View
         view.warn(f"{sequences} of {count} workers are started: generations are measured on {sequences} sequences")
         count = sequences
     return Room(count, -(-count // machines))
+
+
+def with_workers(settings: Settings, placement: Placement, view: View) -> Placement:
+    """The placement with its workers, once: how many they are, and what those on this machine fill.
+
+    Raises:
+        SettingsError: as `workers_of`, or there is no room for so many; says how many would fit.
+        EngineError: as `workers_of`.
+    """
+    if placement.workers:
+        return placement
+    room = workers_of(settings, device_of(settings), placement, view)
+    if room is None or settings.ray_address is not None:
+        return replace(placement, workers=(room,))
+    found = _with(settings, placement, room.workers)
+    short = _short(found)
+    if short is None:
+        return replace(found, workers=(room,))
+    if settings.workers == "auto":
+        view.warn(f"one process measures: {room.workers} workers would need {short}")
+        return replace(placement, workers=(None,))
+    fitting = next((n for n in range(room.workers - 1, 1, -1) if _short(_with(settings, placement, n)) is None), 1)
+    raise SettingsError(f"--workers {room.workers} needs {short}: take --workers {fitting}")
+
+
+def _short(placement: Placement) -> str | None:
+    """What is needed of a device that has less, in words."""
+    for device in placement.machine.devices:
+        count = needed(placement.lines, device.name, recalibration=False)
+        if device.kind != "disk" and count > device.free:
+            return f"{size(count)} of {device.name}, where {size(device.free)} are free"
+    return None
+
+
+def _with(settings: Settings, placement: Placement, count: int) -> Placement:
+    """The placement with so many workers: of a GPU each, or all in main memory."""
+    memory, gpus = placement.machine.memory.name, placement.machine.gpus[:count]
+    lines = [Line(f"Python and dense targets of {count} workers", count * (PROCESS + _targets(placement)), memory)]
+    for name, times in [(gpu.name, 1) for gpu in gpus] or [(memory, count)]:
+        whose = f"of {times} workers" if times > 1 else "of a worker"
+        for line in _lines(settings, placement, name):
+            lines.append(replace(line, what=f"{line.what} {whose}", bytes=times * line.bytes))
+    return replace(placement, lines=[*placement.lines, *lines])
+
+
+def _targets(placement: Placement) -> int:
+    return sum(line.bytes for line in placement.lines if line.what == TARGETS)
+
+
+def _lines(settings: Settings, placement: Placement, name: str) -> Iterator[Line]:
+    """What one worker fills of the device that it computes on."""
+    sizes, machine, streamed = placement.sizes, placement.machine, placement.streamed
+    held = AT_WORK if streamed else sizes.shape.n_layers
+    yield Line("Weights", sizes.other_weights + held * sizes.layer_bytes, name)
+    yield Line("Work space", WORK_SPACE, name)
+    yield from (
+        line for line in work_of(settings, sizes, name, STATE_MEMORY, cpu=not machine.gpus) if line.when == "search"
+    )
+    yield from remembered(placement.lines, machine, name, settings.compensation == "lstsq", streamed)

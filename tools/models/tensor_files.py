@@ -61,8 +61,8 @@ class TensorFiles:
                 offset = base + tensor["data_offsets"][0]
                 self.stored[name] = Stored(shard, offset, DTYPES[tensor["dtype"]], tuple(tensor["shape"]))
 
-    def read(self, name: str) -> Tensor:
-        """One tensor, on the CPU, in the type of the file.
+    def read(self, name: str, rows: range | None = None) -> Tensor:
+        """One tensor, or neighbouring rows of it, on the CPU, in the type of the file.
 
         Raises:
             ModelError: there is none of that name, or the file cannot be read or has changed since it was opened.
@@ -70,11 +70,12 @@ class TensorFiles:
         where = self.stored.get(name)
         if where is None:
             raise ModelError(f"the checkpoint has no tensor {name!r}")
-        tensor = torch.empty(where.shape, dtype=where.dtype)
+        first = 0 if rows is None else rows.start
+        tensor = torch.empty(where.shape if rows is None else (len(rows), *where.shape[1:]), dtype=where.dtype)
         room = _bytes_of(tensor)
         try:
             with open(where.shard, "rb", buffering=0) as file:
-                file.seek(where.offset)
+                file.seek(where.offset + first * where.dtype.itemsize * torch.Size(where.shape[1:]).numel())
                 done = 0
                 while done < len(room):
                     count = file.readinto(room[done:])

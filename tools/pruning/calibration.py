@@ -21,7 +21,7 @@ from transformers import PreTrainedModel
 from self_pruner.memory.errors import KeptFileError, MeasurementError, ModelError
 from self_pruner.memory.profile import PARTS, Part
 from self_pruner.tools.models.tensor_files import TensorFiles, TensorWriter
-from self_pruner.tools.pruning.moments import Features, Moments, Squares
+from self_pruner.tools.pruning.moments import GRAM_BLOCK, Features, Moments, Squares
 from self_pruner.tools.pruning.store import (
     LayerStore,
     ResidentLayers,
@@ -51,6 +51,11 @@ class Calibration:
     def features(self, layer: int, part: Part) -> Features:
         """The moments of one layer and part."""
         return self.attention[layer] if part == "attention" else self.mlp[layer]
+
+    def ordered_features(self, layer: int, part: Part, order: Tensor) -> Features:
+        """The same with the channels in another order, in memory of their own on the device of `order`."""
+        kept = self.attention if part == "attention" else self.mlp
+        return kept.ordered(layer, order) if isinstance(kept, KeptFeatures) else kept[layer].permuted(order)
 
     def input_squares(self, layer: int, part: Part) -> Tensor:
         """Sums of squares [hidden] over all tokens of the features that the projections `INPUTS[part]` read."""
@@ -106,6 +111,17 @@ class KeptFeatures(Sequence[Features]):
             return [self[layer] for layer in self._layers[index]]
         name = f"{self._part}.{self._layers[index]}"
         return Features(self._files.read(f"{name}.gram"), self._files.read(f"{name}.sums"), self._tokens)
+
+    def ordered(self, layer: int, order: Tensor) -> Features:
+        """Those of a layer with the channels in another order, on its device; memory holds one Gram matrix."""
+        name, size = f"{self._part}.{layer}", len(order)
+        gram = torch.empty(size, size, device=order.device)
+        place = order.argsort()  # where each row of the file goes
+        for start in range(0, size, GRAM_BLOCK):
+            rows = self._files.read(f"{name}.gram", range(start, min(start + GRAM_BLOCK, size))).to(order.device)
+            gram[place[start : start + GRAM_BLOCK]] = rows.index_select(1, order)
+        sums = self._files.read(f"{name}.sums").to(order.device)
+        return Features(gram, sums[order], self._tokens)
 
 
 def _writer(path: Path, layers: int, tokens: int, channels: Mapping[Part, int], hidden: int) -> TensorWriter:

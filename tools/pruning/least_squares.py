@@ -52,15 +52,17 @@ class Factor:
         leading = self.lower[:k, :k]
         removed = weight[:, k:].float()
         if carried is not None:
-            wanted = torch.linalg.solve_triangular(leading.T, carried[:, :k], upper=True, left=False)
-            return _over(wanted.addmm_(removed, self.lower[k:, :k]), leading).add_(weight[:, :k])
+            wanted = _divided(carried[:, :k].clone(memory_format=torch.contiguous_format), leading, transposed=True)
+            return _divided(wanted.addmm_(removed, self.lower[k:, :k]), leading).add_(weight[:, :k])
         return self._given_back(removed, k).add_(weight[:, :k])
 
     def projected(self, weight: Tensor) -> Tensor:
         """W L [out, channels], float32; the zeros above the diagonal are left out, panel by panel."""
         wide, size = weight.float(), len(self.lower)
-        panels = [wide[:, start:] @ self.lower[start:, start : start + PANEL] for start in range(0, size, PANEL)]
-        return torch.cat(panels, dim=1)
+        found = torch.empty_like(wide)
+        for start in range(0, size, PANEL):
+            found[:, start : start + PANEL] = wide[:, start:] @ self.lower[start:, start : start + PANEL]
+        return found
 
     def residuals(self, weight: Tensor, cuts: Sequence[int]) -> Tensor:
         """||(W - V_k) X^T||^2 of the refit for every k in `cuts` (ascending); float64 [len(cuts)].
@@ -92,15 +94,16 @@ class Factor:
             projected: W L [out, channels], of `projected`.
             gradient: M [out, channels].
         """
-        along = torch.linalg.solve_triangular(self.lower.T, gradient.float(), upper=True, left=False)
+        wide = gradient.to(torch.float32, copy=True, memory_format=torch.contiguous_format)
+        along = _divided(wide, self.lower, transposed=True)
         return along.mul_(projected).sum(0).double()
 
     def _given_back(self, removed: Tensor, k: int) -> Tensor:
         """What the first k columns gain for `removed` [out, n], the columns from k to k + n; float32 [out, k]."""
         leading, below = self.lower[:k, :k], self.lower[k : k + removed.shape[1], :k]
         if removed.shape[1] < removed.shape[0]:
-            return removed @ _over(below, leading)
-        return _over(removed @ below, leading)
+            return removed @ _divided(below.clone(memory_format=torch.contiguous_format), leading)
+        return _divided(removed @ below, leading)
 
 
 def factorise(gram: Callable[[], Tensor], damping: float = 0.01) -> Factor:
@@ -163,6 +166,24 @@ def _over(rows: Tensor, lower: Tensor, *, transposed: bool = False) -> Tensor:
     """`rows` [n, k] L^-1, or `rows` L^-T."""
     factor = lower.T if transposed else lower
     return torch.linalg.solve_triangular(factor, rows, upper=transposed, left=False)
+
+
+def _divided(rows: Tensor, lower: Tensor, *, transposed: bool = False) -> Tensor:
+    """`rows` [n, k] L^-1, or `rows` L^-T, in the memory of `rows`.
+
+    PyTorch's own solve copies a triangle that is part of a larger matrix, which may be as large as all else in memory.
+    """
+    size = len(lower)
+    starts = range(0, size, PANEL)
+    for start in starts if transposed else reversed(starts):
+        stop = min(start + PANEL, size)
+        found = rows[:, start:stop]
+        found.copy_(_over(found, lower[start:stop, start:stop], transposed=transposed))
+        if transposed:
+            rows[:, stop:].addmm_(found, lower[stop:, start:stop].T, alpha=-1)
+        else:
+            rows[:, :start].addmm_(found, lower[start:stop, :start], alpha=-1)
+    return rows
 
 
 def _probe(matrix: Tensor) -> Tensor:

@@ -74,18 +74,18 @@ class Moments:
                     lower.addmm_(wide[:, start:stop].T, wide[:, :stop])
 
     def gram(self) -> Tensor:
-        """X^T X of all rows so far [channels, channels], float32, in memory of its own."""
+        """X^T X of all rows so far [channels, channels], float32, in the memory of these moments."""
         self._multiply()
-        gram = self.lower.tril()
+        gram = self.lower
         for start in range(0, len(gram), GRAM_BLOCK):
             stop = start + GRAM_BLOCK
-            own = gram[start:stop, start:stop]
+            own = gram[start:stop, start:stop].tril_()
             own += own.tril(-1).T
             gram[start:stop, stop:] = gram[stop:, start:stop].T
         return gram
 
     def features(self) -> Features:
-        """The moments of all rows so far, on the CPU."""
+        """The moments of all rows so far, on the CPU; a Gram matrix that is there already is not copied."""
         return Features(self.gram().cpu(), self.sums.float().cpu(), self.tokens)
 
 

@@ -19,6 +19,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -106,8 +107,9 @@ def _refits(
                 channels = elastic.channels(part, profile.widths(part)[index])
                 walk.dense_on(at)
                 moments, carried, inputs = walk.moments(at, channels)
-                factor = factorise(moments.gram, elastic.compensator.damping)
-                del moments  # as large as the factor
+                made = [moments.gram()]
+                del moments  # the factor takes over the memory of the matrix
+                factor = factorise(partial(walk.gram, at, channels, made), elastic.compensator.damping)
                 refit = walk.refit(at, factor, carried, channels)
                 del factor, carried
                 walk.pruned_on(at, inputs, refit)
@@ -135,7 +137,7 @@ def refit_bytes(elastic: ElasticModel, profiles: Sequence[Profile], *, full: boo
 def recalibration_bytes(elastic: ElasticModel) -> int:
     """Bytes of a recalibration of `elastic` beside the states and the refits: one place at work."""
     widest = max(elastic.channels(part, elastic.space.units(part)) for part in PARTS)
-    return 4 * widest * (2 * widest + 3 * elastic.model.config.hidden_size)
+    return 4 * widest * (widest + 3 * elastic.model.config.hidden_size)
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,12 +177,12 @@ class _Walk:
         """What `place` reads in the pruned model, where the dense one is through already.
 
         Returns:
-            The moments of the inputs of the output projection, E^T X [hidden, channels] for the share of the error
-            that is made up for, and of the inputs the first [batch, length, channels].
+            The moments of the inputs of the output projection, E^T X [hidden, channels] of the first `channels` of
+            them for the share of the error that is made up for, and of the inputs the same [batch, length, channels].
         """
         output, device = place.output, place.device
         moments = Moments(output.in_features, device)
-        carried = torch.zeros(output.weight.shape, device=device)
+        carried = torch.zeros(len(output.weight), channels, device=device)
         seen: list[Tensor] = []
         hooks = [
             output.register_forward_pre_hook(moments),
@@ -190,8 +192,9 @@ class _Walk:
             for number, (dense, state) in enumerate(zip(self.dense, self.pruned, strict=True)):
                 state = state.to(device)
                 error = (dense.to(device) - (state + self._added(place, state))).flatten(0, -2)
-                carried.addmm_(error.T, seen[number].flatten(0, -2).float(), alpha=self.share)
-                seen[number] = seen[number][..., :channels].clone().to(self.elastic.states)
+                kept = seen[number][..., :channels]
+                carried.addmm_(error.T, kept.flatten(0, -2).float(), alpha=self.share)
+                seen[number] = kept.clone().to(self.elastic.states)
         finally:
             for hook in hooks:
                 hook.remove()
@@ -201,6 +204,10 @@ class _Walk:
                 "try --dtype float32"
             )
         return moments, carried, seen
+
+    def gram(self, place: _At, channels: int, made: list[Tensor]) -> Tensor:
+        """The Gram matrix of `place`: the one that was made, or another one where that was overwritten."""
+        return made.pop() if made else self.moments(place, channels)[0].gram()
 
     def refit(self, place: _At, factor: Factor, carried: Tensor, channels: int) -> Tensor:
         """The output projection [hidden, channels] of `place`, in the type of the weights."""

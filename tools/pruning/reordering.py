@@ -34,7 +34,7 @@ class OrderedMoments:
 
     def features(self, index: int, part: Part) -> Features:
         """The moments of one part of layer `index`, in memory of their own."""
-        return self.calibration.features(index, part).permuted(self.channel_order(index, part))
+        return self.calibration.ordered_features(index, part, self.channel_order(index, part))
 
     @torch.no_grad()
     def permute(self, layer: nn.Module, index: int) -> None:

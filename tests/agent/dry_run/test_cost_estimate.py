@@ -3,20 +3,37 @@
 from dataclasses import replace
 
 import pytest
+import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from benchmarks.placements import machine
-from self_pruner.agent.dry_run.cost_estimate import charged_tokens, steps_of, stream_seconds, total_seconds
+from self_pruner.agent.dry_run.cost_estimate import (
+    calibration_seconds,
+    charged_tokens,
+    recalibration_seconds,
+    solves,
+    steps_of,
+    stream_seconds,
+    total_seconds,
+)
 from self_pruner.agent.dry_run.machine_speed import Speed
 from self_pruner.agent.dry_run.plan import plan_of
 from self_pruner.agent.prepare.bill import REMEMBERED, Sizes, bill_of, needed
 from self_pruner.agent.prepare.placement import Placement
 from self_pruner.agent.settings.arms import ARMS
 from self_pruner.agent.settings.settings import Settings
+from self_pruner.memory.profile import PARTS, Profile
 from self_pruner.prompts.templates import PromptSet
 from self_pruner.tools.evaluation.first_order import PASS_COST
-from self_pruner.tools.models.families import Geometry
+from self_pruner.tools.evaluation.workers.pool import Room
+from self_pruner.tools.models.families import Geometry, geometry
 from self_pruner.tools.profiles.budget import Budget
 from self_pruner.tools.profiles.space import Space
+from self_pruner.tools.pruning.calibration import calibrate
+from self_pruner.tools.pruning.elastic import ElasticModel
+from self_pruner.tools.pruning.recalibration import recalibrate
+from self_pruner.tools.pruning.store import embed
+from tests.tiny import tiny_model
 
 # SmolLM2-135M-Instruct at 30% sparsity
 SPACE = Space(30, 3, 48, 294_912, 55_296, 28_346_688, 32)
@@ -224,3 +241,81 @@ def test_plain_slices_have_no_refits_to_remember():
     placed = {name: placement(settings=Settings(compensation=name)) for name in ("none", "lstsq")}
     kept = {name: "Refits of the recalibration" in held(one, "the disk") for name, one in placed.items()}
     assert kept == {"none": False, "lstsq": True}
+
+
+class Operations(TorchDispatchMode):
+    """Counts the multiplications and additions of all products, factors and solves inside."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.count = 0.0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        found = func(*args, **(kwargs or {}))
+        name = func.overloadpacket.__name__
+        if name in ("mm", "bmm"):
+            self.count += 2 * found.numel() * args[0].shape[-1]
+        elif name in ("addmm", "addmm_"):
+            self.count += 2 * found.numel() * args[1].shape[-1]
+        elif name == "linalg_solve_triangular":
+            self.count += found.numel() * len(args[0])
+        elif name == "linalg_cholesky_ex":
+            self.count += len(args[0]) ** 3 / 3
+        elif name.startswith("_scaled_dot_product"):
+            query, key = args[:2]
+            self.count += 4 * query.numel() * key.shape[-2]
+        return found
+
+
+def counted(run) -> float:
+    with torch.no_grad(), Operations() as operations:
+        run()
+    return operations.count
+
+
+@pytest.mark.parametrize("kept", [0.25, 0.5, 0.75])
+def test_calibration_and_recalibration_cost_the_operations_that_they_are(kept):
+    length, text = 64, torch.randint(512, (8, 64), generator=torch.Generator().manual_seed(0))
+    model = tiny_model("llama", hidden_size=256, intermediate_size=1024, head_dim=32)
+    layer, shape = model.model.layers[0], geometry(model.config)
+    embedded = embed(model, text[:1])
+    states, rest = embedded.hidden, {"attention_mask": None, "position_embeddings": embedded.position_embeddings}
+    pace = counted(lambda: layer(states, **rest)) / length
+    found = []
+    calibrating = counted(lambda: found.append(calibrate(model, text)))
+    elastic = ElasticModel(model, found[0], mlp_unit=8)
+    sizes = replace(
+        SIZES,
+        shape=shape,
+        budget=Budget.from_sparsity(elastic.space, 1 - kept),
+        layer=sum(each.numel() for each in layer.parameters()),
+        calibration_tokens=text.numel(),
+        calibration_length=length,
+    )
+    speed = replace(NO_TIME, layer=pace, operation=1.0, head=1e9)  # the head is not gone through
+    assert calibration_seconds(sizes, speed) == pytest.approx(calibrating, rel=0.02)
+    profile = Profile((round(4 * kept),) * 3, (round(128 * kept),) * 3)
+    recalibrating = counted(lambda: recalibrate(elastic, profile, text))
+    assert recalibration_seconds(sizes, speed) == pytest.approx(recalibrating, rel=0.05)
+    places = [(index, part) for index in range(3) for part in PARTS]
+    for place in places:
+        elastic.residual(*place)  # so that its factor is there
+    solving = counted(lambda: [elastic.block_weights(*place, profile.widths(place[1])[place[0]]) for place in places])
+    assert solves(sizes, 1) == pytest.approx(solving, rel=0.02)
+
+
+def test_workers_share_what_is_measured_and_each_makes_the_refits_that_it_needs(monkeypatch):
+    monkeypatch.setattr("torch.get_num_threads", lambda: 4)
+    monkeypatch.setattr("self_pruner.tools.evaluation.workers.worker._cores", lambda: 8)
+    one, two, four = (steps(placed=replace(placement(), workers=(room,))) for room in (None, Room(2, 2), Room(4, 4)))
+    seconds = {
+        what: [step(found, what).seconds for found in (one, two, four)] for what in ("Evaluat", "Least", "Calib")
+    }
+    first = seconds["Evaluat"][0]
+    assert seconds["Evaluat"] == pytest.approx([first, first / 2, first / 2])  # four have two threads each
+    assert seconds["Calib"] == pytest.approx([seconds["Calib"][0]] * 3)
+    assert seconds["Least"][1] == pytest.approx(seconds["Least"][0])
+    assert seconds["Least"][2] == pytest.approx(2 * seconds["Least"][0])
+    streamed = [steps(placed=replace(placement(mode="streamed"), workers=(room,))) for room in (None, Room(2, 2))]
+    alone, shared = (step(found, "Evaluations").passes for found in streamed)
+    assert alone <= shared <= 2 * alone

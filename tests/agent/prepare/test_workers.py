@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import os
 import re
+import signal
 import socket
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import replace
@@ -17,8 +19,13 @@ from types import SimpleNamespace
 import psutil
 import pytest
 
+from benchmarks.placements import machine, target_of
+from main import main
+from self_pruner.agent.prepare.bill import needed
+from self_pruner.agent.prepare.placement import place
 from self_pruner.agent.prepare.workbench import Prepared, prepare
-from self_pruner.agent.prepare.workers import workers_of
+from self_pruner.agent.prepare.workers import with_workers, workers_of
+from self_pruner.agent.run_files.run_directory import RunDirectory
 from self_pruner.agent.settings.settings import Settings, make_settings
 from self_pruner.agent.view import View
 from self_pruner.memory.errors import EngineError, KeptFileError, MeasurementError, ModelError, SettingsError
@@ -154,6 +161,41 @@ def test_a_worker_that_cannot_see_the_checkpoint_says_where(prepared, profiles, 
         WorkersWalk(here.elastic, here.targets, workers, FITNESS).measure(profiles, range(1))
 
 
+RUN = (
+    "--sequence-length 64 --fidelity 128,512 --probe-tokens 64 --final-tokens 128 --reporting-tokens 128 "
+    "--calibration-length 64 --calibration-sequences 4 --evaluations 40 --offspring 10 --initial 8 --sparsity 0.3 "
+    "--benchmarks 0 --arm evolution --no-recalibrate --no-export --remembered 0 --dtype float32"
+)
+
+
+def test_ctrl_c_ends_a_run_and_its_workers_in_a_sentence_and_it_goes_on_without_them(model, tmp_path):
+    root = Path(__file__).parents[3]
+    words = ["--model", model, "--runs", tmp_path, "--cache", tmp_path / "cache", *RUN.split()]
+    environment = {**os.environ, "PYTHONPATH": str(root), "OMP_NUM_THREADS": "1"}
+    with subprocess.Popen(
+        [sys.executable, str(root / "main.py"), *map(str, words), "--workers", "2"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        env=environment,
+        start_new_session=True,
+    ) as run:
+        try:
+            while not any((one / "trace.jsonl").exists() for one in tmp_path.glob("tiny-*")):
+                assert run.poll() is None
+                time.sleep(0.05)
+            started = psutil.Process(run.pid).children(recursive=True)
+            assert sum("ray::Worker" in " ".join(one.cmdline()) for one in started) == 2
+            os.killpg(run.pid, signal.SIGINT)  # as a terminal does
+            said, _ = run.communicate(timeout=120)
+        finally:
+            run.kill()
+    assert run.returncode == 130 and "Traceback" not in said and all(map(gone, started))
+    (directory,) = tmp_path.glob("tiny-*")
+    assert said.count("main.py resume") == 1 and RunDirectory.open(directory).status == "stopped"
+    assert main(["resume", str(directory), "--workers", "1"]) == 0
+
+
 DRIVER = """
 import os, sys, time
 from self_pruner.tools.evaluation.workers.cluster import connected
@@ -260,3 +302,37 @@ def test_a_file_that_a_machine_lacks_is_written_there_whole(tmp_path):
 def test_shares_are_about_equal_and_none_is_empty(n, parts, lengths):
     found = cut(list(range(n)), parts)
     assert [len(part) for part in found] == lengths and sum(found, []) == list(range(n))
+
+
+def test_workers_are_on_the_bill_and_what_they_have_no_room_for_is_refused(monkeypatch):
+    monkeypatch.setattr(cluster, "check", lambda address: (0, 1))
+    roomy = machine(memory=64)
+    asked = Settings(model="smollm2-135m", workers=3, cache=Path("no-cache"), device="cpu", dtype="float32")
+    alone, found = (
+        with_workers(settings, place(settings, target_of(settings, roomy), roomy), View())
+        for settings in (asked.model_copy(update={"workers": 1}), asked)
+    )
+    assert alone.workers == (None,) and found.workers == (Room(3, 3),)
+    more = needed(found.lines, "memory") - needed(alone.lines, "memory")
+    own = {line.what: line.bytes for line in found.lines if line not in alone.lines}
+    assert own["Weights of 3 workers"] == 3 * found.sizes.weights < more
+    assert with_workers(asked, found, View()) is found
+    room = needed([line for line in found.lines if line.when != "recalibration"], "memory")
+    narrow = replace(roomy, memory=replace(roomy.memory, free=room - 1))
+    with pytest.raises(SettingsError, match=r"--workers 3 needs .*, where .* are free: take --workers 2"):
+        with_workers(asked, place(asked, target_of(asked, narrow), narrow), View())
+
+
+def test_a_worker_fills_the_gpu_that_it_has(monkeypatch, capfd):
+    monkeypatch.setattr(cluster, "check", lambda address: (0, 1))
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 2)
+    there = machine(80, 80, memory=64)
+    asked = Settings(model="llama-2-7b", cache=Path("no-cache"))
+    found = with_workers(asked, place(asked, target_of(asked, there), there), View())
+    assert found.workers == (Room(2, 2),)
+    weights = {line.where: line.bytes for line in found.lines if line.what == "Weights of a worker"}
+    assert weights == dict.fromkeys(("cuda:0", "cuda:1"), found.sizes.weights)
+    full = replace(there, gpus=(there.gpus[0], replace(there.gpus[1], free=8 << 30)))
+    found = with_workers(asked, place(asked, target_of(asked, full), full), View())
+    assert found.workers == (None,) and "one process measures: 2 workers would need" in capfd.readouterr().out

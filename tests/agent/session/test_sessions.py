@@ -5,14 +5,17 @@ from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
+import torch
 
 from main import main
 from self_pruner.agent import session
+from self_pruner.agent.prepare import bill, workbench
 from self_pruner.agent.run_files.run_directory import RunDirectory
 from self_pruner.agent.search.judge import Judgement
 from self_pruner.agent.search.state import first_state
 from self_pruner.agent.settings.settings import make_settings
 from self_pruner.memory.records import Generation
+from tests.stopped import SMALL
 
 
 def down() -> str:
@@ -52,3 +55,30 @@ def test_minutes_of_earlier_sessions_count(before, stop):
     assert before <= update["seconds"] < before + 29
     assert update["stop"] == stop
     assert lines[0].spent["minutes"] >= round(before / 60, 3)
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [
+        torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB."),
+        RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"),
+    ],
+    ids=["torch", "cublas"],
+)
+def test_memory_that_another_process_takes_after_the_plan_is_one_sentence(carried_out, tmp_path, monkeypatch, fault):
+    def filled(*_, **__):
+        raise fault
+
+    with monkeypatch.context() as patch:
+        patch.setattr(workbench, "calibrate", filled)
+        status, _, said = carried_out(*SMALL)
+    assert status == 2 and said.count("\n") == 1 and "if another process has taken memory since" in said
+    assert not list((tmp_path / "runs").glob("tiny-*"))
+
+
+def test_a_run_whose_free_memory_is_gone_after_the_plan_goes_on_without_what_it_would_remember(
+    carried_out, monkeypatch
+):
+    monkeypatch.setattr(bill, "free_memory", lambda device: 0)
+    status, said, errors = carried_out(*SMALL)
+    assert status == 0 and not errors and "Best" in said

@@ -90,7 +90,7 @@ class Worker:
             threads: to compute with at most.
             neighbours: workers on one machine, this one included, which share its cores.
         """
-        self._threads = max(1, min(threads, _cores() // neighbours))
+        self._threads = threads_of(threads, neighbours)
         torch.set_num_threads(self._threads)
         self._walks = make()
         for walk in self._walks.values():
@@ -129,6 +129,11 @@ class Worker:
 
 def _read(store: LayerStore) -> tuple[int, int]:
     return (store.layers_read, store.bytes_read) if isinstance(store, StreamedLayers) else (0, 0)
+
+
+def threads_of(threads: int, neighbours: int) -> int:
+    """Threads of one of `neighbours` workers on this machine, `threads` at most."""
+    return max(1, min(threads, _cores() // neighbours))
 
 
 def _cores() -> int:
