@@ -13,7 +13,7 @@ ignored would make an illegal call look legal.
 from __future__ import annotations
 
 import random
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from self_pruner.memory.errors import BrainError
@@ -32,6 +32,7 @@ OPEN_LIST = 16  # elements that a list without an end gets where a reply must ha
 SHORTEST_TEXT = 8  # characters that a string without an end gets there at least
 DEEPEST = 64  # objects and lists within each other in an answer
 NAMED = ("properties", "$defs")  # objects of schemas by name
+NAMED_OPTIONS = 12  # of a choice that are named where none of them was made
 LETTERS = "abcdefghijklmnopqrstuvwxyz "
 
 
@@ -150,7 +151,8 @@ def violations(schema: Schema, value: Any, root: Schema | None = None, where: st
     if "const" in schema:
         return [] if same(value, schema["const"]) else [f"{where} is {value!r}, not {schema['const']!r}"]
     if "enum" in schema:
-        return [] if any(same(value, option) for option in schema["enum"]) else [f"{where} is {value!r}"]
+        legal = any(same(value, option) for option in schema["enum"])
+        return [] if legal else [f"{where} is {value!r}, not {_one_of(schema['enum'])}"]
     branches = alternatives(schema)
     if branches is not None:
         found = []
@@ -158,6 +160,9 @@ def violations(schema: Schema, value: Any, root: Schema | None = None, where: st
             if not (faults := violations(branch, value, root, where)):
                 return []
             found.append(faults)
+        found.sort(key=len)
+        if len(found) == 1 or (found and len(found[0]) < len(found[1])):
+            return found[0]  # those of the alternative that is clearly the nearest
         return [f"{where} fits no alternative: {found}"]
     kind = schema.get("type", "object" if "properties" in schema else None)
     if kind is None:
@@ -189,6 +194,13 @@ def violations(schema: Schema, value: Any, root: Schema | None = None, where: st
                 faults.append(f"{where} has an unknown field {name!r}")
         return faults
     return []
+
+
+def _one_of(options: Sequence[Any]) -> str:
+    """What may be chosen, in words; of a long choice the beginning."""
+    words = ", ".join(repr(option) for option in options[:NAMED_OPTIONS])
+    rest = len(options) - NAMED_OPTIONS
+    return f"one of {words}" + (f" and {rest} more" if rest > 0 else "")
 
 
 def same(value: Any, other: Any) -> bool:

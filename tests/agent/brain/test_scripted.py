@@ -46,6 +46,39 @@ def test_an_illegal_value_is_named(schema, value):
     assert violations(schema, value)
 
 
+@pytest.mark.parametrize(
+    ("schema", "value", "words"),
+    [
+        ({"enum": ["c1", "c2"]}, "c9", "call is 'c9', not one of 'c1', 'c2'"),
+        ({"enum": [1, 2]}, 3, "call is 3, not one of 1, 2"),
+        (
+            {"enum": [f"c{number}" for number in range(14)]},
+            "d",
+            "call is 'd', not one of " + ", ".join(f"'c{number}'" for number in range(12)) + " and 2 more",
+        ),
+        # of alternatives the nearest one says what is wrong; where several are as near, none of them is meant
+        (
+            {"anyOf": [parameters(MUTATE), {"const": "stop"}, {"type": "array", "items": False}]},
+            "go",
+            "call fits no alternative: ",
+        ),
+        (
+            {
+                "anyOf": [
+                    {"type": "object", "properties": {"a": {"enum": [1]}, "b": {}}, "required": ["a", "b"]},
+                    {"type": "object", "properties": {"c": {}}, "required": ["c"], "additionalProperties": False},
+                ]
+            },
+            {"a": 2, "b": 0},
+            "call.a is 2, not one of 1",
+        ),
+    ],
+)
+def test_a_wrong_choice_is_told_with_what_may_be_chosen(schema, value, words):
+    (fault,) = violations(schema, value)
+    assert fault.startswith(words)
+
+
 def test_uniform_brain_reaches_every_tool_and_every_choice_evenly():
     messages = replies(UniformBrain(), n=2000, seed=1)
     calls = [message.tool_calls[0] for message in messages]

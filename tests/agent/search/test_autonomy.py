@@ -1,11 +1,15 @@
 """`--autonomy free`: the whole tool protocol by a scripted brain, and brains that make nothing of it."""
 
+import json
+import re
+
 import pytest
-from pydantic import ValidationError
+from pydantic import PrivateAttr, ValidationError
 
 from self_pruner.agent.brain.scripted import UniformBrain
 from self_pruner.agent.run_files.trace import Act, Think
 from self_pruner.agent.search.history import closed_generations
+from self_pruner.agent.search.planning.recall_candidates import MOST
 from self_pruner.memory.records import Candidate
 from tests.agent.search.test_search import Search
 from tests.bench import LENGTH, tiny_settings
@@ -96,16 +100,56 @@ def test_errors_are_sentences_that_the_brain_reads_next(tmp_path, parents):
     )
     run.go()
     told = [record.error for record in acts(run) if record.error]
-    assert told[:2] == [
-        "there is no candidate 'c999' in this run",
-        "'mlp 7-9' is no stretch: write attention or mlp and layers from 0 to 2, as mlp 2-5",
-    ]
+    assert told[0] == "'mlp 7-9' is no stretch: write attention or mlp and layers from 0 to 2, as mlp 2-5"
     prompts = [
         record.prompt for record in run.records if isinstance(record, Think) and "Task: call one of" in record.prompt
     ]
-    assert "- prune_model: there is no candidate" in prompts[1]
+    assert f"- call.parents[0] is 'c999', not one of '{best}', " in prompts[1]
     assert "- 'evaluate' is not legal now, only prune_model or" in prompts[2]
-    assert "'mlp 7-9' is no stretch" in prompts[3] and "no candidate" in prompts[3]
+    assert "'mlp 7-9' is no stretch" in prompts[3] and "'c999'" in prompts[3]
+
+
+class RecordingBrain(UniformBrain):
+    """Keeps what it was offered."""
+
+    _offered: list = PrivateAttr(default_factory=list)
+
+    def answer(self, calls, seed, index):
+        self._offered.append({call.name: call.parameters for call in calls})
+        return super().answer(calls, seed, index)
+
+
+def ids_in(schema):
+    """All candidates that a schema names."""
+    return set(re.findall(r'"(c\d+)"', json.dumps(schema)))
+
+
+def test_a_call_can_name_no_candidate_that_does_not_exist(tmp_path):
+    brain = RecordingBrain(seed=3)
+    run = free(tmp_path, brain, evaluations=60)
+    run.go()
+    turns = [offer for offer in brain._offered if "recall_candidates" in offer]
+    assert {name for offer in turns for name in offer} >= {"prune_model", "evaluate", "record_population"}
+    there = {row.id for row in run.candidates()}
+    assert all(ids_in(offer) <= there for offer in turns)
+    texts = [json.dumps(offer) for offer in turns]
+    assert not any('"minLength": 2' in text for text in texts)  # as ids were when they were free text
+    errors = [record.error for record in run.records if record.kind in ("act", "think") and record.error]
+    assert not [error for error in errors if "no candidate" in error]
+
+
+def test_whatever_is_shown_can_be_named_and_a_long_run_makes_the_schema_no_longer(tmp_path):
+    brain = RecordingBrain(seed=3)
+    run = free(tmp_path, brain, evaluations=120)
+    run.go()
+    most = run.settings.population + run.settings.offspring + 2 * MOST
+    prompts = [one.prompt for one in run.records if isinstance(one, Think) and "Task: call one of" in one.prompt]
+    offers = [offer for offer in brain._offered if "recall_candidates" in offer]
+    making = [pair for pair in zip(prompts, offers, strict=True) if "prune_model" in pair[1]]
+    assert len(run.candidates()) > most
+    for prompt, offer in making:
+        assert set(re.findall(r"^(c\d+):", prompt, re.MULTILINE)) <= ids_in(offer["prune_model"])
+        assert len(ids_in(offer["prune_model"])) <= most
 
 
 @pytest.mark.parametrize(
