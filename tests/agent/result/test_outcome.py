@@ -9,7 +9,7 @@ from self_pruner.memory.profile import Profile
 from self_pruner.memory.records import Candidate
 
 
-def outcome(found, uniform, mean, error):
+def outcome(found, uniform, mean, error, proposed_by="switch"):
     rows = [
         Row(name="uniform", params=1, kl=uniform, perplexity=30.0),
         Row(name="found", params=1, kl=found, perplexity=25.0),
@@ -27,7 +27,7 @@ def outcome(found, uniform, mean, error):
         measured_on="",
         latency_setting=None,
         spent={},
-        yields=[],
+        yields=[Yield(proposed_by=proposed_by, made=1, compared=0, improved=0)],
         warnings=[],
     )
 
@@ -44,6 +44,13 @@ def test_the_summary_says_so_when_the_search_wins_loses_or_ties():
     assert "less than two standard errors" in summary(outcome(0.8, 1.0, -0.2, 0.15))
     assert "10.0% above the best baseline, uniform" in summary(outcome(1.1, 1.0, 0.1, 0.01))
     assert summary(outcome(1.0, 1.0, 0.0, 0.0)) == "The search found nothing better than the best baseline (uniform)."
+
+
+def test_the_summary_speaks_of_no_search_and_no_error_where_there_is_none():
+    equal = summary(outcome(1.0, 1.0, 0.0, 0.0, "seed"))
+    assert equal == "Nothing was searched: the result equals the best baseline (uniform)."
+    single = summary(outcome(0.8, 1.0, -0.2, None))
+    assert single.endswith("the paired difference is of a single sequence, which says nothing of chance.")
 
 
 def test_a_result_is_said_beside_the_best_of_all_baselines():
