@@ -287,6 +287,10 @@ class PromptedBrain(Brain):
         """Tokens of a prompt and its reply together; None where there is no limit, or none is known."""
         raise NotImplementedError
 
+    def words_that_end(self, options: Mapping[str, Any]) -> list[str]:
+        """Those that end a text: as a call of the model names them, or else this brain's own."""
+        return list(options.get("stop") or [word for word in self.stop or () if word])
+
     @property
     def prompt_limit(self) -> int | None:
         """Tokens a prompt may have beside the longest reply; None without a limit."""

@@ -126,6 +126,14 @@ class GrammarConstraint:
         longest = max(pieces, key=pieces.__getitem__)
         return [longest] if pieces[longest] <= len(text) else []
 
+    def accept_forced(self) -> list[int]:
+        """Advances to the next decision, and returns the tokens that were forced on the way."""
+        said: list[int] = []
+        while tokens := self.forced():
+            self.accept(tokens)
+            said += tokens
+        return said
+
     def accept(self, tokens: Sequence[int]) -> None:
         """Advances; an end-of-text token is taken where the grammar may end, and says so by `done`."""
         self.matcher.consume_tokens(list(tokens))

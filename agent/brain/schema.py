@@ -83,24 +83,23 @@ def array_lengths(schema: Schema) -> tuple[int, int]:
     """Least and greatest number of elements; an open end is closed OPEN_ITEMS beyond the least."""
     low = schema.get("minItems", 0)
     prefix = len(schema.get("prefixItems", ()))
-    closed = prefix if schema.get("items", True) is False else None
-    open_end = closed if closed is not None else max(low, prefix) + OPEN_ITEMS
-    high = min(schema.get("maxItems", open_end), open_end if closed is not None else schema.get("maxItems", open_end))
+    if schema.get("items", True) is False:
+        high = min(schema.get("maxItems", prefix), prefix)
+    else:
+        high = schema.get("maxItems", max(low, prefix) + OPEN_ITEMS)
     if low > high:
         raise BrainError(f"no array has between {low} and {high} elements")
     return low, high
 
 
-def first_call(schema: Schema, root: Schema | None = None) -> Any:
+def first_call(schema: Schema) -> Any:
     """The first value of a schema: first alternative, least integer, shortest array and text, required fields only."""
-    root = schema if root is None else root
-    return draw(schema, root, None)
+    return draw(schema, schema, None)
 
 
-def sample_call(schema: Schema, rng: random.Random, root: Schema | None = None) -> Any:
+def sample_call(schema: Schema, rng: random.Random) -> Any:
     """A value of a schema, every choice uniform among what is legal there. Raises BrainError where nothing is."""
-    root = schema if root is None else root
-    return draw(schema, root, rng)
+    return draw(schema, schema, rng)
 
 
 def draw(schema: Schema, root: Schema, rng: random.Random | None) -> Any:
