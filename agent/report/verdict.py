@@ -12,7 +12,7 @@ SURE = {  # by whether a difference is clear; None where there is a single seque
 
 
 def verdict(outcome: Outcome) -> str:
-    """What is removed and what that does, then what of it is the search's, if there was one, and the recalibration's."""
+    """What is removed and what that does, then what of it is the search's (if any) and the recalibration's."""
     dense, uniform, result = (outcome.row(name) for name in ("dense", "uniform", outcome.result))
     best = outcome.row(outcome.best_baseline)
     removed = f"{outcome.sparsity:.1%} of the decoder is removed"

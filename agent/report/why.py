@@ -13,8 +13,8 @@ from self_pruner.agent.view import View
 from self_pruner.memory.errors import RunDirectoryError, SettingsError
 from self_pruner.memory.profile import PARTS, Part, Profile
 from self_pruner.memory.read_only import read_rows
+from self_pruner.memory.records import FITNESS
 from self_pruner.tools.profiles.selection import Paired, paired
-from self_pruner.tools.workbench import FITNESS
 
 MOST = 6  # changed places that a line names
 WHO = {

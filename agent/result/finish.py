@@ -159,11 +159,7 @@ def table(run: Run, found: Profile) -> tuple[list[Row], list[TextRow], list[Diff
             measure(replace(bench, progress=progress), list(models.values()), sequences, FINISH_STEP, text)
         by_text[name] = [_dense_row(bench, text), *(row_of(bench, model, own, text) for model, own in models.items())]
     rows = next(iter(by_text.values()))
-    texts = [
-        TextRow(text=name, name=row.name, kl=row.kl, perplexity=row.perplexity)
-        for name, own in by_text.items()
-        for row in own
-    ]
+    texts = [TextRow.of(name, row) for name, own in by_text.items() for row in own]
     if settings.benchmarks or settings.in_time:
         with view.phase("Latency"):
             rows = with_latency(bench, rows, {name: models[name] for name in (UNIFORM, FOUND)}, bench.engine)

@@ -64,6 +64,11 @@ class TextRow(BaseModel):
     kl: float | None
     perplexity: float | None
 
+    @classmethod
+    def of(cls, text: str, row: Row) -> TextRow:
+        """The row of a table as it is on `text`."""
+        return cls(text=text, name=row.name, kl=row.kl, perplexity=row.perplexity)
+
 
 class Difference(BaseModel):
     """Found less another one on the reporting text, sequence by sequence; below zero found is better."""

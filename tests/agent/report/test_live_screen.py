@@ -226,15 +226,13 @@ def test_decisions_of_the_brain_are_said_in_words_and_those_of_the_tool_are_not(
     screen, file = shown(evaluations=60)
     screen.see(judge(0, 0, 0.0))
     screen.see(Think(step=1, generation=0, prompt="asked", replies=(Reply(raw="{}"),)))
-    screen.see(
-        Act(step=1, call=0, tool="prune_model", arguments={"operator": "mutation", "parents": ["c1"], "draw": 2})
-    )
+    screen.see(Act(step=1, call=0, tool="prune_model", arguments={"operator": "mutation", "parents": ["c1"]}))
     screen.see(Act(step=1, call=1, tool="prune_model", arguments={"operator": "mutation"}, error="refused"))
-    assert "Plan    drew 2 at random from c1" in rendered(screen)
+    assert "Plan    mutated c1" in rendered(screen)
     screen.see(Think(step=2, generation=0, prompt="(the tool's operators)"))
     screen.see(Act(step=2, call=0, tool="benchmark_latency", arguments={"candidate": "c9"}))
     screen.see(judge(1, 6, 2.0))
-    assert " ".join(file.getvalue().split()).endswith("fitness 0.5000 (dense 0) | brain: drew 2 at random from c1")
+    assert " ".join(file.getvalue().split()).endswith("fitness 0.5000 (dense 0) | brain: mutated c1")
     assert "in the making" in rendered(screen)  # the next generation begins with nothing decided
 
 

@@ -68,7 +68,7 @@ def brain(improved, compared, lucky, drawn):
     return brain_sentence(
         [
             Yield(proposed_by="brain", made=compared, compared=compared, improved=improved),
-            Yield(proposed_by="draw", made=drawn, compared=drawn, improved=lucky),
+            Yield(proposed_by="chance", made=drawn, compared=drawn, improved=lucky),
         ]
     )
 
@@ -106,6 +106,6 @@ def test_a_child_improves_only_if_it_beats_the_better_of_its_parents():
         arguments={},
         result={"fidelity": 32, "results": [result("c3", -0.2, -0.1), result("c4", -0.2, 0.1), result("c5", -0.1)]},
     )
-    candidates = [row("c3", "brain"), row("c4", "brain"), row("c5", "draw"), row("c6", "draw")]
+    candidates = [row("c3", "brain"), row("c4", "brain"), row("c5", "chance"), row("c6", "chance")]
     found = {one.proposed_by: (one.made, one.compared, one.improved) for one in yields([act], candidates, 32)}
-    assert found == {"brain": (2, 2, 1), "draw": (2, 1, 1)}
+    assert found == {"brain": (2, 2, 1), "chance": (2, 1, 1)}

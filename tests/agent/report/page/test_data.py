@@ -96,7 +96,7 @@ def test_a_step_that_was_run_again_is_told_once(tmp_path):
     assert record["tokens"] == 2 and record["words"] == "called evaluate"
 
 
-@pytest.mark.parametrize("arguments", [None, [], 3, {"edits": 3}, {"edits": [3]}, {"parents": 7, "draw": 1}])
+@pytest.mark.parametrize("arguments", [None, [], 3, {"edits": 3}, {"edits": [3]}, {"parents": 7}])
 def test_arguments_that_no_tool_takes_are_no_traceback(tmp_path, arguments):
     line = {"kind": "act", "step": 1, "call": 0, "tool": "prune_model", "arguments": arguments}
     (tmp_path / "trace.jsonl").write_text(json.dumps(line) + "\n")
