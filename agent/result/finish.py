@@ -35,7 +35,13 @@ from self_pruner.agent.result.outcome import (
 from self_pruner.agent.result.recalibration import Recalibrated, recalibrated
 from self_pruner.agent.run_files.trace import read_trace
 from self_pruner.agent.search.history import best_of, closed_generations
-from self_pruner.agent.search.initial_population import CLOSED_FORM, UNIFORM, closed, closed_form_of, spent_on_probes
+from self_pruner.agent.search.initial_population import (
+    CLOSED_FORM,
+    UNIFORM,
+    closed_form_of,
+    closed_form_profiles,
+    spent_on_probes,
+)
 from self_pruner.agent.search.state import SearchState
 from self_pruner.agent.settings.arms import ARMS, ClosedForm
 from self_pruner.agent.settings.settings import text_label
@@ -178,7 +184,9 @@ def baselines(bench: Workbench) -> dict[str, Profile]:
         if row.proposed_by == "seed":
             began_with.setdefault(closed_form_of(row), []).append(row.profile)
     rules: tuple[ClosedForm, ...] = (UNIFORM, "uniform-mlp", "ends")
-    forms_of: dict[str, list[Profile]] = {rule: began_with.get(rule) or list(closed(bench, rule)) for rule in rules}
+    forms_of: dict[str, list[Profile]] = {
+        rule: began_with.get(rule) or list(closed_form_profiles(bench, rule)) for rule in rules
+    }
     forms_of[CLOSED_FORM] = began_with.get(CLOSED_FORM, [])
     found: dict[str, Profile] = {}
     for name, forms in forms_of.items():

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from self_pruner.agent.report.decisions import in_words, plan_in_words
+from self_pruner.agent.report.in_words import in_words, plan_in_words
 from self_pruner.memory.errors import RunDirectoryError
 
 KINDS = ("think", "act", "judge")  # in the order of a step

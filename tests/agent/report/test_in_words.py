@@ -2,7 +2,7 @@
 
 import pytest
 
-from self_pruner.agent.report.decisions import decisions, in_words
+from self_pruner.agent.report.in_words import decisions, in_words
 from self_pruner.agent.run_files.trace import Act
 
 EDITS = [{"layer": 9, "part": "mlp", "change": 2}, {"layer": 3, "part": "mlp", "change": -2}]
