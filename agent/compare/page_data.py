@@ -36,7 +36,6 @@ from self_pruner.agent.compare.tables import (
 )
 from self_pruner.tools.text.redaction import without_keys
 
-FORMAT = 1
 TITLES = {
     "brief": "Final figures",
     "quality": "Final figures by text",
@@ -100,7 +99,6 @@ def comparison_data(results: Results, folder: Path | None = None) -> dict[str, A
     }
     return without_keys(
         {
-            "format": FORMAT,
             "comparison": f"{len(arms)} {'arm' if len(arms) == 1 else 'arms'} on {results.model}",
             "sentences": sentences(results),
             "headline": headline,
