@@ -1,4 +1,4 @@
-"""Self-Pruner's command line: run (the default), resume, report, trace, export."""
+"""Self-Pruner's command line; without a command it runs."""
 
 from __future__ import annotations
 

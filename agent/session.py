@@ -45,10 +45,10 @@ from self_pruner.agent.run_files.steering import read_notes, wait_while_paused
 from self_pruner.agent.run_files.trace import TraceRecord, TraceWriter
 from self_pruner.agent.search.graph import build_graph, search
 from self_pruner.agent.search.initial_population import (
+    baselines,
     is_probed,
     make_initial_population,
     probe_uniform,
-    rivals,
     spent_on_probes,
     with_costs,
 )
@@ -244,7 +244,7 @@ def run_search(run: Run, listeners: Listeners, drive: Drive) -> SearchState:
     """
     settings, loaded, view = run.settings, run.prepared.loaded, run.view
     seeds = make_initial_population(run.bench, ARMS[settings.arm], settings.remembered)
-    screen = SearchScreen(view, settings, lambda best: rivals(run.bench, best))
+    screen = SearchScreen(view, settings, lambda best: baselines(run.bench, best))
     bench = replace(run.bench, progress=screen.progress)
     prompts = PromptSet(settings.prompts_of_arm, run.directory.prompts)
     variables = variables_of(bench, loaded, settings)

@@ -16,11 +16,10 @@ from typing import ClassVar, Literal
 from self_pruner.memory.profile import Profile
 
 Operator = Literal["initialise", "crossover", "mutation"]
-# Who proposed a candidate: the brain (or draws it asked for), chance among the brain's legal calls, the rule that
-# stands beside it, one of the tool's operators, the tool in a failing brain's place, a closed form, or an earlier run.
+# Who proposed a candidate: the brain, chance among the brain's legal calls, the rule that stands in for its hypotheses,
+# one of the tool's operators, the tool in a failing brain's place, a closed form, or an earlier run.
 Proposer = Literal[
     "brain",
-    "draw",
     "chance",
     "rule",
     "switch",
@@ -33,7 +32,7 @@ Proposer = Literal[
     "seed",
     "memory",
 ]
-RANDOM: tuple[Proposer, ...] = ("chance", "draw", "fallback")  # those that choose by chance among legal calls
+RANDOM: tuple[Proposer, ...] = ("chance", "fallback")  # those that choose by chance among legal calls
 Verdict = Literal["held", "failed", "unclear"]
 FITNESS = "fitness"  # name of the text that a search is measured on, in the scores on it
 

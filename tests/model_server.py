@@ -38,7 +38,7 @@ def serving_model(model: Any, tokenizer: Any, *names: str) -> AbstractContextMan
         )
         prompt = tokenizer(applied(tokenizer, body["messages"]), add_special_tokens=False)["input_ids"]
         with turn:
-            decoded = decode(
+            *_, decoded = decode(
                 branches,
                 prompt,
                 lambda _: GrammarConstraint(grammar, brain.alphabet, vocab),

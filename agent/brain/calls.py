@@ -22,9 +22,11 @@ from pydantic import Field
 
 from self_pruner.agent.brain.page import render
 from self_pruner.agent.brain.pieces import Piece, chunk, last_chunk, pieces_of
+from self_pruner.agent.brain.schema import rewritten
 from self_pruner.memory.errors import BrainError
 
 Tool = Mapping[str, Any] | type | Callable[..., Any] | BaseTool
+ANNOTATIONS = ("title", "description", "default", "examples", "discriminator", "deprecated")  # not for engines
 Offer = list["CallSchema"] | None  # the calls that are legal; None where any text is
 
 
@@ -38,13 +40,11 @@ class CallSchema:
 
 def closed(schema: Any) -> Any:
     """The schema with every object that lists its properties closed to others, unless it says otherwise."""
-    if isinstance(schema, Mapping):
-        result = {name: closed(value) if name not in ("const", "enum", "default") else value
-                  for name, value in schema.items()}  # fmt: skip
-        if isinstance(schema.get("properties"), Mapping) and "additionalProperties" not in schema:
-            result["additionalProperties"] = False
-        return result
-    return [closed(element) for element in schema] if isinstance(schema, list | tuple) else schema
+
+    def shut(one: dict[str, Any]) -> dict[str, Any]:
+        return {**one, "additionalProperties": one.get("additionalProperties", False)} if "properties" in one else one
+
+    return rewritten(schema, shut)
 
 
 def call_schemas(tools: Sequence[Tool], tool_choice: Any = None) -> list[CallSchema]:
@@ -99,25 +99,17 @@ def portable(schema: Any, tool: str) -> Any:
 
     Annotations go, constants become choices of one, and a list of types becomes alternatives.
     """
-    if isinstance(schema, list):
-        return [portable(element, tool) for element in schema]
-    if not isinstance(schema, Mapping):
-        return schema
-    if isinstance(schema.get("type"), list):
-        return portable({"anyOf": [{**schema, "type": kind} for kind in schema["type"]]}, tool)
-    result: dict[str, Any] = {}
-    for name, value in schema.items():
-        if name == "const":
-            result["enum"] = [value]
-        elif name == "enum":
-            result[name] = value
-        elif name == "$ref":
-            result[name] = f"#/$defs/{tool}.{str(value).rsplit('/', 1)[-1]}"
-        elif name == "properties":
-            result[name] = {field: portable(inner, tool) for field, inner in value.items()}
-        elif name not in ("title", "description", "default", "examples", "discriminator", "deprecated"):
-            result[name] = portable(value, tool)
-    return result
+
+    def plain(one: dict[str, Any]) -> dict[str, Any]:
+        result = {name: value for name, value in one.items() if name not in ("const", *ANNOTATIONS)}
+        if "const" in one:
+            result["enum"] = [one["const"]]
+        if "$ref" in one:
+            result["$ref"] = f"#/$defs/{tool}.{str(one['$ref']).rsplit('/', 1)[-1]}"
+        kinds = result.get("type")
+        return {"anyOf": [{**result, "type": kind} for kind in kinds]} if isinstance(kinds, list) else result
+
+    return rewritten(schema, plain)
 
 
 def reply(
@@ -287,6 +279,10 @@ class PromptedBrain(Brain):
     def context(self) -> int | None:
         """Tokens of a prompt and its reply together; None where there is no limit, or none is known."""
         raise NotImplementedError
+
+    def words_that_end(self, options: Mapping[str, Any]) -> list[str]:
+        """Those that end a text: as a call of the model names them, or else this brain's own."""
+        return list(options.get("stop") or [word for word in self.stop or () if word])
 
     @property
     def prompt_limit(self) -> int | None:

@@ -7,6 +7,7 @@ chat model accepts it: where it is offered no tool it answers in text, it stream
 from __future__ import annotations
 
 import json
+from codecs import getincrementaldecoder
 from collections.abc import Callable, Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -19,10 +20,10 @@ from pydantic import ConfigDict, Field, PrivateAttr
 
 from self_pruner.agent.brain.branches import Branches
 from self_pruner.agent.brain.calls import Offer, PromptedBrain, broken_reply, reply, text_reply
-from self_pruner.agent.brain.decode import Decoded, Sample, Sampling, decode, decoding
+from self_pruner.agent.brain.decode import Decoded, Sampling, decode
 from self_pruner.agent.brain.grammar import GrammarConstraint, call_grammar, check_grammar, text_grammar
 from self_pruner.agent.brain.page import context_length, render
-from self_pruner.agent.brain.pieces import CallReader, Characters, Line, Piece, Until, before
+from self_pruner.agent.brain.pieces import CallReader, Line, Piece, TextReader, before
 from self_pruner.memory.errors import BrainError
 
 
@@ -79,14 +80,11 @@ class TargetBrain(PromptedBrain):
             BrainError: a tool's schema cannot be obeyed, or another model is asked for.
             BrainError: decoding failed, or took longer than `time_limit`.
         """
-        plan = self._plan(messages, offers, seed, options)
+        plan, stop = self._plan(messages, offers, seed, options), self.words_that_end(options)
         branches = self.branches
         with branches.lock:
-            decoded = decode(branches, **plan)
-        return [
-            self._message(decoded, sample, offer, seed, index, self._stop(options))
-            for index, (sample, offer) in enumerate(zip(decoded.samples, offers, strict=True))
-        ]
+            *_, decoded = decode(branches, **plan)
+        return [self._message(decoded, offer, seed, index, stop) for index, offer in enumerate(offers)]
 
     def reply_in_pieces(
         self, messages: list[BaseMessage], offer: Offer, seed: int, **options: Any
@@ -95,24 +93,19 @@ class TargetBrain(PromptedBrain):
 
         It has a prompt cache of its own: whoever reads it may ask for another reply before this one is over.
         """
-        stop = self._stop(options)
-        run = decoding(Branches(self.model, self._passing), **self._plan(messages, [offer], seed, options))
-        reader = _TextReader(stop) if offer is None else _ReplyReader(bool(self.thought_tokens))
+        stop = self.words_that_end(options)
+        reader = TextReader(stop) if offer is None else _ReplyReader(bool(self.thought_tokens))
+        characters = getincrementaldecoder("utf-8")("replace")  # gives each character when it is whole
         fed = 0
-        while True:
-            try:
-                (sample,) = next(run)
-            except StopIteration as over:
-                message = self._message(over.value, over.value.samples[0], offer, seed, 0, stop)
-                yield from reader.finish(message)
-                yield message
-                return
-            fresh = reader.characters.feed(self.alphabet.decode_bytes(sample.tokens[fed:]))
-            fed = len(sample.tokens)
-            yield from reader.feed(fresh)
-
-    def _stop(self, options: dict[str, Any]) -> Sequence[str]:
-        return options.get("stop") or [word for word in self.stop or () if word]
+        for decoded in decode(Branches(self.model, self._passing), **self._plan(messages, [offer], seed, options)):
+            tokens = decoded.samples[0].tokens
+            yield from reader.feed(characters.decode(self.alphabet.decode_bytes(tokens[fed:])))
+            fed = len(tokens)
+        if offer is None:
+            yield from reader.feed(characters.decode(b"", final=True))
+        message = self._message(decoded, offer, seed, 0, stop)
+        yield from reader.finish(message)
+        yield message
 
     def _plan(
         self, messages: list[BaseMessage], offers: Sequence[Offer], seed: int, options: dict[str, Any]
@@ -120,7 +113,7 @@ class TargetBrain(PromptedBrain):
         """What to decode."""
         if options.get("model", self.model_id) != self.model_id:
             raise BrainError(f"the brain is {self.model_id}, and {options['model']!r} is another model")
-        stop = self._stop(options)
+        stop = self.words_that_end(options)
         prompt = render(self.tokenizer, messages)
         if self.prompt_limit is not None and len(prompt) > self.prompt_limit:
             raise BrainError(
@@ -154,10 +147,9 @@ class TargetBrain(PromptedBrain):
         """Whether a text has come to one of the words that end it."""
         return lambda tokens: any(word in self.alphabet.decode_str(tokens) for word in stop)
 
-    def _message(
-        self, decoded: Decoded, sample: Sample, offer: Offer, seed: int, index: int, stop: Sequence[str]
-    ) -> AIMessage:
+    def _message(self, decoded: Decoded, offer: Offer, seed: int, index: int, stop: Sequence[str]) -> AIMessage:
         """A sample as a thought and a call; cut short by the token limit, it is an invalid call and says so."""
+        sample = decoded.samples[index]
         raw = self.alphabet.decode_str(sample.tokens)
         cost = {  # steps and seconds are those of the whole batch, which all its samples share
             "raw": raw,
@@ -181,26 +173,10 @@ class TargetBrain(PromptedBrain):
         return reply(thought, call["name"], call["arguments"], seed=seed, index=index, cost=cost)
 
 
-class _TextReader:
-    """A text as pieces."""
-
-    def __init__(self, stop: Sequence[str]) -> None:
-        self.characters = Characters()
-        self.until = Until(stop)
-
-    def feed(self, text: str, last: bool = False) -> list[Piece]:
-        said = self.until.feed(text, last)
-        return [Piece("text", said)] if said else []
-
-    def finish(self, message: AIMessage) -> list[Piece]:
-        return self.feed(self.characters.feed(b"", last=True), last=True)
-
-
 class _ReplyReader:
     """A line of thought, where there is one, and a call as pieces."""
 
     def __init__(self, thinks: bool) -> None:
-        self.characters = Characters()
         self.line = Line() if thinks else None
         self.call = CallReader()
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import os
 import time
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -72,39 +72,24 @@ def decode(
     seed: int,
     sampling: Sampling,
     end: Sequence[int],
-) -> Decoded:
+) -> Iterator[Decoded]:
     """Draws `n` samples of what follows `prompt`, sample i under `constraint(i)`, fresh and perhaps its own.
 
     Deterministic: sample i depends on (seed, i) and the prompt alone. Token ids in `end` end a sample and are no part
     of it.
 
+    Returns:
+        The samples as far as they are, after every decision of theirs, and at the end the whole ones. The time in which
+        nobody asks for the next step is not counted.
+
     Raises:
         BrainError: the constraint fails.
         BrainError: `sampling.time_limit` is over.
     """
-    run = decoding(branches, prompt, constraint, n=n, seed=seed, sampling=sampling, end=end)
-    while True:
-        try:
-            next(run)
-        except StopIteration as over:
-            decoded: Decoded = over.value
-            return decoded
 
+    def so_far() -> Decoded:
+        return Decoded(samples, steps, len(prompt), min(cached, len(prompt)), time.monotonic() - started)
 
-def decoding(
-    branches: Branches,
-    prompt: Sequence[int],
-    constraint: Callable[[int], GrammarConstraint],
-    *,
-    n: int,
-    seed: int,
-    sampling: Sampling,
-    end: Sequence[int],
-) -> Generator[list[Sample], None, Decoded]:
-    """The same step by step: gives the samples, as far as they are, after every decision of theirs.
-
-    The time in which nobody asks for the next step is not counted.
-    """
     started = time.monotonic()
     samples = [Sample(constraint(index), generator(seed, index)) for index in range(n)]
     openings = [force(sample) if sampling.forced else [] for sample in samples]
@@ -125,22 +110,19 @@ def decoding(
         for index, sample in live.items():
             sample.pending = say(sample, logits[index], sampling, end)
         live = {index: sample for index, sample in live.items() if not finished(sample, sampling)}
-        paused = time.monotonic()
-        yield samples
-        started += time.monotonic() - paused
         if live:
+            paused = time.monotonic()
+            yield so_far()
+            started += time.monotonic() - paused
             logits = branches.extend({index: sample.pending for index, sample in live.items()})
             steps += 1
     branches.rewind()
-    return Decoded(samples, steps, len(prompt), min(cached, len(prompt)), time.monotonic() - started)
+    yield so_far()
 
 
 def force(sample: Sample) -> list[int]:
     """Says all that the constraint forces, and returns it."""
-    said: list[int] = []
-    while tokens := sample.constraint.forced():
-        sample.constraint.accept(tokens)
-        said += tokens
+    said = sample.constraint.accept_forced()
     sample.tokens += said
     sample.forced += len(said)
     return said

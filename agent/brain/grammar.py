@@ -14,7 +14,7 @@ either: an escape could otherwise smuggle in a newline or half of a surrogate pa
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -22,6 +22,7 @@ from llguidance import LLMatcher, LLTokenizer
 from numpy.typing import NDArray
 
 from self_pruner.agent.brain.calls import CallSchema, reply_schema
+from self_pruner.agent.brain.schema import rewritten
 from self_pruner.memory.errors import BrainError
 
 CONTROL = r"\x00-\x1f\x7f-\x9f\u2028\u2029"
@@ -45,20 +46,14 @@ def text_grammar() -> str:
 
 def printable(schema: Any) -> Any:
     """The schema with free strings kept to printable text."""
-    if isinstance(schema, list):
-        return [printable(element) for element in schema]
-    if not isinstance(schema, Mapping):
-        return schema
-    result: dict[str, Any] = {}
-    for name, value in schema.items():
-        if name in ("properties", "$defs"):
-            result[name] = {field: printable(inner) for field, inner in value.items()}
-        else:
-            result[name] = value if name == "enum" else printable(value)
-    if schema.get("type") == "string" and not {"enum", "pattern", "format"} & set(schema):
-        low, high = result.pop("minLength", 0), result.pop("maxLength", "")
-        result["pattern"] = rf'^[^"\\{CONTROL}]{{{low},{high}}}$'
-    return result
+
+    def kept(one: dict[str, Any]) -> dict[str, Any]:
+        if one.get("type") == "string" and not {"enum", "pattern", "format"} & set(one):
+            low, high = one.pop("minLength", 0), one.pop("maxLength", "")
+            one["pattern"] = rf'^[^"\\{CONTROL}]{{{low},{high}}}$'
+        return one
+
+    return rewritten(schema, kept)
 
 
 def check_grammar(grammar: str, tokenizer: LLTokenizer) -> None:
@@ -125,6 +120,14 @@ class GrammarConstraint:
         pieces = {int(token): len(self.tokenizer.decode_bytes([int(token)])) for token in self.allowed()}
         longest = max(pieces, key=pieces.__getitem__)
         return [longest] if pieces[longest] <= len(text) else []
+
+    def accept_forced(self) -> list[int]:
+        """Advances to the next decision, and returns the tokens that were forced on the way."""
+        said: list[int] = []
+        while tokens := self.forced():
+            self.accept(tokens)
+            said += tokens
+        return said
 
     def accept(self, tokens: Sequence[int]) -> None:
         """Advances; an end-of-text token is taken where the grammar may end, and says so by `done`."""

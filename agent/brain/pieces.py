@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-from codecs import getincrementaldecoder
 from collections.abc import Iterator, Sequence
 from typing import Literal, NamedTuple
 
@@ -54,16 +53,6 @@ def pieces_of(message: AIMessage) -> Iterator[Piece]:
         yield Piece("arguments", json.dumps(call["args"]))
     for broken in message.invalid_tool_calls[:1]:
         yield Piece("arguments", broken["args"] or "}")  # nothing would be read as a call without arguments
-
-
-class Characters:
-    """Bytes as text, each character when it is whole."""
-
-    def __init__(self) -> None:
-        self.decoder = getincrementaldecoder("utf-8")("replace")
-
-    def feed(self, data: bytes, last: bool = False) -> str:
-        return self.decoder.decode(data, last)
 
 
 class Line:
@@ -144,6 +133,20 @@ class Words:
         if (safe := redact(said)) == said:
             return redact(word)
         return json.dumps(safe)[1:-1] if said != word else safe
+
+
+class TextReader:
+    """A text on its way as pieces, up to the first of the words that end it; of a text from elsewhere word by word."""
+
+    def __init__(self, stop: Sequence[str], words: Words | None = None) -> None:
+        self.until, self.words = Until(stop), words
+
+    def feed(self, text: str, last: bool = False) -> list[Piece]:
+        said = self.until.feed(self.words.feed(text, last) if self.words else text, last)
+        return [Piece("text", said)] if said else []
+
+    def finish(self, message: AIMessage) -> list[Piece]:
+        return self.feed("", last=True)
 
 
 def _character(escape: re.Match[str]) -> str:

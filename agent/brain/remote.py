@@ -19,7 +19,7 @@ from pydantic import Field
 from self_pruner.agent.brain.calls import Offer, PromptedBrain, broken_reply, reply, reply_schema, text_reply
 from self_pruner.agent.brain.endpoint import choices_of, response_format, text_of
 from self_pruner.agent.brain.page import alternating
-from self_pruner.agent.brain.pieces import CallReader, Line, Piece, Until, Words, before, pieces_of
+from self_pruner.agent.brain.pieces import CallReader, Line, Piece, TextReader, Words, before, pieces_of
 from self_pruner.agent.brain.schema import bounded, too_deep
 from self_pruner.tools.text.redaction import redact, without_keys
 
@@ -104,7 +104,7 @@ class EndpointBrain(PromptedBrain):
         start = time.perf_counter()
         body = self._body(messages, offer, seed, options)
         asked = {**body, "stream": True, "stream_options": {"include_usage": True}}
-        reader = _TextReader(body.get("stop", ())) if offer is None else _CallReader()
+        reader = TextReader(body.get("stop", ()), Words(json=False)) if offer is None else _CallReader()
         text, reason, usage, told = "", "", None, False
         for event in self.endpoint.events("/chat/completions", asked, time.monotonic() + self.endpoint.timeout):
             usage = event.get("usage") or usage
@@ -148,7 +148,7 @@ class EndpointBrain(PromptedBrain):
         if schema is not None:
             turns[0]["content"] += "\n\n" + FORMAT
             return {**body, "response_format": response_format(schema)}
-        stop = list(options.get("stop") or [word for word in self.stop or () if word])
+        stop = self.words_that_end(options)
         return {**body, "stop": stop} if stop else body
 
     def _group(self, body: Mapping[str, Any], indices: Sequence[int], seed: int, until: float) -> dict[int, _Choice]:
@@ -206,23 +206,8 @@ class EndpointBrain(PromptedBrain):
             **told,
         }
         if offer is None:
-            return text_reply(before(said.text, options.get("stop") or self.stop or ()), cost=cost)
+            return text_reply(before(said.text, self.words_that_end(options)), cost=cost)
         return _call(said, seed, index, cost)
-
-
-class _TextReader:
-    """A text as pieces."""
-
-    def __init__(self, stop: Sequence[str]) -> None:
-        self.words = Words(json=False)
-        self.until = Until(stop)
-
-    def feed(self, text: str, last: bool = False) -> list[Piece]:
-        said = self.until.feed(self.words.feed(text, last), last)
-        return [Piece("text", said)] if said else []
-
-    def finish(self, message: AIMessage) -> list[Piece]:
-        return self.feed("", last=True)
 
 
 class _CallReader:

@@ -1,4 +1,4 @@
-"""The subset of JSON schema that legal calls are written in, and three things one can do with it.
+"""The subset of JSON schema that legal calls are written in, and what one can do with it.
 
 A legal call is a schema and nothing else: the target model obeys it through a grammar (grammar.py), the scripted
 controls draw from it (`sample_call`, `first_call`), and tests check replies against it with `violations`, which shares
@@ -13,7 +13,7 @@ ignored would make an illegal call look legal.
 from __future__ import annotations
 
 import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from self_pruner.memory.errors import BrainError
@@ -31,9 +31,25 @@ OPEN_ITEMS = 3  # elements drawn beyond minItems where no maxItems is given
 OPEN_LIST = 16  # elements that a list without an end gets where a reply must have one
 SHORTEST_TEXT = 8  # characters that a string without an end gets there at least
 DEEPEST = 64  # objects and lists within each other in an answer
-NAMED = ("properties", "$defs")  # objects of schemas by name
+NAMED = ("properties", "$defs", "definitions")  # objects of schemas by name
 NAMED_OPTIONS = 12  # of a choice that are named where none of them was made
+VALUES = ("const", "enum", "default", "examples")  # what is no schema
 LETTERS = "abcdefghijklmnopqrstuvwxyz "
+
+
+def rewritten(schema: Any, change: Callable[[dict[str, Any]], dict[str, Any]]) -> Any:
+    """The schema with `change` made of every schema in it, the innermost first; the given one stays as it is."""
+    if isinstance(schema, list | tuple):
+        return [rewritten(one, change) for one in schema]
+    if not isinstance(schema, Mapping):
+        return schema
+    result: dict[str, Any] = {}
+    for name, value in schema.items():
+        if name in NAMED and isinstance(value, Mapping):
+            result[name] = {field: rewritten(inner, change) for field, inner in value.items()}
+        else:
+            result[name] = value if name in VALUES else rewritten(value, change)
+    return change(result)
 
 
 def resolve(schema: Schema, root: Schema) -> Schema:
@@ -84,24 +100,23 @@ def array_lengths(schema: Schema) -> tuple[int, int]:
     """Least and greatest number of elements; an open end is closed OPEN_ITEMS beyond the least."""
     low = schema.get("minItems", 0)
     prefix = len(schema.get("prefixItems", ()))
-    closed = prefix if schema.get("items", True) is False else None
-    open_end = closed if closed is not None else max(low, prefix) + OPEN_ITEMS
-    high = min(schema.get("maxItems", open_end), open_end if closed is not None else schema.get("maxItems", open_end))
+    if schema.get("items", True) is False:
+        high = min(schema.get("maxItems", prefix), prefix)
+    else:
+        high = schema.get("maxItems", max(low, prefix) + OPEN_ITEMS)
     if low > high:
         raise BrainError(f"no array has between {low} and {high} elements")
     return low, high
 
 
-def first_call(schema: Schema, root: Schema | None = None) -> Any:
+def first_call(schema: Schema) -> Any:
     """The first value of a schema: first alternative, least integer, shortest array and text, required fields only."""
-    root = schema if root is None else root
-    return draw(schema, root, None)
+    return draw(schema, schema, None)
 
 
-def sample_call(schema: Schema, rng: random.Random, root: Schema | None = None) -> Any:
+def sample_call(schema: Schema, rng: random.Random) -> Any:
     """A value of a schema, every choice uniform among what is legal there. Raises BrainError where nothing is."""
-    root = schema if root is None else root
-    return draw(schema, root, rng)
+    return draw(schema, schema, rng)
 
 
 def draw(schema: Schema, root: Schema, rng: random.Random | None) -> Any:
@@ -255,20 +270,14 @@ def _open_strings(schema: Any) -> int:
 
 
 def _bounded(schema: Any, length: int) -> Any:
-    if isinstance(schema, list):
-        return [_bounded(element, length) for element in schema]
-    if not isinstance(schema, Mapping):
-        return schema
-    result = {
-        name: {field: _bounded(inner, length) for field, inner in value.items()} if name in NAMED
-        else value if name == "enum" else _bounded(value, length)
-        for name, value in schema.items()
-    }  # fmt: skip
-    if _open_text(schema):
-        result["maxLength"] = max(length, schema.get("minLength", 0))
-    if schema.get("type") == "array" and "maxItems" not in schema and schema.get("items", True) is not False:
-        result["maxItems"] = max(OPEN_LIST, schema.get("minItems", 0))
-    return result
+    def ended(one: dict[str, Any]) -> dict[str, Any]:
+        if _open_text(one):
+            one["maxLength"] = max(length, one.get("minLength", 0))
+        if one.get("type") == "array" and "maxItems" not in one and one.get("items", True) is not False:
+            one["maxItems"] = max(OPEN_LIST, one.get("minItems", 0))
+        return one
+
+    return rewritten(schema, ended)
 
 
 def _open_text(schema: Schema) -> bool:

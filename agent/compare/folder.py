@@ -21,7 +21,7 @@ from self_pruner.agent.run_files.conditions import Conditions
 from self_pruner.agent.run_files.environment import describe
 from self_pruner.agent.run_files.seal import holds, seal
 from self_pruner.agent.settings.settings import Settings, make_settings, text_label
-from self_pruner.agent.settings.stated import PLACES, TEXTS, command_line
+from self_pruner.agent.settings.stated import command_line, without_places
 from self_pruner.memory.errors import SelfPrunerError, SettingsError
 from self_pruner.prompts.templates import PromptSet
 from self_pruner.prompts.workbench import differences
@@ -105,13 +105,6 @@ class ComparisonFolder:
         """Every run, in the order in which they are carried out."""
         return plan(self.settings, parse_arms(self.arms), self.sparsities, self.seeds)
 
-    def stated_settings(self) -> dict[str, Any]:
-        """The shared settings as results state them: no places, and texts by the names of their files."""
-        settings = {name: value for name, value in self.settings.to_toml().items() if name not in PLACES}
-        for name in TEXTS:
-            settings[name] = ",".join(map(text_label, str(settings[name]).split(",")))
-        return settings
-
     def command(self) -> str:
         """A command that makes the same comparison."""
         commas = any("," in arm for arm in self.arms)
@@ -193,7 +186,7 @@ def collect(comparison: ComparisonFolder, failed: Mapping[str, str] | None = Non
     return Results(
         command=comparison.command(),
         model=settings.model,
-        settings=comparison.stated_settings(),
+        settings=without_places(settings),
         versions={name: str(version) for name, version in environment.get("versions", {}).items() if version},
         machine=f"{environment['processors']} processors, {platform.system()} {platform.machine()}",
         dense=dense.texts if dense else [],

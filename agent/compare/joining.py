@@ -36,7 +36,7 @@ from self_pruner.agent.report.telemetry.listeners import check_listeners
 from self_pruner.agent.run_files.binding import SAID, refuse
 from self_pruner.agent.run_files.conditions import Conditions
 from self_pruner.agent.settings.settings import Settings, make_settings, text_label, without_former
-from self_pruner.agent.settings.stated import PLACES
+from self_pruner.agent.settings.stated import PLACES, without_places
 from self_pruner.agent.view import View
 from self_pruner.memory.errors import RunDirectoryError, SettingsError
 from self_pruner.prompts.templates import PromptSet
@@ -127,7 +127,7 @@ def finished_elsewhere(comparison: ComparisonFolder, paths: Sequence[Path], view
         except ValueError as error:
             raise SettingsError(f"--from {path}: {file} is not the results of a comparison") from error
         theirs = {**later, **without_former(results.settings)}
-        check_same_settings(f"--from {path}: its runs have", theirs, comparison.stated_settings())
+        check_same_settings(f"--from {path}: its runs have", theirs, without_places(comparison.settings))
         if results.bound is not None and known is not None:
             differences = results.bound.differences(known, f"in {where}")
             refuse(f"--from {path}: its runs were made", differences, SAID_OF_ARMS, view)

@@ -36,7 +36,6 @@ from self_pruner.agent.compare.tables import (
 )
 from self_pruner.tools.text.redaction import without_keys
 
-FORMAT = 1
 TITLES = {
     "brief": "Final figures",
     "quality": "Final figures by text",
@@ -100,7 +99,6 @@ def comparison_data(results: Results, folder: Path | None = None) -> dict[str, A
     }
     return without_keys(
         {
-            "format": FORMAT,
             "comparison": f"{len(arms)} {'arm' if len(arms) == 1 else 'arms'} on {results.model}",
             "sentences": sentences(results),
             "headline": headline,
@@ -166,37 +164,23 @@ def chosen(runs: Sequence[RunResult]) -> RunResult:
 
 def profiles(compared: ComparedArms) -> list[dict[str, Any]]:
     """What the chosen run of each arm keeps of every layer, by sparsity, the best arm first."""
-    kept = [
-        chosen(runs)
+    shown = {"arm", "seed", "attention", "mlp"}
+    return [
+        chosen(runs).model_dump(include=shown) | {"sparsity": percent(sparsity)}
         for sparsity in compared.sparsities
         for arm in compared.ordered
         if (runs := compared.runs(arm, sparsity))
-    ]
-    return [
-        {
-            "arm": run.arm,
-            "sparsity": percent(run.sparsity),
-            "seed": run.seed,
-            "attention": run.attention,
-            "mlp": run.mlp,
-        }
-        for run in kept
     ]
 
 
 def _run(compared: ComparedArms, run: RunResult, folder: Path | None) -> dict[str, Any]:
     place = PurePosixPath(run.directory)
     here = folder is not None and not place.is_absolute() and ".." not in place.parts
-    return {
-        "arm": run.arm,
+    return run.model_dump(include={"arm", "seed", "fitness", "holdout", "evaluations"}) | {
         "sparsity": percent(run.sparsity),
-        "seed": run.seed,
-        "fitness": run.fitness,
-        "holdout": run.holdout,
         "perplexity": _mean(compared, run, PERPLEXITY),
         "recalibrated": _mean(compared, run, RECALIBRATED),
         "tokens": run.cost,
-        "evaluations": run.evaluations,
         # one that came from another comparison is not here
         "directory": run.directory if here and folder and (folder / place / "settings.toml").is_file() else None,
     }

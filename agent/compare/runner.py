@@ -8,8 +8,7 @@ and step by step.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -97,7 +96,7 @@ def one(comparison: ComparisonFolder, planned: PlannedRun, shared: Prepared, vie
     settings = planned.settings.model_copy(update={"runs": folder, "memory": folder / "memory.sqlite"})
     description = {"comparison": str(comparison.path)}
     with (
-        held(folder),
+        closing(RunLock(folder)),  # keeps other processes from starting the same run
         opened(folder, settings) as run,
         heeding(run.path),
         closing(
@@ -118,16 +117,6 @@ def one(comparison: ComparisonFolder, planned: PlannedRun, shared: Prepared, vie
         result = run_result(planned, prepared, run, outcome, str(run.path.relative_to(comparison.path)))
         comparison.keep(planned, result)
         copy_reporting(prepared, shared)  # whoever measured them, they would be the same
-
-
-@contextmanager
-def held(folder: Path) -> Iterator[None]:
-    """Keeps other processes from starting the same run."""
-    lock = RunLock(folder)
-    try:
-        yield
-    finally:
-        lock.release()
 
 
 def opened(folder: Path, settings: Settings) -> RunDirectory:

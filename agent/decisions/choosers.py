@@ -5,9 +5,9 @@ from __future__ import annotations
 import hashlib
 import json
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, Protocol
+from typing import Any
 
 from langchain_core.language_models import BaseChatModel
 from langchain_core.messages import AIMessage, BaseMessage, HumanMessage, SystemMessage
@@ -42,18 +42,11 @@ class Said:
     illegal: int = 0
 
 
-class Chooser(Protocol):
+class Chooser:
     """A brain that decides."""
 
-    @property
-    def name(self) -> str:
-        """As in a table."""
-        ...
-
-    @property
-    def how(self) -> str:
-        """Where its probabilities are from."""
-        ...
+    name: str  # as in a table
+    how: str  # where its probabilities are from
 
     def choose(
         self, prompts: PromptSet, variables: Variables, tool: Schema, calls: Sequence[dict[str, Any]], name: str
@@ -67,7 +60,7 @@ class Chooser(Protocol):
             calls: the options, different ones.
             name: the seed of what is drawn.
         """
-        ...
+        raise NotImplementedError
 
 
 def reads(chooser: Chooser) -> bool:
@@ -75,14 +68,21 @@ def reads(chooser: Chooser) -> bool:
     return not (isinstance(chooser, SampledChooser) and isinstance(chooser.brain, ScriptedBrain))
 
 
-def messages_of(prompts: PromptSet, variables: Variables, count: Callable[[Messages], int], room: int) -> Messages:
-    """The prompt as a run makes it: without hints where the set wants none, shortened to the context."""
+def messages_of(brain: BaseChatModel, prompts: PromptSet, variables: Variables, context: int = UNLIMITED) -> Messages:
+    """The prompt as a run makes it: without hints where the set wants none, shortened to what `brain` can read.
+
+    Args:
+        brain: who reads it.
+        prompts: the set.
+        variables: what it is made of.
+        context: tokens that a brain may read which knows no limit of its own.
+    """
     shown = variables if prompts.hints else replace(variables, hints=Hints())
-    return prompt_of(prompts, shown, count, room).prompt
+    return prompt_of(prompts, shown, counter_of(brain), room_of(brain, context)).prompt
 
 
 @dataclass
-class ExactChooser:
+class ExactChooser(Chooser):
     """A language model in this process: the exact probability of every option."""
 
     name: str
@@ -94,8 +94,7 @@ class ExactChooser:
         self, prompts: PromptSet, variables: Variables, tool: Schema, calls: Sequence[dict[str, Any]], name: str
     ) -> Said:
         """The probabilities, normalised over the options."""
-        context = self.brain.context or UNLIMITED
-        messages = messages_of(prompts, variables, counter_of(self.brain), room_of(self.brain, context))
+        messages = messages_of(self.brain, prompts, variables)
         spelled = self._spellings(tool, calls)
         prompt = render(self.brain.tokenizer, [SystemMessage(messages.system), HumanMessage(messages.turn)])
         found = score(self.brain, prompt, spelled)
@@ -115,17 +114,16 @@ class ExactChooser:
 
 
 @dataclass
-class SampledChooser:
+class SampledChooser(Chooser):
     """Any other brain: how often it takes each option in `draws` replies."""
 
     name: str
     brain: BaseChatModel
     draws: int
+    how: str = field(init=False)
 
-    @property
-    def how(self) -> str:
-        """By how many samples."""
-        return f"{self.draws} samples an order"
+    def __post_init__(self) -> None:
+        self.how = f"{self.draws} samples an order"
 
     def choose(
         self, prompts: PromptSet, variables: Variables, tool: Schema, calls: Sequence[dict[str, Any]], name: str
@@ -136,7 +134,7 @@ class SampledChooser:
             BrainError: none is.
         """
         start = time.perf_counter()
-        messages = messages_of(prompts, variables, counter_of(self.brain), room_of(self.brain, UNLIMITED))
+        messages = messages_of(self.brain, prompts, variables)
         spoken: list[BaseMessage] = [SystemMessage(messages.system), HumanMessage(messages.turn)]
         seed = int.from_bytes(hashlib.sha256(name.encode()).digest()[:4])
         offer = one_of(calls)  # under a wider grammar hardly any reply would be an option

@@ -8,6 +8,7 @@ import json
 import shlex
 import sys
 from collections.abc import Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -67,12 +68,9 @@ def decisions(settings: Settings, wishes: Wishes, view: View) -> list[Row]:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise SettingsError(f"cannot make the folder {folder}: {error.strerror or error}") from error
-    lock = RunLock(folder)
-    try:
+    with closing(RunLock(folder)):
         found = _set(settings, wishes, kinds, target, folder, view)
         rows = _all_scored(settings, names, found, kinds, sets, folder, view)
-    finally:
-        lock.release()
     show(found, rows, tuple(dict.fromkeys(row.kind for row in rows)), view)
     view.line(f"Set    {folder / FILE}")
     view.line(f"Table  {folder / TABLE}")

@@ -82,7 +82,7 @@ def spellings(grammar: str, alphabet: Any, vocab: int, texts: Sequence[bytes]) -
         BrainError: the grammar does not admit one of them.
     """
     constraint = GrammarConstraint(grammar, alphabet, vocab)
-    opening = _forced(constraint)
+    opening = constraint.accept_forced()
     first: bytes = alphabet.decode_bytes(opening)
     states: dict[bytes, _State] = {}
     constraints: dict[bytes, GrammarConstraint] = {}
@@ -112,7 +112,7 @@ def spellings(grammar: str, alphabet: Any, vocab: int, texts: Sequence[bytes]) -
             follower = constraint.copy()
             token = int(state.legal[place])
             follower.accept([token])
-            said = [token, *_forced(follower)]
+            said = [token, *follower.accept_forced()]
             after = text + alphabet.decode_bytes(said)
             reach(after, [*state.tokens, *said], follower)
             state.steps.setdefault(after, []).append(place)
@@ -175,15 +175,6 @@ def _read(
         branches.rewind()
         read += int(starts[-1])
     return steps, read
-
-
-def _forced(constraint: GrammarConstraint) -> list[int]:
-    """Accepts all that the constraint forces, and returns it."""
-    said: list[int] = []
-    while tokens := constraint.forced():
-        constraint.accept(tokens)
-        said += tokens
-    return said
 
 
 def _admitted(states: dict[bytes, _State], first: bytes, text: bytes) -> bool:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import combinations
 from statistics import fmean, stdev
 
@@ -71,7 +71,7 @@ def manners(rows: Sequence[Row], *, brief: bool = False) -> Table:
                 row.brain,
                 row.prompts,
                 f"{row.mean(lambda one: one.entropy).value:.2f} of {most:.2f}",
-                f"{first.value:+.2f}" if brief else points(first),
+                f"{first.value:+.2f}" if brief else bracketed(first, "{:+.2f}".format),
                 f"{row.mean(lambda one: one.prompt_tokens).value:,.0f}",
                 f"{row.mean(lambda one: one.read).value:,.0f}",
                 f"{row.mean(lambda one: one.seconds).value:.2f}",
@@ -154,12 +154,16 @@ def show(found: DecisionSet, rows: Sequence[Row], kinds: Sequence[str], view: Vi
         view.line(sentence)
 
 
+def bracketed(estimate: IntervalEstimate, words: Callable[[float], str]) -> str:
+    """A figure with its interval, where it has one."""
+    if estimate.low is None or estimate.high is None:
+        return words(estimate.value)
+    return f"{words(estimate.value)} [{words(estimate.low)}, {words(estimate.high)}]"
+
+
 def milli(estimate: IntervalEstimate) -> str:
     """A figure in thousandths, with its interval."""
-    value = thousandths(estimate.value)
-    if estimate.low is None or estimate.high is None:
-        return value
-    return f"{value} [{thousandths(estimate.low)}, {thousandths(estimate.high)}]"
+    return bracketed(estimate, thousandths)
 
 
 def thousandths(value: float) -> str:
@@ -173,14 +177,6 @@ def share(estimate: IntervalEstimate | None, *, brief: bool = False) -> str:
         return ABSENT
     value = f"{100 * estimate.value:.0f}%"
     return value if brief else f"{value} [{100 * estimate.low:.0f}, {100 * estimate.high:.0f}]"
-
-
-def points(estimate: IntervalEstimate) -> str:
-    """A difference of shares, with its interval."""
-    value = f"{estimate.value:+.2f}"
-    if estimate.low is None or estimate.high is None:
-        return value
-    return f"{value} [{estimate.low:+.2f}, {estimate.high:+.2f}]"
 
 
 def _more(values: Sequence[float]) -> str:

@@ -21,9 +21,9 @@ from self_pruner.agent.brain.remote import EndpointBrain
 from self_pruner.agent.decisions.brains import CONTROLS, SELF, loaded
 from self_pruner.agent.decisions.choosers import messages_of
 from self_pruner.agent.decisions.kinds.kind import child_of
-from self_pruner.agent.prepare.brain import counter_of, endpoint_of, room_of, sampling
+from self_pruner.agent.prepare.brain import endpoint_of, sampling
 from self_pruner.agent.prepare.checks import check_target
-from self_pruner.agent.report.decisions import in_words, lesson_in_words, plan_in_words
+from self_pruner.agent.report.in_words import in_words, lesson_in_words, plan_in_words
 from self_pruner.agent.report.why import measured_change, scores_of
 from self_pruner.agent.run_files.answers import is_answer
 from self_pruner.agent.run_files.binding import check_settings
@@ -160,7 +160,7 @@ def _brain(name: str, settings: Settings, view: View) -> BaseChatModel:
 
 def _ask(brain: BaseChatModel, prompts: PromptSet, turn: AskedTurn, settings: Settings) -> tuple[Think, list[Call]]:
     """The turn as it would be in the trace with these templates, and its legal calls."""
-    messages = messages_of(prompts, turn.variables, counter_of(brain), room_of(brain, turn.room))
+    messages = messages_of(brain, prompts, turn.variables, turn.room)
     start = time.perf_counter()
     replies = replies_of(brain, messages, turn.tools, turn.variants, turn.replies, turn.seed)
     calls, faults = legal_replies(replies, turn.variants or [turn.tools] * len(replies))

@@ -4,16 +4,24 @@ from __future__ import annotations
 
 from typing import Any
 
-from self_pruner.agent.report.result_tables import account, brief_table, by_text, final_table, served_table, verified
+from self_pruner.agent.report.result_tables import (
+    account,
+    brief_table,
+    by_text,
+    final_table,
+    served_table,
+    serving,
+    verified,
+)
 from self_pruner.agent.report.verdict import verdict
 from self_pruner.agent.result.checkpoint_figures import Evaluation, read_evaluation
 from self_pruner.agent.result.outcome import Outcome, Served, brain_sentence, recalibration_sentence, summary
 from self_pruner.agent.result.result_file import RESULT
 from self_pruner.agent.result.same_again import told_sentence
 from self_pruner.agent.run_files.run_directory import RunDirectory
-from self_pruner.agent.settings.settings import Settings, make_settings
+from self_pruner.agent.settings.settings import make_settings
 from self_pruner.agent.view import View
-from self_pruner.tools.export.card import load_call, serve_command
+from self_pruner.tools.export.card import load_call
 
 
 def show_ended(outcome: Outcome, run: RunDirectory, view: View) -> None:
@@ -39,8 +47,8 @@ def show_ended(outcome: Outcome, run: RunDirectory, view: View) -> None:
         view.line(f"Write it     python main.py export {run.path} --output FOLDER", whole=True)
         return
     view.line(f"Test it      python main.py evaluate {run.path}", whole=True)
-    for command in _serving(run, make_settings(run.settings)):
-        view.line(f"Serve it     {command}", whole=True)
+    if served := serving(make_settings(run.settings), run.model):
+        view.line(f"Serve it     {served}", whole=True)
 
 
 def facts_of(outcome: Outcome, run: RunDirectory) -> dict[str, Any]:
@@ -99,17 +107,10 @@ def show_outcome(outcome: Outcome, run: RunDirectory, view: View) -> None:
         view.line(f"      python main.py export {run.path} --output FOLDER", whole=True)
         return
     view.line(f"      python main.py evaluate {run.path}  # tasks and perplexity of the checkpoint", whole=True)
-    serving = make_settings(run.settings)
-    view.line(f"      {load_call(str(run.model), serving.target)}  # in transformers", whole=True)
-    for command in _serving(run, serving):
-        view.line(f"      {command}  # in vLLM", whole=True)
-
-
-def _serving(run: RunDirectory, settings: Settings) -> list[str]:
-    """The command that serves the checkpoint, where it is made for that."""
-    if settings.target == "transformers":
-        return []
-    return [f"cd {run.model} && {serve_command(settings.target, settings.tensor_parallel)}"]
+    settings = make_settings(run.settings)
+    view.line(f"      {load_call(str(run.model), settings.target)}  # in transformers", whole=True)
+    if served := serving(settings, run.model):
+        view.line(f"      {served}  # in vLLM", whole=True)
 
 
 def show_served(served: Served | None, view: View) -> None:

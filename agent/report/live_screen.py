@@ -12,9 +12,9 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
-from self_pruner.agent.report.decisions import decisions, lesson_in_words, plan_in_words
+from self_pruner.agent.report.in_words import decisions, lesson_in_words, plan_in_words
 from self_pruner.agent.run_files.trace import Act, Judge, Think, TraceRecord
-from self_pruner.agent.search.initial_population import UNIFORM, Rival
+from self_pruner.agent.search.initial_population import UNIFORM, Baseline
 from self_pruner.agent.settings.arms import ARMS
 from self_pruner.agent.settings.limits import about, cost, minutes_left, spent_share
 from self_pruner.agent.settings.settings import Settings
@@ -25,18 +25,18 @@ from self_pruner.tools.text.quantities import duration
 WIDTH = 100  # characters of what the brain decided in a line that stays
 LABEL = 8  # cells of a label of the frame
 
-Rivals = Mapping[str, Rival]
+Baselines = Mapping[str, Baseline]
 
 
 class SearchScreen:
     """Shows the records of a search as they are written."""
 
-    def __init__(self, view: View, settings: Settings, rivals: Callable[[str | None], Rivals]) -> None:
-        """Show on `view`; `rivals` looks up the closed forms beside a candidate."""
+    def __init__(self, view: View, settings: Settings, baselines: Callable[[str | None], Baselines]) -> None:
+        """Show on `view`; `baselines` looks up the closed forms beside a candidate."""
         self.view = view
         self.settings = settings
-        self.rivals = rivals
-        self.beside: Rivals = {}  # what it said when the last turn ended
+        self.baselines = baselines
+        self.beside: Baselines = {}  # what it said when the last turn ended
         self.thought = ""
         self.asked = False  # whether the calls that come now are the brain's
         self.decided: list[Act] = []  # the brain's calls in this generation
@@ -70,7 +70,7 @@ class SearchScreen:
             self._act(record)
         else:
             ended = self.judge is not None and record.generation > self.judge.generation
-            self.judge, self.first, self.beside = record, self.first or record, self.rivals(record.best)
+            self.judge, self.first, self.beside = record, self.first or record, self.baselines(record.best)
             self.done = self.total = 0
             if ended:
                 left = minutes_left(self.settings, self.first.spent, record.spent)
@@ -114,14 +114,14 @@ class SearchScreen:
         if self.view.moves:  # the rest is on the screen
             said = ", ".join(filter(None, (self.standing(), self.made(), self.held)))
             line = cut(f"generation {number}: {said}", self.view.console.width - 1)
-        rivals = {name: {"fitness": one.fitness, "change": one.change} for name, one in self.beside.items()}
+        baselines = {name: {"fitness": one.fitness, "change": one.change} for name, one in self.beside.items()}
         self.view.tell(
             "generation",
             line,
             generation=number,
             best=judge.best,
             fitness=judge.fitness,
-            baselines=rivals,
+            baselines=baselines,
             spent=judge.spent,
             share=self.share(),
             minutes_left=None if self.ends is None else max(0.0, self.ends - judge.spent.get("minutes", 0.0)),
@@ -203,7 +203,7 @@ class SearchScreen:
         return ", ".join(filter(None, (self.used(), self.left())))
 
     @property
-    def rival(self) -> Rival | None:
+    def baseline(self) -> Baseline | None:
         """The best of the closed forms that were measured on most tokens."""
         return min(self.beside.values(), key=lambda one: (-one.tokens, one.fitness), default=None)
 
@@ -212,7 +212,7 @@ class SearchScreen:
         if self.judge is None or self.judge.fitness is None:
             return "Best: none yet"
         best = f"Best: {self.judge.best}, fitness {self.judge.fitness:.4f} (dense 0)"
-        if (one := self.rival) is None:
+        if (one := self.baseline) is None:
             return best
         return f"{best}; best baseline ({one.name}) {one.fitness:.4f} ({100 * one.change:+.1f}%)"
 
@@ -221,7 +221,7 @@ class SearchScreen:
         if self.judge is None or self.judge.fitness is None:
             return "none yet"
         said = f"KL {self.judge.fitness:.4f}" + (f" ({self.judge.best})" if fully else "")
-        if (one := self.rival) is not None:
+        if (one := self.baseline) is not None:
             said += f", {beside(one)}" + (f" ({one.fitness:.4f}), the best baseline" if fully else "")
         equal = self.beside.get(UNIFORM)
         if fully and equal is not None and equal is not one:
@@ -229,9 +229,9 @@ class SearchScreen:
         return said
 
 
-def beside(rival: Rival) -> str:
+def beside(baseline: Baseline) -> str:
     """How a candidate stands beside a baseline, such as "1.9% below ends"."""
-    percent = f"{abs(100 * rival.change):.1f}%"
+    percent = f"{abs(100 * baseline.change):.1f}%"
     if percent == "0.0%":
-        return f"equal to {rival.name}"
-    return f"{percent} {'below' if rival.change < 0 else 'above'} {rival.name}"
+        return f"equal to {baseline.name}"
+    return f"{percent} {'below' if baseline.change < 0 else 'above'} {baseline.name}"

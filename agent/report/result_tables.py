@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping
+from pathlib import Path
 
 from self_pruner.agent.result.outcome import Outcome, Row, Served
+from self_pruner.agent.settings.settings import Settings
+from self_pruner.tools.export.card import serve_command
 from self_pruner.tools.text.quantities import size
 
 LATENCIES = ("prefill ms", "decode ms", "tokens/s", "speed-up")  # headings
@@ -14,13 +17,7 @@ LATENCIES = ("prefill ms", "decode ms", "tokens/s", "speed-up")  # headings
 def final_table(outcome: Outcome) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
     """Header and rows of the final table."""
     rows: list[tuple[str, ...]] = [
-        (
-            row.name,
-            f"{row.params:,}",
-            _figure(row.kl, 4),
-            _figure(row.perplexity, 2),
-            *_latencies(row),
-        )
+        (row.name, f"{row.params:,}", figure(row.kl, 4), figure(row.perplexity, 2), *_latencies(row))
         for row in outcome.rows
     ]
     return ("", "parameters", "KL", "perplexity", *LATENCIES), rows
@@ -36,10 +33,10 @@ def brief_table(outcome: Outcome) -> tuple[tuple[str, ...], list[tuple[str, ...]
 
 def _latencies(row: Row) -> tuple[str, ...]:
     return (
-        _figure(row.prefill_ms, 1),
-        _figure(row.decode_ms, 2),
-        _figure(row.tokens_per_second, 1),
-        _figure(row.speedup, 2),
+        figure(row.prefill_ms, 1),
+        figure(row.decode_ms, 2),
+        figure(row.tokens_per_second, 1),
+        figure(row.speedup, 2),
     )
 
 
@@ -52,7 +49,7 @@ def by_text(outcome: Outcome) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
     """Header and rows of the table of KL and perplexity by text."""
     names = list(dict.fromkeys(row.name for row in outcome.texts))
     rows = [
-        (text, *(f"{_figure(row.kl, 4)} / {_figure(row.perplexity, 2)}" for row in outcome.texts if row.text == text))
+        (text, *(f"{figure(row.kl, 4)} / {figure(row.perplexity, 2)}" for row in outcome.texts if row.text == text))
         for text in dict.fromkeys(row.text for row in outcome.texts)
     ]
     return ("KL / perplexity", *names), rows
@@ -92,5 +89,13 @@ def workers_sentence(spent: Mapping[str, float]) -> str:
     return f"Measured by {spent['workers']:.0f} workers, of which {spent['workers_replaced']:.0f} were replaced."
 
 
-def _figure(value: float | None, digits: int) -> str:
+def serving(settings: Settings, checkpoint: Path) -> str | None:
+    """The command that serves a checkpoint; None where it is not made for that."""
+    if settings.target == "transformers":
+        return None
+    return f"cd {checkpoint} && {serve_command(settings.target, settings.tensor_parallel)}"
+
+
+def figure(value: float | None, digits: int) -> str:
+    """A figure in a cell; a dash where it is not known."""
     return "-" if value is None else f"{value:,.{digits}f}"

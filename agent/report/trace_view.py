@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from self_pruner.agent.report.decisions import lesson_in_words, plan_in_words
+from self_pruner.agent.report.in_words import lesson_in_words, plan_in_words
 from self_pruner.agent.run_files.answers import is_answer
 from self_pruner.agent.run_files.trace import Act, Step, TraceRecords, by_step, read_trace
 from self_pruner.agent.view import View

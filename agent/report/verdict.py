@@ -4,11 +4,15 @@ from __future__ import annotations
 
 from self_pruner.agent.result.outcome import FOUND, RECALIBRATED, Outcome
 
-CLEAR = 2.0  # standard errors from which a difference is called more than chance
+SURE = {  # by whether a difference is clear; None where there is a single sequence
+    True: "more than two standard errors",
+    False: "less than two standard errors, so perhaps by chance",
+    None: "on a single sequence, so perhaps by chance",
+}
 
 
 def verdict(outcome: Outcome) -> str:
-    """What is removed and what that does, then what of it is the search's and what the recalibration's."""
+    """What is removed and what that does, then what of it is the search's (if any) and the recalibration's."""
     dense, uniform, result = (outcome.row(name) for name in ("dense", "uniform", outcome.result))
     best = outcome.row(outcome.best_baseline)
     removed = f"{outcome.sparsity:.1%} of the decoder is removed"
@@ -25,13 +29,12 @@ def _shares(outcome: Outcome) -> str:
     best = outcome.row(outcome.best_baseline)
     found, result = outcome.row(FOUND), outcome.row(outcome.result)
     paired = next((one for one in outcome.differences if one.against == best.name), None)
-    said = f"The search alone could not be measured beside {best.name}"
+    who = "The search alone" if outcome.searched else "What was taken without a search"
+    said = f"{who} could not be measured beside {best.name}"
     if paired is not None and not paired.mean:
-        said = f"The search found nothing better than {best.name}"
+        said = f"The search found nothing better than {best.name}" if outcome.searched else f"{who} equals {best.name}"
     elif paired is not None and found.kl is not None and best.kl:
-        clear = paired.standard_error is not None and abs(paired.mean) > CLEAR * paired.standard_error
-        sure = "more than two standard errors" if clear else "less than two standard errors, so perhaps by chance"
-        said = f"The search alone is {_beside(found.kl, best.kl)} than {best.name} in KL ({sure})"
+        said = f"{who} is {_beside(found.kl, best.kl)} than {best.name} in KL ({SURE[paired.clear]})"
     if outcome.result == RECALIBRATED and result.kl is not None and best.kl:
         return f"{said}; recalibrated, which no baseline is, it is {_beside(result.kl, best.kl)}."
     if outcome.recalibration is None:

@@ -13,8 +13,8 @@ from self_pruner.agent.view import View
 from self_pruner.memory.errors import RunDirectoryError, SettingsError
 from self_pruner.memory.profile import PARTS, Part, Profile
 from self_pruner.memory.read_only import read_rows
+from self_pruner.memory.records import FITNESS
 from self_pruner.tools.profiles.selection import Paired, paired
-from self_pruner.tools.workbench import FITNESS
 
 MOST = 6  # changed places that a line names
 WHO = {
@@ -59,7 +59,7 @@ class Origin:
             yield name, parent
             name = parent
 
-    def maker(self, name: str) -> str:
+    def proposer(self, name: str) -> str:
         """Who made a candidate, and how."""
         row = self.rows[name]
         who = WHO.get(row["proposed_by"], f"{row['proposed_by']}, generation {row['generation']}")
@@ -127,7 +127,7 @@ def why(path: Path, layer: int | None, view: View) -> None:
 def _whole(origin: Origin, view: View) -> None:
     for name, parent in origin.line():
         if parent is None:
-            view.line(f"{origin.maker(name)}: where it began")
+            view.line(f"{origin.proposer(name)}: where it began")
             continue
         before, after = origin.profile(parent), origin.profile(name)
         changes = [
@@ -138,7 +138,7 @@ def _whole(origin: Origin, view: View) -> None:
         ]
         largest = [words for _, words in sorted(changes, key=lambda change: -change[0])[:MOST]]
         more = f" and {len(changes) - MOST} places more" if len(changes) > MOST else ""
-        view.line(f"{origin.maker(name)} from {parent}{origin.gain(name, parent)}: {', '.join(largest)}{more}")
+        view.line(f"{origin.proposer(name)} from {parent}{origin.gain(name, parent)}: {', '.join(largest)}{more}")
 
 
 def _place(origin: Origin, layer: int, part: Part, view: View) -> None:
@@ -147,6 +147,6 @@ def _place(origin: Origin, layer: int, part: Part, view: View) -> None:
     for name, parent in origin.line((layer, part)):
         width = origin.profile(name).widths(part)[layer]
         if parent is None:
-            view.line(f"  {width} in {origin.maker(name)}, where it began")
+            view.line(f"  {width} in {origin.proposer(name)}, where it began")
         elif (before := origin.profile(parent).widths(part)[layer]) != width:
-            view.line(f"  {before} to {width} by {origin.maker(name)} from {parent}{origin.gain(name, parent)}")
+            view.line(f"  {before} to {width} by {origin.proposer(name)} from {parent}{origin.gain(name, parent)}")

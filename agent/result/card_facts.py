@@ -26,18 +26,7 @@ def card_facts(prepared: Prepared, settings: Settings, outcome: Outcome, run: Ru
         local=is_local(settings),
         family=prepared.loaded.family.model_type,
         sparsity=prepared.bench.budget.sparsity,
-        rows=tuple(
-            CardRow(
-                name=row.name,
-                parameters=row.params,
-                kl=row.kl,
-                perplexity=row.perplexity,
-                prefill_ms=row.prefill_ms,
-                decode_ms=row.decode_ms,
-                tokens_per_second=row.tokens_per_second,
-            )
-            for row in rows
-        ),
+        rows=tuple(CardRow(parameters=row.params, **row.model_dump(exclude={"params", "speedup"})) for row in rows),
         measured_on=outcome.measured_on,
         command=command_line(settings),
         brain=brain_in_words(settings),

@@ -35,7 +35,13 @@ from self_pruner.agent.result.outcome import (
 from self_pruner.agent.result.recalibration import Recalibrated, recalibrated
 from self_pruner.agent.run_files.trace import read_trace
 from self_pruner.agent.search.history import best_of, closed_generations
-from self_pruner.agent.search.initial_population import CLOSED_FORM, UNIFORM, closed, closed_form_of, spent_on_probes
+from self_pruner.agent.search.initial_population import (
+    CLOSED_FORM,
+    UNIFORM,
+    closed_form_of,
+    closed_form_profiles,
+    spent_on_probes,
+)
 from self_pruner.agent.search.state import SearchState
 from self_pruner.agent.settings.arms import ARMS, ClosedForm
 from self_pruner.agent.settings.settings import text_label
@@ -159,11 +165,7 @@ def table(run: Run, found: Profile) -> tuple[list[Row], list[TextRow], list[Diff
             measure(replace(bench, progress=progress), list(models.values()), sequences, FINISH_STEP, text)
         by_text[name] = [_dense_row(bench, text), *(row_of(bench, model, own, text) for model, own in models.items())]
     rows = next(iter(by_text.values()))
-    texts = [
-        TextRow(text=name, name=row.name, kl=row.kl, perplexity=row.perplexity)
-        for name, own in by_text.items()
-        for row in own
-    ]
+    texts = [TextRow.of(name, row) for name, own in by_text.items() for row in own]
     if settings.benchmarks or settings.in_time:
         with view.phase("Latency"):
             rows = with_latency(bench, rows, {name: models[name] for name in (UNIFORM, FOUND)}, bench.engine)
@@ -182,7 +184,9 @@ def baselines(bench: Workbench) -> dict[str, Profile]:
         if row.proposed_by == "seed":
             began_with.setdefault(closed_form_of(row), []).append(row.profile)
     rules: tuple[ClosedForm, ...] = (UNIFORM, "uniform-mlp", "ends")
-    forms_of: dict[str, list[Profile]] = {rule: began_with.get(rule) or list(closed(bench, rule)) for rule in rules}
+    forms_of: dict[str, list[Profile]] = {
+        rule: began_with.get(rule) or list(closed_form_profiles(bench, rule)) for rule in rules
+    }
     forms_of[CLOSED_FORM] = began_with.get(CLOSED_FORM, [])
     found: dict[str, Profile] = {}
     for name, forms in forms_of.items():

@@ -20,7 +20,7 @@ FINISH_STEP = -2  # measurements made after the last turn
 
 
 def compare_on_holdout(bench: Workbench, settings: Settings, progress: Progress | None = None) -> dict[str, float]:
-    """Fitness of the best few candidates and the best of every closed form on unseen tokens, by id."""
+    """Fitness of the best few candidates and the best of every closed form on the holdout, by id."""
     history = SearchHistory(bench).read()
     rows, ranked = history.candidates, history.ranked(list(history.candidates))
     few = ranked[: settings.final_candidates]

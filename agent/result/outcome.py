@@ -17,6 +17,7 @@ if TYPE_CHECKING:  # torch takes seconds to load, and whoever only looks at a re
     from self_pruner.tools.workbench import Workbench
 
 SIGNIFICANT = 0.05
+CLEAR = 2.0  # standard errors from which a difference is called more than chance
 FOUND: Final = "found"  # names of rows of the final table
 RECALIBRATED: Final = "found, recalibrated"
 
@@ -63,6 +64,11 @@ class TextRow(BaseModel):
     kl: float | None
     perplexity: float | None
 
+    @classmethod
+    def of(cls, text: str, row: Row) -> TextRow:
+        """The row of a table as it is on `text`."""
+        return cls(text=text, name=row.name, kl=row.kl, perplexity=row.perplexity)
+
 
 class Difference(BaseModel):
     """Found less another one on the reporting text, sequence by sequence; below zero found is better."""
@@ -71,8 +77,13 @@ class Difference(BaseModel):
 
     against: str
     mean: float
-    standard_error: float | None
+    standard_error: float | None  # None for a single sequence
     sequences: int
+
+    @property
+    def clear(self) -> bool | None:
+        """Whether it is more than chance; None where a single sequence says nothing of that."""
+        return None if self.standard_error is None else abs(self.mean) > CLEAR * self.standard_error
 
 
 class Yield(BaseModel):
@@ -146,6 +157,11 @@ class Outcome(BaseModel):
         others = ("dense", FOUND, RECALIBRATED)
         known = [(row.kl, row.name) for row in self.rows if row.kl is not None and row.name not in others]
         return min(known)[1] if known else "uniform"
+
+    @property
+    def searched(self) -> bool:
+        """Whether anything was proposed besides closed forms and profiles of earlier runs."""
+        return any(one.proposed_by not in ("seed", "memory") for one in self.yields)
 
     def several_texts(self) -> bool:
         """Whether figures were taken on more than one reporting text."""
@@ -237,13 +253,18 @@ def summary(outcome: Outcome) -> str:
     if found.kl is None or not best.kl or found.perplexity is None or best.perplexity is None or change is None:
         return "The found profile or the baselines could not be measured on the reporting text."
     if not change.mean:
-        return f"The search found nothing better than the best baseline ({name})."
-    clear = change.standard_error is not None and abs(change.mean) > 2 * change.standard_error
+        said = "The search found nothing better than" if outcome.searched else "Nothing was searched: the result equals"
+        return f"{said} the best baseline ({name})."
+    sure = {
+        True: "is more than two standard errors",
+        False: "is less than two standard errors",
+        None: "is of a single sequence, which says nothing of chance",
+    }[change.clear]
     less = f"{abs(100 * (found.kl / best.kl - 1)):.1f}% {'below' if change.mean < 0 else 'above'}"
     return (
         f"At {outcome.sparsity:.0%} sparsity the found profile's KL is {less} the best baseline, {name} ("
         f"{found.kl:.4f} and {best.kl:.4f} nats a token), its perplexity {found.perplexity:.2f} beside "
-        f"{best.perplexity:.2f}; the paired difference is {'more' if clear else 'less'} than two standard errors."
+        f"{best.perplexity:.2f}; the paired difference {sure}."
     )
 
 

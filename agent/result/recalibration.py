@@ -58,9 +58,7 @@ class Recalibrated:
 
     def by_text(self) -> list[TextRow]:
         """Its figures on every reporting text."""
-        return [
-            TextRow(text=name, name=row.name, kl=row.kl, perplexity=row.perplexity) for name, row in self.rows.items()
-        ]
+        return [TextRow.of(name, row) for name, row in self.rows.items()]
 
 
 def recalibrated(run: Run, found: Profile, *, keep: bool = False) -> Recalibrated | None:

@@ -63,21 +63,13 @@ class _Recorded(_Answer):
     lessons: list[_Lesson] = []
 
 
-_ANSWERS: dict[str, tuple[type[_Answer], ...]] = {
-    "prune_model": (_Pruned,),
-    "evaluate": (_Evaluated,),
-    "record_population": (_Recorded,),
-}
+_ANSWERS: dict[str, type[_Answer]] = {"prune_model": _Pruned, "evaluate": _Evaluated, "record_population": _Recorded}
 
 
 def is_answer(act: Act) -> bool:
     """Whether a call has an answer that is what its tool says; a call that failed has none."""
-    if not isinstance(act.result, dict):
+    try:
+        _ANSWERS.get(act.tool, _Answer).model_validate(act.result)
+    except ValidationError:
         return False
-    for kind in _ANSWERS.get(act.tool, (_Answer,)):
-        try:
-            kind.model_validate(act.result)
-            return True
-        except ValidationError:
-            continue
-    return False
+    return True

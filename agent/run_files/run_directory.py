@@ -278,7 +278,7 @@ class RunDirectory:
     def close(self) -> None:
         """Lets go of the run."""
         if self._lock is not None:
-            self._lock.release()
+            self._lock.close()
             self._lock = None
 
     def __enter__(self) -> RunDirectory:

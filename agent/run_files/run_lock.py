@@ -44,7 +44,7 @@ class RunLock:
             raise RunDirectoryError(f"cannot lock the run {folder}: {error.strerror}") from error
         self._descriptor = descriptor
 
-    def release(self) -> None:
+    def close(self) -> None:
         """Lets another process have the run."""
         os.close(self._descriptor)
 

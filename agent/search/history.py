@@ -26,7 +26,7 @@ class SearchHistory:
     lessons: list[Lesson] = field(default_factory=list)  # those of earlier runs that it began with, then its own
     latencies: dict[Profile, Latency] = field(default_factory=dict)
     _fitness: dict[tuple[Profile, int], Fitness] = field(default_factory=dict)  # by profile and sequences
-    _scores: dict[Profile, dict[int, Score]] = field(default_factory=dict)  # by profile and sequence
+    _failures: dict[Profile, str] = field(default_factory=dict)  # why measuring failed in this run
     _settled: set[Profile] = field(default_factory=set)  # read after their generation was closed: final
     _sensitivities: dict[Profile, tuple[Costs, ...]] = field(default_factory=dict)
     _terms: dict[tuple[Profile, Profile], tuple[float, float]] = field(default_factory=dict)  # by start and step
@@ -49,8 +49,10 @@ class SearchHistory:
         if opened:
             for found in memory.recall(Fitness, profile=opened, text=FITNESS):
                 self._fitness[found.profile, found.sequences] = found
-            for score in memory.recall(Score, profile=opened, text=FITNESS):
-                self._scores.setdefault(score.profile, {})[score.sequence] = score
+            self._failures = {profile: error for profile, error in self._failures.items() if profile in self._settled}
+            for score in memory.recall(Score, profile=opened, text=FITNESS, run=run):
+                if score.error is not None:
+                    self._failures.setdefault(score.profile, score.error)
             closed = {one.number for one in self.generations}
             self._settled |= {row.profile for row in self.candidates.values() if row.generation in closed}
         if centre:
@@ -120,14 +122,9 @@ class SearchHistory:
                 return known[0] - min(known[1:])
         return None
 
-    def scores(self, profile: Profile) -> dict[int, Score]:
-        """A score for each sequence measured so far."""
-        return self._scores.get(profile, {})
-
     def failure(self, profile: Profile) -> str | None:
         """Why measuring `profile` failed in this run, or None; what failed in another one is tried anew."""
-        errors = (score.error for score in self.scores(profile).values() if score.run == self.bench.run)
-        return next((error for error in errors if error), None)
+        return self._failures.get(profile)
 
     def ranked(self, candidates: list[str]) -> list[str]:
         """Those measured at the last fidelity, best first."""

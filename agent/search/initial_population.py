@@ -78,7 +78,7 @@ def spent_on_probes(bench: Workbench) -> int:
     return charge(bench, [*probed(bench), uniform(bench.budget)], PROBE_STEP)
 
 
-def closed(bench: Workbench, name: ClosedForm) -> dict[Profile, str]:
+def closed_form_profiles(bench: Workbench, name: ClosedForm) -> dict[Profile, str]:
     """The profiles of the closed form of that name on the budget, each with what it is in words.
 
     Those of one closed form are tried beside each other: the best of them is its result. What comes before a colon in
@@ -153,7 +153,7 @@ def best_of_each(rows: Iterable[Candidate]) -> list[Candidate]:
 
 
 @dataclass(frozen=True, slots=True)
-class Rival:
+class Baseline:
     """A closed form beside the best candidate of a run, on the most tokens that both were measured on."""
 
     name: str
@@ -167,11 +167,11 @@ class Rival:
         return self.own / self.fitness - 1
 
 
-def rivals(bench: Workbench, best: str | None) -> dict[str, Rival]:
+def baselines(bench: Workbench, best: str | None) -> dict[str, Baseline]:
     """By name every closed form of the run that was measured, its best profile beside the candidate `best`."""
     if best is None:
         return {}
-    profile, found = bench.candidate(best).profile, dict[str, Rival]()
+    profile, found = bench.candidate(best).profile, dict[str, Baseline]()
     forms = [
         (closed_form_of(row), row.profile)
         for row in bench.memory.recall(Candidate, run=bench.run, step=0)
@@ -184,7 +184,7 @@ def rivals(bench: Workbench, best: str | None) -> dict[str, Rival]:
                 continue
             known = found.get(name)
             if known is None or (tokens, -measured.kl) > (known.tokens, -known.fitness):
-                found[name] = Rival(name, measured.kl, own.kl, tokens)
+                found[name] = Baseline(name, measured.kl, own.kl, tokens)
             break
     return found
 
@@ -197,8 +197,9 @@ def make_initial_population(bench: Workbench, arm: Arm, remembered: int) -> list
     if begun := [row.id for row in bench.memory.recall(Candidate, run=bench.run, step=0)]:
         return begun
     known = best_known(bench, remembered) if arm.searches else []
+    forms = [pair for name in arm.closed_forms for pair in closed_form_profiles(bench, name).items()]
     made: list[tuple[Profile, Proposer, str]] = [
-        *((profile, "seed", words) for name in arm.closed_forms for profile, words in closed(bench, name).items()),
+        *((profile, "seed", words) for profile, words in forms),
         *((profile, "seed", "another split") for profile in all_profiles(bench.budget)),
         *((profile, "memory", detail) for profile, detail in known),
     ]

@@ -15,7 +15,6 @@ from self_pruner.agent.search.planning.shown import curve, lessons_shown, next_s
 from self_pruner.agent.search.state import SearchState
 from self_pruner.agent.settings.limits import spent_share
 from self_pruner.agent.settings.settings import Settings
-from self_pruner.memory.profile import Profile
 from self_pruner.memory.records import Candidate
 from self_pruner.prompts.variables import (
     Action,
@@ -192,12 +191,10 @@ def variables_of(bench: Workbench, loaded: LoadedModel, settings: Settings) -> R
     """`run_variables` of the loaded target model, the dense one over the tokens of the last fidelity."""
     dense = perplexity(bench.walks[FITNESS].targets.nll[: settings.sequences(settings.fidelity[-1])])
     hidden_size: int = loaded.model.config.hidden_size
-    return run_variables(bench, loaded.name, loaded.family.model_type, hidden_size, dense, uniform(bench.budget))
+    return run_variables(bench, loaded.name, loaded.family.model_type, hidden_size, dense)
 
 
-def run_variables(
-    bench: Workbench, name: str, family: str, hidden_size: int, dense: float, equal: Profile
-) -> RunVariables:
+def run_variables(bench: Workbench, name: str, family: str, hidden_size: int, dense: float) -> RunVariables:
     """The part of the prompt that stays the same through a run.
 
     Args:
@@ -206,9 +203,8 @@ def run_variables(
         family: of the target model.
         hidden_size: of the target model.
         dense: perplexity of the dense model on the fitness text.
-        equal: the uniform profile on budget.
     """
-    found = bench.fitness(equal, bench.fidelity[0])
+    found = bench.fitness(uniform(bench.budget), bench.fidelity[0])
     most = sorted(bench.probes, key=lambda probe: (-probe.fitness, probe.layer, probe.part))[:SENSITIVITIES]
     return replace(
         unmeasured(bench.budget, name, family, hidden_size),

@@ -76,7 +76,7 @@ class Operators:
         rows = [row for row in self.history.candidates.values() if row.generation == generation and row.step > 0]
         made = Counter(row.proposed_by for row in rows)
         wanted = missing + len(rows)
-        proposers = self._makers() if generation else self.arm.initial or ("switch",)
+        proposers = self._proposers() if generation else self.arm.initial or ("switch",)
         favoured = FAVOURED[current_plan(self.state).offspring]
         shares = quotas(self.history.yields() if generation else [], proposers, wanted, favoured)
         left: list[tuple[OffspringProposer, int]] = []
@@ -89,7 +89,7 @@ class Operators:
             left.append(("random" if self.arm.name == "random" else "switch", missing))
         return left
 
-    def _makers(self) -> tuple[OffspringProposer, ...]:
+    def _proposers(self) -> tuple[OffspringProposer, ...]:
         """Who makes offspring; hypotheses are a rule's where the brain states none, and nobody's where none can be."""
         if not self.arm.plans:
             return self.arm.vary

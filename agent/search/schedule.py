@@ -1,14 +1,12 @@
-"""How the search stands: how many offspring are due, who is measured next and on how much, who is given up.
+"""How the search stands: how many offspring are due, who is measured next and on how much.
 
 Successive halving: all offspring of a generation are measured on the fewest tokens, the better half on more, stage by
-stage. Racing gives up earlier on those that lie clearly behind.
+stage.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
-from statistics import fmean, variance
 
 from self_pruner.agent.search.history import SearchHistory, best_of
 from self_pruner.agent.search.initial_population import CLOSED_FORM, best_of_each, closed_form_of
@@ -156,32 +154,10 @@ def pending_candidates(history: SearchHistory, settings: Settings, state: Search
             return waiting[:affordable], tokens
         before = tokens
         ranked = rank({name: found.kl for name, found in scores.items() if found and found.kl is not None})
-        half = set(better_half(ranked)) - hopeless(history, state, names, tokens)
+        half = set(better_half(ranked))
         always = {row.id for row in best_of_each(history.candidates[name] for name in ranked)}
         names = [name for name in ranked if name in half or name in always]
     return [], history.bench.fidelity[-1]
-
-
-def hopeless(history: SearchHistory, state: SearchState, names: list[str], tokens: int) -> set[str]:
-    """Offspring that after `tokens` tokens lie clearly behind the last survivor: no more are spent on them.
-
-    Racing (Maron and Moore, 1994) with paired differences: sequence by sequence against the last survivor, by more than
-    one standard error. That is pooled over the generation, since a few sequences say little about a single candidate's.
-    """
-    if not state.population:
-        return set()
-    sequences = range(tokens // history.bench.sequence_length)
-    last = history.scores(history.profile(state.population[-1]))
-    behind: dict[str, list[float]] = {}
-    for name in names:
-        own = history.scores(history.profile(name))
-        pairs = [(own[index].kl, last[index].kl) for index in sequences if index in own and index in last]
-        behind[name] = [mine - theirs for mine, theirs in pairs if mine is not None and theirs is not None]
-    spreads = [variance(values) for values in behind.values() if len(values) > 1]
-    if not spreads:
-        return set()
-    error = math.sqrt(fmean(spreads) / len(sequences))
-    return {name for name, values in behind.items() if values and fmean(values) > error}
 
 
 def timeable(history: SearchHistory, settings: Settings, state: SearchState, ranked: list[str]) -> list[str]:

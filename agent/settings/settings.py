@@ -38,9 +38,10 @@ DEFAULT_SPARSITY = 0.2  # where no budget is given
 THOUGHT_TOKENS = 32  # before each call of a brain that is large enough to think, where nothing else is asked for
 THINKS_FROM = 1_000_000_000  # parameters of a brain; smaller ones write little sense before a call
 SENSITIVITY_WINDOWS = 4  # measurements of first-order sensitivities before their text begins anew
-# Settings that older files state, and the one value at which a search is what it was with them.
 RENAMED = {"slopes": "sensitivities", "slope_tokens": "sensitivity_tokens"}  # in older files, by their names of then
-FORMER: dict[str, Any] = {"draws": 0, "screen": 4, "step_rule": "adaptive", "later_layers": 1.0, "racing": 1.0}
+# Settings that older files state, and the one value at which a search is what it was with them.
+FORMER: dict[str, Any] = {"draws": 0, "screen": 4, "step_rule": "adaptive", "later_layers": 1.0}
+WITHOUT_EFFECT = ("racing",)  # whose every value made the same search: see benchmarks/results/README.md
 
 
 class Settings(
@@ -263,7 +264,8 @@ def without_former(values: Mapping[str, Any]) -> dict[str, Any]:
                 f"setting {name!r} is of an older format and is gone: a search is made as with {FORMER[name]!r}, "
                 f"and not with {values[name]!r}"
             )
-    return {RENAMED.get(name, name): value for name, value in values.items() if name not in FORMER}
+    gone = (*FORMER, *WITHOUT_EFFECT)
+    return {RENAMED.get(name, name): value for name, value in values.items() if name not in gone}
 
 
 def with_defaults(values: Mapping[str, Any]) -> dict[str, Any]:

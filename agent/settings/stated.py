@@ -14,17 +14,21 @@ PLACES = ("runs", "memory", "cache", "task_data", "vllm_python", "llama_python",
 TEXTS = ("calibration", "fitness_text", "reporting_text")  # stated by the name of the file, not by where it lies
 
 
+def without_places(settings: Settings) -> dict[str, Any]:
+    """The settings without where things lie: no places, and texts by the names of their files."""
+    values = {name: value for name, value in settings.to_toml().items() if name not in PLACES}
+    return values | {name: ",".join(map(text_label, values[name].split(","))) for name in TEXTS}
+
+
 def shareable(settings: Settings) -> dict[str, Any]:
     """The settings as a stranger may read them: without where things lie, and who was asked."""
-    values = {name: value for name, value in settings.to_toml().items() if name not in PLACES}
+    values = without_places(settings)
     if is_local(settings):
         values["model"] = Path(settings.model).expanduser().resolve().name
     if settings.brain_url is not None:
         values["brain_url"] = "URL"
     if settings.prompts is not None:
         values["prompts"] = settings.prompts.name
-    for name in TEXTS:
-        values[name] = ",".join(map(text_label, values[name].split(",")))
     return values
 
 

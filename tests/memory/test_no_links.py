@@ -12,10 +12,10 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from self_pruner.agent.compare.runner import held
 from self_pruner.agent.result.evaluate_checkpoint import folder_of
 from self_pruner.agent.run_files.atomic_write import atomic_write
 from self_pruner.agent.run_files.run_directory import RunDirectory
+from self_pruner.agent.run_files.run_lock import RunLock
 from self_pruner.agent.run_files.run_memory import memory_of
 from self_pruner.agent.run_files.trace import TraceWriter
 from self_pruner.agent.session import checkpoints
@@ -83,10 +83,10 @@ def test_the_lock_of_a_foreign_run_is_not_written_through_a_link(run, outside):
     assert outside.read_text() == "precious"
 
 
-def test_the_lock_of_a_comparison_is_not_written_through_a_link(tmp_path, outside):
+def test_the_lock_of_a_run_of_a_comparison_is_not_written_through_a_link(tmp_path, outside):
     plant(tmp_path / ".lock", outside)
-    with pytest.raises(LinkError), held(tmp_path):
-        pass
+    with pytest.raises(LinkError):
+        RunLock(tmp_path)
     assert outside.read_text() == "precious"
 
 

@@ -240,7 +240,7 @@ with Memory(path, "context", {"model": "tiny"}) as memory:
     for i in range(60):
         profile = Profile((1,), (i + 1,))
         memory.record(
-            Candidate(run, f"c{i}", profile, (), "mutation", "draw", 0, i, 0, 0, 1, ""),
+            Candidate(run, f"c{i}", profile, (), "mutation", "random", 0, i, 0, 0, 1, ""),
             Score(profile, "t", 0, float(run), 1.0, run, i),
         )
         first = memory.recall(Score, profile=profile)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 from self_pruner.agent.decisions.decision_set import DecisionSituation, Option
 from self_pruner.agent.search.history import SearchHistory
@@ -54,35 +54,42 @@ class Choice:
     tool: int
 
 
-class Kind(Protocol):
+class Kind:
     """One kind of decision. A new one is a file beside this one and a line in `KINDS`."""
 
     name: str
     purposes: tuple[Purpose, ...]  # the turns that it is made of
-    profiles: int  # to measure for one situation, about
+    profiles: int = OPTIONS + 1  # to measure for one situation, about
 
     def choices(self, moment: Moment) -> list[Choice]:
         """The situations that a turn offers, with their options not yet measured; perhaps none."""
-        ...
+        raise NotImplementedError
 
     def shown(self, variables: Variables, calls: Sequence[dict[str, Any]]) -> Variables:
-        """The variables where the options are to be read in the order of `calls`."""
-        ...
+        """The variables where the options are to be read in the order of `calls`; as they are, if none are named."""
+        return variables
 
     def tool(self, situation: DecisionSituation, calls: Sequence[dict[str, Any]]) -> Schema:
         """The tool whose schema is the grammar that probabilities are worked out under; it admits every option."""
-        ...
+        return one_of(calls)
 
     def fault(self, situation: DecisionSituation, budget: Budget) -> str | None:
-        """Why an option is not legal (any more), in words; None where all are."""
-        ...
+        """Why an option is not legal (any more), in words; None where all are and make what was measured."""
+        for option in situation.options:
+            try:
+                rows = [situation.variables.history.rows[name] for name in option.call["arguments"].get("parents", ())]
+                child = child_of(budget, option.call, [Profile(row.attention, row.mlp) for row in rows])
+            except (ToolError, LookupError, TypeError, ValueError) as error:
+                return f"{option.call} cannot be carried out ({error})"
+            if (child.key(),) != option.profiles:
+                return f"{option.call} makes another profile than the one that was measured"
+        return None
 
 
-class OfParents:
+class OfParents(Kind):
     """What kinds have in common whose options are mutations of one parent."""
 
     purposes: tuple[Purpose, ...] = ("vary",)
-    profiles = OPTIONS + 1
 
     def choices(self, moment: Moment) -> list[Choice]:
         """One for the best parent and one for another."""
@@ -94,14 +101,6 @@ class OfParents:
     def choice(self, moment: Moment, parent: str) -> Choice | None:
         """That of one parent; None where there is too little to choose from."""
         raise NotImplementedError
-
-    def tool(self, situation: DecisionSituation, calls: Sequence[dict[str, Any]]) -> Schema:
-        """One of the options."""
-        return one_of(calls)
-
-    def fault(self, situation: DecisionSituation, budget: Budget) -> str | None:
-        """An option must make the profile that was measured."""
-        return fault_of_making(situation, budget)
 
 
 def one_of(calls: Sequence[dict[str, Any]]) -> Schema:
@@ -122,19 +121,6 @@ def child_of(budget: Budget, call: dict[str, Any], parents: Sequence[Profile]) -
     """The profile that a call of `prune_model` makes, on budget; raises ToolError."""
     proposal = propose(budget, PruneArguments(**call["arguments"]), parents, "brain")
     return Profile.from_key(proposal["profile"])
-
-
-def fault_of_making(situation: DecisionSituation, budget: Budget) -> str | None:
-    """Why an option does not make the profile that was measured; None where all do."""
-    for option in situation.options:
-        try:
-            rows = [situation.variables.history.rows[name] for name in option.call["arguments"].get("parents", ())]
-            child = child_of(budget, option.call, [Profile(row.attention, row.mlp) for row in rows])
-        except (ToolError, LookupError, TypeError, ValueError) as error:
-            return f"{option.call} cannot be carried out ({error})"
-        if (child.key(),) != option.profiles:
-            return f"{option.call} makes another profile than the one that was measured"
-    return None
 
 
 def likeliest(moment: Moment, options: Sequence[Option]) -> int:

@@ -14,8 +14,8 @@ from itertools import product
 from typing import Any
 
 from self_pruner.agent.decisions.decision_set import DecisionSituation, Option
-from self_pruner.agent.decisions.kinds.kind import LEAST, OPTIONS, Choice, Moment, first_seen, one_of, orders_of
-from self_pruner.agent.search.legal_calls import Purpose, Schema
+from self_pruner.agent.decisions.kinds.kind import LEAST, OPTIONS, Choice, Kind, Moment, first_seen, orders_of
+from self_pruner.agent.search.legal_calls import Purpose
 from self_pruner.agent.search.think import survive
 from self_pruner.memory.profile import Profile
 from self_pruner.prompts.variables import Variables
@@ -24,7 +24,7 @@ from self_pruner.tools.profiles.budget import Budget
 SHUFFLES = 500
 
 
-class Survivors:
+class Survivors(Kind):
     """Choices of one candidate for every bracket."""
 
     name = "survive"
@@ -53,10 +53,6 @@ class Survivors:
             first_seen(bracket, column) for bracket, column in zip(variables.ask.brackets, columns, strict=True)
         )
         return replace(variables, ask=replace(variables.ask, brackets=brackets))
-
-    def tool(self, situation: DecisionSituation, calls: Sequence[dict[str, Any]]) -> Schema:
-        """One of the options; the note is left empty."""
-        return one_of(calls)
 
     def fault(self, situation: DecisionSituation, budget: Budget) -> str | None:
         """Every survivor must be of its bracket and on budget."""

@@ -12,12 +12,11 @@ from dataclasses import replace
 from typing import Any
 
 from self_pruner.agent.decisions.decision_set import DecisionSituation, Option
-from self_pruner.agent.decisions.kinds.kind import OPTIONS, Choice, Moment, child_of, fault_of_making, likeliest
+from self_pruner.agent.decisions.kinds.kind import OPTIONS, Choice, Kind, Moment, child_of, likeliest
 from self_pruner.agent.search.legal_calls import Purpose, Schema, closed, function, levels, repeated
 from self_pruner.agent.search.schedule import starting_candidates
 from self_pruner.memory.profile import Profile
-from self_pruner.prompts.variables import Action, Hints, Variables
-from self_pruner.tools.profiles.budget import Budget
+from self_pruner.prompts.variables import Action, Hints
 from self_pruner.tools.profiles.operators import uniform
 
 CHANGES = (2, 8, 24)  # levels that are moved, from option to option: near and far
@@ -25,14 +24,8 @@ TRIES = 16  # draws for one option that is new
 TOGETHER = 8  # situations of one turn that initialises: a search has only one
 
 
-class _Whole:
+class _Whole(Kind):
     """What the two kinds have in common."""
-
-    profiles = OPTIONS + 1
-
-    def shown(self, variables: Variables, calls: Sequence[dict[str, Any]]) -> Variables:
-        """As they are: a prompt names no options, so they have no order."""
-        return variables
 
     def tool(self, situation: DecisionSituation, calls: Sequence[dict[str, Any]]) -> Schema:
         """All vectors that are legal."""
@@ -43,10 +36,6 @@ class _Whole:
             "mlp": repeated({"enum": levels(model.n_blocks)}, model.n_layers),
         }
         return function("prune_model", closed({**fixed, **vectors}))
-
-    def fault(self, situation: DecisionSituation, budget: Budget) -> str | None:
-        """An option must make the profile that was measured."""
-        return fault_of_making(situation, budget)
 
 
 class Vectors(_Whole):

@@ -27,7 +27,6 @@ from self_pruner.agent.settings.settings import Settings, make_settings, with_de
 from self_pruner.memory.errors import RunDirectoryError
 from self_pruner.tools.text.redaction import without_keys
 
-FORMAT = 1
 LONGEST_TEMPLATE = 131_072  # bytes; no prompt set has a larger one
 LIMITS = ("evaluations", "tokens", "minutes", "fidelity")
 
@@ -62,7 +61,6 @@ def page_data(run: RunDirectory, start: int = 0) -> dict[str, Any]:
     if outcome:  # of a search that had nothing to record, too
         search["dense"] = outcome.dense
     document = {
-        "format": FORMAT,
         "run": run.name,
         "path": str(run.path),
         "model": str(values["model"]),

@@ -6,14 +6,22 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from self_pruner.agent.report.result_tables import account, by_text, final_table, served_table, verified
+from self_pruner.agent.report.result_tables import (
+    account,
+    by_text,
+    figure,
+    final_table,
+    served_table,
+    serving,
+    verified,
+)
 from self_pruner.agent.result.checkpoint_figures import Evaluation
 from self_pruner.agent.result.outcome import Outcome, brain_sentence, recalibration_sentence, summary
 from self_pruner.agent.result.same_again import told_sentence
 from self_pruner.agent.settings.limits import about, cost, minutes_left, spent_share
 from self_pruner.agent.settings.settings import DEFAULT_SPARSITY, Settings
 from self_pruner.memory.errors import SelfPrunerError
-from self_pruner.tools.export.card import load_call, serve_command
+from self_pruner.tools.export.card import load_call
 
 Cells = tuple[Sequence[str], Sequence[Sequence[str]]]  # header and rows
 
@@ -68,7 +76,7 @@ def tables(outcome: Outcome, checkpoint: Evaluation | None) -> list[dict[str, An
     if checkpoint:
         found.append(_table("The checkpoint on the disk", checkpoint.cells(), checkpoint.measured_on))
     differences = [
-        (one.against, f"{one.mean:+.4f}", _figure(one.standard_error), str(one.sequences))
+        (one.against, f"{one.mean:+.4f}", figure(one.standard_error, 4), str(one.sequences))
         for one in outcome.differences
     ]
     header = ("found less", "mean KL difference", "standard error", "sequences")
@@ -140,8 +148,8 @@ def _checkpoint(outcome: Outcome, settings: Settings | None, folder: Path) -> di
         "verified": verified(outcome.verified),
         "load": load_call(str(folder), settings.target if settings else "transformers"),
     }
-    if settings and settings.target != "transformers":
-        found["serve"] = f"cd {folder} && {serve_command(settings.target, settings.tensor_parallel)}"
+    if settings and (served := serving(settings, folder)):
+        found["serve"] = served
     return found
 
 
@@ -153,7 +161,3 @@ def _table(title: str, cells: Cells, note: str = "", marked: str = "") -> dict[s
         "note": note,
         "marked": marked,
     }
-
-
-def _figure(value: float | None) -> str:
-    return "-" if value is None else f"{value:.4f}"

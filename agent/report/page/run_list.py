@@ -126,9 +126,7 @@ def _comparison(base: Path, folder: Path) -> dict[str, Any]:
         plan = json.loads((folder / PLAN).read_text(encoding="utf-8"))
         arms = plan["arms"].split(",") if isinstance(plan["arms"], str) else [str(arm) for arm in plan["arms"]]
         searching = [arm for arm in arms if ARMS[re.split("[:+]", arm)[0]].searches]
-        each = (
-            len(arms) - len(searching) + len(searching) * len(plan["seeds"])
-        )  # closed forms are the same for all seeds
+        each = len(arms) + len(searching) * (len(plan["seeds"]) - 1)  # closed forms are the same for all seeds
         planned = each * len(plan["sparsities"])
     except (OSError, ValueError, KeyError, TypeError) as error:
         return row | {"arms": [], "planned": 0, "finished": 0, "runs": [], "sentence": f"{PLAN} is damaged: {error}"}

@@ -74,6 +74,69 @@ class Loopback:
             await self.app(scope, receive, with_headers)
 
 
+class Pages:
+    """The pages of what is of one kind, runs or comparisons."""
+
+    def __init__(
+        self,
+        kind: str,
+        file: str,
+        watch: Watch,
+        document: Callable[[Path, int], bytes],
+        look: Callable[[Path], object],
+    ) -> None:
+        """Show those of one kind.
+
+        Args:
+            kind: in addresses and sentences.
+            file: by which a folder of that kind is known.
+            watch: finds them, and tells of what is new.
+            document: makes what is shown of a folder, as JSON; of a trace what follows a byte.
+            look: what is another whenever the document is.
+        """
+        self.kind, self.file, self.watch, self.document, self.look = kind, file, watch, document, look
+
+    def routes(self) -> list[Route]:
+        place = f"/{self.kind}/{{name:path}}"
+        return [
+            Route(f"{place}/data.json", self.data),
+            Route(f"{place}/events", self.events),
+            Route(place, self.shown),
+        ]
+
+    def folder(self, request: Request) -> Path | None:
+        """What a request names, where it may be shown."""
+        return self.watch.find(request.path_params["name"], self.file)
+
+    async def shown(self, request: Request) -> Response:
+        return self._none() if self.folder(request) is None else self.page(request.path_params["name"])
+
+    async def data(self, request: Request) -> Response:
+        """The document; of a trace in it what follows the byte that `from` names."""
+        folder = self.folder(request)
+        if folder is None:
+            return JSONResponse({"error": f"The {self.kind} is gone: its folder was deleted or moved."}, 404)
+        asked = request.query_params.get("from", "0")
+        start = int(asked) if asked.isascii() and asked.isdigit() and len(asked) < 16 else 0
+        try:
+            return Response(await run_in_threadpool(self.document, folder, start), media_type="application/json")
+        except (SelfPrunerError, OSError) as error:
+            return JSONResponse({"error": str(error)}, 409)
+
+    async def events(self, request: Request) -> Response:
+        folder = self.folder(request)
+        return self._none() if folder is None else self.watch.stream(lambda: self.look(folder))
+
+    def page(self, name: str) -> Response:
+        """The page, which asks for the rest."""
+        place = f"/{self.kind}/{quote(name)}"
+        live = {"name": name, "data": f"{place}/data.json", "events": f"{place}/events", self.kind: True}
+        return HTMLResponse(page_html(f"Self-Pruner: {name}", {"live": live | {"only": name == self.watch.only}}))
+
+    def _none(self) -> Response:
+        return PlainTextResponse(f"There is no such {self.kind}.\n", 404)
+
+
 class Watch:
     """The pages of the runs below a folder, or of one of them."""
 
@@ -90,29 +153,28 @@ class Watch:
         """
         self.base, self.only, self.token = base, only, token
         self.known: dict[Path, tuple[object, bytes]] = {}  # the last document of a run, with its stamp
-        self.comparisons = Comparisons(base, compared, lambda name: self._find(name, PLAN), self._stream)
         self.closing = False
+        below = Comparisons(base, compared)
+        self.run_pages = Pages("run", "settings.toml", self, self._document, stamp)
+        self.comparison_pages = Pages("comparison", PLAN, self, below.document, below.look)
 
     def app(self) -> Starlette:
         """The application, which knows no method but GET and HEAD, and one POST where there is a token."""
         routes = [
-            *(Writing(self.token, self._folder).routes() if self.token else []),
+            *(Writing(self.token, self.run_pages.folder).routes() if self.token else []),
             Route("/", self.front),
             Route("/runs.json", self.runs),
             Route("/runs/events", self.run_events),
-            Route("/run/{name:path}/data.json", self.data),
-            Route("/run/{name:path}/events", self.events),
-            Route("/run/{name:path}", self.run),
-            *self.comparisons.routes(),
+            *self.run_pages.routes(),
+            *self.comparison_pages.routes(),
         ]
         return Starlette(routes=routes, middleware=[Middleware(Loopback)])
 
     async def front(self, request: Request) -> Response:
         """The list; of a single run or comparison its page."""
-        if self.only is not None and (self.base / self.only / "settings.toml").is_file():
-            return self._page(self.only)
         if self.only is not None:
-            return self.comparisons.page(self.only, only=True)
+            is_run = (self.base / self.only / "settings.toml").is_file()
+            return (self.run_pages if is_run else self.comparison_pages).page(self.only)
         live = {"list": True, "folder": str(self.base), "data": "/runs.json", "events": "/runs/events"}
         return HTMLResponse(page_html("Self-Pruner: runs", {"live": live}))
 
@@ -122,44 +184,13 @@ class Watch:
             rows = [row for row in rows if row["id"] == self.only]
         return JSONResponse({"folder": str(self.base), "runs": rows})
 
-    async def run(self, request: Request) -> Response:
-        folder = self._folder(request)
-        if folder is None:
-            return PlainTextResponse("There is no such run.\n", 404)
-        return self._page(request.path_params["name"])
-
-    async def data(self, request: Request) -> Response:
-        """The document of a run; of its trace what follows the byte that `from` names."""
-        folder = self._folder(request)
-        if folder is None:
-            return JSONResponse({"error": "The run is gone: its folder was deleted or moved."}, 404)
-        asked = request.query_params.get("from", "0")
-        start = int(asked) if asked.isascii() and asked.isdigit() and len(asked) < 16 else 0
-        try:
-            return Response(await run_in_threadpool(self._document, folder, start), media_type="application/json")
-        except (SelfPrunerError, OSError) as error:
-            return JSONResponse({"error": str(error)}, 409)
-
-    async def events(self, request: Request) -> Response:
-        name = request.path_params["name"]
-        if self._folder(request) is None:
-            return PlainTextResponse("There is no such run.\n", 404)
-        return self._stream(lambda: stamp(self.base / name))
-
     async def run_events(self, request: Request) -> Response:
-        return self._stream(lambda: [(str(folder), stamp(folder)) for folder in runs_below(self.base)])
+        return self.stream(lambda: [(str(folder), stamp(folder)) for folder in runs_below(self.base)])
 
-    def _folder(self, request: Request) -> Path | None:
-        return self._find(request.path_params["name"], "settings.toml")
-
-    def _find(self, name: str, file: str) -> Path | None:
+    def find(self, name: str, file: str) -> Path | None:
+        """The folder of that name that holds `file`, where it may be shown."""
         hidden = self.only is not None and self.only not in (name, name.partition("/")[0])
         return None if hidden else find(self.base, name, file)
-
-    def _page(self, name: str) -> Response:
-        place = f"/run/{quote(name)}"
-        live = {"name": name, "data": f"{place}/data.json", "events": f"{place}/events"}
-        return HTMLResponse(page_html(f"Self-Pruner: {name}", {"live": live | {"only": name == self.only}}))
 
     def _document(self, folder: Path, start: int) -> bytes:
         """The document as JSON: made once for all who watch, until a file of the run changes."""
@@ -172,7 +203,8 @@ class Watch:
         self.known[folder] = (now, made)
         return made
 
-    def _stream(self, look: Callable[[], object]) -> Response:
+    def stream(self, look: Callable[[], object]) -> Response:
+        """An answer of events, one whenever what `look` sees is another."""
         return StreamingResponse(
             self._changes(look), media_type="text/event-stream", headers={"x-accel-buffering": "no"}
         )

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from self_pruner.agent.report.decisions import in_words, plan_in_words
+from self_pruner.agent.report.in_words import in_words, plan_in_words
 from self_pruner.memory.errors import RunDirectoryError
 
 KINDS = ("think", "act", "judge")  # in the order of a step
@@ -70,21 +71,16 @@ def _record(line: bytes) -> dict[str, Any] | None:
     if record["kind"] == "act":
         if type(record.get("call")) is not int or not isinstance(record.get("tool"), str):
             return None
-        record["words"] = _words(record["tool"], record.get("arguments"))
-    elif record["kind"] == "think" and isinstance(record.get("plan"), dict):
-        record["words"] = _plan_words(record["plan"])
+        tool, arguments = record["tool"], record.get("arguments")
+        record["words"] = _words(lambda: in_words(tool, arguments), f"called {tool}")
+    elif record["kind"] == "think" and isinstance(plan := record.get("plan"), dict):
+        record["words"] = _words(lambda: plan_in_words(plan), "a plan that cannot be read")
     return record
 
 
-def _plan_words(plan: dict[str, Any]) -> str:
+def _words(say: Callable[[], str], otherwise: str) -> str:
+    """What is said, or `otherwise` of what no tool takes and no brain may state."""
     try:
-        return plan_in_words(plan)
-    except (AttributeError, KeyError, TypeError):  # what no brain may state
-        return "a plan that cannot be read"
-
-
-def _words(tool: str, arguments: Any) -> str:
-    try:
-        return in_words(tool, arguments)
-    except (AttributeError, KeyError, TypeError):  # arguments that no tool takes
-        return f"called {tool}"
+        return say()
+    except (AttributeError, KeyError, TypeError):
+        return otherwise

@@ -55,10 +55,7 @@ class Listeners:
             self._guarded(name, listener.end)
 
     def _add(self, name: str, make: Callable[[], Listener]) -> None:
-        def add() -> None:
-            self.known[name] = make()
-
-        self._guarded(name, add)
+        self._guarded(name, lambda: self.known.update({name: make()}))
 
     def _guarded(self, name: str, call: Callable[[], None]) -> None:
         """Call; where that fails for whatever reason, say once what it means."""

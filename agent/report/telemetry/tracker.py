@@ -18,12 +18,14 @@ from self_pruner.agent.view import View
 from self_pruner.tools.text.redaction import redact, without_keys
 
 PROJECT = "self-pruner"
+WAIT = 30.0  # seconds that a run waits for a tracker's server, when it begins and when it ends
 # Each is to keep to what it is told, and off the screen: the command line and the machine are none of its business.
 QUIET: dict[str, dict[str, Any]] = {
     "trackio": {"auto_log_cpu": False, "auto_log_gpu": False, "embed": False},
     "wandb": {
         "settings": {
-            **{"silent": True, "console": "off", "init_timeout": 30.0},
+            **{"silent": True, "console": "off"},
+            **{"init_timeout": WAIT, "finish_timeout": WAIT, "finish_timeout_raises": True},
             **{"disable_git": True, "save_code": False, "x_disable_meta": True, "x_disable_stats": True},
         }
     },

@@ -72,6 +72,15 @@ def test_the_legal_calls_go_along_and_the_replies_are_calls():
     assert "description" not in json.dumps(schema)
 
 
+@pytest.mark.parametrize(
+    ("own", "given", "sent"), [(["", "B"], None, ["B"]), (["C"], ["B"], ["B"]), ([""], None, None)]
+)
+def test_a_text_ends_at_the_words_of_the_call_or_else_at_those_of_the_brain(own, given, sent):
+    with serving(lambda body: {"choices": [completion("A B C")]}) as server:
+        made = brain(server.url, stop=own).invoke([PROMPT[-1]], stop=given)
+    assert made.content == ("A " if sent else "A B C") and server.asked[0].get("stop") == sent
+
+
 def test_every_reply_has_its_own_variant_and_equal_ones_share_a_request():
     with serving() as server:
         replies = ask(server.url, n=3, variants=[[PICK], [DROP], [PICK]])

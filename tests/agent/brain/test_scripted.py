@@ -6,7 +6,7 @@ from langchain_core.messages import HumanMessage
 from langchain_core.tools import tool
 from pydantic import BaseModel, Field
 
-from self_pruner.agent.brain.calls import call_schemas
+from self_pruner.agent.brain.calls import call_schemas, reply_schema
 from self_pruner.agent.brain.schema import first_call, sample_call, violations
 from self_pruner.agent.brain.scripted import FirstBrain, UniformBrain
 from self_pruner.memory.errors import BrainError
@@ -146,3 +146,13 @@ def test_what_cannot_be_obeyed_is_refused_by_name():
         first_call({"type": "integer", "minimum": 4, "maximum": 3})
     with pytest.raises(BrainError, match="no tool is legal"):
         replies(UniformBrain(), tools=())
+
+
+def test_fields_may_be_called_what_keywords_of_a_schema_are_called():
+    inner = {"type": "object", "properties": {"a": {"type": "integer"}}}
+    fields = {name: inner for name in ("properties", "enum", "default")}
+    tool = {"type": "function", "function": {"name": "put", "parameters": {"type": "object", "properties": fields}}}
+    (call,) = call_schemas([tool])
+    shut = {**inner, "additionalProperties": False}
+    assert call.parameters["properties"] == dict.fromkeys(fields, shut)
+    assert reply_schema([call])["properties"]["arguments"] == call.parameters

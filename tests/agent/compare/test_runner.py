@@ -146,7 +146,7 @@ def test_runs_finished_elsewhere_count_and_are_not_run_again(compare, finished, 
     kept = tmp_path / "kept.json"  # all that is left of the first comparison
     before = results(finished)
     del before.settings["temperature"]  # results older than this setting, which were made as with its default
-    before.settings["racing"] = 1.0  # and older than the end of this one, which was made as with its last value
+    before.settings["racing"] = 1.0  # and older than the end of this one, which changed nothing
     kept.write_text(before.model_dump_json())
     assert compare(tmp_path / "new", "--arms", "uniform,flap", "--from", kept) == 0
     found = results(tmp_path / "new")

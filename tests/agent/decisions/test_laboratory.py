@@ -190,7 +190,7 @@ def test_a_set_grows(command, own, decision_set):
 def test_two_processes_do_not_work_on_one_set(command, own, capsys):
     lock = RunLock(own)
     assert "is in use by process" in refused(capsys, command(own, "--brain", "first"))
-    lock.release()
+    lock.close()
 
 
 def test_a_whole_set_is_not_made_again(command, own, monkeypatch):

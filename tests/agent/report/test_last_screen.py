@@ -11,7 +11,7 @@ from main import main
 from self_pruner.agent.report.last_screen import facts_of, show_ended, show_outcome
 from self_pruner.agent.report.result_tables import account
 from self_pruner.agent.report.verdict import verdict
-from self_pruner.agent.result.outcome import Difference, Outcome, Recalibration, Row
+from self_pruner.agent.result.outcome import Difference, Outcome, Recalibration, Row, Yield
 from self_pruner.agent.result.result_file import read_outcome
 from self_pruner.agent.view import Screen, View
 from tests.agent.report.page.made_up import finish, made_up
@@ -19,6 +19,7 @@ from tests.agent.report.page.made_up import finish, made_up
 BASELINES = {"uniform": (1.2557, 84.37), "uniform-mlp": (0.8835, 57.27), "ends": (0.7594, 50.57)}
 FIGURES = {"dense": (0.0, 26.09), **BASELINES, "closed form": (0.6818, 46.15), "found": (0.6705, 45.52)}
 BETTER = ("found, recalibrated", (0.5718, 41.14))
+UNSEARCHED = [Yield(proposed_by="seed", operator="initialise", made=3, compared=0, improved=0)]
 
 
 def row(name: str, kl: float | None, perplexity: float | None) -> Row:
@@ -101,6 +102,10 @@ def test_nothing_is_lost_that_the_last_screen_leaves_out(default, run):
             "recalibrated (no room).",
         ),
         ({"recalibration": None}, "(less than two standard errors, so perhaps by chance)."),
+        ({"differences": [(-0.01, None)]}, "than closed form in KL (on a single sequence, so perhaps by chance);"),
+        ({"yields": UNSEARCHED}, "What was taken without a search is 1.7% better than closed form in KL (less than"),
+        ({"yields": UNSEARCHED, "differences": [(0.0, 0.0)]}, "What was taken without a search equals closed form;"),
+        ({"yields": UNSEARCHED, "differences": []}, "What was taken without a search could not be measured beside"),
         ({"found": None, "recalibration": None}, "could not be measured on the reporting text."),
     ],
 )

@@ -8,12 +8,12 @@ from rich.console import Console
 
 from self_pruner.agent.report.live_screen import SearchScreen
 from self_pruner.agent.run_files.trace import Act, Judge, Reply, Think
-from self_pruner.agent.search.initial_population import Rival
+from self_pruner.agent.search.initial_population import Baseline
 from self_pruner.agent.settings.limits import about, minutes_left
 from self_pruner.agent.settings.settings import Settings
 from self_pruner.agent.view import Screen, View
 
-ENDS, UNIFORM = Rival("ends", 0.8, 0.5, 4096), Rival("uniform", 1.0, 0.55, 1024)
+ENDS, UNIFORM = Baseline("ends", 0.8, 0.5, 4096), Baseline("uniform", 1.0, 0.55, 1024)
 LESSON = dict(verdict="held", amount="some", take="mlp 3-5", give="mlp 0-2", change=-0.01, error=0.004, expected="same")
 HYPOTHESIS = {"amount": "much", "take": "mlp 20-24", "give": "mlp 25-29", "expect": "better"}
 HOSTILE = "\x1b[2J\u202e剪枝 \U0001f469\u200d\U0001f467\ufe0f\U0001f1e9\U0001f1ea\ttab\r\n[red]" * 20
@@ -56,7 +56,7 @@ def test_a_generation_that_ended_is_one_plain_line_with_spent_and_left(shown):
 def test_the_best_stands_beside_the_best_baseline_which_is_looked_up_once_a_turn(shown):
     screen, _ = shown(evaluations=60)
     asked = []
-    screen.rivals = lambda best: asked.append(best) or {"uniform": UNIFORM, "ends": ENDS}
+    screen.baselines = lambda best: asked.append(best) or {"uniform": UNIFORM, "ends": ENDS}
     screen.see(judge(0, 6, 1.0))
     said = "Best: c3, fitness 0.5000 (dense 0); best baseline (ends) 0.8000 (-37.5%)"
     assert [screen.best() for _ in range(5)] == [said] * 5
@@ -151,7 +151,7 @@ def test_a_terminal_shows_the_same_beside_bars(shown):
 
 def busy(screen):
     """The records of a search in its second generation, and the screen after each."""
-    screen.rivals = lambda best: {"uniform": UNIFORM, "ends": ENDS}
+    screen.baselines = lambda best: {"uniform": UNIFORM, "ends": ENDS}
     reply = Reply(raw="{}", thought="Cut " * 99)
     for record in (
         judge(0, 0, 0.0),
@@ -226,15 +226,13 @@ def test_decisions_of_the_brain_are_said_in_words_and_those_of_the_tool_are_not(
     screen, file = shown(evaluations=60)
     screen.see(judge(0, 0, 0.0))
     screen.see(Think(step=1, generation=0, prompt="asked", replies=(Reply(raw="{}"),)))
-    screen.see(
-        Act(step=1, call=0, tool="prune_model", arguments={"operator": "mutation", "parents": ["c1"], "draw": 2})
-    )
+    screen.see(Act(step=1, call=0, tool="prune_model", arguments={"operator": "mutation", "parents": ["c1"]}))
     screen.see(Act(step=1, call=1, tool="prune_model", arguments={"operator": "mutation"}, error="refused"))
-    assert "Plan    drew 2 at random from c1" in rendered(screen)
+    assert "Plan    mutated c1" in rendered(screen)
     screen.see(Think(step=2, generation=0, prompt="(the tool's operators)"))
     screen.see(Act(step=2, call=0, tool="benchmark_latency", arguments={"candidate": "c9"}))
     screen.see(judge(1, 6, 2.0))
-    assert " ".join(file.getvalue().split()).endswith("fitness 0.5000 (dense 0) | brain: drew 2 at random from c1")
+    assert " ".join(file.getvalue().split()).endswith("fitness 0.5000 (dense 0) | brain: mutated c1")
     assert "in the making" in rendered(screen)  # the next generation begins with nothing decided
 
 

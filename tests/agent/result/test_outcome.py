@@ -9,7 +9,7 @@ from self_pruner.memory.profile import Profile
 from self_pruner.memory.records import Candidate
 
 
-def outcome(found, uniform, mean, error):
+def outcome(found, uniform, mean, error, proposed_by="switch"):
     rows = [
         Row(name="uniform", params=1, kl=uniform, perplexity=30.0),
         Row(name="found", params=1, kl=found, perplexity=25.0),
@@ -27,7 +27,7 @@ def outcome(found, uniform, mean, error):
         measured_on="",
         latency_setting=None,
         spent={},
-        yields=[],
+        yields=[Yield(proposed_by=proposed_by, made=1, compared=0, improved=0)],
         warnings=[],
     )
 
@@ -46,6 +46,13 @@ def test_the_summary_says_so_when_the_search_wins_loses_or_ties():
     assert summary(outcome(1.0, 1.0, 0.0, 0.0)) == "The search found nothing better than the best baseline (uniform)."
 
 
+def test_the_summary_speaks_of_no_search_and_no_error_where_there_is_none():
+    equal = summary(outcome(1.0, 1.0, 0.0, 0.0, "seed"))
+    assert equal == "Nothing was searched: the result equals the best baseline (uniform)."
+    single = summary(outcome(0.8, 1.0, -0.2, None))
+    assert single.endswith("the paired difference is of a single sequence, which says nothing of chance.")
+
+
 def test_a_result_is_said_beside_the_best_of_all_baselines():
     one = outcome(0.8, 1.0, -0.2, 0.01)
     rows = [*one.rows, Row(name="ends", params=1, kl=0.7, perplexity=24.0), Row(name="closed form", params=1)]
@@ -61,7 +68,7 @@ def brain(improved, compared, lucky, drawn):
     return brain_sentence(
         [
             Yield(proposed_by="brain", made=compared, compared=compared, improved=improved),
-            Yield(proposed_by="draw", made=drawn, compared=drawn, improved=lucky),
+            Yield(proposed_by="chance", made=drawn, compared=drawn, improved=lucky),
         ]
     )
 
@@ -99,6 +106,6 @@ def test_a_child_improves_only_if_it_beats_the_better_of_its_parents():
         arguments={},
         result={"fidelity": 32, "results": [result("c3", -0.2, -0.1), result("c4", -0.2, 0.1), result("c5", -0.1)]},
     )
-    candidates = [row("c3", "brain"), row("c4", "brain"), row("c5", "draw"), row("c6", "draw")]
+    candidates = [row("c3", "brain"), row("c4", "brain"), row("c5", "chance"), row("c6", "chance")]
     found = {one.proposed_by: (one.made, one.compared, one.improved) for one in yields([act], candidates, 32)}
-    assert found == {"brain": (2, 2, 1), "draw": (2, 1, 1)}
+    assert found == {"brain": (2, 2, 1), "chance": (2, 1, 1)}

@@ -22,8 +22,8 @@ def test_the_holder_is_named_in_full_and_nothing_else_is(tmp_path):
         RunDirectoryError, match=f"{tmp_path} is in use by process {os.getpid()}: wait for it or stop it"
     ):
         RunLock(tmp_path)
-    lock.release()
-    RunLock(tmp_path).release()
+    lock.close()
+    RunLock(tmp_path).close()
 
 
 def test_a_lock_whose_holder_wrote_nonsense_is_in_use_all_the_same(tmp_path):
@@ -49,7 +49,7 @@ def test_a_refusal_leaves_no_file_open(tmp_path, monkeypatch):
     with pytest.raises(RunDirectoryError):
         RunLock(tmp_path)
     assert open_files() == before
-    lock.release()
+    lock.close()
     assert open_files() == before - 1
 
     def refuse(*_):

@@ -162,7 +162,7 @@ def test_whether_a_run_is_held_is_found_out_without_holding_it(tmp_path):
     assert not is_held(tmp_path)
     lock = RunLock(tmp_path)
     assert is_held(tmp_path)
-    lock.release()
+    lock.close()
     assert not is_held(tmp_path) and not is_held(tmp_path / "none")
-    RunLock(tmp_path).release()
+    RunLock(tmp_path).close()
     assert json.loads((tmp_path / ".lock").read_text()) > 0

@@ -25,7 +25,6 @@ from self_pruner.memory.records import Candidate, Generation, Score, Sensitiviti
 from self_pruner.memory.store import Memory
 from self_pruner.prompts.templates import PromptSet
 from self_pruner.tools.evaluation.first_order import PASS_COST
-from self_pruner.tools.profiles.operators import uniform
 from tests.bench import founded_bench, tiny_settings
 from tests.scripted_brains import FailingBrain, ScriptBrain
 
@@ -41,7 +40,7 @@ class Search:
         self.records = []
         self.see = self.records.append
         prompts = PromptSet(prompt_set)
-        variables = run_variables(self.bench, "tiny", "llama", 64, 10.0, uniform(self.bench.budget))
+        variables = run_variables(self.bench, "tiny", "llama", 64, 10.0)
         observer = Observer(self.settings, variables, prompts.actions, prompts.hints)
         counted = (lambda messages: 0, 10_000, self.trace)
         self.notes = []

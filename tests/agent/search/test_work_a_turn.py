@@ -103,7 +103,6 @@ def test_what_a_turn_knows_is_what_the_memory_holds(tmp_path, monkeypatch):
             anew.latencies,
         )
         for row in kept.candidates.values():
-            assert kept.scores(row.profile) == run.bench.scores(row.profile)
             assert kept.failure(row.profile) == run.bench.failure(row.profile)
             for tokens in run.bench.fidelity:
                 assert kept.fitness(row.profile, tokens) == run.bench.fitness(row.profile, tokens)

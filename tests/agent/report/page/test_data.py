@@ -1,10 +1,12 @@
 """The document of a page: what is in it of finished, running, failed and begun runs, and that nothing is changed."""
 
 import json
+import re
 import shutil
 import sqlite3
 import subprocess
 import sys
+from typing import get_args
 
 import pytest
 
@@ -17,6 +19,7 @@ from self_pruner.agent.report.result_tables import final_table
 from self_pruner.agent.result.result_file import read_outcome
 from self_pruner.agent.run_files.run_directory import RunDirectory
 from self_pruner.memory.errors import ExportError
+from self_pruner.memory.records import Proposer
 from tests.agent.command_line.test_parser import HEAVY
 from tests.agent.report.page.made_up import LAYERS, MARKUP
 from tests.stopped import stopped_run
@@ -96,7 +99,7 @@ def test_a_step_that_was_run_again_is_told_once(tmp_path):
     assert record["tokens"] == 2 and record["words"] == "called evaluate"
 
 
-@pytest.mark.parametrize("arguments", [None, [], 3, {"edits": 3}, {"edits": [3]}, {"parents": 7, "draw": 1}])
+@pytest.mark.parametrize("arguments", [None, [], 3, {"edits": 3}, {"edits": [3]}, {"parents": 7}])
 def test_arguments_that_no_tool_takes_are_no_traceback(tmp_path, arguments):
     line = {"kind": "act", "step": 1, "call": 0, "tool": "prune_model", "arguments": arguments}
     (tmp_path / "trace.jsonl").write_text(json.dumps(line) + "\n")
@@ -191,6 +194,11 @@ def test_a_page_without_its_library_is_made_and_one_without_its_script_is_a_sent
     monkeypatch.setattr(html, "HERE", tmp_path)
     with pytest.raises(ExportError, match="cannot be made without .*dom.js"):
         page_html("a", {"live": {}})
+
+
+def test_the_page_has_words_for_every_proposer():
+    words = (html.HERE / "app" / "model.js").read_text().partition("MAKERS = {")[2].partition("};")[0]
+    assert set(re.findall(r"(\w+): '", words)) == set(get_args(Proposer))
 
 
 def test_what_would_end_the_script_is_escaped():

@@ -1,16 +1,20 @@
 """What the real trackers keep of a run, offline, and that a run outlives them."""
 
 import json
+import threading
+from http.server import BaseHTTPRequestHandler
 
 import pytest
 
 from main import main
 from self_pruner.agent.report.telemetry.listeners import listening
+from self_pruner.agent.report.telemetry.tracker import QUIET, WAIT
 from self_pruner.agent.run_files.run_directory import RunDirectory
 from self_pruner.agent.run_files.trace import Judge, read_trace
 from self_pruner.agent.settings.limits import cost
 from self_pruner.agent.settings.settings import make_settings
 from self_pruner.agent.view import View
+from tests.endpoint import listening as serving
 
 
 @pytest.fixture(scope="module")
@@ -95,6 +99,55 @@ def test_a_tracker_that_cannot_begin_is_said_once_and_told_nothing_more(kept, tm
     tell("wandb", kept[0])
     output = capfd.readouterr()
     assert output.out.startswith("warning: wandb is told nothing more: UsageError: ") and output.out.count("\n") == 1
+
+
+@pytest.mark.parametrize(("begins", "said"), [(False, "CommError: "), (True, "TimeoutError: ")])
+def test_a_server_that_falls_silent_is_waited_for_a_while_and_said_once(
+    kept, tmp_path, monkeypatch, capfd, begins, said
+):
+    import wandb
+
+    begun, over = threading.Event(), threading.Event()
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            asked = self.rfile.read(int(self.headers["content-length"]))
+            if begun.is_set() or not begins:
+                over.wait(60)
+                return
+            bucket = {"id": "x", "name": "x", "project": {"name": "x", "entity": {"name": "x"}}}
+            if b"upsertBucket" in asked:
+                begun.set()
+            data = {"upsertBucket": {"bucket": bucket, "inserted": True}} if begun.is_set() else {"model": None}
+            answer = json.dumps({"data": data}).encode()
+            self.send_response(200)
+            self.send_header("content-length", str(len(answer)))
+            self.end_headers()
+            self.wfile.write(answer)
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    wandb.teardown()  # it reads its variables once
+    for name in ("WANDB_DIR", "HOME"):
+        monkeypatch.setenv(name, str(tmp_path))
+    monkeypatch.delenv("WANDB_MODE", raising=False)
+    monkeypatch.setenv("WANDB_API_KEY", "0" * 40)
+    wait = {"init_timeout": 10.0 if begins else 1.0, "finish_timeout": 1.0}
+    monkeypatch.setitem(QUIET["wandb"], "settings", {**QUIET["wandb"]["settings"], **wait})
+    with serving(Handler) as address:
+        monkeypatch.setenv("WANDB_BASE_URL", address)
+        tell("wandb", kept[0])
+        over.set()
+        wandb.teardown()
+    output = capfd.readouterr()
+    assert begun.is_set() == begins
+    assert output.out.startswith(f"warning: wandb is told nothing more: {said}") and output.out.count("\n") == 1
+
+
+def test_a_run_waits_for_no_tracker_without_end():
+    waits = [QUIET["wandb"]["settings"][name] for name in ("init_timeout", "finish_timeout")]
+    assert waits == [WAIT, WAIT] and 0 < WAIT <= 30
 
 
 def test_what_a_tracker_loses_is_said_once(kept, tmp_path, monkeypatch, capfd):

@@ -2,7 +2,7 @@
 
 import pytest
 
-from self_pruner.agent.report.decisions import decisions, in_words
+from self_pruner.agent.report.in_words import decisions, in_words
 from self_pruner.agent.run_files.trace import Act
 
 EDITS = [{"layer": 9, "part": "mlp", "change": 2}, {"layer": 3, "part": "mlp", "change": -2}]
@@ -14,8 +14,6 @@ EDITS = [{"layer": 9, "part": "mlp", "change": 2}, {"layer": 3, "part": "mlp", "
         ("prune_model", {"operator": "mutation", "parents": ["c12"], "edits": EDITS}, "mutated c12 (layers 3, 9)"),
         ("prune_model", {"operator": "mutation", "parents": ["c1"], "edits": EDITS[:1]}, "mutated c1 (layer 9)"),
         ("prune_model", {"operator": "mutation", "parents": ["c1"], "attention": [1], "mlp": [1]}, "mutated c1"),
-        ("prune_model", {"operator": "mutation", "parents": ["c1"], "draw": 2}, "drew 2 at random from c1"),
-        ("prune_model", {"operator": "initialise", "draw": 3}, "drew 3 at random"),
         ("prune_model", {"operator": "initialise", "attention": [1], "mlp": [1]}, "made a profile of its own"),
         ("prune_model", {"operator": "crossover", "parents": ["c1", "c2"], "layers": [0, 3]}, "crossed c1 and c2"),
         ("record_population", {"survivors": ["c5", "c3", "c1"], "note": "noise"}, "kept c5, c3, c1"),

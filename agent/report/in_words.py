@@ -53,8 +53,6 @@ def in_words(tool: str, arguments: dict[str, Any]) -> str:
 
 def _made(arguments: dict[str, Any]) -> str:
     operator, parents = arguments.get("operator"), arguments.get("parents")
-    if draw := arguments.get("draw"):
-        return f"drew {draw} at random" + (f" from {_names(parents)}" if parents else "")
     if operator == "crossover":
         return f"crossed {_names(parents)}"
     if operator == "initialise":
