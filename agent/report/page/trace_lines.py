@@ -71,7 +71,8 @@ def _record(line: bytes) -> dict[str, Any] | None:
     if record["kind"] == "act":
         if type(record.get("call")) is not int or not isinstance(record.get("tool"), str):
             return None
-        tool, arguments = record["tool"], record.get("arguments")
+        tool = record["tool"]
+        arguments: Any = record.get("arguments")
         record["words"] = _words(lambda: in_words(tool, arguments), f"called {tool}")
     elif record["kind"] == "think" and isinstance(plan := record.get("plan"), dict):
         record["words"] = _words(lambda: plan_in_words(plan), "a plan that cannot be read")
