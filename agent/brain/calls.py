@@ -26,7 +26,7 @@ from self_pruner.agent.brain.schema import rewritten
 from self_pruner.memory.errors import BrainError
 
 Tool = Mapping[str, Any] | type | Callable[..., Any] | BaseTool
-ANNOTATIONS = ("title", "description", "default", "examples", "discriminator", "deprecated")  # not for engines
+NOT_FOR_ENGINES = ("title", "description", "default", "examples", "discriminator", "deprecated")
 Offer = list["CallSchema"] | None  # the calls that are legal; None where any text is
 
 
@@ -101,7 +101,7 @@ def portable(schema: Any, tool: str) -> Any:
     """
 
     def plain(one: dict[str, Any]) -> dict[str, Any]:
-        result = {name: value for name, value in one.items() if name not in ("const", *ANNOTATIONS)}
+        result = {name: value for name, value in one.items() if name not in ("const", *NOT_FOR_ENGINES)}
         if "const" in one:
             result["enum"] = [one["const"]]
         if "$ref" in one:

@@ -70,36 +70,20 @@ def decisions(settings: Settings, wishes: Wishes, view: View) -> list[Row]:
         raise SettingsError(f"cannot make the folder {folder}: {error.strerror or error}") from error
     with closing(RunLock(folder)):
         found = _set(settings, wishes, kinds, target, folder, view)
-        rows = _all_scored(settings, names, found, kinds, sets, folder, view)
+        scoring = _Scoring(found, kinds, sets, folder, view)
+        own = None
+        if SELF in names or settings.brain_url is not None:
+            own = loaded(SELF, settings, view)
+            check_same(folder / FILE, found.made, {"weights": own.fingerprint})
+        for name in names:
+            scoring.ask(open_brain(name, settings, own, view))
+            gc.collect()  # one model at a time
+        if own is not None and settings.brain_url is not None:
+            scoring.ask(open_endpoint(settings, own.tokenizer, view))
+    rows = scoring.rows
     show(found, rows, tuple(dict.fromkeys(row.kind for row in rows)), view)
     view.line(f"Set    {folder / FILE}")
     view.line(f"Table  {folder / TABLE}")
-    return rows
-
-
-def _all_scored(
-    settings: Settings,
-    names: Sequence[str],
-    found: DecisionSet,
-    kinds: Sequence[str],
-    sets: dict[str, PromptSet],
-    folder: Path,
-    view: View,
-) -> list[Row]:
-    """The rows that are known of this set and those of every brain that is asked for."""
-    rows = known_rows(folder, found)
-    own = None
-    if SELF in names or settings.brain_url is not None:
-        own = loaded(SELF, settings, view)
-        check_same(folder / FILE, found.made, {"weights": own.fingerprint})
-    for name in names:
-        chooser = open_brain(name, settings, own, view)
-        rows = _scored(chooser, found, kinds, sets, rows, folder, view)
-        del chooser
-        gc.collect()  # one model at a time
-    if settings.brain_url is not None:
-        assert own is not None
-        rows = _scored(open_endpoint(settings, own.tokenizer, view), found, kinds, sets, rows, folder, view)
     return rows
 
 
@@ -146,34 +130,30 @@ def _set(
     return found
 
 
-def _scored(
-    chooser: Chooser,
-    found: DecisionSet,
-    kinds: Sequence[str],
-    sets: dict[str, PromptSet],
-    rows: list[Row],
-    folder: Path,
-    view: View,
-) -> list[Row]:
-    """The rows with those of one brain, which are written as soon as they are known."""
-    shown = sets if reads(chooser) else {ABSENT: next(iter(sets.values()))}
-    for prompts, each in shown.items():
-        for kind in kinds:
-            situations = found.of(kind)
-            decided = []
-            with view.phase(f"{chooser.name} with {prompts}: {kind}") as progress:
-                for number, situation in enumerate(situations, start=1):
-                    decided.append(decide(situation, chooser, each))
-                    progress(number, len(situations))
-            row = Row(chooser.name, prompts, chooser.how, kind, tuple(decided))
-            others = [
-                other
-                for other in rows
-                if (other.brain, other.prompts, other.kind) != (row.brain, row.prompts, row.kind)
-            ]
-            rows = sorted([*others, row], key=lambda one: list(KINDS).index(one.kind))
-            _write(folder, found, rows)
-    return rows
+class _Scoring:
+    """The rows that are known of a set, and those of every brain that is asked."""
+
+    def __init__(
+        self, found: DecisionSet, kinds: Sequence[str], sets: dict[str, PromptSet], folder: Path, view: View
+    ) -> None:
+        self.found, self.kinds, self.sets, self.folder, self.view = found, kinds, sets, folder, view
+        self.rows = known_rows(folder, found)
+
+    def ask(self, chooser: Chooser) -> None:
+        """Score one brain with every prompt set; a row is written as soon as it is known."""
+        shown = self.sets if reads(chooser) else {ABSENT: next(iter(self.sets.values()))}
+        for prompts, each in shown.items():
+            for kind in self.kinds:
+                situations = self.found.of(kind)
+                decided = []
+                with self.view.phase(f"{chooser.name} with {prompts}: {kind}") as progress:
+                    for number, situation in enumerate(situations, start=1):
+                        decided.append(decide(situation, chooser, each))
+                        progress(number, len(situations))
+                row, key = Row(chooser.name, prompts, chooser.how, kind, tuple(decided)), (chooser.name, prompts, kind)
+                others = [one for one in self.rows if (one.brain, one.prompts, one.kind) != key]
+                self.rows = sorted([*others, row], key=lambda one: list(KINDS).index(one.kind))
+                _write(self.folder, self.found, self.rows)
 
 
 def known_rows(folder: Path, found: DecisionSet) -> list[Row]:

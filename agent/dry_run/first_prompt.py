@@ -53,16 +53,9 @@ def first_prompt(settings: Settings, target: Target, prompts: PromptSet, plan: P
     legal = legal_calls(
         Situation(
             space=space,
-            generation=0,
-            population=(),
             missing=max(1, asked),
-            pending=(),
             fidelity=settings.fidelity[0],
-            ranked=(),
             survivors=settings.population,
-            timeable=(),
-            cut=(),
-            grow=(),
             step=settings.mutation_step,
             samples=settings.samples,
         ),

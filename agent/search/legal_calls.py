@@ -18,7 +18,7 @@ from typing import Any, Literal
 
 from self_pruner.memory.profile import Part
 from self_pruner.tools.profiles.selection import brackets
-from self_pruner.tools.profiles.shifts import AMOUNTS
+from self_pruner.tools.profiles.shifts import AMOUNTS, partners
 from self_pruner.tools.profiles.space import Space
 
 Purpose = Literal["initialise", "plan", "vary", "evaluate", "latency", "survive", "free"]
@@ -47,21 +47,21 @@ class Place:
     room: int
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Situation:
-    """How the search stands before a turn, as far as its legal calls depend on it."""
+    """How the search stands before a turn, as far as its legal calls depend on it; by default it has not begun."""
 
     space: Space
-    generation: int
-    population: tuple[str, ...]  # parents, best first
+    generation: int = 0
+    population: tuple[str, ...] = ()  # parents, best first
     missing: int  # offspring still to be made in this generation
-    pending: tuple[str, ...]  # candidates to evaluate next
+    pending: tuple[str, ...] = ()  # candidates to evaluate next
     fidelity: int  # on how many tokens
-    ranked: tuple[str, ...]  # candidates that may survive, best first
+    ranked: tuple[str, ...] = ()  # candidates that may survive, best first
     survivors: int  # how many will
-    timeable: tuple[str, ...]  # candidates that may be timed now
-    cut: tuple[Place, ...]  # shortlist of places to cut, in the order shown
-    grow: tuple[Place, ...]  # shortlist of places to give to
+    timeable: tuple[str, ...] = ()  # candidates that may be timed now
+    cut: tuple[Place, ...] = ()  # shortlist of places to cut, in the order shown
+    grow: tuple[Place, ...] = ()  # shortlist of places to give to
     step: int  # largest change of one edit, in units of a 48-unit layer
     samples: int  # replies of one turn at the most
     fine: bool = True  # whether an edit may move a single unit
@@ -69,6 +69,10 @@ class Situation:
     give: tuple[str, ...] = ()  # stretches that every parent can grow
     harmful: tuple[tuple[str, str], ...] = ()  # what gave and what took in shifts that made this run's candidates worse
     centre: str = ""  # the candidate whose first-order sensitivities are to be measured now
+
+    def partners(self) -> dict[str, list[str]]:
+        """For every stretch that can be cut those that may take from it in a shift."""
+        return partners(self.take, self.give, self.space.n_layers, self.harmful)
 
 
 @dataclass(frozen=True, slots=True)

@@ -166,7 +166,7 @@ class Operators:
         """Up to `count` candidates of hypotheses about the best parent; random ones where the brain stated none."""
         bench, parent = self.history.bench, here.population[0]
         profile = self.history.profile(parent)
-        legal = legal_shifts(here.take, here.give, here.space.n_layers, here.harmful)
+        legal = legal_shifts(here)
         rng = bench.rng("hypotheses", proposer, self.state.generation)
         if proposer == "brain":
             stated: Sequence[Hypothesis] = current_plan(self.state).hypotheses

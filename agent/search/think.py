@@ -153,12 +153,9 @@ class Thinker:
         settings = self.settings
         tool = plan_schema(
             settings.planned,
-            here.take,
-            here.give,
-            here.space.n_layers,
+            here,
             timeable=state.benchmarked < settings.benchmarks,
             note=settings.thought_limit(here.space.params(here.space.dense())) > 0,
-            harmful=here.harmful,
         )
         if state.failures >= settings.brain_failures:
             decision = self.without_brain(state, "fallback")

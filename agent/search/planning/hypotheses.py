@@ -7,16 +7,17 @@ schema, or those of a rule: what the believed costs say is best.
 from __future__ import annotations
 
 import random
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from itertools import islice, product
 
+from self_pruner.agent.search.legal_calls import Situation
 from self_pruner.agent.search.planning.plan import HYPOTHESES
 from self_pruner.memory.errors import ToolError
 from self_pruner.memory.profile import Profile
 from self_pruner.memory.records import Proposer
 from self_pruner.tools.profiles.budget import Budget
 from self_pruner.tools.profiles.sensitivity import Costs
-from self_pruner.tools.profiles.shifts import AMOUNTS, LINE, SHARES, Hypothesis, Stretch, partners, shifted
+from self_pruner.tools.profiles.shifts import AMOUNTS, LINE, SHARES, Hypothesis, Stretch, shifted
 from self_pruner.tools.prune_model import Proposal, shift_of
 
 SAMPLE = 32  # shifts among which the rule looks for its hypotheses
@@ -36,13 +37,11 @@ def line(
             continue
 
 
-def legal_shifts(
-    take: Sequence[str], give: Sequence[str], n_layers: int, harmful: Collection[tuple[str, str]] = ()
-) -> list[Hypothesis]:
+def legal_shifts(here: Situation) -> list[Hypothesis]:
     """All shifts between stretches that can be cut and those that can be grown, in every amount, but the harmful."""
     return [
         Hypothesis(take=one, give=other, amount=amount)
-        for one, others in partners(take, give, n_layers, harmful).items()
+        for one, others in here.partners().items()
         for other, amount in product(others, AMOUNTS)
     ]
 

@@ -7,18 +7,18 @@ run early without reason, spend what is not left, or keep a generation from bein
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping
 from types import MappingProxyType
 from typing import Any, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from self_pruner.agent.search.legal_calls import NOTE_LENGTH, PLAN, LegalCalls, Schema, closed, function
+from self_pruner.agent.search.legal_calls import NOTE_LENGTH, PLAN, LegalCalls, Schema, Situation, closed, function
 from self_pruner.agent.search.state import SearchState
 from self_pruner.agent.settings.arms import ARMS, OffspringProposer
 from self_pruner.agent.settings.panels import PLAN_FIELDS
 from self_pruner.agent.settings.settings import Settings
-from self_pruner.tools.profiles.shifts import AMOUNTS, Expectation, Hypothesis, partners
+from self_pruner.tools.profiles.shifts import AMOUNTS, Expectation, Hypothesis
 
 HYPOTHESES = 3  # of a generation at the most
 Offspring = Literal["earned", "steps", "shifts", "tries"]
@@ -60,26 +60,14 @@ def is_plan_due(settings: Settings, state: SearchState, missing: int) -> bool:
     return missing > 0 and not state.offspring and not waits
 
 
-def plan_schema(
-    fields: Collection[str],
-    take: Sequence[str],
-    give: Sequence[str],
-    n_layers: int,
-    *,
-    timeable: bool,
-    note: bool,
-    harmful: Collection[tuple[str, str]] = (),
-) -> Schema:
+def plan_schema(fields: Collection[str], here: Situation, *, timeable: bool, note: bool) -> Schema:
     """The function by which the brain states a plan.
 
     Args:
         fields: those of `PLAN_FIELDS` that it decides.
-        take: stretches that can be cut, in the order shown.
-        give: stretches that can be grown.
-        n_layers: of the model.
+        here: how the search stands.
         timeable: whether a latency measurement is left.
         note: whether a sentence of its own is wanted.
-        harmful: what gives and what takes in shifts that may not be stated again.
     """
     shapes = [
         closed(
@@ -90,7 +78,7 @@ def plan_schema(
                 "expect": {"enum": list(get_args(Expectation))},
             }
         )
-        for one, others in partners(take, give, n_layers, harmful).items()
+        for one, others in here.partners().items()
         if others
     ]
     possible: dict[str, Schema] = {

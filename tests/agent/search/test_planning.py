@@ -1,6 +1,7 @@
 """Plans: what the brain may decide of a generation, how the tools follow it, and what becomes of its hypotheses."""
 
 import random
+from dataclasses import replace
 
 import pytest
 from pydantic import ValidationError
@@ -9,6 +10,7 @@ from self_pruner.agent.brain.schema import sample_call, violations
 from self_pruner.agent.brain.scripted import UniformBrain
 from self_pruner.agent.run_files.trace import Act, Think
 from self_pruner.agent.search.history import SearchHistory, closed_generations
+from self_pruner.agent.search.legal_calls import Situation
 from self_pruner.agent.search.planning.hypotheses import by_chance, by_rule, legal_shifts, line
 from self_pruner.agent.search.planning.plan import HYPOTHESES, Plan, as_stated, plan_schema
 from self_pruner.agent.search.planning.shown import lessons_shown
@@ -17,16 +19,27 @@ from self_pruner.memory.profile import Profile
 from self_pruner.memory.records import Lesson
 from self_pruner.tools.profiles.operators import uniform
 from self_pruner.tools.profiles.shifts import LINE, Hypothesis, Stretch
+from self_pruner.tools.profiles.space import Space
 from tests.agent.search.test_search import Search
 from tests.bench import founded_bench, tiny_settings
 from tests.scripted_brains import FailingBrain, ScriptBrain
 
-TAKE, GIVE = ["attention 0", "mlp 1", "mlp 2"], ["mlp 0", "mlp 1", "attention 2"]
+HERE = Situation(
+    space=Space(n_layers=3, n_groups=4, n_blocks=12, group_params=500, block_params=100, fixed_params=10, mlp_unit=8),
+    generation=1,
+    missing=1,
+    fidelity=32,
+    survivors=3,
+    step=4,
+    samples=8,
+    take=("attention 0", "mlp 1", "mlp 2"),
+    give=("mlp 0", "mlp 1", "attention 2"),
+)
 HYPOTHESIS = {"take": "mlp 1", "give": "mlp 0", "amount": "much", "expect": "better"}
 
 
-def parameters(fields=PLAN_FIELDS, take=TAKE, give=GIVE, **values):
-    tool = plan_schema(fields, take, give, 3, **({"timeable": True, "note": True} | values))
+def parameters(fields=PLAN_FIELDS, here=HERE, timeable=True, note=True):
+    tool = plan_schema(fields, here, timeable=timeable, note=note)
     return tool["function"]["parameters"]
 
 
@@ -54,7 +67,7 @@ def test_whatever_the_schema_allows_is_a_plan_that_can_be_followed(seed):
     plan = Plan.model_validate(sample_call(parameters(), random.Random(seed)))
     assert 1 <= len(plan.hypotheses) <= HYPOTHESES
     for one in plan.hypotheses:
-        assert one.take in TAKE and one.give in GIVE and one.take != one.give
+        assert one.take in HERE.take and one.give in HERE.give and one.take != one.give
 
 
 def test_one_shift_is_one_hypothesis_however_often_it_is_stated():
@@ -86,7 +99,7 @@ def test_a_plan_that_contradicts_itself_is_not_legal():
 
 def test_only_what_is_asked_for_and_possible_is_in_the_schema():
     assert set(parameters(("step", "time"), timeable=False, note=False)["properties"]) == {"step"}
-    assert "hypotheses" not in parameters(take=["mlp 1"], give=["mlp 1"])["properties"]
+    assert "hypotheses" not in parameters(here=replace(HERE, take=("mlp 1",), give=("mlp 1",)))["properties"]
     assert set(Plan.model_fields) == {*PLAN_FIELDS, "note"}
 
 
@@ -121,12 +134,13 @@ def test_a_hypothesis_becomes_a_line_of_sizes_on_budget(tmp_path):
 
 
 def test_a_shift_that_did_harm_is_not_legal_again_as_long_as_there_are_others():
-    every, harmful = legal_shifts(TAKE, GIVE, 3), [("mlp 1", "mlp 0"), ("mlp 2", "mlp 1")]
-    left = legal_shifts(TAKE, GIVE, 3, harmful)
+    every, harmful = legal_shifts(HERE), (("mlp 1", "mlp 0"), ("mlp 2", "mlp 1"))
+    here = replace(HERE, harmful=harmful)
+    left = legal_shifts(here)
     assert set(every) - set(left) == {one for one in every if (one.take, one.give) in harmful}
-    items = parameters(harmful=harmful)["properties"]["hypotheses"]["items"]
+    items = parameters(here=here)["properties"]["hypotheses"]["items"]
     assert violations(items, HYPOTHESIS) and not violations(items, HYPOTHESIS | {"give": "attention 2"})
-    assert legal_shifts(TAKE, GIVE, 3, {(one.take, one.give) for one in every}) == every
+    assert legal_shifts(replace(HERE, harmful=tuple((one.take, one.give) for one in every))) == every
 
 
 def test_what_has_no_room_makes_nothing(tmp_path):
@@ -138,7 +152,7 @@ def test_what_has_no_room_makes_nothing(tmp_path):
 def test_chance_and_rule_state_what_the_brain_may_and_the_rule_the_cheapest(tmp_path):
     bench, _ = founded_bench(tmp_path, tiny_settings())
     start, rng = uniform(bench.budget), random.Random(0)
-    every = legal_shifts(TAKE, GIVE, 3)
+    every = legal_shifts(HERE)
     assert len(every) == 3 * 8 and all(one.take != one.give for one in every)
     assert set(by_chance(every, rng)) <= set(every)
     assert len({tuple(by_chance(every, random.Random(seed))) for seed in range(20)}) > 10
@@ -255,5 +269,5 @@ def test_a_plan_stops_a_search_only_once_it_has_stalled(tmp_path):
 
 
 def test_stretches_name_places_of_the_model():
-    for take in TAKE:
+    for take in HERE.take:
         assert str(Stretch.of(take, 3)) == take

@@ -98,7 +98,7 @@ def test_chance_states_hypotheses_that_the_brain_may_state(tmp_path):
     made = [one for one in Operators(history, settings, state).proposals(here) if one["proposed_by"] == "chance"]
     assert made
     parent = history.profile(starting[0])
-    possible = line(bench.budget, starting[0], parent, legal_shifts(here.take, here.give, 3), "chance")
+    possible = line(bench.budget, starting[0], parent, legal_shifts(here), "chance")
     allowed = list(possible)
     assert all(one in allowed for one in made)
 
