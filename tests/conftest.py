@@ -24,6 +24,9 @@ if TYPE_CHECKING:
 
 # Files are shared out whole and in order, so the longest go first: none of them is left to one process at the end.
 LONGEST = (
+    "export/test_vllm.py",
+    "latency/test_in_vllm.py",
+    "session/test_remote_runs.py",
     "prepare/test_workers.py",
     "campaign/test_campaign.py",
     "decisions/test_laboratory.py",
