@@ -181,10 +181,11 @@ def carried_out(path: Path) -> tuple[list[Any], str]:
     """What a run made and measured, without times, and a digest of its checkpoint."""
     found: list[Any] = []
     for record in read_trace(path / "trace.jsonl"):
-        if record.kind == "act" and record.tool == "prune_model":
-            found += [(row["id"], row["attention"], row["mlp"]) for row in record.result["candidates"]]
-        elif record.kind == "act" and record.tool == "evaluate":
-            found += [(row["id"], row.get("fitness")) for row in record.result["results"]]
+        if record.kind != "act" or record.tool not in ("prune_model", "evaluate"):
+            continue
+        result: Any = record.result
+        found += [(row["id"], row["attention"], row["mlp"]) for row in result.get("candidates", [])]
+        found += [(row["id"], row.get("fitness")) for row in result.get("results", [])]
     weights = hashlib.sha256()
     for shard in sorted((path / "model").glob("*.safetensors")):
         weights.update(shard.read_bytes())

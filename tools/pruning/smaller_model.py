@@ -12,6 +12,7 @@ import copy
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from functools import partial
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -56,7 +57,7 @@ def smaller_model(elastic: ElasticModel, profile: Profile) -> PreTrainedModel:
     smaller.set_output_embeddings(dense.get_output_embeddings())
     if isinstance(elastic.store, StreamedLayers):
         elastic.check(profile)
-        smaller.smaller_layers = SmallerLayers(elastic, profile, decoder.layers)
+        cast(Any, smaller).smaller_layers = SmallerLayers(elastic, profile, decoder.layers)
         return smaller
     for index in range(elastic.space.n_layers):
         _fill(decoder.layers[index], elastic, profile, index)

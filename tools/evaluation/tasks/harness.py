@@ -33,7 +33,7 @@ class AskedModel(HFLM):  # type: ignore[misc, unused-ignore]
             super().__init__(pretrained, **options)
         self.progress = progress
         self._done = self._asked = 0
-        self._layers = getattr(self.model, "smaller_layers", None)  # where they are streamed
+        self._layers: Any = getattr(self.model, "smaller_layers", None)  # where they are streamed
         self._learning = False
         self._batches: deque[torch.Tensor] = deque()  # that were not computed yet
         self._states: deque[torch.Tensor] = deque()  # of those that were
