@@ -4,13 +4,25 @@
 
 The machines are invented, the bill is that of `--dry-run`. Seconds follow from the rates that are printed, which are
 stated, not measured: change them by options. `--table` prints the short table of docs/memory.md instead.
+
+    python -m benchmarks.placements smollm2-135m --run --seed 0
+
+carries out two runs of a model here, at the same time, with its layers in memory and streamed, and prints the seconds
+of each and whether candidates, scores and checkpoint are the same. What follows `--run` are options of both runs.
 """
 
 from __future__ import annotations
 
 import argparse
+import hashlib
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from self_pruner.agent.dry_run.cost_estimate import Step, steps_of, total_seconds
 from self_pruner.agent.dry_run.machine_speed import Speed
@@ -20,12 +32,17 @@ from self_pruner.agent.prepare.checks import Target, check_target
 from self_pruner.agent.prepare.devices import Device, Machine
 from self_pruner.agent.prepare.placement import Placement, place
 from self_pruner.agent.prepare.texts import wanted_texts
+from self_pruner.agent.run_files.run_directory import RunDirectory
+from self_pruner.agent.run_files.trace import read_trace
 from self_pruner.agent.settings.arms import ARMS
 from self_pruner.agent.settings.settings import Settings
 from self_pruner.prompts.templates import PromptSet
+from self_pruner.tools.models.aliases import BUNDLED
+from self_pruner.tools.models.bundled import bundled_model
 from self_pruner.tools.text.quantities import duration, size
 
 FREE = 0.985  # of a memory, before a run
+COMPARED = ("candidates and scores", "checkpoint")  # of two runs
 PROMPT = 1000  # tokens of the brain's first prompt, about
 
 
@@ -128,6 +145,53 @@ def table(settings: Settings, rates: argparse.Namespace) -> list[str]:
     return rows
 
 
+def side_by_side(model: str, words: Sequence[str]) -> None:
+    """Carry out a run resident and a run streamed, and compare them; ends with 1 where they differ."""
+    name = str(bundled_model()) if model == BUNDLED else model
+    with tempfile.TemporaryDirectory(prefix="self-pruner-placements-") as folder:
+        began, ended, found = time.perf_counter(), dict[str, float](), dict[str, Any]()
+        given = ["--model", name, *words]
+        running = {mode: begun(mode, given, Path(folder) / mode) for mode in ("resident", "streamed")}
+        while len(ended) < len(running):
+            time.sleep(0.1)
+            now = time.perf_counter() - began
+            ended |= {mode: now for mode, run in running.items() if mode not in ended and run.poll() is not None}
+        for mode, run in running.items():
+            if run.returncode:
+                raise SystemExit(f"the {mode} run ended with status {run.returncode}")
+            found[mode] = carried_out(RunDirectory.latest(Path(folder) / mode / "runs"))
+            candidates, checkpoint = found[mode]
+            print(f"{mode}: {ended[mode]:.0f} s, {len(candidates)} figures of candidates, checkpoint {checkpoint[:12]}")
+    same = [ours == theirs for ours, theirs in zip(*found.values(), strict=True)]
+    said = [f"{what} {'the same' if one else 'DIFFERENT'}" for what, one in zip(COMPARED, same, strict=True)]
+    print(f"{', '.join(said)}; streamed takes {ended['streamed'] / ended['resident']:.2f} times as long")
+    if not all(same):
+        raise SystemExit(1)
+
+
+def begun(mode: str, words: Sequence[str], root: Path) -> subprocess.Popen[bytes]:
+    """A run with a cache of its own."""
+    command = [sys.executable, str(Path(__file__).parents[1] / "main.py"), *words, "--placement", mode]
+    return subprocess.Popen(
+        [*command, "--runs", str(root / "runs"), "--cache", str(root / "cache"), "--benchmarks", "0", "--quiet"]
+    )
+
+
+def carried_out(path: Path) -> tuple[list[Any], str]:
+    """What a run made and measured, without times, and a digest of its checkpoint."""
+    found: list[Any] = []
+    for record in read_trace(path / "trace.jsonl"):
+        if record.kind != "act" or record.tool not in ("prune_model", "evaluate"):
+            continue
+        result: Any = record.result
+        found += [(row["id"], row["attention"], row["mlp"]) for row in result.get("candidates", [])]
+        found += [(row["id"], row.get("fitness")) for row in result.get("results", [])]
+    weights = hashlib.sha256()
+    for shard in sorted((path / "model").glob("*.safetensors")):
+        weights.update(shard.read_bytes())
+    return found, weights.hexdigest()
+
+
 def arguments() -> argparse.ArgumentParser:
     """The options, with the rates that are stated."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -140,6 +204,7 @@ def arguments() -> argparse.ArgumentParser:
     parser.add_argument("--memory", type=float, default=10.0, help="GB a second of main memory, read as a file")
     parser.add_argument("--upload", type=float, default=20.0, help="GB a second from memory to a GPU")
     parser.add_argument("--disk", type=float, default=2.0, help="GB a second")
+    parser.add_argument("--run", nargs=argparse.REMAINDER, help="carry out two runs here, with these options")
     parser.add_argument("--table", action="store_true", help="print a row a machine")
     return parser
 
@@ -147,6 +212,9 @@ def arguments() -> argparse.ArgumentParser:
 def main() -> None:
     """Print the bills."""
     rates = arguments().parse_args()
+    if rates.run is not None:
+        side_by_side(rates.model, rates.run)
+        return
     settings = Settings(model=rates.model, params=rates.params, cache=Path("no-cache"))
     if rates.table:
         print("\n".join(table(settings, rates)))

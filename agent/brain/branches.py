@@ -6,6 +6,7 @@ which they were fed, and a mask lets a token see the prompt and its own branch o
 branches are fed unequal numbers of tokens, and costs one forward pass of exactly the tokens that are new.
 
 Between turns the prompt stays in the cache: of the next prompt only what follows the longest common prefix is computed.
+A model whose layers are streamed reads all pieces of a prompt layer by layer, with the same figures and one pass.
 """
 
 from __future__ import annotations
@@ -19,6 +20,8 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 from transformers.cache_utils import Cache, DynamicLayer
+
+from self_pruner.tools.pruning.store import LayerStore
 
 PROMPT = -1  # the owner of prompt tokens; branches are numbered from 0
 CHUNK = 128  # prompt tokens a forward pass: bounds the activations, and a warm cache computes what a cold one does
@@ -91,11 +94,14 @@ class Branches:
         kept -= kept % CHUNK  # passes begin at the same places whatever was cached, so they round alike
         self.rewind(kept)
         logits = torch.empty(0)
-        for start in range(kept, len(prompt), CHUNK):
-            chunk = list(prompt[start : start + CHUNK])
-            positions = list(range(start, start + len(chunk)))
-            logits = self.forward(chunk, [PROMPT] * len(chunk), positions, [len(chunk) - 1])
-            self.tokens += chunk
+        pieces = {start: list(prompt[start : start + CHUNK]) for start in range(kept, len(prompt), CHUNK)}
+        if (streamed := getattr(self.model, "streamed_layers", None)) is not None:
+            logits = self._layer_by_layer(streamed, pieces)
+        else:
+            for start, piece in pieces.items():
+                positions = list(range(start, start + len(piece)))
+                logits = self.forward(piece, [PROMPT] * len(piece), positions, [len(piece) - 1])
+                self.tokens += piece
         return logits[0], kept
 
     def extend(self, tokens: Mapping[int, Sequence[int]]) -> dict[int, Tensor]:
@@ -130,21 +136,51 @@ class Branches:
     def forward(self, tokens: list[int], owners: list[int], positions: list[int], keep: list[int]) -> Tensor:
         """One pass over new tokens; returns float32 logits [len(keep), vocab] on the CPU at the places in `keep`."""
         device = self.model.device
-        seen = len(self.owners)
         self.intact = False
-        self.owners += owners
-        owner = torch.tensor(self.owners, device=device)
-        slot = torch.arange(len(self.owners), device=device)
-        visible = ((owner == PROMPT) | (owner == owner[seen:, None])) & (slot <= slot[seen:, None])
-        mask = torch.zeros(visible.shape, dtype=self.model.dtype, device=device).masked_fill_(~visible, -torch.inf)
+        mask = self._mask(owners)
         with self.passing:
             output = self.model(
                 input_ids=torch.tensor([tokens], device=device),
                 position_ids=torch.tensor([positions], device=device),
-                attention_mask=mask[None, None],
+                attention_mask=mask,
                 past_key_values=self.cache,
                 use_cache=True,
                 logits_to_keep=torch.tensor(keep, device=device),
             )
         self.intact = True
         return output.logits[0].float().cpu()
+
+    @torch.inference_mode()
+    def _layer_by_layer(self, layers: LayerStore, pieces: Mapping[int, list[int]]) -> Tensor:
+        """What `forward` gives for the last of some pieces of the prompt, by where they begin: logits [1, vocab].
+
+        All pieces pass a layer before any passes the next, so each layer is asked for once.
+        """
+        decoder, device = self.model.get_decoder(), self.model.device
+        self.intact = False
+        states, beside = [], []
+        for start, piece in pieces.items():
+            positions = torch.arange(start, start + len(piece), device=device)[None]
+            states.append(decoder.embed_tokens(torch.tensor([piece], device=device)))
+            rotary = decoder.rotary_emb(states[-1], positions)
+            mask = self._mask([PROMPT] * len(piece))
+            beside.append({"position_ids": positions, "position_embeddings": rotary, "attention_mask": mask})
+        with self.passing:
+            for index in range(len(layers)):
+                with layers.layer(index) as layer:
+                    for number, given in enumerate(beside):
+                        states[number] = layer(states[number], past_key_values=self.cache, use_cache=True, **given)
+            logits = self.model.get_output_embeddings()(decoder.norm(states[-1])[:, -1:])
+        self.tokens += [token for piece in pieces.values() for token in piece]
+        self.intact = True
+        return logits[0].float().cpu()
+
+    def _mask(self, owners: list[int]) -> Tensor:
+        """What new tokens of these owners, which the cache counts from here on, see of all: [1, 1, new, all]."""
+        device, seen = self.model.device, len(self.owners)
+        self.owners += owners
+        owner = torch.tensor(self.owners, device=device)
+        slot = torch.arange(len(self.owners), device=device)
+        visible = ((owner == PROMPT) | (owner == owner[seen:, None])) & (slot <= slot[seen:, None])
+        mask = torch.zeros(visible.shape, dtype=self.model.dtype, device=device).masked_fill_(~visible, -torch.inf)
+        return mask[None, None]

@@ -13,7 +13,6 @@ from dataclasses import dataclass, replace
 
 import torch
 
-from self_pruner.agent.brain.branches import CHUNK
 from self_pruner.agent.dry_run.machine_speed import Speed
 from self_pruner.agent.dry_run.plan import Plan
 from self_pruner.agent.prepare.bill import Sizes
@@ -207,7 +206,7 @@ def _brain(settings: Settings, plan: Plan, sizes: Sizes, speed: Speed, read: int
     written = plan.replies * (thought + CALL) + NUMBER * numbers
     dense = sizes.shape.n_layers * speed.layer + speed.head
     seconds = read * dense + decided * (speed.step + plan.together * DRAWN)
-    passes = plan.turns * math.ceil(read / plan.turns / CHUNK) + round(decided) if settings.brain == "self" else 0
+    passes = plan.turns + round(decided) if settings.brain == "self" else 0  # a prompt is read in one
     return Step(f"Brain, {plan.turns} turns", read + written, seconds, charged=True, searching=True, passes=passes)
 
 

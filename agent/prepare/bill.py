@@ -194,7 +194,7 @@ def work_of(settings: Settings, sizes: Sizes, near: str, state_memory: int, cpu:
     ]
     if refitted and settings.recalibrate:
         batch = (CPU_TOKENS if cpu else GPU_TOKENS) * inside
-        place = gram + max(batch, 8 * channels * hidden) + 4 * channels * hidden
+        place = 4 * channels * hidden + max(gram + max(batch, 8 * channels * hidden), shape.refit_bytes)
         lines.append(Line("A place that is recalibrated", place, near, "recalibration"))
     return lines
 

@@ -27,3 +27,15 @@ def test_a_default_run_of_70b_goes_through_streamed_layers_at_most_60_times(caps
         )
     }
     assert 30 < int(passes["1 x 80 GB, 128 GB of memory"]) <= 60
+
+
+def test_a_run_with_its_layers_streamed_finds_what_one_in_memory_does(model, monkeypatch, capsys):
+    words = (
+        "--sequence-length 64 --fidelity 128,256 --probe-tokens 64 --final-tokens 128 --reporting-tokens 128 "
+        "--calibration-length 64 --calibration-sequences 4 --evaluations 6 --offspring 3 --initial 2 --population 2 "
+        "--arm evolution --sparsity 0.3 --remembered 0 --dtype float32"
+    )
+    monkeypatch.setattr("sys.argv", ["placements", str(model), "--run", *words.split()])
+    main()
+    said = capsys.readouterr().out
+    assert "candidates and scores the same, checkpoint the same; streamed takes" in said

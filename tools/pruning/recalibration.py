@@ -135,9 +135,10 @@ def refit_bytes(elastic: ElasticModel, profiles: Sequence[Profile], *, full: boo
 
 
 def recalibration_bytes(elastic: ElasticModel) -> int:
-    """Bytes of a recalibration of `elastic` beside the states and the refits: one place at work."""
+    """Bytes of a recalibration of `elastic` beside the states and the refits: one place at work, also in float64."""
     widest = max(elastic.channels(part, elastic.space.units(part)) for part in PARTS)
-    return 4 * widest * (widest + 3 * elastic.model.config.hidden_size)
+    hidden = elastic.model.config.hidden_size
+    return 4 * widest * (hidden + max(widest + 2 * hidden, 3 * widest))
 
 
 @dataclass(frozen=True, slots=True)

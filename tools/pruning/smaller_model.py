@@ -2,12 +2,17 @@
 
 To run, it is the dense model's class whose blocks are filled with smaller tensors; all else (embedding, norms, head) is
 shared with the dense model. Stock attention modules take their head counts from shapes, so it runs like any other.
+Where the dense layers are streamed, so are its own: a layer that is called has numbers for that long, and whoever has
+several batches takes all of them through one layer after the other (`last_states`).
 """
 
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager
+from functools import partial
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -22,8 +27,12 @@ from self_pruner.tools.pruning.store import (
     ResidentLayers,
     SpreadLayers,
     bring_inputs,
+    brought,
+    device_of,
+    embed,
     output_projection,
 )
+from self_pruner.tools.pruning.streamed import StreamedLayers
 
 LAYERS = "model.layers."  # what the names of all layers' tensors begin with
 
@@ -46,25 +55,99 @@ def smaller_model(elastic: ElasticModel, profile: Profile) -> PreTrainedModel:
     for name in ("embed_tokens", "norm", "rotary_emb"):
         setattr(decoder, name, getattr(dense_decoder, name))
     smaller.set_output_embeddings(dense.get_output_embeddings())
+    if isinstance(elastic.store, StreamedLayers):
+        elastic.check(profile)
+        cast(Any, smaller).smaller_layers = SmallerLayers(elastic, profile, decoder.layers)
+        return smaller
     for index in range(elastic.space.n_layers):
-        with elastic.store.layer(index) as layer:
-            empty = decoder.layers[index]
-            for name, parameter in layer.named_parameters():
-                put(empty, name, parameter)
-            for part in PARTS:
-                for name, tensor in elastic.block_weights(index, part, profile.widths(part)[index]).items():
-                    put(empty, f"{BLOCKS[part]}.{name}", tensor.contiguous())
+        _fill(decoder.layers[index], elastic, profile, index)
     if isinstance(elastic.store, SpreadLayers):
         bring_inputs(smaller)
     return smaller
 
 
-def put(layer: nn.Module, name: str, tensor: Tensor) -> None:
-    """Set one parameter of a decoder layer, whatever the size of the one it had."""
+def _fill(empty: nn.Module, elastic: ElasticModel, profile: Profile, index: int) -> None:
+    """Give a layer of a smaller model its numbers."""
+    with elastic.store.layer(index) as layer:
+        for name, parameter in layer.named_parameters():
+            put(empty, name, parameter)
+        for part in PARTS:
+            for name, tensor in elastic.block_weights(index, part, profile.widths(part)[index]).items():
+                put(empty, f"{BLOCKS[part]}.{name}", tensor.contiguous())
+
+
+class SmallerLayers:
+    """The layers of a smaller model whose dense ones are streamed: each is made when it is asked for, or called."""
+
+    def __init__(self, elastic: ElasticModel, profile: Profile, layers: Sequence[nn.Module]) -> None:
+        self._elastic, self._profile, self._layers = elastic, profile, layers
+        self._empty = [dict(layer.named_parameters()) for layer in layers]
+        self._used = [0] * len(layers)  # uses of each layer that have not ended
+        self._called: list[ExitStack] = []
+        for index, layer in enumerate(layers):
+            layer.register_forward_pre_hook(partial(self._begin, index))
+            layer.register_forward_hook(self._end, always_call=True)
+
+    def __len__(self) -> int:
+        return len(self._layers)
+
+    def one_pass(self) -> AbstractContextManager[None]:
+        """While all layers are asked for once: what that remembers is not dropped for what comes later."""
+        return self._elastic.compensator.one_pass()
+
+    @contextmanager
+    def layer(self, index: int) -> Iterator[nn.Module]:
+        """Layer `index`, with numbers for as long as the block lasts."""
+        layer = self._layers[index]
+        if not self._used[index]:
+            with torch.no_grad():
+                _fill(layer, self._elastic, self._profile, index)
+        self._used[index] += 1
+        try:
+            yield layer
+        finally:
+            self._used[index] -= 1
+            if not self._used[index]:
+                for name, _ in list(layer.named_parameters()):
+                    put(layer, name, self._empty[index].get(name))
+
+    def _begin(self, index: int, *_: object) -> None:
+        called = ExitStack()
+        called.enter_context(self.layer(index))
+        self._called.append(called)
+
+    def _end(self, *_: object) -> None:
+        if self._called:  # none where the layer could not be read
+            self._called.pop().close()
+
+
+@torch.no_grad()
+def last_states(model: PreTrainedModel, layers: SmallerLayers, batches: Sequence[Tensor]) -> list[Tensor]:
+    """The normed states [batch, length, hidden] that the head reads, of several batches of tokens [batch, length].
+
+    All batches pass a layer before any passes the next, so that each is made once.
+    """
+    embedded = [embed(model, batch) for batch in batches]
+    states = [each.hidden for each in embedded]
+    with layers.one_pass():
+        for index in range(len(layers)):
+            with layers.layer(index) as layer:
+                for number, (_, positions, masks) in enumerate(embedded):
+                    device = device_of(layer)
+                    states[number] = layer(
+                        states[number].to(device),
+                        attention_mask=brought(masks[index], device),
+                        position_embeddings=brought(positions, device),
+                    )
+    return [model.get_decoder().norm(state) for state in states]
+
+
+def put(layer: nn.Module, name: str, tensor: Tensor | None) -> None:
+    """Set one parameter of a decoder layer, whatever the size of the one it had; None takes it away."""
     owner, _, leaf = name.rpartition(".")
     module = layer.get_submodule(owner)
-    setattr(module, leaf, nn.Parameter(tensor, requires_grad=False))
-    if isinstance(module, nn.Linear) and leaf == "weight":
+    setattr(module, leaf, None if tensor is None else nn.Parameter(tensor, requires_grad=False))
+    if isinstance(module, nn.Linear) and leaf == "weight" and tensor is not None:
         module.out_features, module.in_features = tensor.shape
 
 

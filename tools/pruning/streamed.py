@@ -13,6 +13,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from functools import partial
 from threading import RLock
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -48,6 +49,7 @@ class StreamedLayers:
         self.layers_read = self.bytes_read = 0
         self._empty = [dict(layer.named_parameters()) for layer in self._layers]
         self._called: list[ExitStack] = []
+        cast(Any, model).streamed_layers = self  # for a brain, which has several pieces of a prompt for each layer
         for index, layer in enumerate(self._layers):
             layer.register_forward_pre_hook(partial(self._begin, index))
             layer.register_forward_hook(self._end, always_call=True)

@@ -2,7 +2,9 @@ import pytest
 import torch
 
 from self_pruner.agent.brain.branches import Branches
-from tests.tiny import FAMILY_NAMES, tiny_model
+from self_pruner.tools.models.source import load, resolve
+from self_pruner.tools.pruning.streamed import StreamedLayers
+from tests.tiny import FAMILY_NAMES, bundled_tokenizer, tiny_model
 
 PROMPT = [5, 9, 300, 17, 17, 4, 88, 120, 3]
 
@@ -69,3 +71,22 @@ def test_a_pass_interrupted_in_the_middle_does_not_spoil_the_next_prompt():
     handle.remove()
     logits, _ = branches.read(PROMPT)
     torch.testing.assert_close(logits, alone(model, PROMPT), atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize("family", FAMILY_NAMES)
+def test_a_streamed_model_reads_a_prompt_in_one_pass_and_to_the_bit_as_one_in_memory(tmp_path, monkeypatch, family):
+    monkeypatch.setattr("self_pruner.agent.brain.branches.CHUNK", 4)
+    model = tiny_model(family)
+    model.save_pretrained(tmp_path)
+    bundled_tokenizer().save_pretrained(tmp_path)
+    loaded = load(resolve(str(tmp_path)), device="cpu", dtype="float32", layers=False)
+    with StreamedLayers(loaded.model, loaded.files) as store:
+        here, there = Branches(model), Branches(loaded.model)
+        for prompt in (PROMPT, [*PROMPT[:6], 11, 12, 13, 14]):
+            before = store.layers_read
+            (ours, kept), (theirs, cached) = there.read(prompt), here.read(prompt)
+            assert torch.equal(ours, theirs) and kept == cached
+            assert store.layers_read == before + len(store)
+            feed = {0: [7], 1: [1, 2, 3]}
+            ours, theirs = there.extend(feed), here.extend(feed)
+            assert all(torch.equal(ours[branch], theirs[branch]) for branch in feed)

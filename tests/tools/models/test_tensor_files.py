@@ -42,6 +42,8 @@ def test_what_is_read_is_what_the_library_reads(tmp_path):
     for name, tensor in TENSORS.items():
         found = files.read(name)
         assert torch.equal(found, tensor) and found.dtype == tensor.dtype and found.shape == tensor.shape
+    assert torch.equal(files.read("b.weight", range(1, 3)), TENSORS["b.weight"][1:3])
+    assert torch.equal(files.read("c", range(0, 1)), TENSORS["c"][:1])
     with pytest.raises(ModelError, match="no tensor 'e'"):
         files.read("e")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 from pathlib import Path
 
 import pytest
@@ -117,6 +118,19 @@ def test_a_saved_calibration_loads_as_it_was(tmp_path):
             assert torch.equal(ours.gram, theirs.gram) and torch.equal(ours.sums, theirs.sums)
             assert ours.tokens == theirs.tokens
             assert torch.equal(calibration.input_squares(layer, part), loaded.input_squares(layer, part))
+
+
+def test_features_are_the_same_in_another_order_whether_they_are_in_memory_or_in_a_file(tmp_path, monkeypatch):
+    calibration = calibrate(tiny_model("llama"), tokens())
+    calibration.save(tmp_path / "file")
+    monkeypatch.setattr(importlib.import_module(Calibration.__module__), "GRAM_BLOCK", 40)  # the last one is ragged
+    for part in PARTS:
+        order = torch.randperm(len(calibration.features(1, part).sums), generator=torch.Generator().manual_seed(1))
+        here, there = (
+            one.ordered_features(1, part, order) for one in (calibration, Calibration.load(tmp_path / "file"))
+        )
+        assert torch.equal(here.gram, there.gram) and torch.equal(here.sums, there.sums) and here.tokens == there.tokens
+        assert torch.equal(here.gram, calibration.features(1, part).gram[order][:, order])
 
 
 def write_truncated(path: Path) -> None:

@@ -7,10 +7,11 @@ from dataclasses import replace
 import pytest
 import torch
 from torch import Tensor
+from torch.profiler import ProfilerActivity, profile
 
 from self_pruner.memory.errors import MeasurementError
 from self_pruner.tools.pruning.compensation import Compensator, removed_mean, slice_residuals
-from self_pruner.tools.pruning.least_squares import factorise
+from self_pruner.tools.pruning.least_squares import PANEL, factorise
 from self_pruner.tools.pruning.moments import Features
 
 OUT, CHANNELS, ROWS = 6, 12, 40
@@ -65,6 +66,18 @@ def test_one_factor_serves_every_width():
     for k in range(1, CHANNELS + 1):
         alone = weight.double() @ damped[:, :k] @ torch.linalg.inv(damped[:k, :k])
         torch.testing.assert_close(factor.refit(weight, k).double(), alone, rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize("k", [700, 1180])
+def test_no_refit_makes_anything_as_large_as_the_factor(k):
+    inputs, weight = torch.randn(64, 1200), torch.randn(32, 1200)
+    factor, carried = factorise(lambda: inputs.T @ inputs), torch.randn(32, k)
+    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as seen:
+        factor.refit(weight, k)
+        factor.refit(weight, k, carried)
+        factor.first_order(factor.projected(weight), weight)
+    largest = max(event.cpu_memory_usage for event in seen.events())
+    assert weight.nbytes <= largest <= 4 * PANEL**2 < factor.nbytes / 5  # a block of its diagonal is copied
 
 
 @pytest.mark.parametrize("damping", [1e-4, 0.01, 1.0])

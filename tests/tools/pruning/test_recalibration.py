@@ -17,6 +17,7 @@ from self_pruner.tools.evaluation.targets import DenseTargets
 from self_pruner.tools.evaluation.walk import PopulationWalk
 from self_pruner.tools.export.card import CardFacts
 from self_pruner.tools.export.publish import publish
+from self_pruner.tools.pruning import least_squares
 from self_pruner.tools.pruning.calibration import calibrate
 from self_pruner.tools.pruning.elastic import ElasticModel
 from self_pruner.tools.pruning.least_squares import factorise
@@ -190,6 +191,21 @@ def test_the_share_is_what_is_made_up_for_of_the_first_error():
     change = whole[0, "mlp"] - none[0, "mlp"]
     assert change.abs().max() > 1e-3
     torch.testing.assert_close(half[0, "mlp"] - none[0, "mlp"], change / 2, rtol=1e-3, atol=1e-6)
+
+
+def test_a_gram_matrix_that_is_needed_twice_is_made_twice(monkeypatch):
+    elastic, tried = tiny_elastic(), []
+    expected = recalibrate(elastic, PROFILE, TEXT).refits
+
+    def inaccurate(lower, *_):
+        tried.append(lower.dtype)
+        return float("inf")
+
+    monkeypatch.setattr(least_squares, "_error", inaccurate)  # of every factor in float32
+    found = recalibrate(elastic, PROFILE, TEXT).refits
+    assert tried == [torch.float32] * len(expected)
+    for place, refit in expected.items():
+        torch.testing.assert_close(found[place], refit, rtol=1e-3, atol=1e-4)
 
 
 def test_how_the_text_is_batched_changes_nothing():

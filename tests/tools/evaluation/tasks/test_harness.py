@@ -7,12 +7,15 @@ import pytest
 import torch
 
 from self_pruner.memory.errors import MeasurementError
+from self_pruner.tools.evaluation.tasks import harness
 from self_pruner.tools.evaluation.tasks.harness import AskedModel, run_task
 from self_pruner.tools.evaluation.tasks.rows import TASKS
 from self_pruner.tools.evaluation.tasks.suite import METRICS, TaskSuite, silent
+from self_pruner.tools.models.source import load, resolve
 from self_pruner.tools.pruning.calibration import calibrate
 from self_pruner.tools.pruning.elastic import ElasticModel
 from self_pruner.tools.pruning.smaller_model import smaller_model
+from self_pruner.tools.pruning.streamed import StreamedLayers
 from tests.tiny import MLP_UNIT, tiny_model
 from tests.tools.evaluation.populations import random_profile
 
@@ -77,3 +80,34 @@ def test_the_harness_says_nothing_of_its_own(elastic, tokenizer, suite, capfd):
     run_task(asked(elastic, elastic.space.dense(), tokenizer), suite, "hellaswag")
     output = capfd.readouterr()
     assert output.out == "" and output.err == ""
+
+
+@pytest.mark.parametrize("compensation", ["lstsq", "bias"])
+def test_a_streamed_model_is_asked_layer_by_layer_and_answers_as_one_in_memory(
+    tmp_path, tokenizer, suite, monkeypatch, compensation
+):
+    model = tiny_model("llama", tied=True, vocab_size=len(tokenizer))
+    model.save_pretrained(tmp_path)
+    tokenizer.save_pretrained(tmp_path)
+    text = torch.randint(len(tokenizer), (4, 64), generator=torch.Generator().manual_seed(7))
+    calibration = calibrate(model, text)
+    loaded = load(resolve(str(tmp_path)), device="cpu", dtype="float32", layers=False)
+    here = ElasticModel(model, calibration, mlp_unit=MLP_UNIT, compensation=compensation)
+    profile = random_profile(here.space, random.Random(3))
+    with StreamedLayers(loaded.model, loaded.files) as store:
+        there = ElasticModel(loaded.model, calibration, mlp_unit=MLP_UNIT, compensation=compensation, store=store)
+        resident, streamed = (asked(one, profile, tokenizer) for one in (here, there))
+        for task in TASKS:
+            before = store.layers_read
+            assert run_task(streamed, suite, task) == run_task(resident, suite, task)
+            assert store.layers_read == before + len(store)  # one pass, however many batches
+        requests = list(suite.task("hellaswag").instances)
+        assert streamed.loglikelihood(requests, disable_tqdm=True) == resident.loglikelihood(
+            requests, disable_tqdm=True
+        )
+        monkeypatch.setattr(harness, "STATES", 0)  # room for one batch
+        before = store.layers_read
+        assert run_task(streamed, suite, "piqa") == run_task(resident, suite, "piqa")
+        assert store.layers_read == before + 2 * len(store)  # six choices, four of them side by side
+        assert all(one.is_meta for layer in streamed.model.model.layers for one in layer.parameters())
+        torch.testing.assert_close(streamed.model(text).logits, resident.model(text).logits, rtol=0, atol=0)

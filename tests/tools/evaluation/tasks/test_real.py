@@ -11,9 +11,11 @@ from self_pruner.memory.profile import Profile
 from self_pruner.tools.evaluation.tasks.harness import AskedModel, run_task
 from self_pruner.tools.evaluation.tasks.suite import TaskSuite
 from self_pruner.tools.models.bundled import bundled_text
+from self_pruner.tools.models.source import load, resolve
 from self_pruner.tools.pruning.calibration import calibrate
 from self_pruner.tools.pruning.elastic import ElasticModel
 from self_pruner.tools.pruning.smaller_model import smaller_model
+from self_pruner.tools.pruning.streamed import StreamedLayers
 
 SCHOOL = [
     ("What do cows eat?", ["glass", "grass", "stones", "metal"], "B"),
@@ -66,3 +68,17 @@ def test_a_language_model_answers_and_its_remains_guess(elastic, suite):
     found, left = (run_task(model, suite, "arc_easy") for model in models)
     assert found["acc"][0] >= 0.75 and found["acc_norm"][0] >= 0.75
     assert left["acc"][0] <= 0.5
+
+
+def test_the_answers_are_the_same_with_its_layers_streamed(elastic, suite):
+    few = TaskSuite(suite.tokenizer, suite.folder, 2)
+    loaded = load(resolve("smollm2-135m"), device="cpu", dtype="float32", layers=False)
+    profile = Profile((2,) * 30, (36,) * 30)
+    with StreamedLayers(loaded.model, loaded.files) as store:
+        there = ElasticModel(loaded.model, elastic.moments.calibration, store=store, orders=elastic.orders)
+        streamed, resident = (
+            AskedModel(smaller_model(one, profile), tokenizer=suite.tokenizer, batch_size=8) for one in (there, elastic)
+        )
+        for task in ("arc_easy", "boolq"):
+            assert run_task(streamed, few, task) == run_task(resident, few, task)
+        assert store.passes == 2
