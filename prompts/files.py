@@ -10,10 +10,12 @@ from difflib import get_close_matches
 from pathlib import Path
 
 from self_pruner.memory.errors import SelfPrunerError, SettingsError
-from self_pruner.prompts.variables import ACTIONS, Action
+from self_pruner.prompts.variables import ACTIONS, KINDS, Action
 
 SETS = Path(__file__).parent
 SETTINGS = "set.toml"
+USUAL = "terse"  # the set of the usual arm, and the one whose files a folder replaces
+ENTRIES = ("system.j2", "turn.j2", *(f"ask_{kind}.j2" for kind in KINDS))
 LARGEST_FILE = 1 << 17  # bytes
 
 
@@ -52,7 +54,7 @@ def available_sets() -> tuple[str, ...]:
 
 
 def read_set(name: str, overrides: Path | None) -> dict[str, Source]:
-    """The files of set `name`, those also found in `overrides` taken from there.
+    """The files of set `name`, those also found in `overrides` taken from there; a whole set there stands for itself.
 
     Raises:
         SettingsError: No such set.
@@ -75,7 +77,7 @@ def read_set(name: str, overrides: Path | None) -> dict[str, Source]:
         raise SettingsError(
             f"the folder of prompt files {str(overrides)!r} has none; it may hold {', '.join(sorted(sources))}"
         )
-    return sources | own
+    return own if own.keys() >= {*ENTRIES, SETTINGS} else sources | own
 
 
 def _read_folder(folder: Path) -> dict[str, Source]:

@@ -20,11 +20,9 @@ from jinja2.sandbox import SecurityError
 
 from self_pruner.prompts import variables as names
 from self_pruner.prompts.bounded import BoundedEnvironment
-from self_pruner.prompts.files import SETTINGS, PromptError, Source, parse_settings, read_set
+from self_pruner.prompts.files import ENTRIES, SETTINGS, PromptError, Source, parse_settings, read_set
 from self_pruner.prompts.sample import samples
-from self_pruner.prompts.variables import KINDS, SYSTEM_NAMES, TURN_NAMES, Variables
-
-ENTRIES = ("system.j2", "turn.j2", *(f"ask_{kind}.j2" for kind in KINDS))
+from self_pruner.prompts.variables import SYSTEM_NAMES, TURN_NAMES, Variables
 
 # What compiling a template or evaluating its expressions can raise, besides Jinja2's own errors.
 _EXPRESSION_ERRORS = (TypeError, ValueError, ArithmeticError, LookupError, AttributeError, RecursionError)

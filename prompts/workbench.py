@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from self_pruner.memory.errors import SettingsError
-from self_pruner.prompts.files import available_sets
+from self_pruner.prompts.files import USUAL, available_sets
 from self_pruner.prompts.sample import sample_variables
 from self_pruner.prompts.templates import PromptSet
 from self_pruner.prompts.variables import Kind
@@ -27,7 +27,7 @@ def open_set(text: str) -> PromptSet:
     """
     if text in available_sets() or not Path(text).is_dir():
         return PromptSet(text)
-    return PromptSet("default", Path(text))
+    return PromptSet(USUAL, Path(text))
 
 
 def new_set(folder: Path, origin: str) -> PromptSet:

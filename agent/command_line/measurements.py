@@ -14,6 +14,7 @@ from self_pruner.agent.command_line.parser import PATH, Word, candidate_name, co
 from self_pruner.agent.report.stopping import exit_status
 from self_pruner.agent.settings.settings import make_settings
 from self_pruner.agent.view import View
+from self_pruner.prompts.files import USUAL
 
 TIMING = (
     *("model", "revision", "device", "dtype", "mlp_unit", "target", "tensor_parallel", "seed", "cache"),
@@ -110,7 +111,7 @@ def latency_table(output: Path | None, **given: Any) -> int:
     help="who is scored: self (the target model, default), another model by alias, hub id or folder, or a control, "
     "uniform or first; may be given several times",
 )
-@click.option("--prompts", default="default", metavar="X,X", help="prompt sets, or folders whose files replace theirs")
+@click.option("--prompts", default=USUAL, metavar="X,X", help="prompt sets, or folders whose files replace theirs")
 @click.option(
     "--kinds", metavar="X,X", help="kinds of decision: shift, edit, survive (default: these), vectors, initialise"
 )

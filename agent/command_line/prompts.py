@@ -9,6 +9,7 @@ import click
 
 from self_pruner.agent.command_line.parser import PATH, CommandLine, command, consenting
 from self_pruner.agent.view import View
+from self_pruner.prompts.files import USUAL
 from self_pruner.prompts.variables import Kind
 
 KIND = click.Choice(get_args(Kind))
@@ -81,7 +82,7 @@ def check(name: str) -> int:
 
 @command()
 @click.argument("folder", type=PATH, metavar="DIR")
-@click.option("--from", "origin", default="default", metavar="SET|DIR", help="what it begins with (default: default)")
+@click.option("--from", "origin", default=USUAL, metavar="SET|DIR", help=f"what it begins with (default: {USUAL})")
 def new(folder: Path, origin: str) -> int:
     """A folder with the files of a set, to be changed."""
     from self_pruner.prompts.workbench import new_set

@@ -29,7 +29,7 @@ from self_pruner.agent.run_files.run_lock import RunLock
 from self_pruner.agent.settings.settings import Settings
 from self_pruner.agent.view import View
 from self_pruner.memory.errors import SettingsError
-from self_pruner.prompts.files import available_sets
+from self_pruner.prompts.files import USUAL, available_sets
 from self_pruner.prompts.templates import PromptSet
 from self_pruner.tools.text.redaction import redact
 
@@ -99,7 +99,7 @@ def prompt_sets(text: str) -> dict[str, PromptSet]:
         if word in available_sets():
             name, prompts = word, PromptSet(word)
         elif word and Path(word).is_dir():
-            name, prompts = Path(word).resolve().name, PromptSet("default", Path(word))
+            name, prompts = Path(word).resolve().name, PromptSet(USUAL, Path(word))
         else:
             sets = ", ".join(available_sets())
             raise SettingsError(f"--prompts: {word!r} is no prompt set and no folder; the sets are {sets}")

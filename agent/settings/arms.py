@@ -10,6 +10,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal, get_args
 
+from self_pruner.prompts.files import USUAL
+
 ArmName = Literal[
     "hybrid",
     "self",
@@ -82,6 +84,7 @@ _ALL = (
         initial=("model",),
         vary=("brain", "chance", "switch", "cross", "blend", "model"),
         plans=True,
+        prompt_set=USUAL,
     ),
     Arm(
         "self",

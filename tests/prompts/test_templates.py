@@ -161,6 +161,13 @@ def test_an_override_replaces_one_file_and_leaves_the_others(tmp_path):
     assert "Time c1." in changed.turn and "Task:" not in changed.turn
 
 
+def test_a_whole_set_in_a_folder_stands_for_itself(tmp_path):
+    PromptSet("default").copy_to(tmp_path / "kept")  # as a run keeps it; `terse` has a file more
+    kept = PromptSet("terse", tmp_path / "kept")
+    kept.check()
+    assert kept.files == PromptSet("default").files
+
+
 def test_an_override_may_bring_a_file_that_a_template_includes(tmp_path):
     files = {"ask_survive": '{% for b in ask.brackets %}{% include "place.j2" %}{% endfor %}', "place": "<{{ b[0] }}>"}
     prompts = PromptSet("default", override(tmp_path, **files))
