@@ -87,7 +87,7 @@ def serving(
 def listening(handler: type[BaseHTTPRequestHandler]) -> Iterator[str]:
     """Answers on loopback for as long as this lasts; yields the address, without a slash."""
     listener = ThreadingHTTPServer(("127.0.0.1", 0), handler)
-    threading.Thread(target=listener.serve_forever, daemon=True).start()
+    threading.Thread(target=listener.serve_forever, args=(0.01,), daemon=True).start()  # seconds between looks
     try:
         yield f"http://127.0.0.1:{listener.server_port}"
     finally:
