@@ -211,19 +211,19 @@ def test_a_brain_in_this_process_is_scored_exactly_and_rows_of_earlier_calls_sta
     assert "| survive | tiny | paper |" in table and "| edit | uniform | - |" in table
 
 
-def test_a_template_of_ones_own_is_compared_with_the_default(command, own, tmp_path, capsys):
+def test_a_template_of_ones_own_is_compared_with_the_usual_ones(command, own, tmp_path, capsys):
     mine = tmp_path / "mine"
     mine.mkdir()
-    text = (SETS / "default" / "ask_vary.j2").read_text(encoding="utf-8")
+    text = (SETS / "terse" / "ask_vary.j2").read_text(encoding="utf-8")
     (mine / "ask_vary.j2").write_text(text + "\nThink of the middle layers.\n", encoding="utf-8")
-    assert command(own, "--prompts", f"default,{mine}", "--kinds", "edit") == 0
-    assert re.search(r"edit: for tiny, default (and|is) .*mine.* over 8 situations, paired", capsys.readouterr().out)
+    assert command(own, "--prompts", f"terse,{mine}", "--kinds", "edit") == 0
+    assert re.search(r"edit: for tiny, terse (and|is) .*mine.* over 8 situations, paired", capsys.readouterr().out)
 
 
 def test_another_model_is_a_brain_too(command, own, tmp_path, capsys):
     other = tiny_folder(tmp_path / "other", family="qwen2", seed=3)
     assert command(own, "--brain", str(other), "--kinds", "survive") == 0
-    assert "survive: other with default (exact)" in capsys.readouterr().out
+    assert "survive: other with terse (exact)" in capsys.readouterr().out
 
 
 def test_an_endpoint_is_sampled_and_that_is_said(command, own, capsys):
@@ -232,7 +232,7 @@ def test_an_endpoint_is_sampled_and_that_is_said(command, own, capsys):
         assert len(server.asked) > 8 * 4
     said = capsys.readouterr().out
     assert "has no log-probabilities of given replies: target is scored by 16 samples an order" in said
-    assert "survive: target with default (16 samples an order)" in said
+    assert "survive: target with terse (16 samples an order)" in said
 
 
 @pytest.mark.parametrize(

@@ -140,9 +140,9 @@ def test_a_memory_says_what_came_of_a_set(run, capfd):
     assert main(["prompts", "list", "--memory", str(memory)]) == 0
     out = capfd.readouterr().out
     thinks = [one for one in read_trace(run.trace) if isinstance(one, Think) and one.replies]
-    row = next(line for line in out.splitlines() if digest(PromptSet("default")) in line and "│" in line)
+    row = next(line for line in out.splitlines() if digest(PromptSet("terse")) in line and "│" in line)
     cells = [cell.strip() for cell in row.strip("│").split("│")]
-    assert cells[0] == "default" and cells[3:5] == ["1", str(len(thinks))]
+    assert cells[0] == "terse" and cells[3:5] == ["1", str(len(thinks))]
     replies, illegal = (sum(f(one) for one in thinks) for f in (lambda one: len(one.replies), lambda one: one.illegal))
     assert cells[6] == f"{(replies - illegal) / replies:.0%}"
     tokens = sum(one.input_tokens + one.output_tokens for one in thinks)
