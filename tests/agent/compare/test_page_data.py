@@ -20,6 +20,7 @@ from self_pruner.agent.compare.tables import (
 )
 from self_pruner.agent.settings.arms import ARM_NAMES
 from self_pruner.memory.errors import SettingsError
+from self_pruner.prompts.files import USUAL
 from self_pruner.prompts.templates import PromptSet
 from tests.agent.compare.invented import FULL, results, run_result, searched
 
@@ -109,7 +110,7 @@ def test_a_folder_that_has_come_to_nothing_yet_has_a_document_and_a_damaged_one_
     data = of_folder(planned)
     assert data["sentences"][0] == "No run is finished yet." and len(data["missing"]) == 3
     (diff,) = data["prompts"].values()
-    assert "-Task: plan this generation." in diff and "+Task: be brave." in diff
+    assert "-Plan this generation." in diff and "+Task: be brave." in diff
     assert list(data["prompts"]) == [f"hybrid:{planned.parent / 'brave'}"]
     (planned / "plan.json").write_text("{")
     with pytest.raises(SettingsError, match="damaged"):
@@ -119,7 +120,7 @@ def test_a_folder_that_has_come_to_nothing_yet_has_a_document_and_a_damaged_one_
 def test_the_templates_that_a_run_used_are_compared_and_not_what_became_of_the_folder_since(planned):
     brave = planned.parent / "brave"
     (run,) = [run for run in ComparisonFolder.open(planned).planned() if "prompts" in run.spec.overrides]
-    PromptSet("default", brave).copy_to(planned / "runs" / run.slug / "tiny-20260102-000000" / "prompts")
+    PromptSet(USUAL, brave).copy_to(planned / "runs" / run.slug / "tiny-20260102-000000" / "prompts")
     (brave / "ask_plan.j2").write_text("Task: be careful.")
     (diff,) = of_folder(planned)["prompts"].values()
     assert "+Task: be brave." in diff and "+Task: be careful." not in diff
