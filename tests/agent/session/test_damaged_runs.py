@@ -155,6 +155,7 @@ def test_a_run_that_goes_on_without_its_trace_says_so(whole, tmp_path, capfd, mo
 
     monkeypatch.setattr(session, "check_target", lambda settings: None)
     monkeypatch.setattr(session, "placed", lambda *_given, **_named: SimpleNamespace(brain=lambda settings: ""))
+    monkeypatch.setattr(session, "with_workers", lambda _settings, placement, _view: placement)
     monkeypatch.setattr(session, "prepare", interrupted)
     run = shutil.copytree(whole, tmp_path / "run")
     (run / "checkpoint.sqlite").touch()
