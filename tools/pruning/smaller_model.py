@@ -10,8 +10,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager, ExitStack, contextmanager
-from functools import partial
+from contextlib import AbstractContextManager
 from typing import Any, cast
 
 import torch
@@ -24,6 +23,7 @@ from self_pruner.tools.pruning.elastic import ElasticModel
 from self_pruner.tools.pruning.store import (
     BLOCKS,
     OUTPUTS,
+    FilledLayers,
     ResidentLayers,
     SpreadLayers,
     bring_inputs,
@@ -76,49 +76,25 @@ def _fill(empty: nn.Module, elastic: ElasticModel, profile: Profile, index: int)
                 put(empty, f"{BLOCKS[part]}.{name}", tensor.contiguous())
 
 
-class SmallerLayers:
+class SmallerLayers(FilledLayers):
     """The layers of a smaller model whose dense ones are streamed: each is made when it is asked for, or called."""
 
     def __init__(self, elastic: ElasticModel, profile: Profile, layers: Sequence[nn.Module]) -> None:
-        self._elastic, self._profile, self._layers = elastic, profile, layers
-        self._empty = [dict(layer.named_parameters()) for layer in layers]
-        self._used = [0] * len(layers)  # uses of each layer that have not ended
-        self._called: list[ExitStack] = []
-        for index, layer in enumerate(layers):
-            layer.register_forward_pre_hook(partial(self._begin, index))
-            layer.register_forward_hook(self._end, always_call=True)
-
-    def __len__(self) -> int:
-        return len(self._layers)
+        super().__init__(layers)
+        self._elastic, self._profile = elastic, profile
 
     def one_pass(self) -> AbstractContextManager[None]:
         """While all layers are asked for once: what that remembers is not dropped for what comes later."""
         return self._elastic.compensator.one_pass()
 
-    @contextmanager
-    def layer(self, index: int) -> Iterator[nn.Module]:
-        """Layer `index`, with numbers for as long as the block lasts."""
+    @torch.no_grad()
+    def _fill(self, index: int) -> None:
+        _fill(self._layers[index], self._elastic, self._profile, index)
+
+    def _drop(self, index: int) -> None:
         layer = self._layers[index]
-        if not self._used[index]:
-            with torch.no_grad():
-                _fill(layer, self._elastic, self._profile, index)
-        self._used[index] += 1
-        try:
-            yield layer
-        finally:
-            self._used[index] -= 1
-            if not self._used[index]:
-                for name, _ in list(layer.named_parameters()):
-                    put(layer, name, self._empty[index].get(name))
-
-    def _begin(self, index: int, *_: object) -> None:
-        called = ExitStack()
-        called.enter_context(self.layer(index))
-        self._called.append(called)
-
-    def _end(self, *_: object) -> None:
-        if self._called:  # none where the layer could not be read
-            self._called.pop().close()
+        for name, _ in list(layer.named_parameters()):
+            put(layer, name, self._empty[index].get(name))
 
 
 @torch.no_grad()

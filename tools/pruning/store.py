@@ -7,8 +7,10 @@ than that a layer computes on a device of its own (`device_of`), to which hidden
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager
+from functools import partial
+from threading import RLock
 from typing import Any, NamedTuple, Protocol
 
 import torch
@@ -108,6 +110,54 @@ class SpreadLayers(ResidentLayers):
     def __init__(self, model: PreTrainedModel) -> None:
         super().__init__(model)
         bring_inputs(model)
+
+
+class FilledLayers:
+    """Layers that have numbers only while they are in use. One that is called uses itself, so the whole model runs."""
+
+    def __init__(self, layers: Sequence[nn.Module]) -> None:
+        self._layers: list[nn.Module] = list(layers)
+        self._empty = [dict(layer.named_parameters()) for layer in self._layers]
+        self._used = [0] * len(self._layers)  # uses of each layer that have not ended
+        self._called: list[ExitStack] = []
+        self._lock = RLock()
+        for index, layer in enumerate(self._layers):
+            layer.register_forward_pre_hook(partial(self._begin, index))
+            layer.register_forward_hook(self._end, always_call=True)
+
+    def __len__(self) -> int:
+        return len(self._layers)
+
+    @contextmanager
+    def layer(self, index: int) -> Iterator[nn.Module]:
+        """Layer `index` of the model, with numbers for as long as the block lasts; another thread waits for its end."""
+        with self._lock:
+            if not self._used[index]:
+                self._fill(index)
+            self._used[index] += 1
+            try:
+                yield self._layers[index]
+            finally:
+                self._used[index] -= 1
+                if not self._used[index]:
+                    self._drop(index)
+
+    def _fill(self, index: int) -> None:
+        """Give layer `index` its numbers."""
+        raise NotImplementedError
+
+    def _drop(self, index: int) -> None:
+        """Take them away again, back to what `_empty` has."""
+        raise NotImplementedError
+
+    def _begin(self, index: int, *_: object) -> None:
+        called = ExitStack()
+        called.enter_context(self.layer(index))
+        self._called.append(called)
+
+    def _end(self, *_: object) -> None:
+        if self._called:  # none where the layer could not be read
+            self._called.pop().close()
 
 
 def bring_inputs(model: PreTrainedModel) -> None:

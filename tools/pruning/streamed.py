@@ -8,11 +8,8 @@ a stream of its own. A layer that is called asks for itself, so the whole model 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager
-from functools import partial
-from threading import RLock
 from typing import Any, cast
 
 import torch
@@ -21,11 +18,12 @@ from transformers import PreTrainedModel
 
 from self_pruner.memory.errors import ModelError
 from self_pruner.tools.models.tensor_files import TensorFiles
+from self_pruner.tools.pruning.store import FilledLayers
 
 Reorder = Callable[[nn.Module], None]
 
 
-class StreamedLayers:
+class StreamedLayers(FilledLayers):
     """A `LayerStore` whose layers come from files; `with` closes its reading thread, as `close` does."""
 
     def __init__(self, model: PreTrainedModel, files: TensorFiles) -> None:
@@ -36,26 +34,16 @@ class StreamedLayers:
                 use is where they are, in their number type.
             files: its checkpoint.
         """
-        self._layers: list[nn.Module] = list(model.get_decoder().layers)
+        super().__init__(model.get_decoder().layers)
         self._files = files
         self._device, self._dtype = model.device, model.dtype
         self._stream = torch.cuda.Stream(model.device) if model.device.type == "cuda" else None
-        self._lock = RLock()
         self._reorder: dict[int, Reorder] = {}
-        self._used = [0] * len(self._layers)  # uses of each layer that have not ended
         self._reader = ThreadPoolExecutor(1, thread_name_prefix="layers")
         self._ahead: tuple[int, Future[dict[str, Tensor]]] | None = None
         self._last = 0  # the layer that was taken last
         self.layers_read = self.bytes_read = 0
-        self._empty = [dict(layer.named_parameters()) for layer in self._layers]
-        self._called: list[ExitStack] = []
         cast(Any, model).streamed_layers = self  # for a brain, which has several pieces of a prompt for each layer
-        for index, layer in enumerate(self._layers):
-            layer.register_forward_pre_hook(partial(self._begin, index))
-            layer.register_forward_hook(self._end, always_call=True)
-
-    def __len__(self) -> int:
-        return len(self._layers)
 
     def __enter__(self) -> StreamedLayers:
         return self
@@ -78,31 +66,13 @@ class StreamedLayers:
             raise ModelError(f"layer {index} is reordered already")
         self._reorder[index] = permute
 
-    @contextmanager
-    def layer(self, index: int) -> Iterator[nn.Module]:
-        """Layer `index` of the model, with numbers for as long as the block lasts; another thread waits for its end."""
-        layer = self._layers[index]
-        with self._lock:
-            if not self._used[index]:
-                self._fill(layer, self._taken(index))
-                if index in self._reorder:
-                    self._reorder[index](layer)
-            self._used[index] += 1
-            try:
-                yield layer
-            finally:
-                self._used[index] -= 1
-                if not self._used[index]:
-                    self._fill(layer, self._empty[index])
+    def _fill(self, index: int) -> None:
+        self._put(index, self._taken(index))
+        if index in self._reorder:
+            self._reorder[index](self._layers[index])
 
-    def _begin(self, index: int, *_: object) -> None:
-        called = ExitStack()
-        called.enter_context(self.layer(index))
-        self._called.append(called)
-
-    def _end(self, *_: object) -> None:
-        if self._called:  # none where the layer could not be read
-            self._called.pop().close()
+    def _drop(self, index: int) -> None:
+        self._put(index, self._empty[index])
 
     def _taken(self, index: int) -> dict[str, Tensor]:
         """The tensors of layer `index`, and the next layer on its way."""
@@ -143,9 +113,9 @@ class StreamedLayers:
                 tensors[name] = pinned.to(self._device, non_blocking=True)
         return tensors
 
-    @staticmethod
-    def _fill(layer: nn.Module, tensors: Mapping[str, Tensor]) -> None:
-        """Make `tensors` the parameters of `layer`."""
+    def _put(self, index: int, tensors: Mapping[str, Tensor]) -> None:
+        """Make `tensors` the parameters of layer `index`."""
+        layer = self._layers[index]
         with torch.inference_mode(False):  # a brain's, whose tensors nobody else may use
             for name, tensor in tensors.items():
                 owner, _, leaf = name.rpartition(".")
