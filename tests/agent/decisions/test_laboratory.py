@@ -2,7 +2,6 @@
 
 import json
 import math
-import random
 import re
 import sqlite3
 import subprocess
@@ -13,17 +12,14 @@ from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 from statistics import fmean, stdev
-from types import SimpleNamespace
 
 import pytest
 
 from self_pruner.agent.decisions import make as making
 from self_pruner.agent.decisions.decision_set import FILE, DecisionSetError, read_set
 from self_pruner.agent.decisions.kinds import DEFAULT
-from self_pruner.agent.decisions.kinds.edit import places_of
 from self_pruner.agent.decisions.laboratory import SCORES, TABLE
 from self_pruner.agent.run_files.run_lock import RunLock
-from self_pruner.agent.search.legal_calls import Place
 from self_pruner.memory.profile import Profile
 from self_pruner.prompts.files import SETS
 from tests.agent.decisions.conftest import AMOUNTS
@@ -78,21 +74,6 @@ def test_every_place_of_an_edit_is_offered_as_often_as_any_other(decision_set):
             often = Counter((pair[side]["layer"], pair[side]["part"]) for pair in edits)
             assert len(often) >= 4 and max(often.values()) - min(often.values()) <= 1
             assert all(sign * pair[side]["change"] > 0 for pair in edits)
-
-
-def test_half_of_the_places_are_from_the_shortlists_and_half_from_elsewhere():
-    space = SimpleNamespace(n_layers=20, units=lambda part: 4 if part == "attention" else 12)
-    cut = tuple(Place(layer, "mlp", 3) for layer in range(8))
-    grow = tuple(Place(layer, "attention", 1) for layer in range(8))
-    moment = SimpleNamespace(
-        budget=SimpleNamespace(space=space), here=SimpleNamespace(cut=cut, grow=grow), rng=random.Random(0)
-    )
-    found = places_of(moment, Profile((2,) * 20, (6,) * 20))
-    for places, listed in zip(found, (cut, grow), strict=True):
-        names = {(place.layer, place.part) for place in places}
-        assert len(names) == 8
-        assert len(names & {(place.layer, place.part) for place in listed}) == 4
-    assert not {(one.layer, one.part) for one in found[0]} & {(one.layer, one.part) for one in found[1]}
 
 
 def test_the_tools_choice_among_survivors_is_the_best_shown_of_every_bracket(decision_set):
