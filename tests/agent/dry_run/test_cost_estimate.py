@@ -1,4 +1,4 @@
-"""How tokens, seconds and bytes follow from plan, sizes and speed."""
+"""How tokens and seconds follow from plan, sizes and speed."""
 
 from dataclasses import replace
 
@@ -18,64 +18,24 @@ from self_pruner.agent.dry_run.cost_estimate import (
 )
 from self_pruner.agent.dry_run.machine_speed import Speed
 from self_pruner.agent.dry_run.plan import plan_of
-from self_pruner.agent.prepare.bill import REMEMBERED, Sizes, bill_of, needed
-from self_pruner.agent.prepare.placement import Placement
+from self_pruner.agent.prepare.bill import needed
 from self_pruner.agent.settings.arms import ARMS
 from self_pruner.agent.settings.settings import Settings
 from self_pruner.memory.profile import PARTS, Profile
 from self_pruner.prompts.templates import PromptSet
 from self_pruner.tools.evaluation.first_order import PASS_COST
 from self_pruner.tools.evaluation.workers.pool import Room
-from self_pruner.tools.models.families import Geometry, geometry
+from self_pruner.tools.models.families import geometry
 from self_pruner.tools.profiles.budget import Budget
-from self_pruner.tools.profiles.space import Space
 from self_pruner.tools.pruning.calibration import calibrate
 from self_pruner.tools.pruning.elastic import ElasticModel
 from self_pruner.tools.pruning.recalibration import recalibrate
 from self_pruner.tools.pruning.store import embed
+from tests.agent.dry_run.smollm2 import NO_TIME, SIZES, SPACE, placement
 from tests.tiny import tiny_model
 
-# SmolLM2-135M-Instruct at 30% sparsity
-SPACE = Space(30, 3, 48, 294_912, 55_296, 28_346_688, 32)
-SIZES = Sizes(
-    shape=Geometry(
-        n_layers=30, hidden=576, n_groups=3, heads_per_group=3, head_dim=64, intermediate=1536, vocab=49_152
-    ),
-    budget=Budget.from_sparsity(SPACE, 0.3),
-    context=8192,
-    params=134_515_008,
-    layer=3_540_096,
-    itemsize=4,
-    calibration_tokens=16 * 2048,
-    calibration_length=2048,
-    target_tokens=4096 + 3072 + 4 * 1536 + 5120,
-    to_fetch=93_000_000,
-    grams_kept=False,
-)
 # two CPU cores: 256 tokens in 0.31 s through the layers, 49 ms a decoded token
 SPEED = Speed(layer=4e-5, head=3.3e-4, step=0.055, operation=5.65e-12, read=1e-8, again=1e-10, upload=0.0)
-NO_TIME = Speed(*[0.0] * 7)
-HERE = machine(memory=16)
-
-
-def placement(sizes=SIZES, there=HERE, mode="resident", remembered=None, settings=None):
-    """A placement without asking what fits; `remembered` overrules what refits may take."""
-    first = there.first.name
-    layers = {first: 0 if mode == "streamed" else 30}
-    streamed = mode == "streamed"
-    lines = bill_of(
-        settings or Settings(),
-        sizes,
-        there,
-        layers,
-        streamed=streamed,
-        grams_on_disk=streamed,
-        states=None,
-        state_memory=1 << 30,
-    )
-    if remembered is not None:
-        lines = [replace(line, bytes=remembered) if line.what == REMEMBERED else line for line in lines]
-    return Placement(mode, layers, streamed, None, 1 << 30, lines, there, sizes)
 
 
 def steps(arm="hybrid", sizes=SIZES, speed=SPEED, prompt_tokens=500, placed=None, **settings):
@@ -203,44 +163,6 @@ def test_a_machine_without_a_speed_gives_tokens_and_no_seconds():
     found = steps(speed=NO_TIME)
     assert step(found, "Evaluations").tokens == step(steps(), "Evaluations").tokens
     assert step(found, "Evaluations").seconds == step(found, "Calibration").seconds == 0.0
-
-
-def held(placed, where):
-    return {line.what: line.bytes for line in placed.lines if line.where == where}
-
-
-def test_memory_and_disk_hold_weights_grams_targets_and_the_checkpoint():
-    found = held(placement(), "memory")
-    assert found["Weights of 30 layers, embedding and head"] == 4 * 134_515_008
-    assert found["Gram matrices"] == 4 * 30 * (576**2 + 1536**2)
-    # 4,096 tokens to rank on, 3,072 for the final choice, four windows of 1,536 for sensitivities, 5,120 to report on
-    assert found["Dense targets"] == 18_432 * (512 * 8 + 12)
-    written = held(placement(), "the disk")
-    assert written["The pruned checkpoint"] == 4 * SIZES.budget.target_params
-    assert written["The checkpoint, to be fetched"] == 93_000_000
-    assert "The pruned checkpoint" not in held(placement(settings=Settings(export=False)), "the disk")
-
-
-def test_where_layers_are_streamed_memory_holds_those_at_work_and_one_gram_matrix():
-    found = held(placement(mode="streamed"), "memory")
-    other = 134_515_008 - 30 * SIZES.layer
-    assert found["Weights of 3 layers at a time, embedding and head"] == 4 * (other + 3 * SIZES.layer)
-    assert found["Gram matrices of a layer"] == 4 * (576**2 + 1536**2)
-
-
-def test_on_a_gpu_the_weights_lie_on_it_and_the_gram_matrices_do_not():
-    there = machine(24, memory=64)
-    near, far = (held(placement(there=there), where) for where in ("cuda:0", "memory"))
-    assert REMEMBERED in near and "Weights of 30 layers, embedding and head" in near
-    assert "Gram matrices" in far and "Dense targets" in far
-
-
-def test_plain_slices_have_no_refits_to_remember():
-    plain, refitted = (held(placement(settings=Settings(compensation=name)), "memory") for name in ("none", "lstsq"))
-    assert refitted[REMEMBERED] == 1 << 30 and REMEMBERED not in plain
-    placed = {name: placement(settings=Settings(compensation=name)) for name in ("none", "lstsq")}
-    kept = {name: "Refits of the recalibration" in held(one, "the disk") for name, one in placed.items()}
-    assert kept == {"none": False, "lstsq": True}
 
 
 class Operations(TorchDispatchMode):

@@ -1,0 +1,44 @@
+"""What memory, a GPU and the disk hold of a run, line by line."""
+
+from benchmarks.placements import machine
+from self_pruner.agent.prepare.bill import REMEMBERED
+from self_pruner.agent.settings.settings import Settings
+from tests.agent.dry_run.smollm2 import SIZES, placement
+
+
+def held(placed, where):
+    return {line.what: line.bytes for line in placed.lines if line.where == where}
+
+
+def test_memory_and_disk_hold_weights_grams_targets_and_the_checkpoint():
+    found = held(placement(), "memory")
+    assert found["Weights of 30 layers, embedding and head"] == 4 * 134_515_008
+    assert found["Gram matrices"] == 4 * 30 * (576**2 + 1536**2)
+    # 4,096 tokens to rank on, 3,072 for the final choice, four windows of 1,536 for sensitivities, 5,120 to report on
+    assert found["Dense targets"] == 18_432 * (512 * 8 + 12)
+    written = held(placement(), "the disk")
+    assert written["The pruned checkpoint"] == 4 * SIZES.budget.target_params
+    assert written["The checkpoint, to be fetched"] == 93_000_000
+    assert "The pruned checkpoint" not in held(placement(settings=Settings(export=False)), "the disk")
+
+
+def test_where_layers_are_streamed_memory_holds_those_at_work_and_one_gram_matrix():
+    found = held(placement(mode="streamed"), "memory")
+    other = 134_515_008 - 30 * SIZES.layer
+    assert found["Weights of 3 layers at a time, embedding and head"] == 4 * (other + 3 * SIZES.layer)
+    assert found["Gram matrices of a layer"] == 4 * (576**2 + 1536**2)
+
+
+def test_on_a_gpu_the_weights_lie_on_it_and_the_gram_matrices_do_not():
+    there = machine(24, memory=64)
+    near, far = (held(placement(there=there), where) for where in ("cuda:0", "memory"))
+    assert REMEMBERED in near and "Weights of 30 layers, embedding and head" in near
+    assert "Gram matrices" in far and "Dense targets" in far
+
+
+def test_plain_slices_have_no_refits_to_remember():
+    plain, refitted = (held(placement(settings=Settings(compensation=name)), "memory") for name in ("none", "lstsq"))
+    assert refitted[REMEMBERED] == 1 << 30 and REMEMBERED not in plain
+    placed = {name: placement(settings=Settings(compensation=name)) for name in ("none", "lstsq")}
+    kept = {name: "Refits of the recalibration" in held(one, "the disk") for name, one in placed.items()}
+    assert kept == {"none": False, "lstsq": True}
