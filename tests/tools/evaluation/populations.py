@@ -6,12 +6,15 @@ import random
 
 import torch
 
-from self_pruner.memory.profile import PARTS, Profile
+from self_pruner.memory.profile import PARTS, Part, Profile
 from self_pruner.tools.profiles.space import Space
 from self_pruner.tools.pruning.calibration import calibrate
 from self_pruner.tools.pruning.compensation import Compensation
 from self_pruner.tools.pruning.elastic import ElasticModel
 from tests.tiny import MLP_UNIT, tiny_model
+
+PROFILES = (Profile((1, 4, 2), (5, 12, 8)), Profile((3, 2, 1), (10, 3, 7)))
+PLACES: list[tuple[int, Part]] = [(layer, part) for layer in range(3) for part in PARTS]
 
 
 def text(n: int, length: int, vocab: int = 512, seed: int = 1) -> torch.Tensor:

@@ -1,9 +1,8 @@
-"""Sensitivities are the gradient of the plain KL of the whole model along every refit, measured and paid for once."""
+"""Sensitivities are the gradient of the plain KL of the whole model along every refit, whatever memory there is."""
 
 from __future__ import annotations
 
 import copy
-from dataclasses import replace
 from functools import cache
 
 import pytest
@@ -11,16 +10,8 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from self_pruner.memory.errors import ToolError
-from self_pruner.memory.profile import PARTS, Part, Profile
-from self_pruner.memory.records import Sensitivities
-from self_pruner.tools import evaluate as tool
-from self_pruner.tools.evaluation.first_order import (
-    PASS_COST,
-    FirstOrderError,
-    first_order_sensitivities,
-    logit_gradient,
-)
+from self_pruner.memory.profile import Part, Profile
+from self_pruner.tools.evaluation.first_order import FirstOrderError, first_order_sensitivities, logit_gradient
 from self_pruner.tools.evaluation.fitness import Buckets, bucketed_kl
 from self_pruner.tools.evaluation.targets import HEAD_TOKENS, DenseTargets
 from self_pruner.tools.evaluation.walk import PopulationWalk
@@ -28,14 +19,9 @@ from self_pruner.tools.profiles.sensitivity import Costs
 from self_pruner.tools.pruning.compensation import COMPENSATIONS
 from self_pruner.tools.pruning.elastic import ElasticModel
 from self_pruner.tools.pruning.store import BLOCKS, OUTPUTS, output_projection
-from self_pruner.tools.workbench import FITNESS
-from tests.bench import LENGTH, tiny_bench, tiny_settings
-from tests.tools.evaluation.populations import text, tiny_elastic
+from tests.tools.evaluation.populations import PLACES, PROFILES, text, tiny_elastic
 
 FAMILIES = {"llama": {}, "qwen2": {}, "mistral": {"sliding_window": 8}}
-PROFILES = (Profile((1, 4, 2), (5, 12, 8)), Profile((3, 2, 1), (10, 3, 7)))
-SEQUENCES = range(4)  # what the tool is told to measure sensitivities on
-PLACES: list[tuple[int, Part]] = [(layer, part) for layer in range(3) for part in PARTS]
 Replaced = dict[tuple[int, Part], tuple[Tensor, Tensor]]  # weight [out, channels] and bias [out] of output projections
 
 
@@ -189,99 +175,6 @@ def test_the_sensitivity_with_a_logit_is_that_of_the_bucketed_kl(k):
         bucketed_kl(buckets(dense), buckets(logits)).sum().backward()
     assert logits.grad is not None
     torch.testing.assert_close(logit_gradient(logits.detach(), indices, buckets(dense)), logits.grad, rtol=0, atol=2e-6)
-
-
-# --- the tool -----------------------------------------------------------------------------------------------------
-
-
-@pytest.fixture
-def bench(tmp_path):
-    return tiny_bench(tmp_path, tiny_settings())  # sensitivities on four sequences
-
-
-@pytest.fixture
-def taken(monkeypatch):
-    """The sequences on which sensitivities were taken; after `taken.limit` of them the process is as good as killed."""
-
-    class Taken(list):
-        limit = 1000
-
-    taken, real = Taken(), PopulationWalk.first_order
-
-    def counted(walk, profile, sequences):
-        for sequence, costs in real(walk, profile, sequences):
-            if len(taken) == taken.limit:
-                raise KeyboardInterrupt
-            taken.append(sequence)
-            yield sequence, costs
-
-    monkeypatch.setattr(PopulationWalk, "first_order", counted)
-    return taken
-
-
-def test_sensitivities_are_a_row_a_sequence_and_known_once_all_of_them_are(bench, taken):
-    profile = PROFILES[0]
-    taken.limit = 2
-    with pytest.raises(KeyboardInterrupt):
-        tool.measure_sensitivities(bench, [profile], SEQUENCES, step=3)
-    assert bench.sensitivities(profile) == ()
-    taken.limit = 1000
-    tool.measure_sensitivities(bench, [profile], SEQUENCES, step=3)
-    assert taken == [0, 1, 2, 3]  # what was there already is not measured again
-    walk = bench.walks[FITNESS]
-    alone = (first_order_sensitivities(bench.elastic, walk.store, walk.targets, profile, [one]) for one in range(4))
-    assert bench.sensitivities(profile) == tuple(costs for (costs,) in alone)  # to the last bit, together or alone
-    assert bench.sensitivities(PROFILES[1]) == ()
-
-
-def test_progress_counts_the_sequences_of_all_profiles(bench, taken):
-    steps = []
-    bench = replace(bench, progress=lambda *step: steps.append(step))
-    tool.measure_sensitivities(bench, PROFILES[:1], SEQUENCES, step=3)
-    tool.measure_sensitivities(bench, PROFILES, SEQUENCES, step=3)
-    assert steps == [(done, 4) for done in range(1, 5)] + [(done, 8) for done in range(1, 9)]
-    assert taken == [0, 1, 2, 3] * 2
-
-
-def test_whoever_measures_sensitivities_first_is_charged_for_them_and_nobody_again(bench):
-    whole = PASS_COST * 4 * LENGTH
-    tool.measure_sensitivities(bench, PROFILES[:1], SEQUENCES, step=3)
-    assert tool.charge_sensitivities(bench, [PROFILES[0]] * 2, step=3) == whole
-    tool.measure_sensitivities(bench, PROFILES, SEQUENCES, step=4)
-    assert tool.charge_sensitivities(bench, PROFILES, step=4) == whole  # of the other profile
-    assert tool.charge_sensitivities(bench, PROFILES, step=5) == 0
-    another = replace(bench, run="another")
-    tool.measure_sensitivities(another, PROFILES, SEQUENCES, step=3)
-    assert tool.charge_sensitivities(another, PROFILES, step=3) == 0
-    assert {row.run for row in bench.memory.recall(Sensitivities)} == {"run"}
-
-
-def test_weights_that_are_not_finite_have_no_sensitivities_and_it_is_said_in_one_sentence(bench):
-    bench.elastic.model.model.layers[2].mlp.gate_proj.weight[0] = float("nan")
-    walk = bench.walks[FITNESS]
-    with pytest.raises(
-        FirstOrderError, match=r"^fitness has no finite sensitivities at 1,4,2\|5,12,8; try --dtype float32$"
-    ):
-        first_order_sensitivities(bench.elastic, walk.store, walk.targets, PROFILES[0], [0])
-    with pytest.raises(ToolError, match="^fitness has no finite sensitivities at [^\n]*$"):
-        tool.measure_sensitivities(bench, PROFILES[:1], SEQUENCES, step=3)
-    assert bench.memory.recall(Sensitivities) == []
-
-
-@pytest.mark.parametrize("room", [True, False])
-def test_a_generation_factors_a_place_once_where_there_is_room_and_once_a_pass_where_there_is_none(bench, room):
-    made = bench.elastic.compensator
-    made.memo.limit *= room
-    others = [PROFILES[0].with_width(layer, "mlp", width) for layer in range(3) for width in (1, 6, 9)]
-    tool.measure(bench, [*PROFILES, *others], range(2), step=3)
-    assert 0 < made.factorisations <= len(PLACES)  # on a few sequences,
-    tool.measure(bench, PROFILES, range(4), step=3)
-    assert made.factorisations <= (1 if room else 2) * len(PLACES)  # the better ones on more,
-    tool.measure_sensitivities(bench, PROFILES[:1], SEQUENCES, step=3)
-    assert made.factorisations <= (1 if room else 4) * len(PLACES)  # and there and back again
-
-
-# --- memory and work ------------------------------------------------------------------------------------------------
 
 
 @pytest.fixture
