@@ -1,103 +1,24 @@
-"""The elastic model: reordering changes nothing, a profile equals really smaller tensors, and switching is free."""
+"""The elastic model: reordering changes nothing, switching is free, and what it leaves out is measured."""
 
 from __future__ import annotations
 
 import copy
-import random
-from functools import cache
 
 import pytest
 import torch
-from torch import Tensor, nn
-from transformers import PreTrainedModel
+from torch import Tensor
 
 from self_pruner.memory.errors import ModelError
 from self_pruner.memory.profile import PARTS, Profile
-from self_pruner.tools.pruning.calibration import Calibration, calibrate
-from self_pruner.tools.pruning.compensation import COMPENSATIONS, Compensation
+from self_pruner.tools.pruning.calibration import calibrate
+from self_pruner.tools.pruning.compensation import COMPENSATIONS
 from self_pruner.tools.pruning.elastic import ElasticModel
-from self_pruner.tools.pruning.importance import IMPORTANCES, taylor_orders, wanda_sp
-from self_pruner.tools.pruning.smaller_model import smaller_outline, smaller_tensors
-from self_pruner.tools.pruning.store import ResidentLayers, output_projection
+from self_pruner.tools.pruning.importance import IMPORTANCES, wanda_sp
+from self_pruner.tools.pruning.store import output_projection
 from tests.tiny import FAMILY_NAMES, MLP_UNIT, tiny_model
+from tests.tools.pruning.elastic_models import INPUT_IDS, TEXT, assert_same_logits, dense, elastic, profiles
 
-GROUP, HEAD_DIM = 32, 16  # rows of q_proj and of k_proj that are one KV group of the GQA model
-TEXT = torch.randint(0, 512, (6, 24), generator=torch.Generator().manual_seed(0))
-INPUT_IDS = torch.randint(0, 512, (2, 17), generator=torch.Generator().manual_seed(1))
-
-
-@cache
-def dense(family: str, mha: bool = False) -> tuple[PreTrainedModel, Calibration]:
-    model = tiny_model(family, mha)
-    return model, calibrate(model, TEXT)
-
-
-def elastic(family: str = "llama", mha: bool = False, compensation: Compensation = "none", **settings) -> ElasticModel:
-    """An elastic model of a fresh copy of the dense one."""
-    model, calibration = dense(family, mha)
-    settings = {"mlp_unit": MLP_UNIT} | settings
-    if settings.get("importance") == "taylor":
-        settings["orders"] = taylor_orders(model, ResidentLayers(model), INPUT_IDS, model.config.num_key_value_heads)
-    return ElasticModel(copy.deepcopy(model), calibration, compensation=compensation, **settings)
-
-
-def profiles(n: int, seed: int = 0) -> list[Profile]:
-    """Random profiles, and the two ends."""
-    rng = random.Random(seed)
-    drawn = [
-        Profile(tuple(rng.randint(1, 4) for _ in range(3)), tuple(rng.randint(1, 12) for _ in range(3)))
-        for _ in range(n)
-    ]
-    return [*drawn, Profile((1,) * 3, (1,) * 3), Profile((4,) * 3, (12,) * 3)]
-
-
-def select(old: nn.Linear, rows: list[int], columns: list[int]) -> nn.Linear:
-    """A new, really smaller linear layer made of some rows and columns of another."""
-    new = nn.Linear(len(columns), len(rows), bias=old.bias is not None)
-    with torch.no_grad():
-        for place, row in enumerate(rows):
-            new.weight[place] = old.weight[row, columns]
-            if old.bias is not None:
-                new.bias[place] = old.bias[row]
-    return new
-
-
-def really_smaller(model: PreTrainedModel, elastic_model: ElasticModel, profile: Profile, mha: bool) -> PreTrainedModel:
-    """The dense model with the units that `profile` drops cut out of new, smaller modules, one by one."""
-    smaller = copy.deepcopy(model)
-    heads = 1 if mha else 2
-    everything = list(range(64))
-    for index, layer in enumerate(smaller.model.layers):
-        groups = elastic_model.orders.attention[index].tolist()[: profile.attention[index]]
-        channels = elastic_model.orders.mlp[index].tolist()[: MLP_UNIT * profile.mlp[index]]
-        queries = [row for group in groups for row in range(group * heads * HEAD_DIM, (group + 1) * heads * HEAD_DIM)]
-        keys = [row for group in groups for row in range(group * HEAD_DIM, (group + 1) * HEAD_DIM)]
-        attention, mlp = layer.self_attn, layer.mlp
-        attention.q_proj = select(attention.q_proj, queries, everything)
-        attention.k_proj = select(attention.k_proj, keys, everything)
-        attention.v_proj = select(attention.v_proj, keys, everything)
-        attention.o_proj = select(attention.o_proj, everything, queries)
-        mlp.gate_proj = select(mlp.gate_proj, channels, everything)
-        mlp.up_proj = select(mlp.up_proj, channels, everything)
-        mlp.down_proj = select(mlp.down_proj, everything, channels)
-    return smaller
-
-
-def from_state_dict(model: PreTrainedModel, tensors: dict[str, Tensor]) -> PreTrainedModel:
-    """A model whose linear layers have the shapes of `tensors`, loaded strictly."""
-    smaller = copy.deepcopy(model)
-    for name, module in list(smaller.named_modules()):
-        if isinstance(module, nn.Linear) and name != "lm_head":
-            rows, columns = tensors[f"{name}.weight"].shape
-            parent, _, child = name.rpartition(".")
-            setattr(smaller.get_submodule(parent), child, nn.Linear(columns, rows, bias=f"{name}.bias" in tensors))
-    smaller.load_state_dict(tensors, strict=True)
-    return smaller.eval()
-
-
-@torch.no_grad()
-def assert_same_logits(ours: Tensor, model: PreTrainedModel) -> None:
-    torch.testing.assert_close(ours, model(INPUT_IDS).logits, rtol=1e-4, atol=2e-5)
+GROUP = 32  # rows of q_proj that are one KV group of the GQA model
 
 
 @pytest.mark.parametrize("importance", IMPORTANCES)
@@ -112,40 +33,6 @@ def test_reordering_leaves_the_dense_function_unchanged(family, mha, importance)
     assert_same_logits(reordered.logits(INPUT_IDS, reordered.space.dense()), model)
 
 
-@pytest.mark.parametrize("mha", [False, True])
-@pytest.mark.parametrize("family", FAMILY_NAMES)
-def test_any_profile_equals_a_model_cut_out_of_the_original_unit_by_unit(family, mha):
-    model, _ = dense(family, mha)
-    sliced = elastic(family, mha)
-    for profile in profiles(3):
-        assert_same_logits(sliced.logits(INPUT_IDS, profile), really_smaller(model, sliced, profile, mha))
-
-
-@pytest.mark.parametrize("compensation", COMPENSATIONS)
-@pytest.mark.parametrize("mha", [False, True])
-@pytest.mark.parametrize("family", FAMILY_NAMES)
-def test_any_profile_equals_a_model_built_with_the_smaller_tensors(family, mha, compensation):
-    model, _ = dense(family, mha)
-    sliced = elastic(family, mha, compensation)
-    for profile in profiles(2):
-        tensors = dict(smaller_tensors(sliced, profile))
-        assert sum(tensor.numel() for tensor in tensors.values()) == sliced.space.params(profile)
-        assert_same_logits(sliced.logits(INPUT_IDS, profile), from_state_dict(model, tensors))
-
-
-@pytest.mark.parametrize("compensation", COMPENSATIONS)
-def test_biases_of_all_projections_are_kept(compensation):
-    model = tiny_model("llama", attention_bias=True, mlp_bias=True)
-    sliced = ElasticModel(
-        copy.deepcopy(model), calibrate(model, TEXT), compensation=compensation, mlp_unit=MLP_UNIT, importance="flap"
-    )
-    assert_same_logits(sliced.model(INPUT_IDS).logits, model)
-    for profile in profiles(2):
-        tensors = dict(smaller_tensors(sliced, profile))
-        assert sum(tensor.numel() for tensor in tensors.values()) == sliced.space.params(profile)
-        assert_same_logits(sliced.logits(INPUT_IDS, profile), from_state_dict(model, tensors))
-
-
 @pytest.mark.parametrize(
     ("family", "overrides"),
     [("mistral", {}), ("qwen3", {"use_sliding_window": True, "max_window_layers": 1})],
@@ -154,27 +41,6 @@ def test_sliding_windows_are_respected(family, overrides):
     model = tiny_model(family, sliding_window=6, **overrides)
     sliced = ElasticModel(copy.deepcopy(model), calibrate(model, TEXT), mlp_unit=MLP_UNIT)
     assert_same_logits(sliced.logits(INPUT_IDS, sliced.space.dense()), model)
-
-
-@pytest.mark.parametrize("family", FAMILY_NAMES)
-@pytest.mark.parametrize("compensation", COMPENSATIONS)
-def test_the_outline_names_the_smaller_tensors_in_their_order_without_a_number(family, compensation):
-    sliced, profile = elastic(family, compensation=compensation), Profile((2, 4, 1), (5, 12, 3))
-    refitted = sliced.compensator.refits
-    outline = smaller_outline(sliced, profile)
-    assert all(tensor.is_meta for tensor in outline.values()) and sliced.compensator.refits == refitted
-    tensors = smaller_tensors(sliced, profile)
-    assert [(name, one.shape, one.dtype) for name, one in outline.items()] == [
-        (name, one.shape, one.dtype) for name, one in tensors
-    ]
-
-
-def test_a_head_tied_to_the_embedding_is_counted_and_written_once():
-    model = tiny_model("llama", tied=True)
-    sliced = ElasticModel(model, calibrate(model, TEXT), mlp_unit=MLP_UNIT)
-    tensors = dict(smaller_tensors(sliced, sliced.space.smallest()))
-    assert "lm_head.weight" not in tensors
-    assert sum(tensor.numel() for tensor in tensors.values()) == sliced.space.params(sliced.space.smallest())
 
 
 def weights_of(sliced: ElasticModel, profile: Profile) -> list[Tensor]:
