@@ -10,7 +10,7 @@ import torch
 from self_pruner.memory.errors import KeptFileError, MeasurementError, ModelError
 from self_pruner.tools.pruning.recalibration import KeptRefits, load_refits, recalibrate
 from tests.tools.evaluation.populations import tiny_elastic
-from tests.tools.pruning.test_recalibration import PROFILE, TEXT, recalibrated
+from tests.tools.pruning.recalibrations import PROFILE, TEXT, recalibrated
 
 
 def test_a_model_with_kept_refits_computes_what_the_recalibrated_one_does(tmp_path: Path):
