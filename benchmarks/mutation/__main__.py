@@ -47,7 +47,7 @@ TESTS = {
     "tools/profiles/selection.py": ["tests/tools/profiles/test_selection.py"],
     "tools/evaluation/staged.py": ["tests/tools/evaluation/test_staged.py"],
     "tools/profiles/space.py": ["tests/tools/profiles/test_space.py"],
-    "tools/profiles/budget.py": ["tests/tools/profiles/test_budget.py"],
+    "tools/profiles/budget.py": ["tests/tools/profiles/test_budget.py", "tests/tools/profiles/test_budget_targets.py"],
     "tools/profiles/uniform_budget.py": ["tests/tools/profiles/test_uniform_budget.py"],
     "tools/export/reload.py": ["tests/tools/export/test_reload.py"],
     "tools/export/verify.py": EXPORT,

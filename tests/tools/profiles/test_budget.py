@@ -1,36 +1,15 @@
 """The budget is exact and its repair least: checked against every profile of small spaces, and on two real ones."""
 
-from functools import cache
-
 import pytest
 import torch
-from hypothesis import example, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from self_pruner.memory.errors import SettingsError, ToolError
+from self_pruner.memory.errors import ToolError
 from self_pruner.memory.profile import PARTS, Profile
-from self_pruner.tools.profiles.budget import Budget, ImpossibleTargetError, feasible_range, parse_params
+from self_pruner.tools.profiles.budget import Budget, ImpossibleTargetError, parse_params
 from self_pruner.tools.profiles.space import Space
-
-SMOLLM2 = Space(30, 3, 48, 294_912, 55_296, 28_348_992, 32)
-LLAMA_70B = Space(80, 8, 224, 18 * 8192 * 128, 3 * 8192 * 128, 2 * 32_000 * 8192 + 161 * 8192, 128)
-SMALL = Space(3, 4, 12, 48, 9, 1000, 8)
-
-property_test = settings(deadline=None, derandomize=True, max_examples=150)
-
-
-@st.composite
-def spaces(draw: st.DrawFn) -> Space:
-    """Small spaces of every proportion: attention units heavier than, as heavy as and lighter than MLP units."""
-    return Space(
-        n_layers=draw(st.integers(1, 3)),
-        n_groups=draw(st.integers(1, 4)),
-        n_blocks=draw(st.integers(1, 12)),
-        group_params=draw(st.integers(1, 60)),
-        block_params=draw(st.integers(1, 20)),
-        fixed_params=draw(st.sampled_from([0, 77])),
-        mlp_unit=8,
-    )
+from tests.tools.profiles.small_spaces import LLAMA_70B, SMALL, SMOLLM2, every_profile, params, property_test, spaces
 
 
 @st.composite
@@ -40,7 +19,7 @@ def budgets(draw: st.DrawFn) -> Budget:
     target = draw(st.integers(*totals))
     try:
         return Budget(space, target)
-    except ImpossibleTargetError:  # a gap, tested below: take a count that some profile has
+    except ImpossibleTargetError:  # a gap, which other tests are about: take a count that some profile has
         return Budget(space, draw(st.sampled_from(totals)))
 
 
@@ -58,18 +37,6 @@ def proposals(draw: st.DrawFn, space: Space) -> Profile:
         return tuple(draw(st.one_of(kinds)))
 
     return Profile(widths(space.n_groups), widths(space.n_blocks))
-
-
-@cache
-def every_profile(space: Space) -> torch.Tensor:
-    """All profiles of a small space: [profiles, 2 * n_layers], attention first."""
-    axes = [torch.arange(1, space.units(part) + 1) for part in PARTS for _ in range(space.n_layers)]
-    return torch.cartesian_prod(*axes)
-
-
-def params(space: Space, profiles: torch.Tensor) -> torch.Tensor:
-    groups, blocks = profiles[:, : space.n_layers].sum(1), profiles[:, space.n_layers :].sum(1)
-    return space.fixed_params + groups * space.group_params + blocks * space.block_params
 
 
 def least_distance(budget: Budget, proposal: Profile) -> float:
@@ -133,37 +100,6 @@ def test_held_places_change_only_when_the_others_cannot_and_cost_nothing(data: s
             bound = space.units(part) if after > before else 1
             others = [other for other in range(space.n_layers) if (other, part) not in hold]
             assert all(found.profile.widths(part)[other] == bound for other in others)
-
-
-@property_test
-@given(spaces(), st.floats(-0.1, 1.1))
-def test_a_target_is_accepted_exactly_when_some_profile_of_the_stated_range_reaches_it(
-    space: Space, share: float
-) -> None:
-    smallest, dense = space.params(space.smallest()), space.params(space.dense())
-    target = round(smallest + share * (dense - smallest))
-    all_params = params(space, every_profile(space))
-    reachable = bool((2 * (all_params - target).abs() <= space.block_params).any())
-    if smallest <= target <= dense and reachable:
-        budget = Budget(space, target)
-        assert budget.holds(budget.project(space.dense().attention, space.dense().mlp).profile)
-        return
-    with pytest.raises(ImpossibleTargetError) as refusal:
-        Budget(space, target)
-    assert feasible_range(space) in str(refusal.value)
-    assert smallest == all_params.min() and dense == all_params.max()
-    if smallest < target < dense:  # a gap: the counts named are real and nothing lies between them
-        below, above = all_params[all_params < target].max(), all_params[all_params > target].min()
-        assert f"{below:,} and {above:,}" in str(refusal.value)
-
-
-@property_test
-@given(spaces())
-def test_the_range_has_no_gap_unless_a_group_outweighs_all_removable_mlp_units(space: Space) -> None:
-    smallest, dense = space.params(space.smallest()), space.params(space.dense())
-    if space.group_params <= space.block_params * (space.n_layers * (space.n_blocks - 1) + 1):
-        for target in range(smallest, dense + 1):
-            Budget(space, target)
 
 
 @pytest.mark.parametrize("space", [SMOLLM2, LLAMA_70B, SMALL])
@@ -261,42 +197,6 @@ def test_a_projection_of_eighty_layers_holds_its_budget(start: int) -> None:
     assert budget.holds(budget.project(attention, mlp).profile)
 
 
-def test_sparsity_and_parameters_state_the_same_target() -> None:
-    by_sparsity = Budget.from_sparsity(LLAMA_70B, 0.3)
-    assert Budget(LLAMA_70B, by_sparsity.target_params) == by_sparsity
-    assert by_sparsity.sparsity == pytest.approx(0.3)
-    assert by_sparsity.group_in_blocks == 6
-    assert Budget(LLAMA_70B, parse_params("49B")).sparsity == pytest.approx(0.2918, abs=1e-4)
-
-
-@pytest.mark.parametrize("space", [SMOLLM2, LLAMA_70B, SMALL])
-def test_the_bounds_named_in_a_refusal_are_accepted_and_beyond_them_refused(space: Space) -> None:
-    text, n = feasible_range(space), space.n_layers
-    low, high = map(parse_params, text.split(" keep ")[1].split(" parameters")[0].split(" to "))
-    assert Budget(space, low).project([9] * n, [9] * n).profile == space.smallest()
-    assert Budget(space, high).project([1] * n, [1] * n).profile == space.dense()
-    for params_beyond in (low - 1, high + 1):
-        with pytest.raises(ImpossibleTargetError, match="this model can keep"):
-            Budget(space, params_beyond)
-    sparsest = float(text.split("sparsity of ")[1].split(" ")[0])
-    Budget.from_sparsity(space, sparsest)
-    for sparsity in (sparsest + 2e-4, -0.01, 1.0, float("nan"), float("inf")):
-        with pytest.raises(ImpossibleTargetError, match=f"sparsity of {sparsest} down to 0"):
-            Budget.from_sparsity(space, sparsity)
-
-
-def test_a_refusal_names_the_target_the_nearest_counts_and_the_range_with_separators() -> None:
-    space = Space(1, 2, 3, 100_000, 10, 5_000, 8)
-    keeps = "this model can keep 105,010 to 205,030 parameters, a sparsity of 0.5 down to 0"
-    with pytest.raises(ImpossibleTargetError) as beyond:
-        Budget(space, 205_031)
-    assert str(beyond.value) == f"205,031 parameters cannot be reached: {keeps}"
-    with pytest.raises(ImpossibleTargetError) as gap:
-        Budget(space, 150_000)
-    nearest = "the nearest reachable counts are 105,030 and 205,010"
-    assert str(gap.value) == f"150,000 parameters fall in a gap, {nearest}: {keeps}"
-
-
 def test_a_profile_outside_the_space_is_not_on_the_budget_whatever_it_costs() -> None:
     budget = Budget(SMALL, SMALL.params(Profile((4, 1, 1), (12, 6, 6))))
     assert budget.holds(Profile((4, 1, 1), (12, 6, 6)))
@@ -331,33 +231,3 @@ def test_what_is_held_is_not_counted_among_what_shares_the_change() -> None:
     profile = budget.project(SMOLLM2.dense().attention, SMOLLM2.dense().mlp, held).profile
     cut = {part: 1 - sum(profile.widths(part)[15:]) / (15 * SMOLLM2.units(part)) for part in PARTS}
     assert cut["attention"] == pytest.approx(0.6, abs=0.012) and cut["mlp"] == pytest.approx(0.6, abs=0.012)
-
-
-@pytest.mark.parametrize(
-    ("text", "count"),
-    [
-        ("49B", 49_000_000_000),
-        ("134.5M", 134_500_000),
-        (" 1.5 b ", 1_500_000_000),
-        ("70_000_000_000", 70_000_000_000),
-        ("8,030,261,248", 8_030_261_248),
-        ("700k", 700_000),
-        ("0.001T", 1_000_000_000),
-    ],
-)
-def test_parameter_counts_are_read_exactly(text: str, count: int) -> None:
-    assert parse_params(text) == count
-
-
-@example("0B")
-@example("-5B")
-@example("49GB")
-@example("1e9")
-@example("nan")
-@example("٣B")
-@example("")
-@settings(deadline=None, derandomize=True)
-@given(st.text(max_size=8).filter(lambda text: not any(digit in text for digit in "123456789")))
-def test_text_that_is_no_positive_count_is_refused_and_shown(text: str) -> None:
-    with pytest.raises(SettingsError, match="is no parameter count"):
-        parse_params(text)
