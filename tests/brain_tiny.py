@@ -7,6 +7,7 @@ import json
 import random
 from typing import Any
 
+from langchain_core.messages import HumanMessage, SystemMessage
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast
 
@@ -15,6 +16,7 @@ from self_pruner.agent.brain.schema import sample_call
 from tests.brain_schemas import ALL, parameters
 from tests.tiny import tiny_model
 
+PAGE = [SystemMessage("You prune yourself."), HumanMessage("What now?")]
 CHAT = (
     "{% for m in messages %}<|im_start|>{{ m['role'] }}\n{{ m['content'] }}<|im_end|>\n{% endfor %}"
     "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
