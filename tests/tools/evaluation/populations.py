@@ -1,18 +1,24 @@
-"""Tiny elastic models and random populations that share prefixes, as offspring do."""
+"""Tiny elastic models, random populations that share prefixes, as offspring do, and walks over them."""
 
 from __future__ import annotations
 
 import random
 
+import pytest
 import torch
+from torch import Tensor
 
 from self_pruner.memory.profile import PARTS, Part, Profile
+from self_pruner.tools.evaluation.targets import DenseTargets
+from self_pruner.tools.evaluation.walk import Measurement, PopulationWalk
 from self_pruner.tools.profiles.space import Space
 from self_pruner.tools.pruning.calibration import calibrate
 from self_pruner.tools.pruning.compensation import Compensation
 from self_pruner.tools.pruning.elastic import ElasticModel
+from self_pruner.tools.pruning.store import ResidentLayers
 from tests.tiny import MLP_UNIT, tiny_model
 
+TOP = 48  # so that a tiny vocabulary has a rest bucket
 PROFILES = (Profile((1, 4, 2), (5, 12, 8)), Profile((3, 2, 1), (10, 3, 7)))
 PLACES: list[tuple[int, Part]] = [(layer, part) for layer in range(3) for part in PARTS]
 
@@ -46,3 +52,15 @@ def population(space: Space, size: int, rng: random.Random) -> list[Profile]:
         part, layer = rng.choice(PARTS), rng.randrange(space.n_layers)
         profiles.append(rng.choice(profiles).with_width(layer, part, rng.randint(1, space.units(part))))
     return [*profiles, profiles[0]]
+
+
+def walk_of(elastic: ElasticModel, input_ids: Tensor, **settings: int) -> PopulationWalk:
+    store = ResidentLayers(elastic.model)
+    targets = DenseTargets.build(elastic, store, input_ids, k=TOP)
+    return PopulationWalk(elastic, store, targets, input_ids, **{"prefix_memory": 0, **settings})
+
+
+def assert_same(found: Measurement, expected: Measurement) -> None:
+    assert (found.profile, found.sequences, found.error) == (expected.profile, expected.sequences, expected.error)
+    assert found.kl == pytest.approx(expected.kl, rel=1e-4, abs=1e-6)
+    assert found.nll == pytest.approx(expected.nll, rel=1e-5)

@@ -28,11 +28,6 @@ def walk_of(elastic: ElasticModel, input_ids: Tensor, prefix_memory: int, **sett
     return PopulationWalk(elastic, store, targets, input_ids, prefix_memory=prefix_memory, **settings)
 
 
-@pytest.fixture(scope="module")
-def elastic() -> ElasticModel:
-    return tiny_elastic("llama")
-
-
 @pytest.fixture
 def walk(elastic: ElasticModel) -> PopulationWalk:
     return walk_of(elastic, text(4, 24), 1 << 24)
