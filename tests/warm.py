@@ -22,7 +22,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.campaign.forks import PIPES, STREAMS, SUBREAPER, forked, load_everything, script_of, stand_in
+from tests.campaign.forks import SUBREAPER, load_everything
+from tests.campaign.stand_ins import PIPES, STREAMS, forked, script_of, stand_in
 
 ROOT = Path(__file__).parents[1]
 LENGTH = 1 << 17  # bytes that a request takes at the most, its environment included

@@ -21,7 +21,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from tests.campaign import forks
+from tests.campaign import stand_ins
 
 BEGIN = "begin"  # the phase before the first one that the program names
 CHANGES = ("BEGIN", "COMMIT", "INSERT", "UPDATE", "DELETE", "CREATE", "REPLACE", "PRAGMA WAL_CHECKPOINT")
@@ -67,7 +67,7 @@ class Events:
 
     def install(self) -> None:
         """Watch this process."""
-        forks.after_fork.append(self.off)
+        stand_ins.after_fork.append(self.off)
         sys.addaudithook(self._audited)
         for name in ("write", "pwrite", "fsync"):
             self._watch(os, name)
