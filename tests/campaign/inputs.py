@@ -4,93 +4,15 @@ from __future__ import annotations
 
 import json
 import random
-import shutil
-import struct
-from collections.abc import Sequence
-from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from hypothesis import strategies as st
-from hypothesis.strategies import SearchStrategy
 
-from tests.campaign.fuzz import Attempt, Target
-
-Made = tuple[SearchStrategy[Any], Attempt]
-
-odd_text = st.one_of(
-    st.text(max_size=20),
-    st.sampled_from(
-        ["", " ", "nan", "inf", "-1", "0", "1e999", "0x10", "..", "/", "~", "\x00", "\x1b[2J", "{{", "%s", "a,b"]
-    ),
-)
-odd_number = st.one_of(
-    st.integers(-5, 5),
-    st.integers(),
-    st.sampled_from([2**31, 2**63, 2**64, -(2**63), 10**30]),
-    st.floats(allow_nan=True, allow_infinity=True),
-)
-odd_json = st.recursive(
-    st.one_of(st.none(), st.booleans(), odd_number, odd_text),
-    lambda inner: st.one_of(st.lists(inner, max_size=4), st.dictionaries(odd_text, inner, max_size=4)),
-    max_leaves=12,
-)
-
-
-def mutated(whole: Sequence[bytes]) -> SearchStrategy[bytes]:
-    """A good file with a few places overwritten, cut out, doubled or filled with something else."""
-    edit = st.tuples(
-        st.sampled_from(["write", "cut", "double", "insert"]),
-        st.floats(0, 1, exclude_max=True),
-        st.one_of(
-            st.binary(min_size=1, max_size=8),
-            st.sampled_from([b"\x00", b"\xff" * 8, b"null", b"1e999", b'"', b"[" * 2000]),
-        ),
-    )
-    return st.tuples(st.sampled_from(list(whole)), st.lists(edit, max_size=4)).map(_edited)
-
-
-def _edited(drawn: tuple[bytes, list[tuple[str, float, bytes]]]) -> bytes:
-    data, edits = drawn
-    for what, share, piece in edits:
-        at = int(share * len(data))
-        if what == "write":
-            data = data[:at] + piece + data[at + len(piece) :]
-        elif what == "cut":
-            data = data[:at] + (data[at + len(piece) * 16 :] if len(piece) < 8 else b"")
-        elif what == "double":
-            data = data[:at] + data[at : at + 200] + data[at:]
-        else:
-            data = data[:at] + piece + data[at:]
-    return data
-
-
-edits = st.lists(st.tuples(st.integers(0, 2**32), st.sampled_from(["put", "drop", "add"]), odd_json), max_size=3)
-
-
-def changed(good: Any) -> SearchStrategy[Any]:
-    """A good JSON value with a few of its places replaced, removed or added."""
-    return edits.map(lambda drawn: _changed(json.loads(json.dumps(good)), drawn))
-
-
-def _changed(value: Any, edits: list[tuple[int, str, Any]]) -> Any:
-    for number, what, drawn in edits:
-        new = json.loads(json.dumps(drawn))  # what is put into itself would be no JSON
-        rng, inside = random.Random(number), value
-        while isinstance(inside, dict | list) and inside:
-            key = rng.choice(list(inside) if isinstance(inside, dict) else range(len(inside)))
-            below = inside[key]
-            if not isinstance(below, dict | list) or not below or rng.random() < 0.3:
-                if what == "drop":
-                    del inside[key]
-                elif what == "add" and isinstance(inside, dict):
-                    inside[str(new)[:20]] = below
-                else:
-                    inside[key] = new
-                break
-            inside = below
-    return value
+from tests.campaign.fuzz import Target
+from tests.campaign.input_files import memory_files, prompt_templates, trace_lines, weights
+from tests.campaign.inventing import Made, changed, edited, edits, mutated, odd_json, odd_number, odd_text
 
 
 def settings(folder: Path) -> Made:
@@ -176,7 +98,7 @@ def tool_arguments(folder: Path) -> Made:
         number, changes, name = drawn
         rng = random.Random(number)
         tool = rng.choice(turn.tools)["function"]
-        arguments = _changed(sample_call(tool["parameters"], rng), changes)
+        arguments = edited(sample_call(tool["parameters"], rng), changes)
         return {
             "thought": "so",
             "name": tool["name"] if name is None or rng.random() < 0.8 else name,
@@ -252,156 +174,6 @@ def endpoint_replies(folder: Path) -> Made:
             served_model(endpoint, None)
 
     return said, both
-
-
-def trace_lines(folder: Path) -> Made:
-    """A trace that was cut, overwritten or is of something else."""
-    from self_pruner.agent.run_files.trace import Act, Judge, Reply, Think, TraceWriter, by_step, read_trace
-
-    path = folder / "trace.jsonl"
-    call = {"name": "prune_model", "args": {"operator": "mutation"}}
-    records = [
-        Think(step=1, generation=0, prompt="a prompt", replies=(Reply(raw="raw", thought="so", call=call),)),
-        Act(step=1, call=0, tool="prune_model", arguments={"parents": ["c1"]}, result={"candidates": []}),
-        Judge(step=1, generation=0, spent={"evaluations": 1.0}, best="c1", fitness=0.5),
-    ]
-    lines = [record.model_dump_json() for record in records]
-    whole = "\n".join(lines).encode() + b"\n"
-    line = st.one_of(*(changed(json.loads(one)).map(lambda value: json.dumps(value).encode() + b"\n") for one in lines))
-
-    def attempt(data: bytes) -> None:
-        path.write_bytes(data)
-        with TraceWriter(path) as writer:
-            writer.write(records[0])
-        by_step(read_trace(path))
-
-    return st.one_of(mutated([whole, whole * 3]), line, st.binary(max_size=200)), attempt
-
-
-def weights(folder: Path) -> Made:
-    """Headers of safetensors files, configs and indices; what passes every check is loaded."""
-    from self_pruner.tools.models.checkpoint import digest_of, inspect
-    from self_pruner.tools.models.source import skeleton
-    from tests.tiny import tiny_model
-
-    tiny_model("llama").save_pretrained(folder / "good")
-    config = json.loads((folder / "good" / "config.json").read_text())
-    data = (folder / "good" / "model.safetensors").read_bytes()
-    length = struct.unpack("<Q", data[:8])[0]
-    header, rest = json.loads(data[8 : 8 + length]), data[8 + length :]
-    index = {"metadata": {}, "weight_map": {name: "model.safetensors" for name in header if name != "__metadata__"}}
-
-    def packed(value: Any) -> bytes:
-        text = json.dumps(value).encode()
-        return struct.pack("<Q", len(text)) + text + rest
-
-    kinds = {
-        "model.safetensors": st.one_of(
-            changed(header).map(packed), mutated([data[: 8 + length], data]), st.binary(max_size=64)
-        ),
-        "config.json": st.one_of(
-            changed(config).map(lambda value: json.dumps(value).encode()), mutated([json.dumps(config).encode()])
-        ),
-        "model.safetensors.index.json": st.one_of(
-            changed(index).map(lambda value: json.dumps(value).encode()), mutated([json.dumps(index).encode()])
-        ),
-    }
-    case = folder / "case"
-
-    def attempt(drawn: tuple[str, bytes]) -> None:
-        name, content = drawn
-        if case.exists():
-            shutil.rmtree(case)
-        shutil.copytree(folder / "good", case)
-        if name.endswith("index.json"):
-            (case / "model.safetensors").rename(case / "model-00001-of-00001.safetensors")
-        (case / name).write_bytes(content)
-        try:
-            checked = inspect(case)
-        finally:
-            digest_of(case)
-        skeleton(checked.config, "case")
-
-    return st.one_of(
-        *(strategy.map(lambda value, name=name: (name, value)) for name, strategy in kinds.items())
-    ), attempt
-
-
-PIECES = """
-{{ run.model.name }} {{ run.budget.sparsity | percent }} {{ generation }} {{ ask.count }} {{ history.best }}
-{% for c in history.population %} {% endfor %} {{ loop.index }} {% if thought %} {% else %} {% endif %} {{ 'x' * 99 }}
-{{ range(10) | list }} {{ 1.0 | decimals(9) }} {% include 'ask_vary.j2' %} {% set a = [] %} {{ a.append(1) }}
-{{ ''.__class__ }} {{ self }} {{ x }} {% macro m(a) %} {% endmacro %} {{ m(1) }} {# {% raw %} {% endraw %} | , . ( )
-{{ 10 ** 9 }} {{ 'a' | center(999) }} {{ namespace(a=1).a }} {% import 'turn.j2' as t %} {{ caller() }} [ ] - + ~ text
-"""
-
-
-def prompt_templates(folder: Path) -> Made:
-    """Prompt files of a user."""
-    from self_pruner.prompts.templates import PromptSet
-
-    mine = folder / "prompts"
-    mine.mkdir()
-    sources = [path for path in sorted((Path(__file__).parents[2] / "prompts" / "default").glob("*")) if path.is_file()]
-    names = [path.name for path in sources if path.suffix in (".j2", ".toml")]
-    text = st.one_of(
-        st.lists(st.sampled_from(PIECES.split()), max_size=30).map(" ".join),
-        mutated([path.read_bytes() for path in sources]).map(lambda data: data.decode("utf-8", "replace")),
-        st.text(max_size=60),
-    )
-
-    def attempt(drawn: tuple[str, str]) -> None:
-        name, content = drawn
-        for path in mine.iterdir():
-            path.unlink()
-        (mine / name).write_text(content, encoding="utf-8", errors="replace")
-        PromptSet("default", mine).check()
-
-    return st.tuples(st.sampled_from(names), text), attempt
-
-
-def memory_files(folder: Path) -> Made:
-    """Memory files that were damaged, or are something else."""
-    from self_pruner.memory.profile import Profile
-    from self_pruner.memory.records import (
-        Candidate,
-        Fitness,
-        Generation,
-        Latency,
-        Lesson,
-        PromptUse,
-        Score,
-        Sensitivities,
-        TaskScore,
-    )
-    from self_pruner.memory.store import Memory
-
-    path = folder / "memory.sqlite"
-    profile = Profile((1, 2), (3, 4))
-    facts = [
-        Candidate("run", "c1", profile, (), "initialise", "seed", 0, 0, 0, 0, 10, "uniform"),
-        *(Score(profile, "fitness", number, 0.1, 1.0, "run", 0) for number in range(40)),
-        Sensitivities(profile, "fitness", 0, ((0.0, 0.1),), ((0.0, 0.1),), "run", 0),
-        Latency(profile, "here", {"decode_ms": 1.0}, "run", 0),
-        Generation("run", 0, ("c1",), "c1", "a note", 0),
-        Lesson("run", 1, 0, "mlp 0", "mlp 1", "some", "better", "held", -0.1, 0.01, ("c1",), 10, 1),
-        PromptUse("run", "0123456789ab", "mine", "tiny", *range(11), 1),
-    ]
-    with closing(Memory(path, "context", {})) as memory:
-        memory.record(*facts)
-    good = path.read_bytes()
-    kinds = (Candidate, Score, Sensitivities, TaskScore, Latency, Generation, Lesson, PromptUse, Fitness)
-
-    def attempt(data: bytes) -> None:
-        for old in folder.glob("memory.sqlite*"):
-            old.unlink()
-        path.write_bytes(data)
-        with closing(Memory(path, "context", {})) as memory:
-            memory.record(*facts)
-            for kind in kinds:
-                memory.recall(kind)
-
-    return st.one_of(mutated([good]), st.binary(max_size=200), st.just(b"")), attempt
 
 
 TARGETS: dict[str, Target] = {
