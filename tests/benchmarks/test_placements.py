@@ -3,6 +3,8 @@
 import re
 from pathlib import Path
 
+import pytest
+
 from benchmarks.placements import MACHINES, arguments, main, table
 from self_pruner.agent.settings.settings import Settings
 
@@ -29,6 +31,7 @@ def test_a_default_run_of_70b_goes_through_streamed_layers_at_most_60_times(caps
     assert 30 < int(passes["1 x 80 GB, 128 GB of memory"]) <= 60
 
 
+@pytest.mark.usefixtures("warm")
 def test_a_run_with_its_layers_streamed_finds_what_one_in_memory_does(model, monkeypatch, capsys):
     words = (
         "--sequence-length 64 --fidelity 128,256 --probe-tokens 64 --final-tokens 128 --reporting-tokens 128 "

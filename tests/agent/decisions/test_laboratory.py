@@ -146,10 +146,10 @@ def test_after_a_kill_no_situation_is_measured_again(command, decision_set, tiny
     process = subprocess.Popen([sys.executable, ROOT / "main.py", *map(str, words), "--brain", "first"], cwd=ROOT)
     while not (folder / FILE).exists() or not read_set(folder / FILE).situations[3:4]:
         assert process.poll() is None
-        time.sleep(0.01)
+        time.sleep(0.05)
     while not any(one.measured for one in read_set(folder / FILE).situations):
         assert process.poll() is None
-        time.sleep(0.01)
+        time.sleep(0.05)
     process.kill()
     process.wait()
     known = {one.id for one in read_set(folder / FILE).situations if one.measured}
