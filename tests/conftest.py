@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import os
 import shutil
 import signal
@@ -41,11 +40,6 @@ LONGEST = (
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """The tests of the longest files come first."""
     items.sort(key=lambda item: not item.path.as_posix().endswith(LONGEST))
-
-
-def pytest_collection_finish() -> None:
-    """Collections of garbage need not look at all that was imported."""
-    gc.freeze()
 
 
 def pytest_configure(config: pytest.Config) -> None:
