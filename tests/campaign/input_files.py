@@ -123,18 +123,8 @@ def prompt_templates(folder: Path) -> Made:
 def memory_files(folder: Path) -> Made:
     """Memory files that were damaged, or are something else."""
     from self_pruner.memory.profile import Profile
-    from self_pruner.memory.records import (
-        Candidate,
-        Fitness,
-        Generation,
-        Latency,
-        Lesson,
-        PromptUse,
-        Score,
-        Sensitivities,
-        TaskScore,
-    )
-    from self_pruner.memory.store import Memory
+    from self_pruner.memory.records import Candidate, Generation, Latency, Lesson, PromptUse, Score, Sensitivities
+    from self_pruner.memory.store import TABLES, Memory
 
     path = folder / "memory.sqlite"
     profile = Profile((1, 2), (3, 4))
@@ -150,7 +140,6 @@ def memory_files(folder: Path) -> Made:
     with closing(Memory(path, "context", {})) as memory:
         memory.record(*facts)
     good = path.read_bytes()
-    kinds = (Candidate, Score, Sensitivities, TaskScore, Latency, Generation, Lesson, PromptUse, Fitness)
 
     def attempt(data: bytes) -> None:
         for old in folder.glob("memory.sqlite*"):
@@ -158,7 +147,7 @@ def memory_files(folder: Path) -> Made:
         path.write_bytes(data)
         with closing(Memory(path, "context", {})) as memory:
             memory.record(*facts)
-            for kind in kinds:
+            for kind in TABLES:
                 memory.recall(kind)
 
     return st.one_of(mutated([good]), st.binary(max_size=200), st.just(b"")), attempt

@@ -9,11 +9,9 @@ from self_pruner.agent.search.initial_population import most_profiles
 from self_pruner.agent.settings.arms import ARM_NAMES, ARMS
 from self_pruner.agent.settings.settings import Settings
 from self_pruner.prompts.templates import PromptSet
-from self_pruner.tools.profiles.budget import Budget
-from self_pruner.tools.profiles.space import Space
+from tests.agent.dry_run.smollm2 import SIZES
 
-SPACE = Space(30, 3, 48, 294_912, 55_296, 28_346_688, 32)  # SmolLM2-135M-Instruct
-BUDGET = Budget.from_sparsity(SPACE, 0.3)
+BUDGET = SIZES.budget
 
 
 def planned(arm, remembered=0, prompt_set="default", **settings):

@@ -21,10 +21,8 @@ from self_pruner.tools.profiles.operators import (
     uniform,
 )
 from self_pruner.tools.profiles.space import Space
+from tests.tools.profiles.small_spaces import LLAMA_70B, SMALL, SMOLLM2
 
-SMOLLM2 = Space(30, 3, 48, 294_912, 55_296, 28_348_992, 32)
-LLAMA_70B = Space(80, 8, 224, 18 * 8192 * 128, 3 * 8192 * 128, 2 * 32_000 * 8192 + 161 * 8192, 128)
-SMALL = Space(3, 4, 12, 48, 9, 1000, 8)
 LIGHT_GROUPS = Space(3, 4, 12, 5, 9, 1000, 8)
 EQUAL_UNITS = Space(3, 4, 12, 9, 9, 0, 8)
 SPACES = [SMOLLM2, LLAMA_70B, SMALL, LIGHT_GROUPS, EQUAL_UNITS]

@@ -15,10 +15,7 @@ from self_pruner.tools.profiles.budget import Budget
 from self_pruner.tools.profiles.operators import random_profile, uniform
 from self_pruner.tools.profiles.sensitivity import Costs, Probe, closed_form, cost_table, rank_places
 from self_pruner.tools.profiles.space import Space
-
-SMOLLM2 = Space(30, 3, 48, 294_912, 55_296, 28_348_992, 32)
-LLAMA_70B = Space(80, 8, 224, 18 * 8192 * 128, 3 * 8192 * 128, 2 * 32_000 * 8192 + 161 * 8192, 128)
-SMALL = Space(3, 4, 12, 48, 9, 1000, 8)
+from tests.tools.profiles.small_spaces import LLAMA_70B, SMALL, SMOLLM2
 
 
 def random_costs(space: Space, rng: random.Random) -> Costs:

@@ -11,9 +11,7 @@ from self_pruner.tools.profiles.operators import uniform
 from self_pruner.tools.profiles.sensitivity import Costs, closed_form
 from self_pruner.tools.profiles.space import Space
 from self_pruner.tools.profiles.uniform_budget import UniformBudget
-
-SMOLLM2 = Space(30, 3, 48, 294_912, 55_296, 28_348_992, 32)
-SMALL = Space(3, 4, 12, 48, 9, 1000, 8)
+from tests.tools.profiles.small_spaces import SMALL, SMOLLM2
 
 
 def budget(space: Space, sparsity: float, heads: frozenset[int] = frozenset()) -> UniformBudget:
