@@ -91,6 +91,7 @@ def _tried(target: Target, folder: Path, count: int, drawn_by: str) -> tuple[int
     folder.mkdir()
     os.chdir(folder)
     os.environ["TMPDIR"] = tempfile.tempdir = str(folder)
+    sys.dont_write_bytecode = True  # a module that is first imported on the way is no file that the input had written
     sys.stdout = open(os.devnull, "w")  # noqa: SIM115
     strategy, attempt = target(folder)
     _room()
