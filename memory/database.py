@@ -19,7 +19,7 @@ from self_pruner.memory.errors import MemoryFileError
 from self_pruner.memory.partials import LOGS, clear_partials, partial_of
 
 APPLICATION_ID = 0x53505230  # "SPR0", in the header of every memory file
-SCHEMA_VERSION = 6
+SCHEMA_VERSION = 7
 BUSY_SECONDS = 60.0  # how long a writer waits for the other process
 
 TASK_SCORE = """
@@ -44,6 +44,7 @@ CREATE TABLE lesson (
     UNIQUE (context, run, generation, number)
 ) STRICT;
 """
+LESSON_MODEL = "ALTER TABLE lesson ADD COLUMN model TEXT NOT NULL DEFAULT '';"
 PROMPT_USE = """
 CREATE TABLE prompt_use (
     context TEXT NOT NULL REFERENCES context, run TEXT NOT NULL, digest TEXT NOT NULL, name TEXT NOT NULL,
@@ -77,6 +78,7 @@ CREATE TABLE generation (
     best TEXT NOT NULL, note TEXT NOT NULL, step INTEGER NOT NULL, UNIQUE (context, run, number)
 ) STRICT;
 {LESSON}
+{LESSON_MODEL}
 {PROMPT_USE}
 CREATE VIEW fitness AS
     SELECT context, profile, text, sequences, kl, nll FROM (
@@ -94,6 +96,7 @@ MIGRATIONS: dict[int, tuple[str, ...]] = {  # from this version to the next
     3: (SENSITIVITIES, "INSERT INTO sensitivities SELECT * FROM slopes;", "DROP TABLE slopes;"),
     4: (LESSON,),
     5: (PROMPT_USE,),
+    6: (LESSON_MODEL,),
 }
 
 

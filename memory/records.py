@@ -169,6 +169,7 @@ class Lesson:
     evidence: tuple[str, ...]  # ids of the candidates, one a size
     params: int  # parameters of the whole pruned model
     step: int
+    model: str = ""  # that learnt it, where it is another one: then stretches and params are carried over to this one
 
 
 @dataclass(frozen=True, slots=True)

@@ -31,6 +31,7 @@ from self_pruner.memory.records import (
 
 Record = TypeVar("Record", Candidate, Score, Sensitivities, TaskScore, Latency, Generation, Lesson, PromptUse, Fitness)
 
+_DESCRIBE = "INSERT INTO context VALUES (?, ?) ON CONFLICT (context) DO UPDATE SET description = excluded.description"
 TABLES: dict[type, str] = {
     Candidate: "candidate",
     Score: "score",
@@ -61,6 +62,7 @@ class Memory:
         """
         self.path = Path(path)
         self.context = context
+        self.description = dict(description)
         self._decided: dict[tuple[type, object], dict[object, Any]] = {}  # all that a run decided, by key
         self._means: dict[tuple[object, object], dict[object, Any]] = {}  # by profile and text, then sequences
         self._version = -1  # of the file, as other connections wrote it
@@ -69,7 +71,7 @@ class Memory:
         try:
             if not durable:
                 self._connection.execute("PRAGMA synchronous = NORMAL")
-            self._write([("INSERT OR IGNORE INTO context VALUES (?, ?)", [context, json.dumps(dict(description))])])
+            self._write([(_DESCRIBE, [context, json.dumps(self.description)])])
         except BaseException:
             self.close()
             raise
@@ -131,6 +133,29 @@ class Memory:
                 return list(means[equals["sequences"]])
             return self._select(kind, order, limit, equals)
 
+    def recall_elsewhere(self, kind: type[Record], *alike: str) -> list[tuple[dict[str, Any], list[Record]]]:
+        """The facts of one kind of every other context whose description has the same values by the names `alike`.
+
+        Returns:
+            The description of each such context and its facts, oldest first; [] where this one lacks a value.
+
+        Raises:
+            MemoryFileError: the file cannot be read.
+        """
+        with self._lock, faults_in_words(self.path):
+            sql = "SELECT context, description FROM context WHERE context <> ? ORDER BY rowid"
+            others = self._connection.execute(sql, [self.context]).fetchall()
+        try:
+            described = [(context, json.loads(text)) for context, text in others]
+        except (ValueError, RecursionError) as error:  # a row that no program wrote
+            raise corrupt(self.path) from error
+        return [
+            (description, self._select(kind, (), None, {}, context))
+            for context, description in described
+            if isinstance(description, dict)
+            and all(name in self.description and description.get(name) == self.description[name] for name in alike)
+        ]
+
     def _decisions(self, kind: type[Record], run: object) -> dict[object, Any]:
         """All candidates or generations of a run by key: read once, then extended by what is recorded here."""
         known = self._decided.get((kind, run))
@@ -149,15 +174,20 @@ class Memory:
             self._means.clear()
 
     def _select(
-        self, kind: type[Record], order: str | Collection[str], limit: int | None, equals: Mapping[str, object]
+        self,
+        kind: type[Record],
+        order: str | Collection[str],
+        limit: int | None,
+        equals: Mapping[str, object],
+        context: str | None = None,
     ) -> list[Record]:
-        """`recall` from the file."""
+        """`recall` from the file, of this context or another one."""
         names = [field.name for field in fields(kind)]
         orders = [order] if isinstance(order, str) else list(order)
         if unknown := {name.removeprefix("-") for name in orders}.union(equals).difference(names):
             raise ValueError(f"{kind.__name__} has no field {sorted(unknown)!r}, only {names!r}")
         where = ["context = ?"]
-        values: list[Any] = [self.context]
+        values: list[Any] = [self.context if context is None else context]
         for name, value in equals.items():
             if isinstance(value, Collection) and not isinstance(value, str | Mapping):
                 where.append(f'"{name}" IN (SELECT value FROM json_each(?))')

@@ -155,6 +155,7 @@ class LessonRow:
     change: float  # of the fitness by its best size, negative is better
     sparsity: float  # of the run that it is of
     earlier: bool  # whether that is an earlier run
+    model: str = ""  # that it is of, where it is another one of the same family
 
 
 @dataclass(frozen=True, slots=True)

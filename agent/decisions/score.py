@@ -17,6 +17,7 @@ from self_pruner.agent.decisions.choosers import Chooser, Said
 from self_pruner.agent.decisions.decision_set import DecisionSituation
 from self_pruner.agent.decisions.kinds import KINDS
 from self_pruner.agent.decisions.kinds.kind import orders_of
+from self_pruner.agent.decisions.predictions import Predicted, predicted
 from self_pruner.agent.decisions.statistics import bootstrap_mean
 from self_pruner.prompts.templates import PromptSet
 
@@ -40,6 +41,7 @@ class Decided:
     read: float  # tokens that went through the model for one prompt
     seconds: float  # for one prompt
     illegal: int  # replies that were no option
+    predicted: Predicted | None = None  # of kinds in which the brain says what it expects
 
 
 @dataclass(frozen=True)
@@ -57,6 +59,11 @@ class Row:
         return bootstrap_mean([value(one) for one in self.decided])
 
     @property
+    def predictions(self) -> list[Predicted]:
+        """What it expected of its choices; [] where it was not asked, or by a version that did not ask."""
+        return [one.predicted for one in self.decided if one.predicted is not None]
+
+    @property
     def better(self) -> IntervalEstimate | None:
         """The share of situations with a gain; ties are left out."""
         told = [one for one in self.decided if abs(one.gain) > TIE]
@@ -72,22 +79,29 @@ def decide(situation: DecisionSituation, chooser: Chooser, prompts: PromptSet) -
     """
     kind, options = KINDS[situation.kind], situation.options
     orders = orders_of(len(options))
-    means = [0.0] * len(options)
+    stated = [kind.stated(option.call) for option in options]
+    words = len(stated[0])
+    means = [[0.0] * words for _ in options]
     first: list[float] = []
     entropies: list[float] = []
     costs: list[Said] = []
     for number, order in enumerate(orders):
-        calls = [options[index].call for index in order]
-        variables = kind.shown(situation.variables, calls)
+        variables = kind.shown(situation.variables, [options[index].call for index in order])
+        there = range(words) if number % 2 == 0 else range(words)[::-1]  # each word is first as often as last
+        places = [(index, word) for index in order for word in there]
+        calls = [stated[index][word] for index, word in places]
         said = chooser.choose(prompts, variables, kind.tool(situation, calls), calls, f"{situation.id}/{number}")
-        for index, probability in zip(order, said.probabilities, strict=True):
-            means[index] += probability / len(orders)
+        taken = dict.fromkeys(order, 0.0)
+        for (index, word), probability in zip(places, said.probabilities, strict=True):
+            taken[index] += probability
+            means[index][word] += probability / len(orders)
         quarter = len(options) // len(orders)
-        first.append(sum(said.probabilities[:quarter]) - quarter / len(options))
-        entropies.append(entropy(said.probabilities))
+        first.append(sum(taken[index] for index in order[:quarter]) - quarter / len(options))
+        entropies.append(entropy(list(taken.values())))
         costs.append(said)
-    found = worth(situation, means, costs)
-    return replace(found, first_quarter=fmean(first), entropy=fmean(entropies))
+    found = worth(situation, [sum(row) for row in means], costs)
+    told = predicted(situation, means) if words > 1 else None
+    return replace(found, first_quarter=fmean(first), entropy=fmean(entropies), predicted=told)
 
 
 def always(situation: DecisionSituation, option: int) -> Decided:

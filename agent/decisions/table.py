@@ -9,12 +9,18 @@ from statistics import fmean, stdev
 from self_pruner.agent.compare.statistics import IntervalEstimate
 from self_pruner.agent.compare.tables import ABSENT, Table, markdown
 from self_pruner.agent.decisions.decision_set import DecisionSet
+from self_pruner.agent.decisions.predictions import EXPECTATIONS, excess_of, means
 from self_pruner.agent.decisions.score import TIE, Row, always, paired_gains
 from self_pruner.agent.decisions.statistics import apart, bootstrap_mean, more_needed
 from self_pruner.agent.view import View
 
 MILLI = 1000.0  # gains are shown in thousandths of a nat
 MOST = 10_000  # situations beyond which nobody counts
+EXPLAINED = (
+    "Said / came, in percent, over the options as often as the brain takes them: the probability that it gives to a "
+    "word, and how often that came true. The same: within one standard error. Brier score over the three: 0 is sure "
+    "and right. Less that of the frequencies: above 0 it would do better to say how often each word comes true.\n"
+)
 TOOL, BEST = "(the tool's own choice)", "(the best option)"
 
 
@@ -81,10 +87,24 @@ def manners(rows: Sequence[Row], *, brief: bool = False) -> Table:
     return Table(header, body)
 
 
+def expectations(rows: Sequence[Row]) -> Table:
+    """What brains expect of their choices, in percent, beside what came of them; of the rows that have it."""
+    header = ("kind", "brain", "prompts", *EXPECTATIONS, "Brier score", "less that of the frequencies")
+    body = []
+    for row in rows:
+        if row.predictions:
+            mean = means(row.predictions)
+            pairs = [f"{100 * said:.0f} / {100 * came:.0f}" for said, came in zip(mean.said, mean.came, strict=True)]
+            excess = bracketed(bootstrap_mean(excess_of(row.predictions)), "{:+.3f}".format)
+            body.append((row.kind, row.brain, row.prompts, *pairs, f"{mean.brier:.3f}", excess))
+    return Table(header, body)
+
+
 def sentences(found: DecisionSet, rows: Sequence[Row]) -> list[str]:
     """What it comes to: the signal of every kind, every brain against chance, every two prompt sets of a brain."""
     said = [signal(found, kind) for kind in dict.fromkeys(row.kind for row in rows)]
     said += map(against_chance, rows)
+    said += [calibration(row) for row in rows if row.predictions]
     for first, second in combinations(rows, 2):
         if (first.brain, first.kind) == (second.brain, second.kind):
             said.append(against_another(first, second))
@@ -106,12 +126,20 @@ def signal(found: DecisionSet, kind: str) -> str:
 def against_chance(row: Row) -> str:
     """Whether a brain does better than chance, and by what its probabilities are known."""
     gain, room = row.mean(lambda one: one.gain), row.mean(lambda one: one.room)
-    prompts = "" if row.prompts == ABSENT else f" with {row.prompts}"
-    name = f"{row.kind}: {row.brain}{prompts} ({row.how})"
+    name = _name(row)
     figures = f"{milli(gain)} mnat a token of {MILLI * room.value:.2f} that the best options gain"
     if apart(gain):
         return f"{name} chooses {'better' if gain.value > 0 else 'worse'} than chance: {figures}"
     return f"{name} is not told from chance: {figures}{_more([one.gain for one in row.decided])}"
+
+
+def calibration(row: Row) -> str:
+    """Whether a brain's predictions tell more than how often each word is right."""
+    mean, excess = means(row.predictions), bootstrap_mean(excess_of(row.predictions))
+    expects = f"expects {100 * mean.said[0]:.0f}% of its choices to be better, and {100 * mean.came[0]:.0f}% are"
+    word = "not told from" if not apart(excess) else "better than" if excess.value < 0 else "worse than"
+    figures = f"Brier score {mean.brier:.3f}, {bracketed(excess, '{:+.3f}'.format)} against theirs"
+    return f"{_name(row)} {expects}: its predictions are {word} the bare frequencies ({figures})"
 
 
 def against_another(first: Row, second: Row) -> str:
@@ -127,13 +155,15 @@ def against_another(first: Row, second: Row) -> str:
 
 def page(found: DecisionSet, rows: Sequence[Row], kinds: Sequence[str]) -> str:
     """`table.md`."""
-    made, whole = found.made, with_bounds(found, rows, kinds)
+    made, whole, expected = found.made, with_bounds(found, rows, kinds), expectations(rows)
+    told = ["What they expect of their choices:\n", markdown(expected), EXPLAINED] if expected.rows else []
     versions = ", ".join(f"{name} {version}" for name, version in found.versions.items())
     parts = [
         "\n".join(f"- {sentence}" for sentence in sentences(found, rows)) + "\n",
         markdown(gains(whole)),
         "How they choose:\n",
         markdown(manners(rows)),
+        *told,
         "Entropy in nats. Prompt: tokens of one prompt. Read: tokens that went through the model for one decision, the "
         "options included and what the cache held left out. s: seconds of one decision.\n",
         f"{made.model}, {made.params:,} parameters to keep. Gains in mnat (thousandths of a nat) a token with 95% "
@@ -150,6 +180,8 @@ def show(found: DecisionSet, rows: Sequence[Row], kinds: Sequence[str], view: Vi
     """The same on the screen."""
     view.table("Gains in mnat a token", *gains(with_bounds(found, rows, kinds), brief=True))
     view.table("How they choose", *manners(rows, brief=True))
+    if expectations(rows).rows:
+        view.table("What they expect of their choices, and what came, in percent", *expectations(rows))
     for sentence in sentences(found, rows):
         view.line(sentence)
 
@@ -177,6 +209,11 @@ def share(estimate: IntervalEstimate | None, *, brief: bool = False) -> str:
         return ABSENT
     value = f"{100 * estimate.value:.0f}%"
     return value if brief else f"{value} [{100 * estimate.low:.0f}, {100 * estimate.high:.0f}]"
+
+
+def _name(row: Row) -> str:
+    prompts = "" if row.prompts == ABSENT else f" with {row.prompts}"
+    return f"{row.kind}: {row.brain}{prompts} ({row.how})"
 
 
 def _more(values: Sequence[float]) -> str:

@@ -30,6 +30,7 @@ from self_pruner.agent.prepare.texts import read_tasks, read_texts, reporting_ke
 from self_pruner.agent.prepare.workers import Recipe, walk_over, with_workers
 from self_pruner.agent.run_files.conditions import Conditions, conditions_of
 from self_pruner.agent.run_files.run_memory import memory_of
+from self_pruner.agent.search.planning.earlier_lessons import described
 from self_pruner.agent.settings.settings import Settings, text_label
 from self_pruner.agent.view import View
 from self_pruner.tools.evaluation.targets import DenseTargets
@@ -203,7 +204,8 @@ def prepare(
         "fitness": digests["fitness"],  # of the whole text: how much of it is measured is up to each run
         "length": settings.sequence_length,
     }
-    description = {"model": loaded.name, **context}
+    family = described(elastic.space, loaded.family.model_type)
+    description = {**context, "model": loaded.name, "weights": loaded.fingerprint, **family}
     memory = memory_of(settings.memory_path, run, records, named(context), description, view)
     engine, served = engines_of(settings, loaded.model.config, elastic.space)
     bench = Workbench(

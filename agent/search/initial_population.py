@@ -10,10 +10,11 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import Final
 
+from self_pruner.agent.search.planning.earlier_lessons import earlier_lessons
 from self_pruner.agent.settings.arms import Arm, ClosedForm
 from self_pruner.memory.errors import ToolError
 from self_pruner.memory.profile import PARTS, Part, Profile
-from self_pruner.memory.records import Candidate, Lesson, Proposer
+from self_pruner.memory.records import Candidate, Proposer
 from self_pruner.prompts.templates import PromptSet
 from self_pruner.tools.evaluate import charge, measure
 from self_pruner.tools.profiles import rules
@@ -25,7 +26,6 @@ from self_pruner.tools.pruning.baselines import flap, owl
 from self_pruner.tools.workbench import Progress, Workbench
 
 PROBE_STEP = -1  # probes belong to no turn: a run that finds them in the memory is not charged for them
-LESSONS = 6  # of earlier runs that one begins with
 UNIFORM: Final = "uniform"
 CLOSED_FORM: Final = "closed form"
 
@@ -232,12 +232,6 @@ def make_initial_population(bench: Workbench, arm: Arm, remembered: int) -> list
 def all_profiles(budget: Budget) -> tuple[Profile, ...]:
     """Every profile on a budget that has so few of them that none needs to be searched for, else ()."""
     return budget.profiles if isinstance(budget, UniformBudget) else ()
-
-
-def earlier_lessons(bench: Workbench) -> list[Lesson]:
-    """What other runs of this model have learnt and could tell, those whose budget was nearest first."""
-    found = [row for row in bench.memory.shared.recall(Lesson) if row.run != bench.run and row.verdict != "unclear"]
-    return sorted(found, key=lambda row: (abs(row.params - bench.budget.target_params), row.change))[:LESSONS]
 
 
 def best_known(bench: Workbench, limit: int) -> list[tuple[Profile, str]]:

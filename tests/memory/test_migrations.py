@@ -81,10 +81,26 @@ CREATE TABLE lesson (
 ) STRICT;
 """
 )
-OLD = [(1, VERSION_1), (2, VERSION_2), (3, VERSION_3), (4, VERSION_4), (5, VERSION_5)]
+VERSION_6 = (
+    VERSION_5
+    + """
+CREATE TABLE prompt_use (
+    context TEXT NOT NULL REFERENCES context, run TEXT NOT NULL, digest TEXT NOT NULL, name TEXT NOT NULL,
+    brain TEXT NOT NULL, turns INTEGER NOT NULL, replies INTEGER NOT NULL, illegal INTEGER NOT NULL,
+    failed INTEGER NOT NULL, tokens INTEGER NOT NULL, made INTEGER NOT NULL, repaired INTEGER NOT NULL,
+    compared INTEGER NOT NULL, improved INTEGER NOT NULL, chance_compared INTEGER NOT NULL,
+    chance_improved INTEGER NOT NULL, step INTEGER NOT NULL, UNIQUE (context, run)
+) STRICT;
+INSERT INTO lesson VALUES (
+    'context', 'earlier', 2, 0, 'mlp 4-7', 'attention 0-3', 'some', 'better', 'held', -0.01, 0.004, '["c7", "c8"]',
+    1000, 9
+);
+"""
+)
+OLD = [(1, VERSION_1), (2, VERSION_2), (3, VERSION_3), (4, VERSION_4), (5, VERSION_5), (6, VERSION_6)]
 
 
-@pytest.fixture(params=OLD, ids=["1", "2", "3", "4", "5"])
+@pytest.fixture(params=OLD, ids=["1", "2", "3", "4", "5", "6"])
 def old(tmp_path, request):
     """A memory as an earlier version wrote it, with one score."""
     version, schema = request.param
@@ -118,7 +134,7 @@ def test_a_memory_of_an_earlier_version_keeps_what_it_holds_and_takes_what_is_ne
     with open_memory(old) as memory:
         assert memory.recall(TaskScore) == [TASK_SCORE]
         assert SENSITIVITIES in memory.recall(Sensitivities)
-        assert memory.recall(Lesson) == [LESSON] and memory.recall(PromptUse) == [PROMPT_USE]
+        assert LESSON in memory.recall(Lesson) and memory.recall(PromptUse) == [PROMPT_USE]
         assert len(memory.recall(Score)) == 1
     assert header_version(old) == database.SCHEMA_VERSION
     open_memory(tmp_path / "new.sqlite").close()
@@ -129,6 +145,12 @@ def test_a_memory_of_an_earlier_version_keeps_what_it_holds_and_takes_what_is_ne
 def test_sensitivities_under_their_earlier_name_are_found_under_the_new_one(old):
     with open_memory(old) as memory:
         assert memory.recall(Sensitivities) == [replace(SENSITIVITIES, sequence=1, run="earlier", step=2)]
+
+
+@pytest.mark.parametrize("old", [(6, VERSION_6)], ids=["6"], indirect=True)
+def test_lessons_of_before_other_models_had_any_are_of_the_model_itself(old):
+    with open_memory(old) as memory:
+        assert memory.recall(Lesson) == [replace(LESSON, run="earlier")] and LESSON.model == ""
 
 
 def test_two_processes_may_bring_a_memory_up_to_date_while_another_reads_it(old):

@@ -69,6 +69,10 @@ class Kind:
         """The variables where the options are to be read in the order of `calls`; as they are, if none are named."""
         return variables
 
+    def stated(self, call: dict[str, Any]) -> list[dict[str, Any]]:
+        """The calls that take one option: itself, or where the brain is to say what it expects, one for each word."""
+        return [call]
+
     def tool(self, situation: DecisionSituation, calls: Sequence[dict[str, Any]]) -> Schema:
         """The tool whose schema is the grammar that probabilities are worked out under; it admits every option."""
         return one_of(calls)

@@ -21,6 +21,7 @@ from self_pruner.agent.decisions.kinds.kind import (
     first_seen,
     likeliest,
 )
+from self_pruner.agent.decisions.predictions import EXPECTATIONS
 from self_pruner.memory.errors import ToolError
 from self_pruner.prompts.variables import Action, Variables
 from self_pruner.tools.profiles.shifts import AMOUNTS
@@ -60,6 +61,14 @@ class Shifts(OfParents):
         variables = replace(seen, ask=ask, hints=replace(narrow.hints, cut=(), grow=()))
         found = list(options.values())
         return Choice(variables, tuple(found), (profile.key(),), likeliest(moment, found))
+
+    def stated(self, call: dict[str, Any]) -> list[dict[str, Any]]:
+        """As in a plan, where every hypothesis says what is expected of it."""
+        arguments = call["arguments"]
+        return [
+            {**call, "arguments": {**arguments, "shift": {**arguments["shift"], "expect": word}}}
+            for word in EXPECTATIONS
+        ]
 
     def shown(self, variables: Variables, calls: Sequence[dict[str, Any]]) -> Variables:
         """The stretches in the order in which the options take from them."""

@@ -40,7 +40,7 @@ def next_step(history: SearchHistory, state: SearchState) -> StepRow | None:
 
 
 def lessons_shown(history: SearchHistory) -> list[LessonRow]:
-    """The run's own, newest first, then those that it began with."""
+    """The run's own, newest first, then those that it began with, the nearest first."""
     bench = history.bench
     space = bench.budget.space
     whole, fixed = space.prunable_params(space.dense()), space.fixed_params
@@ -56,6 +56,7 @@ def lessons_shown(history: SearchHistory) -> list[LessonRow]:
             row.change,
             1.0 - (row.params - fixed) / whole,
             row.run != bench.run,
+            row.model,
         )
         for row in (*own[: -OWN_LESSONS - 1 : -1], *others)
     ]

@@ -12,6 +12,7 @@ from self_pruner.agent.brain.scripted import FREE, FirstBrain, ScriptedBrain, Un
 from self_pruner.agent.decisions.choosers import SampledChooser
 from self_pruner.agent.decisions.kinds import DEFAULT, KINDS
 from self_pruner.agent.decisions.kinds.kind import orders_of
+from self_pruner.agent.decisions.predictions import EXPECTATIONS, verdict
 from self_pruner.agent.decisions.score import Row, always, decide, paired_gains
 from self_pruner.agent.decisions.statistics import apart, bootstrap_mean, more_needed
 from self_pruner.agent.decisions.table import against_another, against_chance
@@ -24,7 +25,7 @@ PROMPTS = PromptSet("default")
 class Oracle(ScriptedBrain):
     """Knows the outcome of every option."""
 
-    known: dict[str, float]
+    known: dict[str, tuple[float, bool]]  # the outcome, and whether something else is expected of it
 
     def answer(self, calls, seed, index):
         options = [value_of(schema) for schema in calls[0].parameters["anyOf"]]
@@ -67,11 +68,20 @@ def test_chance_gains_nothing_within_its_interval(decision_set, kind):
 @pytest.mark.parametrize("kind", DEFAULT)
 def test_an_oracle_has_no_regret_and_gains_all_there_is(decision_set, kind):
     for situation in decision_set.of(kind):
-        known = {json.dumps(option.call["arguments"]): option.outcome for option in situation.options}
+        known = {}
+        for option in situation.options:
+            calls = KINDS[kind].stated(option.call)
+            for word, call in zip(EXPECTATIONS[: len(calls)], calls, strict=True):
+                wrong = len(calls) > 1 and word != verdict(option)
+                known[json.dumps(call["arguments"])] = (option.outcome, wrong)
         found = decide(situation, SampledChooser("oracle", Oracle(known=known), 2), PROMPTS)
         assert found.regret == pytest.approx(0, abs=1e-12)
         assert found.gain == pytest.approx(found.room) and found.gain > 0
         assert found.over_tool >= 0 and found.entropy == 0
+        assert (found.predicted is not None) == (kind == "shift")
+        if found.predicted is not None:
+            assert found.predicted.brier == pytest.approx(0)
+            assert found.predicted.said == pytest.approx(found.predicted.came)
         assert found.first_quarter == pytest.approx(0, abs=0.01)
         best = always(situation, situation.outcomes.index(min(situation.outcomes)))
         assert (best.gain, best.regret) == (pytest.approx(found.gain), 0)
