@@ -18,13 +18,14 @@ from self_pruner.memory.errors import MemoryFileError
 
 SECONDS = 2.0  # how long a reader waits for a lock
 LISTS = ("parents", "survivors", "attention", "mlp", "values")  # columns of JSON
-QUERIES = {  # what belongs to a run by itself, and what was measured of whatever profiles
+QUERIES = {  # what belongs to a run by itself, what was measured of whatever profiles, and what others had learnt
     "candidate": "SELECT * FROM candidate WHERE context = :context AND run = :run ORDER BY rowid",
     "generation": "SELECT * FROM generation WHERE context = :context AND run = :run ORDER BY number",
     "score": "SELECT profile, text, sequence, kl, nll, run, step, error FROM score WHERE context = :context "
     "ORDER BY profile, text, sequence",
     "sensitivities": "SELECT profile, sequence, attention, mlp, step FROM sensitivities WHERE context = :context "
     "ORDER BY rowid",
+    "lesson": "SELECT * FROM lesson WHERE context = :context AND run <> :run ORDER BY rowid",  # those it began with
     "latency": 'SELECT profile, "values" FROM latency WHERE context = :context ORDER BY rowid',
 }
 

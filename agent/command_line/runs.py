@@ -162,7 +162,7 @@ def trace(path: Path, step: int | None, plans: bool, format: str | None, output:
             raise SettingsError("--format and --output are for the whole trace, without --step and --plans")
         write_trace(one, format, output)
     elif plans:
-        show_plans(one.trace, View())
+        show_plans(one, View())
     elif step is None:
         show_steps(one.trace, View())
     else:

@@ -30,7 +30,6 @@ from self_pruner.agent.prepare.texts import read_tasks, read_texts, reporting_ke
 from self_pruner.agent.prepare.workers import Recipe, walk_over, with_workers
 from self_pruner.agent.run_files.conditions import Conditions, conditions_of
 from self_pruner.agent.run_files.run_memory import memory_of
-from self_pruner.agent.search.planning.earlier_lessons import described
 from self_pruner.agent.settings.settings import Settings, text_label
 from self_pruner.agent.view import View
 from self_pruner.tools.evaluation.targets import DenseTargets
@@ -39,6 +38,7 @@ from self_pruner.tools.evaluation.workers.walk import WorkersWalk
 from self_pruner.tools.models.bundled import cache_dir
 from self_pruner.tools.models.families import geometry
 from self_pruner.tools.models.source import LoadedModel, load, resolve
+from self_pruner.tools.profiles.space import Space
 from self_pruner.tools.pruning.calibration import FORMAT as CALIBRATION_FORMAT
 from self_pruner.tools.pruning.calibration import Calibration, calibrate
 from self_pruner.tools.pruning.elastic import ElasticModel
@@ -227,6 +227,16 @@ def prepare(
     if settings.fitness_tokens > settings.ranking_tokens and not bench.sensitivity_start:
         view.warn("the fitness text is too short for sensitivities on tokens of their own: they share the ranked ones")
     return Prepared(bench, loaded, digests, texts["calibration"], conditions, placement, workers)
+
+
+def described(space: Space, family: str) -> dict[str, object]:
+    """What a memory says of a model, so that the lessons of its runs can be carried over to another one."""
+    return {
+        "family": family,
+        "layers": space.n_layers,
+        "fixed_params": space.fixed_params,
+        "prunable_params": space.prunable_params(space.dense()),
+    }
 
 
 def measuring(settings: Settings) -> dict[str, Any]:

@@ -34,9 +34,10 @@ def plan_in_words(plan: Mapping[str, Any]) -> str:
 
 def lesson_in_words(lesson: Mapping[str, Any]) -> str:
     """What came of a hypothesis, such as "held: some of mlp 20-24 for attention 5-9 -0.0123 ± 0.0040"."""
+    elsewhere = f", in {lesson['model']}" if lesson.get("model") else ""
     return (
         f"{lesson['verdict']}: {lesson['amount']} of {lesson['take']} for {lesson['give']} "
-        f"{lesson['change']:+.4f} ± {lesson['error']:.4f} (expected {lesson['expected']})"
+        f"{lesson['change']:+.4f} ± {lesson['error']:.4f} (expected {lesson['expected']}){elsewhere}"
     )
 
 

@@ -8,9 +8,11 @@ from typing import Any
 
 from self_pruner.agent.report.in_words import lesson_in_words, plan_in_words
 from self_pruner.agent.run_files.answers import is_answer
+from self_pruner.agent.run_files.run_directory import RunDirectory
 from self_pruner.agent.run_files.trace import Act, Step, TraceRecords, by_step, read_trace
 from self_pruner.agent.view import View
-from self_pruner.memory.errors import RunDirectoryError
+from self_pruner.memory.errors import MemoryFileError, RunDirectoryError
+from self_pruner.memory.read_only import read_rows
 
 SHORT = 110  # characters of a line in the overview
 
@@ -24,9 +26,19 @@ def show_steps(path: Path, view: View) -> None:
         view.line(f"{step.number:4d}  {overview(step)}"[:SHORT])
 
 
-def show_plans(path: Path, view: View) -> None:
-    """The story of the search, a few lines a generation: what was planned, what came of it, how the best stands."""
-    steps = by_step(_read(path, view))
+def show_plans(run: RunDirectory, view: View) -> None:
+    """The story of the search, a few lines a generation: what was planned, what came of it, how the best stands.
+
+    What earlier runs had learnt comes first.
+    """
+    steps = by_step(_read(run.trace, view))
+    try:
+        known = read_rows(run.records, run.id)["lesson"]
+    except MemoryFileError as error:  # the trace can be told without
+        view.warn(str(error))
+        known = []
+    for lesson in known:
+        view.line(f"known from an earlier run: {lesson_in_words(lesson)}")
     told = False
     for step in steps.values():
         think, judge = step.think, step.judge

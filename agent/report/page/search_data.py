@@ -28,8 +28,12 @@ OF_A_CANDIDATE = (
     "detail",
 )
 OF_A_GENERATION = ("number", "survivors", "best", "note", "step")
+OF_A_LESSON = ("take", "give", "amount", "expected", "verdict", "change", "error", "run")
 SHOWN_LATENCIES = ("prefill_ms", "decode_ms", "tokens_per_second", "speedup")
-NOTHING: Mapping[str, Any] = {"candidates": [], "generations": [], "probes": [], "sensitivities": [], "dense": None}
+NOTHING: Mapping[str, Any] = {
+    **{name: [] for name in ("candidates", "generations", "remembered", "probes", "sensitivities")},
+    "dense": None,
+}
 
 
 def search_data(records: Path, run: str, settings: Mapping[str, Any], holdout: Mapping[str, float]) -> dict[str, Any]:
@@ -70,6 +74,9 @@ def search_data(records: Path, run: str, settings: Mapping[str, Any], holdout: M
         return {
             "candidates": candidates,
             "generations": [{name: row[name] for name in OF_A_GENERATION} for row in rows["generation"]],
+            "remembered": [
+                {**{name: row[name] for name in OF_A_LESSON}, "model": row.get("model", "")} for row in rows["lesson"]
+            ],
             "probes": probes(profiles, scores, dense, settings),
             "sensitivities": sensitivities(rows["sensitivities"]),
             "dense": dense,

@@ -21,16 +21,6 @@ from self_pruner.tools.workbench import Workbench
 LESSONS = 6  # of earlier runs that one begins with
 
 
-def described(space: Space, family: str) -> dict[str, object]:
-    """What a memory says of a model, so that the lessons of its runs can be carried over to another one."""
-    return {
-        "family": family,
-        "layers": space.n_layers,
-        "fixed_params": space.fixed_params,
-        "prunable_params": space.prunable_params(space.dense()),
-    }
-
-
 def earlier_lessons(bench: Workbench) -> list[Lesson]:
     """What other runs have learnt and could tell: in these settings first, then by how near their budget was."""
     memory, target = bench.memory.shared, bench.budget.target_params

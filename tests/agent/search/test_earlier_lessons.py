@@ -5,7 +5,8 @@ from types import SimpleNamespace
 
 import pytest
 
-from self_pruner.agent.search.planning.earlier_lessons import LESSONS, described, earlier_lessons
+from self_pruner.agent.prepare.workbench import described
+from self_pruner.agent.search.planning.earlier_lessons import LESSONS, earlier_lessons
 from self_pruner.agent.search.planning.shown import lessons_shown
 from self_pruner.memory.records import Lesson
 from self_pruner.memory.store import Memory

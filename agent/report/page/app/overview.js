@@ -88,10 +88,12 @@ function whereSection(told) {
 // What became of the brain's hypotheses; of many the last.
 function learnt(run) {
   const found = run.lessons;
-  if (!found.length) return null;
+  const known = run.remembered || [];
+  const before = known.length > 0 && h('section', {}, h('h2', {}, 'What earlier runs had learnt'), lessonTable(known));
+  if (!found.length) return before || null;
   const held = found.filter(({ lesson }) => lesson.verdict === 'held').length;
   return h('section', {}, h('h2', {}, 'What was learnt'), h('p', {}, `${held} of ${plural(found.length, 'hypothesis', 'hypotheses')} held.`),
-    lessonTable(found.slice(-30).map(({ lesson }) => lesson)));
+    lessonTable(found.slice(-30).map(({ lesson }) => lesson)), before);
 }
 
 const WORDS = {

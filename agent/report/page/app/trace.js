@@ -149,7 +149,7 @@ function planCard(think) {
 // What became of hypotheses, as figures tell.
 function lessonTable(lessons) {
   return table(['verdict', 'hypothesis', 'expected', 'fitness changed by', 'measured with'], lessons.map((one) => [
-    badge(anything(one.verdict), { held: 'good', failed: 'bad' }[one.verdict] || ''), `${one.amount} of ${one.take} for ${one.give}`, anything(one.expected),
+    badge(anything(one.verdict), { held: 'good', failed: 'bad' }[one.verdict] || ''), `${one.amount} of ${one.take} for ${one.give}${one.model ? ` (in ${one.model})` : ''}`, anything(one.expected),
     `${signed(one.change)} ± ${fixed(one.error)}`, Array.isArray(one.evidence) ? one.evidence.map((name, index) => [index ? ', ' : '', candidateLink(String(name))]) : '-']), { caption: 'Lessons' });
 }
 

@@ -13,7 +13,7 @@ from self_pruner.agent.run_files.run_directory import RunDirectory
 from self_pruner.agent.run_files.trace import Act, Judge, Reply, Think, TraceRecord
 from self_pruner.agent.settings.settings import Settings
 from self_pruner.memory.profile import Profile
-from self_pruner.memory.records import Candidate, Fact, Generation, Latency, Score, Sensitivities
+from self_pruner.memory.records import Candidate, Fact, Generation, Latency, Lesson, Score, Sensitivities
 from self_pruner.memory.store import Memory
 
 MARKUP = "</script><script>document.title='had'</script><img src=x onerror=\"document.title='had'\">"
@@ -81,6 +81,8 @@ def search(run: str, generations: int, offspring: int, layers: int) -> tuple[lis
             profiles["c1"], "fitness", 0, ((0.1,) * (GROUPS + 1),) * layers, ((0.1,) * (BLOCKS + 1),) * layers, run, 1
         )
     )
+    shift = ("mlp 0-1", "mlp 4-5", "some", "better")
+    facts.append(Lesson("earlier", 1, 0, *shift, "held", -0.02, 0.01, (), 900, 3, f"Small {MARKUP}"))
     facts.append(Latency(profiles["c1"], "here", {"prefill_ms": 3.0, "decode_ms": 1.0, "speedup": 1.2}, run, 1))
     for generation in range(generations):
         made = []

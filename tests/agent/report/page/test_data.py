@@ -60,6 +60,20 @@ def test_every_candidate_has_its_scores_by_tokens_and_text(runs):
     assert [one["number"] for one in data["generations"]] == [0, 1, 2]
 
 
+def test_what_earlier_runs_had_learnt_is_there_with_the_model_it_is_of(runs):
+    (known,) = data_of(runs / "finished")["remembered"]
+    assert (known["take"], known["give"], known["verdict"], known["run"]) == ("mlp 0-1", "mlp 4-5", "held", "earlier")
+    assert known["model"] == f"Small {MARKUP}" and "evidence" not in known  # candidates of another run are none of this
+
+
+def test_a_lesson_of_before_other_models_had_any_is_of_the_model_itself(runs, tmp_path):
+    folder = shutil.copytree(runs / "finished", tmp_path / "run")
+    with sqlite3.connect(folder / "records.sqlite") as connection:
+        connection.execute("ALTER TABLE lesson DROP COLUMN model")
+    connection.close()
+    assert data_of(folder)["remembered"][0]["model"] == ""
+
+
 def test_probes_and_sensitivities_are_told_by_place(runs):
     data = data_of(runs / "finished")
     found = [(one["layer"], one["part"], one["width"], one["kl"]) for one in data["probes"]]

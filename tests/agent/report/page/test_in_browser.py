@@ -22,6 +22,7 @@ def test_the_overview_says_what_was_decided_and_why(browser, finished):
     assert "1,000 become 900" in said and "below the best baseline" in said
     assert "Why c1" in said and "the least KL there, 0.3000, is that of c1" in said
     assert "/model" in said and "from_pretrained" in said and "failed: the brain wrote no call" in said
+    assert "What earlier runs had learnt" in said and "some of mlp 0-1 for mlp 4-5 (in Small" in said
     assert browser.run("return document.querySelector('tr.found').textContent").startswith("found900")
     assert browser.text("h1") == "tiny-20260102-000000" or browser.text("h1") == "finished"
 
