@@ -19,7 +19,7 @@ from pydantic import BaseModel, Field
 from self_pruner.memory.errors import ToolError
 from self_pruner.memory.records import Candidate, Generation, Lesson, Verdict
 from self_pruner.tools.profiles.selection import Paired, rank
-from self_pruner.tools.profiles.shifts import TIMES, Expectation, Hypothesis
+from self_pruner.tools.profiles.shifts import TIMES, Expectation, Hypothesis, what_came
 from self_pruner.tools.workbench import Turn, Workbench
 
 
@@ -101,7 +101,7 @@ def _lesson(
 
 def verdict(expected: Expectation, found: Paired) -> Verdict:
     """Whether what was expected is what was found: held, failed, or not told."""
-    if abs(found.mean) <= (found.standard_error or 0.0):
-        return "held" if expected == "same" else "unclear"
-    seen: Expectation = "better" if found.mean < 0 else "worse"
-    return "held" if expected == seen else "failed"
+    seen = what_came(found.mean, found.standard_error)
+    if seen == expected:
+        return "held"
+    return "unclear" if seen == "same" else "failed"

@@ -11,12 +11,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import fmean
-from typing import get_args
 
-from self_pruner.agent.decisions.decision_set import DecisionSituation, Option
-from self_pruner.tools.profiles.shifts import Expectation
-
-EXPECTATIONS: tuple[Expectation, ...] = get_args(Expectation)
+from self_pruner.agent.decisions.decision_set import DecisionSituation
+from self_pruner.tools.profiles.shifts import EXPECTATIONS, what_came
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,20 +33,14 @@ def predicted(situation: DecisionSituation, probabilities: Sequence[Sequence[flo
         probabilities: [option][word], which add up to 1 over all of them.
     """
     said, came, brier = [0.0] * len(EXPECTATIONS), [0.0] * len(EXPECTATIONS), 0.0
-    for option, row in zip(situation.options, probabilities, strict=True):
-        taken, right = sum(row), EXPECTATIONS.index(verdict(option))
+    for option, outcome, row in zip(situation.options, situation.outcomes, probabilities, strict=True):
+        taken, right = sum(row), EXPECTATIONS.index(what_came(outcome, option.error))
         came[right] += taken
         for word, probability in enumerate(row):
             said[word] += probability
             if taken > 0:
                 brier += taken * (probability / taken - (word == right)) ** 2
     return Predicted(tuple(said), tuple(came), brier)
-
-
-def verdict(option: Option) -> Expectation:
-    """What came of a measured option: the same, where it is within one standard error of the reference."""
-    outcome, error = option.outcome or 0.0, option.error or 0.0
-    return "same" if abs(outcome) <= error else "better" if outcome < 0 else "worse"
 
 
 def means(rows: Sequence[Predicted]) -> Predicted:

@@ -9,10 +9,11 @@ from statistics import fmean, stdev
 from self_pruner.agent.compare.statistics import IntervalEstimate
 from self_pruner.agent.compare.tables import ABSENT, Table, markdown
 from self_pruner.agent.decisions.decision_set import DecisionSet
-from self_pruner.agent.decisions.predictions import EXPECTATIONS, excess_of, means
+from self_pruner.agent.decisions.predictions import excess_of, means
 from self_pruner.agent.decisions.score import TIE, Row, always, paired_gains
 from self_pruner.agent.decisions.statistics import apart, bootstrap_mean, more_needed
 from self_pruner.agent.view import View
+from self_pruner.tools.profiles.shifts import EXPECTATIONS
 
 MILLI = 1000.0  # gains are shown in thousandths of a nat
 MOST = 10_000  # situations beyond which nobody counts
@@ -180,8 +181,8 @@ def show(found: DecisionSet, rows: Sequence[Row], kinds: Sequence[str], view: Vi
     """The same on the screen."""
     view.table("Gains in mnat a token", *gains(with_bounds(found, rows, kinds), brief=True))
     view.table("How they choose", *manners(rows, brief=True))
-    if expectations(rows).rows:
-        view.table("What they expect of their choices, and what came, in percent", *expectations(rows))
+    if (expected := expectations(rows)).rows:
+        view.table("What they expect of their choices, and what came, in percent", *expected)
     for sentence in sentences(found, rows):
         view.line(sentence)
 

@@ -27,6 +27,7 @@ AMOUNTS: tuple[Amount, ...] = get_args(Amount)
 SHARES: Mapping[Amount, float] = MappingProxyType({"little": 1 / 48, "some": 1 / 16, "much": 1 / 8})
 LINE = (1.0, 2.0, 0.5)  # times an amount: the sizes that a hypothesis is tried in, in their order
 Expectation = Literal["better", "same", "worse"]
+EXPECTATIONS: tuple[Expectation, ...] = get_args(Expectation)
 TIMES = ", times "  # between a hypothesis and the size that a candidate tries, in its detail
 _NAME = re.compile(r"(attention|mlp) (\d+)(?:-(\d+))?")
 
@@ -94,6 +95,11 @@ class Hypothesis(Shift):
     """A shift, and what is expected of it."""
 
     expect: Expectation = "better"
+
+
+def what_came(change: float, error: float | None) -> Expectation:
+    """What a measured change of the fitness is: the same, where it is within its standard error."""
+    return "same" if abs(change) <= (error or 0.0) else "better" if change < 0 else "worse"
 
 
 def stretches(n_layers: int, count: int) -> list[Stretch]:

@@ -21,10 +21,9 @@ from self_pruner.agent.decisions.kinds.kind import (
     first_seen,
     likeliest,
 )
-from self_pruner.agent.decisions.predictions import EXPECTATIONS
 from self_pruner.memory.errors import ToolError
 from self_pruner.prompts.variables import Action, Variables
-from self_pruner.tools.profiles.shifts import AMOUNTS
+from self_pruner.tools.profiles.shifts import AMOUNTS, EXPECTATIONS
 
 ACTIONS: tuple[Action, ...] = ("mutation-shift",)
 

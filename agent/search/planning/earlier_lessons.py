@@ -43,17 +43,17 @@ def _carried_over(lesson: Lesson, description: Mapping[str, Any], bench: Workben
     if not (isinstance(layers, int) and isinstance(fixed, int) and isinstance(prunable, int) and prunable > 0):
         return None
     try:
-        take, give = (str(_same_depth(Stretch.of(text, layers), layers, space)) for text in (lesson.take, lesson.give))
+        take, give = (_same_depth(Stretch.of(text, layers), layers, space) for text in (lesson.take, lesson.give))
     except ToolError:
         return None
-    if Stretch.of(take, space.n_layers).places & Stretch.of(give, space.n_layers).places:
+    if take.places & give.places:
         return None
     kept = (lesson.params - fixed) / prunable
     same = description.get("weights") == bench.memory.description.get("weights")
     return replace(
         lesson,
-        take=take,
-        give=give,
+        take=str(take),
+        give=str(give),
         params=space.fixed_params + round(kept * space.prunable_params(space.dense())),
         model="" if same else str(description.get("model", "another model")),
     )

@@ -18,7 +18,7 @@ from self_pruner.agent.search.state import SearchState
 from self_pruner.agent.settings.arms import ARMS, OffspringProposer
 from self_pruner.agent.settings.panels import PLAN_FIELDS
 from self_pruner.agent.settings.settings import Settings
-from self_pruner.tools.profiles.shifts import AMOUNTS, Expectation, Hypothesis
+from self_pruner.tools.profiles.shifts import AMOUNTS, EXPECTATIONS, Hypothesis
 
 HYPOTHESES = 3  # of a generation at the most
 Offspring = Literal["earned", "steps", "shifts", "tries"]
@@ -75,7 +75,7 @@ def plan_schema(fields: Collection[str], here: Situation, *, timeable: bool, not
                 "take": {"const": one},
                 "give": {"enum": others},
                 "amount": {"enum": list(AMOUNTS)},
-                "expect": {"enum": list(get_args(Expectation))},
+                "expect": {"enum": list(EXPECTATIONS)},
             }
         )
         for one, others in here.partners().items()

@@ -9,11 +9,11 @@ from self_pruner.agent.brain.scripted import FirstBrain, UniformBrain
 from self_pruner.agent.decisions.choosers import SampledChooser
 from self_pruner.agent.decisions.decision_set import Option
 from self_pruner.agent.decisions.kinds import KINDS
-from self_pruner.agent.decisions.predictions import EXPECTATIONS, Predicted, excess_of, means, predicted, verdict
+from self_pruner.agent.decisions.predictions import Predicted, excess_of, means, predicted
 from self_pruner.agent.decisions.score import Row, decide
 from self_pruner.agent.decisions.table import calibration, page
 from self_pruner.prompts.templates import PromptSet
-from self_pruner.tools.profiles.shifts import Hypothesis
+from self_pruner.tools.profiles.shifts import EXPECTATIONS, Hypothesis, what_came
 
 PROMPTS = PromptSet("default")
 
@@ -33,11 +33,11 @@ def option(outcome, error):
     ],
 )
 def test_within_one_standard_error_nothing_has_changed(outcome, error, word):
-    assert verdict(option(outcome, error)) == word
+    assert what_came(outcome, error) == word
 
 
 def test_the_score_is_over_what_the_brain_takes():
-    situation = SimpleNamespace(options=(option(-0.02, 0.01), option(0.02, 0.01)))
+    situation = SimpleNamespace(options=(option(-0.02, 0.01), option(0.02, 0.01)), outcomes=[-0.02, 0.02])
     found = predicted(situation, [[0.6, 0.15, 0.0], [0.25, 0.0, 0.0]])  # takes the first three times in four
     assert found.said == pytest.approx((0.85, 0.15, 0.0))
     assert found.came == pytest.approx((0.75, 0.0, 0.25))

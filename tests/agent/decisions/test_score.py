@@ -12,11 +12,11 @@ from self_pruner.agent.brain.scripted import FREE, FirstBrain, ScriptedBrain, Un
 from self_pruner.agent.decisions.choosers import SampledChooser
 from self_pruner.agent.decisions.kinds import DEFAULT, KINDS
 from self_pruner.agent.decisions.kinds.kind import orders_of
-from self_pruner.agent.decisions.predictions import EXPECTATIONS, verdict
 from self_pruner.agent.decisions.score import Row, always, decide, paired_gains
 from self_pruner.agent.decisions.statistics import apart, bootstrap_mean, more_needed
 from self_pruner.agent.decisions.table import against_another, against_chance
 from self_pruner.prompts.templates import PromptSet
+from self_pruner.tools.profiles.shifts import EXPECTATIONS, what_came
 from tests.scripted_brains import ScriptBrain
 
 PROMPTS = PromptSet("default")
@@ -72,7 +72,7 @@ def test_an_oracle_has_no_regret_and_gains_all_there_is(decision_set, kind):
         for option in situation.options:
             calls = KINDS[kind].stated(option.call)
             for word, call in zip(EXPECTATIONS[: len(calls)], calls, strict=True):
-                wrong = len(calls) > 1 and word != verdict(option)
+                wrong = len(calls) > 1 and word != what_came(option.outcome, option.error)
                 known[json.dumps(call["arguments"])] = (option.outcome, wrong)
         found = decide(situation, SampledChooser("oracle", Oracle(known=known), 2), PROMPTS)
         assert found.regret == pytest.approx(0, abs=1e-12)
