@@ -35,7 +35,8 @@ from self_pruner.agent.prepare.workbench import Prepared
 from self_pruner.agent.report.telemetry.listeners import check_listeners
 from self_pruner.agent.run_files.binding import SAID, refuse
 from self_pruner.agent.run_files.conditions import Conditions
-from self_pruner.agent.settings.settings import Settings, make_settings, text_label, without_former
+from self_pruner.agent.settings.former import without_former
+from self_pruner.agent.settings.settings import Settings, make_settings, text_label
 from self_pruner.agent.settings.stated import PLACES, without_places
 from self_pruner.agent.view import View
 from self_pruner.memory.errors import RunDirectoryError, SettingsError

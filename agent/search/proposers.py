@@ -78,7 +78,9 @@ class Operators:
         wanted = missing + len(rows)
         proposers = self._proposers() if generation else self.arm.initial or ("switch",)
         favoured = FAVOURED[current_plan(self.state).offspring]
-        shares = quotas(self.history.yields() if generation else [], proposers, wanted, favoured)
+        share = self.settings.brain_share
+        fixed: dict[OffspringProposer, float] = {"brain": share} if generation and share is not None else {}
+        shares = quotas(self.history.yields() if generation else [], proposers, wanted, favoured, fixed)
         left: list[tuple[OffspringProposer, int]] = []
         for proposer in proposers:
             count = min(shares[proposer] - made[proposer], missing)
@@ -95,7 +97,7 @@ class Operators:
             return self.arm.vary
         if not all(movable(self.history, self.state)):
             return tuple(proposer for proposer in self.arm.vary if proposer not in STATED)
-        stated = "hypotheses" in self.settings.planned
+        stated = "hypotheses" in self.settings.planned or self.settings.brain_share == 0  # who then makes none
         return tuple("rule" if proposer == "brain" and not stated else proposer for proposer in self.arm.vary)
 
     def share_of_brain(self, missing: int) -> int:

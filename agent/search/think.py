@@ -7,6 +7,7 @@ the schema it was given, also when the engine claims to have enforced it, so any
 from __future__ import annotations
 
 import hashlib
+import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
@@ -35,6 +36,7 @@ from self_pruner.prompts.asked import AskedTurn
 from self_pruner.prompts.fit import prompt_of
 from self_pruner.prompts.templates import Messages, PromptSet
 from self_pruner.prompts.variables import Variables
+from self_pruner.tools.profiles.shifts import LINE
 from self_pruner.tools.prune_model import Proposal
 from self_pruner.tools.workbench import Workbench
 
@@ -156,6 +158,7 @@ class Thinker:
             here,
             timeable=state.benchmarked < settings.benchmarks,
             note=settings.thought_limit(here.space.params(here.space.dense())) > 0,
+            at_least=self.hypotheses_needed(here.missing),
         )
         if state.failures >= settings.brain_failures:
             decision = self.without_brain(state, "fallback")
@@ -170,6 +173,11 @@ class Thinker:
         decision.calls = ()  # a plan is followed, not called
         decision.update |= {"plan": stated, "planned_at": state.generation}
         return decision
+
+    def hypotheses_needed(self, offspring: int) -> int:
+        """How many a plan has at the least: one more than a fixed share takes, for some have no room."""
+        share = self.settings.brain_share
+        return 1 + math.ceil(share * offspring / len(LINE)) if share else 1
 
     def without_brain(
         self, state: SearchState, proposed_by: str, *calls: Call, proposals: Sequence[Proposal] = ()

@@ -197,6 +197,12 @@ class Asking(Panel):
         description="what the brain decides of the plan of a generation: brain (all of it), rule (nothing), or some of "
         + ",".join(PLAN_FIELDS),
     )
+    brain_share: float | None = Field(
+        None,
+        ge=0,
+        le=1,
+        description="share of the offspring that follow the brain's hypotheses (default: what their yield earns)",
+    )
     samples: Count = Field(8, description="replies sampled for one prompt in one batch")
     temperature: float = Field(0.8, ge=0, le=5, description="sampling temperature of the brain; 0 is greedy")
     top_p: float = Field(0.95, gt=0, le=1, description="nucleus of the brain's sampling")

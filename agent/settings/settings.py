@@ -13,6 +13,7 @@ from typing import Any
 from pydantic import ValidationError, model_validator
 
 from self_pruner.agent.settings.arms import ARMS
+from self_pruner.agent.settings.former import without_former
 from self_pruner.agent.settings.panels import (
     PLAN_FIELDS,
     Amounts,
@@ -38,10 +39,6 @@ DEFAULT_SPARSITY = 0.2  # where no budget is given
 THOUGHT_TOKENS = 32  # before each call of a brain that is large enough to think, where nothing else is asked for
 THINKS_FROM = 1_000_000_000  # parameters of a brain; smaller ones write little sense before a call
 SENSITIVITY_WINDOWS = 4  # measurements of first-order sensitivities before their text begins anew
-RENAMED = {"slopes": "sensitivities", "slope_tokens": "sensitivity_tokens"}  # in older files, by their names of then
-# Settings that older files state, and the one value at which a search is what it was with them.
-FORMER: dict[str, Any] = {"draws": 0, "screen": 4, "step_rule": "adaptive", "later_layers": 1.0}
-WITHOUT_EFFECT = ("racing",)  # whose every value made the same search: see benchmarks/results/README.md
 
 
 class Settings(
@@ -137,6 +134,11 @@ class Settings(
             raise ValueError(
                 f"--plan: {unknown[0]!r} is no part of a plan: give brain, rule or some of {', '.join(PLAN_FIELDS)}"
             )
+        if self.brain_share is not None and "hypotheses" not in self._asked_to_plan:
+            raise ValueError(
+                "--brain-share is what a brain that states hypotheses makes of the offspring: it takes --arm hybrid, "
+                "--autonomy guided, and a --plan that has hypotheses in it"
+            )
         if self.population > self.offspring:
             raise ValueError(f"--population must be at most --offspring, got {self.population} and {self.offspring}")
         return self
@@ -157,7 +159,11 @@ class Settings(
 
     @property
     def planned(self) -> tuple[str, ...]:
-        """What of a generation's plan the brain decides; () where its arm asks for none."""
+        """What of a generation's plan the brain decides; () where its arm asks for none, or nothing is its to make."""
+        return tuple(name for name in self._asked_to_plan if self.brain_share != 0 or name != "hypotheses")
+
+    @property
+    def _asked_to_plan(self) -> tuple[str, ...]:
         return self._named_of_plan if ARMS[self.arm].plans and self.autonomy == "guided" else ()
 
     @property
@@ -250,22 +256,6 @@ def _check_address(url: str) -> None:
 def text_label(text: str) -> str:
     """The name of a text as figures state it: of a file its own name, without the folders it lies in."""
     return Path(text).name if Path(text).suffix else text
-
-
-def without_former(values: Mapping[str, Any]) -> dict[str, Any]:
-    """The settings of an older file by their present names, without those that are gone, if a search is the same.
-
-    Raises:
-        SettingsError: one has another value than the only one there is now.
-    """
-    for name in FORMER.keys() & values.keys():
-        if values[name] != FORMER[name]:
-            raise SettingsError(
-                f"setting {name!r} is of an older format and is gone: a search is made as with {FORMER[name]!r}, "
-                f"and not with {values[name]!r}"
-            )
-    gone = (*FORMER, *WITHOUT_EFFECT)
-    return {RENAMED.get(name, name): value for name, value in values.items() if name not in gone}
 
 
 def with_defaults(values: Mapping[str, Any]) -> dict[str, Any]:

@@ -60,7 +60,7 @@ def is_plan_due(settings: Settings, state: SearchState, missing: int) -> bool:
     return missing > 0 and not state.offspring and not waits
 
 
-def plan_schema(fields: Collection[str], here: Situation, *, timeable: bool, note: bool) -> Schema:
+def plan_schema(fields: Collection[str], here: Situation, *, timeable: bool, note: bool, at_least: int = 1) -> Schema:
     """The function by which the brain states a plan.
 
     Args:
@@ -68,6 +68,7 @@ def plan_schema(fields: Collection[str], here: Situation, *, timeable: bool, not
         here: how the search stands.
         timeable: whether a latency measurement is left.
         note: whether a sentence of its own is wanted.
+        at_least: hypotheses that it must state, up to `HYPOTHESES`.
     """
     shapes = [
         closed(
@@ -88,7 +89,8 @@ def plan_schema(fields: Collection[str], here: Situation, *, timeable: bool, not
         "stop": {"enum": [False, True]},
     }
     if shapes:
-        possible["hypotheses"] = {"type": "array", "items": {"anyOf": shapes}, "minItems": 1, "maxItems": HYPOTHESES}
+        counts = {"minItems": min(at_least, HYPOTHESES), "maxItems": HYPOTHESES}
+        possible["hypotheses"] = {"type": "array", "items": {"anyOf": shapes}, **counts}
     if timeable:
         possible["time"] = {"enum": [False, True]}
     properties = {name: possible[name] for name in PLAN_FIELDS if name in fields and name in possible}

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 
 from self_pruner.agent.settings.arms import OffspringProposer
 
@@ -45,17 +46,26 @@ def quotas(
     proposers: Sequence[OffspringProposer],
     offspring: int,
     favoured: Collection[OffspringProposer] = (),
+    fixed: Mapping[OffspringProposer, float] = MappingProxyType({}),
 ) -> dict[str, int]:
     """Offspring of the next generation by proposer: floors first, the rest in proportion to credit; they sum up.
+
+    What is fixed is given first, the nearest whole number of offspring; the others share what is left.
 
     Args:
         history: by proposer, for each generation so far, oldest first.
         proposers: who may make offspring; where there are more of them than offspring, the best get one each.
         offspring: how many are wanted.
         favoured: whose credit is doubled.
+        fixed: shares that are not earned, 0 to 1, by proposer.
     """
     if not proposers or offspring < 1:
         return dict.fromkeys(proposers, 0)
+    if set(fixed) & set(proposers):
+        stated = {one: int(fixed[one] * offspring + 0.5) for one in proposers if one in fixed}
+        others = [one for one in proposers if one not in fixed]
+        earned_by = quotas(history, others, offspring - sum(stated.values()), favoured)
+        return {one: stated[one] if one in stated else earned_by[one] for one in proposers}
     earned = credit(history, proposers)
     credits = {proposer: worth * (2.0 if proposer in favoured else 1.0) for proposer, worth in earned.items()}
     best_first = sorted(proposers, key=lambda proposer: (-credits[proposer], proposers.index(proposer)))

@@ -78,3 +78,17 @@ def test_what_is_left_after_the_floors_goes_by_credit_and_the_last_ones_by_what_
 
 def test_nobody_to_give_to_is_given_nothing():
     assert quotas([], (), 5) == {}
+
+
+@pytest.mark.parametrize(("share", "brain"), [(0.0, 0), (0.1, 1), (0.3, 2), (0.5, 4), (1.0, 8)])
+def test_a_fixed_share_is_given_first_and_the_others_earn_the_rest(share, brain):
+    history = [{"brain": Tally(4, 4), "model": Tally(4, 4), "switch": Tally(4, 0)}]
+    shares = quotas(history, ("model", "brain", "switch"), 8, fixed={"brain": share})
+    assert list(shares) == ["model", "brain", "switch"]
+    assert shares["brain"] == brain
+    assert shares["model"] + shares["switch"] == 8 - brain
+    assert shares["model"] >= shares["switch"]
+
+
+def test_a_fixed_share_of_somebody_who_makes_none_here_changes_nothing():
+    assert quotas([], ("model", "switch"), 5, fixed={"brain": 0.5}) == quotas([], ("model", "switch"), 5)

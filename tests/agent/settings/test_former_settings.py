@@ -2,7 +2,8 @@
 
 import pytest
 
-from self_pruner.agent.settings.settings import FORMER, RENAMED, WITHOUT_EFFECT, Settings, make_settings
+from self_pruner.agent.settings.former import FORMER, RENAMED, WITHOUT_EFFECT
+from self_pruner.agent.settings.settings import Settings, make_settings
 from self_pruner.memory.errors import SettingsError
 
 
