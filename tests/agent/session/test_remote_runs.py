@@ -201,9 +201,7 @@ def test_a_dry_run_counts_what_it_would_read(run):
 @pytest.mark.vllm
 @pytest.mark.skipif(PYTHON is None, reason="SELF_PRUNER_VLLM_PYTHON names no Python with vLLM")
 def test_the_bundled_model_in_a_vllm_of_its_own_prunes_itself(tmp_path, capfd, bundled_folder):
-    words = ["--runs", str(tmp_path / "runs"), "--fidelity", "512,1024", "--final-tokens", "512", "--samples", "3"]
-    words += ["--calibration-length", "512", "--reporting-tokens", "512", "--sensitivity-tokens", "512"]
-    words += ["--probe-tokens", "512", *SEARCH]
+    words = ["--runs", str(tmp_path / "runs"), *SHORT, *SEARCH, "--samples", "3"]
     status = main([*words, "--brain", "vllm", "--vllm-python", str(PYTHON)])
     printed = capfd.readouterr()
     assert status == 0, printed.err
