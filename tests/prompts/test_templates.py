@@ -6,7 +6,7 @@ import pytest
 from self_pruner.prompts.files import available_sets
 from self_pruner.prompts.sample import sample_candidate, sample_variables, samples
 from self_pruner.prompts.templates import ENTRIES, PromptSet
-from self_pruner.prompts.variables import KINDS, Ask, Hints, History
+from self_pruner.prompts.variables import KINDS, Ask, Hints, History, StretchRow
 from tests.prompts.overrides import override, refused
 
 SETS = ("default", "expert", "paper", "terse")
@@ -66,6 +66,20 @@ def test_a_terse_prompt_names_what_is_cheapest_and_what_is_worth_most_first():
     assert f"Take from, the best first: {', '.join(row.name for row in cheap[:4])}." in turn
     assert f"Give to, the best first: {', '.join(row.name for row in dear[:4])}." in turn
     assert len(turn) < len(PromptSet("default").render(variables).turn) / 2
+
+
+def test_a_terse_prompt_takes_from_nothing_that_is_gone_and_gives_to_nothing_that_is_whole():
+    prompts = PromptSet("terse")
+    variables = sample_variables("plan", prompts.actions)
+    costs = [("mlp 0-4", 1.0, 0.9), ("mlp 5-9", 0.5, 0.5), ("mlp 10-14", 0.2, 0.3), ("attention 0-4", 0.0, 0.0)]
+    rows = tuple(StretchRow(name, kept, cut, grow=cut) for name, kept, cut in costs)
+
+    def turn(stretches):
+        return prompts.render(replace(variables, hints=replace(variables.hints, stretches=stretches))).turn
+
+    assert "Take from, the best first: mlp 10-14, mlp 5-9, mlp 0-4." in turn(rows)
+    assert "Give to, the best first: mlp 5-9, mlp 10-14, attention 0-4." in turn(rows)
+    assert "Take from" not in turn(rows[:1]) and "Give to" not in turn(rows[-1:])  # no shift where one side is empty
 
 
 def test_only_legal_actions_are_offered():
