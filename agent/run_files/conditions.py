@@ -19,6 +19,7 @@ from self_pruner.tools.models.source import LoadedModel
 
 VERSIONS = ("self-pruner", "torch", "transformers")  # the packages whose versions change figures
 SHOWN = 12  # hex digits of a digest in a sentence
+FILE_OF = " (file "  # before the number of the memory's file
 
 
 class Conditions(BaseModel):
@@ -60,7 +61,8 @@ class Conditions(BaseModel):
         for text in {**self.texts, **now.texts}:
             then, there = (one.texts.get(text, "none") for one in (self, now))
             hold(f"text {text}", f"the {text} text", then, there, SHOWN)
-        hold("memory", "the memory", self.memory, now.memory)
+        if now.memory.partition(FILE_OF)[0] != self.memory:  # a run that was begun before its memory made the file
+            hold("memory", "the memory", self.memory, now.memory)
         changed = {
             package: (self.versions.get(package), now.versions.get(package))
             for package in {**self.versions, **now.versions}
@@ -91,7 +93,7 @@ def conditions_of(loaded: LoadedModel, device: str, dtype: str, texts: Mapping[s
         texts=dict(texts),
         tokenizer=tokenizer_digest(loaded.tokenizer),
         versions={package: version_of(package) for package in VERSIONS},
-        memory=f"{memory.resolve()}" + (f" (file {memory.stat().st_ino})" if memory.exists() else ""),
+        memory=f"{memory.resolve()}" + (f"{FILE_OF}{memory.stat().st_ino})" if memory.exists() else ""),
     )
 
 

@@ -117,6 +117,22 @@ def test_a_patch_of_a_version_and_a_moved_memory_are_said_and_go_on(run, capfd):
     assert "with torch 2." in shown and "with the memory /elsewhere/memory.sqlite (now " in shown
 
 
+def test_a_memory_that_the_run_made_itself_is_no_other_memory(bundled, tmp_path):
+    file, copy = tmp_path / "memory.sqlite", tmp_path / "copy"
+
+    def found(memory):
+        return conditions_of(bundled, "cpu", "float32", {}, memory)
+
+    before = found(file)
+    file.touch()
+    after = found(file)
+    assert before.differences(after) == after.differences(after) == {}
+    shutil.copy(file, copy)
+    assert list(before.differences(found(copy))) == list(after.differences(found(copy))) == ["memory"]
+    copy.replace(file)
+    assert list(after.differences(found(file))) == ["memory"]
+
+
 @pytest.mark.parametrize(
     ("line", "edited", "said"),
     [
