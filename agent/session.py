@@ -37,7 +37,7 @@ from self_pruner.agent.result.recalibration import KEPT, refits_forgotten
 from self_pruner.agent.result.result_file import known_result, read_outcome, step, still_to_do, write_outcome
 from self_pruner.agent.result.zero_shot import known_on_tasks, with_tasks
 from self_pruner.agent.run_files.atomic_write import WriteError
-from self_pruner.agent.run_files.binding import bind, bind_result, check_begun, check_settings
+from self_pruner.agent.run_files.binding import bind, bind_result, check_begun, check_settings, keep_prompts
 from self_pruner.agent.run_files.checkpoints import checkpoints
 from self_pruner.agent.run_files.run_directory import STOPPED_BY_USER, RunDirectory
 from self_pruner.agent.run_files.run_memory import check_whole
@@ -80,8 +80,7 @@ def start(settings: Settings, view: View, drive: Drive | None = None) -> tuple[P
     runs = settings.runs  # as the user named it, for that is how it is shown
     settings = with_table(at_commit(settings.anchored()), view)
     target = check_target(settings)  # what no weights could mend leaves no run directory behind
-    prompts = PromptSet(settings.prompts_of_arm, settings.prompts)
-    prompts.check()
+    PromptSet(settings.prompts_of_arm, settings.prompts).check()
     check_text(settings)
     check_tasks(settings)
     check_memory(settings.memory_path)
@@ -92,7 +91,7 @@ def start(settings: Settings, view: View, drive: Drive | None = None) -> tuple[P
         heeding(run.path),
     ):
         try:
-            prompts.copy_to(run.prompts)
+            keep_prompts(run, settings)
             settings = keep_with(run, settings)
             announce(run, settings, view, resumed=False)
             say_plan(settings, target, placement, view)
@@ -111,8 +110,10 @@ def resume(path: Path, view: View, changes: Mapping[str, Any] | None = None) -> 
         check_engine(settings)
         check_listeners(settings)
         check_brain(settings, view)
-        announce(run, settings, view, resumed=True)
+        keep_prompts(run, settings)
         placement = with_workers(settings, placed(settings, check_target(settings), begun=True), view)
+        run.set_status("running")  # not before: what is refused here leaves it as it was
+        announce(run, settings, view, resumed=True)
         view.line(str(placement) + placement.brain(settings))
         return run.path, carry_out(settings, run, view, placement=placement)
 
@@ -156,8 +157,7 @@ def _carried_out(
             check_begun(directory, prepared.bench.memory, prepared.conditions)
             check_whole(prepared.bench.memory, directory)
             run = Run(settings, directory, with_probes(prepared, settings, view), view)
-            outcome = known_result(directory.path, view) or save(run, choose(run, searched(run)))
-            outcome = complete(run, outcome)
+            outcome = complete(run, known_result(directory.path, view) or save(run, choose(run, searched(run))))
             run.end_stream()
     except (Stopped, KeyboardInterrupt):
         with suppress(WriteError):

@@ -8,6 +8,7 @@ not change a run under way. An unknown name is an error with file and line (Stri
 from __future__ import annotations
 
 import re
+import shutil
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
@@ -63,9 +64,7 @@ class PromptSet:
         self.name = name
         self._sources = read_set(name, overrides)
         settings = parse_settings(self._sources[SETTINGS])
-        self.description = settings.description
-        self.actions = settings.actions
-        self.hints = settings.hints
+        self.description, self.actions, self.hints = settings.description, settings.actions, settings.hints
         self._environment = _environment(_Loader(self._templates()))
 
     def render(self, variables: Variables) -> Messages:
@@ -86,10 +85,13 @@ class PromptSet:
             self.render(variables)
 
     def copy_to(self, folder: Path) -> None:
-        """Write the exact files used, so that `PromptSet(name, folder)` is this set again. Raises OSError."""
-        folder.mkdir(parents=True, exist_ok=True)
+        """Write the exact files, all or none, so that `PromptSet(name, folder)` is this set again. Raises OSError."""
+        partial = folder.with_name(f".{folder.name}.partial")
+        shutil.rmtree(partial, ignore_errors=True)
+        partial.mkdir(parents=True)
         for name, source in self._sources.items():
-            (folder / name).write_text(source.text, encoding="utf-8")
+            (partial / name).write_text(source.text, encoding="utf-8")
+        partial.replace(folder)  # refused where that is there and not empty
 
     @property
     def files(self) -> dict[str, str]:

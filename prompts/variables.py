@@ -133,6 +133,8 @@ class StretchRow:
     kept: float  # share of its units, 0 to 1
     cut: float  # fitness lost by an MLP unit's worth of parameters less
     grow: float  # fitness gained by as much more
+    gives: bool = True  # whether a shift may take from it
+    takes: bool = True  # whether one may give to it
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,6 +177,7 @@ class Ask:
     kind: Kind
     count: int = 1  # calls sampled this turn, one candidate each
     fields: tuple[str, ...] = ()  # what of the plan is to be decided, at "plan"
+    least: int = 1  # hypotheses that it must have, at "plan"
     tools: tuple[str, ...] = ()  # names of those that may be called, at "free"
     actions: tuple[Action, ...] = ()  # what prune_model may be asked for now, at "initialise" and "vary"
     parents: tuple[str, ...] = ()  # ids that may be parents at "vary", better first

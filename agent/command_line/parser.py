@@ -171,8 +171,8 @@ def option(name: str, text: str | None = None) -> click.Option:
     kind, words = _plain(field.annotation), "--" + name.replace("_", "-")
     said = text or str(field.description)
     if kind is bool:
-        shown = f"{said} (default {'on' if field.default else 'off'})"
-        return click.Option([f"{words}/--no-{words[2:]}"], default=None, help=shown)
+        said += "" if text else f" (default {'on' if field.default else 'off'})"
+        return click.Option([f"{words}/--no-{words[2:]}"], default=None, help=said)
     if get_origin(kind) is Literal:
         said += f": {', '.join(map(str, get_args(kind)))}"
     if field.default is not None and text is None:

@@ -49,7 +49,19 @@ def run(dry: bool, view: View, **given: Any) -> int:
     return _ended(lambda: session.start(settings, view), view)
 
 
-@command(settings=[name for name in ALL if name not in DECIDED], brief=True)
+@command(
+    settings=[name for name in ALL if name not in DECIDED],
+    brief=True,
+    texts={
+        "tokens": "tokens that a search spends: evaluated ones and the brain's (default 150000)",
+        "evaluations": "distinct candidates to evaluate at the most (default: what the tokens pay for)",
+        "patience": "generations without a better candidate before a search ends (default: however many)",
+        "recalibrate": "refit what was found layer by layer on its own activations (default off)",
+        "export": "write what was found as checkpoints (default off)",
+        "benchmarks": "latency measurements the brain may ask for; 0 measures none at all (default 0)",
+        "remembered": "best known profiles of earlier runs to start from (default 0)",
+    },
+)
 @click.option(
     "--arm",
     multiple=True,
@@ -106,6 +118,8 @@ def resume(path: Path, yes: bool, view: View, **given: Any) -> int:
         consent(path, yes, view)
         return _compared(ComparisonFolder.open(path.resolve()), path, view)
     RunDirectory.open(path).check_unfinished()
+    if given.get("otel") is False:  # which sends no content either
+        given.setdefault("otel_content", False)
     consent(path, yes, view)
     from self_pruner.agent import session
 

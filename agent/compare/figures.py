@@ -154,12 +154,15 @@ def base_name(arm: str) -> str:
 
 
 def kind_of(arm: str) -> ArmKind:
-    """Whether an arm searches, and whether a brain has any say in it: a scripted control in its place is none."""
+    """Whether an arm searches, and whether a brain has any say in it: a scripted control in its place is none.
+
+    Nor has a brain that is asked for nothing.
+    """
     known = ARMS.get(base_name(arm))
     if known is None or not known.searches:
         return "closed form" if known else "search"
-    scripted = re.search(r"\+brain=(?!(?:self|vllm)\b)", arm)
-    return "brain" if known.asks_brain and not scripted else "search"
+    silent = re.search(r"\+brain=(?!(?:self|vllm)\b)|\+plan=rule\b|\+brain-share=0(?:\.0*)?(?![\d.])", arm)
+    return "brain" if known.asks_brain and not silent else "search"
 
 
 # --- over seeds ---------------------------------------------------------------------------------------------------

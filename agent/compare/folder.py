@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 import platform
+import shlex
 from collections.abc import Mapping
-from contextlib import suppress
+from contextlib import closing, suppress
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from pathlib import Path
@@ -19,9 +20,10 @@ from self_pruner.agent.run_files.atomic_write import atomic_write
 from self_pruner.agent.run_files.binding import FILE, read_file
 from self_pruner.agent.run_files.conditions import Conditions
 from self_pruner.agent.run_files.environment import describe
+from self_pruner.agent.run_files.run_lock import RunLock
 from self_pruner.agent.run_files.seal import holds, seal
 from self_pruner.agent.settings.settings import Settings, make_settings, text_label
-from self_pruner.agent.settings.stated import command_line, without_places
+from self_pruner.agent.settings.stated import PLACES, command_line, without_places
 from self_pruner.memory.errors import SelfPrunerError, SettingsError
 from self_pruner.prompts.templates import PromptSet
 from self_pruner.prompts.workbench import differences
@@ -75,6 +77,14 @@ class ComparisonFolder:
         except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             raise SettingsError(f"{path / PLAN} is damaged: {str(error).splitlines()[0]}") from error
 
+    def saved(self) -> ComparisonFolder:
+        """This comparison, written down, with what other processes have added to its plan meanwhile."""
+        self.path.mkdir(parents=True, exist_ok=True)
+        with closing(RunLock(self.path, wait=True)):
+            whole = self.open(self.path).grown(self) if is_comparison(self.path) else self
+            whole.save()
+        return whole
+
     def save(self) -> None:
         self.path.mkdir(parents=True, exist_ok=True)
         content = {
@@ -93,7 +103,11 @@ class ComparisonFolder:
             SettingsError: their shared settings differ.
         """
         whose = f"--into {self.path}: that comparison has"
-        check_same_settings(whose, self.settings.to_toml(), other.settings.to_toml())
+        own, added = (
+            {name: value for name, value in one.settings.to_toml().items() if name not in PLACES}
+            for one in (self, other)
+        )
+        check_same_settings(whose, own, added)
         return replace(
             self,
             arms=tuple(dict.fromkeys([*self.arms, *other.arms])),
@@ -108,7 +122,8 @@ class ComparisonFolder:
     def command(self) -> str:
         """A command that makes the same comparison."""
         commas = any("," in arm for arm in self.arms)
-        arms = " ".join(f"--arm {arm}" for arm in self.arms) if commas else f"--arms {','.join(self.arms)}"
+        quoted = [shlex.quote(arm) for arm in self.arms]
+        arms = " ".join(f"--arm {arm}" for arm in quoted) if commas else f"--arms {shlex.quote(','.join(self.arms))}"
         count = len(self.seeds)
         listed = ",".join(map(str, self.seeds)) + ("," if count == 1 else "")
         seeds = str(count) if self.seeds == tuple(range(count)) else listed

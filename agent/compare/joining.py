@@ -80,7 +80,7 @@ def begin(
         raise SettingsError(f"--into {path} is neither empty nor a comparison")
     elsewhere = finished_elsewhere(comparison, finished, view)
     check_planned(comparison)
-    comparison.save()
+    comparison = comparison.saved()
     for results in elsewhere:
         count_in(comparison, results)
     return comparison

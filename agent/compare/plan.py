@@ -43,6 +43,11 @@ class ArmSpec:
     overrides: dict[str, Any]
 
     @property
+    def folder(self) -> str:
+        """How the folders of its runs begin."""
+        return re.sub(r"[^A-Za-z0-9.=+-]+", "_", self.text)
+
+    @property
     def meaning(self) -> str:
         """What the arm is, in words."""
         own = ", ".join(f"{name.replace('_', '-')} {value}" for name, value in self.overrides.items())
@@ -61,8 +66,7 @@ class PlannedRun:
     @property
     def slug(self) -> str:
         """Its folder's name: the arm, the sparsity in percent, the seed."""
-        arm = re.sub(r"[^A-Za-z0-9.=+-]+", "_", self.spec.text)
-        return f"{arm}-{100 * self.sparsity:g}-seed{self.seed}"
+        return f"{self.spec.folder}-{100 * self.sparsity:g}-seed{self.seed}"
 
     @property
     def preparation(self) -> tuple[Any, ...]:
@@ -83,7 +87,12 @@ def parse_arms(texts: Sequence[str]) -> list[ArmSpec]:
     for word in words:
         if words.count(word) > 1:
             raise SettingsError(f"--arm names {word!r} twice")
-    return [parse_arm(word) for word in words]
+    arms = [parse_arm(word) for word in words]
+    folders: dict[str, str] = {}
+    for arm in arms:
+        if (other := folders.setdefault(arm.folder, arm.text)) != arm.text:
+            raise SettingsError(f"--arm: {other!r} and {arm.text!r} would share the folder {arm.folder}: rename one")
+    return arms
 
 
 def parse_arm(text: str) -> ArmSpec:

@@ -24,6 +24,7 @@ from self_pruner.agent.prepare.devices import device_of
 from self_pruner.agent.prepare.placement import placed
 from self_pruner.agent.prepare.workbench import Prepared, measuring, prepare
 from self_pruner.agent.report.stopping import heeding
+from self_pruner.agent.run_files.binding import keep_prompts
 from self_pruner.agent.run_files.conditions import Conditions
 from self_pruner.agent.run_files.run_directory import NoRunError, RunDirectory
 from self_pruner.agent.run_files.run_lock import RunLock
@@ -36,7 +37,6 @@ from self_pruner.agent.view import View
 from self_pruner.memory.errors import SelfPrunerError
 from self_pruner.memory.no_links import refuse_link
 from self_pruner.memory.records import Score
-from self_pruner.prompts.templates import PromptSet
 from self_pruner.tools.profiles.operators import uniform
 from self_pruner.tools.workbench import FITNESS
 
@@ -70,9 +70,15 @@ def carry_out_all(comparison: ComparisonFolder, view: View) -> Results:
                     except (SelfPrunerError, FloatingPointError) as error:
                         missing[run.slug] = str(error)
                         view.warn(f"{run.slug}: {error}")
-                    write_all(comparison.path, collect(comparison, missing))
-    results = collect(comparison, missing)
-    write_all(comparison.path, results)
+                    _written(comparison, missing)
+    return _written(comparison, missing)
+
+
+def _written(comparison: ComparisonFolder, missing: dict[str, str]) -> Results:
+    """All that is finished, whoever did it, in the files of results; arms that others have added are among it."""
+    with closing(RunLock(comparison.path, wait=True)):  # whoever writes last has seen all of it
+        results = collect(ComparisonFolder.open(comparison.path), missing)
+        write_all(comparison.path, results)
     return results
 
 
@@ -124,12 +130,10 @@ def opened(folder: Path, settings: Settings) -> RunDirectory:
     try:
         run = RunDirectory.open(RunDirectory.latest(folder), exclusive=True)
         run.set_status("running")
-        return run
     except NoRunError:
-        pass
-    device = device_of(settings)
-    run = RunDirectory.create(folder, settings.model, settings.to_toml(), device=device, seed=settings.seed)
-    PromptSet(settings.prompts_of_arm, settings.prompts).copy_to(run.prompts)
+        device = device_of(settings)
+        run = RunDirectory.create(folder, settings.model, settings.to_toml(), device=device, seed=settings.seed)
+    keep_prompts(run, settings)
     return run
 
 

@@ -18,6 +18,7 @@ from langchain_core.language_models import BaseChatModel
 from self_pruner.agent.brain.chat import TargetBrain
 from self_pruner.agent.brain.endpoint import served_model
 from self_pruner.agent.brain.remote import EndpointBrain
+from self_pruner.agent.brain.schema import violations
 from self_pruner.agent.decisions.brains import CONTROLS, SELF, loaded
 from self_pruner.agent.decisions.choosers import messages_of
 from self_pruner.agent.decisions.kinds.kind import child_of
@@ -130,7 +131,11 @@ def try_prompts(path: Path, step: int, name: str, brain: str | None, changes: Ma
     known = Known(check_target(settings).budget, turn, scores, dict(_lessons_by_shift(records)))
     asked = _brain(brain or settings.brain, settings, view)
     after, calls = _ask(asked, prompts, turn, settings)
-    spoken = [{"name": one.call["name"], "arguments": one.call["args"]} for one in before.replies if one.call]
+    said = [{"name": one.call["name"], "arguments": one.call["args"]} for one in before.replies if one.call]
+    parameters = {tool["function"]["name"]: tool["function"]["parameters"] for tool in turn.tools}
+    spoken = [
+        one for one in said if one["name"] in parameters and not violations(parameters[one["name"]], one["arguments"])
+    ]
     trial = Trial(turn, before, after, (spoken, calls), known)
     show(trial, f"{name} ({digest(prompts)})", view)
     return trial

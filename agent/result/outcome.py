@@ -193,8 +193,10 @@ def fault_of(outcome: Outcome) -> str:
 
 
 def reporting_scores(bench: Workbench, profile: Profile, text: str) -> tuple[list[float], list[float]]:
-    """KL and negative log-likelihood of every sequence of `text`, in nats a token."""
-    scores = [score for _, score in sorted(bench.scores(profile, text).items()) if score.error is None]
+    """KL and negative log-likelihood of every sequence of `text` that this run reports on, in nats a token."""
+    asked = bench.walks[text].targets.n_sequences  # other runs may have measured more of the same text
+    known = sorted(bench.scores(profile, text).items())
+    scores = [score for index, score in known if index < asked and score.error is None]
     return [score.kl or 0.0 for score in scores], [score.nll or 0.0 for score in scores]
 
 

@@ -18,10 +18,12 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from self_pruner.agent.run_files.atomic_write import atomic_write
 from self_pruner.agent.run_files.conditions import Conditions
 from self_pruner.agent.run_files.run_directory import RunDirectory
+from self_pruner.agent.settings.settings import Settings
 from self_pruner.agent.view import View
 from self_pruner.memory.errors import RunDirectoryError
 from self_pruner.memory.records import Candidate
 from self_pruner.memory.store import Memory
+from self_pruner.prompts.templates import PromptSet
 
 FILE = "binding.json"
 # settings that say where things are and who is told, which no figure depends on: they may be edited
@@ -68,6 +70,12 @@ def bind(run: RunDirectory, conditions: Conditions, view: View, said: Collection
             "this run was begun by a version that did not write down what a run depends on: it goes on only where its "
             "candidates are known under the weights, number type and texts of now; the rest cannot be checked"
         )
+
+
+def keep_prompts(run: RunDirectory, settings: Settings) -> None:
+    """Copy the prompts into a run that has none yet: they are its own from then on, whatever becomes of the files."""
+    if not any(run.prompts.glob("*")):
+        PromptSet(settings.prompts_of_arm, settings.prompts).copy_to(run.prompts)
 
 
 def bind_result(run: RunDirectory, view: View) -> Callable[[Conditions], None]:

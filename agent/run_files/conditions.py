@@ -61,7 +61,7 @@ class Conditions(BaseModel):
         for text in {**self.texts, **now.texts}:
             then, there = (one.texts.get(text, "none") for one in (self, now))
             hold(f"text {text}", f"the {text} text", then, there, SHOWN)
-        if now.memory.partition(FILE_OF)[0] != self.memory:  # a run that was begun before its memory made the file
+        if now.memory.rpartition(FILE_OF)[0] != self.memory:  # a run that was begun before its memory made the file
             hold("memory", "the memory", self.memory, now.memory)
         changed = {
             package: (self.versions.get(package), now.versions.get(package))

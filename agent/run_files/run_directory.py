@@ -164,16 +164,15 @@ class RunDirectory:
 
     @classmethod
     def resume(cls, path: Path) -> RunDirectory:
-        """Opens the run at `path` to go on with it, locked and with the status "running".
+        """Opens the run at `path` to go on with it, locked.
 
         Raises:
             RunDirectoryError: nothing is left to do.
-            SelfPrunerError: as for `open`, and where the status cannot be written.
+            SelfPrunerError: as for `open`.
         """
         run = cls.open(path, exclusive=True)
         try:
             run.check_unfinished()
-            run.set_status("running")
         except BaseException:
             run.close()
             raise

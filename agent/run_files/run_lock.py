@@ -16,11 +16,15 @@ INSTANT = 0.05  # seconds in which whoever only asks whether a run is held lets 
 class RunLock:
     """A held lock on the run in `folder`; it stays with the folder when that is renamed."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, wait: bool = False) -> None:
         """Takes the lock and leaves our process number in it, for whoever finds the run in use.
 
+        Args:
+            folder: what is locked.
+            wait: whether to wait for another process that holds it, where it is held for moments.
+
         Raises:
-            RunDirectoryError: another process holds it.
+            RunDirectoryError: another process holds it, and it is not waited for.
             RunDirectoryError: no permission, or a file system without locks.
             LinkError: a link lies in the place of the lock.
         """
@@ -30,7 +34,10 @@ class RunLock:
         except OSError as error:
             raise RunDirectoryError(f"cannot lock the run {folder}: {error.strerror}") from error
         try:
-            _take(descriptor)
+            if wait:
+                fcntl.flock(descriptor, fcntl.LOCK_EX)
+            else:
+                _take(descriptor)
             os.ftruncate(descriptor, 0)
             os.pwrite(descriptor, str(os.getpid()).encode(), 0)
         except BlockingIOError as error:

@@ -13,6 +13,7 @@ from self_pruner.tools.benchmark_latency import timed_already
 from self_pruner.tools.profiles.quadratic_model import QuadraticModel
 from self_pruner.tools.profiles.selection import rank
 from self_pruner.tools.profiles.sensitivity import Costs
+from self_pruner.tools.profiles.shifts import what_came
 from self_pruner.tools.workbench import FITNESS, Workbench
 
 
@@ -61,7 +62,8 @@ class SearchHistory:
 
     def harmful(self) -> tuple[tuple[str, str], ...]:
         """What gave and what took in shifts of this run that clearly made their parent worse, in every size."""
-        own = [row for row in self.lessons if row.run == self.bench.run and row.verdict != "unclear" and row.change > 0]
+        lessons = [row for row in self.lessons if row.run == self.bench.run]
+        own = [row for row in lessons if what_came(row.change, row.error) == "worse"]
         return tuple(dict.fromkeys((row.take, row.give) for row in own))
 
     def _read_sensitivities(self, centre: str) -> None:

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from self_pruner.agent.search.history import SearchHistory
 from self_pruner.agent.search.learned_costs import marginals
 from self_pruner.agent.search.legal_calls import LegalCalls, Situation
-from self_pruner.agent.search.planning.plan import planned_in
+from self_pruner.agent.search.planning.plan import least_hypotheses, planned_in
 from self_pruner.agent.search.planning.shown import curve, lessons_shown, next_step, stretch_rows
 from self_pruner.agent.search.state import SearchState
 from self_pruner.agent.settings.limits import spent_share
@@ -66,6 +66,7 @@ class Observer:
                 kind=kind,
                 count=legal.replies,
                 fields=tuple(planned_in(legal)) if kind == "plan" else (),
+                least=least_hypotheses(legal) if kind == "plan" else 1,
                 tools=tuple(tool["function"]["name"] for tool in legal.tools) if kind == "free" else (),
                 actions=self._offered(here, kind),
                 parents=here.population,

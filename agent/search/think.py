@@ -26,7 +26,7 @@ from self_pruner.agent.search.planning.plan import as_stated, current_plan, is_p
 from self_pruner.agent.search.prompt_variables import Observer
 from self_pruner.agent.search.proposers import Operators
 from self_pruner.agent.search.replies import legal_replies, record_of, replies_of
-from self_pruner.agent.search.schedule import attempts_used_up, situation
+from self_pruner.agent.search.schedule import attempts_used_up, left, situation
 from self_pruner.agent.search.state import SearchState
 from self_pruner.agent.settings.arms import ARMS
 from self_pruner.agent.settings.settings import Settings
@@ -116,7 +116,7 @@ class Thinker:
 
     def free(self, state: SearchState, here: Situation) -> Decision:
         """A turn in which the brain may call any tool; what is wrong with its reply is what it reads next."""
-        decision = self.ask(state, here, free_calls(self.history, state, here))
+        decision = self.ask(state, here, free_calls(self.history, state, here, left(self.settings, state)))
         if error := decision.record.error:
             decision.update["said"] = [error[:LENGTH], *state.said][:SAID]
         return decision
@@ -160,8 +160,8 @@ class Thinker:
             note=settings.thought_limit(here.space.params(here.space.dense())) > 0,
             at_least=self.hypotheses_needed(here.missing),
         )
-        if state.failures >= settings.brain_failures:
-            decision = self.without_brain(state, "fallback")
+        if state.failures >= settings.brain_failures:  # whose candidates are the rule's: none were made in its place
+            decision = replace(self.without_brain(state, "fallback"), proposed_by="tool")
         elif not tool["function"]["parameters"]["properties"]:  # nothing can be moved, and only that was asked
             decision = self.without_brain(state, "tool")
         else:

@@ -15,6 +15,7 @@ from self_pruner.tools.engines.share import Quantization
 from self_pruner.tools.export.serving import Serving
 
 Count = Annotated[int, Field(ge=1)]
+HYPOTHESES = 3  # of a plan at the most
 PLAN_FIELDS = ("hypotheses", "offspring", "step", "measure", "time", "stop")  # that the brain may decide
 BrainName = Literal["self", "vllm", "uniform", "first"]
 

@@ -15,6 +15,7 @@ from pydantic import ValidationError, model_validator
 from self_pruner.agent.settings.arms import ARMS
 from self_pruner.agent.settings.former import without_former
 from self_pruner.agent.settings.panels import (
+    HYPOTHESES,
     PLAN_FIELDS,
     Amounts,
     Asking,
@@ -33,6 +34,7 @@ from self_pruner.agent.settings.panels import (
 )
 from self_pruner.memory.errors import SettingsError
 from self_pruner.tools.profiles.budget import parse_params
+from self_pruner.tools.profiles.shifts import LINE
 
 IN_TIME = ("speedup", "latency_ms")  # budgets in time; a latency table tells what they mean
 DEFAULT_SPARSITY = 0.2  # where no budget is given
@@ -138,6 +140,11 @@ class Settings(
             raise ValueError(
                 "--brain-share is what a brain that states hypotheses makes of the offspring: it takes --arm hybrid, "
                 "--autonomy guided, and a --plan that has hypotheses in it"
+            )
+        if int((self.brain_share or 0.0) * self.offspring + 0.5) > (most := HYPOTHESES * len(LINE)):
+            raise ValueError(
+                f"--brain-share {self.brain_share:g} of --offspring {self.offspring} is more than {most} candidates, "
+                "which is all that the hypotheses of a plan make"
             )
         if self.population > self.offspring:
             raise ValueError(f"--population must be at most --offspring, got {self.population} and {self.offspring}")

@@ -71,11 +71,11 @@ def test_a_terse_prompt_names_what_is_cheapest_and_what_is_worth_most_first():
 def test_a_terse_prompt_takes_from_nothing_that_is_gone_and_gives_to_nothing_that_is_whole():
     prompts = PromptSet("terse")
     variables = sample_variables("plan", prompts.actions)
-    costs = [("mlp 0-4", 1.0, 0.9), ("mlp 5-9", 0.5, 0.5), ("mlp 10-14", 0.2, 0.3), ("attention 0-4", 0.0, 0.0)]
-    rows = tuple(StretchRow(name, kept, cut, grow=cut) for name, kept, cut in costs)
+    costs = [("mlp 0-4", 1.0, 0.9), ("mlp 5-9", 0.5, 0.5), ("mlp 10-14", 0.2, 0.3), ("attention 0-4", 0.1, 0.0)]
+    rows = [StretchRow(name, kept, cut, grow=cut, takes=kept < 1, gives=kept > 0.1) for name, kept, cut in costs]
 
     def turn(stretches):
-        return prompts.render(replace(variables, hints=replace(variables.hints, stretches=stretches))).turn
+        return prompts.render(replace(variables, hints=replace(variables.hints, stretches=tuple(stretches)))).turn
 
     assert "Take from, the best first: mlp 10-14, mlp 5-9, mlp 0-4." in turn(rows)
     assert "Give to, the best first: mlp 5-9, mlp 10-14, attention 0-4." in turn(rows)

@@ -11,15 +11,17 @@ import re
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Literal, get_args
+from typing import TYPE_CHECKING, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from self_pruner.memory.errors import ToolError
 from self_pruner.memory.profile import PARTS, Part, Profile
 from self_pruner.tools.profiles.budget import Budget, Place, spread
-from self_pruner.tools.profiles.sensitivity import Costs
 from self_pruner.tools.profiles.space import Space
+
+if TYPE_CHECKING:  # it takes numpy and torch, and settings are read without them
+    from self_pruner.tools.profiles.sensitivity import Costs
 
 Amount = Literal["little", "some", "much"]
 AMOUNTS: tuple[Amount, ...] = get_args(Amount)

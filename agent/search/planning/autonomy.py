@@ -33,8 +33,8 @@ SAID = 6  # answers that the brain is shown again
 LENGTH = 240  # characters of each
 
 
-def free_calls(history: SearchHistory, state: SearchState, here: Situation) -> LegalCalls:
-    """Every tool that the run still allows, whatever it would be asked for."""
+def free_calls(history: SearchHistory, state: SearchState, here: Situation, room: int) -> LegalCalls:
+    """Every tool that the run still allows, whatever it would be asked for; `room` is the tokens that are left."""
     last = history.bench.fidelity[-1]
     names = nameable(history, state)
     open_ = [name for name in names if history.fitness(history.profile(name), last) is None]
@@ -42,8 +42,13 @@ def free_calls(history: SearchHistory, state: SearchState, here: Situation) -> L
     if here.missing:
         tools.append(function("prune_model", {"anyOf": _ways(here, {"enum": names})}))
     if set(open_) & {*state.population, *state.offspring}:
-        fidelity = {"enum": list(history.bench.fidelity)}
-        tools.append(function("evaluate", closed({"candidates": _some(open_, MOST), "fidelity": fidelity})))
+        ways = [
+            closed({"candidates": _some(open_, min(MOST, room // tokens)), "fidelity": {"const": tokens}})
+            for tokens in history.bench.fidelity
+            if tokens <= room
+        ]
+        if ways:
+            tools.append(function("evaluate", {"anyOf": ways}))
     if here.timeable:
         tools.append(function("benchmark_latency", closed({"candidate": {"enum": list(here.timeable)}})))
     if here.ranked:

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from itertools import islice, product
 
 from self_pruner.agent.search.legal_calls import Situation
-from self_pruner.agent.search.planning.plan import HYPOTHESES
+from self_pruner.agent.settings.panels import HYPOTHESES
 from self_pruner.memory.errors import ToolError
 from self_pruner.memory.profile import Profile
 from self_pruner.memory.records import Proposer

@@ -16,11 +16,10 @@ from pydantic import BaseModel, ConfigDict, Field
 from self_pruner.agent.search.legal_calls import NOTE_LENGTH, PLAN, LegalCalls, Schema, Situation, closed, function
 from self_pruner.agent.search.state import SearchState
 from self_pruner.agent.settings.arms import ARMS, OffspringProposer
-from self_pruner.agent.settings.panels import PLAN_FIELDS
+from self_pruner.agent.settings.panels import HYPOTHESES, PLAN_FIELDS
 from self_pruner.agent.settings.settings import Settings
 from self_pruner.tools.profiles.shifts import AMOUNTS, EXPECTATIONS, Hypothesis
 
-HYPOTHESES = 3  # of a generation at the most
 Offspring = Literal["earned", "steps", "shifts", "tries"]
 Step = Literal["same", "finer", "coarser"]
 # Whose share of the offspring is doubled: of those who follow figures, hypotheses, or nothing.
@@ -105,6 +104,12 @@ def as_stated(arguments: dict[str, Any]) -> dict[str, Any]:
         return arguments
     distinct = {str(Hypothesis.model_validate(one)): one for one in arguments["hypotheses"]}
     return {**arguments, "hypotheses": list(distinct.values())}
+
+
+def least_hypotheses(legal: LegalCalls) -> int:
+    """How many hypotheses the plan of a turn that asks for one must have; 1 where it needs none."""
+    stated = legal.tools[0]["function"]["parameters"]["properties"].get("hypotheses", {})
+    return int(stated.get("minItems", 1))
 
 
 def planned_in(legal: LegalCalls) -> list[str]:

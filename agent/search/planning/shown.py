@@ -20,11 +20,13 @@ def stretch_rows(
     """What shifts are between, at the best parent."""
     bench, parent = history.bench, history.profile(here.population[0])
     costs = believed(history, settings, state)
-    rows = []
+    rows, partners = [], here.partners()
+    gives = {name for name, others in partners.items() if others}
+    takes = {other for others in partners.values() for other in others}
     for name in dict.fromkeys((*here.take, *here.give)):
         one = Stretch.of(name, bench.budget.space.n_layers)
         kept = one.kept(parent) / (bench.budget.space.units(one.part) * len(one.layers))
-        rows.append(StretchRow(name, kept, *worth(bench.budget, costs, parent, one)))
+        rows.append(StretchRow(name, kept, *worth(bench.budget, costs, parent, one), name in gives, name in takes))
     return tuple(rows)
 
 

@@ -44,6 +44,7 @@ BAD_ARMS = {
     "": "at least one",
     "hybrd": "did you mean 'hybrid'",
     "hybrid hybrid": "twice",
+    "owl+fitness-text=a/b owl+fitness-text=a_b": "would share the folder owl\\+fitness-text=a_b",
     "owl:paper": "reads no prompts",
     "hybrid:nowhere": "no prompt set and no folder",
     "hybrid+temprature=1": "did you mean 'temperature'",
@@ -92,12 +93,29 @@ def test_a_plan_is_read_as_it_was_written_and_so_is_one_of_before_with_all_arms_
     assert older.arms == ("owl", "hybrid:paper") and not older.sealed
 
 
+def test_what_two_processes_add_to_one_plan_is_all_in_it(tmp_path):
+    ComparisonFolder(tmp_path, ("owl",), (0.2,), (0,), BASE).save()
+    first, second = (ComparisonFolder(tmp_path, (arm,), (0.3,), (0,), BASE) for arm in ("flap", "uniform"))
+    whole = [one.saved() for one in (first, second)]  # each knew nothing of the other
+    assert whole[1] == ComparisonFolder.open(tmp_path)
+    assert whole[1].arms == ("owl", "flap", "uniform") and whole[1].sparsities == (0.2, 0.3)
+
+
+def test_a_comparison_grows_from_any_folder(tmp_path):
+    made = ComparisonFolder(tmp_path, ("owl",), (0.2,), (0,), make_settings({"runs": "/one/runs"}))
+    other = ComparisonFolder(tmp_path, ("flap",), (0.2,), (0,), make_settings({"runs": "/other/runs"}))
+    assert made.grown(other).settings == made.settings
+    with pytest.raises(SettingsError, match="that comparison has dtype auto, not float32"):
+        made.grown(ComparisonFolder(tmp_path, ("flap",), (0.2,), (0,), make_settings({"dtype": "float32"})))
+
+
 def test_the_command_of_a_comparison_has_an_option_for_each_arm_where_one_has_a_comma(tmp_path):
     def command(*arms, seeds):
         return ComparisonFolder(tmp_path, arms, (0.2, 0.35), seeds, make_settings(DEFAULTS)).command()
 
     start = "python main.py compare"
     assert command("owl", "hybrid", seeds=(0, 1)) == f"{start} --arms owl,hybrid --seeds 2 --sparsity 0.2,0.35"
+    assert f"{start} --arms 'owl,hybrid:my prompts' --seeds" in command("owl", "hybrid:my prompts", seeds=(0, 1))
     assert f"{start} --arm owl --arm hybrid+fidelity=8,9 --seeds 7, --sp" in command(
         "owl", "hybrid+fidelity=8,9", seeds=(7,)
     )

@@ -12,8 +12,9 @@ from pathlib import Path
 import pytest
 
 from main import main
-from self_pruner.agent.compare.folder import RECORD
+from self_pruner.agent.compare.folder import RECORD, ComparisonFolder
 from self_pruner.agent.compare.results import Results
+from self_pruner.agent.compare.runner import _written
 from self_pruner.agent.run_files.binding import FILE
 from tests.stopped import in_place_of
 from tests.tiny import tiny_folder
@@ -106,6 +107,16 @@ def test_a_comparison_goes_on_and_grows_and_measures_nothing_again(compare, comp
     assert record.stat().st_mtime_ns == before
     assert main(["report", str(compared)]) == 0
     assert "flap" in capfd.readouterr().out
+
+
+def test_whoever_writes_the_results_writes_those_of_arms_that_others_added(compare, compared):
+    begun = ComparisonFolder.open(compared)
+    assert compare(compared, "--arms", "flap") == 0
+    assert (
+        {run.arm for run in _written(begun, {}).runs}
+        == {run.arm for run in results(compared).runs}
+        == {"uniform", "flap"}
+    )
 
 
 def test_a_record_that_a_version_of_before_wrote_into_the_run_directory_counts(compared):

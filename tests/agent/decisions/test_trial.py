@@ -89,6 +89,21 @@ def test_a_known_move_shows_what_it_was_measured_to_bring(varied, capfd):
     assert known and {score for score, _ in known} <= scores
 
 
+@pytest.mark.parametrize("kind", ["plan", "survive"])
+def test_replies_that_were_not_legal_are_shown_and_nothing_is_looked_up_for_them(carried_out, capfd, tmp_path, kind):
+    run = RunDirectory.open(shutil.copytree(carried_out["hybrid" if kind == "plan" else "self"].path, tmp_path / "run"))
+    then = asked(run, kind)
+    lines = [json.loads(line) for line in run.trace.read_text().splitlines()]
+    for line in lines:
+        for reply in line.get("replies", ()) if line["kind"] == "think" and line["step"] == then.step else ():
+            wrong = {"hypotheses": [{"take": ["mlp 0"]}]} if kind == "plan" else {"survivors": 3}
+            reply["call"] = {"name": reply["call"]["name"], "args": wrong}
+    run.trace.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    status, out, error = tried(capfd, run, then.step, run.prompts)
+    assert status == 0, error
+    assert "then, reply 1: " in out and "now, reply 1: " in out
+
+
 def test_another_brain_may_be_asked(run, capfd):
     then = asked(run, "plan")
     with serving() as server:

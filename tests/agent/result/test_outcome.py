@@ -1,12 +1,15 @@
 """What the report says is computed from the figures, also when the brain or the search loses."""
 
+from types import SimpleNamespace
+from typing import Any
+
 import pytest
 
 from self_pruner.agent.result.brain_totals import yields
-from self_pruner.agent.result.outcome import Difference, Outcome, Row, Yield, brain_sentence, summary
+from self_pruner.agent.result.outcome import Difference, Outcome, Row, Yield, brain_sentence, reporting_scores, summary
 from self_pruner.agent.run_files.trace import Act
 from self_pruner.memory.profile import Profile
-from self_pruner.memory.records import Candidate
+from self_pruner.memory.records import Candidate, Score
 
 
 def outcome(found, uniform, mean, error, proposed_by="switch"):
@@ -30,6 +33,15 @@ def outcome(found, uniform, mean, error, proposed_by="switch"):
         yields=[Yield(proposed_by=proposed_by, made=1, compared=0, improved=0)],
         warnings=[],
     )
+
+
+def test_a_table_has_only_the_sequences_that_the_run_reports_on_whatever_others_measured():
+    profile, scores = Profile((1,), (1,)), {}
+    for index in range(4):
+        scores[index] = Score(profile, "text", index, kl=float(index), nll=2.0 * index, run="r", step=1)
+    walks = {"text": SimpleNamespace(targets=SimpleNamespace(n_sequences=2))}
+    bench: Any = SimpleNamespace(walks=walks, scores=lambda *of: scores)
+    assert reporting_scores(bench, profile, "text") == ([0.0, 1.0], [0.0, 2.0])
 
 
 def test_a_result_of_before_is_read_whose_holdout_has_another_name():

@@ -9,11 +9,12 @@ from transformers import AutoTokenizer
 
 from main import main
 from self_pruner.agent import session
-from self_pruner.agent.run_files.binding import FILE, check_settings, write_binding
+from self_pruner.agent.run_files.binding import FILE, check_settings, keep_prompts, write_binding
 from self_pruner.agent.run_files.conditions import Conditions, conditions_of, tokenizer_digest
 from self_pruner.agent.run_files.run_directory import RunDirectory
+from self_pruner.agent.settings.settings import Settings, make_settings
 from self_pruner.agent.view import View
-from self_pruner.memory.errors import RunDirectoryError
+from self_pruner.memory.errors import RunDirectoryError, SettingsError
 from tests.stopped import copied, in_place_of, stopped_run
 from tests.tiny import tiny_folder
 
@@ -115,6 +116,46 @@ def test_a_patch_of_a_version_and_a_moved_memory_are_said_and_go_on(run, capfd):
     assert main(["resume", str(run)]) == 0
     shown = capfd.readouterr().out
     assert "with torch 2." in shown and "with the memory /elsewhere/memory.sqlite (now " in shown
+
+
+def test_a_refused_resume_leaves_the_status_as_it_was(run, capfd, monkeypatch):
+    def refuse(*arguments):
+        raise SettingsError("nobody is there")
+
+    before = (run / "status.json").read_text()
+    monkeypatch.setattr(session, "check_brain", refuse)
+    assert "nobody is there" in refused(capfd, "resume", run)
+    assert (run / "status.json").read_text() == before and RunDirectory.open(run).status == "stopped"
+
+
+def test_a_run_that_sent_its_content_goes_on_without_sending_anything(run, capfd):
+    for name in ("settings.toml", FILE):
+        text = (run / name).read_text()
+        for field in ("otel", "otel_content"):
+            text = text.replace(f"{field} = false", f"{field} = true").replace(f'"{field}": false', f'"{field}": true')
+        (run / name).write_text(text)
+    assert RunDirectory.open(run).settings["otel_content"] is True
+    assert main(["resume", str(run), "--no-otel", "--yes"]) == 0, capfd.readouterr().err
+
+
+def test_prompts_are_copied_whole_or_not_at_all_and_again_where_a_run_has_none(run, monkeypatch):
+    directory = RunDirectory.open(run)
+    own = {file.name: file.read_text() for file in directory.prompts.iterdir()}
+    keep_prompts(directory, Settings(prompt_set="paper"))
+    assert {file.name: file.read_text() for file in directory.prompts.iterdir()} == own  # they stay the run's own
+    shutil.rmtree(directory.prompts)
+    directory.prompts.mkdir()
+
+    def full(self, text, **options):
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as disk:
+        disk.setattr(Path, "write_text", full)
+        with pytest.raises(OSError, match="No space"):
+            keep_prompts(directory, Settings())
+    assert not any(directory.prompts.iterdir())
+    keep_prompts(directory, make_settings(directory.settings))
+    assert {file.name: file.read_text() for file in directory.prompts.iterdir()} == own
 
 
 def test_a_memory_that_the_run_made_itself_is_no_other_memory(bundled, tmp_path):

@@ -10,6 +10,7 @@ from self_pruner.agent.brain.scripted import UniformBrain
 from self_pruner.agent.run_files.trace import Act, Think
 from self_pruner.agent.search.history import closed_generations
 from self_pruner.agent.search.planning.recall_candidates import MOST
+from self_pruner.agent.settings.limits import cost
 from self_pruner.memory.records import Candidate
 from tests.agent.search.test_search import Search
 from tests.bench import LENGTH, tiny_settings
@@ -136,6 +137,17 @@ def test_a_call_can_name_no_candidate_that_does_not_exist(tmp_path):
     assert not any('"minLength": 2' in text for text in texts)  # as ids were when they were free text
     errors = [record.error for record in run.records if record.kind in ("act", "think") and record.error]
     assert not [error for error in errors if "no candidate" in error]
+
+
+def test_no_call_can_spend_more_tokens_than_are_left(tmp_path):
+    limit, brain = 60 * LENGTH, RecordingBrain(seed=4)
+    run = free(tmp_path, brain, evaluations=400, tokens=limit)
+    state = run.go()
+    assert cost(state.spent) <= limit and "tokens" in state.stop
+    ways = [way for offer in brain._offered if "evaluate" in offer for way in offer["evaluate"]["anyOf"]]
+    asked = [(way["properties"]["fidelity"]["const"], way["properties"]["candidates"]["maxItems"]) for way in ways]
+    assert {tokens for tokens, _ in asked} == {FIRST, LAST}
+    assert all(tokens * most < limit for tokens, most in asked)  # something was spent before each of them
 
 
 def test_whatever_is_shown_can_be_named_and_a_long_run_makes_the_schema_no_longer(tmp_path):

@@ -5,7 +5,8 @@ from pydantic import ValidationError
 
 from self_pruner.agent.brain.scripted import UniformBrain
 from self_pruner.agent.run_files.trace import Think
-from self_pruner.agent.search.planning.plan import HYPOTHESES, plan_schema
+from self_pruner.agent.search.planning.plan import plan_schema
+from self_pruner.agent.settings.panels import HYPOTHESES
 from self_pruner.tools.profiles.shifts import LINE
 from tests.agent.search.test_planning import HERE, plans
 from tests.agent.search.test_search import Search
@@ -18,6 +19,15 @@ from tests.bench import tiny_settings
 def test_a_share_of_a_brain_that_states_no_hypotheses_is_refused_in_a_sentence(settings):
     with pytest.raises(ValidationError, match="--brain-share .* takes --arm hybrid, --autonomy guided, and a --plan"):
         tiny_settings(brain_share=0.5, **settings)
+
+
+def test_a_share_of_more_candidates_than_hypotheses_give_is_refused_in_a_sentence():
+    most = HYPOTHESES * len(LINE)
+    assert tiny_settings(brain_share=1.0, offspring=most).brain_share == 1.0
+    with pytest.raises(
+        ValidationError, match=f"--brain-share 1 of --offspring {most + 1} is more than {most} candidates"
+    ):
+        tiny_settings(brain_share=1.0, offspring=most + 1)
 
 
 @pytest.mark.parametrize("share", [-0.1, 1.5])
@@ -71,3 +81,11 @@ def test_a_plan_has_the_hypotheses_that_the_share_needs_and_nobody_is_asked_for_
         assert max(stated) * len(LINE) >= share * offspring
     else:
         assert not any(isinstance(record, Think) and record.replies for record in run.records)
+
+
+@pytest.mark.parametrize("prompt_set", ["expert", "paper"])
+def test_a_prompt_that_says_how_many_hypotheses_says_what_the_schema_does(tmp_path, prompt_set):
+    for share, words in ((None, "one to three"), (0.5, "two or three"), (1.0, "three")):
+        run = Search(tmp_path / words, UniformBrain(seed=1), prompt_set, brain_share=share)
+        run.go()
+        assert f"- hypotheses, {words}: " in plans(run)[0].prompt

@@ -12,9 +12,9 @@ from self_pruner.agent.run_files.trace import Act, Think
 from self_pruner.agent.search.history import SearchHistory, closed_generations
 from self_pruner.agent.search.legal_calls import Situation
 from self_pruner.agent.search.planning.hypotheses import by_chance, by_rule, legal_shifts, line
-from self_pruner.agent.search.planning.plan import HYPOTHESES, Plan, as_stated, plan_schema
+from self_pruner.agent.search.planning.plan import Plan, as_stated, plan_schema
 from self_pruner.agent.search.planning.shown import lessons_shown
-from self_pruner.agent.settings.panels import PLAN_FIELDS
+from self_pruner.agent.settings.panels import HYPOTHESES, PLAN_FIELDS
 from self_pruner.memory.profile import Profile
 from self_pruner.memory.records import Lesson
 from self_pruner.tools.profiles.operators import uniform
@@ -207,6 +207,26 @@ def test_lessons_say_what_was_measured(planned):
             assert lesson.verdict == ("held" if lesson.expected == "same" else "unclear")
 
 
+def test_only_a_shift_that_clearly_did_harm_is_harmful(tmp_path):
+    lesson = dict(run="r", generation=1, give="mlp 1", amount="some", evidence=("c1",), params=1, step=1)
+    lessons = [
+        Lesson(number=number, take=take, expected=expected, verdict=verdict, change=change, error=0.01, **lesson)
+        for number, (take, expected, verdict, change) in enumerate(
+            [
+                ("mlp 2", "same", "held", 0.005),  # within its standard error
+                ("mlp 3", "better", "failed", 0.02),
+                ("mlp 4", "worse", "held", 0.02),
+                ("mlp 5", "worse", "failed", -0.02),
+                ("mlp 6", "better", "unclear", 0.005),
+            ]
+        )
+    ]
+    bench, _ = founded_bench(tmp_path, tiny_settings(), run="r")
+    history = SearchHistory(bench)
+    history.lessons = [*lessons, replace(lessons[1], run="earlier", take="mlp 7")]
+    assert history.harmful() == (("mlp 3", "mlp 1"), ("mlp 4", "mlp 1"))
+
+
 def test_lessons_outlive_a_run_and_a_later_one_at_another_budget_sees_them(planned):
     folder = planned.bench.memory.path.parent
     clear = [lesson for lesson in planned.bench.memory.recall(Lesson) if lesson.verdict != "unclear"]
@@ -232,6 +252,8 @@ def test_a_brain_that_fails_to_plan_is_counted_and_the_search_goes_by_rule(tmp_p
     thoughts = [record for record in run.records if isinstance(record, Think)]
     assert any(record.error for record in thoughts) and len(plans(run)) == 1
     assert any(row.proposed_by == "fallback" for row in run.candidates())
+    closed = [one.number for one in closed_generations(run.bench)]
+    assert len(closed) > 3 and {row.generation for row in run.candidates()} >= set(closed)  # and none of them is empty
 
 
 def test_by_rule_nobody_is_asked(tmp_path):
