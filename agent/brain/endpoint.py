@@ -20,6 +20,7 @@ from self_pruner.tools.text.redaction import redact, without_keys
 
 KEY = "SELF_PRUNER_BRAIN_KEY"  # the environment variable with the endpoint's key
 CONNECT_SECONDS = 10.0
+HERE = ("localhost", "127.0.0.1", "::1")  # asked without the proxy that the environment may name
 PROBE_SECONDS = 60.0
 LARGEST = 4 << 20  # bytes of an answer
 _SAID = 200  # characters of a server's own words that are quoted
@@ -78,7 +79,7 @@ class Endpoint:
         """
         request, connect, left = self._request("POST", path, body, until)
         limit = httpx.Timeout(max(left, 0.001), connect=connect)
-        with self._faults(connect), httpx.Client(timeout=limit) as client:
+        with self._faults(connect), httpx.Client(timeout=limit, trust_env=request.url.host not in HERE) as client:
             request.extensions["timeout"] = limit.as_dict()
             answer = client.send(request, stream=True)
             try:
@@ -177,7 +178,7 @@ def _check_encoding(answer: httpx.Response, url: httpx.URL) -> None:
 async def _answer(request: httpx.Request, connect: float) -> httpx.Response:
     """All of an answer; how long it may take in all is for the caller to say, since a server can drip."""
     limit = httpx.Timeout(None, connect=connect)
-    async with httpx.AsyncClient(timeout=limit) as client:
+    async with httpx.AsyncClient(timeout=limit, trust_env=request.url.host not in HERE) as client:
         answer = await client.send(request, stream=True)
         body = bytearray()
         async for part in answer.aiter_raw():

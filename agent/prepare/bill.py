@@ -204,7 +204,7 @@ def text_states(settings: Settings, sizes: Sizes, where: str) -> list[Line]:
     tokens, hidden = sizes.calibration_tokens, sizes.shape.hidden
     lines = [Line("Hidden states of the calibration", tokens * hidden * sizes.itemsize, where, "calibration")]
     if settings.compensation == "lstsq" and settings.recalibrate:  # dense and pruned ones, and what a projection reads
-        read = int(sizes.kept * max(sizes.shape.channels.values())) * sizes.itemsize
+        read = max(sizes.shape.channels.values()) * sizes.itemsize  # a place may be whole
         both = tokens * (8 * hidden + read)
         lines.append(Line("Hidden states of the recalibration", both, where, "recalibration"))
     return lines

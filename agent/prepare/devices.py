@@ -5,6 +5,7 @@ from __future__ import annotations
 import platform
 import shutil
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -111,4 +112,13 @@ def device_name(device: str) -> str:
     """The device as latencies are remembered under: the GPU's name, or the processor's and the number of threads."""
     if device.startswith("cuda"):
         return torch.cuda.get_device_name(device)
-    return f"{platform.processor() or platform.machine()} {torch.get_num_threads()} threads"
+    return f"{_processor()} {torch.get_num_threads()} threads"
+
+
+def _processor() -> str:
+    """The processor's name as Linux knows it; elsewhere what Python knows of it."""
+    with suppress(OSError):
+        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -30,6 +31,9 @@ def keep(path: Path, kind: type[Kept], make: Callable[[], Kept], view: View) -> 
         except (KeptFileError, MeasurementError) as error:
             view.warn(f"{error}; it is made anew")
     made = make()
+    with suppress(KeptFileError, MeasurementError):  # damaged: said above
+        if path.exists() and kind.load(path) is not None:  # another process was faster: its file may be in use
+            return made
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         made.save(path)

@@ -138,4 +138,6 @@ def timed_of(settings: Settings, space: Space) -> Timed:
         prompt=settings.latency_prompt,
         decode=settings.latency_decode,
         batch=settings.latency_batch,
+        tensor_parallel=settings.tensor_parallel,
+        bias=settings.compensation == "bias",
     )

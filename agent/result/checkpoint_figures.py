@@ -26,11 +26,12 @@ class Figures(BaseModel):
     name: str
     parameters: int | None
     weights: str  # digest of config and weights
+    tokenizer: str = ""  # digest of its files
     tasks: dict[str, dict[str, tuple[float, float | None]]] = {}  # by digest of the rows; metrics with standard errors
     texts: dict[str, TextFigures] = {}  # by digest of text and length
 
     def merged(self, other: Figures) -> Figures:
-        """With the figures of `other` too, which is of the same weights."""
+        """With the figures of `other` too, which is of the same weights and tokenizer."""
         return self.model_copy(update={"tasks": {**other.tasks, **self.tasks}, "texts": {**other.texts, **self.texts}})
 
     def with_result(self, result: TaskFigures | TextFigures, asked: Evaluation) -> Figures:

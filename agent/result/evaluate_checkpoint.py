@@ -49,6 +49,8 @@ from self_pruner.tools.text.sources import TextUnavailableError, whole_text
 
 LENGTH = 2048  # tokens of a window where neither the folder nor the command says
 
+TOKENIZER = ("tokenizer*", "special_tokens_map.json", "added_tokens.json", "vocab.*", "merges.txt", "chat_template*")
+
 
 @dataclass(frozen=True, slots=True)
 class Wishes:
@@ -111,8 +113,9 @@ def evaluate(folder: Path, given: Mapping[str, Any], wishes: Wishes, view: View)
         parameters = None
         if provenance is not None:
             parameters = provenance.dense_parameters if name == DENSE else provenance.parameters
-        own = Figures(name=name, parameters=parameters, weights=weights[name])
-        known = [one for one in (*earlier, *_read(asked.cache(own))) if one.weights == own.weights]
+        own = Figures(name=name, parameters=parameters, weights=weights[name], tokenizer=_tokenizer(places[name]))
+        of = (own.weights, own.tokenizer)
+        known = [one for one in (*earlier, *_read(asked.cache(own))) if (one.weights, one.tokenizer) == of]
         figures[name] = reduce(Figures.merged, known, own)
     evaluation = wanted.model_copy(update={"models": list(figures.values())})
     evaluation.write(folder)
@@ -151,7 +154,9 @@ class _Asked:
 
     def cache(self, figures: Figures) -> Path:
         """Where the figures of a model are kept for other evaluations."""
-        name = f"{figures.weights[:24]}-{self.wanted.dtype}.json"
+        how = [figures.tokenizer, self.wanted.device, self.wanted.versions]
+        computed = hashlib.sha256(json.dumps(how, sort_keys=True).encode()).hexdigest()[:12]
+        name = f"{figures.weights[:24]}-{self.wanted.dtype}-{computed}.json"
         return (self.settings.cache or cache_dir()) / "evaluations" / name
 
     def results(self, place: Path, figures: Figures, view: View) -> Generator[TaskFigures | TextFigures, None, None]:
@@ -252,9 +257,16 @@ def _command(settings: Settings, wishes: Wishes, length: int) -> str:
 def _kept(folder: Path, wanted: Evaluation) -> list[Figures]:
     """What an earlier evaluation of this folder knows, if it computed in the same way."""
     earlier = read_evaluation(folder)
-    if earlier is None or (earlier.dtype, earlier.harness) != (wanted.dtype, wanted.harness):
-        return []
-    return earlier.models
+    ways = [None if one is None else (one.dtype, one.harness, one.device, one.versions) for one in (earlier, wanted)]
+    return earlier.models if earlier is not None and ways[0] == ways[1] else []
+
+
+def _tokenizer(folder: Path) -> str:
+    """A digest of the files of which the tokenizer of a checkpoint is made."""
+    found = hashlib.sha256()
+    for file in sorted(one for pattern in TOKENIZER for one in folder.glob(pattern) if one.is_file()):
+        found.update(f"{file.name}\0".encode() + hashlib.sha256(file.read_bytes()).digest())
+    return found.hexdigest()[:24]
 
 
 def _read(cache: Path) -> list[Figures]:

@@ -111,9 +111,8 @@ def refits_of(run: Run, found: Profile, keep: bool) -> Refits:
             return known
     except KeptFileError as error:
         run.view.warn(f"{error}; it is made anew")
-    if isinstance(elastic.store, StreamedLayers):
-        for walk in bench.walks.values():
-            walk.give_up_memory()  # the search is over
+    for walk in bench.walks.values():
+        walk.give_up_memory()  # the search is over, and the bill counts on its room
     with run.view.phase("Recalibration") as progress:
         file = path if on_disk(run, found, keep) else None
         check_room(elastic, found, in_memory=file is None)

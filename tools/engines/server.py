@@ -22,6 +22,8 @@ from self_pruner.memory.no_links import open_to_write
 from self_pruner.tools.engines.leashed import leashed
 from self_pruner.tools.engines.share import Share
 
+DIRECT = urllib.request.build_opener(urllib.request.ProxyHandler({}))  # no proxy is asked for this machine
+
 # Replies without a space that nobody reads: a vector of a width a layer would be twice as long.
 STRUCTURED = '{"backend": "guidance", "disable_any_whitespace": true}'
 KEYS = ("SELF_PRUNER_BRAIN_KEY", "VLLM_API_KEY")  # for others: the first is a stranger's, the second would lock us out
@@ -116,7 +118,7 @@ def _wait(server: subprocess.Popen[bytes], port: int, log: Path, timeout: float)
 
 def _answers(port: int) -> bool:
     try:
-        with urllib.request.urlopen(f"http://127.0.0.1:{port}/health", timeout=5):
+        with DIRECT.open(f"http://127.0.0.1:{port}/health", timeout=5):
             return True
     except (urllib.error.URLError, OSError):
         return False

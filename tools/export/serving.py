@@ -75,13 +75,17 @@ def units_for(
 def expressible_heads(target: Serving, config: Any) -> frozenset[int]:
     """KV heads that every layer of a stock model of this family may have; for other formats all there are.
 
-    Llama's own config refuses query heads that do not divide the hidden size, whatever the head size.
+    Llama's own config refuses query heads that do not divide the hidden size, whatever the head size. vLLM's class of
+    Qwen2 takes the hidden size over the heads for the head size, whatever the config says.
     """
-    shape = geometry(config)
+    shape, family = geometry(config), family_of(config).model_type
     counts = range(1, shape.n_groups + 1)
-    if target != "uniform" or family_of(config).model_type != "llama":
-        return frozenset(counts)
-    return frozenset(count for count in counts if shape.hidden % (count * shape.heads_per_group) == 0)
+    if target == "uniform" and family == "llama":
+        return frozenset(count for count in counts if shape.hidden % (count * shape.heads_per_group) == 0)
+    if target == "uniform" and family == "qwen2":
+        heads = shape.hidden // shape.head_dim
+        return frozenset(count for count in counts if count * shape.heads_per_group == heads) or frozenset(counts)
+    return frozenset(counts)
 
 
 def check_profile(target: Serving, space: Space, profile: Profile) -> None:

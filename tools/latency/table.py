@@ -58,6 +58,8 @@ class Timed:
     prompt: int  # tokens of the request
     decode: int
     batch: int
+    tensor_parallel: int = 1  # devices that share a layer, where an engine serves it so
+    bias: bool = False  # whether the cut layers have biases that the dense ones have not
 
     def __str__(self) -> str:
         return (

@@ -90,7 +90,7 @@ class Calibration:
             squares = {part: tuple(files.read(f"{part}.{layer}.squares") for layer in range(layers)) for part in PARTS}
         except FileNotFoundError as error:
             raise KeptFileError(f"there is no calibration file {str(path)!r}") from error
-        except (SafetensorError, KeyError, ValueError, ModelError) as error:
+        except (OSError, SafetensorError, KeyError, ValueError, ModelError) as error:
             raise KeptFileError(f"calibration file {str(path)!r} is damaged ({error}); delete it") from error
         attention, mlp = (KeptFeatures(files, part, layers, tokens) for part in PARTS)
         return cls(attention, mlp, squares["attention"], squares["mlp"], tokens, path)

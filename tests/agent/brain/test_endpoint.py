@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import socket
 import time
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from threading import Thread
 
 import pytest
 from langchain_core.messages import HumanMessage, SystemMessage
@@ -15,6 +17,7 @@ from self_pruner.agent.brain.endpoint import Endpoint, EndpointError, Served, ch
 from self_pruner.agent.brain.remote import EndpointBrain
 from self_pruner.agent.brain.schema import violations
 from self_pruner.memory.errors import BrainError
+from self_pruner.tools.engines.server import _answers
 from tests.endpoint import completion, obedient, serving
 
 PICK = {
@@ -239,3 +242,28 @@ def test_whether_schemas_are_kept_to_is_tried():
     refusal = serving(lambda body: (400, {"error": "response_format is not supported"}))
     with refusal as server, pytest.raises(EndpointError, match="not supported; the brain's replies need JSON schemas"):
         obeys_schemas(Endpoint(server.url), "target")
+
+
+class Healthy(BaseHTTPRequestHandler):
+    """An engine that has started."""
+
+    def do_GET(self):
+        self.send_response(200)
+        self.end_headers()
+
+    def log_message(self, *said):
+        pass
+
+
+@pytest.mark.parametrize("variable", ["http_proxy", "all_proxy", "HTTP_PROXY", "ALL_PROXY"])
+def test_what_is_on_this_machine_is_asked_without_a_proxy(monkeypatch, variable):
+    with socket.socket() as nobody, HTTPServer(("127.0.0.1", 0), Healthy) as engine:
+        nobody.bind(("127.0.0.1", 0))
+        monkeypatch.setenv(variable, f"http://127.0.0.1:{nobody.getsockname()[1]}")
+        monkeypatch.delenv("no_proxy", raising=False)
+        with serving(lambda body: {"choices": []}) as server:
+            endpoint = Endpoint(server.url)
+            assert served_model(endpoint, None)
+            assert list(endpoint.events("/chat/completions", {}, time.monotonic() + 20)) == [{"choices": []}]
+        Thread(target=engine.handle_request).start()
+        assert _answers(engine.server_port)

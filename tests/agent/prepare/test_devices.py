@@ -1,12 +1,13 @@
 """What a run computes in: as asked, or by default what the device multiplies natively."""
 
+from pathlib import Path
 from types import SimpleNamespace
 
 import psutil
 import pytest
 import torch
 
-from self_pruner.agent.prepare.devices import dtype_of, multiplies_bfloat16
+from self_pruner.agent.prepare.devices import device_name, dtype_of, multiplies_bfloat16
 from self_pruner.agent.settings.settings import Settings
 from self_pruner.tools.evaluation.shortage import free_memory
 
@@ -23,6 +24,13 @@ def test_a_processor_that_would_emulate_it_computes_in_float32(monkeypatch):
     assert dtype_of(Settings(), "cuda") == "bfloat16"
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx512_f": True, "avx512_bf16": True})
     assert dtype_of(Settings(), "cpu") == "bfloat16"
+
+
+def test_a_processor_goes_by_the_name_that_the_system_knows():
+    said = [line for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("model name")]
+    if not said:
+        pytest.skip("this system names no processor")
+    assert device_name("cpu") == f"{said[0].partition(': ')[2].strip()} {torch.get_num_threads()} threads"
 
 
 def test_what_is_asked_for_is_what_one_gets(monkeypatch):

@@ -4,8 +4,20 @@ from __future__ import annotations
 
 from main import main
 from self_pruner.agent.prepare import latency_table as latency
+from self_pruner.agent.settings.settings import make_settings
+from self_pruner.tools.profiles.space import Space
+from tests.tiny import tiny_config
 
 SMALL = ["--latency-prompt", "8", "--latency-decode", "2", "--latency-repeats", "1", "--dtype", "float32"]
+
+
+def test_a_table_is_of_the_devices_that_share_a_layer_and_of_the_biases(tmp_path):
+    space = Space(n_layers=3, n_groups=4, n_blocks=4, group_params=1, block_params=1, fixed_params=1, mlp_unit=64)
+    given = [{}, {"target": "vllm-native"}, {"target": "vllm-native", "tensor_parallel": 2}, {"compensation": "bias"}]
+    paths = [
+        latency.table_path(make_settings({"cache": tmp_path, **one}), tiny_config("llama"), space) for one in given
+    ]
+    assert paths[0] == paths[1] and len(set(paths)) == 3
 
 
 def test_the_table_is_measured_once_and_checked_every_time(model, tmp_path, capfd, monkeypatch):

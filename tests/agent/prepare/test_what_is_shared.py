@@ -15,9 +15,11 @@ from rich.console import Console
 import self_pruner.agent.prepare.workbench as preparation
 from main import main
 from self_pruner.agent.prepare import devices
+from self_pruner.agent.prepare.kept import keep
 from self_pruner.agent.prepare.workbench import prepare
 from self_pruner.agent.settings.settings import make_settings
 from self_pruner.agent.view import View
+from self_pruner.memory.errors import KeptFileError
 from self_pruner.tools.evaluate import measure
 from self_pruner.tools.profiles.operators import uniform
 from tests.tiny import tiny_folder
@@ -43,6 +45,33 @@ def models(tmp_path_factory):
     """Two tiny models of one shape."""
     folder = tmp_path_factory.mktemp("models")
     return [tiny_folder(folder / str(seed) / "tiny", seed=seed) for seed in (0, 1)]
+
+
+def test_what_another_process_was_faster_to_keep_stays_as_it_is(tmp_path):
+    class Made:
+        def __init__(self, said):
+            self.said = said
+
+        @classmethod
+        def load(cls, path):
+            if path.read_text() == "damaged":
+                raise KeptFileError("it is damaged")
+            return cls(path.read_text())
+
+        def save(self, path):
+            path.write_text(self.said)
+
+    path, said = tmp_path / "kept", StringIO()
+
+    def slow(meanwhile):
+        path.write_text(meanwhile)
+        return Made("mine")
+
+    view = View(Console(file=said))
+    assert keep(path, Made, lambda: slow("theirs"), view).said == "mine" and path.read_text() == "theirs"
+    path.unlink()
+    assert keep(path, Made, lambda: slow("damaged"), view).said == "mine" and path.read_text() == "mine"
+    assert keep(path, Made, lambda: slow("never"), view).said == "mine" and not said.getvalue()
 
 
 def figures(places, **changes):

@@ -5,13 +5,16 @@ from __future__ import annotations
 import json
 import math
 import shutil
+from pathlib import Path
 
 import pytest
 import torch
 
 from main import main
 from self_pruner.agent.result import evaluate_checkpoint as evaluate_module
-from self_pruner.agent.result.checkpoint_figures import FILE, read_evaluation
+from self_pruner.agent.result.checkpoint_figures import FILE, PRUNED, Evaluation, Figures, read_evaluation
+from self_pruner.agent.result.evaluate_checkpoint import Wishes, _Asked, _kept, _tokenizer
+from self_pruner.agent.settings.settings import make_settings
 from self_pruner.memory.profile import Profile
 from self_pruner.tools.evaluation.tasks.harness import AskedModel, run_task
 from self_pruner.tools.evaluation.tasks.rows import TASKS
@@ -132,6 +135,26 @@ def test_the_figures_are_those_of_the_elastic_model_and_are_measured_once(
     shutil.rmtree(folder.parent / "c")
     assert call(folder)[0] == 0  # from the folder
     assert read_evaluation(folder) == found
+
+
+def test_figures_are_of_their_tokenizer_device_and_versions(folder, tmp_path):
+    copy = Path(shutil.copytree(folder, tmp_path / "copy"))
+    tokenizer = copy / "tokenizer_config.json"
+    before = _tokenizer(copy)
+    assert before == _tokenizer(folder)
+    tokenizer.write_text(tokenizer.read_text() + " ")
+    assert _tokenizer(copy) != before
+    how = dict(command="", harness="h", text=None, text_digest=None, length=64, models=[])
+    how |= {"rows": dict.fromkeys(TASKS, 1), "data": dict.fromkeys(TASKS, "d")}
+    wanted = Evaluation(**how, dtype="float32", device="cpu", versions={"torch": "2"})
+    changed = [wanted.model_copy(update=one) for one in ({"device": "cuda"}, {"versions": {"torch": "3"}})]
+    settings = make_settings({"cache": tmp_path})
+    own = Figures(name=PRUNED, parameters=None, weights="w", tokenizer=before)
+    asked = [(one, own) for one in (wanted, *changed)] + [(wanted, own.model_copy(update={"tokenizer": "other"}))]
+    caches = [_Asked(settings, one, Wishes(), None, None).cache(figures) for one, figures in asked]
+    assert len(set(caches)) == 4
+    wanted.model_copy(update={"models": [own]}).write(copy)
+    assert _kept(copy, wanted) == [own] and not any(_kept(copy, one) for one in changed)
 
 
 def test_an_interrupted_evaluation_goes_on(call, folder, monkeypatch):

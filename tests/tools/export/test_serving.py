@@ -86,7 +86,13 @@ def test_stock_llama_takes_query_heads_that_divide_the_hidden_size():
     assert expressible_heads("uniform", config) == {1, 2, 3, 4}
     assert expressible_heads("uniform", tiny_config("llama")) == {1, 2, 4}
     assert expressible_heads("vllm", tiny_config("llama")) == {1, 2, 3, 4}
-    assert expressible_heads("uniform", tiny_config("qwen2")) == {1, 2, 3, 4}
+
+
+def test_stock_qwen2_keeps_all_heads_for_vllm_computes_their_size_from_their_number():
+    config = tiny_config("qwen2", head_dim=8)  # of which 8 are as wide as the hidden state, as in every Qwen2
+    assert expressible_heads("uniform", config) == {4}
+    assert expressible_heads("uniform", tiny_config("qwen3")) == {1, 2, 3, 4}  # whose config states the size
+    assert expressible_heads("vllm", config) == expressible_heads("transformers", config) == {1, 2, 3, 4}
 
 
 @pytest.mark.parametrize("heads", [1, 2, 3, 4])

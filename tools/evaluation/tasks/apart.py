@@ -135,6 +135,9 @@ def _read(line: str) -> TaskFigures | TextFigures | tuple[int, int] | None:
 
 def text_figures(nll: Sequence[float]) -> TextFigures:
     """Perplexity from the mean negative log-likelihoods of windows, nats a token."""
-    perplexity = math.exp(statistics.fmean(nll))
+    if not all(map(math.isfinite, nll)):
+        raise MeasurementError("the model's logits are not finite on the perplexity text: try --dtype float32")
+    average = statistics.fmean(nll)
+    perplexity = math.exp(average) if average < 709.0 else math.inf
     error = perplexity * statistics.stdev(nll) / math.sqrt(len(nll)) if len(nll) > 1 else None
     return TextFigures(perplexity, error, len(nll))

@@ -93,6 +93,11 @@ def add_tokenizer(writer: GGUFWriter, tokenizer: Any, vocab_size: int) -> None:
     for text, token in definition["model"]["vocab"].items():
         texts[token], kinds[token] = text, gguf.TokenType.NORMAL
     for added in definition["added_tokens"]:
+        if added["id"] >= vocab_size:
+            raise ExportError(
+                f"the tokenizer's {added['content']!r} is token {added['id']}, and the model knows {vocab_size}: "
+                "llama.cpp takes no token that the model does not know"
+            )
         texts[added["id"]] = added["content"]
         kinds[added["id"]] = gguf.TokenType.CONTROL if added["special"] else gguf.TokenType.USER_DEFINED
     if rules == "llama":

@@ -28,3 +28,7 @@ def test_perplexity_has_the_error_that_the_spread_of_windows_gives():
     assert found.perplexity == pytest.approx(math.exp(3.0)) and found.windows == 3
     assert found.standard_error == pytest.approx(math.exp(3.0) / math.sqrt(3))
     assert text_figures([2.0]).standard_error is None
+    assert text_figures([800.0, 900.0]).perplexity == math.inf  # as in every other table
+    for nll in ([math.nan, 1.0], [math.nan], [1.0, math.inf]):
+        with pytest.raises(MeasurementError, match="not finite on the perplexity text: try --dtype float32"):
+            text_figures(nll)
