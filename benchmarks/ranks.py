@@ -51,8 +51,8 @@ def main() -> None:
         count = settings.sequences(tokens)
         found = memory.recall(Fitness, profile=list(rows), text="fitness", sequences=count, order="kl")
     known = [(one.profile, one.kl) for one in found if one.kl is not None]
-    step = max(1, len(known) // options.candidates)
-    chosen = known[::step][: options.candidates]
+    last, wanted = len(known) - 1, min(options.candidates, len(known))
+    chosen = [known[round(index * last / max(1, wanted - 1))] for index in range(wanted)]  # from the best to the worst
     other = prepare(
         settings.model_copy(update={"compensation": options.compensation, "memory": options.run / "ranks.sqlite"}),
         "ranks",

@@ -178,11 +178,15 @@ def main() -> None:
     options = parser.parse_args()
     folder = options.folder or Path(tempfile.mkdtemp(prefix="self-pruner-seven-billion-"))
     folder.mkdir(parents=True, exist_ok=True)
+    there = {path.name for path in folder.iterdir()}  # which are not ours to remove
     try:
         answer = measured(folder, config_of(options.layers, options.hidden))
     finally:
         if not options.keep:
-            shutil.rmtree(folder)
+            for name in {"model", "runs", "cache"} - there:
+                shutil.rmtree(folder / name, ignore_errors=True)
+            with suppress(OSError):  # something else is in it
+                folder.rmdir()
     print(json.dumps(answer, indent=1))
     if options.output:
         options.output.write_text(json.dumps(answer, indent=1) + "\n", encoding="utf-8")

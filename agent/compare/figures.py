@@ -10,7 +10,6 @@ A curve is a staircase: pairs of (cost in tokens, best fitness from there on), c
 from __future__ import annotations
 
 import math
-import re
 from bisect import bisect_right
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -18,6 +17,7 @@ from functools import cached_property
 from statistics import fmean
 from typing import Literal
 
+from self_pruner.agent.compare.kinds import ArmKind, base_name, kind_of
 from self_pruner.agent.compare.results import CurvePoint, Results, RunResult, TextResult
 from self_pruner.agent.compare.statistics import (
     ALPHA,
@@ -31,9 +31,7 @@ from self_pruner.agent.compare.statistics import (
     stratified_difference,
     stratified_mean,
 )
-from self_pruner.agent.settings.arms import ARMS
 
-ArmKind = Literal["closed form", "search", "brain"]
 Curve = list[tuple[float, float]]
 ROUNDING = 1e-9  # relative: a mean of the same numbers in another order is no worse
 
@@ -134,7 +132,7 @@ class ComparedArms:
 
     def best(self, kind: ArmKind | None = None, base: str | None = None) -> str | None:
         """The best arm of a kind or a name, whatever prompts and settings were added to it; ranked ones first."""
-        fitting = (arm for arm in self.ordered if kind in (None, kind_of(arm)) and base in (None, base_name(arm)))
+        fitting = (arm for arm in self.ordered if kind in (None, self.kind(arm)) and base in (None, base_name(arm)))
         return next(fitting, None)
 
     @cached_property
@@ -143,26 +141,14 @@ class ComparedArms:
 
         Where `hybrid` itself was compared it is that one, even if a variant did better: the best of several flatters.
         """
-        if "hybrid" in self.arms:
+        if "hybrid" in self.arms and self.kind("hybrid") == "brain":
             return "hybrid"
-        return self.best(base="hybrid") or self.best("brain") or self.best("search") or self.best()
+        asked = self.best("brain", "hybrid") or self.best("brain")
+        return asked or self.best(base="hybrid") or self.best("search") or self.best()
 
-
-def base_name(arm: str) -> str:
-    """The arm's name without its prompts and settings."""
-    return re.split(r"[:+]", arm, maxsplit=1)[0]
-
-
-def kind_of(arm: str) -> ArmKind:
-    """Whether an arm searches, and whether a brain has any say in it: a scripted control in its place is none.
-
-    Nor has a brain that is asked for nothing.
-    """
-    known = ARMS.get(base_name(arm))
-    if known is None or not known.searches:
-        return "closed form" if known else "search"
-    silent = re.search(r"\+brain=(?!(?:self|vllm)\b)|\+plan=rule\b|\+brain-share=0(?:\.0*)?(?![\d.])", arm)
-    return "brain" if known.asks_brain and not silent else "search"
+    def kind(self, arm: str) -> ArmKind:
+        """What an arm is under the settings that all share."""
+        return kind_of(arm, self.results.settings)
 
 
 # --- over seeds ---------------------------------------------------------------------------------------------------

@@ -218,6 +218,15 @@ def collect(comparison: ComparisonFolder, failed: Mapping[str, str] | None = Non
     )
 
 
+def known_failures(path: Path) -> dict[str, str]:
+    """Why runs of the comparison at `path` were missing when its results were written last, by their slugs."""
+    try:
+        found = Results.model_validate_json((path / RESULTS).read_text(encoding="utf-8")).missing
+    except (OSError, ValueError):
+        return {}
+    return {slug: reason for slug, _, reason in (line.partition(": ") for line in found)}
+
+
 def prompt_differences(comparison: ComparisonFolder) -> dict[str, list[str]]:
     """By arm with prompts of its own: a unified diff from those that it has without.
 

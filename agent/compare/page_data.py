@@ -17,7 +17,6 @@ from self_pruner.agent.compare.figures import (
     ComparedArms,
     Measure,
     brain_worth,
-    kind_of,
     mean_curve,
     staircases,
 )
@@ -88,7 +87,7 @@ def comparison_data(results: Results, folder: Path | None = None) -> dict[str, A
     rows = table_rows(compared)
     headline = compared.headline
     arms = compared.arms
-    worths = [(arm, brain_worth(compared.runs(arm))) for arm in compared.ordered if kind_of(arm) == "brain"]
+    worths = [(arm, brain_worth(compared.runs(arm))) for arm in compared.ordered if compared.kind(arm) == "brain"]
     tables = {
         "brief": quality(rows, compared.texts, brief=True) if arms else None,
         "quality": quality(rows, compared.texts) if arms else None,
@@ -103,7 +102,7 @@ def comparison_data(results: Results, folder: Path | None = None) -> dict[str, A
             "sentences": sentences(results),
             "headline": headline,
             "arms": [
-                {"arm": arm, "meaning": meaning, "kind": kind_of(arm), "runs": len(compared.runs(arm))}
+                {"arm": arm, "meaning": meaning, "kind": compared.kind(arm), "runs": len(compared.runs(arm))}
                 for arm, meaning in {**dict.fromkeys(arms, ""), **results.arms}.items()
             ],
             "ordered": compared.ordered,

@@ -82,7 +82,7 @@ class RunResult(_Record):
     repaired_units: int
     invalid: int  # replies that no rule allowed
     failed_turns: int
-    fallbacks: int  # turns that the tool decided because the brain kept failing
+    fallbacks: int  # turns of the brain that the tool decided: it failed too often, or found nothing new
     yields: list[ProposerYield] = []
 
 

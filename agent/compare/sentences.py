@@ -11,7 +11,6 @@ from self_pruner.agent.compare.figures import (
     BrainWorth,
     ComparedArms,
     brain_worth,
-    kind_of,
     over_seeds,
     paired_runs,
     reach,
@@ -64,7 +63,7 @@ def best_sentence(compared: ComparedArms) -> str:
         return f"{found}, and neither varies with the seed."
     ending = {
         "below": "and the paired test tells the two apart",
-        "above": "and the paired test tells the two apart",
+        "above": f"but over the {test.n} pairs of runs that both have {others[0]} is better",
         "not distinguished": "which the paired test does not tell from it",
         "too few pairs": "and there are too few pairs of runs to tell the two apart",
     }[test.verdict]
@@ -73,10 +72,10 @@ def best_sentence(compared: ComparedArms) -> str:
 
 def duels(compared: ComparedArms, headline: str) -> list[str]:
     """The headline arm beside the best closed form, plain evolution and the target model alone."""
-    if kind_of(headline) == "closed form":
+    if compared.kind(headline) == "closed form":
         return ["Only closed forms were compared: nothing in them is left to chance or to a brain."]
     found = []
-    asks_brain = kind_of(headline) == "brain"
+    asks_brain = compared.kind(headline) == "brain"
     if not asks_brain:
         found.append("No arm that asks the brain was measured, so nothing is said of its worth.")
     closed = compared.best("closed form")
@@ -136,7 +135,7 @@ def speed_sentences(compared: ComparedArms, headline: str) -> list[str]:
 
 def worth_sentences(compared: ComparedArms, headline: str) -> list[str]:
     """What the brain is worth beside chance among the same moves; nothing where no arm asks it."""
-    if not any(kind_of(arm) == "brain" for arm in compared.arms):
+    if not any(compared.kind(arm) == "brain" for arm in compared.arms):
         return []
     found = brain_worth(compared.runs(headline))
     if found is None:

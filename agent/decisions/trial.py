@@ -123,11 +123,7 @@ def try_prompts(path: Path, step: int, name: str, brain: str | None, changes: Ma
     prompts = open_set(name)
     prompts.check()
     prompts.render(turn.variables)  # a mistake that only a real turn shows is found before a model is loaded
-    ranked = range(settings.sequences(settings.fidelity[-1]))  # what follows is the holdout, which few were measured on
-    scores = {
-        profile: {number: score for number, score in found.items() if number in ranked}
-        for profile, found in scores_of(read_rows(run.records, run.id)).items()
-    }
+    scores = scores_of(read_rows(run.records, run.id), settings.sequences(settings.fidelity[-1]))
     known = Known(check_target(settings).budget, turn, scores, dict(_lessons_by_shift(records)))
     asked = _brain(brain or settings.brain, settings, view)
     after, calls = _ask(asked, prompts, turn, settings)

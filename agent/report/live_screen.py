@@ -80,7 +80,7 @@ class SearchScreen:
     def _think(self, record: Think) -> None:
         if record.fallback:
             self.fallbacks += 1
-            self.view.warn(f"step {record.step}: the tool's random operator stands in for the brain")
+            self.view.warn(f"step {record.step}: the tool stands in for the brain")
         if record.error:
             self.failures += 1
             self.view.warn(f"step {record.step}: the brain failed: {record.error}"[:300])

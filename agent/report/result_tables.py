@@ -73,7 +73,7 @@ def account(outcome: Outcome) -> list[str]:
         f"tokens in {spent['generation']:.0f} generations, {spent['search_minutes']:.1f} minutes of search.",
         f"Proposed by: {share}. Brain: {spent['brain_turns']:.0f} turns, {spent['brain_output_tokens']:,.0f} tokens "
         f"written in {spent['brain_decode_steps']:,.0f} decode steps, {spent['brain_seconds']:.0f} s.",
-        f"Failed turns {spent['failed_turns']:.0f}, illegal replies {spent['illegal']:.0f}, turns the random operator "
+        f"Failed turns {spent['failed_turns']:.0f}, illegal replies {spent['illegal']:.0f}, turns the tool "
         f"stood in for {spent['fallbacks']:.0f}.",
         f"{spent.get('factorisations', 0):.0f} factorisations of {spent.get('factored_places', 0):.0f} places "
         "since the run was last started.",

@@ -49,7 +49,8 @@ def show_plans(run: RunDirectory, view: View) -> None:
             view.line(f"generation {think.generation}: {plan_in_words(think.plan)}")
             told = True
         elif think is not None and think.fallback:
-            view.line(f"generation {think.generation}: the brain failed, so it goes by rule", "yellow")
+            view.line(f"generation {think.generation}: {stood_in(step)}", "yellow")
+            told = True
         for act in step.acts:
             if act.tool != "record_population" or not is_answer(act):
                 continue
@@ -61,7 +62,7 @@ def show_plans(run: RunDirectory, view: View) -> None:
         if judge is not None and judge.stop:
             view.line(f"end: {judge.stop}")
     if not told:
-        view.line("No plan is in the trace: the arm asks for none, or --plan rule was given.")
+        view.line("No plan is in the trace: no brain was asked for one, by the arm, --plan or --brain-share.")
 
 
 def show_step(path: Path, number: int, view: View) -> None:
@@ -88,7 +89,7 @@ def show_step(path: Path, number: int, view: View) -> None:
         if think.error:
             view.line(f"failed: {think.error}", "yellow")
         if think.fallback:
-            view.line("the tool's random operator stood in for the brain", "yellow")
+            view.line(stood_in(step), "yellow")
         _block("prompt", think.prompt, view)
         for index, reply in enumerate(think.replies):
             _block(f"reply {index}", reply.raw, view)
@@ -109,6 +110,15 @@ def _read(path: Path, view: View) -> TraceRecords:
     for sentence in records.gaps():
         view.warn(sentence)
     return records
+
+
+def stood_in(step: Step) -> str:
+    """What the tool did in a turn that was the brain's."""
+    if not step.acts:
+        return "the brain's plan failed, so it goes by rule"
+    if step.acts[0].tool == "record_population":
+        return "the best survive, in the place of a choice of the brain's"
+    return "candidates are drawn at random in the brain's place"
 
 
 def overview(step: Step) -> str:
@@ -137,12 +147,12 @@ def _came_of(acts: list[Act]) -> str:
     if any(act.error is None and not is_answer(act) for act in acts):
         return "with an answer that cannot be read"
     results: list[dict[str, Any]] = [act.result for act in acts if isinstance(act.result, dict)]
+    if not results:
+        return "; ".join(act.error or "" for act in acts)
     if acts[0].tool == "prune_model":
         rows = [row for result in results for row in result["candidates"]]
         new = [row["id"] for row in rows if not row["known"]]
         return f"made {' '.join(new) or 'nothing new'}"
-    if not results:
-        return "; ".join(act.error or "" for act in acts)
     result = results[0]
     if acts[0].tool == "evaluate":
         scored = [row for row in result["results"] if row["status"] == "ok"]

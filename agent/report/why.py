@@ -9,6 +9,7 @@ from typing import Any
 
 from self_pruner.agent.result.result_file import read_outcome
 from self_pruner.agent.run_files.run_directory import RunDirectory
+from self_pruner.agent.settings.settings import make_settings
 from self_pruner.agent.view import View
 from self_pruner.memory.errors import RunDirectoryError, SettingsError
 from self_pruner.memory.profile import PARTS, Part, Profile
@@ -20,7 +21,7 @@ MOST = 6  # changed places that a line names
 WHO = {
     "seed": "a closed form",
     "memory": "the best of an earlier run",
-    "fallback": "the tool in a failing brain's place",
+    "fallback": "the tool in the brain's place",
 }
 
 
@@ -78,7 +79,7 @@ def read_origin(run: RunDirectory) -> Origin:
         RunDirectoryError: it has no candidate yet.
         MemoryFileError: the file is missing or damaged.
     """
-    rows = read_rows(run.records, run.id)
+    rows, settings = read_rows(run.records, run.id), make_settings(run.settings)
     candidates = {row["id"]: row for row in rows["candidate"]}
     outcome = read_outcome(run.path)
     if outcome is not None:
@@ -88,14 +89,17 @@ def read_origin(run: RunDirectory) -> Origin:
         found = [row["best"] for row in rows["generation"][-1:]]
     if not found or found[0] not in candidates:
         raise RunDirectoryError(f"nothing was found yet in {run.path}: no generation of its search is closed")
-    return Origin(candidates, scores_of(rows), found[0])
+    return Origin(candidates, scores_of(rows, settings.sequences(settings.fidelity[-1])), found[0])
 
 
-def scores_of(rows: Mapping[str, Sequence[Mapping[str, Any]]]) -> dict[str, dict[int, float]]:
-    """KL on the fitness text by profile and sequence, from the rows of a run's own file."""
+def scores_of(rows: Mapping[str, Sequence[Mapping[str, Any]]], ranked: int) -> dict[str, dict[int, float]]:
+    """KL by profile on the first `ranked` sequences of the fitness text, from the rows of a run's own file.
+
+    What follows these is the holdout, which few were measured on.
+    """
     scores: dict[str, dict[int, float]] = {}
     for row in rows["score"]:
-        if row["text"] == FITNESS and row["kl"] is not None:
+        if row["text"] == FITNESS and row["kl"] is not None and row["sequence"] < ranked:
             scores.setdefault(row["profile"], {})[row["sequence"]] = row["kl"]
     return scores
 

@@ -182,7 +182,7 @@ class Watch:
         rows = await run_in_threadpool(run_list, self.base)
         if self.only is not None:
             rows = [row for row in rows if row["id"] == self.only]
-        return JSONResponse({"folder": str(self.base), "runs": rows})
+        return Response(as_json({"folder": str(self.base), "runs": rows}), media_type="application/json")
 
     async def run_events(self, request: Request) -> Response:
         return self.stream(lambda: [(str(folder), stamp(folder)) for folder in runs_below(self.base)])

@@ -14,13 +14,13 @@ from self_pruner.agent.compare.figures import (
     best_so_far,
     brain_worth,
     first_reached,
-    kind_of,
     mean_curve,
     over_seeds,
     paired_runs,
     reach,
     staircases,
 )
+from self_pruner.agent.compare.kinds import kind_of
 from self_pruner.agent.compare.results import CurvePoint
 from self_pruner.agent.compare.statistics import TwoShares
 from tests.agent.compare.invented import curve, proposer, results, run_result, steady
@@ -105,6 +105,9 @@ def test_prompts_and_settings_leave_an_arm_what_it_is():
     assert kind_of("hybrid+brain=self+sensitivities=0") == "brain"
     assert kind_of("hybrid+plan=rule") == kind_of("hybrid+brain-share=0+plan=brain") == "search"
     assert kind_of("hybrid+brain-share=0.0") == "search"
+    assert kind_of("hybrid+brain_share=.0") == kind_of("hybrid", {"brain": "uniform"}) == "search"
+    assert kind_of("hybrid", {"plan": "rule"}) == kind_of("hybrid", {"brain_share": 0.0}) == "search"
+    assert kind_of("hybrid+plan=brain", {"plan": "rule"}) == kind_of("self", {"plan": "rule"}) == "brain"
     assert kind_of("hybrid+brain-share=0.05") == kind_of("hybrid+brain-share=1.0") == "brain"
     assert kind_of("evolution+population=8") == "search"
     assert kind_of("owl+compensation=none") == "closed form"

@@ -41,6 +41,15 @@ def test_the_best_arm_is_named_with_its_figure_and_who_follows():
     assert found.endswith("the paired test tells the two apart.")
 
 
+def test_the_lowest_mean_may_lose_where_both_were_measured_and_it_is_said():
+    pairs = [run_result("hybrid", 30.0 + seed / 10, seed=seed) for seed in range(6)]
+    better = [run_result("evolution", 29.0 + seed / 10, seed=seed) for seed in range(6)]
+    bad = [run_result("evolution", 60.0, seed=seed) for seed in (9, 10)]
+    found = said(*pairs, *better, *bad, about="Of ")
+    assert found.startswith("Of 2 arms hybrid has the lowest perplexity")
+    assert found.endswith("but over the 6 pairs of runs that both have evolution is better.")
+
+
 def test_a_baseline_that_the_test_does_not_tell_from_the_best_is_called_that():
     found = said(*arm("evolution", 30.0), *arm("hybrid", 30.001, spread=SPREAD[::-1]), about="Of ")
     assert found.endswith("hybrid follows with 39.83, which the paired test does not tell from it.")
@@ -122,6 +131,13 @@ def test_without_a_brain_the_searching_arm_is_spoken_of():
     assert "No arm that asks the brain was measured, so nothing is said of its worth." in found
     assert any(sentence.startswith("evolution beats the best closed form (owl)") for sentence in found)
     assert not any("chance" in sentence for sentence in found)
+
+
+def test_an_arm_that_asks_the_brain_is_spoken_of_before_a_better_one_that_does_not():
+    runs = [*arm("hybrid:terse", 31.0), *arm("hybrid+plan=rule", 30.0), *closed("ends", 40.0)]
+    found = " ".join(sentences(results(runs)))
+    assert "No arm that asks the brain was measured" not in found
+    assert "hybrid:terse" in found
 
 
 def test_another_arm_that_asks_the_brain_stands_in_for_hybrid():

@@ -5,7 +5,7 @@ import re
 import pytest
 
 from main import main
-from self_pruner.agent.report.why import read_origin
+from self_pruner.agent.report.why import read_origin, scores_of
 from self_pruner.agent.run_files.run_directory import RunDirectory
 from self_pruner.memory.profile import PARTS
 from tests.agent.report.page.made_up import made_up
@@ -50,6 +50,12 @@ def test_the_changes_of_a_layer_add_up_to_its_widths(run, capsys, layer):
             assert before == after
         assert (steps[0][1] if steps else int(began)) == width
         assert (steps[-1][0] if steps else width) == int(began)
+
+
+def test_fitness_is_of_the_sequences_that_rank_and_not_of_the_holdout():
+    rows = {"score": [dict(text="fitness", profile="a", sequence=index, kl=float(index)) for index in range(4)]}
+    rows["score"] += [dict(text="fitness", profile="b", sequence=0, kl=None), dict(rows["score"][0], text="other")]
+    assert scores_of(rows, 3) == {"a": {0: 0.0, 1: 1.0, 2: 2.0}}
 
 
 def test_what_is_wrong_is_said_in_a_sentence(run, capsys, tmp_path):

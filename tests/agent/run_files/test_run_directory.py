@@ -133,7 +133,9 @@ def test_the_status_outlives_the_process_and_has_a_reason(tmp_path):
         run.set_status("stopped", "stopped by the user")
     again = RunDirectory.open(run.path)
     assert (again.status, again.reason) == ("stopped", "stopped by the user")
-    with RunDirectory.resume(run.path) as resumed:
+    with RunDirectory.resume(run.path) as resumed:  # it may still be refused, and is as it was until then
+        assert (resumed.status, resumed.reason) == ("stopped", "stopped by the user")
+        resumed.set_status("running")
         assert (resumed.status, resumed.reason) == ("running", "")
 
 

@@ -115,7 +115,7 @@ function failures(run) {
   const found = [];
   for (const step of run.steps.values()) {
     if (step.think && step.think.error) found.push([step.number, `the brain failed: ${step.think.error}`]);
-    else if (step.think && step.think.fallback) found.push([step.number, 'the tool\'s random operator stood in for the brain']);
+    else if (step.think && step.think.fallback) found.push([step.number, 'the tool stood in for the brain']);
     for (const act of step.acts) if (act.error) found.push([step.number, `${act.tool}: ${act.error}`]);
   }
   const warnings = (run.overview && run.overview.warnings) || [];

@@ -126,7 +126,7 @@ function thinkCard(think, before) {
       : `No brain was asked: ${think.prompt || 'the tool decided'}; generation ${think.generation}`),
     toldIn(think).map((note) => h('p', {}, 'It was told: ', h('q', {}, note))),
     think.error && h('p', { class: 'bad' }, `Failed: ${think.error}`),
-    think.fallback && h('p', { class: 'warn' }, 'The tool\'s random operator stood in for the brain.'),
+    think.fallback && h('p', { class: 'warn' }, 'The tool stood in for the brain.'),
     think.illegal > 0 && h('p', { class: 'warn' }, `${plural(think.illegal, 'reply', 'replies')} that no rule allowed ${think.illegal === 1 ? 'was' : 'were'} refused.`),
     asked && prompt(think, before),
     (think.replies || []).map((reply, index) => h('div', { class: 'reply' }, h('h4', {}, `Reply ${index}`),

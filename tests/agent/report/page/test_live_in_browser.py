@@ -69,6 +69,7 @@ def test_the_list_leads_to_runs_and_takes_in_new_ones(browser, live):
 def held(live):
     """A run that somebody carries out: where its page is, and its directory."""
     address, base = live
+    shutil.rmtree(base / "running" / "prompts")
     PromptSet("default").copy_to(base / "running" / "prompts")
     with RunDirectory.open(base / "running", exclusive=True) as run:
         yield f"{address}/run/running", run

@@ -1,6 +1,7 @@
 """What the page may write: with the token alone, to runs alone, and in a sentence where it may not."""
 
 import json
+import shutil
 
 import pytest
 from starlette.testclient import TestClient
@@ -19,6 +20,7 @@ PATH = "/run/here/say"
 def run(tmp_path):
     """A run that somebody carries out."""
     made = made_up(tmp_path, "tiny", generations=1)
+    shutil.rmtree(made.prompts)
     PromptSet("default").copy_to(made.prompts)
     made.path.rename(tmp_path / "here")
     with RunDirectory.open(tmp_path / "here", exclusive=True) as run:

@@ -1,0 +1,44 @@
+"""What an arm of a comparison is: a closed form, a search, or one in which a brain has a say."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Any, Literal
+
+from self_pruner.agent.settings.arms import ARMS
+
+ArmKind = Literal["closed form", "search", "brain"]
+
+
+def base_name(arm: str) -> str:
+    """The arm's name without its prompts and settings."""
+    return re.split(r"[:+]", arm, maxsplit=1)[0]
+
+
+def kind_of(arm: str, shared: Mapping[str, Any] = MappingProxyType({})) -> ArmKind:
+    """Whether an arm searches, and whether a brain has any say in it: a scripted control in its place is none.
+
+    Nor has a brain that is asked for nothing.
+
+    Args:
+        arm: as it is written, `NAME:PROMPTS+SETTING=VALUE`.
+        shared: settings that it has unless it names others.
+    """
+    known = ARMS.get(base_name(arm))
+    if known is None or not known.searches:
+        return "closed form" if known else "search"
+    given = (one.partition("=") for one in arm.split("+")[1:])
+    own = {name.strip().replace("-", "_"): value for name, _, value in given}
+    settings = {"brain": "self", "plan": "hypotheses", "brain_share": None, **shared, **own}
+    silent = known.plans and (settings["plan"] == "rule" or _is_zero(settings["brain_share"]))
+    asked = known.asks_brain and settings["brain"] in ("self", "vllm") and not silent
+    return "brain" if asked else "search"
+
+
+def _is_zero(share: Any) -> bool:
+    try:
+        return share is not None and float(share) == 0
+    except ValueError:
+        return False
