@@ -141,7 +141,8 @@ def test_a_brain_that_always_fails_is_stood_in_for_and_counted(tmp_path):
 
 def test_illegal_replies_are_refused_before_any_tool_sees_them(tmp_path):
     wrong = {"name": "prune_model", "args": {"operator": "initialise", "attention": [9, 9, 9], "mlp": [1, 1, 1]}}
-    run = Search(tmp_path, ScriptBrain(replies=[wrong, "no call at all", wrong]), brain_failures=1, samples=2)
+    brain = ScriptBrain(replies=[wrong, "no call at all", wrong])
+    run = Search(tmp_path, brain, brain_failures=1, samples=2, evaluations=60, patience=60)
     run.go()
     run.assert_valid()
     assert brain_faults(run.records)["illegal"] == 3
