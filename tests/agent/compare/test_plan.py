@@ -4,11 +4,12 @@ import json
 
 import pytest
 
-from self_pruner.agent.compare.folder import DEFAULTS, PLAN, ComparisonFolder
+from self_pruner.agent.compare.folder import DEFAULTS, PLAN, RESULTS, ComparisonFolder, known_failures
 from self_pruner.agent.compare.plan import parse_arm, parse_arms, parse_seeds, parse_sparsities, plan
 from self_pruner.agent.settings.arms import ARM_NAMES
 from self_pruner.agent.settings.settings import Settings, make_settings
 from self_pruner.memory.errors import SettingsError
+from tests.agent.compare.invented import results
 
 BASE = Settings()
 
@@ -99,6 +100,18 @@ def test_what_two_processes_add_to_one_plan_is_all_in_it(tmp_path):
     whole = [one.saved() for one in (first, second)]  # each knew nothing of the other
     assert whole[1] == ComparisonFolder.open(tmp_path)
     assert whole[1].arms == ("owl", "flap", "uniform") and whole[1].sparsities == (0.2, 0.3)
+
+
+def test_why_runs_are_missing_is_known_from_the_results_that_were_written_last(tmp_path):
+    assert known_failures(tmp_path) == {}
+    missing = ["hybrid-30-seed0: every candidate failed: it is too small", "owl-30-seed0: not finished"]
+    (tmp_path / RESULTS).write_text(results([], missing=missing).model_dump_json())
+    assert known_failures(tmp_path) == {
+        "hybrid-30-seed0": "every candidate failed: it is too small",
+        "owl-30-seed0": "not finished",
+    }
+    (tmp_path / RESULTS).write_text("{")
+    assert known_failures(tmp_path) == {}
 
 
 def test_a_comparison_grows_from_any_folder(tmp_path):

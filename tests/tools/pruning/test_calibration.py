@@ -199,3 +199,9 @@ def test_activations_that_are_not_finite_name_the_layer():
     model.model.layers[1].mlp.up_proj.weight[0, 0] = float("nan")
     with pytest.raises(MeasurementError, match="mlp of layer 1"):
         calibrate(model, tokens())
+
+
+def test_a_calibration_that_cannot_be_opened_is_made_anew_and_no_traceback(tmp_path):
+    (tmp_path / "kept.safetensors").mkdir()
+    with pytest.raises(KeptFileError, match="calibration file .* is damaged"):
+        Calibration.load(tmp_path / "kept.safetensors")

@@ -250,6 +250,14 @@ def test_sentencepiece_gets_byte_tokens_and_scores_in_the_order_of_its_merges(tm
     assert min(merged) > scores[vocab["t"]]
 
 
+def test_a_token_that_the_model_does_not_know_is_named():
+    tokenizer = sentencepiece_like()
+    known, writer = len(tokenizer), gguf.GGUFWriter(None, "llama")
+    tokenizer.add_special_tokens({"pad_token": "[PAD]"})
+    with pytest.raises(ExportError, match=rf"'\[PAD\]' is token {known}, and the model knows {known}: llama.cpp"):
+        gguf_tokenizer.add_tokenizer(writer, tokenizer, known)
+
+
 @pytest.mark.parametrize(
     ("family", "compensation", "serving", "options"),
     [
