@@ -6,7 +6,6 @@ Heavy imports wait until the arguments are known to be good, so that a mistake a
 from __future__ import annotations
 
 from collections.abc import Callable
-from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,7 +17,6 @@ from self_pruner.agent.command_line.parser import ALL, PATH, Word, candidate_nam
 from self_pruner.agent.report.stopping import exit_status
 from self_pruner.agent.run_files.binding import CHANGEABLE, check_settings
 from self_pruner.agent.run_files.run_directory import RunDirectory
-from self_pruner.agent.run_files.run_lock import RunLock
 from self_pruner.agent.settings.settings import IN_TIME, make_settings
 from self_pruner.agent.view import View
 from self_pruner.memory.errors import SettingsError
@@ -134,14 +132,9 @@ def report(path: Path) -> int:
     """Write report.html anew and show the result."""
     view = View()
     if holds_comparison(path):
-        from self_pruner.agent.compare.folder import ComparisonFolder, collect, known_failures
-        from self_pruner.agent.compare.page import show, write_all
+        from self_pruner.agent.compare.page import show, write_finished
 
-        comparison = ComparisonFolder.open(path.resolve())
-        with closing(RunLock(path, wait=True)):  # it may be going on
-            results = collect(comparison, known_failures(path))
-            write_all(path, results)
-        show(results, view)
+        show(write_finished(path.resolve()), view)
         return 0
     one = RunDirectory.open(path, strict=False)
     check_settings(one, view)

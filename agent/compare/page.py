@@ -1,20 +1,23 @@
 """What a comparison leaves behind: `results.json`, `table.md`, `table.csv`, `compare.html`, and the last screen.
 
-All of it is made from the results alone.
+All of it is made from the results alone, and these from the records of the runs.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from contextlib import closing
 from pathlib import Path
 
 from self_pruner.agent.compare.figures import ComparedArms
-from self_pruner.agent.compare.folder import RESULTS
+from self_pruner.agent.compare.folder import RESULTS, ComparisonFolder, collect, known_failures
 from self_pruner.agent.compare.page_data import comparison_data
 from self_pruner.agent.compare.results import Results
 from self_pruner.agent.compare.sentences import sentences
 from self_pruner.agent.compare.tables import BRIEF, as_csv, cost, markdown, quality, table_rows
 from self_pruner.agent.report.page.html import page_html
 from self_pruner.agent.run_files.atomic_write import atomic_write
+from self_pruner.agent.run_files.run_lock import RunLock
 from self_pruner.agent.view import View
 
 
@@ -29,6 +32,23 @@ def write_all(folder: Path, results: Results) -> None:
     atomic_write(folder / "table.md", markdown_page(results))
     atomic_write(folder / "table.csv", as_csv(table_rows(compared), compared.texts))
     atomic_write(folder / "compare.html", render(results, folder))
+
+
+def write_finished(folder: Path, failed: Mapping[str, str] | None = None) -> Results:
+    """Write every file of the comparison in `folder` from all that is finished, whoever did it; returns that.
+
+    Args:
+        folder: of the comparison, whose plan others may have added to.
+        failed: by its slug why a run is missing; None for what was written last.
+
+    Raises:
+        SettingsError: its plan or a record is damaged.
+        WriteError: a file could not be written.
+    """
+    with closing(RunLock(folder, wait=True)):  # whoever writes last has seen all of it
+        results = collect(ComparisonFolder.open(folder), known_failures(folder) if failed is None else failed)
+        write_all(folder, results)
+    return results
 
 
 def show(results: Results, view: View) -> None:

@@ -13,10 +13,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from self_pruner.agent.compare.folder import ComparisonFolder, collect
+from self_pruner.agent.compare.folder import ComparisonFolder
 from self_pruner.agent.compare.joining import bind_comparison, check_bound
 from self_pruner.agent.compare.of_run import dense_result, run_result
-from self_pruner.agent.compare.page import write_all
+from self_pruner.agent.compare.page import write_finished
 from self_pruner.agent.compare.plan import PlannedRun
 from self_pruner.agent.compare.results import Results
 from self_pruner.agent.prepare.checks import budget_of, check_target
@@ -70,16 +70,8 @@ def carry_out_all(comparison: ComparisonFolder, view: View) -> Results:
                     except (SelfPrunerError, FloatingPointError) as error:
                         missing[run.slug] = str(error)
                         view.warn(f"{run.slug}: {error}")
-                    _written(comparison, missing)
-    return _written(comparison, missing)
-
-
-def _written(comparison: ComparisonFolder, missing: dict[str, str]) -> Results:
-    """All that is finished, whoever did it, in the files of results; arms that others have added are among it."""
-    with closing(RunLock(comparison.path, wait=True)):  # whoever writes last has seen all of it
-        results = collect(ComparisonFolder.open(comparison.path), missing)
-        write_all(comparison.path, results)
-    return results
+                    write_finished(comparison.path, missing)
+    return write_finished(comparison.path, missing)
 
 
 def share(comparison: ComparisonFolder, settings: Settings, view: View) -> Prepared:

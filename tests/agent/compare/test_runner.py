@@ -13,8 +13,8 @@ import pytest
 
 from main import main
 from self_pruner.agent.compare.folder import RECORD, ComparisonFolder
+from self_pruner.agent.compare.page import write_finished
 from self_pruner.agent.compare.results import Results
-from self_pruner.agent.compare.runner import _written
 from self_pruner.agent.run_files.binding import FILE
 from tests.stopped import in_place_of
 from tests.tiny import tiny_folder
@@ -113,7 +113,7 @@ def test_whoever_writes_the_results_writes_those_of_arms_that_others_added(compa
     begun = ComparisonFolder.open(compared)
     assert compare(compared, "--arms", "flap") == 0
     assert (
-        {run.arm for run in _written(begun, {}).runs}
+        {run.arm for run in write_finished(begun.path, {}).runs}
         == {run.arm for run in results(compared).runs}
         == {"uniform", "flap"}
     )

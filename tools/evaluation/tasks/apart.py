@@ -20,6 +20,7 @@ from typing import Any
 from self_pruner.memory.errors import MeasurementError
 from self_pruner.memory.partials import scratch
 from self_pruner.tools.engines.child import child
+from self_pruner.tools.evaluation.fitness import perplexity
 from self_pruner.tools.evaluation.tasks.rows import TaskName, file_of
 from self_pruner.tools.evaluation.tasks.suite import METRICS, TaskSuite
 from self_pruner.tools.models.checkpoint import read_config
@@ -137,7 +138,6 @@ def text_figures(nll: Sequence[float]) -> TextFigures:
     """Perplexity from the mean negative log-likelihoods of windows, nats a token."""
     if not all(map(math.isfinite, nll)):
         raise MeasurementError("the model's logits are not finite on the perplexity text: try --dtype float32")
-    average = statistics.fmean(nll)
-    perplexity = math.exp(average) if average < 709.0 else math.inf
-    error = perplexity * statistics.stdev(nll) / math.sqrt(len(nll)) if len(nll) > 1 else None
-    return TextFigures(perplexity, error, len(nll))
+    found = perplexity(nll)
+    error = found * statistics.stdev(nll) / math.sqrt(len(nll)) if len(nll) > 1 else None
+    return TextFigures(found, error, len(nll))
