@@ -59,6 +59,11 @@ class Evaluation(BaseModel):
     versions: dict[str, str]
     models: list[Figures]
 
+    @property
+    def way(self) -> tuple[object, ...]:
+        """What its figures were computed with: those of another way are not to be mixed with them."""
+        return self.dtype, self.harness, self.device, self.versions
+
     def write(self, folder: Path) -> None:
         """Keep it beside the checkpoint in `folder`."""
         atomic_write(folder / FILE, self.model_dump_json(indent=1) + "\n")

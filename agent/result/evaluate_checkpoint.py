@@ -257,8 +257,7 @@ def _command(settings: Settings, wishes: Wishes, length: int) -> str:
 def _kept(folder: Path, wanted: Evaluation) -> list[Figures]:
     """What an earlier evaluation of this folder knows, if it computed in the same way."""
     earlier = read_evaluation(folder)
-    ways = [None if one is None else (one.dtype, one.harness, one.device, one.versions) for one in (earlier, wanted)]
-    return earlier.models if earlier is not None and ways[0] == ways[1] else []
+    return [] if earlier is None or earlier.way != wanted.way else earlier.models
 
 
 def _tokenizer(folder: Path) -> str:
