@@ -160,7 +160,7 @@ class Thinker:
             note=settings.thought_limit(here.space.params(here.space.dense())) > 0,
             at_least=self.hypotheses_needed(here.missing),
         )
-        if state.failures >= settings.brain_failures:  # whose candidates are the rule's: none were made in its place
+        if state.failures >= settings.brain_failures:  # the tool goes by rule; nothing was made in its place yet
             decision = replace(self.without_brain(state, "fallback"), proposed_by="tool")
         elif not tool["function"]["parameters"]["properties"]:  # nothing can be moved, and only that was asked
             decision = self.without_brain(state, "tool")
