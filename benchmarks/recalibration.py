@@ -25,7 +25,7 @@ from self_pruner.agent.run_files.run_directory import RunDirectory
 from self_pruner.agent.settings.settings import make_settings
 from self_pruner.agent.view import View
 from self_pruner.memory.profile import Profile
-from self_pruner.tools.evaluation.fitness import perplexity
+from self_pruner.tools.evaluation.averages import perplexity
 from self_pruner.tools.evaluation.walk import PopulationWalk
 from self_pruner.tools.pruning.recalibration import recalibrate
 

@@ -18,8 +18,8 @@ from pydantic import BaseModel, Field
 from self_pruner.memory.errors import ToolError
 from self_pruner.memory.profile import Profile
 from self_pruner.memory.records import Candidate, Score, Sensitivities
+from self_pruner.tools.evaluation.averages import perplexity
 from self_pruner.tools.evaluation.first_order import PASS_COST, FirstOrderError
-from self_pruner.tools.evaluation.fitness import perplexity
 from self_pruner.tools.evaluation.staged import walks
 from self_pruner.tools.evaluation.walk import Measurement
 from self_pruner.tools.pruning.elastic import ElasticModel

@@ -18,7 +18,7 @@ from self_pruner.agent.settings.limits import cost
 from self_pruner.memory.profile import PARTS, Profile
 from self_pruner.memory.records import Candidate, Generation
 from self_pruner.tools.evaluate import charge
-from self_pruner.tools.evaluation.fitness import mean, perplexity
+from self_pruner.tools.evaluation.averages import mean, perplexity
 from self_pruner.tools.workbench import Workbench
 
 

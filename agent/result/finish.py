@@ -51,7 +51,7 @@ from self_pruner.memory.records import Candidate, Generation
 from self_pruner.prompts.templates import PromptSet
 from self_pruner.tools.benchmark_latency import latency_setting, timed_all, timed_already, without_graphs
 from self_pruner.tools.evaluate import measure
-from self_pruner.tools.evaluation.fitness import perplexity
+from self_pruner.tools.evaluation.averages import perplexity
 from self_pruner.tools.export.publish import publish
 from self_pruner.tools.profiles.operators import uniform
 from self_pruner.tools.pruning.streamed import StreamedLayers

@@ -13,7 +13,7 @@ from self_pruner.agent.search.initial_population import best_of_each
 from self_pruner.agent.settings.settings import Settings
 from self_pruner.memory.profile import Profile
 from self_pruner.tools.evaluate import measure
-from self_pruner.tools.evaluation.fitness import mean
+from self_pruner.tools.evaluation.averages import mean
 from self_pruner.tools.workbench import FITNESS, Progress, Workbench
 
 FINISH_STEP = -2  # measurements made after the last turn

@@ -10,6 +10,7 @@ from pydantic import AliasChoices, BaseModel, ConfigDict, Field
 from self_pruner.agent.result.task_table import TaskTable
 from self_pruner.memory.profile import PARTS, Profile
 from self_pruner.memory.records import RANDOM
+from self_pruner.tools.evaluation.averages import mean, perplexity
 from self_pruner.tools.latency.speed_facts import SpeedFacts
 from self_pruner.tools.profiles.selection import Paired, paired
 
@@ -202,8 +203,6 @@ def reporting_scores(bench: Workbench, profile: Profile, text: str) -> tuple[lis
 
 def row_of(bench: Workbench, name: str, profile: Profile, text: str) -> Row:
     """The table row of `profile` from its scores on `text`."""
-    from self_pruner.tools.evaluation.fitness import mean, perplexity
-
     kl, nll = reporting_scores(bench, profile, text)
     params = bench.budget.space.params(profile)
     if len(kl) < bench.walks[text].targets.n_sequences:  # some failed: a mean over the others would flatter it

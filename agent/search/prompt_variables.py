@@ -35,7 +35,7 @@ from self_pruner.prompts.variables import (
     UniformVariables,
     Variables,
 )
-from self_pruner.tools.evaluation.fitness import perplexity
+from self_pruner.tools.evaluation.averages import perplexity
 from self_pruner.tools.models.source import LoadedModel
 from self_pruner.tools.profiles.budget import Budget
 from self_pruner.tools.profiles.operators import uniform

@@ -12,8 +12,6 @@ largest tensor of an evaluation, and a copy would cost more than the arithmetic.
 
 from __future__ import annotations
 
-import math
-from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
@@ -91,14 +89,3 @@ def sequence_means(per_token: Tensor, *, last: bool) -> list[float]:
             no next token there.
     """
     return (per_token if last else per_token[:, :-1]).double().mean(dim=1).tolist()
-
-
-def mean(values: Sequence[float]) -> float:
-    """Mean of a per-sequence score; sequences are of equal length, so this is the mean over tokens too."""
-    return math.fsum(values) / len(values)
-
-
-def perplexity(nll: Sequence[float]) -> float:
-    """Perplexity from the mean negative log-likelihood (nats a token) of each sequence; infinite if it overflows."""
-    average = mean(nll)
-    return math.exp(average) if average < 709.0 else math.inf

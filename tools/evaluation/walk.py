@@ -20,9 +20,9 @@ from torch import Tensor
 
 from self_pruner.memory.errors import MeasurementError
 from self_pruner.memory.profile import Profile
+from self_pruner.tools.evaluation.averages import mean, perplexity
 from self_pruner.tools.evaluation.descent import Descent, state_bytes
 from self_pruner.tools.evaluation.first_order import FirstOrderError, first_order_sensitivities
-from self_pruner.tools.evaluation.fitness import mean, perplexity
 from self_pruner.tools.evaluation.prefixes import PrefixStates
 from self_pruner.tools.evaluation.sharing import WalkCounters, trie, turns
 from self_pruner.tools.evaluation.shortage import free_memory, is_out_of_memory

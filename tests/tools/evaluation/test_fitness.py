@@ -5,7 +5,8 @@ import math
 import pytest
 import torch
 
-from self_pruner.tools.evaluation.fitness import Buckets, bucketed_kl, next_tokens, perplexity, sequence_means, split
+from self_pruner.tools.evaluation.averages import perplexity
+from self_pruner.tools.evaluation.fitness import Buckets, bucketed_kl, next_tokens, sequence_means, split
 
 
 def slow_buckets(logits: torch.Tensor, indices: torch.Tensor) -> tuple[list[list[float]], list[float]]:

@@ -20,7 +20,7 @@ from typing import Any
 from self_pruner.memory.errors import MeasurementError
 from self_pruner.memory.partials import scratch
 from self_pruner.tools.engines.child import child
-from self_pruner.tools.evaluation.fitness import perplexity
+from self_pruner.tools.evaluation.averages import perplexity
 from self_pruner.tools.evaluation.tasks.rows import TaskName, file_of
 from self_pruner.tools.evaluation.tasks.suite import METRICS, TaskSuite
 from self_pruner.tools.models.checkpoint import read_config
