@@ -75,7 +75,8 @@ def uses(settings: Settings, folder: Path) -> list[str]:
     found = []
     found += [f"run the program {path}" for path in (settings.vllm_python, settings.llama_python) if path is not None]
     if settings.trust_remote_code:
-        found.append(f"run code that comes with the model {settings.model}")
+        models = [settings.model, *([settings.other_brain] if settings.other_brain else [])]
+        found.append(f"run code that comes with the model {' and with '.join(models)}")
     if settings.brain_url is not None:
         from self_pruner.agent.brain.endpoint import KEY  # not above: it takes an HTTP client
 
@@ -87,7 +88,7 @@ def uses(settings: Settings, folder: Path) -> list[str]:
         found.append(f"send its settings and figures to {settings.track}")
     written = (settings.memory_path, settings.cache)
     texts = (settings.calibration, *settings.fitness_texts, *settings.reporting_texts)
-    read = (settings.model, settings.prompts, settings.task_data, settings.latency_table, *texts)
+    read = (settings.model, settings.other_brain, settings.prompts, settings.task_data, settings.latency_table, *texts)
     found += [f"write to {path}" for path in _outside(written, folder)]
     found += [f"read {path}" for path in _outside((one for one in read if _is_path(one)), folder)]
     return found

@@ -194,7 +194,7 @@ def bind_comparison(comparison: ComparisonFolder, settings: Settings, prepared: 
 
 
 def _shared(settings: Settings, conditions: Conditions) -> Conditions:
-    """What all arms of a comparison share: no memory, and of the texts the reported ones, by the names of tables."""
+    """What all arms of a comparison share: no memory, no brain, and of the texts the reported ones, as tables do."""
     keys = {f"reporting {text_label(name)}": reporting_key(name) for name in settings.reporting_texts}
     texts = {name: conditions.texts[key] for name, key in keys.items()}
-    return conditions.model_copy(update={"memory": "", "texts": texts})
+    return conditions.model_copy(update={"memory": "", "brain": None, "texts": texts})

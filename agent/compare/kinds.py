@@ -8,6 +8,7 @@ from types import MappingProxyType
 from typing import Any, Literal
 
 from self_pruner.agent.settings.arms import ARMS
+from self_pruner.agent.settings.panels import CONTROLS
 
 ArmKind = Literal["closed form", "search", "brain"]
 
@@ -33,7 +34,7 @@ def kind_of(arm: str, shared: Mapping[str, Any] = MappingProxyType({})) -> ArmKi
     own = {name.strip().replace("-", "_"): value for name, _, value in given}
     settings = {"brain": "self", "plan": "hypotheses", "brain_share": None, **shared, **own}
     silent = known.plans and (settings["plan"] == "rule" or _is_zero(settings["brain_share"]))
-    asked = known.asks_brain and settings["brain"] in ("self", "vllm") and not silent
+    asked = known.asks_brain and settings["brain"] not in CONTROLS and not silent
     return "brain" if asked else "search"
 
 

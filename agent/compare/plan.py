@@ -72,7 +72,8 @@ class PlannedRun:
     def preparation(self) -> tuple[Any, ...]:
         """What it needs prepared: equal for runs that can share it."""
         settings = self.settings
-        return (*(getattr(settings, name) for name in PREPARED), settings.fidelity[-1], settings.sensitivities > 0)
+        own = (settings.fidelity[-1], settings.sensitivities > 0, settings.other_brain)
+        return (*(getattr(settings, name) for name in PREPARED), *own)
 
 
 def parse_arms(texts: Sequence[str]) -> list[ArmSpec]:

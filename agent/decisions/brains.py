@@ -10,14 +10,12 @@ from self_pruner.agent.brain.endpoint import obeys_schemas, served_model
 from self_pruner.agent.brain.remote import EndpointBrain
 from self_pruner.agent.brain.scripted import FirstBrain, ScriptedBrain, UniformBrain
 from self_pruner.agent.decisions.choosers import Chooser, ExactChooser, SampledChooser
-from self_pruner.agent.prepare.brain import endpoint_of
-from self_pruner.agent.prepare.devices import device_of, dtype_of
+from self_pruner.agent.prepare.brain import SELF, endpoint_of, load_dense
 from self_pruner.agent.settings.settings import Settings
 from self_pruner.agent.view import View
 from self_pruner.memory.errors import SettingsError
-from self_pruner.tools.models.source import LoadedModel, load, resolve
+from self_pruner.tools.models.source import LoadedModel, resolve
 
-SELF = "self"
 CONTROLS: dict[str, Callable[..., ScriptedBrain]] = {"uniform": UniformBrain, "first": FirstBrain}
 DRAWS = 16  # replies an order of a brain that is sampled
 
@@ -49,7 +47,7 @@ def open_brain(name: str, settings: Settings, target: LoadedModel | None, view: 
     """
     if name in CONTROLS:
         return SampledChooser(name, CONTROLS[name](), DRAWS)
-    found = target if name == SELF and target is not None else loaded(name, settings, view)
+    found = target if name == SELF and target is not None else load_dense(name, settings, view)
     brain = TargetBrain(model=found.model, **_sampling(found.tokenizer, settings))
     return ExactChooser(found.name, brain)
 
@@ -69,21 +67,6 @@ def open_endpoint(settings: Settings, tokenizer: Any, view: View) -> Chooser:
         view.warn(f"{endpoint.url} takes schemas but does not keep to them: replies that are no option are counted")
     brain = EndpointBrain(endpoint=endpoint, served=served, **_sampling(tokenizer, settings))
     return SampledChooser(served.name, brain, DRAWS)
-
-
-def loaded(name: str, settings: Settings, view: View) -> LoadedModel:
-    """A model by alias, hub id or folder, or the target model; dense, on the run's device."""
-    source = resolve(settings.model, settings.revision) if name == SELF else resolve(name)
-    device = device_of(settings)
-    with view.phase(f"Loading {source.name}", unit="bytes") as progress:
-        return load(
-            source,
-            device=device,
-            dtype=dtype_of(settings, device),
-            trust_remote_code=settings.trust_remote_code,
-            cache=settings.cache,
-            progress=progress,
-        )
 
 
 def _sampling(tokenizer: Any, settings: Settings) -> dict[str, Any]:

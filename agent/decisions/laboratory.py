@@ -15,13 +15,14 @@ from pathlib import Path
 from pydantic import TypeAdapter, ValidationError
 
 from self_pruner.agent.compare.tables import ABSENT
-from self_pruner.agent.decisions.brains import SELF, loaded, names_of, open_brain, open_endpoint
+from self_pruner.agent.decisions.brains import names_of, open_brain, open_endpoint
 from self_pruner.agent.decisions.choosers import Chooser, reads
 from self_pruner.agent.decisions.decision_set import FILE, DecisionSet, DecisionSetError, check_same, read_set
 from self_pruner.agent.decisions.kinds import KINDS, kinds_of
 from self_pruner.agent.decisions.make import make, text_names
 from self_pruner.agent.decisions.score import Row, decide
 from self_pruner.agent.decisions.table import page, show
+from self_pruner.agent.prepare.brain import SELF, load_dense
 from self_pruner.agent.prepare.checks import Target, check_target
 from self_pruner.agent.prepare.texts import check_text
 from self_pruner.agent.run_files.atomic_write import atomic_write
@@ -73,7 +74,7 @@ def decisions(settings: Settings, wishes: Wishes, view: View) -> list[Row]:
         scoring = _Scoring(found, kinds, sets, folder, view)
         own = None
         if SELF in names or settings.brain_url is not None:
-            own = loaded(SELF, settings, view)
+            own = load_dense(SELF, settings, view)
             check_same(folder / FILE, found.made, {"weights": own.fingerprint})
         for name in names:
             scoring.ask(open_brain(name, settings, own, view))

@@ -19,10 +19,10 @@ from self_pruner.agent.brain.chat import TargetBrain
 from self_pruner.agent.brain.endpoint import served_model
 from self_pruner.agent.brain.remote import EndpointBrain
 from self_pruner.agent.brain.schema import violations
-from self_pruner.agent.decisions.brains import CONTROLS, SELF, loaded
+from self_pruner.agent.decisions.brains import CONTROLS
 from self_pruner.agent.decisions.choosers import messages_of
 from self_pruner.agent.decisions.kinds.kind import child_of
-from self_pruner.agent.prepare.brain import endpoint_of, sampling
+from self_pruner.agent.prepare.brain import SELF, endpoint_of, load_dense, sampling
 from self_pruner.agent.prepare.checks import check_target
 from self_pruner.agent.report.in_words import in_words, lesson_in_words, plan_in_words
 from self_pruner.agent.report.why import measured_change, scores_of
@@ -150,7 +150,7 @@ def _brain(name: str, settings: Settings, view: View) -> BaseChatModel:
     """Who is asked: a control, a model in this process, or for `vllm` the endpoint that is named, else the target."""
     if name in CONTROLS:
         return CONTROLS[name](seed=settings.seed)
-    found = loaded(name if name != "vllm" else SELF, settings, view)
+    found = load_dense(name if name != "vllm" else SELF, settings, view)
     params = sum(parameter.numel() for parameter in found.model.parameters())
     given = sampling(found.tokenizer, params, settings)
     if name != "vllm" or settings.brain_url is None:

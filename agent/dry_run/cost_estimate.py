@@ -205,7 +205,8 @@ def _brain(settings: Settings, plan: Plan, sizes: Sizes, speed: Speed, read: int
     decided = plan.turns * (thought + DECIDED) + numbers / plan.together
     written = plan.replies * (thought + CALL) + NUMBER * numbers
     dense = sizes.shape.n_layers * speed.layer + speed.head
-    seconds = read * dense + decided * (speed.step + plan.together * DRAWN)
+    larger = (sizes.brain_params or sizes.params) / sizes.params
+    seconds = read * dense * larger + decided * (speed.step * larger + plan.together * DRAWN)
     passes = plan.turns + round(decided) if settings.brain == "self" else 0  # a prompt is read in one
     return Step(f"Brain, {plan.turns} turns", read + written, seconds, charged=True, searching=True, passes=passes)
 

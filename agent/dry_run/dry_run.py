@@ -171,7 +171,7 @@ def file_to_read(settings: Settings) -> Path:
 
 def to_be_fetched(settings: Settings, target: Target) -> dict[str, int]:
     """Bytes that a run will fetch first, by what they are."""
-    found = {target.outline.name: target.outline.to_fetch}
+    found = {one.name: one.to_fetch for one in (target.outline, target.brain) if one is not None}
     texts = {one.text.lower() for one in target.texts}
     if not texts.isdisjoint(BUNDLED):
         found["texts"] = to_fetch(TEXT_BUNDLE, settings.cache)

@@ -6,11 +6,9 @@ to are taken as used up. Nothing is counted for Python and its libraries, which 
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 
@@ -18,7 +16,6 @@ from self_pruner.agent.prepare.checks import Target
 from self_pruner.agent.prepare.devices import Device, Machine
 from self_pruner.agent.settings.arms import ARMS
 from self_pruner.agent.settings.settings import Settings
-from self_pruner.memory.errors import SettingsError
 from self_pruner.tools.evaluation.fitness import TOP_K
 from self_pruner.tools.evaluation.shortage import free_memory
 from self_pruner.tools.evaluation.targets import HEAD_TOKENS
@@ -26,7 +23,6 @@ from self_pruner.tools.models.aliases import BUNDLED
 from self_pruner.tools.models.bundled import cache_dir
 from self_pruner.tools.models.families import Geometry, geometry
 from self_pruner.tools.profiles.budget import Budget
-from self_pruner.tools.text.quantities import size
 
 AT_WORK = 3  # layers that exist at a time where they are streamed: one in use, one on its way, one being converted
 STATE_MEMORY, PREFIX_MEMORY, REFIT_MEMORY = 1 << 30, 1 << 29, 1 << 30
@@ -55,6 +51,9 @@ class Sizes:
     target_tokens: int  # whose dense distributions are kept
     to_fetch: int  # bytes of the checkpoint that are not here yet
     grams_kept: bool  # whether the cache has Gram matrices of this size already
+    brain: Geometry  # of the model that is asked: this one, or another
+    brain_params: int  # of another model that is asked here; 0 where there is none
+    brain_to_fetch: int
 
     @property
     def kept(self) -> float:
@@ -82,9 +81,14 @@ class Sizes:
         return self.budget.target_params * self.itemsize
 
     @property
+    def brain_weights(self) -> int:
+        """Bytes of the weights of another model that is asked here."""
+        return self.itemsize * self.brain_params
+
+    @property
     def brain_bytes(self) -> int:
         """Bytes of keys and values of a prompt and its replies, in all layers."""
-        return 2 * BRAIN_TOKENS * self.shape.n_layers * self.shape.n_groups * self.shape.head_dim * self.itemsize
+        return 2 * BRAIN_TOKENS * self.brain.n_layers * self.brain.n_groups * self.brain.head_dim * self.itemsize
 
     @property
     def refit_bytes(self) -> int:
@@ -107,7 +111,7 @@ def sizes_of(settings: Settings, target: Target) -> Sizes:
     """The sizes of the target model that its cost depends on."""
     text = next(one for one in target.texts if one.part == "calibration")
     model, to_fetch = target.outline.model, target.outline.to_fetch
-    params = sum(parameter.numel() for parameter in model.parameters())
+    params, brain = parameters_of(model), target.brain and target.brain.model
     if settings.model.lower() == BUNDLED and to_fetch:
         to_fetch += 4 * params  # it is unpacked
     return Sizes(
@@ -115,14 +119,22 @@ def sizes_of(settings: Settings, target: Target) -> Sizes:
         budget=target.budget,
         context=model.config.max_position_embeddings,
         params=params,
-        layer=sum(parameter.numel() for parameter in model.get_decoder().layers[0].parameters()),
+        layer=parameters_of(model.get_decoder().layers[0]),
         itemsize=getattr(torch, target.dtype).itemsize,
         calibration_tokens=text.sequences * text.length,
         calibration_length=text.length,
         target_tokens=settings.fitness_tokens + settings.reporting_tokens * len(settings.reporting_texts),
         to_fetch=to_fetch,
         grams_kept=not to_fetch and _kept(settings, geometry(model.config).gram_bytes),
+        brain=geometry((brain or model).config),
+        brain_params=0 if brain is None else parameters_of(brain),
+        brain_to_fetch=0 if target.brain is None else target.brain.to_fetch,
     )
+
+
+def parameters_of(module: Any) -> int:
+    """Parameters of a torch module, which may be one without weights."""
+    return sum(parameter.numel() for parameter in module.parameters())
 
 
 def _kept(settings: Settings, count: int) -> bool:
@@ -132,20 +144,6 @@ def _kept(settings: Settings, count: int) -> bool:
     """
     folder = (settings.cache or cache_dir()) / "calibration"
     return any(count <= path.stat().st_size < 1.1 * count + (1 << 20) for path in folder.glob("*.safetensors"))
-
-
-def check_disk(name: str, count: int, cache: Path) -> None:
-    """Refuse a calibration whose Gram matrices have no room on the disk.
-
-    Raises:
-        SettingsError: says how much is needed and how much there is.
-    """
-    disk = next(folder for folder in (cache, *cache.resolve().parents) if folder.is_dir())
-    if count > (free := shutil.disk_usage(disk).free):
-        raise SettingsError(
-            f"the calibration of {name} needs {size(count)} of disk in {cache} for its Gram matrices, and {size(free)} "
-            "are free: name a folder on another disk with --cache"
-        )
 
 
 def refit_memory(device: str, reserved: int = 0, streamed: bool = False) -> int:
@@ -247,6 +245,8 @@ def bill_of(
         if settings.brain == "self" and ARMS[settings.arm].asks_brain:
             share = 1.0 if streamed else count / shape.n_layers
             lines.append(Line("Keys and values of the brain", int(share * sizes.brain_bytes), name))
+        elif sizes.brain_params and name == first:
+            lines.append(Line("The brain, its keys and values", sizes.brain_weights + sizes.brain_bytes, name))
         lines += work_of(settings, sizes, name, state_memory, cpu)
         if states is None:
             lines += text_states(settings, sizes, name)
@@ -264,7 +264,7 @@ def bill_of(
     if machine.disks:
         disks = {use: disk.name for use, disk in machine.disks.items()}
         kept = targets + (0 if sizes.grams_kept else shape.gram_bytes)
-        lines.append(Line("The checkpoint, to be fetched", sizes.to_fetch, disks["models"]))
+        lines.append(Line("The checkpoint, to be fetched", sizes.to_fetch + sizes.brain_to_fetch, disks["models"]))
         lines.append(Line("Gram matrices and dense targets", kept, disks["cache"]))
         lines.append(Line("The pruned checkpoint", sizes.pruned_bytes if settings.export else 0, disks["runs"]))
         if refitted and settings.recalibrate:

@@ -1,4 +1,4 @@
-"""Which brain a run has: the target model here, the same behind an endpoint or in a vLLM of its own, or a control."""
+"""Which brain a run has: the target model or another one here, one that a server has, or a control."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import os
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from langchain_core.language_models import BaseChatModel
 from langchain_core.messages import HumanMessage, SystemMessage
@@ -17,16 +17,21 @@ from self_pruner.agent.brain.endpoint import KEY, Endpoint, checked_url, obeys_s
 from self_pruner.agent.brain.page import context_length
 from self_pruner.agent.brain.remote import EndpointBrain
 from self_pruner.agent.brain.scripted import FirstBrain, UniformBrain
-from self_pruner.agent.prepare.workbench import Prepared
+from self_pruner.agent.prepare.devices import device_of, dtype_of
 from self_pruner.agent.settings.arms import ARMS
 from self_pruner.agent.settings.settings import Settings
 from self_pruner.agent.view import View
 from self_pruner.prompts.templates import Messages
 from self_pruner.tools.engines.installed import VLLM
 from self_pruner.tools.engines.server import LONGEST, served
-from self_pruner.tools.models.source import fetched, resolve
+from self_pruner.tools.models.checkpoint import digest_of
+from self_pruner.tools.models.source import LoadedModel, fetched, load, resolve
 from self_pruner.tools.text.quantities import size
 
+if TYPE_CHECKING:  # the workbench asks for the fingerprint of the brain
+    from self_pruner.agent.prepare.workbench import Prepared
+
+SELF = "self"
 SERVER_LOG = "vllm.log"
 
 
@@ -68,7 +73,12 @@ def brain_of(prepared: Prepared, settings: Settings, folder: Path, view: View) -
         yield UniformBrain(seed=settings.seed)
     elif settings.brain == "first":
         yield FirstBrain(seed=settings.seed)
-    elif settings.brain == "self" or not ARMS[settings.arm].asks_brain:
+    elif settings.other_brain is not None:
+        other = load_dense(settings.other_brain, settings, view)
+        parameters = sum(parameter.numel() for parameter in other.model.parameters())
+        given = sampling(other.tokenizer, parameters, settings)
+        yield TargetBrain(model=other.model, time_limit=settings.brain_seconds, **given)
+    elif settings.brain == SELF or not ARMS[settings.arm].asks_brain:
         yield TargetBrain(
             model=prepared.loaded.model, time_limit=settings.brain_seconds, **_sampling(prepared, settings)
         )
@@ -93,6 +103,39 @@ def brain_of(prepared: Prepared, settings: Settings, folder: Path, view: View) -
                 )
                 url = stack.enter_context(server)
             yield _behind(endpoint_of(settings, url), prepared, settings)
+
+
+def load_dense(name: str, settings: Settings, view: View) -> LoadedModel:
+    """A model by alias, hub id or folder, or as `SELF` the target model; dense, whole, on the run's device.
+
+    Raises:
+        SelfPrunerError: it cannot be loaded.
+    """
+    source = resolve(settings.model, settings.revision) if name == SELF else resolve(name)
+    device = device_of(settings)
+    with view.phase(f"Loading {source.name}", unit="bytes") as progress:
+        return load(
+            source,
+            device=device,
+            dtype=dtype_of(settings, device),
+            trust_remote_code=settings.trust_remote_code,
+            cache=settings.cache,
+            progress=progress,
+        )
+
+
+def fingerprint_of_brain(settings: Settings, view: View) -> str | None:
+    """Hex digest of config and weights of another model that is asked here, which is fetched for it; else None.
+
+    Raises:
+        SelfPrunerError: it cannot be fetched or read.
+    """
+    if settings.other_brain is None:
+        return None
+    source = resolve(settings.other_brain)
+    with view.phase(f"Weights of {source.name}", unit="bytes") as progress:
+        folder = fetched(source, trust_remote_code=settings.trust_remote_code, cache=settings.cache, progress=progress)
+    return digest_of(folder)
 
 
 def _behind(endpoint: Endpoint, prepared: Prepared, settings: Settings) -> EndpointBrain:

@@ -14,9 +14,10 @@ from transformers import PreTrainedModel
 from self_pruner.agent.prepare.devices import device_of, dtype_of
 from self_pruner.agent.prepare.latency_timer import check_expressible
 from self_pruner.agent.prepare.texts import Wanted, wanted_texts
+from self_pruner.agent.settings.panels import BRAINS
 from self_pruner.agent.settings.settings import DEFAULT_SPARSITY, Settings
 from self_pruner.memory.database import connect
-from self_pruner.memory.errors import KeptFileError, SettingsError
+from self_pruner.memory.errors import KeptFileError, SelfPrunerError, SettingsError
 from self_pruner.tools.export.serving import Units, expressible_heads, units_for
 from self_pruner.tools.latency.table import read_table
 from self_pruner.tools.latency.time_budget import NANOSECONDS, JointBudget, LatencyBudget, TimedSpace
@@ -97,6 +98,7 @@ class Target:
     dtype: str
     budget: Budget
     texts: list[Wanted]
+    brain: ModelOutline | None  # of another model that is asked here
 
 
 def at_commit(settings: Settings) -> Settings:
@@ -134,7 +136,24 @@ def check_target(settings: Settings, *, weights: bool = True) -> Target:
     check_expressible(settings, known.model.config)
     budget = budget_for(settings, known.model)
     texts = wanted_texts(settings, known.model.config.max_position_embeddings, device)
-    return Target(known, device, dtype_of(settings, device), budget, texts)
+    brain = _other_brain(settings, weights)
+    return Target(known, device, dtype_of(settings, device), budget, texts, brain)
+
+
+def _other_brain(settings: Settings, weights: bool) -> ModelOutline | None:
+    """The outline of a brain that is another model in this process; raises as `check_target` of a model."""
+    if settings.other_brain is None:
+        return None
+    try:
+        return outline(
+            resolve(settings.other_brain, weights=weights),
+            tokenizer=not weights,
+            trust_remote_code=settings.trust_remote_code,
+            cache=settings.cache,
+            published=not weights,
+        )
+    except SelfPrunerError as error:
+        raise SettingsError(f"--brain is {', '.join(BRAINS)} or a model, and: {error}") from error
 
 
 def check_memory(path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shutil
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
@@ -13,9 +14,10 @@ from safetensors import SafetensorError
 from torch import Tensor
 
 from self_pruner.agent.view import View
-from self_pruner.memory.errors import KeptFileError, MeasurementError
+from self_pruner.memory.errors import KeptFileError, MeasurementError, SettingsError
 from self_pruner.tools.evaluation.targets import DenseTargets
 from self_pruner.tools.pruning.calibration import Calibration
+from self_pruner.tools.text.quantities import size
 
 Kept = TypeVar("Kept", Calibration, DenseTargets)
 
@@ -50,3 +52,17 @@ def digest(ids: Tensor) -> str:
 def named(key: dict[str, Any]) -> str:
     """A file name that stands for everything in `key`."""
     return hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:24]
+
+
+def check_disk(name: str, count: int, cache: Path) -> None:
+    """Refuse a calibration whose Gram matrices have no room on the disk.
+
+    Raises:
+        SettingsError: says how much is needed and how much there is.
+    """
+    disk = next(folder for folder in (cache, *cache.resolve().parents) if folder.is_dir())
+    if count > (free := shutil.disk_usage(disk).free):
+        raise SettingsError(
+            f"the calibration of {name} needs {size(count)} of disk in {cache} for its Gram matrices, and {size(free)} "
+            "are free: name a folder on another disk with --cache"
+        )

@@ -41,7 +41,6 @@ HOW: dict[Mode, str] = {
     "spread": "with its layers spread over the GPUs",
     "streamed": "even with its layers streamed",
 }
-QUANTIZATIONS: tuple[Quantization, ...] = get_args(Quantization)
 STREAMED_TURN = 86400.0  # seconds that a turn of a streamed brain may take
 OTHER_DISK: dict[Use, str] = {"models": "HF_HOME=FOLDER", "cache": "--cache FOLDER", "runs": "--runs FOLDER"}
 
@@ -100,7 +99,8 @@ class Placement:
 
     def applied(self, settings: Settings) -> Settings:
         """The settings as they are carried out here."""
-        update: dict[str, object] = {}
+        thoughts = settings.thought_limit(self.sizes.brain_params)
+        update: dict[str, object] = {"thought_tokens": thoughts} if self.sizes.brain_params else {}
         if self.streamed and settings.engine == "torch":
             update["benchmarks"] = 0  # it would be the disk's latency
         if not self.recalibrates:
@@ -206,7 +206,7 @@ def _no_room_for_brain(settings: Settings, ways: Sequence[Placement]) -> str:
     """Why no vLLM fits beside the model, however it is placed, and what to do."""
     weights = int(ways[0].sizes.params * PER_WEIGHT[settings.brain_quantization])
     fitting = [way for way in ways if not short_of(way.lines, way.machine, recalibration=False)]
-    smaller = next((each for each in QUANTIZATIONS if any(_serving(way, each) for way in fitting)), None)
+    smaller = next((each for each in get_args(Quantization) if any(_serving(way, each) for way in fitting)), None)
     advice = f"--brain-quantization {smaller} would fit" if smaller else "serve it on another machine (--brain-url)"
     return f"a vLLM for the brain needs {size(weights)} for its weights alone, which no GPU has left; {advice}"
 

@@ -17,13 +17,13 @@ from self_pruner.agent.brain.chat_template import unusable
 from self_pruner.agent.prepare.bill import (
     CPU_BATCH,
     GPU_BATCH,
-    check_disk,
     prefix_memory,
     refit_memory,
 )
+from self_pruner.agent.prepare.brain import fingerprint_of_brain
 from self_pruner.agent.prepare.checks import budget_for, budget_of, check_target, units_of
 from self_pruner.agent.prepare.devices import device_name, device_of, dtype_of
-from self_pruner.agent.prepare.kept import digest, keep, named
+from self_pruner.agent.prepare.kept import check_disk, digest, keep, named
 from self_pruner.agent.prepare.latency_timer import engines_of
 from self_pruner.agent.prepare.placement import Placement, placed
 from self_pruner.agent.prepare.texts import read_tasks, read_texts, reporting_key, sensitivity_text
@@ -118,7 +118,8 @@ def prepare(
     budget_for(settings, loaded.model)  # checked before anything expensive is done
     texts, digests = read_texts(settings, loaded, device, view)
     tokens = {name: digest(ids) for name, ids in texts.items()}
-    conditions = conditions_of(loaded, device, dtype, tokens, settings.memory_path)
+    brain = fingerprint_of_brain(settings, view)
+    conditions = conditions_of(loaded, device, dtype, tokens, settings.memory_path, brain)
     if bind is not None:
         bind(conditions)
     key = {"format": FORMAT, "model": loaded.fingerprint, "dtype": dtype, "text": digest(texts["calibration"])}

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from self_pruner.agent.prepare.workbench import Prepared
 from self_pruner.agent.result.outcome import FOUND, Outcome, recalibration_sentence
 from self_pruner.agent.result.same_again import same_again
 from self_pruner.agent.run_files.run_directory import RunDirectory
 from self_pruner.agent.search.initial_population import UNIFORM
+from self_pruner.agent.settings.panels import CONTROLS
 from self_pruner.agent.settings.settings import Settings, text_label
 from self_pruner.agent.settings.stated import command_line, is_local, shareable
 from self_pruner.tools.export.card import CardFacts, CardRow
@@ -54,4 +57,6 @@ def brain_in_words(settings: Settings) -> str:
     """What made the decisions."""
     if settings.brain == "vllm":
         return "the target model in vLLM" if settings.brain_url is None else "a model behind an endpoint"
-    return "the target model" if settings.brain == "self" else f"the scripted control {settings.brain!r}"
+    if settings.brain in CONTROLS:
+        return f"the scripted control {settings.brain!r}"
+    return "the target model" if settings.brain == "self" else f"another model, {Path(settings.brain).name}"

@@ -44,6 +44,7 @@ from self_pruner.agent.search.initial_population import (
 )
 from self_pruner.agent.search.state import SearchState
 from self_pruner.agent.settings.arms import ARMS, ClosedForm
+from self_pruner.agent.settings.panels import OWN
 from self_pruner.agent.settings.settings import text_label
 from self_pruner.memory.errors import SelfPrunerError
 from self_pruner.memory.profile import PARTS, Profile
@@ -57,7 +58,6 @@ from self_pruner.tools.profiles.operators import uniform
 from self_pruner.tools.pruning.streamed import StreamedLayers
 from self_pruner.tools.workbench import FITNESS, LatencyEngine, Workbench
 
-OWN = ("self", "vllm")  # brains that are the target model, unless an endpoint has another
 VERIFIED_SEQUENCES, VERIFIED_TOKENS = 2, 64  # text on which the exported logits are compared
 
 
@@ -76,7 +76,8 @@ def choose(run: Run, state: SearchState) -> Outcome:
     made = yields(records, candidates, bench.fidelity[0], bench.memory.recall(Generation, run=bench.run))
     if ARMS[settings.arm].asks_brain:
         prompts = PromptSet(settings.prompts_of_arm, run.directory.prompts)
-        reader = settings.brain_model or (run.prepared.loaded.name if settings.brain in OWN else settings.brain)
+        asked = run.prepared.loaded.name if settings.brain in OWN else Path(settings.brain).name  # of a folder its own
+        reader = settings.brain_model or asked
         bench.memory.record(prompt_use(bench.run, prompts, settings.prompts, reader, records, candidates, made))
     return Outcome(
         candidate=best,

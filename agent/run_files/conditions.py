@@ -35,6 +35,7 @@ class Conditions(BaseModel):
     tokenizer: str
     versions: dict[str, str | None]
     memory: str  # where it is, and which file that is
+    brain: str | None = None  # fingerprint of another model that is asked in this process
 
     def differences(self, now: Conditions, where: str = "now") -> dict[str, str]:
         """What is not as it was, in words, by what it is of.
@@ -54,6 +55,7 @@ class Conditions(BaseModel):
                 found[name] = f"{words} {str(then)[:shown]} ({where} {str(there)[:shown]})"
 
         hold("weights", "the weights", self.weights, now.weights, SHOWN)
+        hold("brain", "the weights of the brain", self.brain, now.brain, SHOWN)
         hold("tokenizer", "the tokenizer", self.tokenizer, now.tokenizer, SHOWN)
         hold("commit", "the commit", self.commit, now.commit)
         hold("dtype", "the dtype", self.dtype, now.dtype)
@@ -75,7 +77,9 @@ class Conditions(BaseModel):
         return found
 
 
-def conditions_of(loaded: LoadedModel, device: str, dtype: str, texts: Mapping[str, str], memory: Path) -> Conditions:
+def conditions_of(
+    loaded: LoadedModel, device: str, dtype: str, texts: Mapping[str, str], memory: Path, brain: str | None = None
+) -> Conditions:
     """What is there now.
 
     Args:
@@ -84,6 +88,7 @@ def conditions_of(loaded: LoadedModel, device: str, dtype: str, texts: Mapping[s
         dtype: of its weights.
         texts: digests of the token ids, by what they are for.
         memory: the memory file, which may not be there yet.
+        brain: fingerprint of another model that is asked in this process.
     """
     return Conditions(
         weights=loaded.fingerprint,
@@ -94,6 +99,7 @@ def conditions_of(loaded: LoadedModel, device: str, dtype: str, texts: Mapping[s
         tokenizer=tokenizer_digest(loaded.tokenizer),
         versions={package: version_of(package) for package in VERSIONS},
         memory=f"{memory.resolve()}" + (f"{FILE_OF}{memory.stat().st_ino})" if memory.exists() else ""),
+        brain=brain,
     )
 
 

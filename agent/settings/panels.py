@@ -17,7 +17,9 @@ from self_pruner.tools.export.serving import Serving
 Count = Annotated[int, Field(ge=1)]
 HYPOTHESES = 3  # of a plan at the most
 PLAN_FIELDS = ("hypotheses", "offspring", "step", "measure", "time", "stop")  # that the brain may decide
-BrainName = Literal["self", "vllm", "uniform", "first"]
+CONTROLS = ("uniform", "first")  # brains that read nothing
+OWN = ("self", "vllm")  # brains that are the target model, unless an endpoint serves another
+BRAINS = (*OWN, *CONTROLS)  # any other is a model
 
 
 class Panel(BaseModel):
@@ -101,10 +103,11 @@ class Deciding(Panel):
     """Who decides."""
 
     arm: ArmName = Field("hybrid", description="who decides; hybrid: the model beside operators")
-    brain: BrainName = Field(
+    brain: str = Field(
         "self",
-        description="the brain where an arm asks one: the target model, the same served by a vLLM of its own or at "
-        "--brain-url, or a control",
+        min_length=1,
+        description="the brain where an arm asks one: self (the target model), vllm (the same in a vLLM of its own, or "
+        "what --brain-url serves), uniform or first (controls), or another model (alias, hub id or folder)",
     )
     brain_url: str | None = Field(
         None, description="OpenAI-compatible endpoint that serves the brain, such as http://localhost:8000/v1"

@@ -6,7 +6,6 @@ The fields are in `panels.py`, panel by panel; here is what must agree among the
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +14,8 @@ from pydantic import ValidationError, model_validator
 from self_pruner.agent.settings.arms import ARMS
 from self_pruner.agent.settings.former import without_former
 from self_pruner.agent.settings.panels import (
+    BRAINS,
+    CONTROLS,
     HYPOTHESES,
     PLAN_FIELDS,
     Amounts,
@@ -33,6 +34,7 @@ from self_pruner.agent.settings.panels import (
     Timing,
 )
 from self_pruner.memory.errors import SettingsError
+from self_pruner.tools.models.aliases import anchored
 from self_pruner.tools.profiles.budget import parse_params
 from self_pruner.tools.profiles.shifts import LINE
 
@@ -198,9 +200,9 @@ class Settings(
         for name in ("vllm_python", "llama_python"):  # a link is what makes an environment: it is not followed
             if (path := getattr(self, name)) is not None:
                 update[name] = Path(os.path.abspath(path.expanduser()))
-        model = Path(self.model).expanduser()
-        if model.is_dir():
-            update["model"] = str(model.resolve())
+        update["model"] = anchored(self.model)
+        if self.brain not in BRAINS:
+            update["brain"] = anchored(self.brain)
         for name in ("calibration", "fitness_text", "reporting_text"):
             paths = {text: Path(text).expanduser() for text in getattr(self, name).split(",")}
             update[name] = ",".join(str(path.resolve()) if path.is_file() else text for text, path in paths.items())
@@ -209,10 +211,15 @@ class Settings(
     @property
     def reads(self) -> bool:
         """Whether the brain reads prompts; scripted controls do not."""
-        return self.brain in ("self", "vllm")
+        return self.brain not in CONTROLS
+
+    @property
+    def other_brain(self) -> str | None:
+        """Which model is asked in this process where it is not the target model."""
+        return self.brain if self.brain not in BRAINS and ARMS[self.arm].asks_brain else None
 
     def thought_limit(self, parameters: int) -> int:
-        """Tokens of thought before each call, of a target model of so many parameters; 0 for none.
+        """Tokens of thought before each call, of a brain of so many parameters; 0 for none.
 
         What is served at --brain-url may be of any size, so it counts as large enough.
         """
@@ -263,11 +270,6 @@ def _check_address(url: str) -> None:
 def text_label(text: str) -> str:
     """The name of a text as figures state it: of a file its own name, without the folders it lies in."""
     return Path(text).name if Path(text).suffix else text
-
-
-def with_defaults(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Settings by name as they were given, and the others by their defaults; nothing of them is checked."""
-    return {name: field.get_default() for name, field in Settings.model_fields.items()} | dict(values)
 
 
 def make_settings(values: dict[str, Any]) -> Settings:

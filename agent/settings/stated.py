@@ -1,4 +1,4 @@
-"""Settings as a stranger may read them, and the command that states them."""
+"""Settings of a file with all that it does not name, as a stranger may read them, and the command that states them."""
 
 from __future__ import annotations
 
@@ -14,6 +14,11 @@ PLACES = ("runs", "memory", "cache", "task_data", "vllm_python", "llama_python",
 TEXTS = ("calibration", "fitness_text", "reporting_text")  # stated by the name of the file, not by where it lies
 
 
+def with_defaults(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings by name as they were given, and the others by their defaults; nothing of them is checked."""
+    return {name: field.get_default() for name, field in Settings.model_fields.items()} | dict(values)
+
+
 def without_places(settings: Settings) -> dict[str, Any]:
     """The settings without where things lie: no places, and texts by the names of their files."""
     values = {name: value for name, value in settings.to_toml().items() if name not in PLACES}
@@ -25,6 +30,8 @@ def shareable(settings: Settings) -> dict[str, Any]:
     values = without_places(settings)
     if is_local(settings):
         values["model"] = Path(settings.model).expanduser().resolve().name
+    if Path(settings.brain).is_absolute():
+        values["brain"] = Path(settings.brain).name
     if settings.brain_url is not None:
         values["brain_url"] = "URL"
     if settings.prompts is not None:

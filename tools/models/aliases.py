@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 BUNDLED = "smollm2-135m"  # comes as a package, so it needs no hub
@@ -51,6 +52,12 @@ ALIASES: dict[str, str] = {
 def names() -> list[str]:
     """All short names, the bundled model's first."""
     return [BUNDLED, *ALIASES]
+
+
+def anchored(name: str) -> str:
+    """A model's name as it is understood from any folder: that of a folder made absolute, unless it is an alias."""
+    folder = Path(name).expanduser()
+    return str(folder.resolve()) if name.lower() not in names() and folder.is_dir() else name
 
 
 # Published shapes of all of them, so that what a run costs and how fast shapes are is known without a hub.

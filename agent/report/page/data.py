@@ -23,7 +23,8 @@ from self_pruner.agent.run_files.run_directory import RunDirectory
 from self_pruner.agent.run_files.steering import asks_brain, comparison_of, read_notes
 from self_pruner.agent.run_files.trace import left_out
 from self_pruner.agent.settings.panels import PANELS
-from self_pruner.agent.settings.settings import Settings, make_settings, with_defaults
+from self_pruner.agent.settings.settings import Settings, make_settings
+from self_pruner.agent.settings.stated import with_defaults
 from self_pruner.memory.errors import RunDirectoryError
 from self_pruner.tools.text.redaction import without_keys
 

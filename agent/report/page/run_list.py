@@ -14,7 +14,8 @@ from self_pruner.agent.report.page.trace_lines import read_lines
 from self_pruner.agent.run_files.run_directory import RunDirectory
 from self_pruner.agent.run_files.steering import NOTES, REQUEST
 from self_pruner.agent.settings.arms import ARMS
-from self_pruner.agent.settings.settings import make_settings, with_defaults
+from self_pruner.agent.settings.settings import make_settings
+from self_pruner.agent.settings.stated import with_defaults
 from self_pruner.memory.errors import SelfPrunerError
 
 WATCHED = (  # the files of a run by which one sees that something is new

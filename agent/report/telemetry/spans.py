@@ -11,6 +11,7 @@ import logging
 from collections.abc import Mapping
 from datetime import datetime
 from hashlib import sha256
+from pathlib import Path
 from typing import Any
 
 from openinference.semconv.resource import ResourceAttributes
@@ -33,7 +34,8 @@ from self_pruner.agent.result.result_file import read_outcome
 from self_pruner.agent.run_files.environment import version_of
 from self_pruner.agent.run_files.run_directory import STOPPED_BY_USER, RunDirectory
 from self_pruner.agent.run_files.trace import Act, Judge, Step, Think, TraceRecord, by_step
-from self_pruner.agent.settings.settings import with_defaults
+from self_pruner.agent.settings.panels import OWN
+from self_pruner.agent.settings.stated import with_defaults
 from self_pruner.tools.text.redaction import redact, without_keys
 
 OURS = "self_pruner"  # the prefix of attributes that OpenInference has no name for
@@ -170,7 +172,7 @@ class RunSpans:
     def model(self) -> str:
         """Name of what is asked as the brain."""
         brain = self.settings["brain"]
-        return str((self.settings["brain_model"] or self.settings["model"]) if brain in ("self", "vllm") else brain)
+        return str((self.settings["brain_model"] or self.settings["model"]) if brain in OWN else Path(brain).name)
 
     def _start(
         self,

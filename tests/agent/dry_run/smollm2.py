@@ -12,10 +12,9 @@ from self_pruner.tools.profiles.budget import Budget
 from self_pruner.tools.profiles.space import Space
 
 SPACE = Space(30, 3, 48, 294_912, 55_296, 28_346_688, 32)
+SHAPE = Geometry(n_layers=30, hidden=576, n_groups=3, heads_per_group=3, head_dim=64, intermediate=1536, vocab=49_152)
 SIZES = Sizes(
-    shape=Geometry(
-        n_layers=30, hidden=576, n_groups=3, heads_per_group=3, head_dim=64, intermediate=1536, vocab=49_152
-    ),
+    shape=SHAPE,
     budget=Budget.from_sparsity(SPACE, 0.3),
     context=8192,
     params=134_515_008,
@@ -26,6 +25,9 @@ SIZES = Sizes(
     target_tokens=4096 + 3072 + 4 * 1536 + 5120,
     to_fetch=93_000_000,
     grams_kept=False,
+    brain=SHAPE,
+    brain_params=0,
+    brain_to_fetch=0,
 )
 NO_TIME = Speed(*[0.0] * 7)
 HERE = machine(memory=16)

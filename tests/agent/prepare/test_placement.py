@@ -10,8 +10,9 @@ import pytest
 
 from benchmarks.placements import MACHINES, machine, target_of
 from self_pruner.agent.prepare import placement
-from self_pruner.agent.prepare.bill import check_disk, needed, short_of
+from self_pruner.agent.prepare.bill import needed, short_of
 from self_pruner.agent.prepare.devices import Machine, this_machine
+from self_pruner.agent.prepare.kept import check_disk
 from self_pruner.agent.prepare.placement import Placement, place
 from self_pruner.agent.settings.settings import Settings
 from self_pruner.memory.errors import SettingsError
