@@ -55,6 +55,7 @@ class ComparisonFolder:
     sparsities: tuple[float, ...]
     seeds: tuple[int, ...]
     settings: Settings  # shared by all arms
+    places: Mapping[str, str] = field(default_factory=dict, compare=False)  # of relative paths in arms, by arm
     sealed: bool = field(default=False, compare=False)  # its plan is as this user wrote it on this machine
 
     @classmethod
@@ -73,7 +74,9 @@ class ComparisonFolder:
             if not all(isinstance(seed, int) for seed in seeds) or not all(0 <= share < 1 for share in sparsities):
                 raise ValueError(f"seeds {seeds}, sparsities {sparsities}")
             arms = arms.split(",") if isinstance(arms, str) else arms  # plans of before have them in one text
-            return cls(path, tuple(map(str, arms)), sparsities, seeds, make_settings(content["settings"]), sealed)
+            places = {str(arm): str(place) for arm, place in content.get("places", {}).items()}
+            settings = make_settings(content["settings"])
+            return cls(path, tuple(map(str, arms)), sparsities, seeds, settings, places, sealed)
         except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             raise SettingsError(f"{path / PLAN} is damaged: {str(error).splitlines()[0]}") from error
 
@@ -92,6 +95,7 @@ class ComparisonFolder:
             "sparsities": self.sparsities,
             "seeds": self.seeds,
             "settings": self.settings.to_toml(),
+            "places": dict(self.places),
         }
         content["seal"] = seal(PLAN, json.dumps(content))
         atomic_write(self.path / PLAN, json.dumps(content, indent=2) + "\n")
@@ -113,11 +117,12 @@ class ComparisonFolder:
             arms=tuple(dict.fromkeys([*self.arms, *other.arms])),
             sparsities=tuple(dict.fromkeys([*self.sparsities, *other.sparsities])),
             seeds=tuple(dict.fromkeys([*self.seeds, *other.seeds])),
+            places={**other.places, **self.places},  # an arm of before is what it was
         )
 
     def planned(self) -> list[PlannedRun]:
         """Every run, in the order in which they are carried out."""
-        return plan(self.settings, parse_arms(self.arms), self.sparsities, self.seeds)
+        return plan(self.settings, parse_arms(self.arms, self.places), self.sparsities, self.seeds)
 
     def command(self) -> str:
         """A command that makes the same comparison."""

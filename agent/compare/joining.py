@@ -26,6 +26,7 @@ from self_pruner.agent.compare.folder import (
     check_same_settings,
     is_comparison,
 )
+from self_pruner.agent.compare.kinds import base_name
 from self_pruner.agent.compare.plan import parse_arms, parse_seeds, parse_sparsities
 from self_pruner.agent.compare.results import DenseResult, Results
 from self_pruner.agent.prepare.checks import check_target
@@ -72,10 +73,13 @@ def begin(
     settings = make_settings({**DEFAULTS, **given}).anchored()
     stem = re.sub(r"[^A-Za-z0-9._-]+", "_", Path(settings.model).name)
     path = into or settings.runs / f"compare-{stem}-{datetime.now():%Y%m%d-%H%M%S}"
-    named = tuple(spec.text for spec in parse_arms(arms))
-    comparison = ComparisonFolder(path.resolve(), named, parse_sparsities(sparsities), parse_seeds(seeds), settings)
-    if is_comparison(path):
-        comparison = ComparisonFolder.open(path.resolve()).grown(comparison)
+    begun = ComparisonFolder.open(path.resolve()) if is_comparison(path) else None
+    named = tuple(spec.text for spec in parse_arms(arms, begun.places if begun else {}))
+    places = {arm: str(Path.cwd()) for arm in named if base_name(arm) != arm}
+    removed, numbers = parse_sparsities(sparsities), parse_seeds(seeds)
+    comparison = ComparisonFolder(path.resolve(), named, removed, numbers, settings, places)
+    if begun is not None:
+        comparison = begun.grown(comparison)
     elif path.exists() and (not path.is_dir() or any(path.iterdir())):
         raise SettingsError(f"--into {path} is neither empty nor a comparison")
     elsewhere = finished_elsewhere(comparison, finished, view)

@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from self_pruner.agent.settings.arms import ARM_NAMES, ARMS, Arm
@@ -41,6 +42,7 @@ class ArmSpec:
     text: str
     arm: Arm
     overrides: dict[str, Any]
+    base: Path = Path()  # the folder that relative paths in it are in
 
     @property
     def folder(self) -> str:
@@ -76,8 +78,12 @@ class PlannedRun:
         return (*(getattr(settings, name) for name in PREPARED), *own)
 
 
-def parse_arms(texts: Sequence[str]) -> list[ArmSpec]:
+def parse_arms(texts: Sequence[str], places: Mapping[str, str] = MappingProxyType({})) -> list[ArmSpec]:
     """The arms in the order in which they are written.
+
+    Args:
+        texts: the arms.
+        places: by arm the folder that relative paths in it are in; the working directory for others.
 
     Raises:
         SettingsError: an unknown arm, prompt set or setting, an arm named twice, or none at all.
@@ -88,7 +94,7 @@ def parse_arms(texts: Sequence[str]) -> list[ArmSpec]:
     for word in words:
         if words.count(word) > 1:
             raise SettingsError(f"--arm names {word!r} twice")
-    arms = [parse_arm(word) for word in words]
+    arms = [parse_arm(word, Path(places.get(word, ""))) for word in words]
     folders: dict[str, str] = {}
     for arm in arms:
         if (other := folders.setdefault(arm.folder, arm.text)) != arm.text:
@@ -96,7 +102,7 @@ def parse_arms(texts: Sequence[str]) -> list[ArmSpec]:
     return arms
 
 
-def parse_arm(text: str) -> ArmSpec:
+def parse_arm(text: str, base: Path = Path()) -> ArmSpec:
     """One arm; see `parse_arms`."""
     named, *settings = text.split("+")
     name, _, prompts = named.partition(":")
@@ -111,8 +117,8 @@ def parse_arm(text: str) -> ArmSpec:
             raise SettingsError(f"--arm: {name!r} reads no prompts, so {text!r} can't name any")
         if prompts in available_sets():
             overrides["prompt_set"] = prompts
-        elif Path(prompts).is_dir():
-            overrides["prompts"] = Path(prompts).resolve()
+        elif (base / prompts).is_dir():
+            overrides["prompts"] = (base / prompts).resolve()
         else:
             sets = ", ".join(available_sets())
             raise SettingsError(f"--arm: {prompts!r} is no prompt set and no folder; the sets are {sets}")
@@ -126,7 +132,7 @@ def parse_arm(text: str) -> ArmSpec:
         if key in SHARED:
             raise SettingsError(f"--arm: {key.replace('_', '-')} is the same for all arms, so {text!r} can't set it")
         overrides[key] = _whole_numbers(value) if key == "fidelity" else value  # pydantic makes of it what it is
-    return ArmSpec(text, arm, overrides)
+    return ArmSpec(text, arm, overrides, base)
 
 
 def _whole_numbers(text: str) -> tuple[int, ...]:
@@ -151,7 +157,8 @@ def plan(
     runs = []
     for spec, sparsity, seed in wanted:
         own = {"arm": spec.arm.name, "sparsity": sparsity, "params": None, "seed": seed}
-        runs.append(PlannedRun(spec, sparsity, seed, make_settings(base.model_dump() | spec.overrides | own)))
+        settings = make_settings(base.model_dump() | spec.overrides | own)
+        runs.append(PlannedRun(spec, sparsity, seed, settings.anchored(spec.base)))
     return runs
 
 

@@ -191,20 +191,20 @@ class Settings(
         """The memory file: as given, or beside the runs."""
         return self.memory or self.runs / "memory.sqlite"
 
-    def anchored(self) -> Settings:
-        """The same with absolute paths, so that a run can be resumed from any folder."""
-        update: dict[str, Any] = {"runs": self.runs.resolve(), "memory": self.memory_path.resolve()}
+    def anchored(self, base: Path = Path()) -> Settings:
+        """The same with absolute paths, relative ones being in `base`, so that a run can be resumed from any folder."""
+        update: dict[str, Any] = {"runs": (base / self.runs).resolve(), "memory": (base / self.memory_path).resolve()}
         for name in ("cache", "prompts", "task_data", "latency_table"):
             if (path := getattr(self, name)) is not None:
-                update[name] = path.resolve()
+                update[name] = (base / path).resolve()
         for name in ("vllm_python", "llama_python"):  # a link is what makes an environment: it is not followed
             if (path := getattr(self, name)) is not None:
-                update[name] = Path(os.path.abspath(path.expanduser()))
-        update["model"] = anchored(self.model)
+                update[name] = Path(os.path.abspath(base / path.expanduser()))
+        update["model"] = anchored(self.model, base)
         if self.brain not in BRAINS:
-            update["brain"] = anchored(self.brain)
+            update["brain"] = anchored(self.brain, base)
         for name in ("calibration", "fitness_text", "reporting_text"):
-            paths = {text: Path(text).expanduser() for text in getattr(self, name).split(",")}
+            paths = {text: base / Path(text).expanduser() for text in getattr(self, name).split(",")}
             update[name] = ",".join(str(path.resolve()) if path.is_file() else text for text, path in paths.items())
         return self.model_copy(update=update)
 

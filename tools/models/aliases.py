@@ -54,9 +54,9 @@ def names() -> list[str]:
     return [BUNDLED, *ALIASES]
 
 
-def anchored(name: str) -> str:
-    """A model's name as it is understood from any folder: that of a folder made absolute, unless it is an alias."""
-    folder = Path(name).expanduser()
+def anchored(name: str, base: Path) -> str:
+    """A model's name as it is understood from any folder: one of a folder in `base` made absolute, unless an alias."""
+    folder = base / Path(name).expanduser()
     return str(folder.resolve()) if name.lower() not in names() and folder.is_dir() else name
 
 

@@ -5,9 +5,11 @@ import json
 import pytest
 
 from self_pruner.agent.compare.folder import DEFAULTS, PLAN, RESULTS, ComparisonFolder, known_failures
+from self_pruner.agent.compare.joining import begin
 from self_pruner.agent.compare.plan import parse_arm, parse_arms, parse_seeds, parse_sparsities, plan
 from self_pruner.agent.settings.arms import ARM_NAMES
 from self_pruner.agent.settings.settings import Settings, make_settings
+from self_pruner.agent.view import View
 from self_pruner.memory.errors import SettingsError
 from tests.agent.compare.invented import results
 
@@ -92,6 +94,21 @@ def test_a_plan_is_read_as_it_was_written_and_so_is_one_of_before_with_all_arms_
     (tmp_path / PLAN).write_text(json.dumps({**content, "arms": "owl,hybrid:paper"}))
     older = ComparisonFolder.open(tmp_path)
     assert older.arms == ("owl", "hybrid:paper") and not older.sealed
+
+
+def test_relative_paths_of_an_arm_are_where_it_was_written_from_wherever_it_is_read(tmp_path, monkeypatch):
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "ask_plan.j2").write_text("Plan.")
+    (tmp_path / "mine.txt").write_text("A text. " * 20_000)
+    monkeypatch.chdir(tmp_path)
+    arms = ["hybrid:mine", "hybrid+fitness-text=mine.txt", "evolution"]
+    made = begin({"runs": tmp_path}, arms, "0.3", "1", tmp_path / "compared", (), View())
+    monkeypatch.chdir("/")
+    planned = {run.spec.text: run.settings for run in ComparisonFolder.open(made.path).planned()}
+    assert planned["hybrid:mine"].prompts == tmp_path / "mine"
+    assert planned["hybrid+fitness-text=mine.txt"].fitness_text == str(tmp_path / "mine.txt")
+    grown = begin({"runs": tmp_path}, ["hybrid:mine", "owl"], "0.3", "1", made.path, (), View())
+    assert {run.spec.text: run.settings.prompts for run in grown.planned()}["hybrid:mine"] == tmp_path / "mine"
 
 
 def test_what_two_processes_add_to_one_plan_is_all_in_it(tmp_path):
