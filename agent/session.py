@@ -212,9 +212,9 @@ def tasks(path: Path, candidate: str | None, changes: dict[str, Any], view: View
             raise RunDirectoryError(f"the run {path} has no result yet: python main.py resume {path}")
         check_settings(directory, view)
         settings = make_settings({**directory.settings, **changes, "tasks": True}).anchored()
-        suite = check_tasks(settings)
-        if suite is None or not known_on_tasks(outcome, suite, candidate):
-            prepared = prepare(settings, directory.id, view, directory.records, bind_result(directory, view))
+        if (suite := check_tasks(settings)) is None or not known_on_tasks(outcome, suite, candidate):
+            bound = bind_result(directory, view)
+            prepared = prepare(settings, directory.id, view, directory.records, bound, searches=False)
             run = Run(settings, directory, with_probes(prepared, settings, view), view)
             with closing(run.prepared), refits_forgotten(directory):
                 again = candidate is None and outcome.result == RECALIBRATED

@@ -9,6 +9,7 @@ from __future__ import annotations
 from contextlib import closing
 from pathlib import Path
 
+from self_pruner.agent.prepare.brain import SELF
 from self_pruner.agent.prepare.checks import check_target
 from self_pruner.agent.prepare.run import Run
 from self_pruner.agent.prepare.workbench import prepare
@@ -58,7 +59,7 @@ def export_folder(path: Path, candidate: str | None, folder: Path, view: View) -
             view.line(sentence)
         copy_checkpoint(run.model, folder)
         return outcome.verified
-    prepared = prepare(settings, run.id, view, run.records, bind_result(run, view))
+    prepared = prepare(settings, run.id, view, run.records, bind_result(run, view), searches=False)
     with closing(prepared.bench.memory), refits_forgotten(run):
         return export_candidate(Run(settings, run, prepared, view), outcome, candidate, folder).verified or 0.0
 
@@ -71,7 +72,8 @@ def export_gguf(path: Path, candidate: str | None, file: Path, type: GgufType | 
             before its weights are read.
     """
     run, settings, outcome = _finished(path, file, view)
-    check_gguf(check_target(settings).outline.model.config)
+    asked_nobody = settings.model_copy(update={"brain": SELF})
+    check_gguf(check_target(asked_nobody).outline.model.config)
     if (known := written(run, outcome, candidate)) is not None:
         name = resolve(settings.model, settings.revision).name
         with view.phase("Reading the checkpoint"):
@@ -79,7 +81,7 @@ def export_gguf(path: Path, candidate: str | None, file: Path, type: GgufType | 
         facts = _facts(name, known.base_model, outcome.sparsity)
         with view.phase("Writing GGUF", unit="bytes") as progress:
             return write_gguf(model, tokenizer, file, facts, type=type, progress=progress)
-    prepared = prepare(settings, run.id, view, run.records, bind_result(run, view))
+    prepared = prepare(settings, run.id, view, run.records, bind_result(run, view), searches=False)
     made, bench = Run(settings, run, prepared, view), prepared.bench
     with closing(bench.memory), refits_forgotten(run):
         profile = bench.candidate(candidate or outcome.candidate).profile

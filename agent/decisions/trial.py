@@ -124,7 +124,9 @@ def try_prompts(path: Path, step: int, name: str, brain: str | None, changes: Ma
     prompts.check()
     prompts.render(turn.variables)  # a mistake that only a real turn shows is found before a model is loaded
     scores = scores_of(read_rows(run.records, run.id), settings.sequences(settings.fidelity[-1]))
-    known = Known(check_target(settings).budget, turn, scores, dict(_lessons_by_shift(records)))
+    known = Known(
+        check_target(settings.model_copy(update={"brain": SELF})).budget, turn, scores, dict(_lessons_by_shift(records))
+    )
     asked = _brain(brain or settings.brain, settings, view)
     after, calls = _ask(asked, prompts, turn, settings)
     said = [{"name": one.call["name"], "arguments": one.call["args"]} for one in before.replies if one.call]

@@ -20,7 +20,7 @@ from self_pruner.agent.prepare.bill import (
     prefix_memory,
     refit_memory,
 )
-from self_pruner.agent.prepare.brain import fingerprint_of_brain
+from self_pruner.agent.prepare.brain import SELF, fingerprint_of_brain
 from self_pruner.agent.prepare.checks import budget_for, budget_of, check_target, units_of
 from self_pruner.agent.prepare.devices import device_name, device_of, dtype_of
 from self_pruner.agent.prepare.kept import check_disk, digest, keep, named
@@ -76,6 +76,7 @@ def prepare(
     records: Path | None = None,
     bind: Callable[[Conditions], None] | None = None,
     placement: Placement | None = None,
+    searches: bool = True,
 ) -> Prepared:
     """Make the workbench of the run named `run`.
 
@@ -86,7 +87,9 @@ def prepare(
         records: its own file, where it has a run directory.
         bind: told what figures depend on before anything is measured, and refuses what it must.
         placement: where the layers are to be; None to decide it now.
+        searches: whether a search follows; what is done with its result needs no brain, which may be gone by then.
     """
+    settings = settings if searches else settings.model_copy(update={"brain": SELF})
     if placement is None:
         placement = placed(settings, check_target(settings), begun=True)
         view.line(str(placement))

@@ -55,7 +55,8 @@ class Conditions(BaseModel):
                 found[name] = f"{words} {str(then)[:shown]} ({where} {str(there)[:shown]})"
 
         hold("weights", "the weights", self.weights, now.weights, SHOWN)
-        hold("brain", "the weights of the brain", self.brain, now.brain, SHOWN)
+        if now.brain is not None:  # None: nobody is asked, as for what is done with a result
+            hold("brain", "the weights of the brain", self.brain, now.brain, SHOWN)
         hold("tokenizer", "the tokenizer", self.tokenizer, now.tokenizer, SHOWN)
         hold("commit", "the commit", self.commit, now.commit)
         hold("dtype", "the dtype", self.dtype, now.dtype)

@@ -97,6 +97,9 @@ def test_a_run_does_not_go_on_with_other_weights_of_its_brain(model, cache, othe
     assert "the weights of the brain" in error and error.count("\n") == 1
     assert main(["resume", str(run)]) == 0
     assert RunDirectory.open(run).status == "finished"
+    shutil.rmtree(brain)  # the result needs it no more
+    assert main(["export", str(run), "--output", str(tmp_path / "exported")]) == 0
+    assert "another model, thinker" in (tmp_path / "exported" / "README.md").read_text()
 
 
 def test_a_folder_of_a_relative_name_is_found_from_anywhere_and_an_alias_is_no_folder(other, monkeypatch, tmp_path):
