@@ -18,11 +18,11 @@ from typing import Any
 from langgraph.runtime import RunControl
 
 from self_pruner.agent.dry_run.dry_run import say_plan
-from self_pruner.agent.prepare.brain import brain_of, check_brain, counter_of, room_of
+from self_pruner.agent.prepare.brain import asking, brain_of, check_brain, counter_of, room_of
 from self_pruner.agent.prepare.checks import at_commit, check_memory, check_target
 from self_pruner.agent.prepare.latency_timer import check_engine
 from self_pruner.agent.prepare.placement import Placement, placed
-from self_pruner.agent.prepare.run import Run, announce, in_words
+from self_pruner.agent.prepare.run import Run, announce, in_words, with_probes
 from self_pruner.agent.prepare.texts import check_tasks, check_text
 from self_pruner.agent.prepare.time_budget import keep_with, with_table
 from self_pruner.agent.prepare.workbench import Prepared, prepare
@@ -34,7 +34,7 @@ from self_pruner.agent.report.telemetry.listeners import Listeners, check_listen
 from self_pruner.agent.result.finish import choose, export_and_verify, refit, with_weights
 from self_pruner.agent.result.outcome import RECALIBRATED, Outcome
 from self_pruner.agent.result.recalibration import KEPT, refits_forgotten
-from self_pruner.agent.result.result_file import known_result, read_outcome, step, still_to_do, write_outcome
+from self_pruner.agent.result.result_file import RESULT, known_result, read_outcome, step, still_to_do, write_outcome
 from self_pruner.agent.result.zero_shot import known_on_tasks, with_tasks
 from self_pruner.agent.run_files.atomic_write import WriteError
 from self_pruner.agent.run_files.binding import bind, bind_result, check_begun, check_settings, keep_prompts
@@ -44,14 +44,7 @@ from self_pruner.agent.run_files.run_memory import check_whole
 from self_pruner.agent.run_files.steering import read_notes, wait_while_paused
 from self_pruner.agent.run_files.trace import TraceRecord, TraceWriter
 from self_pruner.agent.search.graph import build_graph, search
-from self_pruner.agent.search.initial_population import (
-    baselines,
-    is_probed,
-    make_initial_population,
-    probe_uniform,
-    spent_on_probes,
-    with_costs,
-)
+from self_pruner.agent.search.initial_population import baselines, make_initial_population, spent_on_probes
 from self_pruner.agent.search.judge import Judgement
 from self_pruner.agent.search.prompt_variables import Observer, variables_of
 from self_pruner.agent.search.state import SearchState, first_state
@@ -109,9 +102,10 @@ def resume(path: Path, view: View, changes: Mapping[str, Any] | None = None) -> 
         settings = make_settings({**run.settings, **(changes or {})})
         check_engine(settings)
         check_listeners(settings)
-        check_brain(settings, view)
+        left = asking(settings, searches=not (run.path / RESULT).exists())
+        check_brain(left, view)
         keep_prompts(run, settings)
-        placement = with_workers(settings, placed(settings, check_target(settings), begun=True), view)
+        placement = with_workers(settings, placed(left, check_target(left), begun=True), view)
         run.set_status("running")  # not before: what is refused here leaves it as it was
         announce(run, settings, view, resumed=True)
         view.line(str(placement) + placement.brain(settings))
@@ -149,7 +143,8 @@ def _carried_out(
         view.warn("trace.jsonl is missing: what was said and done before is left out of the run's statistics")
     try:
         binding = partial(bind, directory, view=view)
-        prepared = prepared or prepare(settings, directory.id, view, directory.records, binding, placement)
+        known = known_result(directory.path, view)
+        prepared = prepared or prepare(settings, directory.id, view, directory.records, binding, placement, not known)
         settings = prepared.placement.applied(settings)
         if given:
             bind(directory, prepared.conditions, view)
@@ -157,7 +152,7 @@ def _carried_out(
             check_begun(directory, prepared.bench.memory, prepared.conditions)
             check_whole(prepared.bench.memory, directory)
             run = Run(settings, directory, with_probes(prepared, settings, view), view)
-            outcome = complete(run, known_result(directory.path, view) or save(run, choose(run, searched(run))))
+            outcome = complete(run, known or save(run, choose(run, searched(run))))
             run.end_stream()
     except (Stopped, KeyboardInterrupt):
         with suppress(WriteError):
@@ -223,17 +218,6 @@ def tasks(path: Path, candidate: str | None, changes: dict[str, Any], view: View
             write_outcome(outcome, directory.path)
         write_report(directory)
         return outcome
-
-
-def with_probes(prepared: Prepared, settings: Settings, view: View) -> Prepared:
-    """Probe every place, where the arm or its prompts make use of that, and measure what the prompts quote."""
-    bench, arm = prepared.bench, ARMS[settings.arm]
-    if is_probed(arm, PromptSet(settings.prompts_of_arm, settings.prompts)):
-        with view.phase("Sensitivity probes") as progress:
-            bench = with_costs(bench, settings.probe_tokens, progress)
-    if arm.asks_brain:
-        probe_uniform(bench)
-    return replace(prepared, bench=bench)
 
 
 def run_search(run: Run, listeners: Listeners, drive: Drive) -> SearchState:

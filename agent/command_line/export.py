@@ -9,7 +9,7 @@ from __future__ import annotations
 from contextlib import closing
 from pathlib import Path
 
-from self_pruner.agent.prepare.brain import SELF
+from self_pruner.agent.prepare.brain import asking
 from self_pruner.agent.prepare.checks import check_target
 from self_pruner.agent.prepare.run import Run
 from self_pruner.agent.prepare.workbench import prepare
@@ -72,8 +72,7 @@ def export_gguf(path: Path, candidate: str | None, file: Path, type: GgufType | 
             before its weights are read.
     """
     run, settings, outcome = _finished(path, file, view)
-    asked_nobody = settings.model_copy(update={"brain": SELF})
-    check_gguf(check_target(asked_nobody).outline.model.config)
+    check_gguf(check_target(asking(settings, searches=False)).outline.model.config)
     if (known := written(run, outcome, candidate)) is not None:
         name = resolve(settings.model, settings.revision).name
         with view.phase("Reading the checkpoint"):

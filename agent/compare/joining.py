@@ -12,7 +12,7 @@ together must agree.
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 from statistics import fmean
@@ -120,6 +120,8 @@ def finished_elsewhere(comparison: ComparisonFolder, paths: Sequence[Path], view
         RunDirectoryError: they were measured under other conditions than `comparison`, or than each other.
     """
     known, where = comparison.bound(), comparison.path
+    records = [comparison.record_of(run) for run in comparison.planned()] if is_comparison(comparison.path) else []
+    brains = {record.arm: record.brain for record in records if record is not None}
     # a setting that results do not state came after them, and its default is what they were made with
     later = {name: value for name, value in Settings().to_toml().items() if name not in PLACES}
     found = []
@@ -138,8 +140,30 @@ def finished_elsewhere(comparison: ComparisonFolder, paths: Sequence[Path], view
             refuse(f"--from {path}: its runs were made", differences, SAID_OF_ARMS, view)
         elif results.bound is not None:
             known, where = results.bound, path
+        theirs_asked = {run.arm: run.brain for run in results.runs if run.brain is not None}
+        check_brains(brains, theirs_asked, f"in {where}")
+        brains |= theirs_asked
         found.append(results)
     return found
+
+
+def check_brains(known: Mapping[str, str | None], found: Mapping[str, str | None], where: str) -> None:
+    """Refuse to put runs of an arm together whose brain was another one, however it is called.
+
+    Args:
+        known: by arm the fingerprint of the model that was asked; None where there was none, or it is not known.
+        found: the same of others.
+        where: the first are.
+
+    Raises:
+        RunDirectoryError: one differs.
+    """
+    for arm, brain in found.items():
+        if None not in (brain, known.get(arm)) and brain != known[arm]:
+            raise RunDirectoryError(
+                f"the brain of {arm} has other weights or another tokenizer now than in its runs {where}: put that "
+                "back, or start anew"
+            )
 
 
 def count_in(comparison: ComparisonFolder, results: Results) -> None:
@@ -168,6 +192,9 @@ def check_bound(comparison: ComparisonFolder, settings: Settings, conditions: Co
     if begun is not None:
         differences = begun.differences(_shared(settings, conditions))
         refuse(f"the comparison {comparison.path} was begun", differences, SAID_OF_ARMS, view)
+    for run in comparison.planned():
+        if run.settings.other_brain == settings.other_brain and (record := comparison.record_of(run)) is not None:
+            check_brains({run.spec.text: record.brain}, {run.spec.text: conditions.brain}, f"in {comparison.path}")
 
 
 def bind_comparison(comparison: ComparisonFolder, settings: Settings, prepared: Prepared) -> None:

@@ -30,12 +30,21 @@ def kind_of(arm: str, shared: Mapping[str, Any] = MappingProxyType({})) -> ArmKi
     known = ARMS.get(base_name(arm))
     if known is None or not known.searches:
         return "closed form" if known else "search"
-    given = (one.partition("=") for one in arm.split("+")[1:])
-    own = {name.strip().replace("-", "_"): value for name, _, value in given}
-    settings = {"brain": "self", "plan": "hypotheses", "brain_share": None, **shared, **own}
+    settings = _settings(arm, shared)
     silent = known.plans and (settings["plan"] == "rule" or _is_zero(settings["brain_share"]))
     asked = known.asks_brain and settings["brain"] not in CONTROLS and not silent
     return "brain" if asked else "search"
+
+
+def brain_of(arm: str, shared: Mapping[str, Any] = MappingProxyType({})) -> str:
+    """The setting that says who is asked; arguments as for `kind_of`."""
+    return str(_settings(arm, shared)["brain"])
+
+
+def _settings(arm: str, shared: Mapping[str, Any]) -> dict[str, Any]:
+    given = (one.partition("=") for one in arm.split("+")[1:])
+    own = {name.strip().replace("-", "_"): value for name, _, value in given}
+    return {"brain": "self", "plan": "hypotheses", "brain_share": None, **shared, **own}
 
 
 def _is_zero(share: Any) -> bool:

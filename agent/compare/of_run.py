@@ -62,6 +62,7 @@ def run_result(
         failed_turns=int(outcome.spent["failed_turns"]),
         fallbacks=int(outcome.spent["fallbacks"]),
         yields=proposer_yields(bench, records, rows),
+        brain=prepared.conditions.brain,
     )
 
 

@@ -84,6 +84,7 @@ class RunResult(_Record):
     failed_turns: int
     fallbacks: int  # turns of the brain that the tool decided: it failed too often, or found nothing new
     yields: list[ProposerYield] = []
+    brain: str | None = None  # fingerprint of another model than the target that was asked in the run's process
 
 
 class Results(_Record):

@@ -19,9 +19,11 @@ from self_pruner.agent.compare.of_run import dense_result, run_result
 from self_pruner.agent.compare.page import write_finished
 from self_pruner.agent.compare.plan import PlannedRun
 from self_pruner.agent.compare.results import Results
+from self_pruner.agent.prepare.brain import SELF, asks_itself
 from self_pruner.agent.prepare.checks import budget_of, check_target
 from self_pruner.agent.prepare.devices import device_of
 from self_pruner.agent.prepare.placement import placed
+from self_pruner.agent.prepare.run import with_probes
 from self_pruner.agent.prepare.workbench import Prepared, measuring, prepare
 from self_pruner.agent.report.stopping import heeding
 from self_pruner.agent.run_files.binding import keep_prompts
@@ -30,8 +32,9 @@ from self_pruner.agent.run_files.run_directory import NoRunError, RunDirectory
 from self_pruner.agent.run_files.run_lock import RunLock
 from self_pruner.agent.run_files.run_memory import memory_of
 from self_pruner.agent.search.initial_population import PROBE_STEP, probe_uniform, probed
-from self_pruner.agent.session import Stopped, carry_out, with_probes
+from self_pruner.agent.session import Stopped, carry_out
 from self_pruner.agent.settings.arms import Arm
+from self_pruner.agent.settings.panels import BRAINS
 from self_pruner.agent.settings.settings import Settings
 from self_pruner.agent.view import View
 from self_pruner.memory.errors import SelfPrunerError
@@ -55,9 +58,10 @@ def carry_out_all(comparison: ComparisonFolder, view: View) -> Results:
     for group in groups.values():
         if all(comparison.record_path(run) for run in group):
             continue
-        shared = share(comparison, group[0].settings, view)
+        settings = next((run.settings for run in group if asks_itself(run.settings)), group[0].settings)
+        shared = share(comparison, settings, view)
         with closing(shared):
-            bind_comparison(comparison, group[0].settings, shared)
+            bind_comparison(comparison, settings, shared)
             comparison.keep_dense(dense_result(shared))
             for run in group:
                 if comparison.record_path(run) is None:
@@ -77,7 +81,9 @@ def carry_out_all(comparison: ComparisonFolder, view: View) -> Results:
 def share(comparison: ComparisonFolder, settings: Settings, view: View) -> Prepared:
     """Model, calibration, dense targets and probes for all runs with the preparation of `settings`."""
     refuse_link(comparison.path / SHARED_MEMORY)
-    settings = settings.model_copy(update={"memory": comparison.path / SHARED_MEMORY, "arm": "hybrid"})
+    brain = settings.brain if settings.brain in BRAINS else settings.other_brain or SELF  # no arm's but the group's
+    changes = {"memory": comparison.path / SHARED_MEMORY, "arm": "hybrid", "brain": brain}
+    settings = settings.model_copy(update=changes)
 
     def bind(conditions: Conditions) -> None:
         check_bound(comparison, settings, conditions, view)

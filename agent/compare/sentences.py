@@ -16,9 +16,11 @@ from self_pruner.agent.compare.figures import (
     reach,
     staircases,
 )
+from self_pruner.agent.compare.kinds import brain_of
 from self_pruner.agent.compare.results import Results
 from self_pruner.agent.compare.statistics import IntervalEstimate, PairedTest
 from self_pruner.agent.compare.tables import ABSENT, number, percent, percent_change
+from self_pruner.agent.settings.panels import OWN
 
 EVOLUTION, SELF = "evolution", "self"
 
@@ -89,9 +91,10 @@ def duels(compared: ComparedArms, headline: str) -> list[str]:
     elif evolution not in (None, headline):
         called = "plain evolution" if evolution == EVOLUTION else f"plain evolution ({evolution})"
         found.append(duel(compared, headline, evolution, called))
-    alone = compared.best(base=SELF)
+    alone = compared.best("brain", SELF)
     if alone not in (None, headline) and asks_brain:
-        found.append(duel(compared, headline, alone, f"the target model alone ({alone})"))
+        who = "the target model" if brain_of(alone, compared.results.settings) in OWN else "the brain"
+        found.append(duel(compared, headline, alone, f"{who} alone ({alone})"))
     return found
 
 
@@ -112,8 +115,7 @@ def duel(compared: ComparedArms, arm: str, baseline: str, called: str) -> str:
 def speed_sentences(compared: ComparedArms, headline: str) -> list[str]:
     """At what share of their tokens the headline arm was as good as plain evolution and the target model alone."""
     found = []
-    for base in (EVOLUTION, SELF):
-        baseline = compared.best(base=base)
+    for baseline in (compared.best(base=EVOLUTION), compared.best("brain", SELF)):
         if baseline is None or baseline == headline:
             continue
         by_sparsity = [

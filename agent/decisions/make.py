@@ -32,6 +32,7 @@ from self_pruner.agent.decisions.kinds.kind import Moment
 from self_pruner.agent.dry_run.cost_estimate import SHARED
 from self_pruner.agent.dry_run.dry_run import file_to_read
 from self_pruner.agent.dry_run.machine_speed import measure_speed
+from self_pruner.agent.prepare.run import with_probes
 from self_pruner.agent.prepare.workbench import Prepared, prepare
 from self_pruner.agent.run_files.checkpoints import checkpoints
 from self_pruner.agent.run_files.conditions import VERSIONS
@@ -43,7 +44,6 @@ from self_pruner.agent.search.legal_calls import LegalCalls, Situation, legal_ca
 from self_pruner.agent.search.prompt_variables import Observer, variables_of
 from self_pruner.agent.search.state import SearchState
 from self_pruner.agent.search.think import Thinker
-from self_pruner.agent.session import with_probes
 from self_pruner.agent.settings.arms import ARMS
 from self_pruner.agent.settings.settings import Settings, text_label
 from self_pruner.agent.view import View

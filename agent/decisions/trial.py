@@ -22,7 +22,7 @@ from self_pruner.agent.brain.schema import violations
 from self_pruner.agent.decisions.brains import CONTROLS
 from self_pruner.agent.decisions.choosers import messages_of
 from self_pruner.agent.decisions.kinds.kind import child_of
-from self_pruner.agent.prepare.brain import SELF, endpoint_of, load_dense, sampling
+from self_pruner.agent.prepare.brain import SELF, asking, endpoint_of, load_dense, sampling
 from self_pruner.agent.prepare.checks import check_target
 from self_pruner.agent.report.in_words import in_words, lesson_in_words, plan_in_words
 from self_pruner.agent.report.why import measured_change, scores_of
@@ -124,9 +124,7 @@ def try_prompts(path: Path, step: int, name: str, brain: str | None, changes: Ma
     prompts.check()
     prompts.render(turn.variables)  # a mistake that only a real turn shows is found before a model is loaded
     scores = scores_of(read_rows(run.records, run.id), settings.sequences(settings.fidelity[-1]))
-    known = Known(
-        check_target(settings.model_copy(update={"brain": SELF})).budget, turn, scores, dict(_lessons_by_shift(records))
-    )
+    known = Known(check_target(asking(settings, searches=False)).budget, turn, scores, dict(_lessons_by_shift(records)))
     asked = _brain(brain or settings.brain, settings, view)
     after, calls = _ask(asked, prompts, turn, settings)
     said = [{"name": one.call["name"], "arguments": one.call["args"]} for one in before.replies if one.call]

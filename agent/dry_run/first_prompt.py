@@ -61,7 +61,8 @@ def first_prompt(settings: Settings, target: Target, prompts: PromptSet, plan: P
         ),
         prompts.actions,
     )
-    context = context_length(config) or config.max_position_embeddings
+    read_by = (target.brain or target.outline).model.config
+    context = context_length(read_by) or read_by.max_position_embeddings
     spent = plan.tokens_before(settings)
     thought = settings.thought_limit(target.budget.space.params(target.budget.space.dense()))
     share = min(1.0, spent / settings.tokens) if settings.tokens else 0.0
@@ -95,6 +96,7 @@ def _count(settings: Settings, target: Target, prompt: Messages) -> int:
     """Tokens of a prompt, the chat template's own included; a control reads none."""
     if not settings.reads:
         return 0
-    if target.outline.tokenizer is None:
+    tokenizer = (target.brain or target.outline).tokenizer
+    if tokenizer is None:
         return math.ceil(len(prompt.system + prompt.turn) / CHARACTERS)
-    return len(render(target.outline.tokenizer, [SystemMessage(prompt.system), HumanMessage(prompt.turn)]))
+    return len(render(tokenizer, [SystemMessage(prompt.system), HumanMessage(prompt.turn)]))

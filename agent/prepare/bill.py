@@ -264,7 +264,8 @@ def bill_of(
     if machine.disks:
         disks = {use: disk.name for use, disk in machine.disks.items()}
         kept = targets + (0 if sizes.grams_kept else shape.gram_bytes)
-        lines.append(Line("The checkpoint, to be fetched", sizes.to_fetch + sizes.brain_to_fetch, disks["models"]))
+        lines.append(Line("The checkpoint, to be fetched", sizes.to_fetch, disks["models"]))
+        lines.append(Line("The brain, to be fetched", sizes.brain_to_fetch, disks.get("brain", disks["models"])))
         lines.append(Line("Gram matrices and dense targets", kept, disks["cache"]))
         lines.append(Line("The pruned checkpoint", sizes.pruned_bytes if settings.export else 0, disks["runs"]))
         if refitted and settings.recalibrate:

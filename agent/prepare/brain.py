@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -13,19 +14,22 @@ from langchain_core.messages import HumanMessage, SystemMessage
 from pydantic import SecretStr
 
 from self_pruner.agent.brain.chat import TargetBrain
+from self_pruner.agent.brain.chat_template import unusable
 from self_pruner.agent.brain.endpoint import KEY, Endpoint, checked_url, obeys_schemas, served_model
 from self_pruner.agent.brain.page import context_length
 from self_pruner.agent.brain.remote import EndpointBrain
 from self_pruner.agent.brain.scripted import FirstBrain, UniformBrain
 from self_pruner.agent.prepare.devices import device_of, dtype_of
+from self_pruner.agent.run_files.conditions import tokenizer_digest
 from self_pruner.agent.settings.arms import ARMS
 from self_pruner.agent.settings.settings import Settings
 from self_pruner.agent.view import View
+from self_pruner.memory.errors import ModelError
 from self_pruner.prompts.templates import Messages
 from self_pruner.tools.engines.installed import VLLM
 from self_pruner.tools.engines.server import LONGEST, served
-from self_pruner.tools.models.checkpoint import digest_of
-from self_pruner.tools.models.source import LoadedModel, fetched, load, resolve
+from self_pruner.tools.models.checkpoint import digest_of, read_config
+from self_pruner.tools.models.source import LoadedModel, fetched, load, load_tokenizer, resolve
 from self_pruner.tools.text.quantities import size
 
 if TYPE_CHECKING:  # the workbench asks for the fingerprint of the brain
@@ -125,17 +129,40 @@ def load_dense(name: str, settings: Settings, view: View) -> LoadedModel:
 
 
 def fingerprint_of_brain(settings: Settings, view: View) -> str | None:
-    """Hex digest of config and weights of another model that is asked here, which is fetched for it; else None.
+    """Hex digest of config, weights and tokenizer of another model that is asked here, which is fetched for it.
+
+    None where none is.
 
     Raises:
-        SelfPrunerError: it cannot be fetched or read.
+        SelfPrunerError: it cannot be fetched or read, or its tokenizer does not fit it.
     """
     if settings.other_brain is None:
         return None
     source = resolve(settings.other_brain)
     with view.phase(f"Weights of {source.name}", unit="bytes") as progress:
         folder = fetched(source, trust_remote_code=settings.trust_remote_code, cache=settings.cache, progress=progress)
-    return digest_of(folder)
+    tokenizer = load_tokenizer(folder, settings.trust_remote_code)
+    words, known = tokenizer("A word.")["input_ids"], read_config(folder / "config.json")["vocab_size"]
+    if not words or max(words) >= known:  # transformers makes an empty one where its files are missing
+        raise ModelError(f"--brain {settings.other_brain}: its folder has no tokenizer for its {known} tokens")
+    if reason := unusable(tokenizer):
+        view.warn(f"the chat template of {source.name} cannot be used ({reason}): prompts are plain text")
+    return hashlib.sha256(f"{digest_of(folder)} {tokenizer_digest(tokenizer)}".encode()).hexdigest()
+
+
+def asks_itself(settings: Settings) -> bool:
+    """Whether the brain is the target model in this process."""
+    return settings.brain == SELF and ARMS[settings.arm].asks_brain
+
+
+def has_own_vllm(settings: Settings) -> bool:
+    """Whether the brain is the target model in a vLLM that the run starts."""
+    return settings.brain == "vllm" and settings.brain_url is None and ARMS[settings.arm].asks_brain
+
+
+def asking(settings: Settings, searches: bool) -> Settings:
+    """The settings of what is left to do: what is done with a result needs no brain, which may be gone by then."""
+    return settings if searches else settings.model_copy(update={"brain": SELF, "brain_url": None})
 
 
 def _behind(endpoint: Endpoint, prepared: Prepared, settings: Settings) -> EndpointBrain:

@@ -5,6 +5,8 @@ A run and a dry run both begin here, so a mistake is the same sentence in both.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -104,11 +106,18 @@ class Target:
 def at_commit(settings: Settings) -> Settings:
     """The settings with the commit that the revision of a hub model stands for now, which a resumed run goes on with.
 
+    A brain from the hub is named `org/name@commit` from then on.
+
     Raises:
         SelfPrunerError: an unknown model, or one that the hub does not have.
     """
     source = pinned(resolve(settings.model, settings.revision, weights=False))
-    return settings if source.commit is None else settings.model_copy(update={"revision": source.commit})
+    update = {} if source.commit is None else {"revision": source.commit}
+    if settings.other_brain is not None:
+        with _of_brain():
+            brain = pinned(resolve(settings.other_brain, weights=False))
+        update |= {} if brain.commit is None else {"brain": f"{brain.location}@{brain.commit}"}
+    return settings.model_copy(update=update) if update else settings
 
 
 def check_target(settings: Settings, *, weights: bool = True) -> Target:
@@ -144,7 +153,7 @@ def _other_brain(settings: Settings, weights: bool) -> ModelOutline | None:
     """The outline of a brain that is another model in this process; raises as `check_target` of a model."""
     if settings.other_brain is None:
         return None
-    try:
+    with _of_brain():
         return outline(
             resolve(settings.other_brain, weights=weights),
             tokenizer=not weights,
@@ -152,6 +161,13 @@ def _other_brain(settings: Settings, weights: bool) -> ModelOutline | None:
             cache=settings.cache,
             published=not weights,
         )
+
+
+@contextmanager
+def _of_brain() -> Iterator[None]:
+    """Faults of a model are said to be those of the brain."""
+    try:
+        yield
     except SelfPrunerError as error:
         raise SettingsError(f"--brain is {', '.join(BRAINS)} or a model, and: {error}") from error
 

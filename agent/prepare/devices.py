@@ -20,7 +20,14 @@ from self_pruner.tools.evaluation.shortage import free_memory
 from self_pruner.tools.models.aliases import BUNDLED
 from self_pruner.tools.models.bundled import cache_dir
 
-Use = Literal["models", "cache", "runs"]  # of a disk: checkpoints from the hub, what is derived, what a run writes
+# Of a disk: the target model, another one that is its brain, what is derived, what a run writes.
+Use = Literal["models", "brain", "cache", "runs"]
+OTHER_DISK: dict[Use, str] = {
+    "models": "HF_HOME=FOLDER",
+    "brain": "HF_HOME=FOLDER",
+    "cache": "--cache FOLDER",
+    "runs": "--runs FOLDER",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,8 +73,11 @@ def this_machine(settings: Settings) -> Machine:
     gpus = tuple(Device(name, "cuda", torch.cuda.mem_get_info(name)[1], free_memory(name)) for name in names)
     memory = Device("memory", "cpu", psutil.virtual_memory().total, free_memory("cpu"))
     cache = settings.cache or cache_dir()
-    models = cache if settings.model.lower() == BUNDLED else Path(constants.HF_HUB_CACHE)
-    folders: dict[Use, Path] = {"models": models, "cache": cache, "runs": settings.runs}
+    hub = Path(constants.HF_HUB_CACHE)
+    models, brain = (
+        cache if (name or "").lower() == BUNDLED else hub for name in (settings.model, settings.other_brain)
+    )
+    folders: dict[Use, Path] = {"models": models, "brain": brain, "cache": cache, "runs": settings.runs}
     found: dict[int, Device] = {}  # by file system
     disks: dict[Use, Device] = {}
     for use, folder in folders.items():
@@ -76,6 +86,16 @@ def this_machine(settings: Settings) -> Machine:
         disk = Device(f"the disk of {folder}", "disk", usage.total, usage.free)
         disks[use] = found.setdefault(place.stat().st_dev, disk)
     return Machine(memory, gpus, disks)
+
+
+def spread(n_layers: int, layer_bytes: int, room: Mapping[Device, int]) -> dict[str, int]:
+    """How many of equal layers each device gets, by name, so that the least of its bytes that is left is the most."""
+    left, layers = dict(room), dict.fromkeys(room, 0)
+    for _ in range(n_layers):
+        most = max(left, key=lambda device: left[device])
+        left[most] -= layer_bytes
+        layers[most] += 1
+    return {device.name: count for device, count in layers.items()}
 
 
 def device_of(settings: Settings) -> str:

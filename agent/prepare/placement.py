@@ -23,10 +23,12 @@ from self_pruner.agent.prepare.bill import (
     short_of,
     sizes_of,
 )
+from self_pruner.agent.prepare.brain import asks_itself, has_own_vllm
 from self_pruner.agent.prepare.checks import Target
-from self_pruner.agent.prepare.devices import Device, Machine, Use, dtype_of, this_machine
+from self_pruner.agent.prepare.devices import OTHER_DISK, Machine, dtype_of, spread, this_machine
 from self_pruner.agent.prepare.texts import CPU_CALIBRATION, wanted_texts
 from self_pruner.agent.settings.arms import ARMS
+from self_pruner.agent.settings.panels import OWN
 from self_pruner.agent.settings.settings import Settings
 from self_pruner.memory.errors import SettingsError
 from self_pruner.tools.engines.installed import VLLM
@@ -42,7 +44,6 @@ HOW: dict[Mode, str] = {
     "streamed": "even with its layers streamed",
 }
 STREAMED_TURN = 86400.0  # seconds that a turn of a streamed brain may take
-OTHER_DISK: dict[Use, str] = {"models": "HF_HOME=FOLDER", "cache": "--cache FOLDER", "runs": "--runs FOLDER"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,9 +63,11 @@ class Placement:
     workers: tuple[pool.Room | None, ...] = ()  # once it is decided how they are spread; None: this process does all
 
     def reserved(self, device: str) -> int:
-        """Bytes of a device that the brain's vLLM is to have."""
-        names = {device, f"{device}:0"} if device == "cuda" else {device}
-        return self.share.bytes if self.share and not names.isdisjoint(self.share.gpus) else 0
+        """Bytes of a device that a brain is to have which is not there yet: a vLLM, or another model."""
+        names = {"cuda": {"cuda", "cuda:0"}, "cpu": {self.machine.memory.name}}.get(device, {device})
+        served = self.share.bytes if self.share and not names.isdisjoint(self.share.gpus) else 0
+        other = self.sizes.brain_params > 0 and self.machine.first.name in names
+        return served + other * (self.sizes.brain_weights + self.sizes.brain_bytes)
 
     @property
     def streamed(self) -> bool:
@@ -99,15 +102,16 @@ class Placement:
 
     def applied(self, settings: Settings) -> Settings:
         """The settings as they are carried out here."""
-        thoughts = settings.thought_limit(self.sizes.brain_params)
-        update: dict[str, object] = {"thought_tokens": thoughts} if self.sizes.brain_params else {}
+        update: dict[str, object] = {}
+        if settings.other_brain:
+            update["thought_tokens"] = settings.thought_limit(self.sizes.brain_params)
         if self.streamed and settings.engine == "torch":
             update["benchmarks"] = 0  # it would be the disk's latency
         if not self.recalibrates:
             update["recalibrate"] = False
-        if self.share:
+        if self.share and settings.brain in OWN and ARMS[settings.arm].asks_brain:
             update |= {"brain": "vllm", "brain_quantization": self.share.quantization}
-        elif self.streamed and settings.brain == "self":  # a pass over all layers for every token
+        elif self.streamed and asks_itself(settings):  # a pass over all layers for every token
             if settings.thought_tokens == "auto":
                 update["thought_tokens"] = 0
             if settings.brain_seconds == Settings.model_fields["brain_seconds"].default:
@@ -162,12 +166,11 @@ def place(settings: Settings, target: Target, machine: Machine | None = None, *,
     if settings.placement == "spread" and len(machine.gpus) < 2:
         fault = f"--placement spread is for several GPUs, and {len(machine.gpus) or 'none'} can be used here: take auto"
         return replace(next(_ways(settings, sizes, machine, "streamed")), fault=fault)
-    vllm = settings.brain == "vllm" and settings.brain_url is None and ARMS[settings.arm].asks_brain
     ways = [way for mode in _modes(settings, machine) for way in _ways(settings, sizes, machine, mode)]
     fitting = [way for way in ways if not short_of(way.lines, machine, recalibration=False)]
     if not fitting:
         return replace(ways[-1], fault=_shortage(settings, target, ways[-1]))
-    if vllm and machine.gpus:
+    if has_own_vllm(settings) and machine.gpus:
         fitting = [served for way in fitting if (served := _serving(way, settings.brain_quantization))]
         if not fitting:
             return replace(ways[-1], fault=_no_room_for_brain(settings, ways))
@@ -179,11 +182,6 @@ def place(settings: Settings, target: Target, machine: Machine | None = None, *,
         fault = "a budget in time needs a model in memory, or --engine vllm: this one's layers are streamed"
         return replace(found, fault=fault)
     return found
-
-
-def asks_itself(settings: Settings) -> bool:
-    """Whether the brain is the model in this process."""
-    return settings.brain == "self" and ARMS[settings.arm].asks_brain
 
 
 def _serving(way: Placement, quantization: Quantization | None) -> Placement | None:
@@ -234,23 +232,17 @@ def _ways(settings: Settings, sizes: Sizes, machine: Machine, mode: Mode) -> Ite
         layers, memory = {first.name: 0 if mode == "streamed" else sizes.shape.n_layers}, STATE_MEMORY
         if mode == "spread":
             empty = bill(dict.fromkeys([gpu.name for gpu in machine.gpus], 0), memory)
-            layers = _spread(sizes, {gpu: gpu.free - needed(empty, gpu.name) for gpu in machine.gpus})
+            layers = spread(
+                sizes.shape.n_layers,
+                sizes.layer_bytes,
+                {gpu: gpu.free - needed(empty, gpu.name) for gpu in machine.gpus},
+            )
         if mode == "streamed":
             searching = [line for line in bill(layers, memory) if line.when in ("always", "search")]
             left = first.free - needed(searching, first.name)
             memory = max(memory, min(sensitivity_states(settings, sizes), memory + left * 3 // 4))
         for bound in dict.fromkeys((memory, STATE_MEMORY)):
             yield Placement(mode, layers, on_disk, states, bound, bill(layers, bound), machine, sizes)
-
-
-def _spread(sizes: Sizes, room: Mapping[Device, int]) -> dict[str, int]:
-    """How many layers each GPU gets, so that the least room that is left is the most."""
-    left, layers = dict(room), dict.fromkeys(room, 0)
-    for _ in range(sizes.shape.n_layers):
-        most = max(left, key=lambda gpu: left[gpu])
-        left[most] -= sizes.layer_bytes
-        layers[most] += 1
-    return {gpu.name: count for gpu, count in layers.items()}
 
 
 def _shortage(settings: Settings, target: Target, found: Placement) -> str:
@@ -261,7 +253,8 @@ def _shortage(settings: Settings, target: Target, found: Placement) -> str:
     disks = [OTHER_DISK[use] for use, disk in found.machine.disks.items() if disk in short]
     if advice is None and disks:
         advice = f"another disk, named by {' or '.join(disks)}, would help"
-    return f"{target.outline.name} needs {' and '.join(asked)}, {HOW[found.mode]}; " + (
+    beside = f" with {target.brain.name} as its brain" if target.brain else ""
+    return f"{target.outline.name}{beside} needs {' and '.join(asked)}, {HOW[found.mode]}; " + (
         advice or "free some, or take a smaller model"
     )
 
@@ -274,6 +267,7 @@ def _helpful(settings: Settings, target: Target, machine: Machine) -> Iterator[s
         "--dtype bfloat16": {"dtype": "bfloat16"},
         "--no-export": {"export": False},
         "--device cpu": {"device": "cpu"},
+        **({"--brain self": {"brain": "self"}} if settings.other_brain else {}),
     }
     for option, update in options.items():
         changed = settings.model_copy(update=update)
@@ -282,7 +276,8 @@ def _helpful(settings: Settings, target: Target, machine: Machine) -> Iterator[s
         device = "cpu" if changed.device == "cpu" else target.device
         longest = target.outline.model.config.max_position_embeddings
         texts = wanted_texts(changed, longest, device)
-        other = replace(target, device=device, dtype=dtype_of(changed, device), texts=texts)
+        brain = target.brain if changed.other_brain else None
+        other = replace(target, device=device, dtype=dtype_of(changed, device), texts=texts, brain=brain)
         there = replace(machine, gpus=()) if device == "cpu" else machine
         sizes, modes = sizes_of(changed, other), _modes(changed, there)
         if any(

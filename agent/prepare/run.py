@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import sqlite3
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from self_pruner.agent.prepare.workbench import Prepared
 from self_pruner.agent.run_files.run_directory import RunDirectory
+from self_pruner.agent.search.initial_population import is_probed, probe_uniform, with_costs
+from self_pruner.agent.settings.arms import ARMS
 from self_pruner.agent.settings.settings import Settings
 from self_pruner.agent.view import View
 from self_pruner.memory.errors import RunDirectoryError, SettingsError
+from self_pruner.prompts.templates import PromptSet
 from self_pruner.tools.evaluation.shortage import is_out_of_memory
 from self_pruner.tools.pruning.streamed import StreamedLayers
 from self_pruner.tools.text.quantities import size
@@ -54,3 +57,14 @@ def in_words(error: Exception, settings: Settings) -> Exception:
     if isinstance(error, sqlite3.Error):
         return RunDirectoryError(f"the run's checkpoint.sqlite cannot be read or written: {error}")
     return error
+
+
+def with_probes(prepared: Prepared, settings: Settings, view: View) -> Prepared:
+    """Probe every place, where the arm or its prompts make use of that, and measure what the prompts quote."""
+    bench, arm = prepared.bench, ARMS[settings.arm]
+    if is_probed(arm, PromptSet(settings.prompts_of_arm, settings.prompts)):
+        with view.phase("Sensitivity probes") as progress:
+            bench = with_costs(bench, settings.probe_tokens, progress)
+    if arm.asks_brain:
+        probe_uniform(bench)
+    return replace(prepared, bench=bench)

@@ -20,7 +20,7 @@ from self_pruner.agent.prepare.bill import (
     prefix_memory,
     refit_memory,
 )
-from self_pruner.agent.prepare.brain import SELF, fingerprint_of_brain
+from self_pruner.agent.prepare.brain import asking, fingerprint_of_brain
 from self_pruner.agent.prepare.checks import budget_for, budget_of, check_target, units_of
 from self_pruner.agent.prepare.devices import device_name, device_of, dtype_of
 from self_pruner.agent.prepare.kept import check_disk, digest, keep, named
@@ -87,9 +87,9 @@ def prepare(
         records: its own file, where it has a run directory.
         bind: told what figures depend on before anything is measured, and refuses what it must.
         placement: where the layers are to be; None to decide it now.
-        searches: whether a search follows; what is done with its result needs no brain, which may be gone by then.
+        searches: whether a search follows; what is done with its result needs no brain.
     """
-    settings = settings if searches else settings.model_copy(update={"brain": SELF})
+    settings = asking(settings, searches)
     if placement is None:
         placement = placed(settings, check_target(settings), begun=True)
         view.line(str(placement))
@@ -116,7 +116,7 @@ def prepare(
         store = StreamedLayers(loaded.model, loaded.files)
     elif placement.layer_devices:
         store = SpreadLayers(loaded.model)
-    if reason := unusable(loaded.tokenizer):
+    if settings.other_brain is None and (reason := unusable(loaded.tokenizer)):
         view.warn(f"the chat template of {loaded.name} cannot be used ({reason}): prompts are plain text")
     budget_for(settings, loaded.model)  # checked before anything expensive is done
     texts, digests = read_texts(settings, loaded, device, view)

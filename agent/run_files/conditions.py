@@ -35,7 +35,7 @@ class Conditions(BaseModel):
     tokenizer: str
     versions: dict[str, str | None]
     memory: str  # where it is, and which file that is
-    brain: str | None = None  # fingerprint of another model that is asked in this process
+    brain: str | None = None  # fingerprint, tokenizer included, of another model that is asked in this process
 
     def differences(self, now: Conditions, where: str = "now") -> dict[str, str]:
         """What is not as it was, in words, by what it is of.
@@ -56,7 +56,7 @@ class Conditions(BaseModel):
 
         hold("weights", "the weights", self.weights, now.weights, SHOWN)
         if now.brain is not None:  # None: nobody is asked, as for what is done with a result
-            hold("brain", "the weights of the brain", self.brain, now.brain, SHOWN)
+            hold("brain", "the brain", self.brain, now.brain, SHOWN)
         hold("tokenizer", "the tokenizer", self.tokenizer, now.tokenizer, SHOWN)
         hold("commit", "the commit", self.commit, now.commit)
         hold("dtype", "the dtype", self.dtype, now.dtype)

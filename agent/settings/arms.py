@@ -79,7 +79,7 @@ INFORMED: tuple[ClosedForm, ...] = ("uniform", "ends", "sensitivity")  # of diff
 _ALL = (
     Arm(
         "hybrid",
-        "the target model plans, the tool's operators follow; each has the share of offspring that its yield earns",
+        "the brain plans, the tool's operators follow; each has the share of offspring that its yield earns",
         INFORMED,
         initial=("model",),
         vary=("brain", "chance", "switch", "cross", "blend", "model"),
@@ -88,7 +88,7 @@ _ALL = (
     ),
     Arm(
         "self",
-        "the target model alone: it initialises, crosses, mutates and selects",
+        "the brain alone: it initialises, crosses, mutates and selects",
         ("uniform",),
         initial=("brain",),
         vary=("brain",),
@@ -97,7 +97,7 @@ _ALL = (
     ),
     Arm(
         "self-init",
-        "the target model initialises, plain evolution does the rest",
+        "the brain initialises, plain evolution does the rest",
         ("uniform",),
         initial=("brain",),
         vary=("switch", "cross"),
@@ -105,7 +105,7 @@ _ALL = (
     ),
     Arm(
         "self-ops",
-        "the target model varies, plain evolution does the rest",
+        "the brain varies, plain evolution does the rest",
         INFORMED,
         initial=("switch",),
         vary=("brain",),

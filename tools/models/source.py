@@ -70,7 +70,7 @@ def resolve(name: str, revision: str | None = None, weights: bool = True) -> Mod
     """What `name` stands for; a folder is checked at once, the hub is not asked yet.
 
     Args:
-        name: an alias, a folder or a hub id.
+        name: an alias, a folder or a hub id; the latter with `@` and a revision where that is not given apart.
         revision: branch, tag or commit of a hub model.
         weights: refuse a folder that has none yet.
 
@@ -79,6 +79,8 @@ def resolve(name: str, revision: str | None = None, weights: bool = True) -> Mod
         SettingsError: when a revision is given for a model that is not on the hub.
         SelfPrunerError: what `checkpoint.inspect` raises for a folder.
     """
+    if revision is None and "@" in name and not Path(name).expanduser().exists():
+        name, _, revision = name.partition("@")
     alias = name.lower()
     folder = Path(name).expanduser()
     if alias == BUNDLED:

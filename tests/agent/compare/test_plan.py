@@ -96,6 +96,17 @@ def test_a_plan_is_read_as_it_was_written_and_so_is_one_of_before_with_all_arms_
     assert older.arms == ("owl", "hybrid:paper") and not older.sealed
 
 
+def test_arms_share_a_preparation_unless_their_brains_take_room_of_their_own(tmp_path):
+    arms = ["hybrid", "hybrid+brain=uniform", "evolution", "hybrid+brain=vllm", "hybrid+brain=qwen2.5-1.5b"]
+    runs = plan(BASE, parse_arms(arms), [0.3], [0])
+    first, control, without, served, other = (run.preparation for run in runs)
+    assert first == control == without and len({first, served, other}) == 3
+    shared = make_settings({"brain": "qwen2.5-1.5b"})  # named for all arms, and some ask nobody or another
+    own, asking = plan(shared, parse_arms(["hybrid+brain=self", "hybrid"]), [0.3], [0])
+    assert own.settings.other_brain is None and asking.settings.other_brain == "qwen2.5-1.5b"
+    assert own.preparation == first and asking.preparation == other
+
+
 def test_relative_paths_of_an_arm_are_where_it_was_written_from_wherever_it_is_read(tmp_path, monkeypatch):
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "ask_plan.j2").write_text("Plan.")

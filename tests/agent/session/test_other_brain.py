@@ -2,20 +2,28 @@
 
 import json
 import shutil
+from pathlib import Path
 
 import pytest
 
+from benchmarks.placements import machine
 from main import main
+from self_pruner.agent import session
 from self_pruner.agent.compare.kinds import kind_of
+from self_pruner.agent.dry_run.first_prompt import first_prompt
+from self_pruner.agent.dry_run.plan import plan_of
 from self_pruner.agent.prepare.bill import sizes_of
 from self_pruner.agent.prepare.checks import check_target
 from self_pruner.agent.prepare.placement import place
 from self_pruner.agent.result.card_facts import brain_in_words
 from self_pruner.agent.run_files.run_directory import RunDirectory
 from self_pruner.agent.run_files.trace import Think, read_trace
+from self_pruner.agent.settings.arms import ARMS
 from self_pruner.agent.settings.settings import Settings
 from self_pruner.agent.settings.stated import command_line
+from self_pruner.memory.errors import SettingsError
 from self_pruner.memory.read_only import read_prompt_uses
+from self_pruner.prompts.templates import PromptSet
 from tests.stopped import SMALL, in_place_of, stopped_run
 from tests.tiny import tiny_folder
 
@@ -86,20 +94,68 @@ def test_what_is_no_brain_is_refused_before_anything_is_made(carried_out, tmp_pa
     assert not list((tmp_path / "runs").glob("tiny-*"))
 
 
-def test_a_run_does_not_go_on_with_other_weights_of_its_brain(model, cache, other, tmp_path, capfd):
-    brain = shutil.copytree(other, tmp_path / "thinker")
-    run = stopped_run(tmp_path / "runs", model, cache, "--brain", str(brain))
-    capfd.readouterr()
-    changed = tiny_folder(tmp_path / "changed", "qwen2", seed=6, words=2048)
-    with in_place_of(brain, changed):
-        assert main(["resume", str(run)]) == 2
-    error = capfd.readouterr().err
-    assert "the weights of the brain" in error and error.count("\n") == 1
+@pytest.fixture
+def brain(other, tmp_path):
+    """A copy of it that a test may change."""
+    return Path(shutil.copytree(other, tmp_path / "thinker"))
+
+
+def test_a_run_does_not_go_on_with_another_brain_and_is_finished_without_any(model, cache, brain, tmp_path, capfd):
+    run = stopped_run(tmp_path / "runs", model, cache, "--brain", str(brain), "--export")
+    other_weights = tiny_folder(tmp_path / "changed", "qwen2", seed=6, words=2048)
+    other_template = Path(shutil.copytree(brain, tmp_path / "template"))
+    (other_template / "chat_template.jinja").write_text("{% for one in messages %}{{ one.content }}{% endfor %}")
+    for changed in (other_weights, other_template):
+        capfd.readouterr()
+        with in_place_of(brain, changed):
+            assert main(["resume", str(run)]) == 2
+        error = capfd.readouterr().err
+        assert "was begun with the brain " in error and error.count("\n") == 1
+
+    def interrupted(*arguments, **options):
+        raise KeyboardInterrupt
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(session, "export_and_verify", interrupted)
+        assert main(["resume", str(run)]) == 130
+    shutil.rmtree(brain)  # what is left needs it no more
     assert main(["resume", str(run)]) == 0
     assert RunDirectory.open(run).status == "finished"
-    shutil.rmtree(brain)  # the result needs it no more
-    assert main(["export", str(run), "--output", str(tmp_path / "exported")]) == 0
-    assert "another model, thinker" in (tmp_path / "exported" / "README.md").read_text()
+    assert "another model, thinker" in (run / "model" / "README.md").read_text()
+    assert main(["export", str(run), "--candidate", "c1", "--output", str(tmp_path / "exported")]) == 0
+
+
+def test_a_folder_without_a_tokenizer_for_its_words_is_no_brain(carried_out, brain):
+    for file in ("tokenizer.json", "tokenizer_config.json"):
+        (brain / file).unlink()
+    status, _, error = carried_out(*SMALL, "--brain", str(brain))
+    assert status == 2 and "thinker" in error and "tokenizer" in error and error.count("\n") == 1
+
+
+def test_what_does_not_fit_because_of_the_brain_says_so(model, cache):
+    small = machine(memory=16)
+    settings = Settings(model=str(model), cache=cache, brain="llama-2-70b", dtype="float32")
+    target = check_target(settings, weights=False)
+    found = place(settings, target, small)
+    assert "with llama-2-70b as its brain" in found.fault and "--brain self would fit" in found.fault
+    gpu = machine(80, memory=64)
+    fitting = settings.model_copy(update={"brain": "qwen2.5-7b"})
+    placed = place(fitting, check_target(fitting, weights=False), gpu)
+    taken = placed.sizes.brain_weights + placed.sizes.brain_bytes
+    assert placed.reserved("cuda") == placed.reserved("cuda:0") == taken > 0 == placed.reserved("cpu")
+
+
+def test_a_long_prompt_is_measured_against_the_brains_context(cache, other, tmp_path):
+    short = tiny_folder(tmp_path / "short", max_position_embeddings=1100)
+    settings = Settings(model=str(short), cache=cache, brain=str(other), calibration_length=64, sequence_length=64)
+    settings = settings.model_copy(update={"call_tokens": 1024, "fidelity": (64, 128)})
+    target = check_target(settings, weights=False)
+    prompts = PromptSet("terse", None)
+    planned = plan_of(settings, ARMS["hybrid"], prompts, target.budget, 0)
+    assert first_prompt(settings, target, prompts, planned).tokens > 0
+    alone = settings.model_copy(update={"brain": "self"})
+    with pytest.raises(SettingsError):
+        first_prompt(alone, check_target(alone, weights=False), prompts, planned)
 
 
 def test_a_folder_of_a_relative_name_is_found_from_anywhere_and_an_alias_is_no_folder(other, monkeypatch, tmp_path):
@@ -123,5 +179,14 @@ def test_an_arm_may_name_one_and_is_one_that_asks_a_brain(model, cache, other, t
     assert main([*words, str(tmp_path / "compared"), *small, *arms]) == 0
     found = json.loads((tmp_path / "compared" / "results.json").read_text())
     assert not found["missing"] and len(found["runs"]) == 2
+    assert {run["arm"]: run["brain"] is not None for run in found["runs"]} == {
+        f"hybrid+brain={other}": True,
+        "hybrid+brain=uniform": False,
+    }
+    capfd.readouterr()
+    with in_place_of(other, tiny_folder(tmp_path / "changed", "qwen2", seed=6, words=2048)):
+        more = [word if word != "1" else "2" for word in arms]
+        assert main([*words, str(tmp_path / "compared"), *small, *more]) == 2
+    assert "the brain of hybrid+brain=" in capfd.readouterr().err
     assert main([*words, str(tmp_path / "bad"), *small, "--arms", "hybrid+brain=unifrom", "--seeds", "1"]) == 2
     assert "unknown model 'unifrom'" in capfd.readouterr().err and not (tmp_path / "bad").exists()
