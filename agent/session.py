@@ -22,7 +22,7 @@ from self_pruner.agent.prepare.brain import asking, brain_of, check_brain, count
 from self_pruner.agent.prepare.checks import at_commit, check_memory, check_target
 from self_pruner.agent.prepare.latency_timer import check_engine
 from self_pruner.agent.prepare.placement import Placement, placed
-from self_pruner.agent.prepare.run import Run, announce, in_words, with_probes
+from self_pruner.agent.prepare.run import Run, announce, in_sentences, in_words, with_probes
 from self_pruner.agent.prepare.texts import check_tasks, check_text
 from self_pruner.agent.prepare.time_budget import keep_with, with_table
 from self_pruner.agent.prepare.workbench import Prepared, prepare
@@ -209,7 +209,8 @@ def tasks(path: Path, candidate: str | None, changes: dict[str, Any], view: View
         settings = make_settings({**directory.settings, **changes, "tasks": True}).anchored()
         if (suite := check_tasks(settings)) is None or not known_on_tasks(outcome, suite, candidate):
             bound = bind_result(directory, view)
-            prepared = prepare(settings, directory.id, view, directory.records, bound, searches=False)
+            with in_sentences(settings):
+                prepared = prepare(settings, directory.id, view, directory.records, bound, searches=False)
             run = Run(settings, directory, with_probes(prepared, settings, view), view)
             with closing(run.prepared), refits_forgotten(directory):
                 again = candidate is None and outcome.result == RECALIBRATED

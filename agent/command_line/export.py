@@ -11,7 +11,7 @@ from pathlib import Path
 
 from self_pruner.agent.prepare.brain import asking
 from self_pruner.agent.prepare.checks import check_target
-from self_pruner.agent.prepare.run import Run
+from self_pruner.agent.prepare.run import Run, in_sentences
 from self_pruner.agent.prepare.workbench import prepare
 from self_pruner.agent.result.card_facts import card_facts, license_of
 from self_pruner.agent.result.finish import export_candidate, with_weights
@@ -59,7 +59,8 @@ def export_folder(path: Path, candidate: str | None, folder: Path, view: View) -
             view.line(sentence)
         copy_checkpoint(run.model, folder)
         return outcome.verified
-    prepared = prepare(settings, run.id, view, run.records, bind_result(run, view), searches=False)
+    with in_sentences(settings):
+        prepared = prepare(settings, run.id, view, run.records, bind_result(run, view), searches=False)
     with closing(prepared.bench.memory), refits_forgotten(run):
         return export_candidate(Run(settings, run, prepared, view), outcome, candidate, folder).verified or 0.0
 
@@ -80,7 +81,8 @@ def export_gguf(path: Path, candidate: str | None, file: Path, type: GgufType | 
         facts = _facts(name, known.base_model, outcome.sparsity)
         with view.phase("Writing GGUF", unit="bytes") as progress:
             return write_gguf(model, tokenizer, file, facts, type=type, progress=progress)
-    prepared = prepare(settings, run.id, view, run.records, bind_result(run, view), searches=False)
+    with in_sentences(settings):
+        prepared = prepare(settings, run.id, view, run.records, bind_result(run, view), searches=False)
     made, bench = Run(settings, run, prepared, view), prepared.bench
     with closing(bench.memory), refits_forgotten(run):
         profile = bench.candidate(candidate or outcome.candidate).profile

@@ -69,8 +69,13 @@ def run(dry: bool, view: View, **given: Any) -> int:
     help="an arm to compare: NAME, NAME:PROMPTS, NAME+SETTING=VALUE; given once for each",
 )
 @click.option("--arms", metavar="A,B", help="several arms at once, where no setting of theirs has a comma")
-@click.option("--seeds", default="3", metavar="N", help="how many seeds, or which: 0,3,7 (default 3)")
-@click.option("--sparsity", "sparsities", default="0.3", metavar="S,S", help="shares to remove (default 0.3)")
+@click.option("--seeds", metavar="N", help="how many seeds, or which: 0,3,7 (default 3, or those of --into)")
+@click.option(
+    "--sparsity",
+    "sparsities",
+    metavar="S,S",
+    help="shares to remove (default 0.3, or those of the one that --into names)",
+)
 @click.option("--into", type=PATH, metavar="X", help="folder of the comparison; one that is there goes on and grows")
 @click.option(
     "--from",
@@ -89,8 +94,8 @@ def compare(
     into: Path | None,
     arm: tuple[str, ...],
     arms: str | None,
-    seeds: str,
-    sparsities: str,
+    seeds: str | None,
+    sparsities: str | None,
     finished: Any,
     **given: Any,
 ) -> int:
@@ -263,7 +268,7 @@ def _compared(comparison: ComparisonFolder, path: Path, view: View) -> int:
     view.tell("comparison", f"Comparison {path}", whole=True, comparison=str(path))
     try:
         results = carry_out_all(comparison, view)
-    except Stopped:
+    except (Stopped, KeyboardInterrupt):
         return _stopped(path, view)
     page = path / "compare.html"
 

@@ -101,7 +101,9 @@ class ComparedArms:
         for each in self.sparsities if sparsity is None else [sparsity]:
             found = [self.value(run, measure) for run in self.runs(arm, each)]
             strata.append([value for value in found if value is not None])
-        if not all(strata) or not strata:
+            if not found or len(strata[-1]) < len(found):  # a mean over the others would flatter it
+                return None
+        if not strata:
             return None
         mean = stratified_mean(strata)
         return mean.exp() if measure.log else mean
@@ -110,9 +112,10 @@ class ComparedArms:
         """The mean over seeds on one text, of KL or of perplexity itself; over all sparsities that is geometric."""
         strata = []
         for each in self.sparsities if sparsity is None else [sparsity]:
-            strata.append([one for run in self.runs(arm, each) for one in measure.texts(run) if one.text == name])
-        if not all(strata):
-            return None
+            runs = self.runs(arm, each)
+            strata.append([one for run in runs for one in measure.texts(run) if one.text == name])
+            if not runs or len(strata[-1]) < len(runs):
+                return None
         if measure.log and sparsity is not None:
             return mean_interval([one.perplexity for one in strata[0]])
         mean = stratified_mean([[measure.value(one) for one in found] for found in strata])
@@ -244,7 +247,7 @@ class BrainWorth:
 
     total: TwoShares  # the brain's improvements and comparisons, then chance's
     pooled: IntervalEstimate  # difference of the shares
-    within: IntervalEstimate  # the same within runs, and generations where they are known
+    within: float  # the same within runs, and generations where they are known
     p: float  # exact test within those strata
     least_p: float  # the smallest that so many candidates allow
     strata: int
@@ -256,7 +259,7 @@ class BrainWorth:
             return "too few"
         if self.p > ALPHA:
             return "not distinguished"
-        return "better" if self.within.value > 0 else "worse"
+        return "better" if self.within > 0 else "worse"
 
 
 def brain_worth(runs: Sequence[RunResult]) -> BrainWorth | None:

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import json
-import platform
 import shlex
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import closing, suppress
 from dataclasses import dataclass, field, replace
-from datetime import datetime
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -19,7 +17,7 @@ from self_pruner.agent.compare.results import DenseResult, Results, RunResult
 from self_pruner.agent.run_files.atomic_write import atomic_write
 from self_pruner.agent.run_files.binding import FILE, read_file
 from self_pruner.agent.run_files.conditions import Conditions
-from self_pruner.agent.run_files.environment import describe
+from self_pruner.agent.run_files.environment import installed, this_machine_in_words
 from self_pruner.agent.run_files.run_lock import RunLock
 from self_pruner.agent.run_files.seal import holds, seal
 from self_pruner.agent.settings.settings import Settings, make_settings, text_label
@@ -202,13 +200,13 @@ def collect(comparison: ComparisonFolder, failed: Mapping[str, str] | None = Non
         else:
             missing.append(f"{run.slug}: {(failed or {}).get(run.slug, 'not finished')}")
     dense, settings = comparison.dense(), comparison.settings
-    environment = describe(settings.device, 0, datetime.now())
+    machines = dict.fromkeys(run.machine for run in runs if run.machine) or {this_machine_in_words(): None}
     return Results(
         command=comparison.command(),
         model=settings.model,
         settings=without_places(settings),
-        versions={name: str(version) for name, version in environment.get("versions", {}).items() if version},
-        machine=f"{environment['processors']} processors, {platform.system()} {platform.machine()}",
+        versions=_versions([run.versions for run in runs if run.versions] or [installed()]),
+        machine=" and ".join(machines),
         dense=dense.texts if dense else [],
         units=dense.units if dense else {},
         measured_on=(
@@ -221,6 +219,12 @@ def collect(comparison: ComparisonFolder, failed: Mapping[str, str] | None = Non
         bound=comparison.bound(),
         runs=runs,
     )
+
+
+def _versions(found: Sequence[Mapping[str, str]]) -> dict[str, str]:
+    """The versions of all of them; where they differ, each that there is."""
+    names = dict.fromkeys(name for one in found for name in one)
+    return {name: " and ".join(dict.fromkeys(one[name] for one in found if name in one)) for name in names}
 
 
 def known_failures(path: Path) -> dict[str, str]:

@@ -50,8 +50,8 @@ SAME_NLL = 0.01  # nats a token, mean over sequences: more is another model or t
 def begin(
     given: dict[str, Any],
     arms: Sequence[str],
-    sparsities: str,
-    seeds: str,
+    sparsities: str | None,
+    seeds: str | None,
     into: Path | None,
     finished: Sequence[Path],
     view: View,
@@ -61,8 +61,8 @@ def begin(
     Args:
         given: the settings that all arms share, as far as they are given.
         arms: as they are written, `NAME:PROMPTS+SETTING=VALUE`.
-        sparsities: shares to remove, with commas between.
-        seeds: how many, or which, with commas between.
+        sparsities: shares to remove, with commas between; None for those of a comparison that goes on, or 0.3.
+        seeds: how many, or which, with commas between; None for those of a comparison that goes on, or 3.
         into: the comparison's folder; None for a new one beside the runs.
         finished: other comparisons whose runs count.
         view: where it is shown.
@@ -76,7 +76,8 @@ def begin(
     begun = ComparisonFolder.open(path.resolve()) if is_comparison(path) else None
     named = tuple(spec.text for spec in parse_arms(arms, begun.places if begun else {}))
     places = {arm: str(Path.cwd()) for arm in named if base_name(arm) != arm}
-    removed, numbers = parse_sparsities(sparsities), parse_seeds(seeds)
+    removed = begun.sparsities if begun and sparsities is None else parse_sparsities(sparsities or "0.3")
+    numbers = begun.seeds if begun and seeds is None else parse_seeds(seeds or "3")
     comparison = ComparisonFolder(path.resolve(), named, removed, numbers, settings, places)
     if begun is not None:
         comparison = begun.grown(comparison)
@@ -172,7 +173,8 @@ def count_in(comparison: ComparisonFolder, results: Results) -> None:
     for planned in comparison.planned():
         run = known.get((planned.spec.text, planned.sparsity, planned.seed))
         if run is not None and comparison.record_path(planned) is None:
-            comparison.keep(planned, run)
+            made = {"versions": run.versions or results.versions, "machine": run.machine or results.machine}
+            comparison.keep(planned, run.model_copy(update=made))
     if results.dense and not (comparison.path / DENSE).is_file():
         comparison.keep_dense(DenseResult(texts=results.dense, units=results.units))
     if results.bound is not None and comparison.bound() is None:

@@ -12,6 +12,7 @@ from self_pruner.agent.result.brain_totals import yields
 from self_pruner.agent.result.holdout import FINISH_STEP
 from self_pruner.agent.result.outcome import Outcome, reporting_scores
 from self_pruner.agent.result.recalibration import recalibrated_memory
+from self_pruner.agent.run_files.environment import installed, this_machine_in_words
 from self_pruner.agent.run_files.run_directory import RunDirectory
 from self_pruner.agent.run_files.trace import Judge, TraceRecord, read_trace
 from self_pruner.agent.settings.limits import cost
@@ -63,6 +64,8 @@ def run_result(
         fallbacks=int(outcome.spent["fallbacks"]),
         yields=proposer_yields(bench, records, rows),
         brain=prepared.conditions.brain,
+        versions=installed(),
+        machine=this_machine_in_words(),
     )
 
 

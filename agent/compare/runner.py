@@ -23,7 +23,7 @@ from self_pruner.agent.prepare.brain import SELF, asks_itself
 from self_pruner.agent.prepare.checks import budget_of, check_target
 from self_pruner.agent.prepare.devices import device_of
 from self_pruner.agent.prepare.placement import placed
-from self_pruner.agent.prepare.run import with_probes
+from self_pruner.agent.prepare.run import in_sentences, with_probes
 from self_pruner.agent.prepare.workbench import Prepared, measuring, prepare
 from self_pruner.agent.report.stopping import heeding
 from self_pruner.agent.run_files.binding import keep_prompts
@@ -59,7 +59,8 @@ def carry_out_all(comparison: ComparisonFolder, view: View) -> Results:
         if all(comparison.record_path(run) for run in group):
             continue
         settings = next((run.settings for run in group if asks_itself(run.settings)), group[0].settings)
-        shared = share(comparison, settings, view)
+        with in_sentences(settings):
+            shared = share(comparison, settings, view)
         with closing(shared):
             bind_comparison(comparison, settings, shared)
             comparison.keep_dense(dense_result(shared))

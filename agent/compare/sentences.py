@@ -162,7 +162,7 @@ def worth_sentence(found: BrainWorth) -> str:
     }[found.verdict]
     points = _points(found.pooled)
     if found.strata > 1:
-        points += f"; stratified {_points(found.within)}"
+        points += f"; stratified {100 * found.within:+.1f} points"
     return f"{better}, and {random} ({points}; exact test p = {_p(found.p)}): {ending}."
 
 

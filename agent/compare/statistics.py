@@ -170,24 +170,16 @@ def share_difference(shares: TwoShares) -> IntervalEstimate | None:
     return IntervalEstimate(first - second, low, high, shares.n + shares.other_n)
 
 
-def stratified_difference(strata: Sequence[TwoShares]) -> IntervalEstimate | None:
-    """The first share less the second within strata, with its interval; None where no stratum has both groups."""
+def stratified_difference(strata: Sequence[TwoShares]) -> float | None:
+    """The first share less the second within strata, by Mantel and Haenszel; None where no stratum has both groups.
+
+    Without an interval: those in use are for large strata, and a generation has a handful. `exact_test` is for these.
+    """
     both = [one for one in strata if one.n and one.other_n]
     if not both:
         return None
-    weight = difference = p_sum = q_sum = 0.0
-    for one in both:
-        total = one.n + one.other_n
-        weight += one.n * one.other_n / total
-        difference += (one.hits * one.other_n - one.other_hits * one.n) / total
-        p_sum += (
-            one.n**2 * one.other_hits - one.other_n**2 * one.hits + one.n * one.other_n * (one.other_n - one.n) / 2
-        ) / total**2
-        q_sum += (one.hits * (one.other_n - one.other_hits) + one.other_hits * (one.n - one.hits)) / (2 * total)
-    value = difference / weight
-    half = Z * math.sqrt(max(0.0, value * p_sum + q_sum)) / weight
-    size = sum(one.n + one.other_n for one in both)
-    return IntervalEstimate(value, max(-1.0, value - half), min(1.0, value + half), size)
+    weight = sum(one.n * one.other_n / (one.n + one.other_n) for one in both)
+    return sum((one.hits * one.other_n - one.other_hits * one.n) / (one.n + one.other_n) for one in both) / weight
 
 
 def exact_test(strata: Sequence[TwoShares]) -> tuple[float, float]:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
 from self_pruner.agent.prepare.workbench import Prepared
@@ -57,6 +59,18 @@ def in_words(error: Exception, settings: Settings) -> Exception:
     if isinstance(error, sqlite3.Error):
         return RunDirectoryError(f"the run's checkpoint.sqlite cannot be read or written: {error}")
     return error
+
+
+@contextmanager
+def in_sentences(settings: Settings) -> Iterator[None]:
+    """Faults of memory are raised as `in_words` says them."""
+    try:
+        yield
+    except Exception as error:
+        said = in_words(error, settings)
+        if said is error:
+            raise
+        raise said from error
 
 
 def with_probes(prepared: Prepared, settings: Settings, view: View) -> Prepared:

@@ -37,6 +37,16 @@ def describe(device: str, seed: int, now: datetime) -> dict[str, Any]:
     }
 
 
+def this_machine_in_words() -> str:
+    """The processors and the system, as tables state them."""
+    return f"{os.cpu_count()} processors, {platform.system()} {platform.machine()}"
+
+
+def installed() -> dict[str, str]:
+    """The versions of the packages that matter, of those that are installed."""
+    return {package: version for package in _PACKAGES if (version := version_of(package)) is not None}
+
+
 def version_of(package: str) -> str | None:
     """The installed version of a package, None where it is not installed."""
     try:

@@ -78,6 +78,14 @@ def test_a_run_that_lacks_a_text_has_no_mean():
     assert found.on_text("evolution", 0.3, "passages", PERPLEXITY) is None
 
 
+def test_the_seeds_that_succeeded_do_not_stand_for_one_that_lacks_a_text():
+    whole, broken = run_result("hybrid", 20.0, seed=0), run_result("hybrid", 90.0, seed=1)
+    found = compared(whole, broken.model_copy(update={"texts": broken.texts[:2]}), run_result("owl", 40.0))
+    assert found.estimate("hybrid", 0.3, PERPLEXITY) is None and found.estimate("hybrid", None, PERPLEXITY) is None
+    assert found.on_text("hybrid", 0.3, "passages", PERPLEXITY) is None
+    assert found.ranked == ["owl"] and found.ordered == ["owl", "hybrid"]
+
+
 def test_recalibrated_figures_are_there_where_all_texts_were_refitted():
     found = compared(run_result("hybrid", 30.0, recalibrated=27.0), run_result("owl", 40.0))
     assert found.estimate("hybrid", 0.3, RECALIBRATED).value == pytest.approx(27.0)
@@ -266,7 +274,7 @@ def test_generations_are_compared_within_themselves():
     hard = proposer("brain", 10, 1, generation=2), proposer("chance", 30, 3, generation=2)
     found = brain_worth([run(*easy, *hard)])
     assert found.pooled.value == pytest.approx(0.2)
-    assert found.within.value == pytest.approx(0.0)
+    assert found.within == pytest.approx(0.0)
     assert (found.strata, found.verdict) == (2, "not distinguished")
 
 

@@ -122,6 +122,16 @@ def test_relative_paths_of_an_arm_are_where_it_was_written_from_wherever_it_is_r
     assert {run.spec.text: run.settings.prompts for run in grown.planned()}["hybrid:mine"] == tmp_path / "mine"
 
 
+def test_an_arm_that_is_added_runs_where_the_others_do_unless_told_otherwise(tmp_path):
+    into = tmp_path / "compared"
+    begin({}, ["owl"], "0.2,0.5", "0,7", into, (), View())
+    grown = begin({}, ["cma"], None, None, into, (), View())
+    assert (grown.sparsities, grown.seeds) == ((0.2, 0.5), (0, 7))
+    assert begin({}, ["cma"], "0.3", None, into, (), View()).sparsities == (0.2, 0.5, 0.3)
+    new = begin({}, ["cma"], None, None, tmp_path / "new", (), View())
+    assert (new.sparsities, new.seeds) == ((0.3,), (0, 1, 2))
+
+
 def test_what_two_processes_add_to_one_plan_is_all_in_it(tmp_path):
     ComparisonFolder(tmp_path, ("owl",), (0.2,), (0,), BASE).save()
     first, second = (ComparisonFolder(tmp_path, (arm,), (0.3,), (0,), BASE) for arm in ("flap", "uniform"))

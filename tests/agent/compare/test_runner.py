@@ -8,10 +8,12 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 
 from main import main
+from self_pruner.agent.compare import runner
 from self_pruner.agent.compare.folder import RECORD, ComparisonFolder
 from self_pruner.agent.compare.page import write_finished
 from self_pruner.agent.compare.results import Results
@@ -165,6 +167,29 @@ def test_runs_finished_elsewhere_count_and_are_not_run_again(compare, finished, 
     assert [run for run in found.runs if run.arm == "uniform"] == before.runs
     assert found.dense == before.dense
     assert len(list((tmp_path / "new").rglob("trace.jsonl"))) == 1  # flap alone
+
+
+def test_figures_are_said_to_be_of_where_they_were_made(compare, compared, tmp_path):
+    old = results(compared)
+    made = {"versions": {**old.versions, "torch": "2.9.9"}, "machine": "192 processors, Linux aarch64"}
+    older = [run.model_copy(update={"versions": None, "machine": None}) for run in old.runs]  # of before
+    kept = tmp_path / "kept.json"
+    kept.write_text(old.model_copy(update={**made, "runs": older}).model_dump_json())
+    assert compare(tmp_path / "new", "--arms", "uniform", "--from", kept) == 0
+    found = results(tmp_path / "new")
+    assert found.machine == "192 processors, Linux aarch64" and found.versions["torch"] == "2.9.9"
+    assert compare(tmp_path / "new", "--arms", "uniform-mlp") == 0
+    both = results(tmp_path / "new")
+    assert both.machine == f"192 processors, Linux aarch64 and {old.machine}"
+    assert both.versions["torch"] == f"2.9.9 and {old.versions['torch']}"
+
+
+@pytest.mark.parametrize("fault", [MemoryError("no room"), KeyboardInterrupt()], ids=["memory", "Ctrl-C"])
+def test_what_ends_a_comparison_while_it_is_prepared_is_a_sentence(compare, tmp_path, monkeypatch, capfd, fault):
+    monkeypatch.setattr(runner, "prepare", Mock(side_effect=fault))
+    status, said = (2, "does not fit on") if isinstance(fault, MemoryError) else (130, "Go on with: python main.py")
+    assert compare(tmp_path / "new", "--arms", "uniform") == status
+    assert said in "".join(capfd.readouterr())
 
 
 def test_other_settings_or_other_files_are_not_counted_in(compare, compared, tmp_path, capfd):

@@ -65,8 +65,7 @@ def test_the_interval_of_a_difference_is_that_of_newcombes_examples(counts, low,
 def test_of_one_stratum_the_difference_is_that_of_the_shares(one):
     found = stratified_difference([one])
     if one.n and one.other_n:
-        assert found.value == pytest.approx(one.hits / one.n - one.other_hits / one.other_n)
-        assert found.low <= found.value <= found.high
+        assert found == pytest.approx(one.hits / one.n - one.other_hits / one.other_n)
     else:
         assert found is None
 
@@ -74,22 +73,21 @@ def test_of_one_stratum_the_difference_is_that_of_the_shares(one):
 def test_strata_of_other_rates_do_not_mix():
     # in both the first is 20 points better; pooled it is worse, because it made most of its attempts in the hard one
     found = [TwoShares(30, 100, 1, 10), TwoShares(9, 10, 70, 100)]
-    assert stratified_difference(found).value == pytest.approx(0.2)
+    assert stratified_difference(found) == pytest.approx(0.2)
     assert share_difference(TwoShares(39, 110, 71, 110)).value < 0
 
 
-def test_the_stratified_interval_covers_the_truth_as_often_as_it_says():
+def test_over_many_small_strata_the_difference_is_the_true_one_on_average():
     rng = random.Random(5)
-    covered = 0
-    for _ in range(1000):
+    found = []
+    for _ in range(2000):
         drawn = []
         for _ in range(9):
-            rate, n, m = 0.5 * rng.random(), rng.randint(0, 20), rng.randint(0, 8)
+            rate, n, m = 0.5 * rng.random(), rng.randint(1, 3), rng.randint(1, 3)
             hits = sum(rng.random() < rate + 0.1 for _ in range(n))
             drawn.append(TwoShares(hits, n, sum(rng.random() < rate for _ in range(m)), m))
-        found = stratified_difference(drawn)
-        covered += found.low <= 0.1 <= found.high
-    assert 0.92 <= covered / 1000 <= 0.97
+        found.append(stratified_difference(drawn))
+    assert math.fsum(found) / len(found) == pytest.approx(0.1, abs=0.012)
 
 
 @steady
@@ -138,17 +136,11 @@ def test_strata_that_cannot_tell_add_nothing():
 
 @steady
 @given(strata(), strata())
-def test_with_the_groups_exchanged_the_stratified_interval_is_mirrored(one, other):
+def test_with_the_groups_exchanged_the_stratified_difference_turns_round(one, other):
     found = stratified_difference([one, other])
     turned = stratified_difference(
         [TwoShares(each.other_hits, each.other_n, each.hits, each.n) for each in (one, other)]
     )
     assert (found is None) == (turned is None)
     if found is not None:
-        assert (found.low, found.high) == (pytest.approx(-turned.high), pytest.approx(-turned.low))
-
-
-def test_of_one_stratum_with_equal_groups_the_interval_is_the_plain_one():
-    found = stratified_difference([TwoShares(60, 200, 40, 200)])
-    plain = 1.959964 * math.sqrt((0.3 * 0.7 + 0.2 * 0.8) / 200)
-    assert (found.value, found.half_width) == (pytest.approx(0.1), pytest.approx(plain, rel=1e-6))
+        assert found == pytest.approx(-turned)
