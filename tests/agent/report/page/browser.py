@@ -134,6 +134,7 @@ def served(watch: Watch) -> Iterator[str]:
     config = uvicorn.Config(watch.app(), port=0, log_level="error", lifespan="off", timeout_graceful_shutdown=1)
     server = uvicorn.Server(config)
     listener = config.bind_socket()
+    listener.listen()  # who comes before the server has started waits for it
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
     thread.start()
     try:
