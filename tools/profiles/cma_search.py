@@ -16,6 +16,7 @@ from self_pruner.memory.profile import PARTS, Part, Profile
 from self_pruner.tools.profiles.budget import Budget
 
 SIGMA = 0.1  # first standard deviation, as a share of a dense width
+FEWEST = 3  # profiles that the package can be told of at once
 
 
 def relaxed(budget: Budget, profile: Profile) -> list[float]:
@@ -45,7 +46,8 @@ def ask(
         budget: what profiles are projected to.
         start: the mean of the first generation.
         sizes: how many profiles each generation so far asked for, and last how many the next one does.
-        fitness: of a profile of an earlier generation; None counts as the worst of its generation.
+        fitness: of a profile of an earlier generation; None counts as the worst of its generation. The strategy is told
+            of generations that are too small for it together.
         seed: of the strategy.
 
     Returns:
@@ -58,12 +60,27 @@ def ask(
     try:
         options = {"seed": seed % (2**31 - 1) + 1, "verbose": -9, "bounds": [0.0, 1.0], "popsize": max(2, sizes[0])}
         strategy = cma.CMAEvolutionStrategy(relaxed(budget, start), SIGMA, options)
+        enough = max(FEWEST, strategy.sp.weights.mu)
+        told: list[tuple[Sequence[float], float]] = []
+        asked: list[Sequence[float]] = []  # and in no generation yet
+
+        def drawn(size: int) -> list[Sequence[float]]:
+            missing = max(size, enough - len(told)) if not asked else size - len(asked)
+            if missing > 0:
+                asked.extend(strategy.ask(number=missing))
+            found = asked[:size]
+            del asked[:size]
+            return found
+
         for size in sizes[:-1]:
-            asked = strategy.ask(number=size)
-            known = [fitness(projected(budget, shares)) for shares in asked]
+            generation = drawn(size)
+            known = [fitness(projected(budget, shares)) for shares in generation]
             worst = max((value for value in known if value is not None), default=math.inf)
-            if size >= 2 and math.isfinite(worst):
-                strategy.tell(asked, [worst if value is None else value for value in known], check_points=False)
-        return [projected(budget, shares) for shares in strategy.ask(number=sizes[-1])]
+            if math.isfinite(worst):
+                told += zip(generation, (worst if value is None else value for value in known), strict=True)
+            if not asked and len(told) >= enough:
+                strategy.tell(*map(list, zip(*told, strict=True)), check_points=False)
+                told.clear()
+        return [projected(budget, shares) for shares in drawn(sizes[-1])]
     finally:
         np.random.set_state(state)

@@ -1,6 +1,9 @@
 """CMA-ES on relaxed widths: on budget, repeatable from its history alone, and it learns."""
 
+import itertools
+
 import numpy as np
+import pytest
 
 from self_pruner.tools.profiles.budget import Budget
 from self_pruner.tools.profiles.cma_search import ask, projected, relaxed
@@ -40,3 +43,17 @@ def test_it_learns_from_what_it_is_told():
         return sum(map(first_layers_matter, asked)) / len(asked)
 
     assert mean(25) < mean(1) - 0.2
+
+
+@pytest.mark.parametrize("initial, offspring", list(itertools.product((1, 2, 4, 7, 12), (1, 2, 3, 5))))
+def test_any_pair_of_sizes_can_be_asked_for(initial, offspring):
+    sizes = [initial] + [offspring] * 9
+    assert len(ask(BUDGET, uniform(BUDGET), sizes, first_layers_matter, seed=0)) == offspring
+
+
+def test_generations_that_are_too_small_alone_are_learned_from_together():
+    def mean(generations):
+        asked = ask(BUDGET, uniform(BUDGET), [12, *[2] * generations, 10], first_layers_matter, seed=0)
+        return sum(map(first_layers_matter, asked)) / len(asked)
+
+    assert mean(150) < mean(1) - 0.2
