@@ -17,6 +17,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import self_pruner
 from self_pruner.memory.errors import MeasurementError
 from self_pruner.memory.partials import scratch
 from self_pruner.tools.engines.child import child
@@ -27,7 +28,7 @@ from self_pruner.tools.models.checkpoint import read_config
 from self_pruner.tools.models.foreign_code import is_ours, vouched
 
 SCRIPT = Path(__file__).with_name("stock.py")
-ROOT = Path(__file__).parents[3]
+ROOT = Path(self_pruner.__path__[0]).parent  # where a new process finds this package
 
 
 @dataclass(frozen=True, slots=True)

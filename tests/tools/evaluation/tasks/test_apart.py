@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import math
+from pathlib import Path
 
 import pytest
 
 from self_pruner.memory.errors import MeasurementError
+from self_pruner.tools.evaluation.tasks import apart
 from self_pruner.tools.evaluation.tasks.apart import TaskFigures, _read, text_figures
 
 
@@ -32,3 +34,9 @@ def test_perplexity_has_the_error_that_the_spread_of_windows_gives():
     for nll in ([math.nan, 1.0], [math.nan], [1.0, math.inf]):
         with pytest.raises(MeasurementError, match="not finite on the perplexity text: try --dtype float32"):
             text_figures(nll)
+
+
+def test_the_measuring_process_finds_the_package_and_no_part_of_it_under_a_name_of_its_own():
+    root = apart.ROOT
+    assert (root / "self_pruner" / "__init__.py").is_file() and root.name != "self_pruner"
+    assert (root / "self_pruner" / "tools" / "evaluation").samefile(Path(apart.__file__).parents[1])
