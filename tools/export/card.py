@@ -110,13 +110,14 @@ def model_card(facts: CardFacts, profile: Profile, space: Space) -> ModelCard:
         dense_parameters=space.params(space.dense()),
         reached=space.sparsity(profile),
     )
+    brings_code = facts.serving != "uniform"
     # The header is written by the hub's own class, so a name with a colon or a quote cannot break the YAML.
     data = ModelCardData(
         license=facts.license,
         base_model=facts.base_model if _HUB_ID.fullmatch(facts.base_model) else None,
         library_name="transformers",
         pipeline_tag="text-generation",
-        tags=["self-pruner", "structured-pruning", "custom_code", facts.family],
+        tags=["self-pruner", "structured-pruning", *(["custom_code"] if brings_code else []), facts.family],
     )
     return ModelCard(f"---\n{data.to_yaml()}\n---\n\n{page}")
 

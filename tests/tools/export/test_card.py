@@ -47,6 +47,12 @@ def test_the_header_is_what_the_hub_reads():
     assert {"self-pruner", "structured-pruning", "llama"} <= set(data["tags"])
 
 
+@pytest.mark.parametrize("serving", ["transformers", "vllm", "vllm-native", "uniform"])
+def test_the_tag_of_own_code_is_on_the_cards_of_folders_that_bring_some(serving):
+    tags = ModelCard(str(card(serving=serving))).data.to_dict()["tags"]
+    assert ("custom_code" in tags) == (serving != "uniform")
+
+
 def test_a_card_names_only_commands_that_there_are():
     named = set(re.findall(r"main\.py ([a-z][a-z-]*)", str(card())))
     assert "evaluate" in named and named <= set(command_line.commands)
