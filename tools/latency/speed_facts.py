@@ -23,7 +23,7 @@ class SpeedFacts(BaseModel):
         )
         if self.measured is None:
             return f"{words}. It is of {self.table}, so nothing was measured here to verify that."
-        error = self.predicted / self.measured - 1.0  # of the predicted time
+        error = self.measured / self.predicted - 1.0  # of the predicted time, as a share of the measured one
         verdict = "as fast as asked for"
         if self.measured < self.asked:
             short = 1.0 - self.measured / self.asked
@@ -31,6 +31,6 @@ class SpeedFacts(BaseModel):
             verdict = f"{short:.1%} short of it" + (", within the spread of the repeats" if within else "")
         spread = "" if self.spread is None else f", spread of the repeats {self.spread:.0%}"
         return (
-            f"{words}, measured {self.measured:.2f}: {verdict} (error of the predicted time {-error:+.1%}{spread}; "
+            f"{words}, measured {self.measured:.2f}: {verdict} (error of the predicted time {error:+.1%}{spread}; "
             f"{self.table})."
         )

@@ -11,7 +11,7 @@ from self_pruner.agent.result.result_file import read_outcome
 from self_pruner.agent.run_files.run_directory import RunDirectory
 from self_pruner.memory.profile import PARTS, Profile
 from self_pruner.tools.latency.speed_facts import SpeedFacts
-from self_pruner.tools.latency.table import LatencyTable, Milliseconds, Timed
+from self_pruner.tools.latency.table import Checked, LatencyTable, Milliseconds, Timed
 from tests.tiny import MLP_UNIT
 
 SMALL = (
@@ -158,3 +158,9 @@ def test_mistakes_are_one_sentence_before_anything_is_loaded(run, table, tmp_pat
 def test_the_sentence_says_whether_it_is_fast_enough(measured, spread, said):
     facts = SpeedFacts(asked=1.4, predicted=1.41, measured=measured, spread=spread, table="torch on cpu")
     assert said in facts.sentence()
+
+
+def test_the_error_of_the_predicted_time_is_that_of_the_table_check():
+    facts = SpeedFacts(asked=1.4, predicted=1.5, measured=1.2, spread=None, table="torch on cpu")
+    assert "(error of the predicted time -20.0%;" in facts.sentence()
+    assert Checked("found", 1.5, 1.2).error == pytest.approx(-0.2)
