@@ -62,10 +62,15 @@ def flush(partial: Path) -> None:
 
 
 def give_name(partial: Path, folder: Path, *, replace: bool) -> None:
-    """Rename a folder that is whole and verified to its name, with `replace` over what has it."""
-    old = folder.with_name(f"{folder.name}.replaced")
+    """Rename a folder that is whole and verified to its name, with `replace` over what has it.
+
+    What is replaced gets the mark first, so that the next export clears it where this one is killed, and nothing else.
+    """
+    old = _beside(folder, "replaced")
     if replace:
         clear(old)  # of an export that was killed here
+        if folder.is_dir() and not folder.is_symlink():
+            (folder / UNFINISHED).touch()
         if os.path.lexists(folder):
             os.rename(folder, old)
     os.rename(partial, folder)
@@ -81,9 +86,7 @@ def give_name(partial: Path, folder: Path, *, replace: bool) -> None:
 
 def set_aside(partial: Path, folder: Path) -> Path:
     """Keep a folder that is not what it should be as `<folder>.failed`, in the place of an earlier one."""
-    failed, number = folder.with_name(f"{folder.name}.failed"), 2
-    while os.path.lexists(failed) and not _is_ours(failed):
-        failed, number = folder.with_name(f"{folder.name}.failed-{number}"), number + 1
+    failed = _beside(folder, "failed")
     clear(failed)
     os.rename(partial, failed)
     return failed
@@ -121,6 +124,14 @@ def check_room(path: Path, needed: int) -> None:
 def system_reason(error: Exception) -> str:
     """What the system said, without paths and numbers that say nothing to a person."""
     return (getattr(error, "strerror", None) or str(error)).rstrip(".")
+
+
+def _beside(folder: Path, ending: str) -> Path:
+    """`<folder>.<ending>`, with a number where something is there that no export left."""
+    found, number = folder.with_name(f"{folder.name}.{ending}"), 2
+    while os.path.lexists(found) and not _is_ours(found):
+        found, number = folder.with_name(f"{folder.name}.{ending}-{number}"), number + 1
+    return found
 
 
 def _is_ours(path: Path) -> bool:

@@ -171,12 +171,29 @@ def test_a_process_killed_while_it_exports_leaves_no_name_and_nothing_in_the_way
     assert [path.name for path in tmp_path.iterdir()] == ["model"]
 
 
-def test_what_was_replaced_when_a_process_was_killed_is_cleared(elastic, tmp_path):
-    (tmp_path / "model.replaced").mkdir()
-    (tmp_path / "model.replaced" / "config.json").write_text("old")
+def test_what_was_replaced_when_a_process_was_killed_is_cleared(elastic, monkeypatch, tmp_path):
+    export(elastic, PROFILE, None, tmp_path / "model", CARD)
+    really = os.rename
+    child = os.fork()
+    if child == 0:
+        monkeypatch.setattr(os, "rename", lambda *names: really(*names) or os._exit(9))
+        with suppress(BaseException):
+            export(elastic, PROFILE, None, tmp_path / "model", CARD, replace=True)
+        os._exit(0)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 9
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["model.partial", "model.replaced"]
     for _ in range(2):
         export(elastic, PROFILE, None, tmp_path / "model", CARD, replace=True)
         assert [path.name for path in tmp_path.iterdir()] == ["model"]
+
+
+def test_a_strangers_folder_is_not_deleted_where_a_checkpoint_is_replaced(elastic, tmp_path):
+    (tmp_path / "model.replaced").mkdir()
+    (tmp_path / "model.replaced" / "thesis.txt").write_text("mine")
+    for _ in range(2):
+        export(elastic, PROFILE, None, tmp_path / "model", CARD, replace=True)
+        assert sorted(path.name for path in tmp_path.iterdir()) == ["model", "model.replaced"]
+    assert (tmp_path / "model.replaced" / "thesis.txt").read_text() == "mine"
 
 
 def test_a_strangers_folder_is_not_deleted_for_a_failed_checkpoint(elastic, one_off, tmp_path):
