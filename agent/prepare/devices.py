@@ -10,12 +10,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-import psutil
 import torch
 from huggingface_hub import constants
 
 from self_pruner.agent.settings.settings import Settings
 from self_pruner.memory.errors import SettingsError
+from self_pruner.tools.evaluation.main_memory import main_memory
 from self_pruner.tools.evaluation.shortage import free_memory
 from self_pruner.tools.models.aliases import BUNDLED
 from self_pruner.tools.models.bundled import cache_dir
@@ -71,7 +71,7 @@ def this_machine(settings: Settings) -> Machine:
         count = torch.cuda.device_count() if settings.placement in ("auto", "spread") else 1
         names = [f"cuda:{number}" for number in range(count)]
     gpus = tuple(Device(name, "cuda", torch.cuda.mem_get_info(name)[1], free_memory(name)) for name in names)
-    memory = Device("memory", "cpu", psutil.virtual_memory().total, free_memory("cpu"))
+    memory = Device("memory", "cpu", main_memory().total, free_memory("cpu"))
     cache = settings.cache or cache_dir()
     hub = Path(constants.HF_HUB_CACHE)
     models, brain = (

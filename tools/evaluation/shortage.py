@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import psutil
 import torch
+
+from self_pruner.tools.evaluation.main_memory import main_memory
 
 # Libraries on a GPU allocate their work space themselves, and where they cannot they say so in a RuntimeError of their
 # own; a handle that cannot be made is a failed allocation too.
@@ -26,8 +27,11 @@ def is_out_of_memory(error: BaseException) -> bool:
 
 
 def free_memory(device: str | torch.device) -> int:
-    """Bytes to be had on `device`: main memory with what file caches give back, or a GPU's with PyTorch's own cache."""
+    """Bytes to be had on `device`: main memory with what file caches give back, or a GPU's with PyTorch's own cache.
+
+    Of main memory no more than the limit of a container leaves.
+    """
     if torch.device(device).type != "cuda":
-        return int(psutil.virtual_memory().available)
+        return main_memory().free
     cached = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
     return int(torch.cuda.mem_get_info(device)[0]) + cached
