@@ -18,7 +18,6 @@ from self_pruner.agent.view import View
 from self_pruner.memory.errors import KeptFileError
 from self_pruner.memory.profile import PARTS, Profile
 from self_pruner.tools.latency.in_llama_cpp import TYPE
-from self_pruner.tools.latency.measure import LatencyReport
 from self_pruner.tools.latency.table import LatencyTable, Timed, check_table, measure_table, read_table
 from self_pruner.tools.models.aliases import PUBLISHED
 from self_pruner.tools.models.bundled import cache_dir
@@ -58,7 +57,7 @@ def latency_table(settings: Settings, output: Path | None, view: View) -> Path:
     budget = budget_for(settings.without_time(), model)
     check_length(settings, model.config)
     path, table = kept_table(settings, model.config, budget.space, view)
-    view.line(f"{settings.model}, {table.timed}", "bold")
+    view.line(f"{settings.model}, {table.setting}", "bold")
     view.table(
         "What a place takes beyond a whole one",
         ("part", "units", "prefill ms", "decode ms"),
@@ -86,32 +85,32 @@ def latency_table(settings: Settings, output: Path | None, view: View) -> Path:
 def kept_table(settings: Settings, config: Any, space: Space, view: View) -> tuple[Path, LatencyTable]:
     """The table of a space of profiles, from the cache where it was measured, else measured now and kept."""
     path = table_path(settings, config, space)
+    table = _kept(path, view)
+    if table is None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with view.phase("Latency table") as progress, timing(settings, config, space) as timer:
+            table = measure_table(
+                space,
+                timed_of(settings, space),
+                timer,
+                progress,
+                foreign=settings.engine == "vllm",
+                notes=path.with_suffix(".lines"),
+            )
+        atomic_write(path, json.dumps(table.to_json(), indent=1) + "\n")
+    if table.fault:
+        view.warn(f"In the latency table, {table.fault}")
+    return path, table
+
+
+def _kept(path: Path, view: View) -> LatencyTable | None:
+    """The table in a file; None where there is none that can be read."""
     if path.is_file():
         try:
-            return path, read_table(path)
+            return read_table(path)
         except KeptFileError as error:
             view.warn(f"{error}; it is measured anew")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    faults: list[str] = []
-
-    def timed(profile: Profile) -> LatencyReport:
-        report = timer(profile)
-        faults.extend([report.graph_fault] if report.graph_fault else [])
-        return report
-
-    with view.phase("Latency table") as progress, timing(settings, config, space) as timer:
-        table = measure_table(
-            space,
-            timed_of(settings, space),
-            timed,
-            progress,
-            foreign=settings.engine == "vllm",
-            notes=path.with_suffix(".lines"),
-        )
-    if faults:
-        view.warn(f"{len(faults)} models were timed without CUDA graphs, so as launches one by one: {faults[-1]}")
-    atomic_write(path, json.dumps(table.to_json(), indent=1) + "\n")
-    return path, table
+    return None
 
 
 def table_path(settings: Settings, config: Any, space: Space) -> Path:

@@ -78,7 +78,7 @@ def speed_facts(
         predicted=table.speedup(found),
         measured=values.get("speedup") if here else None,
         spread=max(values["decode_spread"], values["prefill_spread"]) if here and values else None,
-        table=str(table.timed),
+        table=table.setting,
     )
 
 

@@ -83,11 +83,26 @@ class LatencyTable:
     rows: dict[Part, dict[int, Milliseconds]]  # by part and width, dense among them with zeros
     timed: Timed
     offset: Milliseconds = Milliseconds(0.0, 0.0)  # what dense widths take more in the format of pruned models
+    without_graphs: int = 0  # models that were launched one by one, where CUDA graphs were meant
+    graph_fault: str = ""  # why
 
     @property
     def decode(self) -> int:
         """Tokens that a request decodes."""
         return self.timed.decode
+
+    @property
+    def setting(self) -> str:
+        """What the table is of, as it was really timed."""
+        return ", ".join([str(self.timed), *([self.fault] if self.fault else [])])
+
+    @property
+    def fault(self) -> str:
+        """How many models were timed without the CUDA graphs that were meant, and why; empty where none was."""
+        if not self.without_graphs:
+            return ""
+        count = f"{self.without_graphs} model{'s' if self.without_graphs > 1 else ''}"
+        return f"{count} timed without CUDA graphs, so as launches one by one: {self.graph_fault}"
 
     def predict(self, profile: Profile) -> Milliseconds:
         """What a request takes at `profile`, its places summed."""
@@ -131,7 +146,8 @@ class LatencyTable:
             raise ValueError("it has times that are no numbers")
         if min(dense.prefill, dense.decode) <= 0 or any(len(row) == 0 for row in rows.values()):
             raise ValueError("it has no time of the dense model, or no widths")
-        return cls(dense, rows, Timed(**values["timed"]), offset)
+        without_graphs, fault = int(values.get("without_graphs", 0)), str(values.get("graph_fault", ""))
+        return cls(dense, rows, Timed(**values["timed"]), offset, without_graphs, fault)
 
 
 def timed_widths(units: int, points: int = POINTS) -> list[int]:
@@ -223,7 +239,8 @@ def table_of(space: Space, timed: Timed, reports: Mapping[tuple[Part, int], Late
         rows[part][width] = Milliseconds(
             (one.prefill - offset.prefill) / space.n_layers, (one.decode - offset.decode) / space.n_layers
         )
-    return LatencyTable(whole, rows, timed, offset)
+    faults = [report.graph_fault for report in reports.values() if report.graph_fault]
+    return LatencyTable(whole, rows, timed, offset, len(faults), faults[-1] if faults else "")
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from main import main
 from self_pruner.agent.prepare import latency_table as latency
+from self_pruner.agent.prepare import latency_timer
 from self_pruner.agent.settings.settings import make_settings
+from self_pruner.tools.latency import measure
 from self_pruner.tools.profiles.space import Space
 from tests.tiny import tiny_config
 
@@ -32,3 +36,16 @@ def test_the_table_is_measured_once_and_checked_every_time(model, tmp_path, capf
     kept.write_text("{")
     assert main(words) == 0
     assert "is damaged" in capfd.readouterr().out
+
+
+def test_a_table_of_launches_says_so_when_it_is_measured_and_whenever_it_is_read(model, tmp_path, capfd, monkeypatch):
+    def in_turn(*words):
+        return replace(measure.in_turn(*words), graph_fault="no capture")
+
+    monkeypatch.setattr(latency_timer, "in_turn", in_turn)
+    words = ["latency-table", "--model", str(model), "--sparsity", "0.3", "--cache", str(tmp_path), *SMALL]
+    for _ in range(2):
+        assert main(words) == 0
+        printed = " ".join(capfd.readouterr().out.split())
+        assert printed.count("timed without CUDA graphs, so as launches one by one: no capture") == 2, printed
+        monkeypatch.setattr(latency, "measure_table", None)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import pytest
 import torch
@@ -158,3 +159,32 @@ def test_a_table_of_impossible_times_is_none(tmp_path, change):
     (tmp_path / "table.json").write_text(json.dumps({**measure_table(SPACE, TIMED, timer).to_json(), **change}))
     with pytest.raises(KeptFileError, match="is no latency table"):
         read_table(tmp_path / "table.json")
+
+
+def test_a_table_says_which_models_were_timed_without_graphs_and_why_from_its_file_too(tmp_path):
+    def launched(profile: Profile) -> LatencyReport:
+        return replace(timer(profile), graph_fault="no capture" if profile.attention[0] == 2 else "")
+
+    notes = tmp_path / "table.lines"
+
+    def killed(profile: Profile) -> LatencyReport:
+        if 12 in profile.mlp:
+            raise KeyboardInterrupt
+        return launched(profile)
+
+    with pytest.raises(KeyboardInterrupt):  # the fault is in the notes when it goes on
+        measure_table(SPACE, TIMED, killed, notes=notes)
+    table = measure_table(SPACE, TIMED, timer, notes=notes)
+    (tmp_path / "table.json").write_text(json.dumps(table.to_json()))
+    for one in (table, read_table(tmp_path / "table.json")):
+        assert one.setting == f"{TIMED}, 1 model timed without CUDA graphs, so as launches one by one: no capture"
+    every = measure_table(SPACE, TIMED, lambda profile: replace(timer(profile), graph_fault="no capture"))
+    assert every.fault.startswith(f"{len(wanted_profiles(SPACE))} models timed without CUDA graphs")
+    assert measure_table(SPACE, TIMED, timer).setting == str(TIMED)
+
+
+def test_a_table_of_before_graph_faults_were_kept_can_be_read(tmp_path):
+    values = measure_table(SPACE, TIMED, timer).to_json()
+    del values["without_graphs"], values["graph_fault"]
+    (tmp_path / "table.json").write_text(json.dumps(values))
+    assert read_table(tmp_path / "table.json") == measure_table(SPACE, TIMED, timer)
