@@ -8,6 +8,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 from self_pruner.tools.export.checkpoint import MODELING_FILE
+from tests.brain_tiny import tiny_tokenizer
+from tests.tiny import tiny_folder
 
 
 def payload(folder: Path) -> str:
@@ -41,6 +43,20 @@ def of_the_tokenizer(folder: Path) -> None:
     (folder / "lib").mkdir()
     (folder / "lib" / "words.py").write_text(code, encoding="utf-8")
     edit(folder / "tokenizer_config.json", auto_map={"AutoTokenizer": ["lib/words.Tokenizer", None]})
+
+
+def tiny_with_tokenizer_code(folder: Path) -> Path:
+    """A tiny checkpoint whose tokenizer is a class of its own, in `payload.py` as it is published."""
+    tiny_folder(folder, tokenizer=False)
+    tiny_tokenizer().save_pretrained(folder)
+    named = {"AutoTokenizer": [None, "payload.PayloadTokenizerFast"]}
+    edit(folder / "tokenizer_config.json", tokenizer_class="PayloadTokenizerFast", auto_map=named)
+    (folder / "payload.py").write_text(
+        f"from pathlib import Path\nfrom transformers import PreTrainedTokenizerFast\n"
+        f"Path({str(ran(folder))!r}).touch()\nclass PayloadTokenizerFast(PreTrainedTokenizerFast):\n    pass\n",
+        encoding="utf-8",
+    )
+    return folder
 
 
 def in_our_place(folder: Path) -> None:

@@ -57,7 +57,7 @@ def export_folder(path: Path, candidate: str | None, folder: Path, view: View) -
     if written(run, outcome, candidate) is not None and outcome.verified is not None:
         if sentence := recalibration_sentence(outcome):
             view.line(sentence)
-        copy_checkpoint(run.model, folder)
+        copy_checkpoint(run.model, folder, trusted=settings.trust_remote_code)
         return outcome.verified
     with in_sentences(settings):
         prepared = prepare(settings, run.id, view, run.records, bind_result(run, view), searches=False)
@@ -77,7 +77,7 @@ def export_gguf(path: Path, candidate: str | None, file: Path, type: GgufType | 
     if (known := written(run, outcome, candidate)) is not None:
         name = resolve(settings.model, settings.revision).name
         with view.phase("Reading the checkpoint"):
-            model, tokenizer = read(run.model), load_tokenizer(run.model, trust_remote_code=False)
+            model, tokenizer = read(run.model), load_tokenizer(run.model, settings.trust_remote_code)
         facts = _facts(name, known.base_model, outcome.sparsity)
         with view.phase("Writing GGUF", unit="bytes") as progress:
             return write_gguf(model, tokenizer, file, facts, type=type, progress=progress)

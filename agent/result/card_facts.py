@@ -44,6 +44,7 @@ def card_facts(prepared: Prepared, settings: Settings, outcome: Outcome, run: Ru
         serving=settings.target,
         tensor_parallel=settings.tensor_parallel,
         again=same_again(settings, environment, outcome.told),
+        tokenizer_code=getattr(prepared.loaded.tokenizer, "_auto_class", None) is not None,
         license=license_of(prepared.loaded.name),
     )
 

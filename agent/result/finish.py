@@ -252,6 +252,7 @@ def export_and_verify(run: Run, outcome: Outcome, folder: Path, *, overwrite: bo
             bench.walks[bench.main_text].input_ids[:VERIFIED_SEQUENCES, :VERIFIED_TOKENS],
             serving=run.settings.target,
             replace=overwrite,
+            trusted=run.settings.trust_remote_code,
             progress=progress,
         )
     return outcome.model_copy(update={"verified": verified, "spent": {**outcome.spent, **memory_use(bench)}})

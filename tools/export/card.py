@@ -29,6 +29,7 @@ _ENGINES: dict[Serving, str] = {
 EVALUATION_BEGIN, EVALUATION_END = "<!-- evaluation -->", "<!-- /evaluation -->"
 LOADING = "## How to load it\n"
 UNMEASURED, MEASURED = "task accuracy and safety behaviour were not", "safety behaviour was not"
+_TRUST = ", trust_remote_code=True"
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
 
 
@@ -78,6 +79,7 @@ class CardFacts:
     tensor_parallel: int = 1  # devices that share a layer
     again: str = ""  # what it takes to make the same again
     limitations: tuple[str, ...] = ()  # sentences beside the general ones
+    tokenizer_code: bool = False  # whether the tokenizer brings code of its own
     local: bool = False  # the base model is a folder of the machine that made this: its name helps nobody to find it
 
 
@@ -94,11 +96,13 @@ def model_card(facts: CardFacts, profile: Profile, space: Space) -> ModelCard:
     """The card of the checkpoint that `profile` makes; its header is what the hub reads."""
     from huggingface_hub import ModelCard, ModelCardData
 
+    brings_code = facts.serving != "uniform" or facts.tokenizer_code
     page = _template().render(
         facts=facts,
         trust=_trust(facts.serving),
+        tokenizer_trust=_TRUST if brings_code else "",
         engine=_ENGINES[facts.serving],
-        serve=serve_command(facts.serving, facts.tensor_parallel),
+        serve=serve_command(facts.serving, facts.tensor_parallel, facts.tokenizer_code),
         rows=facts.rows,
         profile=profile,
         space=space,
@@ -110,7 +114,6 @@ def model_card(facts: CardFacts, profile: Profile, space: Space) -> ModelCard:
         dense_parameters=space.params(space.dense()),
         reached=space.sparsity(profile),
     )
-    brings_code = facts.serving != "uniform"
     # The header is written by the hub's own class, so a name with a colon or a quote cannot break the YAML.
     data = ModelCardData(
         license=facts.license,
@@ -155,13 +158,13 @@ def load_call(folder: str, serving: Serving) -> str:
 
 def _trust(serving: Serving) -> str:
     """The argument without which transformers refuses a checkpoint that brings code of its own."""
-    return "" if serving == "uniform" else ", trust_remote_code=True"
+    return "" if serving == "uniform" else _TRUST
 
 
-def serve_command(serving: Serving, tensor_parallel: int = 1) -> str:
+def serve_command(serving: Serving, tensor_parallel: int = 1, tokenizer_code: bool = False) -> str:
     """How vLLM serves a checkpoint in the folder one is in."""
     words = ["vllm serve ."]
-    if serving != "uniform":
+    if serving != "uniform" or tokenizer_code:
         words.append("--trust-remote-code")
     if serving in ("transformers", "vllm"):
         words.append("--model-impl transformers")

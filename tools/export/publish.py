@@ -41,6 +41,7 @@ def publish(
     *,
     serving: Serving = "transformers",
     replace: bool = False,
+    trusted: bool = False,
     progress: Callable[[int, int], None] | None = None,
 ) -> float:
     """Export `profile` to `folder` and verify it on `input_ids` [batch, length >= 2].
@@ -56,6 +57,7 @@ def publish(
         input_ids: Token ids of a few sequences; their logits are held in memory, [batch, length, vocab].
         serving: What will serve it.
         replace: Put the new folder in the place of an existing one.
+        trusted: Whether the user trusts the tokenizer's own code, which is then part of the folder.
         progress: Called with (bytes of weights written, bytes of weights in all).
 
     Returns:
@@ -73,7 +75,7 @@ def publish(
             with scratch("expected") as temporary:
                 expected = record_expected(elastic, profile, input_ids, Path(temporary) / "expected.safetensors")
                 device, layers = where_to_verify(elastic, partial)
-                found.append(verify(partial, expected, device=device, layers=layers))
+                found.append(verify(partial, expected, device=device, layers=layers, trusted=trusted))
         except VerificationError as error:
             kept = set_aside(partial, final)
             raise VerificationError(f"{error} It was renamed to {str(kept)!r}.") from error
@@ -98,15 +100,20 @@ def where_to_verify(elastic: ElasticModel, folder: Path) -> tuple[str, str]:
     return device, "disk" if streamed else device
 
 
-def copy_checkpoint(source: Path, folder: Path) -> None:
+def copy_checkpoint(source: Path, folder: Path, *, trusted: bool = False) -> None:
     """Copy a verified checkpoint to `folder`, which gets its name once it reads back as the same.
+
+    Args:
+        source: The checkpoint.
+        folder: Where to; must not exist yet.
+        trusted: Whether the user trusts the tokenizer's own code.
 
     Raises:
         ExportError: `folder` exists already, or could not be written.
         ForeignCodeError: `source` brings code that no export writes.
         SelfPrunerError: what `checkpoint.digest_of` raises of a `source` that is not whole.
     """
-    refuse_foreign(source)
+    refuse_foreign(source, trusted)
     meant = digest_of(source)
     folder = Path(os.path.abspath(folder))
     with new_folder(folder) as partial:

@@ -40,7 +40,9 @@ def record_expected(elastic: ElasticModel, profile: Profile, input_ids: Tensor, 
     return path
 
 
-def verify(folder: Path, expected: Path, *, device: str = "cpu", layers: str | None = None) -> float:
+def verify(
+    folder: Path, expected: Path, *, device: str = "cpu", layers: str | None = None, trusted: bool = False
+) -> float:
     """Load `folder` in a new, isolated process and compare its logits with the `expected` ones.
 
     Args:
@@ -48,6 +50,7 @@ def verify(folder: Path, expected: Path, *, device: str = "cpu", layers: str | N
         expected: A file that `record_expected` wrote.
         device: Where the new process runs the model.
         layers: "disk" for decoder layers that it reads module by module as they are called; None for all on `device`.
+        trusted: Whether a tokenizer's own code may lie in it; none of it is run.
 
     Returns:
         The largest difference of a logit.
@@ -57,7 +60,7 @@ def verify(folder: Path, expected: Path, *, device: str = "cpu", layers: str | N
             disagree, or the logits differ.
     """
     try:  # it is loaded as a stranger would, with the code in it: that must still be what was written
-        refuse_foreign(folder)
+        refuse_foreign(folder, trusted)
     except ForeignCodeError as error:
         raise VerificationError(str(error)) from error
     with scratch("verify") as modules:

@@ -34,6 +34,7 @@ _CODE = (".py", ".pyc", ".pyd", ".so", ".dll", ".dylib")
 _NAMES_CODE = ("auto_map", "auto_mapping", "custom_pipelines", "configuration_files")
 _KERNELS = ("attn_implementation", "experts_implementation")  # a value with a slash is a repository of kernels
 _ADAPTER = "adapter_config.json"  # changes the weights as they are loaded, and names modules to import
+_TOKENIZER = "tokenizer_config.json"
 _DATA = ("tokenizer.json", "vocab.json")  # large, and read by nothing that looks for code
 
 
@@ -71,13 +72,17 @@ def check_code(folder: Path, trusted: bool = False) -> None:
         refuse_foreign(folder)
 
 
-def refuse_foreign(folder: Path) -> None:
+def refuse_foreign(folder: Path, trusted: bool = False) -> None:
     """Refuse a folder with code that is not ours, checkpoint or not.
+
+    Args:
+        folder: any.
+        trusted: whether the tokenizer's own code may be in it, as transformers saves it; loading a model runs none.
 
     Raises:
         ForeignCodeError: code that nobody vouches for; the sentence names the first.
     """
-    found = next(_foreign(folder), None)
+    found = next((shown for shown, of_tokenizer in _foreign(folder) if not (trusted and of_tokenizer)), None)
     if found is not None:
         raise ForeignCodeError(f"{str(folder)!r} brings code that is not this version's own ({found}): {ADVICE}")
 
@@ -114,33 +119,39 @@ def vouched(folder: Path, trusted: bool = False) -> Iterator[Path]:
 
 def tokenizer_code(folder: Path) -> str | None:
     """The code that a folder's tokenizer names; None where it names none."""
-    path = folder / "tokenizer_config.json"
+    path = folder / _TOKENIZER
     found = _read(path).get("auto_map") if path.is_file() else None
     return json.dumps(found) if found else None
 
 
-def _foreign(folder: Path) -> Iterator[str]:
-    """What in a folder is or names code that is not ours, as a sentence names it."""
+def _foreign(folder: Path) -> Iterator[tuple[str, bool]]:
+    """What in a folder is or names code that is not ours, as a sentence names it, and whether a tokenizer saves such.
+
+    A tokenizer's modules lie flat in the folder, and its own config names them.
+    """
     for root, folders, files in os.walk(folder):
         at = Path(root)
         for name in sorted(folders):
             if (at / name).is_symlink():
-                yield f"{(at / name).relative_to(folder)}, a link to a folder"
+                yield f"{(at / name).relative_to(folder)}, a link to a folder", False
         for name in sorted(files):
             path = at / name
             shown = str(path.relative_to(folder))
             if name.lower().endswith(_CODE):
                 if path.is_symlink():
-                    yield f"{shown}, a link"
-                elif shown != MODELING_FILE.name or path.read_bytes() != MODELING_FILE.read_bytes():
-                    yield shown
+                    yield f"{shown}, a link", False
+                elif shown != MODELING_FILE.name:
+                    yield shown, at == folder and name.endswith(".py")
+                elif path.read_bytes() != MODELING_FILE.read_bytes():
+                    yield shown, False
             elif name == _ADAPTER:
-                yield f"{shown}, an adapter"
+                yield f"{shown}, an adapter", False
             elif name.endswith(".json") and name not in _DATA and path.is_file():
                 config = _read(path)
                 if shown == "config.json" and is_ours(config):
                     del config["auto_map"]
-                yield from (f"the {key} of {shown}" for key in _named(config))
+                for key in _named(config):
+                    yield f"the {key} of {shown}", (shown, key) == (_TOKENIZER, "auto_map")
 
 
 def _read(path: Path) -> dict[str, Any]:

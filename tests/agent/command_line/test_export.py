@@ -8,9 +8,11 @@ from pathlib import Path
 
 import gguf
 import pytest
+from transformers import dynamic_module_utils
 
 from main import main
 from self_pruner.agent.command_line import export as export_module
+from tests.foreign import tiny_with_tokenizer_code
 
 SMALL = [
     *("--sequence-length", "64", "--fidelity", "128,256", "--probe-tokens", "64", "--final-tokens", "128"),
@@ -70,6 +72,19 @@ def test_a_runs_own_result_is_the_checkpoint_it_has_written_and_nothing_is_calib
     assert "largest logit difference" in capfd.readouterr().out
     files = [{path.name: path.read_bytes() for path in (tmp_path / one).iterdir()} for one in ("own", "anew")]
     assert files[0] == files[1]
+
+
+def test_a_run_that_trusts_its_tokenizers_code_has_its_result_and_exports_it(tmp_path, monkeypatch, capfd):
+    monkeypatch.setattr(dynamic_module_utils, "HF_MODULES_CACHE", str(tmp_path / "modules"))
+    model = tiny_with_tokenizer_code(tmp_path / "tiny")
+    places = ["--runs", str(tmp_path / "runs"), "--cache", str(tmp_path / "cache")]
+    assert main(["--model", str(model), *places, "--trust-remote-code", *SMALL]) == 0, capfd.readouterr().err
+    (folder,) = (tmp_path / "runs").glob("tiny-*")
+    for format in ("transformers", "gguf"):
+        words = ["export", str(folder), "--output", str(tmp_path / format), "--format", format, "--yes"]
+        assert main(words) == 0, capfd.readouterr().err
+    for place in (folder / "model", tmp_path / "transformers"):
+        assert (place / "payload.py").is_file() and "tokenizer brings code" in (place / "README.md").read_text()
 
 
 @pytest.mark.parametrize("format", ["transformers", "gguf"])

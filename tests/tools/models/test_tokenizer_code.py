@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from contextlib import suppress
 from pathlib import Path
 
@@ -10,8 +9,7 @@ import pytest
 
 from self_pruner.memory.errors import ModelError
 from self_pruner.tools.models.source import load, resolve
-from tests.brain_tiny import tiny_tokenizer
-from tests.tiny import tiny_folder
+from tests.foreign import ran, tiny_with_tokenizer_code
 
 
 @pytest.fixture
@@ -20,20 +18,11 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     from transformers import dynamic_module_utils
 
     monkeypatch.setattr(dynamic_module_utils, "HF_MODULES_CACHE", str(tmp_path / "modules"))
-    path = tiny_folder(tmp_path / "tiny", tokenizer=False)
-    tiny_tokenizer().save_pretrained(path)
-    config = json.loads((path / "tokenizer_config.json").read_text())
-    config |= {"tokenizer_class": "Payload", "auto_map": {"AutoTokenizer": [None, "payload.Payload"]}}
-    (path / "tokenizer_config.json").write_text(json.dumps(config))
-    (path / "payload.py").write_text(
-        f"from pathlib import Path\nfrom transformers import PreTrainedTokenizerFast\n"
-        f"Path({str(tmp_path / 'mark')!r}).touch()\nclass Payload(PreTrainedTokenizerFast):\n    pass\n"
-    )
-    return path
+    return tiny_with_tokenizer_code(tmp_path / "tiny")
 
 
-def test_the_code_of_a_tokenizer_is_run_only_when_it_is_trusted(folder, tmp_path):
-    mark = tmp_path / "mark"
+def test_the_code_of_a_tokenizer_is_run_only_when_it_is_trusted(folder):
+    mark = ran(folder)
     with suppress(ModelError):
         load(resolve(str(folder)), device="cpu", dtype="float32")
     assert not mark.exists()
