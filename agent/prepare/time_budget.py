@@ -15,6 +15,7 @@ from self_pruner.memory.profile import Profile
 from self_pruner.memory.records import Latency
 from self_pruner.tools.latency.speed_facts import SpeedFacts
 from self_pruner.tools.latency.table import LatencyTable, read_table, wanted_profiles
+from self_pruner.tools.latency.time_budget import TimedSpace
 from self_pruner.tools.profiles.space import Space
 
 
@@ -71,11 +72,12 @@ def speed_facts(
         return None
     table = read_table(settings.latency_table)
     dense = table.dense.request(table.decode)
+    timed = TimedSpace(prepared.bench.budget.space, table)  # as the budget sees it
     values = timings[found].values if found in timings else {}
     here = same_conditions(table, settings, prepared.bench.budget.space)
     return SpeedFacts(
         asked=settings.speedup or dense / (settings.latency_ms or dense),
-        predicted=table.speedup(found),
+        predicted=timed.dense / timed.time(found),
         measured=values.get("speedup") if here else None,
         spread=max(values["decode_spread"], values["prefill_spread"]) if here and values else None,
         table=table.setting,

@@ -61,16 +61,15 @@ class TimedSpace:
     def rows(self) -> dict[Part, tuple[int, ...]]:
         """What a place of each width takes beyond a dense one, 0 to dense, never falling with the width.
 
-        What a measurement had fall is noise, or a width that no profile should be rewarded for.
+        What a measurement had fall is noise, or a width that no profile should be rewarded for. One that was slower
+        than dense counts as dense, which leaves what narrower ones save as it was measured.
         """
         found = {}
         for part in PARTS:
-            widths = range(1, self.space.units(part) + 1)
-            raw = [round(NANOSECONDS * self.table.change(part, width).request(self.table.decode)) for width in widths]
-            up = [max(raw[: end + 1]) for end in range(len(raw))]
-            down = [min(raw[start:]) for start in range(len(raw))]
-            even = [(high + low) // 2 for high, low in zip(up, down, strict=True)]
-            found[part] = (even[0] - even[-1], *(time - even[-1] for time in even))  # no place has a width of 0
+            cut = (self.table.change(part, width) for width in range(1, self.space.units(part)))
+            raw = [*(min(0, round(NANOSECONDS * one.request(self.table.decode))) for one in cut), 0]
+            even = [(max(raw[: place + 1]) + min(raw[place:])) // 2 for place in range(len(raw))]
+            found[part] = (even[0], *even)  # no place has a width of 0
         return found
 
     @cached_property

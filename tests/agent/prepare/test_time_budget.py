@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import json
+from types import SimpleNamespace
 
 import pytest
 
 from main import main
+from self_pruner.agent.prepare.time_budget import speed_facts
 from self_pruner.agent.result.result_file import read_outcome
 from self_pruner.agent.run_files.run_directory import RunDirectory
+from self_pruner.agent.settings.settings import make_settings
 from self_pruner.memory.profile import PARTS, Profile
 from self_pruner.tools.latency.speed_facts import SpeedFacts
 from self_pruner.tools.latency.table import Checked, LatencyTable, Milliseconds, Timed
+from self_pruner.tools.latency.time_budget import LatencyBudget
+from self_pruner.tools.profiles.space import Space
 from tests.tiny import MLP_UNIT
 
 SMALL = (
@@ -158,6 +163,21 @@ def test_mistakes_are_one_sentence_before_anything_is_loaded(run, table, tmp_pat
 def test_the_sentence_says_whether_it_is_fast_enough(measured, spread, said):
     facts = SpeedFacts(asked=1.4, predicted=1.41, measured=measured, spread=spread, table="torch on cpu")
     assert said in facts.sentence()
+
+
+def test_what_is_said_to_be_predicted_is_what_the_budget_went_by(tmp_path):
+    table = table_of()
+    table.rows["mlp"][6] = Milliseconds(9.0, 0.0)  # slower than dense
+    (tmp_path / "table.json").write_text(json.dumps(table.to_json()))
+    space = Space(3, UNITS["attention"], UNITS["mlp"], 48, 9, 1000, MLP_UNIT)
+    budget = LatencyBudget.of(space, table, 100.0 / 1.1)
+    found = budget.project((2,) * 3, (6,) * 3).profile
+    assert 6 in found.mlp and table.speedup(found) < 1.05  # by the rows as they were measured
+    prepared = SimpleNamespace(bench=SimpleNamespace(budget=budget))
+    settings = make_settings({"speedup": 1.1, "latency_table": tmp_path / "table.json"})
+    facts = speed_facts(prepared, settings, found, {})
+    assert facts.asked == 1.1
+    assert facts.predicted == pytest.approx(1.1, rel=budget.tolerance / budget.target_time + 1e-6)
 
 
 def test_the_error_of_the_predicted_time_is_that_of_the_table_check():

@@ -129,6 +129,33 @@ def test_a_width_that_was_measured_slower_than_a_larger_one_is_not_rewarded():
     assert list(row[1:]) == sorted(row[1:]) and row[24] == 0
 
 
+def bumpy() -> LatencyTable:
+    """The linear table, where a place of half of the MLP takes 5 ms more than a dense one."""
+    rows = {part: dict(row) for part, row in TABLES["linear"].rows.items()}
+    rows["mlp"][12] = Milliseconds(5.0, 0.0)
+    return LatencyTable(TABLES["linear"].dense, rows, TIMED)
+
+
+def test_a_width_that_was_measured_slower_than_dense_moves_no_narrower_one_and_no_anchor():
+    timed, straight = TimedSpace(SPACE, bumpy()), TimedSpace(SPACE, TABLES["linear"])
+    found, row = timed.rows["mlp"], straight.rows["mlp"]
+    assert found[:12] == row[:12] and found[24] == 0 and timed.rows["attention"] == straight.rows["attention"]
+    assert all(0 >= high >= low for high, low in zip(found[12:], row[12:], strict=True))  # none is praised for it
+    for profile in (SPACE.smallest(), SPACE.dense(), Profile((2,) * 6, (11, 1, 5, 24, 3, 10))):
+        assert timed.time(profile) == straight.time(profile) == round(NANOSECONDS * milliseconds(bumpy(), profile))
+
+
+@settings(deadline=None, derandomize=True, max_examples=60, suppress_health_check=[HealthCheck.too_slow])
+@given(profile=profiles, target=st.floats(82.0, 97.5))
+def test_what_holds_on_a_bumpy_table_is_predicted_to_take_the_target(profile, target):
+    budget = LatencyBudget.of(SPACE, bumpy(), target)
+    found = budget.project(profile.attention, profile.mlp).profile
+    assert budget.holds(found) and budget.tolerance <= NANOSECONDS * 0.5
+    assert budget.timed.time(found) == pytest.approx(NANOSECONDS * target, abs=budget.tolerance)
+    if all(width < 12 or width == 24 for width in found.mlp):  # what the bump evens nothing out for
+        assert milliseconds(bumpy(), found) == pytest.approx(target, abs=budget.tolerance / NANOSECONDS + 1e-5)
+
+
 def joint(params: int, target: float, of: LatencyTable) -> JointBudget:
     return JointBudget(SPACE, params, TimedSpace(SPACE, of), round(NANOSECONDS * target))
 
