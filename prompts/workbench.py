@@ -18,8 +18,8 @@ from self_pruner.prompts.variables import Kind
 EXAMPLE = 60  # characters of an example value
 
 
-def open_set(text: str) -> PromptSet:
-    """The set of that name, or the folder of that name over the set `default`.
+def open_set(text: str, base: str = USUAL) -> PromptSet:
+    """The set of that name, or the folder of that name over the set `base`, whose files stand where it has none.
 
     Raises:
         SettingsError: it is neither.
@@ -27,7 +27,7 @@ def open_set(text: str) -> PromptSet:
     """
     if text in available_sets() or not Path(text).is_dir():
         return PromptSet(text)
-    return PromptSet(USUAL, Path(text))
+    return PromptSet(base, Path(text))
 
 
 def new_set(folder: Path, origin: str) -> PromptSet:

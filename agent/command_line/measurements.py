@@ -111,7 +111,9 @@ def latency_table(output: Path | None, **given: Any) -> int:
     help="who is scored: self (the target model, default), another model by alias, hub id or folder, or a control, "
     "uniform or first; may be given several times",
 )
-@click.option("--prompts", default=USUAL, metavar="X,X", help="prompt sets, or folders whose files replace theirs")
+@click.option(
+    "--prompts", default=USUAL, metavar="X,X", help="prompt sets, or folders whose files replace those of terse"
+)
 @click.option(
     "--kinds", metavar="X,X", help="kinds of decision: shift, edit, survive (default: these), vectors, initialise"
 )

@@ -18,7 +18,11 @@ KIND = click.Choice(get_args(Kind))
 @click.group(cls=CommandLine, invoke_without_command=True)
 @click.pass_context
 def prompts(ctx: click.Context) -> int:
-    """List, show, check, copy and compare prompt sets."""
+    """List, show, check, copy and compare prompt sets.
+
+    A folder stands for itself where it has all files of a set. For those that it lacks, `show`, `check`, `new` and
+    `diff` take those of `terse`, and `try` those of the run's set.
+    """
     if ctx.invoked_subcommand is None:
         return int(ctx.invoke(listed))
     return 0
@@ -58,7 +62,10 @@ def listed(memory: Path | None = None) -> int:
 @click.argument("name", metavar="SET|DIR")
 @click.option("--kind", type=KIND, default="plan", help="of turn (default plan)")
 def show(name: str, kind: Kind) -> int:
-    """The prompt of a made-up turn in the middle of a run."""
+    """The prompt of a made-up turn in the middle of a run.
+
+    What a folder lacks is that of `terse`.
+    """
     from self_pruner.prompts.sample import sample_variables
     from self_pruner.prompts.workbench import open_set
 
@@ -71,7 +78,10 @@ def show(name: str, kind: Kind) -> int:
 @command()
 @click.argument("name", metavar="SET|DIR")
 def check(name: str) -> int:
-    """Whether every file renders for every kind of turn."""
+    """Whether every file renders for every kind of turn.
+
+    What a folder lacks is that of `terse`.
+    """
     from self_pruner.prompts.workbench import digest, open_set
 
     found = open_set(name)
@@ -84,7 +94,10 @@ def check(name: str) -> int:
 @click.argument("folder", type=PATH, metavar="DIR")
 @click.option("--from", "origin", default=USUAL, metavar="SET|DIR", help=f"what it begins with (default: {USUAL})")
 def new(folder: Path, origin: str) -> int:
-    """A folder with the files of a set, to be changed."""
+    """A folder with the files of a set, to be changed.
+
+    What a folder lacks is that of `terse`.
+    """
     from self_pruner.prompts.workbench import new_set
 
     made = new_set(folder, origin)
@@ -96,7 +109,10 @@ def new(folder: Path, origin: str) -> int:
 @click.argument("one", metavar="SET|DIR")
 @click.argument("other", metavar="SET|DIR")
 def diff(one: str, other: str) -> int:
-    """What differs between two sets."""
+    """What differs between two sets.
+
+    What a folder lacks is that of `terse`.
+    """
     from self_pruner.prompts.workbench import differences, open_set
 
     view = View()
@@ -128,7 +144,10 @@ def variables(kind: Kind) -> int:
 @click.option("--brain", metavar="X", help="another brain: self, a model by alias, hub id or folder, uniform or first")
 @consenting
 def attempt(name: str, path: Path, step: int, brain: str | None, yes: bool, **given: Any) -> int:
-    """Ask a turn of a run again with other templates, and show both."""
+    """Ask a turn of a run again with other templates, and show both.
+
+    What a folder lacks is that of the run's set.
+    """
     from self_pruner.agent.command_line.foreign_runs import consent
     from self_pruner.agent.decisions.trial import try_prompts
 

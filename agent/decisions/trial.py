@@ -101,7 +101,7 @@ def try_prompts(path: Path, step: int, name: str, brain: str | None, changes: Ma
     Args:
         path: the run.
         step: of the turn.
-        name: of a prompt set, or of a folder whose files replace those of `default`.
+        name: of a prompt set, or of a folder whose files replace those of the run's own set.
         brain: who is asked; None for the run's own.
         changes: settings of an endpoint that differ from the run's.
         view: where it is shown.
@@ -120,7 +120,7 @@ def try_prompts(path: Path, step: int, name: str, brain: str | None, changes: Ma
     turn = recall(run.asked, step)
     if before is None:
         raise SettingsError(f"step {step} is in {run.asked.name} and not in the trace: the run was stopped in it")
-    prompts = open_set(name)
+    prompts = open_set(name, settings.prompts_of_arm)
     prompts.check()
     prompts.render(turn.variables)  # a mistake that only a real turn shows is found before a model is loaded
     scores = scores_of(read_rows(run.records, run.id), settings.sequences(settings.fidelity[-1]))

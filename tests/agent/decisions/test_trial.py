@@ -80,6 +80,19 @@ def test_a_changed_template_is_shown_beside_the_one_that_was_used(varied, capfd,
     assert f"-Generation {then.generation}.\n" in out and f"+This is generation {then.generation}.\n" in out
 
 
+@pytest.mark.parametrize("arm", ["hybrid", "self"])
+def test_a_single_file_replaces_that_of_the_set_of_the_run(carried_out, capfd, tmp_path, arm):
+    run = carried_out[arm]
+    kind = {"hybrid": "plan", "self": "vary"}[arm]
+    text = (run.prompts / f"ask_{kind}.j2").read_text(encoding="utf-8")
+    (tmp_path / f"ask_{kind}.j2").write_text(text + "\nThink of the middle layers.\n", encoding="utf-8")
+    status, out, _ = tried(capfd, run, asked(run, kind).step, tmp_path)
+    assert status == 0
+    assert [line for line in re.findall(r"^[+-].*", out, re.MULTILINE) if line != "+"] == [
+        "+Think of the middle layers."
+    ]
+
+
 def test_a_known_move_shows_what_it_was_measured_to_bring(varied, capfd):
     then = asked(varied, "vary")
     _, out, _ = tried(capfd, varied, then.step, varied.prompts)
