@@ -75,6 +75,12 @@ class Made:
     tokens: int  # of an outcome
     length: int  # tokens of a sequence
     situations: int  # of each kind; it may grow
+    # None in what follows: not known, in a set of before it was kept.
+    importance: str | None = None  # order of units in a layer
+    compensation: str | None = None  # what makes up for removed units
+    calibration: str | None = None  # name of the text
+    calibration_sequences: int | None = None
+    calibration_length: int | None = None  # tokens of one of them
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,11 +165,11 @@ def read_set(path: Path) -> DecisionSet:
 
 
 def check_same(path: Path, there: Made, wanted: dict[str, Any]) -> None:
-    """Refuse a set of another model, budget or text.
+    """Refuse a set of another model, budget or text, or one that was measured in another way.
 
     Args:
         path: of the set.
-        there: what it is of.
+        there: what it is of; what it does not know is not refused.
         wanted: what is asked for, by the names of the fields; what it does not name may be anything.
 
     Raises:
@@ -173,16 +179,22 @@ def check_same(path: Path, there: Made, wanted: dict[str, Any]) -> None:
         "model": "another model",
         "weights": "other weights",
         "dtype": "another number type",
+        "importance": "another importance",
+        "compensation": "another compensation",  # before the budget, which counts what it adds
         "params": "another budget, in parameters",
         "texts": "other text",
         "text": "another text",
+        "length": "another sequence length",
         "first": "outcomes from another sequence on",
         "tokens": "another number of outcome tokens",
-        "length": "another sequence length",
+        "calibration": "another calibration text",
+        "calibration_sequences": "another number of calibration sequences",
+        "calibration_length": "another length of calibration sequences",
     }
     for name, word in words.items():
-        if name in wanted and getattr(there, name) != wanted[name]:
-            shown = "" if name in ("texts", "weights") else f" {getattr(there, name)}, not {wanted[name]}"
+        known = getattr(there, name)
+        if name in wanted and known is not None and known != wanted[name]:
+            shown = "" if name in ("texts", "weights") else f" {known}, not {wanted[name]}"
             raise DecisionSetError(
                 f"the decision set {path} is of {word}{':' if shown else ''}{shown}; give the settings that it was "
                 "made with, or another --into"

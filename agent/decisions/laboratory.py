@@ -11,13 +11,14 @@ from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
 from self_pruner.agent.compare.tables import ABSENT
 from self_pruner.agent.decisions.brains import names_of, open_brain, open_endpoint
 from self_pruner.agent.decisions.choosers import Chooser, reads
-from self_pruner.agent.decisions.decision_set import FILE, DecisionSet, DecisionSetError, check_same, read_set
+from self_pruner.agent.decisions.decision_set import FILE, DecisionSet, DecisionSetError, Made, check_same, read_set
 from self_pruner.agent.decisions.kinds import KINDS, kinds_of
 from self_pruner.agent.decisions.make import make, text_names
 from self_pruner.agent.decisions.score import Row, decide
@@ -27,7 +28,7 @@ from self_pruner.agent.prepare.checks import Target, check_target
 from self_pruner.agent.prepare.texts import check_text
 from self_pruner.agent.run_files.atomic_write import atomic_write
 from self_pruner.agent.run_files.run_lock import RunLock
-from self_pruner.agent.settings.settings import Settings
+from self_pruner.agent.settings.settings import Settings, text_label
 from self_pruner.agent.view import View
 from self_pruner.memory.errors import SettingsError
 from self_pruner.prompts.files import USUAL, available_sets
@@ -119,7 +120,7 @@ def _set(
     if (folder / FILE).exists():
         found = read_set(folder / FILE)
         named = {"model": target.outline.name, "params": target.budget.target_params, "text": text_names(settings)}
-        check_same(folder / FILE, found.made, named)
+        check_same(folder / FILE, found.made, named | _given(settings, target, found.made))
         situations = max(wishes.situations or 0, found.made.situations)
     if found is None or not found.complete or set(kinds) - set(found.kinds) or situations > found.made.situations:
         check_text(settings)
@@ -129,6 +130,23 @@ def _set(
         if one.kind in kinds and (fault := KINDS[one.kind].fault(one, target.budget)):
             raise DecisionSetError(f"{folder / FILE} has a situation that is not legal, {one.id}: {fault}")
     return found
+
+
+def _given(settings: Settings, target: Target, there: Made) -> dict[str, Any]:
+    """What the options that were given say of what a set is of; one that is left at its default says nothing."""
+    calibration = next(one for one in target.texts if one.part == "calibration")
+    said: dict[str, dict[str, Any]] = {  # by the option
+        "dtype": {"dtype": target.dtype} if settings.dtype != "auto" else {},
+        "sequence_length": {"length": settings.sequence_length},
+        "fidelity": {"first": settings.fidelity[-1] // there.length},
+        "final_tokens": {"tokens": settings.final_tokens},
+        "importance": {"importance": settings.importance},
+        "compensation": {"compensation": settings.compensation},
+        "calibration": {"calibration": text_label(settings.calibration)},
+        "calibration_sequences": {"calibration_sequences": calibration.sequences},
+        "calibration_length": {"calibration_length": calibration.length},
+    }
+    return {name: value for option in settings.model_fields_set & said.keys() for name, value in said[option].items()}
 
 
 class _Scoring:

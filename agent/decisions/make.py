@@ -106,6 +106,11 @@ def made_of(settings: Settings, prepared: Prepared, situations: int) -> Made:
         tokens=settings.final_tokens,
         length=settings.sequence_length,
         situations=situations,
+        importance=settings.importance,
+        compensation=settings.compensation,
+        calibration=text_label(settings.calibration),
+        calibration_sequences=prepared.calibration.shape[0],
+        calibration_length=prepared.calibration.shape[1],
     )
 
 
@@ -132,6 +137,7 @@ def make(
         if path.exists():
             found = read_set(path)
             check_same(path, found.made, {name: getattr(made, name) for name in Made.__slots__ if name != "situations"})
+            made = replace(found.made, situations=situations)  # what it does not know stays unknown
             found = replace(found, made=made, kinds=tuple(dict.fromkeys((*found.kinds, *kinds))))
         else:
             versions = {package: version_of(package) for package in VERSIONS}

@@ -15,6 +15,14 @@ AMOUNTS = [
 ]
 
 
+def refused(capsys, status):
+    """The one sentence of a command that was refused."""
+    assert status == 2
+    sentence = capsys.readouterr().err
+    assert sentence.startswith("error: ") and sentence.count("\n") == 1
+    return sentence
+
+
 @pytest.fixture(scope="session")
 def tiny_target(tmp_path_factory):
     return tiny_folder(tmp_path_factory.mktemp("decisions") / "tiny", num_hidden_layers=10)

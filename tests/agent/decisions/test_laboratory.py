@@ -16,25 +16,16 @@ from statistics import fmean, stdev
 import pytest
 
 from self_pruner.agent.decisions import make as making
-from self_pruner.agent.decisions.decision_set import FILE, DecisionSetError, read_set
+from self_pruner.agent.decisions.decision_set import FILE, read_set
 from self_pruner.agent.decisions.kinds import DEFAULT
 from self_pruner.agent.decisions.laboratory import SCORES, TABLE
 from self_pruner.agent.run_files.run_lock import RunLock
-from self_pruner.memory.profile import Profile
 from self_pruner.prompts.files import SETS
-from tests.agent.decisions.conftest import AMOUNTS
+from tests.agent.decisions.conftest import AMOUNTS, refused
 from tests.endpoint import obedient, serving
 from tests.tiny import tiny_folder
 
 ROOT = Path(__file__).parents[3]
-
-
-def refused(capsys, status):
-    """The one sentence of a command that was refused."""
-    assert status == 2
-    sentence = capsys.readouterr().err
-    assert sentence.startswith("error: ") and sentence.count("\n") == 1
-    return sentence
 
 
 def test_every_kind_has_its_situations_and_every_option_its_outcome(decision_set):
@@ -214,53 +205,6 @@ def test_an_endpoint_is_sampled_and_that_is_said(command, own, capsys):
     said = capsys.readouterr().out
     assert "has no log-probabilities of given replies: target is scored by 16 samples an order" in said
     assert "survive: target with terse (16 samples an order)" in said
-
-
-@pytest.mark.parametrize(
-    ("words", "sentence"),
-    [
-        (("--kinds", "edit,plan"), "there is no kind of decision 'plan'; the kinds are edit, shift, survive, vectors"),
-        (("--kinds", "edit,edit"), "--kinds names 'edit' twice"),
-        (("--prompts", "defualt"), "'defualt' is no prompt set and no folder"),
-        (("--brain", "uniform,uniform"), "--brain names 'uniform' twice"),
-        (("--brain", "no-such-model"), "no-such-model"),
-        (("--brain", "vllm"), "give its --brain-url"),
-        (("--situations", "1"), "--situations: at least 2"),
-        (("--sparsity", "0.4"), "is of another budget"),
-        (("--fitness-text", "papers"), "is of another text: passages, not papers"),
-    ],
-)
-def test_what_is_wrong_is_said_in_a_sentence(command, own, capsys, words, sentence):
-    assert sentence in refused(capsys, command(own, *words))
-
-
-def test_a_set_of_another_model_or_of_other_weights_is_refused(command, own, tmp_path, capsys):
-    other = tiny_folder(tmp_path / "other", num_hidden_layers=10)
-    assert "is of another model: tiny, not other" in refused(capsys, command(own, model=other))
-    same_name = tiny_folder(tmp_path / "tiny", num_hidden_layers=10, seed=5)
-    assert "other weights" in refused(capsys, command(own, model=same_name))
-
-
-def test_a_set_that_is_cut_short_changed_or_of_another_format_is_refused(command, own, capsys):
-    whole = (own / FILE).read_text()
-    (own / FILE).write_text(whole[: len(whole) // 2])
-    assert "is cut short or is none" in refused(capsys, command(own))
-    (own / FILE).write_text(whole.replace('"first":2', '"first":3'))
-    assert whole.count('"first":2') == 1 and "was changed or is damaged" in refused(capsys, command(own))
-    (own / FILE).write_text(whole.replace('"format":1', '"format":9'))
-    assert "is no decision set of format 1" in refused(capsys, command(own))
-    with pytest.raises(DecisionSetError, match="cannot read"):
-        read_set(own / "nothing.json")
-
-
-@pytest.mark.parametrize("kind", DEFAULT)
-def test_options_that_are_no_longer_legal_are_refused(command, own, decision_set, capsys, kind):
-    one = decision_set.of(kind)[0]
-    wrong = Profile.from_key(one.options[0].profiles[0])
-    wrong = wrong.with_width(0, "mlp", wrong.mlp[0] % 11 + 1)
-    option = replace(one.options[0], profiles=(wrong.key(), *one.options[0].profiles[1:]))
-    decision_set.replaced(replace(one, options=(option, *one.options[1:]))).save(own / FILE)
-    assert f"a situation that is not legal, {one.id}" in refused(capsys, command(own, "--brain", "first"))
 
 
 def test_scores_of_another_set_are_not_shown(command, own, decision_set):
