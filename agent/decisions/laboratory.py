@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import gc
-import hashlib
-import json
 import shlex
 import sys
 from collections.abc import Sequence
@@ -13,8 +11,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pydantic import TypeAdapter, ValidationError
-
 from self_pruner.agent.compare.tables import ABSENT
 from self_pruner.agent.decisions.brains import names_of, open_brain, open_endpoint
 from self_pruner.agent.decisions.choosers import Chooser, reads
@@ -22,11 +18,11 @@ from self_pruner.agent.decisions.decision_set import FILE, DecisionSet, Decision
 from self_pruner.agent.decisions.kinds import KINDS, kinds_of
 from self_pruner.agent.decisions.make import make, text_names
 from self_pruner.agent.decisions.score import Row, decide
-from self_pruner.agent.decisions.table import page, show
+from self_pruner.agent.decisions.scores import SCORES, TABLE, known_rows, stamp_of, write_rows
+from self_pruner.agent.decisions.table import named, show
 from self_pruner.agent.prepare.brain import SELF, load_dense
 from self_pruner.agent.prepare.checks import Target, check_target
 from self_pruner.agent.prepare.texts import check_text
-from self_pruner.agent.run_files.atomic_write import atomic_write
 from self_pruner.agent.run_files.run_lock import RunLock
 from self_pruner.agent.settings.settings import Settings, text_label
 from self_pruner.agent.view import View
@@ -35,10 +31,8 @@ from self_pruner.prompts.files import USUAL, available_sets
 from self_pruner.prompts.templates import PromptSet
 from self_pruner.tools.text.redaction import redact
 
-SCORES, TABLE = "scores.json", "table.md"
 SITUATIONS = 24  # of each kind, where nothing else is asked for
 LEAST = 2  # situations of a kind, below which there is no interval
-_ROWS = TypeAdapter(tuple[Row, ...])
 
 
 @dataclass(frozen=True)
@@ -55,7 +49,7 @@ class Wishes:
 def decisions(settings: Settings, wishes: Wishes, view: View) -> list[Row]:
     """Make the set where it is not there or not whole, score every brain with every prompt set, and show it.
 
-    Rows of earlier calls stay in the table; the same brain with the same prompt set is scored anew.
+    Rows of earlier calls stay in the table as long as their situations do; the same brain with the same prompt set is scored anew.
 
     Raises:
         SelfPrunerError: one sentence for each thing that may be wrong; see docs/decisions.md.
@@ -156,7 +150,9 @@ class _Scoring:
         self, found: DecisionSet, kinds: Sequence[str], sets: dict[str, PromptSet], folder: Path, view: View
     ) -> None:
         self.found, self.kinds, self.sets, self.folder, self.view = found, kinds, sets, folder, view
-        self.rows = known_rows(folder, found)
+        self.rows, gone = known_rows(folder, found)
+        if gone:
+            view.warn(f"rows of {folder / SCORES} go, since their situations changed: {', '.join(map(named, gone))}")
 
     def ask(self, chooser: Chooser) -> None:
         """Score one brain with every prompt set; a row is written as soon as it is known."""
@@ -169,29 +165,9 @@ class _Scoring:
                     for number, situation in enumerate(situations, start=1):
                         decided.append(decide(situation, chooser, each))
                         progress(number, len(situations))
-                row, key = Row(chooser.name, prompts, chooser.how, kind, tuple(decided)), (chooser.name, prompts, kind)
+                stamp = stamp_of(self.found, decided)
+                row = Row(chooser.name, prompts, chooser.how, kind, tuple(decided), stamp)
+                key = (chooser.name, prompts, kind)
                 others = [one for one in self.rows if (one.brain, one.prompts, one.kind) != key]
                 self.rows = sorted([*others, row], key=lambda one: list(KINDS).index(one.kind))
-                _write(self.folder, self.found, self.rows)
-
-
-def known_rows(folder: Path, found: DecisionSet) -> list[Row]:
-    """The rows that were scored before on this very set; none where the file is of another or cannot be read."""
-    try:
-        content = json.loads((folder / SCORES).read_text(encoding="utf-8"))
-        return list(_ROWS.validate_python(content["rows"])) if content["set"] == _stamp(found) else []
-    except (OSError, ValueError, KeyError, TypeError, ValidationError):
-        return []
-
-
-def _write(folder: Path, found: DecisionSet, rows: Sequence[Row]) -> None:
-    content = {"set": _stamp(found), "rows": _ROWS.dump_python(tuple(rows), mode="json")}
-    atomic_write(folder / SCORES, json.dumps(content) + "\n")
-    kinds = tuple(dict.fromkeys(row.kind for row in rows))
-    atomic_write(folder / TABLE, page(found, rows, kinds))
-
-
-def _stamp(found: DecisionSet) -> str:
-    """A digest of all outcomes: rows of another set are none of this one's."""
-    outcomes = [[one.id, one.outcomes] for one in found.situations]
-    return hashlib.sha256(json.dumps(outcomes).encode()).hexdigest()[:16]
+                write_rows(self.folder, self.found, self.rows)

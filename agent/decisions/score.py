@@ -53,6 +53,7 @@ class Row:
     how: str  # exact, or by how many samples
     kind: str
     decided: tuple[Decided, ...]
+    stamp: str | None = None  # digest of the outcomes of their situations; None in a file of before it was kept
 
     def mean(self, value: Callable[[Decided], float]) -> IntervalEstimate:
         """The mean of a figure over situations."""

@@ -127,7 +127,7 @@ def signal(found: DecisionSet, kind: str) -> str:
 def against_chance(row: Row) -> str:
     """Whether a brain does better than chance, and by what its probabilities are known."""
     gain, room = row.mean(lambda one: one.gain), row.mean(lambda one: one.room)
-    name = _name(row)
+    name = named(row)
     figures = f"{milli(gain)} mnat a token of {MILLI * room.value:.2f} that the best options gain"
     if apart(gain):
         return f"{name} chooses {'better' if gain.value > 0 else 'worse'} than chance: {figures}"
@@ -140,7 +140,7 @@ def calibration(row: Row) -> str:
     expects = f"expects {100 * mean.said[0]:.0f}% of its choices to be better, and {100 * mean.came[0]:.0f}% are"
     word = "not told from" if not apart(excess) else "better than" if excess.value < 0 else "worse than"
     figures = f"Brier score {mean.brier:.3f}, {bracketed(excess, '{:+.3f}'.format)} against theirs"
-    return f"{_name(row)} {expects}: its predictions are {word} the bare frequencies ({figures})"
+    return f"{named(row)} {expects}: its predictions are {word} the bare frequencies ({figures})"
 
 
 def against_another(first: Row, second: Row) -> str:
@@ -212,7 +212,8 @@ def share(estimate: IntervalEstimate | None, *, brief: bool = False) -> str:
     return value if brief else f"{value} [{100 * estimate.low:.0f}, {100 * estimate.high:.0f}]"
 
 
-def _name(row: Row) -> str:
+def named(row: Row) -> str:
+    """What a row is of, in words."""
     prompts = "" if row.prompts == ABSENT else f" with {row.prompts}"
     return f"{row.kind}: {row.brain}{prompts} ({row.how})"
 

@@ -10,8 +10,8 @@ from self_pruner.agent.decisions.choosers import SampledChooser
 from self_pruner.agent.decisions.decision_set import FILE, read_set
 from self_pruner.agent.decisions.kinds import KINDS
 from self_pruner.agent.decisions.kinds.kind import orders_of
-from self_pruner.agent.decisions.laboratory import TABLE, known_rows
 from self_pruner.agent.decisions.score import decide
+from self_pruner.agent.decisions.scores import TABLE, known_rows
 from self_pruner.agent.decisions.table import page
 from self_pruner.prompts.templates import PromptSet
 
@@ -24,8 +24,8 @@ def test_a_set_in_the_repository_is_whole_and_its_table_is_that_of_its_scores(fo
     found = read_set(folder / FILE)
     assert found.complete and all(len(found.of(kind)) >= 24 for kind in found.kinds)
     assert sum(path.stat().st_size for path in folder.iterdir() if path.suffix in (".json", ".md")) < 1_000_000
-    rows = known_rows(folder, found)
-    assert rows
+    rows, gone = known_rows(folder, found)
+    assert rows and not gone
     kinds = tuple(dict.fromkeys(row.kind for row in rows))
     assert (folder / TABLE).read_text(encoding="utf-8") == page(found, rows, kinds)
 

@@ -18,7 +18,7 @@ import pytest
 from self_pruner.agent.decisions import make as making
 from self_pruner.agent.decisions.decision_set import FILE, read_set
 from self_pruner.agent.decisions.kinds import DEFAULT
-from self_pruner.agent.decisions.laboratory import SCORES, TABLE
+from self_pruner.agent.decisions.scores import SCORES, TABLE
 from self_pruner.agent.run_files.run_lock import RunLock
 from self_pruner.prompts.files import SETS
 from tests.agent.decisions.conftest import AMOUNTS, refused
@@ -157,6 +157,10 @@ def test_a_set_grows(command, own, decision_set):
     found = read_set(own / FILE)
     assert [len(found.of(kind)) for kind in DEFAULT] == [9, 9, 9] and found.complete
     assert set(map(str, decision_set.situations)) < set(map(str, found.situations))
+    rows = json.loads((own / SCORES).read_text())["rows"]
+    assert {(row["brain"], row["kind"], len(row["decided"])) for row in rows} == {
+        (brain, kind, situations) for brain, situations in (("uniform", 8), ("first", 9)) for kind in DEFAULT
+    }
 
 
 def test_two_processes_do_not_work_on_one_set(command, own, capsys):
@@ -207,12 +211,15 @@ def test_an_endpoint_is_sampled_and_that_is_said(command, own, capsys):
     assert "survive: target with terse (16 samples an order)" in said
 
 
-def test_scores_of_another_set_are_not_shown(command, own, decision_set):
+def test_scores_of_situations_that_changed_are_not_shown_and_that_is_said(command, own, decision_set, capsys):
     one = decision_set.situations[0]
     option = replace(one.options[0], outcome=1.0)
     decision_set.replaced(replace(one, options=(option, *one.options[1:]))).save(own / FILE)
     assert command(own, "--brain", "first") == 0
-    assert {row["brain"] for row in json.loads((own / SCORES).read_text())["rows"]} == {"first"}
+    rows = {(row["brain"], row["kind"]) for row in json.loads((own / SCORES).read_text())["rows"]}
+    assert rows == {(brain, kind) for brain in ("uniform", "first") for kind in DEFAULT} - {("uniform", one.kind)}
+    said = " ".join(capsys.readouterr().out.split())
+    assert "go, since their situations changed: " in said and f"{one.kind}: uniform (16 samples an order)" in said
 
 
 def test_too_little_to_decide_is_said(command, tmp_path, monkeypatch, capsys):
