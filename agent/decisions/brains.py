@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 from self_pruner.agent.brain.chat import TargetBrain
@@ -49,7 +50,10 @@ def open_brain(name: str, settings: Settings, target: LoadedModel | None, view: 
         return SampledChooser(name, CONTROLS[name](), DRAWS)
     found = target if name == SELF and target is not None else load_dense(name, settings, view)
     brain = TargetBrain(model=found.model, **_sampling(found.tokenizer, settings))
-    return ExactChooser(found.name, brain)
+    source = resolve(settings.model, settings.revision) if name == SELF else resolve(name)
+    return ExactChooser(
+        found.name, brain, fingerprint=found.fingerprint, place=Path(source.location).parent.name or None
+    )
 
 
 def open_endpoint(settings: Settings, tokenizer: Any, view: View) -> Chooser:

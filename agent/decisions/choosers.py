@@ -46,7 +46,15 @@ class Chooser:
     """A brain that decides."""
 
     name: str  # as in a table
+    brain: BaseChatModel
     how: str  # where its probabilities are from
+    fingerprint: str | None = None  # of its config and weights, where they are known
+    place: str | None = None  # the folder that its own is in, or its owner on the hub
+
+    @property
+    def temperature(self) -> float | None:
+        """At which it decides; None of a control."""
+        return getattr(self.brain, "temperature", None) if reads(self) else None
 
     def choose(
         self, prompts: PromptSet, variables: Variables, tool: Schema, calls: Sequence[dict[str, Any]], name: str
@@ -88,6 +96,8 @@ class ExactChooser(Chooser):
     name: str
     brain: TargetBrain  # without a thought before its calls
     how: str = "exact"
+    fingerprint: str | None = None
+    place: str | None = None
     _spelled: dict[str, Spellings] = field(default_factory=dict)  # by the options, whatever their order
 
     def choose(

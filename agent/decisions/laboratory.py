@@ -29,6 +29,7 @@ from self_pruner.agent.view import View
 from self_pruner.memory.errors import SettingsError
 from self_pruner.prompts.files import USUAL, available_sets
 from self_pruner.prompts.templates import PromptSet
+from self_pruner.prompts.workbench import digest
 from self_pruner.tools.text.redaction import redact
 
 SITUATIONS = 24  # of each kind, where nothing else is asked for
@@ -49,7 +50,8 @@ class Wishes:
 def decisions(settings: Settings, wishes: Wishes, view: View) -> list[Row]:
     """Make the set where it is not there or not whole, score every brain with every prompt set, and show it.
 
-    Rows of earlier calls stay in the table as long as their situations do; the same brain with the same prompt set is scored anew.
+    Rows of earlier calls stay in the table as long as their situations do; the same brain with the same prompt set at
+    the same temperature is scored anew.
 
     Raises:
         SelfPrunerError: one sentence for each thing that may be wrong; see docs/decisions.md.
@@ -165,9 +167,18 @@ class _Scoring:
                     for number, situation in enumerate(situations, start=1):
                         decided.append(decide(situation, chooser, each))
                         progress(number, len(situations))
-                stamp = stamp_of(self.found, decided)
-                row = Row(chooser.name, prompts, chooser.how, kind, tuple(decided), stamp)
-                key = (chooser.name, prompts, kind)
-                others = [one for one in self.rows if (one.brain, one.prompts, one.kind) != key]
+                row = Row(
+                    chooser.name,
+                    prompts,
+                    chooser.how,
+                    kind,
+                    tuple(decided),
+                    stamp=stamp_of(self.found, decided),
+                    temperature=chooser.temperature,
+                    digest=digest(each) if reads(chooser) else None,
+                    fingerprint=chooser.fingerprint,
+                    place=chooser.place,
+                )
+                others = [one for one in self.rows if one.key != row.key]
                 self.rows = sorted([*others, row], key=lambda one: list(KINDS).index(one.kind))
                 write_rows(self.folder, self.found, self.rows)

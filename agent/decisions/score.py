@@ -53,7 +53,17 @@ class Row:
     how: str  # exact, or by how many samples
     kind: str
     decided: tuple[Decided, ...]
-    stamp: str | None = None  # digest of the outcomes of their situations; None in a file of before it was kept
+    # None in what follows: not known, in a file of before it was kept; or there is none, as of a control.
+    stamp: str | None = None  # digest of the outcomes of their situations
+    temperature: float | None = None
+    digest: str | None = None  # of the files of the prompt set
+    fingerprint: str | None = None  # of the brain's config and weights; None also of one behind an endpoint
+    place: str | None = None  # the folder that the brain's is in, or its owner on the hub
+
+    @property
+    def key(self) -> tuple[str | float | None, ...]:
+        """What tells it from any other row: of two with the same key the newer one stays."""
+        return self.brain, self.prompts, self.how, self.kind, self.temperature, self.digest, self.fingerprint
 
     def mean(self, value: Callable[[Decided], float]) -> IntervalEstimate:
         """The mean of a figure over situations."""
@@ -139,6 +149,19 @@ def entropy(probabilities: Sequence[float]) -> float:
 
 def _mean(values: Sequence[float]) -> float:
     return fmean(values) if values else 0.0
+
+
+def comparable(first: Row, second: Row) -> bool:
+    """Whether two rows differ in their prompts alone, as far as is known."""
+    if (first.brain, first.how, first.kind) != (second.brain, second.how, second.kind):
+        return False
+    if not (_agree(first.temperature, second.temperature) and _agree(first.fingerprint, second.fingerprint)):
+        return False
+    return first.prompts != second.prompts or not _agree(first.digest, second.digest)
+
+
+def _agree(one: str | float | None, other: str | float | None) -> bool:
+    return one is None or other is None or one == other
 
 
 def paired_gains(first: Sequence[Decided], second: Sequence[Decided]) -> list[float]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from itertools import combinations
 from statistics import fmean, stdev
 
@@ -10,12 +11,13 @@ from self_pruner.agent.compare.statistics import IntervalEstimate
 from self_pruner.agent.compare.tables import ABSENT, Table, markdown
 from self_pruner.agent.decisions.decision_set import DecisionSet
 from self_pruner.agent.decisions.predictions import excess_of, means
-from self_pruner.agent.decisions.score import TIE, Row, always, paired_gains
+from self_pruner.agent.decisions.score import TIE, Row, always, comparable, paired_gains
 from self_pruner.agent.decisions.statistics import apart, bootstrap_mean, more_needed
 from self_pruner.agent.view import View
 from self_pruner.tools.profiles.shifts import EXPECTATIONS
 
 MILLI = 1000.0  # gains are shown in thousandths of a nat
+SHOWN = 8  # hex digits of a fingerprint
 MOST = 10_000  # situations beyond which nobody counts
 EXPLAINED = (
     "Said / came, in percent, over the options as often as the brain takes them: the probability that it gives to a "
@@ -103,13 +105,39 @@ def expectations(rows: Sequence[Row]) -> Table:
 
 def sentences(found: DecisionSet, rows: Sequence[Row]) -> list[str]:
     """What it comes to: the signal of every kind, every brain against chance, every two prompt sets of a brain."""
+    called = labelled(found, rows)
     said = [signal(found, kind) for kind in dict.fromkeys(row.kind for row in rows)]
-    said += map(against_chance, rows)
-    said += [calibration(row) for row in rows if row.predictions]
-    for first, second in combinations(rows, 2):
-        if (first.brain, first.kind) == (second.brain, second.kind):
-            said.append(against_another(first, second))
+    said += map(against_chance, called)
+    said += [calibration(row) for row in called if row.predictions]
+    for (first, one), (second, other) in combinations(zip(rows, called, strict=True), 2):
+        if comparable(first, second):
+            said.append(against_another(one, other))
     return said
+
+
+def labelled(found: DecisionSet, rows: Sequence[Row]) -> list[Row]:
+    """The rows as they are called in a table: what tells two of the same names apart is in the names."""
+    temperatures = {row.temperature for row in rows if row.prompts != ABSENT}
+    called = []
+    for row in rows:
+        same = {one.digest for one in rows if one.prompts == row.prompts and one.digest is not None}
+        prompts = f"{row.prompts} ({row.digest})" if len(same) > 1 and row.digest is not None else row.prompts
+        if len(temperatures) > 1 and row.temperature is not None:
+            prompts += f" at temperature {row.temperature:g}"
+        decided, there = len(row.decided), len(found.of(row.kind))
+        how = row.how if decided == there else f"{row.how}, {decided} of {there} situations"
+        called.append(replace(row, brain=_brain(row, rows), prompts=prompts, how=how))
+    return called
+
+
+def _brain(row: Row, rows: Sequence[Row]) -> str:
+    """The brain's name, with where it is from if there are others of that name, or else a part of its fingerprint."""
+    others = [one for one in rows if one.brain == row.brain and one.fingerprint not in (None, row.fingerprint)]
+    if row.fingerprint is None or not others:
+        return row.brain
+    if row.place is None or row.place in {one.place for one in others}:
+        return f"{row.brain} ({row.fingerprint[:SHOWN]})"
+    return f"{row.place}/{row.brain}"
 
 
 def signal(found: DecisionSet, kind: str) -> str:
@@ -156,14 +184,15 @@ def against_another(first: Row, second: Row) -> str:
 
 def page(found: DecisionSet, rows: Sequence[Row], kinds: Sequence[str]) -> str:
     """`table.md`."""
-    made, whole, expected = found.made, with_bounds(found, rows, kinds), expectations(rows)
+    made, called = found.made, labelled(found, rows)
+    expected = expectations(called)
     told = ["What they expect of their choices:\n", markdown(expected), EXPLAINED] if expected.rows else []
     versions = ", ".join(f"{name} {version}" for name, version in found.versions.items())
     parts = [
         "\n".join(f"- {sentence}" for sentence in sentences(found, rows)) + "\n",
-        markdown(gains(whole)),
+        markdown(gains(with_bounds(found, called, kinds))),
         "How they choose:\n",
-        markdown(manners(rows)),
+        markdown(manners(called)),
         *told,
         "Entropy in nats. Prompt: tokens of one prompt. Read: tokens that went through the model for one decision, the "
         "options included and what the cache held left out. s: seconds of one decision.\n",
@@ -179,9 +208,10 @@ def page(found: DecisionSet, rows: Sequence[Row], kinds: Sequence[str]) -> str:
 
 def show(found: DecisionSet, rows: Sequence[Row], kinds: Sequence[str], view: View) -> None:
     """The same on the screen."""
-    view.table("Gains in mnat a token", *gains(with_bounds(found, rows, kinds), brief=True))
-    view.table("How they choose", *manners(rows, brief=True))
-    if (expected := expectations(rows)).rows:
+    called = labelled(found, rows)
+    view.table("Gains in mnat a token", *gains(with_bounds(found, called, kinds), brief=True))
+    view.table("How they choose", *manners(called, brief=True))
+    if (expected := expectations(called)).rows:
         view.table("What they expect of their choices, and what came, in percent", *expected)
     for sentence in sentences(found, rows):
         view.line(sentence)

@@ -202,6 +202,32 @@ def test_another_model_is_a_brain_too(command, own, tmp_path, capsys):
     assert "survive: other with terse (exact)" in capsys.readouterr().out
 
 
+def test_brains_of_one_name_temperatures_and_edited_prompts_have_rows_of_their_own(command, own, tmp_path, capsys):
+    brains = [str(tiny_folder(tmp_path / place / "model", seed=seed)) for seed, place in ((3, "A"), (4, "B"))]
+    mine = tmp_path / "mine"
+    mine.mkdir()
+    text = (SETS / "terse" / "ask_survive.j2").read_text(encoding="utf-8")
+
+    def rows_after(*words):
+        assert command(own, "--kinds", "survive", "--prompts", str(mine), *words) == 0
+        rows = json.loads((own / SCORES).read_text())["rows"]
+        return [row for row in rows if row["brain"] == "model"]
+
+    (mine / "ask_survive.j2").write_text(text, encoding="utf-8")
+    rows = rows_after("--brain", ",".join(brains))
+    assert len({row["fingerprint"] for row in rows}) == len(rows) == 2
+    assert [(row["place"], row["temperature"]) for row in rows] == [("A", 0.8), ("B", 0.8)]
+    assert "survive: A/model with mine (exact)" in " ".join(capsys.readouterr().out.split())
+    assert len(rows_after("--brain", brains[0])) == 2  # scored anew
+    assert len(rows_after("--brain", brains[0], "--temperature", "0.2")) == 3
+    assert "| survive | A/model | mine at temperature 0.2 |" in (own / TABLE).read_text()
+    (mine / "ask_survive.j2").write_text(text + "\nThink.\n", encoding="utf-8")
+    rows = rows_after("--brain", brains[0])
+    assert len(rows) == 4 and len({row["digest"] for row in rows}) == 2
+    controls = [row for row in json.loads((own / SCORES).read_text())["rows"] if row["brain"] == "first"]
+    assert {(row["temperature"], row["digest"], row["fingerprint"]) for row in controls} == {(None, None, None)}
+
+
 def test_an_endpoint_is_sampled_and_that_is_said(command, own, capsys):
     with serving(obedient) as server:
         assert command(own, "--brain-url", server.url, "--kinds", "survive") == 0

@@ -12,6 +12,7 @@ from self_pruner.agent.decisions.decision_set import FILE, read_set
 from self_pruner.agent.decisions.kinds import DEFAULT
 from self_pruner.agent.decisions.score import Row, always
 from self_pruner.agent.decisions.scores import SCORES, known_rows, stamp_of, write_rows
+from self_pruner.agent.decisions.table import labelled, sentences
 
 COMMITTED = Path(__file__).parents[3] / "benchmarks" / "results" / "decisions"
 
@@ -87,3 +88,53 @@ def test_a_committed_table_stays_when_its_set_grows(tmp_path):
         grown = replace(found, situations=(*found.situations, extra))
         stay, go = known_rows(shutil.copytree(folder, tmp_path / folder.name), grown)
         assert stay and not go
+
+
+def shown(found, *rows):
+    """What the tables and the sentences call rows of one kind, and which of them are paired."""
+    called = [(row.brain, row.prompts) for row in labelled(found, rows)]
+    return called, [one for one in sentences(found, rows) if "paired" in one]
+
+
+def test_rows_at_different_temperatures_are_told_apart_and_not_paired(decision_set):
+    cold, warm = (row_of(decision_set, "edit", temperature=value) for value in (0.2, 0.8))
+    assert cold.key != warm.key
+    called, paired = shown(decision_set, cold, warm, replace(warm, prompts="default"))
+    assert called[:2] == [("tiny", "terse at temperature 0.2"), ("tiny", "terse at temperature 0.8")]
+    (sentence,) = paired
+    assert "edit: for tiny, terse at temperature 0.8 and default at temperature 0.8 are not told apart" in sentence
+    assert shown(decision_set, warm, replace(warm, prompts="default"))[0] == [("tiny", "terse"), ("tiny", "default")]
+
+
+def test_a_prompt_set_that_was_edited_is_another_one(decision_set):
+    one, other = (row_of(decision_set, "edit", temperature=0.8, prompts="mine", digest=hex) for hex in ("1a", "2b"))
+    assert one.key != other.key
+    called, paired = shown(decision_set, one, other)
+    assert called == [("tiny", "mine (1a)"), ("tiny", "mine (2b)")]
+    assert len(paired) == 1 and "for tiny, mine (1a) and mine (2b) are not told apart" in paired[0]
+
+
+def test_brains_of_one_name_are_told_apart_and_not_paired(decision_set):
+    one, other, third = (
+        row_of(decision_set, "edit", fingerprint=hex * 16, place=place)
+        for hex, place in (("a1", "A"), ("b2", "B"), ("c3", "B"))
+    )
+    assert len({one.key, other.key, third.key}) == 3
+    called, paired = shown(decision_set, one, replace(other, prompts="default"))
+    assert called == [("A/tiny", "terse"), ("B/tiny", "default")] and not paired
+    called, _ = shown(decision_set, one, other, third)
+    assert [brain for brain, _ in called] == ["A/tiny", "tiny (b2b2b2b2)", "tiny (c3c3c3c3)"]
+
+
+def test_what_an_older_row_does_not_know_keeps_it_from_no_pair(decision_set):
+    older = row_of(decision_set, "edit", prompts="default")
+    newer = row_of(decision_set, "edit", temperature=0.8, digest="1a", fingerprint="a1" * 16, place="A")
+    called, paired = shown(decision_set, older, newer, replace(newer, prompts="default"))
+    assert called[0] == ("tiny", "default") and called[1] == ("tiny", "terse at temperature 0.8")
+    assert len(paired) == 2  # not default with default, which may be the same
+
+
+def test_a_row_over_fewer_situations_says_so(decision_set):
+    row = row_of(without_last(decision_set), decision_set.situations[-1].kind)
+    (called,) = labelled(decision_set, [row])
+    assert called.how == "exact, 7 of 8 situations"
