@@ -22,6 +22,7 @@ from self_pruner.agent.decisions.scores import SCORES, TABLE, known_rows, stamp_
 from self_pruner.agent.decisions.table import named, show
 from self_pruner.agent.prepare.brain import SELF, load_dense
 from self_pruner.agent.prepare.checks import Target, check_target
+from self_pruner.agent.prepare.run import in_sentences
 from self_pruner.agent.prepare.texts import check_text
 from self_pruner.agent.run_files.run_lock import RunLock
 from self_pruner.agent.settings.settings import Settings, text_label
@@ -66,7 +67,7 @@ def decisions(settings: Settings, wishes: Wishes, view: View) -> list[Row]:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise SettingsError(f"cannot make the folder {folder}: {error.strerror or error}") from error
-    with closing(RunLock(folder)):
+    with closing(RunLock(folder)), in_sentences(settings):
         found = _set(settings, wishes, kinds, target, folder, view)
         scoring = _Scoring(found, kinds, sets, folder, view)
         own = None

@@ -106,8 +106,8 @@ class Deciding(Panel):
     brain: str = Field(
         "self",
         min_length=1,
-        description="the brain where an arm asks one: self (the target model), vllm (the same in a vLLM of its own, or "
-        "what --brain-url serves), uniform or first (controls), or another model (alias, hub id or folder)",
+        description="who is asked: self (the target model), vllm (the same in a vLLM, or --brain-url), uniform or "
+        "first (controls), or any other model",
     )
     brain_url: str | None = Field(
         None, description="OpenAI-compatible endpoint that serves the brain, such as http://localhost:8000/v1"

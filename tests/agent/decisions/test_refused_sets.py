@@ -1,10 +1,12 @@
 """Which sets a command does not go on with, and what else it refuses."""
 
 from dataclasses import replace
+from unittest.mock import Mock
 
 import pytest
 
 from main import main
+from self_pruner.agent.decisions import make
 from self_pruner.agent.decisions.decision_set import FILE, DecisionSetError, read_set
 from self_pruner.agent.decisions.kinds import DEFAULT
 from self_pruner.memory.profile import Profile
@@ -92,3 +94,9 @@ def test_what_an_older_set_does_not_know_is_not_refused_and_stays_unknown(comman
     found = read_set(own / FILE)
     assert found.complete and found.made.situations == 9
     assert [getattr(found.made, name) for name in unknown] == [None] * len(unknown)
+
+
+def test_a_set_for_which_there_is_no_memory_is_a_sentence_and_is_made_later(command, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(make, "prepare", Mock(side_effect=MemoryError("no room")))
+    assert "does not fit on" in refused(capsys, command(tmp_path / "new"))
+    assert not (tmp_path / "new" / FILE).exists()
