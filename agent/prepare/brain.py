@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import hashlib
 import os
 from collections.abc import Callable, Iterator
@@ -78,6 +79,7 @@ def brain_of(prepared: Prepared, settings: Settings, folder: Path, view: View) -
     elif settings.brain == "first":
         yield FirstBrain(seed=settings.seed)
     elif settings.other_brain is not None:
+        gc.collect()  # that of a run before this one, in a comparison: one at a time
         other = load_dense(settings.other_brain, settings, view)
         parameters = sum(parameter.numel() for parameter in other.model.parameters())
         given = sampling(other.tokenizer, parameters, settings)
