@@ -34,7 +34,14 @@ from self_pruner.agent.report.telemetry.listeners import Listeners, check_listen
 from self_pruner.agent.result.finish import choose, export_and_verify, refit, with_weights
 from self_pruner.agent.result.outcome import RECALIBRATED, Outcome
 from self_pruner.agent.result.recalibration import KEPT, refits_forgotten
-from self_pruner.agent.result.result_file import RESULT, known_result, read_outcome, step, still_to_do, write_outcome
+from self_pruner.agent.result.result_file import (
+    has_result,
+    known_result,
+    read_outcome,
+    step,
+    still_to_do,
+    write_outcome,
+)
 from self_pruner.agent.result.zero_shot import known_on_tasks, with_tasks
 from self_pruner.agent.run_files.atomic_write import WriteError
 from self_pruner.agent.run_files.binding import bind, bind_result, check_begun, check_settings, keep_prompts
@@ -102,7 +109,7 @@ def resume(path: Path, view: View, changes: Mapping[str, Any] | None = None) -> 
         settings = make_settings({**run.settings, **(changes or {})})
         check_engine(settings)
         check_listeners(settings)
-        left = asking(settings, searches=not (run.path / RESULT).exists())
+        left = asking(settings, searches=not has_result(run.path))
         check_brain(left, view)
         keep_prompts(run, settings)
         placement = with_workers(settings, placed(left, check_target(left), begun=True), view)
@@ -227,7 +234,7 @@ def run_search(run: Run, listeners: Listeners, drive: Drive) -> SearchState:
     Raises:
         Stopped: the user ended it.
     """
-    settings, loaded, view = run.settings, run.prepared.loaded, run.view
+    settings, loaded, view = run.prepared.placement.thinking(run.settings), run.prepared.loaded, run.view
     seeds = make_initial_population(run.bench, ARMS[settings.arm], settings.remembered)
     screen = SearchScreen(view, settings, lambda best: baselines(run.bench, best))
     bench = replace(run.bench, progress=screen.progress)

@@ -76,7 +76,7 @@ def uses(settings: Settings, folder: Path) -> list[str]:
     found += [f"run the program {path}" for path in (settings.vllm_python, settings.llama_python) if path is not None]
     if settings.trust_remote_code:
         models = [settings.model, *([settings.other_brain] if settings.other_brain else [])]
-        found.append(f"run code that comes with the model {' and with '.join(models)}")
+        found.append(f"run code that comes with the model {' and with '.join(models)}, or lies in {folder / 'model'}")
     if settings.brain_url is not None:
         from self_pruner.agent.brain.endpoint import KEY  # not above: it takes an HTTP client
 

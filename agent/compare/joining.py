@@ -72,7 +72,7 @@ def begin(
     """
     settings = make_settings({**DEFAULTS, **given}).anchored()
     stem = re.sub(r"[^A-Za-z0-9._-]+", "_", Path(settings.model).name)
-    path = into or settings.runs / f"compare-{stem}-{datetime.now():%Y%m%d-%H%M%S}"
+    path = into or _new(settings.runs / f"compare-{stem}-{datetime.now():%Y%m%d-%H%M%S}")
     begun = ComparisonFolder.open(path.resolve()) if is_comparison(path) else None
     named = tuple(spec.text for spec in parse_arms(arms, begun.places if begun else {}))
     places = {arm: str(Path.cwd()) for arm in named if base_name(arm) != arm}
@@ -89,6 +89,14 @@ def begin(
     for results in elsewhere:
         count_in(comparison, results)
     return comparison
+
+
+def _new(path: Path) -> Path:
+    """The path, with a number where another comparison was begun in the same second."""
+    found, number = path, 2
+    while found.exists():
+        found, number = path.with_name(f"{path.name}-{number}"), number + 1
+    return found
 
 
 def check_planned(comparison: ComparisonFolder) -> None:

@@ -33,7 +33,7 @@ from self_pruner.agent.run_files.run_lock import RunLock
 from self_pruner.agent.run_files.run_memory import memory_of
 from self_pruner.agent.search.initial_population import PROBE_STEP, probe_uniform, probed
 from self_pruner.agent.session import Stopped, carry_out
-from self_pruner.agent.settings.arms import Arm
+from self_pruner.agent.settings.arms import ARMS, Arm
 from self_pruner.agent.settings.panels import BRAINS
 from self_pruner.agent.settings.settings import Settings
 from self_pruner.agent.view import View
@@ -82,7 +82,8 @@ def carry_out_all(comparison: ComparisonFolder, view: View) -> Results:
 def share(comparison: ComparisonFolder, settings: Settings, view: View) -> Prepared:
     """Model, calibration, dense targets and probes for all runs with the preparation of `settings`."""
     refuse_link(comparison.path / SHARED_MEMORY)
-    brain = settings.brain if settings.brain in BRAINS else settings.other_brain or SELF  # no arm's but the group's
+    asked = settings.other_brain or (settings.brain if settings.brain in BRAINS else SELF)
+    brain = asked if ARMS[settings.arm].asks_brain else SELF  # the group's, and not that of arms in another
     changes = {"memory": comparison.path / SHARED_MEMORY, "arm": "hybrid", "brain": brain}
     settings = settings.model_copy(update=changes)
 

@@ -6,8 +6,8 @@ Student's, Wilson's and the hypergeometric distribution are scipy's. Three thing
 - The interval that belongs to the sign-flip test of paired differences (Fisher 1935). By Hartigan (1969) the means of
   all non-empty subsets of n differences cut the line into 2**n equally likely parts. So the test and its interval are
   read from the same numbers, and the interval leaves out zero exactly where the test does.
-- The difference of two shares: Newcombe's (1998, method 10), and within strata Mantel's and Haenszel's (1959) with
-  Sato's variance (1989). Its exact test deals out the successes of every stratum at random among its members. With a
+- The difference of two shares: Newcombe's (1998, method 10), and within strata Mantel's and Haenszel's (1959), which
+  has no interval here. Its exact test deals out the successes of every stratum at random among its members. With a
   single stratum it is Fisher's.
 """
 

@@ -74,7 +74,7 @@ def dry_run(settings: Settings, view: View) -> DryRun:
     if settings.brain_url is None:  # an endpoint is not asked
         check_brain(settings, view)
     placement = place(settings, target)
-    settings = placement.applied(settings)
+    settings = placement.thinking(placement.applied(settings))
     if placement.fault is None:
         placement = with_workers(settings, placement, view)
     check_length_of_texts(settings, target)
@@ -100,7 +100,7 @@ def say_plan(settings: Settings, target: Target, placement: Placement, view: Vie
     view.line(str(placement) + placement.brain(settings))
     if placement.sizes.weights < TIMED_FROM:
         return
-    settings, arm = placement.applied(settings), ARMS[settings.arm]
+    settings, arm = placement.thinking(placement.applied(settings)), ARMS[settings.arm]
     prompts = PromptSet(settings.prompts_of_arm, settings.prompts)
     plan = plan_of(settings, arm, prompts, target.budget, 0)
     if speed := speed_of(settings, target, plan.together):

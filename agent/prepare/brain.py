@@ -181,7 +181,7 @@ def _sampling(prepared: Prepared, settings: Settings) -> dict[str, Any]:
 
 
 def sampling(tokenizer: Any, parameters: int, settings: Settings) -> dict[str, Any]:
-    """How any brain that is a language model is sampled, wherever it runs; `parameters` are the target model's."""
+    """How any brain that is a language model is sampled, wherever it runs; `parameters` are its own."""
     return {
         "tokenizer": tokenizer,
         "temperature": settings.temperature,

@@ -112,7 +112,7 @@ def at_commit(settings: Settings) -> Settings:
         SelfPrunerError: an unknown model, or one that the hub does not have.
     """
     source = pinned(resolve(settings.model, settings.revision, weights=False))
-    update = {} if source.commit is None else {"revision": source.commit}
+    update = {} if source.commit is None else {"revision": source.commit, "model": settings.model.partition("@")[0]}
     if settings.other_brain is not None:
         with _of_brain():
             brain = pinned(resolve(settings.other_brain, weights=False))

@@ -103,8 +103,6 @@ class Placement:
     def applied(self, settings: Settings) -> Settings:
         """The settings as they are carried out here."""
         update: dict[str, object] = {}
-        if settings.other_brain:
-            update["thought_tokens"] = settings.thought_limit(self.sizes.brain_params)
         if self.streamed and settings.engine == "torch":
             update["benchmarks"] = 0  # it would be the disk's latency
         if not self.recalibrates:
@@ -117,6 +115,12 @@ class Placement:
             if settings.brain_seconds == Settings.model_fields["brain_seconds"].default:
                 update["brain_seconds"] = STREAMED_TURN
         return settings.model_copy(update=update) if update else settings
+
+    def thinking(self, settings: Settings) -> Settings:
+        """The settings with the thoughts that another model in the brain's place writes, which go by its size."""
+        if not (settings.other_brain and self.sizes.brain_params):
+            return settings
+        return settings.model_copy(update={"thought_tokens": settings.thought_limit(self.sizes.brain_params)})
 
     def brain(self, settings: Settings) -> str:
         """Which brain is asked, in words; "" where that is not the placement's doing."""

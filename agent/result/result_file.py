@@ -58,6 +58,14 @@ def known_result(run: Path, view: View) -> Outcome | None:
         return None
 
 
+def has_result(run: Path) -> bool:
+    """Whether there is a result, one that can be read."""
+    try:
+        return read_outcome(run) is not None
+    except RunDirectoryError:
+        return False
+
+
 @contextmanager
 def step(name: str, run: RunDirectory) -> Iterator[None]:
     """A step after the choice: where it fails, the run has its result all the same, and how it goes on is said.

@@ -78,11 +78,11 @@ def _limit(folder: Path) -> MainMemory:
     """
     newer = (folder / "memory.max").exists()
     limit, used = ("memory.max", "memory.current") if newer else ("memory.limit_in_bytes", "memory.usage_in_bytes")
-    cache = "inactive_file" if newer else "total_inactive_file"
+    caches = ("inactive_file", "active_file") if newer else ("total_inactive_file", "total_active_file")
     total = int((folder / limit).read_text(encoding="utf-8"))
     taken = int((folder / used).read_text(encoding="utf-8"))
     for line in (folder / "memory.stat").read_text(encoding="utf-8").splitlines():
         name, _, value = line.partition(" ")
-        if name == cache:
+        if name in caches:  # what was read twice is active, and given back all the same
             taken -= int(value)
     return MainMemory(total, min(total, max(0, total - taken)))

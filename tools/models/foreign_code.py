@@ -129,6 +129,7 @@ def _foreign(folder: Path) -> Iterator[tuple[str, bool]]:
 
     A tokenizer's modules lie flat in the folder, and its own config names them.
     """
+    named = tokenizer_code(folder) is not None
     for root, folders, files in os.walk(folder):
         at = Path(root)
         for name in sorted(folders):
@@ -141,7 +142,7 @@ def _foreign(folder: Path) -> Iterator[tuple[str, bool]]:
                 if path.is_symlink():
                     yield f"{shown}, a link", False
                 elif shown != MODELING_FILE.name:
-                    yield shown, at == folder and name.endswith(".py")
+                    yield shown, named and at == folder and name.endswith(".py")
                 elif path.read_bytes() != MODELING_FILE.read_bytes():
                     yield shown, False
             elif name == _ADAPTER:

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -9,9 +10,11 @@ import pytest
 from benchmarks.placements import machine
 from main import main
 from self_pruner.agent import session
+from self_pruner.agent.compare import runner
 from self_pruner.agent.compare.kinds import kind_of
 from self_pruner.agent.dry_run.first_prompt import first_prompt
 from self_pruner.agent.dry_run.plan import plan_of
+from self_pruner.agent.prepare import checks
 from self_pruner.agent.prepare.bill import sizes_of
 from self_pruner.agent.prepare.checks import check_target
 from self_pruner.agent.prepare.placement import place
@@ -24,6 +27,7 @@ from self_pruner.agent.settings.stated import command_line
 from self_pruner.memory.errors import SettingsError
 from self_pruner.memory.read_only import read_prompt_uses
 from self_pruner.prompts.templates import PromptSet
+from self_pruner.tools.models.source import resolve
 from tests.stopped import SMALL, in_place_of, stopped_run
 from tests.tiny import tiny_folder
 
@@ -69,7 +73,11 @@ def test_its_weights_and_its_cache_are_on_the_bill_and_its_size_says_whether_it_
     ]
     assert "Keys and values of the brain" in bills[0] and "Keys and values of the brain" not in bills[1]
     assert bills[1]["The brain, its keys and values"] == sizes.brain_weights + sizes.brain_bytes
-    assert place(beside, target).applied(beside).thought_tokens == 0
+    assert place(beside, target).thinking(beside).thought_tokens == 0
+    large = beside.model_copy(update={"brain": "qwen2.5-1.5b"})
+    placement = place(large, check_target(large, weights=False))
+    assert placement.thinking(large).thought_tokens == 32
+    assert placement.applied(large).thought_tokens == "auto"  # as the command of the card states it
     assert check_target(beside.model_copy(update={"arm": "evolution"})).brain is None  # that arm asks nobody
 
 
@@ -156,6 +164,36 @@ def test_a_long_prompt_is_measured_against_the_brains_context(cache, other, tmp_
     alone = settings.model_copy(update={"brain": "self"})
     with pytest.raises(SettingsError):
         first_prompt(alone, check_target(alone, weights=False), prompts, planned)
+
+
+def test_arms_that_ask_nobody_or_the_target_are_prepared_without_it(model, cache, other, tmp_path, monkeypatch):
+    seen = []
+
+    def prepare(settings, *arguments, **options):
+        seen.append(settings.brain)
+        raise SettingsError("that is enough")
+
+    monkeypatch.setattr(runner, "prepare", prepare)
+    words = ["compare", "--model", model, "--cache", cache, "--runs", tmp_path, "--brain", other, "--seeds", "1"]
+    for arms in ("ends", "ends,evolution,hybrid+brain=self", "hybrid"):
+        assert main([str(word) for word in [*words, "--arms", arms]]) == 2
+    assert seen == ["self", "self", str(other)]
+
+
+def test_a_brain_and_a_target_of_the_hub_stay_at_the_commit_of_then(monkeypatch):
+    commits = {"v1": "1" * 40, None: "a" * 40}
+
+    def pinned(source):
+        return replace(source, revision=commits.get(source.revision, source.revision))
+
+    monkeypatch.setattr(checks, "pinned", pinned)
+    settings = checks.at_commit(Settings(model="org/target@v1", brain="qwen2.5-7b"))
+    assert (settings.model, settings.revision) == ("org/target", "1" * 40)
+    assert settings.brain == f"Qwen/Qwen2.5-7B@{'a' * 40}"
+    assert checks.at_commit(settings) == settings  # as a resumed run has it
+    assert resolve(settings.model, settings.revision).revision == settings.revision
+    with pytest.raises(SettingsError, match="--brain is self, .* revision 'v1' has no meaning for 'smollm2-135m'"):
+        checks.at_commit(Settings(model="smollm2-135m", brain="smollm2-135m@v1"))
 
 
 def test_a_folder_of_a_relative_name_is_found_from_anywhere_and_an_alias_is_no_folder(other, monkeypatch, tmp_path):

@@ -38,13 +38,13 @@ def system(root: Path, groups: str, mounts: str, **files: str) -> Path:
     return root
 
 
-def second(folder: str, limit: str, used: int, inactive: int = 0) -> dict[str, str]:
-    stat = f"anon 5\ninactive_file {inactive}\nactive_file 7\n"
+def second(folder: str, limit: str, used: int, inactive: int = 0, active: int = 0) -> dict[str, str]:
+    stat = f"anon 5\ninactive_file {inactive}\nactive_file {active}\n"
     return {f"{folder}memory.max": limit, f"{folder}memory.current": str(used), f"{folder}memory.stat": stat}
 
 
-def first(folder: str, limit: int, used: int, inactive: int = 0) -> dict[str, str]:
-    stat = f"inactive_file 1\ntotal_inactive_file {inactive}\n"
+def first(folder: str, limit: int, used: int, inactive: int = 0, active: int = 0) -> dict[str, str]:
+    stat = f"inactive_file 1\ntotal_inactive_file {inactive}\ntotal_active_file {active}\n"
     files = {"limit_in_bytes": str(limit), "usage_in_bytes": str(used), "stat": stat}
     return {f"memory/{folder}memory.{name}": text for name, text in files.items()}
 
@@ -60,7 +60,7 @@ def test_without_limits_it_is_what_the_machine_has(tmp_path):
 
 @pytest.mark.parametrize("top, path", [("/", "/"), ("/a/b", "/a/b"), ("/", "/../elsewhere"), ("/a/b", "/")])
 def test_a_limit_of_the_second_version_counts_and_its_file_caches_can_be_had(tmp_path, top, path):
-    root = system(tmp_path, f"0::{path}\n", SECOND.format(top=top), **second("", "400\n", 150, 30))
+    root = system(tmp_path, f"0::{path}\n", SECOND.format(top=top), **second("", "400\n", 150, 10, 20))
     assert main_memory(root) == MainMemory(400, 280)
 
 
@@ -72,7 +72,7 @@ def test_a_parents_limit_counts_too(tmp_path):
 
 @pytest.mark.parametrize("top, folder", [("/", "docker/1/"), ("/docker/1", "")])
 def test_a_limit_of_the_first_version_counts(tmp_path, top, folder):
-    root = system(tmp_path, "4:memory:/docker/1\n0::/\n", FIRST.format(top=top), **first(folder, 500, 480, 100))
+    root = system(tmp_path, "4:memory:/docker/1\n0::/\n", FIRST.format(top=top), **first(folder, 500, 480, 30, 70))
     assert main_memory(root) == MainMemory(500, 120)
 
 

@@ -15,7 +15,7 @@ from self_pruner.tools.models.source import load, load_tokenizer, resolve
 from self_pruner.tools.pruning.calibration import calibrate
 from self_pruner.tools.pruning.elastic import ElasticModel
 from tests.foreign import WAYS, ran, tiny_with_tokenizer_code
-from tests.tiny import MLP_UNIT
+from tests.tiny import MLP_UNIT, bundled_tokenizer
 
 PROFILE = Profile((3, 1, 4), (5, 12, 1))
 CARD = CardFacts("tiny", "llama", 0.3, (), "text", "python main.py", tokenizer_code=True)
@@ -59,6 +59,14 @@ def test_no_other_code_comes_in_with_a_trusted_tokenizer(trusted, tmp_path, way)
     refuse_foreign(folder, trusted=True)
     WAYS[way][0](folder)
     with pytest.raises(ForeignCodeError):
+        refuse_foreign(folder, trusted=True)
+
+
+def test_code_that_no_tokenizer_names_is_refused_whatever_is_trusted(trusted, tmp_path):
+    elastic, _, _ = trusted
+    folder = export(elastic, PROFILE, bundled_tokenizer(), tmp_path / "model", CARD)
+    (folder / "anything.py").write_text("")
+    with pytest.raises(ForeignCodeError, match="anything.py"):
         refuse_foreign(folder, trusted=True)
 
 
