@@ -42,6 +42,9 @@ class Decided:
     seconds: float  # for one prompt
     illegal: int  # replies that were no option
     predicted: Predicted | None = None  # of kinds in which the brain says what it expects
+    # Expected improvement of its choice, less that of a uniform one; None of kinds that propose nothing, and in files
+    # of before it was kept.
+    improvement: float | None = None
 
 
 @dataclass(frozen=True)
@@ -73,6 +76,12 @@ class Row:
     def predictions(self) -> list[Predicted]:
         """What it expected of its choices; [] where it was not asked, or by a version that did not ask."""
         return [one.predicted for one in self.decided if one.predicted is not None]
+
+    @property
+    def improvement(self) -> IntervalEstimate | None:
+        """The mean expected improvement less that of chance, nats a token; None where it is not known of each."""
+        known = [one.improvement for one in self.decided if one.improvement is not None]
+        return bootstrap_mean(known) if len(known) == len(self.decided) else None
 
     @property
     def better(self) -> IntervalEstimate | None:
@@ -125,6 +134,8 @@ def worth(situation: DecisionSituation, probabilities: Sequence[float], costs: S
     outcomes = situation.outcomes
     expected = sum(probability * outcome for probability, outcome in zip(probabilities, outcomes, strict=True))
     chance, best = fmean(outcomes), min(outcomes)
+    better = [max(0.0, -outcome) for outcome in outcomes]  # what is left of an option where only what is better is kept
+    kept = sum(probability * each for probability, each in zip(probabilities, better, strict=True))
     return Decided(
         situation=situation.id,
         kind=situation.kind,
@@ -139,6 +150,7 @@ def worth(situation: DecisionSituation, probabilities: Sequence[float], costs: S
         read=_mean([said.read for said in costs]),
         seconds=_mean([said.seconds for said in costs]),
         illegal=sum(said.illegal for said in costs),
+        improvement=kept - fmean(better) if KINDS[situation.kind].proposes else None,
     )
 
 

@@ -52,7 +52,16 @@ def gains(rows: Sequence[Row], *, brief: bool = False) -> Table:
         rows: of any kinds.
         brief: leave out some intervals, for a screen.
     """
-    header = ("kind", "brain", "prompts", "gain over chance", "over the tool", "regret", "better than chance")
+    header = (
+        "kind",
+        "brain",
+        "prompts",
+        "gain over chance",
+        "over the tool",
+        "regret",
+        "better than chance",
+        "improvement",
+    )
     body = []
     for row in rows:
         gain, over, regret = (
@@ -63,7 +72,8 @@ def gains(rows: Sequence[Row], *, brief: bool = False) -> Table:
             if brief
             else (milli(gain), milli(over), milli(regret))
         )
-        body.append((row.kind, row.brain, row.prompts, *cells, share(row.better, brief=brief)))
+        improved = ABSENT if row.improvement is None else milli(row.improvement)
+        body.append((row.kind, row.brain, row.prompts, *cells, share(row.better, brief=brief), improved))
     return Table(header, body)
 
 
@@ -108,6 +118,7 @@ def sentences(found: DecisionSet, rows: Sequence[Row]) -> list[str]:
     called = labelled(found, rows)
     said = [signal(found, kind) for kind in dict.fromkeys(row.kind for row in rows)]
     said += map(against_chance, called)
+    said += [against_chance_where_kept(row, row.improvement) for row in called if row.improvement is not None]
     said += [calibration(row) for row in called if row.predictions]
     for (first, one), (second, other) in combinations(zip(rows, called, strict=True), 2):
         if comparable(first, second):
@@ -160,6 +171,15 @@ def against_chance(row: Row) -> str:
     if apart(gain):
         return f"{name} chooses {'better' if gain.value > 0 else 'worse'} than chance: {figures}"
     return f"{name} is not told from chance: {figures}{_more([one.gain for one in row.decided])}"
+
+
+def against_chance_where_kept(row: Row, improvement: IntervalEstimate) -> str:
+    """Whether a brain finds more than chance does where a choice that is no improvement costs nothing but its tries."""
+    figures = f"{milli(improvement)} mnat a token"
+    kept = f"{named(row)}, where only what is better is kept, as in a search,"
+    if apart(improvement):
+        return f"{kept} finds {'more' if improvement.value > 0 else 'less'} than chance: {figures}"
+    return f"{kept} is not told from chance: {figures}{_more([one.improvement or 0.0 for one in row.decided])}"
 
 
 def calibration(row: Row) -> str:

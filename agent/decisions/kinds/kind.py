@@ -60,6 +60,7 @@ class Kind:
     name: str
     purposes: tuple[Purpose, ...]  # the turns that it is made of
     profiles: int = OPTIONS + 1  # to measure for one situation, about
+    proposes: bool = True  # whether an option makes a candidate, which a search keeps if it is better
 
     def choices(self, moment: Moment) -> list[Choice]:
         """The situations that a turn offers, with their options not yet measured; perhaps none."""

@@ -29,6 +29,7 @@ class Survivors(Kind):
 
     name = "survive"
     purposes: tuple[Purpose, ...] = ("survive", "latency")
+    proposes = False
     profiles = 5  # a bracket's candidates are mostly those of the generation before
 
     def choices(self, moment: Moment) -> list[Choice]:

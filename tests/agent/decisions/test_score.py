@@ -9,12 +9,13 @@ import pytest
 
 from self_pruner.agent.brain.calls import reply
 from self_pruner.agent.brain.scripted import FREE, FirstBrain, ScriptedBrain, UniformBrain
+from self_pruner.agent.compare.tables import ABSENT
 from self_pruner.agent.decisions.choosers import SampledChooser
 from self_pruner.agent.decisions.kinds import DEFAULT, KINDS
 from self_pruner.agent.decisions.kinds.kind import orders_of
-from self_pruner.agent.decisions.score import Row, always, decide, paired_gains
+from self_pruner.agent.decisions.score import Row, always, decide, paired_gains, worth
 from self_pruner.agent.decisions.statistics import apart, bootstrap_mean, more_needed
-from self_pruner.agent.decisions.table import against_another, against_chance
+from self_pruner.agent.decisions.table import against_another, against_chance, against_chance_where_kept, gains
 from self_pruner.prompts.templates import PromptSet
 from self_pruner.tools.profiles.shifts import EXPECTATIONS, what_came
 from tests.scripted_brains import ScriptBrain
@@ -157,6 +158,25 @@ def test_the_interval_is_that_of_the_mean_and_few_values_tell_nothing():
     # the standard error of this mean is 2.9
     assert spread.low == pytest.approx(49.5 - 1.96 * 2.89, abs=0.4)
     assert spread.high == pytest.approx(49.5 + 1.96 * 2.89, abs=0.4)
+
+
+def test_where_only_what_is_better_is_kept_a_bold_brain_may_find_more_than_a_safe_one_of_a_better_gain(decision_set):
+    one = decision_set.of("shift")[0]
+    others = len(one.options) - 3
+    came = (-0.04, 0.06, 0.0, *[0.01] * others)
+    options = tuple(replace(option, outcome=each) for option, each in zip(one.options, came, strict=True))
+    measured = replace(one, options=options, tool=2)
+    bold, safe = worth(measured, [0.5, 0.5, 0.0, *[0.0] * others]), always(measured, 2)
+    assert safe.gain > bold.gain
+    chance = 0.04 / (others + 3)
+    assert bold.improvement == pytest.approx(0.02 - chance) and safe.improvement == pytest.approx(-chance)
+    rows = [Row(name, "terse", "exact", "shift", (each,) * 8) for name, each in (("bold", bold), ("safe", safe))]
+    said = [against_chance_where_kept(row, row.improvement) for row in rows]
+    assert "finds more than chance" in said[0] and "finds less than chance" in said[1]
+    assert gains(rows).header[-1] == "improvement" and gains(rows).rows[0][-1].startswith(f"{20 - 1000 * chance:.2f}")
+    of_before = replace(rows[0], decided=(*rows[0].decided[1:], replace(bold, improvement=None)))
+    assert of_before.improvement is None and gains([of_before]).rows[0][-1] == ABSENT
+    assert all(each.improvement is None for each in row(UniformBrain(), decision_set, "survive", 1).decided)
 
 
 def test_how_many_more_situations_would_tell():
