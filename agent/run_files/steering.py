@@ -176,7 +176,7 @@ def wait_while_paused(folder: Path, over: Callable[[], bool], view: View) -> flo
         return 0.0
     start = time.perf_counter()
     view.line(f"Paused. Go on with: python main.py pause {folder} --off", "yellow")
-    while requested(folder) == "pause" and not over():
+    while requested(folder) is not None and not over():  # asked to stop, it waits until that is heard
         time.sleep(SECONDS)
     if not over():
         view.line("Going on.")

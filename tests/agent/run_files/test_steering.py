@@ -158,6 +158,20 @@ def test_waiting_ends_when_the_run_may_go_on_or_is_over(run, monkeypatch):
     assert wait_while_paused(run.path, over, View()) > 0.0
 
 
+def test_asked_to_stop_while_it_waits_a_run_begins_no_turn_before_it_hears_of_it(run, monkeypatch, capfd):
+    monkeypatch.setattr(steering, "SECONDS", 0.001)
+    steering.request(run.path, "pause")
+    heard = iter([False] * 5)
+
+    def over():
+        steering.request(run.path, "stop")
+        return next(heard, True)
+
+    assert wait_while_paused(run.path, over, View()) > 0.0
+    assert next(heard, None) is None  # it looked until it was over
+    assert "Going on" not in capfd.readouterr().out
+
+
 def test_whether_a_run_is_held_is_found_out_without_holding_it(tmp_path):
     assert not is_held(tmp_path)
     lock = RunLock(tmp_path)
