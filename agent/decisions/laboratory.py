@@ -180,6 +180,6 @@ class _Scoring:
                     fingerprint=chooser.fingerprint,
                     place=chooser.place,
                 )
-                others = [one for one in self.rows if one.key != row.key]
+                others = [one for one in self.rows if not row.is_again(one)]
                 self.rows = sorted([*others, row], key=lambda one: list(KINDS).index(one.kind))
                 write_rows(self.folder, self.found, self.rows)

@@ -63,10 +63,11 @@ class Row:
     fingerprint: str | None = None  # of the brain's config and weights; None also of one behind an endpoint
     place: str | None = None  # the folder that the brain's is in, or its owner on the hub
 
-    @property
-    def key(self) -> tuple[str | float | None, ...]:
-        """What tells it from any other row: of two with the same key the newer one stays."""
-        return self.brain, self.prompts, self.how, self.kind, self.temperature, self.digest, self.fingerprint
+    def is_again(self, other: Row) -> bool:
+        """Whether this is the same as another row, as far as is known, scored anew: then it takes its place."""
+        mine, theirs = ((row.brain, row.prompts, row.how, row.kind) for row in (self, other))
+        known, there = ((row.temperature, row.digest, row.fingerprint) for row in (self, other))
+        return mine == theirs and all(map(_agree, known, there))
 
     def mean(self, value: Callable[[Decided], float]) -> IntervalEstimate:
         """The mean of a figure over situations."""

@@ -128,7 +128,7 @@ def sentences(found: DecisionSet, rows: Sequence[Row]) -> list[str]:
 
 def labelled(found: DecisionSet, rows: Sequence[Row]) -> list[Row]:
     """The rows as they are called in a table: what tells two of the same names apart is in the names."""
-    temperatures = {row.temperature for row in rows if row.prompts != ABSENT}
+    temperatures = {row.temperature for row in rows if row.temperature is not None}
     called = []
     for row in rows:
         same = {one.digest for one in rows if one.prompts == row.prompts and one.digest is not None}

@@ -4,6 +4,7 @@ import hashlib
 import json
 import shutil
 from dataclasses import replace
+from itertools import combinations
 from pathlib import Path
 
 import pytest
@@ -98,7 +99,7 @@ def shown(found, *rows):
 
 def test_rows_at_different_temperatures_are_told_apart_and_not_paired(decision_set):
     cold, warm = (row_of(decision_set, "edit", temperature=value) for value in (0.2, 0.8))
-    assert cold.key != warm.key
+    assert not cold.is_again(warm)
     called, paired = shown(decision_set, cold, warm, replace(warm, prompts="default"))
     assert called[:2] == [("tiny", "terse at temperature 0.2"), ("tiny", "terse at temperature 0.8")]
     (sentence,) = paired
@@ -108,7 +109,7 @@ def test_rows_at_different_temperatures_are_told_apart_and_not_paired(decision_s
 
 def test_a_prompt_set_that_was_edited_is_another_one(decision_set):
     one, other = (row_of(decision_set, "edit", temperature=0.8, prompts="mine", digest=hex) for hex in ("1a", "2b"))
-    assert one.key != other.key
+    assert not one.is_again(other)
     called, paired = shown(decision_set, one, other)
     assert called == [("tiny", "mine (1a)"), ("tiny", "mine (2b)")]
     assert len(paired) == 1 and "for tiny, mine (1a) and mine (2b) are not told apart" in paired[0]
@@ -119,7 +120,7 @@ def test_brains_of_one_name_are_told_apart_and_not_paired(decision_set):
         row_of(decision_set, "edit", fingerprint=hex * 16, place=place)
         for hex, place in (("a1", "A"), ("b2", "B"), ("c3", "B"))
     )
-    assert len({one.key, other.key, third.key}) == 3
+    assert not any(first.is_again(second) for first, second in combinations((one, other, third), 2))
     called, paired = shown(decision_set, one, replace(other, prompts="default"))
     assert called == [("A/tiny", "terse"), ("B/tiny", "default")] and not paired
     called, _ = shown(decision_set, one, other, third)
@@ -130,8 +131,10 @@ def test_what_an_older_row_does_not_know_keeps_it_from_no_pair(decision_set):
     older = row_of(decision_set, "edit", prompts="default")
     newer = row_of(decision_set, "edit", temperature=0.8, digest="1a", fingerprint="a1" * 16, place="A")
     called, paired = shown(decision_set, older, newer, replace(newer, prompts="default"))
-    assert called[0] == ("tiny", "default") and called[1] == ("tiny", "terse at temperature 0.8")
+    assert called[:2] == [("tiny", "default"), ("tiny", "terse")]  # no two temperatures are known
     assert len(paired) == 2  # not default with default, which may be the same
+    assert replace(newer, prompts="default").is_again(older)  # and takes its place when it is scored anew
+    assert not newer.is_again(older) and newer.is_again(newer)
 
 
 def test_a_row_over_fewer_situations_says_so(decision_set):
