@@ -108,7 +108,9 @@ def test_every_tab_is_reached_by_keyboard(browser, compared):
         browser.press(Keys.ARROW_RIGHT)
         browser.wait("return document.getElementById('panel').className === arguments[0]", name)
         assert browser.focus() == f"tab-{name}"
-    browser.press(Keys.ARROW_RIGHT, Keys.TAB)
+    browser.press(Keys.ARROW_RIGHT)
+    browser.wait("return document.getElementById('panel').className === arguments[0]", TABS[1])
+    browser.press(Keys.TAB)
     assert browser.focus() == "arm-0"
     browser.press(Keys.SPACE)
     assert browser.wait("return !document.getElementById('arm-0').checked")
