@@ -1,20 +1,31 @@
-"""The short table of a comparison from `results.json` alone: an arm a row, a sparsity a column. See docs/results.md.
+"""The short table of a comparison, or of decision sets, from their files alone. See docs/results.md, docs/decisions.md.
 
-Cells are geometric means of perplexity over the reporting texts and over seeds, ± half the 95% interval where there are
-several seeds; arms that recalibrate have a second row for what comes out of it.
+Of a comparison: an arm a row, a sparsity a column. Cells are geometric means of perplexity over the reporting texts and
+over seeds, ± half the 95% interval where there are several seeds. Arms that recalibrate have a second row for what
+comes out of it.
+
+Of decision sets: a brain with a prompt set a row, a set a column. Cells are the gain over chance in mnat a token with
+its 95% interval over situations, bold where zero is outside.
 
     python -m benchmarks.summary benchmarks/results/c4
+    python -m benchmarks.summary benchmarks/results/decisions/smollm2-135m-20-shifts
 """
 
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
 from pathlib import Path
 
 from self_pruner.agent.compare.figures import PERPLEXITY, RECALIBRATED, ComparedArms, Measure
 from self_pruner.agent.compare.folder import RESULTS
 from self_pruner.agent.compare.results import Results
 from self_pruner.agent.compare.tables import ABSENT, percent, plus_minus, table_rows
+from self_pruner.agent.decisions.decision_set import FILE, DecisionSetError, read_set
+from self_pruner.agent.decisions.score import Row
+from self_pruner.agent.decisions.scores import known_rows
+from self_pruner.agent.decisions.statistics import apart
+from self_pruner.agent.decisions.table import MILLI, bounds, bracketed, in_table, labelled
 
 
 def short_table(results: Results) -> list[str]:
@@ -40,15 +51,49 @@ def short_table(results: Results) -> list[str]:
     return lines
 
 
+def decisions_table(folders: Sequence[Path]) -> list[str]:
+    """Its lines, in Markdown; raises DecisionSetError for a folder without a decision set."""
+    columns: list[dict[tuple[str, str, str], Row]] = []
+    for folder in folders:
+        found = read_set(folder / FILE)
+        rows = labelled(found, known_rows(folder, found)[0])
+        rows += bounds(found, tuple(dict.fromkeys(row.kind for row in rows)))
+        columns.append({(row.kind, in_table(row, rows), row.prompts): row for row in rows})
+    keys = sorted(
+        dict.fromkeys(key for column in columns for key in column), key=lambda key: (key[0], key[2] == ABSENT, key)
+    )
+
+    def cell(row: Row | None) -> str:
+        if row is None:
+            return ABSENT
+        gain = row.mean(lambda one: one.gain)
+        text = bracketed(gain, lambda value: f"{round(MILLI * value, 1) + 0.0:.1f}")
+        return f"**{text}**" if apart(gain) else text
+
+    return [
+        f"| kind | brain | prompts | {' | '.join(folder.name for folder in folders)} |",
+        f"| --- | --- | --- | {' | '.join('---:' for _ in folders)} |",
+        *(f"| {' | '.join(key)} | {' | '.join(cell(column.get(key)) for column in columns)} |" for key in keys),
+    ]
+
+
 def main() -> None:
     """Print it."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("comparison", type=Path, help="a comparison's folder")
-    options = parser.parse_args()
+    parser.add_argument("folders", type=Path, nargs="+", metavar="FOLDER", help="of a comparison, or decision sets")
+    folders: list[Path] = parser.parse_args().folders
+    if all((folder / FILE).is_file() for folder in folders):
+        try:
+            print("\n".join(decisions_table(folders)))
+        except DecisionSetError as error:
+            raise SystemExit(str(error)) from error
+        return
+    if len(folders) > 1:
+        raise SystemExit(f"one comparison, or folders that all hold a {FILE}")
     try:
-        results = Results.model_validate_json((options.comparison / RESULTS).read_text(encoding="utf-8"))
+        results = Results.model_validate_json((folders[0] / RESULTS).read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise SystemExit(f"{options.comparison} holds no {RESULTS} of a comparison") from error
+        raise SystemExit(f"{folders[0]} holds no {RESULTS} of a comparison") from error
     print("\n".join(short_table(results)))
 
 

@@ -20,8 +20,8 @@ KIND = click.Choice(get_args(Kind))
 def prompts(ctx: click.Context) -> int:
     """List, show, check, copy and compare prompt sets.
 
-    A folder stands for itself where it has all files of a set. For those that it lacks, `show`, `check`, `new` and
-    `diff` take those of `terse`, and `try` those of the run's set.
+    A folder needs only the files that it changes. For those that it lacks, `show`, `check`, `diff` and the origin of
+    `new` take those of `terse`, and `try` those of the run's set.
     """
     if ctx.invoked_subcommand is None:
         return int(ctx.invoke(listed))
@@ -62,10 +62,7 @@ def listed(memory: Path | None = None) -> int:
 @click.argument("name", metavar="SET|DIR")
 @click.option("--kind", type=KIND, default="plan", help="of turn (default plan)")
 def show(name: str, kind: Kind) -> int:
-    """The prompt of a made-up turn in the middle of a run.
-
-    What a folder lacks is that of `terse`.
-    """
+    """The prompt of a made-up turn in the middle of a run."""
     from self_pruner.prompts.sample import sample_variables
     from self_pruner.prompts.workbench import open_set
 
@@ -78,10 +75,7 @@ def show(name: str, kind: Kind) -> int:
 @command()
 @click.argument("name", metavar="SET|DIR")
 def check(name: str) -> int:
-    """Whether every file renders for every kind of turn.
-
-    What a folder lacks is that of `terse`.
-    """
+    """Whether every file renders for every kind of turn."""
     from self_pruner.prompts.workbench import digest, open_set
 
     found = open_set(name)
@@ -94,10 +88,7 @@ def check(name: str) -> int:
 @click.argument("folder", type=PATH, metavar="DIR")
 @click.option("--from", "origin", default=USUAL, metavar="SET|DIR", help=f"what it begins with (default: {USUAL})")
 def new(folder: Path, origin: str) -> int:
-    """A folder with the files of a set, to be changed.
-
-    What a folder lacks is that of `terse`.
-    """
+    """A folder with the files of a set, to be changed."""
     from self_pruner.prompts.workbench import new_set
 
     made = new_set(folder, origin)
@@ -109,10 +100,7 @@ def new(folder: Path, origin: str) -> int:
 @click.argument("one", metavar="SET|DIR")
 @click.argument("other", metavar="SET|DIR")
 def diff(one: str, other: str) -> int:
-    """What differs between two sets.
-
-    What a folder lacks is that of `terse`.
-    """
+    """What differs between two sets."""
     from self_pruner.prompts.workbench import differences, open_set
 
     view = View()

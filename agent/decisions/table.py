@@ -73,7 +73,7 @@ def gains(rows: Sequence[Row], *, brief: bool = False) -> Table:
             else (milli(gain), milli(over), milli(regret))
         )
         improved = ABSENT if row.improvement is None else milli(row.improvement)
-        body.append((row.kind, row.brain, row.prompts, *cells, share(row.better, brief=brief), improved))
+        body.append((row.kind, in_table(row, rows), row.prompts, *cells, share(row.better, brief=brief), improved))
     return Table(header, body)
 
 
@@ -87,7 +87,7 @@ def manners(rows: Sequence[Row], *, brief: bool = False) -> Table:
         body.append(
             (
                 row.kind,
-                row.brain,
+                in_table(row, rows),
                 row.prompts,
                 f"{row.mean(lambda one: one.entropy).value:.2f} of {most:.2f}",
                 f"{first.value:+.2f}" if brief else bracketed(first, "{:+.2f}".format),
@@ -109,7 +109,7 @@ def expectations(rows: Sequence[Row]) -> Table:
             mean = means(row.predictions)
             pairs = [f"{100 * said:.0f} / {100 * came:.0f}" for said, came in zip(mean.said, mean.came, strict=True)]
             excess = bracketed(bootstrap_mean(excess_of(row.predictions)), "{:+.3f}".format)
-            body.append((row.kind, row.brain, row.prompts, *pairs, f"{mean.brier:.3f}", excess))
+            body.append((row.kind, in_table(row, rows), row.prompts, *pairs, f"{mean.brier:.3f}", excess))
     return Table(header, body)
 
 
@@ -139,6 +139,13 @@ def labelled(found: DecisionSet, rows: Sequence[Row]) -> list[Row]:
         how = row.how if decided == there else f"{row.how}, {decided} of {there} situations"
         called.append(replace(row, brain=_brain(row, rows), prompts=prompts, how=how))
     return called
+
+
+def in_table(row: Row, rows: Sequence[Row]) -> str:
+    """The brain of a labelled row in a table, with how it was asked where it was asked in several ways."""
+    names = (row.kind, row.brain, row.prompts)
+    asked = {one.how for one in rows if (one.kind, one.brain, one.prompts) == names}
+    return f"{row.brain} ({row.how})" if len(asked) > 1 else row.brain
 
 
 def _brain(row: Row, rows: Sequence[Row]) -> str:

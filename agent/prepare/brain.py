@@ -20,6 +20,7 @@ from self_pruner.agent.brain.endpoint import KEY, Endpoint, checked_url, obeys_s
 from self_pruner.agent.brain.page import context_length
 from self_pruner.agent.brain.remote import EndpointBrain
 from self_pruner.agent.brain.scripted import FirstBrain, UniformBrain
+from self_pruner.agent.prepare.bill import parameters_of
 from self_pruner.agent.prepare.devices import device_of, dtype_of
 from self_pruner.agent.run_files.conditions import tokenizer_digest
 from self_pruner.agent.settings.arms import ARMS
@@ -81,8 +82,7 @@ def brain_of(prepared: Prepared, settings: Settings, folder: Path, view: View) -
     elif settings.other_brain is not None:
         gc.collect()  # that of a run before this one, in a comparison: one at a time
         other = load_dense(settings.other_brain, settings, view)
-        parameters = sum(parameter.numel() for parameter in other.model.parameters())
-        given = sampling(other.tokenizer, parameters, settings)
+        given = sampling(other.tokenizer, parameters_of(other.model), settings)
         yield TargetBrain(model=other.model, time_limit=settings.brain_seconds, **given)
     elif settings.brain == SELF or not ARMS[settings.arm].asks_brain:
         yield TargetBrain(

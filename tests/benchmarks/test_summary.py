@@ -1,10 +1,18 @@
 import json
+import shutil
 import sys
+from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
 from benchmarks import summary
+from self_pruner.agent.decisions.decision_set import FILE, read_set
+from self_pruner.agent.decisions.score import Row, always
+from self_pruner.agent.decisions.scores import stamp_of, write_rows
 from tests.agent.compare.invented import results, run_result
+
+SET = Path(__file__).parents[2] / "benchmarks" / "results" / "decisions" / "smollm2-135m-20-shifts"
 
 
 def test_an_arm_is_a_row_and_a_sparsity_a_column_the_best_first_and_recalibration_beside_it():
@@ -36,3 +44,57 @@ def test_a_folder_without_results_is_refused_in_one_sentence(tmp_path, monkeypat
     (tmp_path / "results.json").write_text(json.dumps({"runs": []}))
     with pytest.raises(SystemExit, match=r"holds no results\.json of a comparison$"):
         summary.main()
+
+
+def scored(folder, gains):
+    """A decision set of shifts in `folder`, with brains that gain so many mnat in half of its situations and in all."""
+    folder.mkdir()
+    shutil.copy(SET / FILE, folder)
+    found = read_set(folder / FILE)
+    taken = [always(one, 0) for one in found.of("shift")]
+    decided = {
+        brain: tuple(replace(one, gain=low if index % 2 else high) for index, one in enumerate(taken))
+        for brain, (low, high) in gains.items()
+    }
+    rows = [Row(brain.split()[0], "terse", brain.split()[1], "shift", decided[brain]) for brain in gains]
+    write_rows(folder, found, [replace(row, stamp=stamp_of(found, row.decided)) for row in rows])
+    return folder
+
+
+def table_of(monkeypatch, capsys, *folders):
+    monkeypatch.setattr(sys, "argv", ["summary", *map(str, folders)])
+    summary.main()
+    return capsys.readouterr().out.splitlines()
+
+
+def test_of_decision_sets_a_brain_is_a_row_a_set_a_column_and_what_is_told_from_chance_bold(
+    tmp_path, monkeypatch, capsys
+):
+    one = scored(tmp_path / "one", {"mine exact": (0.002, 0.002), "yours exact": (-0.003, 0.003)})
+    other = scored(tmp_path / "other", {"mine exact": (-0.001, -0.001)})
+    head, _, *rows = table_of(monkeypatch, capsys, one, other)
+    assert head == "| kind | brain | prompts | one | other |"
+    assert rows[0] == "| shift | mine | terse | **2.0 [2.0, 2.0]** | **-1.0 [-1.0, -1.0]** |"
+    assert rows[1].startswith("| shift | yours | terse | 0.0 [-") and rows[1].endswith("| - |")
+    assert [row.split("|")[2].strip() for row in rows[2:]] == ["(the best option)", "(the tool's own choice)"]
+
+
+def test_a_brain_that_was_asked_in_two_ways_has_two_rows(tmp_path, monkeypatch, capsys):
+    found = scored(tmp_path / "set", {"mine exact": (0.002, 0.002), "mine sampled": (0.001, 0.001)})
+    rows = table_of(monkeypatch, capsys, found)[2:4]
+    assert rows == [
+        "| shift | mine (exact) | terse | **2.0 [2.0, 2.0]** |",
+        "| shift | mine (sampled) | terse | **1.0 [1.0, 1.0]** |",
+    ]
+    assert "| shift | mine (sampled) | terse |" in (found / "table.md").read_text()
+
+
+def test_several_folders_that_are_no_decision_sets_are_refused(tmp_path, monkeypatch, capsys):
+    with pytest.raises(SystemExit, match=r"one comparison, or folders that all hold a decisions\.json$"):
+        table_of(monkeypatch, capsys, scored(tmp_path / "set", {}), tmp_path)
+
+
+def test_a_damaged_decision_set_is_refused_in_one_sentence(tmp_path, monkeypatch, capsys):
+    (tmp_path / FILE).write_text("{")
+    with pytest.raises(SystemExit, match="is cut short or is none"):
+        table_of(monkeypatch, capsys, tmp_path)
