@@ -4,8 +4,8 @@ Of a comparison: an arm a row, a sparsity a column. Cells are geometric means of
 over seeds, ± half the 95% interval where there are several seeds. Arms that recalibrate have a second row for what
 comes out of it.
 
-Of decision sets: a brain with a prompt set a row, a set a column. Cells are the gain over chance in mnat a token with
-its 95% interval over situations, bold where zero is outside.
+Of decision sets: a brain with a prompt set a row, a kind of a set a column. Cells are the gain over chance in mnat a
+token with its 95% interval over situations, bold where zero is outside.
 
     python -m benchmarks.summary benchmarks/results/c4
     python -m benchmarks.summary benchmarks/results/decisions/smollm2-135m-20-shifts
@@ -53,15 +53,14 @@ def short_table(results: Results) -> list[str]:
 
 def decisions_table(folders: Sequence[Path]) -> list[str]:
     """Its lines, in Markdown; raises DecisionSetError for a folder without a decision set."""
-    columns: list[dict[tuple[str, str, str], Row]] = []
+    columns: dict[str, dict[tuple[str, str], Row]] = {}
     for folder in folders:
         found = read_set(folder / FILE)
         rows = labelled(found, known_rows(folder, found)[0])
-        rows += bounds(found, tuple(dict.fromkeys(row.kind for row in rows)))
-        columns.append({(row.kind, in_table(row, rows), row.prompts): row for row in rows})
-    keys = sorted(
-        dict.fromkeys(key for column in columns for key in column), key=lambda key: (key[0], key[2] == ABSENT, key)
-    )
+        for row in (*rows, *bounds(found, tuple(dict.fromkeys(row.kind for row in rows)))):
+            columns.setdefault(f"{row.kind}, {folder.name}", {})[in_table(row, rows), row.prompts] = row
+    named = sorted(dict.fromkeys(names for column in columns.values() for names in column))
+    named.sort(key=lambda names: names[1] == ABSENT)  # those who read no prompts last
 
     def cell(row: Row | None) -> str:
         if row is None:
@@ -71,9 +70,12 @@ def decisions_table(folders: Sequence[Path]) -> list[str]:
         return f"**{text}**" if apart(gain) else text
 
     return [
-        f"| kind | brain | prompts | {' | '.join(folder.name for folder in folders)} |",
-        f"| --- | --- | --- | {' | '.join('---:' for _ in folders)} |",
-        *(f"| {' | '.join(key)} | {' | '.join(cell(column.get(key)) for column in columns)} |" for key in keys),
+        f"| brain | prompts | {' | '.join(columns)} |",
+        f"| --- | --- | {' | '.join('---:' for _ in columns)} |",
+        *(
+            f"| {' | '.join(names)} | {' | '.join(cell(column.get(names)) for column in columns.values())} |"
+            for names in named
+        ),
     ]
 
 

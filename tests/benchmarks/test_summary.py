@@ -67,24 +67,24 @@ def table_of(monkeypatch, capsys, *folders):
     return capsys.readouterr().out.splitlines()
 
 
-def test_of_decision_sets_a_brain_is_a_row_a_set_a_column_and_what_is_told_from_chance_bold(
+def test_of_decision_sets_a_brain_is_a_row_a_kind_a_column_and_what_is_told_from_chance_bold(
     tmp_path, monkeypatch, capsys
 ):
     one = scored(tmp_path / "one", {"mine exact": (0.002, 0.002), "yours exact": (-0.003, 0.003)})
     other = scored(tmp_path / "other", {"mine exact": (-0.001, -0.001)})
     head, _, *rows = table_of(monkeypatch, capsys, one, other)
-    assert head == "| kind | brain | prompts | one | other |"
-    assert rows[0] == "| shift | mine | terse | **2.0 [2.0, 2.0]** | **-1.0 [-1.0, -1.0]** |"
-    assert rows[1].startswith("| shift | yours | terse | 0.0 [-") and rows[1].endswith("| - |")
-    assert [row.split("|")[2].strip() for row in rows[2:]] == ["(the best option)", "(the tool's own choice)"]
+    assert head == "| brain | prompts | shift, one | shift, other |"
+    assert rows[0] == "| mine | terse | **2.0 [2.0, 2.0]** | **-1.0 [-1.0, -1.0]** |"
+    assert rows[1].startswith("| yours | terse | 0.0 [-") and rows[1].endswith("| - |")
+    assert [row.split("|")[1].strip() for row in rows[2:]] == ["(the best option)", "(the tool's own choice)"]
 
 
 def test_a_brain_that_was_asked_in_two_ways_has_two_rows(tmp_path, monkeypatch, capsys):
     found = scored(tmp_path / "set", {"mine exact": (0.002, 0.002), "mine sampled": (0.001, 0.001)})
     rows = table_of(monkeypatch, capsys, found)[2:4]
     assert rows == [
-        "| shift | mine (exact) | terse | **2.0 [2.0, 2.0]** |",
-        "| shift | mine (sampled) | terse | **1.0 [1.0, 1.0]** |",
+        "| mine (exact) | terse | **2.0 [2.0, 2.0]** |",
+        "| mine (sampled) | terse | **1.0 [1.0, 1.0]** |",
     ]
     assert "| shift | mine (sampled) | terse |" in (found / "table.md").read_text()
 
