@@ -19,7 +19,7 @@ from typing import Literal
 
 from self_pruner.agent.compare.kinds import ArmKind, base_name, kind_of
 from self_pruner.agent.compare.results import CurvePoint, Results, RunResult, TextResult
-from self_pruner.agent.compare.statistics import (
+from self_pruner.tools.profiles.statistics import (
     ALPHA,
     IntervalEstimate,
     PairedTest,

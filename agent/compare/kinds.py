@@ -8,8 +8,9 @@ from types import MappingProxyType
 from typing import Any, Literal
 
 from self_pruner.agent.settings.arms import ARMS
-from self_pruner.agent.settings.panels import CONTROLS
+from self_pruner.agent.settings.panels import CONTROLS, fields_of_plan
 
+UNSAID = {"brain": "self", "plan": "hypotheses", "brain_share": None, "autonomy": "guided"}
 ArmKind = Literal["closed form", "search", "brain"]
 
 
@@ -31,7 +32,9 @@ def kind_of(arm: str, shared: Mapping[str, Any] = MappingProxyType({})) -> ArmKi
     if known is None or not known.searches:
         return "closed form" if known else "search"
     settings = _settings(arm, shared)
-    silent = known.plans and (settings["plan"] == "rule" or _is_zero(settings["brain_share"]))
+    makes_none = _is_zero(settings["brain_share"])
+    planned = [name for name in fields_of_plan(settings["plan"]) if name != "hypotheses" or not makes_none]
+    silent = known.plans and settings["autonomy"] != "free" and not planned
     asked = known.asks_brain and settings["brain"] not in CONTROLS and not silent
     return "brain" if asked else "search"
 
@@ -44,7 +47,7 @@ def brain_of(arm: str, shared: Mapping[str, Any] = MappingProxyType({})) -> str:
 def _settings(arm: str, shared: Mapping[str, Any]) -> dict[str, Any]:
     given = (one.partition("=") for one in arm.split("+")[1:])
     own = {name.strip().replace("-", "_"): value for name, _, value in given}
-    return {"brain": "self", "plan": "hypotheses", "brain_share": None, **shared, **own}
+    return {**UNSAID, **shared, **own}
 
 
 def _is_zero(share: Any) -> bool:

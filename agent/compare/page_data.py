@@ -20,7 +20,7 @@ from self_pruner.agent.compare.figures import (
     mean_curve,
     staircases,
 )
-from self_pruner.agent.compare.folder import ComparisonFolder, collect
+from self_pruner.agent.compare.folder import ComparisonFolder, collect, known_failures
 from self_pruner.agent.compare.results import Results, RunResult
 from self_pruner.agent.compare.sentences import sentences, worth_sentence
 from self_pruner.agent.compare.tables import (
@@ -73,7 +73,7 @@ def of_folder(folder: Path) -> dict[str, Any]:
     Raises:
         SettingsError: there is none, or a file of it is damaged.
     """
-    return comparison_data(collect(ComparisonFolder.open(folder)), folder)
+    return comparison_data(collect(ComparisonFolder.open(folder), known_failures(folder)), folder)
 
 
 def comparison_data(results: Results, folder: Path | None = None) -> dict[str, Any]:

@@ -74,8 +74,7 @@ class PlannedRun:
     def preparation(self) -> tuple[Any, ...]:
         """What it needs prepared: equal for runs that can share it."""
         settings = self.settings
-        served = settings.brain == "vllm" and settings.brain_url is None and self.spec.arm.asks_brain
-        own = (settings.fidelity[-1], settings.sensitivities > 0, settings.other_brain, served)
+        own = (settings.fidelity[-1], settings.sensitivities > 0, settings.other_brain, settings.own_vllm)
         return (*(getattr(settings, name) for name in PREPARED), *own)
 
 

@@ -18,9 +18,10 @@ from self_pruner.agent.compare.figures import (
 )
 from self_pruner.agent.compare.kinds import brain_of
 from self_pruner.agent.compare.results import Results
-from self_pruner.agent.compare.statistics import IntervalEstimate, PairedTest
 from self_pruner.agent.compare.tables import ABSENT, number, percent, percent_change
 from self_pruner.agent.settings.panels import OWN
+from self_pruner.tools.profiles.statistics import IntervalEstimate, PairedTest
+from self_pruner.tools.text.quantities import counted
 
 EVOLUTION, SELF = "evolution", "self"
 
@@ -40,7 +41,7 @@ def sentences(results: Results) -> list[str]:
         found.append(f"{_list(unranked)} {verb} not measured on every text at every sparsity and so not ranked.")
     if results.missing:
         verb = "is" if len(results.missing) == 1 else "are"
-        found.append(f"{_counted(len(results.missing), 'run')} {verb} missing, and the figures are of the others.")
+        found.append(f"{counted(len(results.missing), 'run')} {verb} missing, and the figures are of the others.")
     return found
 
 
@@ -152,8 +153,8 @@ def worth_sentence(found: BrainWorth) -> str:
     """The brain's improving share beside that of chance, and whether the test tells them apart."""
     total = found.total
     own, chance = (percent(round(share, 3)) for share in (total.hits / total.n, total.other_hits / total.other_n))
-    better = f"{own} of the brain's {total.n} candidates beat their parents"
-    random = f"{chance} of {total.other_n} random choices among the same legal moves"
+    better = f"{own} of the brain's {counted(total.n, 'candidate')} beat their parents"
+    random = f"{chance} of {counted(total.other_n, 'random choice')} among the same legal moves"
     ending = {
         "better": "the brain chose better than chance",
         "worse": "the brain chose worse than chance",
@@ -180,7 +181,7 @@ def _change(test: PairedTest) -> str:
     if test.low is not None and test.high is not None:
         kind = "95% interval" if test.exact else "Student's 95% interval"
         interval = f"{kind} {percent_change(test.low)} to {percent_change(test.high)}, "
-    return f"{change_in_words(test.value)} ({interval}{_counted(test.n, 'pair')} of runs)"
+    return f"{change_in_words(test.value)} ({interval}{counted(test.n, 'pair')} of runs)"
 
 
 def _points(estimate: IntervalEstimate) -> str:
@@ -196,7 +197,7 @@ def _with_interval(compared: ComparedArms, arm: str) -> str:
     estimate = compared.estimate(arm, None, PERPLEXITY)
     if estimate is None or estimate.low is None or estimate.high is None:
         return number(estimate.value if estimate else None, 2)
-    seeds = _counted(compared.seeds(arm), "seed")
+    seeds = counted(compared.seeds(arm), "seed")
     return f"{number(estimate.value, 2)} (95% interval {estimate.low:,.2f} to {estimate.high:,.2f} over {seeds})"
 
 
@@ -209,7 +210,3 @@ def _scope(compared: ComparedArms) -> str:
 
 def _list(names: Sequence[str]) -> str:
     return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
-
-
-def _counted(n: int, noun: str) -> str:
-    return f"{n} {noun}{'' if n == 1 else 's'}"

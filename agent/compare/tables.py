@@ -13,8 +13,8 @@ from typing import NamedTuple
 
 from self_pruner.agent.compare.figures import KL, MEASURES, PERPLEXITY, RECALIBRATED, ComparedArms, Measure, over_seeds
 from self_pruner.agent.compare.results import RunResult
-from self_pruner.agent.compare.statistics import IntervalEstimate, PairedTest, mean_interval, share_interval
 from self_pruner.agent.settings.arms import OFFSPRING_PROPOSERS
+from self_pruner.tools.profiles.statistics import IntervalEstimate, PairedTest, mean_interval, share_interval
 
 DENSE = "dense"
 ABSENT = "-"

@@ -12,7 +12,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from statistics import fmean
 
-from self_pruner.agent.compare.statistics import IntervalEstimate, share_interval
 from self_pruner.agent.decisions.choosers import Chooser, Said
 from self_pruner.agent.decisions.decision_set import DecisionSituation
 from self_pruner.agent.decisions.kinds import KINDS
@@ -20,6 +19,7 @@ from self_pruner.agent.decisions.kinds.kind import orders_of
 from self_pruner.agent.decisions.predictions import Predicted, predicted
 from self_pruner.agent.decisions.statistics import bootstrap_mean
 from self_pruner.prompts.templates import PromptSet
+from self_pruner.tools.profiles.statistics import IntervalEstimate, share_interval
 
 TIE = 1e-12  # nats a token below which a gain is none
 

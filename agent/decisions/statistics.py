@@ -12,7 +12,7 @@ from statistics import fmean, stdev
 import numpy as np
 from scipy.stats import bootstrap, norm
 
-from self_pruner.agent.compare.statistics import LEVEL, IntervalEstimate, Z
+from self_pruner.tools.profiles.statistics import LEVEL, IntervalEstimate, Z
 
 RESAMPLES = 9999
 ENOUGH = 6  # values below which nothing is told, as in the sign-flip test of a comparison

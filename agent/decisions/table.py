@@ -7,7 +7,6 @@ from dataclasses import replace
 from itertools import combinations
 from statistics import fmean, stdev
 
-from self_pruner.agent.compare.statistics import IntervalEstimate
 from self_pruner.agent.compare.tables import ABSENT, Table, markdown
 from self_pruner.agent.decisions.decision_set import DecisionSet
 from self_pruner.agent.decisions.predictions import excess_of, means
@@ -15,6 +14,7 @@ from self_pruner.agent.decisions.score import TIE, Row, always, comparable, pair
 from self_pruner.agent.decisions.statistics import apart, bootstrap_mean, more_needed
 from self_pruner.agent.view import View
 from self_pruner.tools.profiles.shifts import EXPECTATIONS
+from self_pruner.tools.profiles.statistics import IntervalEstimate
 
 MILLI = 1000.0  # gains are shown in thousandths of a nat
 SHOWN = 8  # hex digits of a fingerprint

@@ -2,7 +2,7 @@
 
 Candidates and sensitivities are counted at their most: every generation is full, its better half reaches the next
 stage, each finds another best candidate, and patience never ends the search. Turns of the brain are counted as if
-none was in vain.
+none was in vain; one that is free makes a candidate a turn, and measures and records them all at once.
 """
 
 from __future__ import annotations
@@ -65,13 +65,18 @@ def plan_of(settings: Settings, arm: Arm, prompts: PromptSet, budget: Budget, re
     uniform = arm.asks_brain and "uniform" in arm.closed_forms
     measured[0] -= uniform
     shares = [initial.get("brain", 0)]  # of the brain, generation by generation
+    free = 0  # turns of a brain that is asked for nothing in particular
     while arm.vary and measured[0] < settings.evaluations:
         made = min(settings.offspring, settings.evaluations - measured[0])
-        shares.append(0 if arm.plans else quotas([], arm.vary, made).get("brain", 0))
+        if settings.autonomy == "free":
+            free += made + len(measured) + 1
+        asked = not arm.plans and settings.autonomy == "guided"
+        shares.append(quotas([], arm.vary, made).get("brain", 0) if asked else 0)
         measured = [old + new for old, new in zip(measured, _stages(made, 0, len(measured)), strict=True)]
     generations = len(shares)
+    guided = 1 if free else generations
     asked_for = settings.benchmarks if arm.survive == "brain" or (arm.plans and "time" in settings.planned) else 0
-    closing = asked_for + generations if arm.survive == "brain" else 0
+    closing = asked_for + guided if arm.survive == "brain" else 0
     plans = generations - 1 if arm.plans and settings.planned else 0
     sensitivities = 0
     if settings.sensitivities and arm.learns and generations > 1:
@@ -84,8 +89,8 @@ def plan_of(settings: Settings, arm: Arm, prompts: PromptSet, budget: Budget, re
         uniform=uniform,
         measured=tuple(measured),
         sensitivities=sensitivities,
-        turns=plans + closing + sum(math.ceil(share / settings.samples) for share in shares),
-        replies=plans + closing + sum(shares),
+        turns=plans + closing + free + sum(math.ceil(share / settings.samples) for share in shares),
+        replies=plans + closing + free + sum(shares),
         vectors=shares[0] if "mutation-edits" in prompts.actions else sum(shares),
         together=max(1, min(settings.samples, max(shares))),
         timings=2 + asked_for if settings.benchmarks else 0,  # uniform and the found profile at the end

@@ -47,10 +47,9 @@ def check_brain(settings: Settings, view: View) -> None:
     Raises:
         SelfPrunerError: it can't; one sentence says why and what would help.
     """
-    if settings.brain != "vllm" or not ARMS[settings.arm].asks_brain:
-        return
-    if settings.brain_url is None:
+    if settings.own_vllm:
         VLLM.python(settings.vllm_python)
+    if settings.own_vllm or settings.brain != "vllm" or not ARMS[settings.arm].asks_brain:
         return
     endpoint = endpoint_of(settings)
     model = served_model(endpoint, settings.brain_model)
@@ -155,11 +154,6 @@ def fingerprint_of_brain(settings: Settings, view: View) -> str | None:
 def asks_itself(settings: Settings) -> bool:
     """Whether the brain is the target model in this process."""
     return settings.brain == SELF and ARMS[settings.arm].asks_brain
-
-
-def has_own_vllm(settings: Settings) -> bool:
-    """Whether the brain is the target model in a vLLM that the run starts."""
-    return settings.brain == "vllm" and settings.brain_url is None and ARMS[settings.arm].asks_brain
 
 
 def asking(settings: Settings, searches: bool) -> Settings:

@@ -23,7 +23,7 @@ from self_pruner.agent.prepare.bill import (
     short_of,
     sizes_of,
 )
-from self_pruner.agent.prepare.brain import asks_itself, has_own_vllm
+from self_pruner.agent.prepare.brain import asks_itself
 from self_pruner.agent.prepare.checks import Target
 from self_pruner.agent.prepare.devices import OTHER_DISK, Machine, dtype_of, spread, this_machine
 from self_pruner.agent.prepare.texts import CPU_CALIBRATION, wanted_texts
@@ -174,7 +174,7 @@ def place(settings: Settings, target: Target, machine: Machine | None = None, *,
     fitting = [way for way in ways if not short_of(way.lines, machine, recalibration=False)]
     if not fitting:
         return replace(ways[-1], fault=_shortage(settings, target, ways[-1]))
-    if has_own_vllm(settings) and machine.gpus:
+    if settings.own_vllm and machine.gpus:
         fitting = [served for way in fitting if (served := _serving(way, settings.brain_quantization))]
         if not fitting:
             return replace(ways[-1], fault=_no_room_for_brain(settings, ways))

@@ -86,7 +86,7 @@ def show_outcome(outcome: Outcome, run: RunDirectory, view: View) -> None:
     if outcome.speed is not None:
         view.line(outcome.speed.sentence())
     show_served(outcome.served, view)
-    view.line(brain_sentence(outcome.yields))
+    view.line(brain_sentence(outcome.yields, outcome.choices))
     if outcome.told:
         view.line(told_sentence(outcome.told))
     for line in account(outcome):

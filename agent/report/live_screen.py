@@ -20,7 +20,7 @@ from self_pruner.agent.settings.limits import about, cost, minutes_left, spent_s
 from self_pruner.agent.settings.settings import Settings
 from self_pruner.agent.view import Report, View
 from self_pruner.agent.view.frame import Frame, Row, cut
-from self_pruner.tools.text.quantities import duration
+from self_pruner.tools.text.quantities import counted, duration
 
 WIDTH = 100  # characters of what the brain decided in a line that stays
 LABEL = 8  # cells of a label of the frame
@@ -161,7 +161,7 @@ class SearchScreen:
         return decisions(self.decided) or self.thought or "in the making"
 
     def _faults(self) -> str:
-        found = [f"{self.failures} failed turns of the brain"] if self.failures else []
+        found = [f"{counted(self.failures, 'failed turn')} of the brain"] if self.failures else []
         found += [f"{self.fallbacks} stood in for"] if self.fallbacks else []
         return "".join(f", {one}" for one in found)
 

@@ -13,6 +13,7 @@ from self_pruner.agent.run_files.trace import Act, Step, TraceRecords, by_step, 
 from self_pruner.agent.view import View
 from self_pruner.memory.errors import MemoryFileError, RunDirectoryError
 from self_pruner.memory.read_only import read_rows
+from self_pruner.tools.text.quantities import counted
 
 SHORT = 110  # characters of a line in the overview
 
@@ -157,7 +158,7 @@ def _came_of(acts: list[Act]) -> str:
     if acts[0].tool == "evaluate":
         scored = [row for row in result["results"] if row["status"] == "ok"]
         count = len(result["results"])
-        what = f"{count} candidate{'' if count == 1 else 's'}"
+        what = counted(count, "candidate")
         best = min(scored, key=lambda row: row["fitness"], default=None)
         lead = f", best {best['id']} {best['fitness']:.4f}" if best else ""
         sensitivities = " and sensitivities" if acts[0].arguments.get("sensitivities") else ""

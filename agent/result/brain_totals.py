@@ -96,6 +96,19 @@ def _failed(step: Step) -> bool:
     return step.think is not None and bool(step.think.replies) and bool(known) and all(known)
 
 
+def choices(
+    records: Sequence[TraceRecord], candidates: Sequence[Candidate], first_fidelity: int
+) -> list[tuple[int, int, int, int]]:
+    """By generation: of the brain's variations those that improved and those compared, then of random ones."""
+    found = []
+    for number in sorted({row.generation for row in candidates}):
+        made = yields(records, [row for row in candidates if row.generation == number], first_fidelity)
+        (compared, improved), (drawn, lucky) = improvements(made, "brain"), improvements(made, *RANDOM)
+        if compared or drawn:
+            found.append((improved, compared, lucky, drawn))
+    return found
+
+
 def yields(
     records: Sequence[TraceRecord],
     candidates: Sequence[Candidate],

@@ -18,7 +18,7 @@ import torch
 
 from self_pruner.agent.prepare.run import Run
 from self_pruner.agent.prepare.time_budget import speed_facts
-from self_pruner.agent.result.brain_totals import brain_faults, brain_totals, notes_read, prompt_use, yields
+from self_pruner.agent.result.brain_totals import brain_faults, brain_totals, choices, notes_read, prompt_use, yields
 from self_pruner.agent.result.card_facts import card_facts
 from self_pruner.agent.result.holdout import FINISH_STEP, best_on_holdout, compare_on_holdout
 from self_pruner.agent.result.outcome import (
@@ -109,6 +109,7 @@ def choose(run: Run, state: SearchState) -> Outcome:
             **brain_faults(records),
         },
         yields=made,
+        choices=choices(records, candidates, bench.fidelity[0]),
         warnings=list(dict.fromkeys([*bench.elastic.warnings, *without_graphs(bench), *records.gaps()])),
         texts=texts,
         told=notes_read(records),

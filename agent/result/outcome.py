@@ -13,6 +13,7 @@ from self_pruner.memory.records import RANDOM
 from self_pruner.tools.evaluation.averages import mean, perplexity
 from self_pruner.tools.latency.speed_facts import SpeedFacts
 from self_pruner.tools.profiles.selection import Paired, paired
+from self_pruner.tools.text.quantities import counted
 
 if TYPE_CHECKING:  # torch takes seconds to load, and whoever only looks at a result needs none of it
     from self_pruner.tools.workbench import Workbench
@@ -134,6 +135,9 @@ class Outcome(BaseModel):
     latency_setting: str | None
     spent: dict[str, float]
     yields: list[Yield]
+    # by generation: of the brain's variations those that improved and those compared, then of random ones; [] in
+    # results of before
+    choices: list[tuple[int, int, int, int]] = []
     warnings: list[str]
     texts: list[TextRow] = []  # every row of the final table on every reporting text
     recalibration: Recalibration | None = None  # where it was asked for
@@ -225,25 +229,33 @@ def improvements(found: Sequence[Yield], *proposers: str) -> tuple[int, int]:
     return sum(one.compared for one in own), sum(one.improved for one in own)
 
 
-def brain_sentence(found: Sequence[Yield]) -> str:
-    """Whether the brain proposes better than chance does among the same legal calls, computed from the yields."""
+def brain_sentence(found: Sequence[Yield], choices: Sequence[tuple[int, int, int, int]] = ()) -> str:
+    """Whether the brain proposes better than chance does among the same legal calls.
+
+    Improvements get rarer as a search goes on, so the two are compared within generations, where they are known.
+
+    Args:
+        found: the yields of the whole run.
+        choices: the same of the brain and of chance by generation, as in an outcome.
+    """
     compared, improved = improvements(found, "brain")
     drawn, lucky = improvements(found, *RANDOM)
     if not any(one.proposed_by == "brain" for one in found):
         return "No brain proposed anything in this run."
     if not compared:
         return "The brain varied no candidate, so nothing can be said of its choices."
-    own = f"{improved} of the brain's {compared} variations beat their parents"
+    own = f"{improved} of the brain's {counted(compared, 'variation')} beat their parents"
     if not drawn:
         return f"{own}; no random ones were drawn to compare with."
-    from scipy.stats import fisher_exact
+    from self_pruner.tools.profiles.statistics import TwoShares, exact_test, stratified_difference  # they take scipy
 
-    p = float(fisher_exact([[improved, compared - improved], [lucky, drawn - lucky]]).pvalue)
-    against = f"and {lucky} of {drawn} random ones (Fisher's exact test, p = {p:.2g})"
-    if p >= SIGNIFICANT:
+    strata = [TwoShares(*one) for one in choices or [(improved, compared, lucky, drawn)]]
+    p, difference = exact_test(strata)[0], stratified_difference(strata)
+    within = "exact test within generations" if choices else "exact test"
+    against = f"and {lucky} of {drawn} random ones ({within}, p = {p:.2g})"
+    if p >= SIGNIFICANT or difference is None:
         return f"{own}, {against}: this run does not show the brain to be better or worse than chance."
-    better = improved * drawn > lucky * compared
-    return f"{own}, {against}: the brain was {'better' if better else 'worse'} than chance."
+    return f"{own}, {against}: the brain was {'better' if difference > 0 else 'worse'} than chance."
 
 
 def summary(outcome: Outcome) -> str:

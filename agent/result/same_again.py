@@ -7,6 +7,7 @@ from typing import Any
 
 from self_pruner.agent.settings.arms import ARMS
 from self_pruner.agent.settings.settings import Settings
+from self_pruner.tools.text.quantities import counted
 
 
 def same_again(settings: Settings, environment: Mapping[str, Any], told: Sequence[str] = ()) -> str:
@@ -48,4 +49,4 @@ def told_sentence(told: Sequence[str]) -> str:
 
 def notes(told: Sequence[str]) -> str:
     """How many they are, in words."""
-    return f"{len(told)} note{'' if len(told) == 1 else 's'}"
+    return counted(len(told), "note")

@@ -22,6 +22,13 @@ OWN = ("self", "vllm")  # brains that are the target model, unless an endpoint s
 BRAINS = (*OWN, *CONTROLS)  # any other is a model
 
 
+def fields_of_plan(plan: str) -> tuple[str, ...]:
+    """What the brain decides of a plan by the setting `plan`: all, nothing (rule), or what is named; not checked."""
+    if plan in ("brain", "rule"):
+        return PLAN_FIELDS if plan == "brain" else ()
+    return tuple(name.strip() for name in plan.split(","))
+
+
 class Panel(BaseModel):
     """Settings of one concern; the docstring is its title."""
 

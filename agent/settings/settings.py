@@ -32,6 +32,7 @@ from self_pruner.agent.settings.panels import (
     Telemetry,
     Texts,
     Timing,
+    fields_of_plan,
 )
 from self_pruner.memory.errors import SettingsError
 from self_pruner.tools.models.aliases import anchored
@@ -134,7 +135,7 @@ class Settings(
             parse_params(self.params)
         if self.autonomy == "free" and not ARMS[self.arm].asks_brain:
             raise ValueError(f"--autonomy free is for an arm that asks a brain: {self.arm} asks none")
-        if unknown := [name for name in self._named_of_plan if name not in PLAN_FIELDS]:
+        if unknown := [name for name in fields_of_plan(self.plan) if name not in PLAN_FIELDS]:
             raise ValueError(
                 f"--plan: {unknown[0]!r} is no part of a plan: give brain, rule or some of {', '.join(PLAN_FIELDS)}"
             )
@@ -173,13 +174,7 @@ class Settings(
 
     @property
     def _asked_to_plan(self) -> tuple[str, ...]:
-        return self._named_of_plan if ARMS[self.arm].plans and self.autonomy == "guided" else ()
-
-    @property
-    def _named_of_plan(self) -> tuple[str, ...]:
-        if self.plan in ("brain", "rule"):
-            return PLAN_FIELDS if self.plan == "brain" else ()
-        return tuple(name.strip() for name in self.plan.split(","))
+        return fields_of_plan(self.plan) if ARMS[self.arm].plans and self.autonomy == "guided" else ()
 
     @property
     def recalibrates(self) -> bool:
@@ -217,6 +212,11 @@ class Settings(
     def other_brain(self) -> str | None:
         """Which model is asked in this process where it is not the target model."""
         return self.brain if self.brain not in BRAINS and ARMS[self.arm].asks_brain else None
+
+    @property
+    def own_vllm(self) -> bool:
+        """Whether the target model is asked in a vLLM that the run starts."""
+        return self.brain == "vllm" and self.brain_url is None and ARMS[self.arm].asks_brain
 
     def thought_limit(self, parameters: int) -> int:
         """Tokens of thought before each call, of a brain of so many parameters; 0 for none.

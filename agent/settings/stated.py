@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json
+import shlex
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -63,5 +63,5 @@ def command_line(settings: Settings, command: str = "", defaults: Mapping[str, A
             words.append(option if value else f"--no-{option[2:]}")
         else:
             text = ",".join(map(str, value)) if isinstance(value, list) else str(value)
-            words.append(f"{option} {json.dumps(text) if ' ' in text else text}")
+            words.append(f"{option} {shlex.quote(text)}")
     return " ".join(words)

@@ -1,4 +1,4 @@
-"""Bytes and seconds as people say them."""
+"""Bytes, seconds and counts as people say them."""
 
 from __future__ import annotations
 
@@ -18,3 +18,8 @@ def duration(seconds: float) -> str:
     if seconds < 5400:
         return f"{seconds / 60:.1f} min"
     return f"{seconds / 3600:.1f} h" if seconds < 172_800 else f"{seconds / 86400:.0f} days"
+
+
+def counted(count: int, noun: str) -> str:
+    """So many of what `noun` is one of: "1 turn", "2 turns"."""
+    return f"{count} {noun}{'' if count == 1 else 's'}"

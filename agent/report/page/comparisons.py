@@ -41,5 +41,8 @@ class Comparisons:
 
 def _records(folder: Path) -> list[object]:
     """What changes whenever a run of the comparison is finished, or it has grown."""
-    files = [folder / PLAN, folder / "dense.json", *sorted((folder / "runs").glob(f"*/{FINISHED}"))]
+    files = [
+        *(folder / name for name in (PLAN, "dense.json", "results.json")),
+        *sorted((folder / "runs").glob(f"*/{FINISHED}")),
+    ]
     return [(str(file), stat_of(file)) for file in files]

@@ -47,7 +47,7 @@ def overview(
         "Recalibration": recalibration_sentence(outcome),
         "Speed": outcome.speed.sentence() if outcome.speed else "",
         "Served": outcome.served.sentence() if outcome.served else "",
-        "Brain": brain_sentence(outcome.yields),
+        "Brain": brain_sentence(outcome.yields, outcome.choices),
         "Told": told_sentence(outcome.told),
     }
     return {
@@ -120,13 +120,16 @@ def whatever(ask: Callable[[], Any], otherwise: Any, gaps: list[str]) -> Any:
 
 def budget_words(values: Mapping[str, Any], sparsity: float | None) -> str:
     """The budget of a run, from its settings by name and, where it is known, the share that was removed."""
-    if values["speedup"]:
-        return f"{values['speedup']:g} times as fast"
-    if values["latency_ms"]:
-        return f"{values['latency_ms']:g} ms a request"
-    if values["params"] and sparsity is None:
-        return f"{values['params']} parameters"
-    return f"{sparsity or values['sparsity'] or DEFAULT_SPARSITY:.1%} of the decoder removed"
+    try:
+        if values["speedup"]:
+            return f"{values['speedup']:g} times as fast"
+        if values["latency_ms"]:
+            return f"{values['latency_ms']:g} ms a request"
+        if values["params"] and sparsity is None:
+            return f"{values['params']} parameters"
+        return f"{sparsity or values['sparsity'] or DEFAULT_SPARSITY:.1%} of the decoder removed"
+    except (TypeError, ValueError):  # a file that somebody changed by hand
+        return "a budget that cannot be read"
 
 
 def _result(outcome: Outcome) -> str:
@@ -134,7 +137,7 @@ def _result(outcome: Outcome) -> str:
     said = f"{outcome.sparsity:.1%} of the decoder's parameters are removed: {dense.params:,} become {found.params:,}."
     if None not in (dense.perplexity, uniform.perplexity, found.perplexity):
         said += (
-            f" Perplexity rises from {dense.perplexity:.2f} to {found.perplexity:.2f}; with equal rates in every layer "
+            f" Perplexity goes from {dense.perplexity:.2f} to {found.perplexity:.2f}; with equal rates in every layer "
             f"it is {uniform.perplexity:.2f}."
         )
     return said if found.speedup is None else f"{said} A request runs {found.speedup:.2f} times as fast."

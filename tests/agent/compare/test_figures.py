@@ -22,7 +22,7 @@ from self_pruner.agent.compare.figures import (
 )
 from self_pruner.agent.compare.kinds import kind_of
 from self_pruner.agent.compare.results import CurvePoint
-from self_pruner.agent.compare.statistics import TwoShares
+from self_pruner.tools.profiles.statistics import TwoShares
 from tests.agent.compare.invented import curve, proposer, results, run_result, steady
 
 
@@ -111,7 +111,8 @@ def test_prompts_and_settings_leave_an_arm_what_it_is():
     assert kind_of("self+temperature=0.3") == "brain"
     assert kind_of("hybrid+brain=uniform") == "search"
     assert kind_of("hybrid+brain=self+sensitivities=0") == "brain"
-    assert kind_of("hybrid+plan=rule") == kind_of("hybrid+brain-share=0+plan=brain") == "search"
+    assert kind_of("hybrid+plan=rule") == kind_of("hybrid+brain-share=0+plan=hypotheses") == "search"
+    assert kind_of("hybrid+brain-share=0+plan=brain") == kind_of("hybrid+plan=rule+autonomy=free") == "brain"
     assert kind_of("hybrid+brain-share=0.0") == "search"
     assert kind_of("hybrid+brain_share=.0") == kind_of("hybrid", {"brain": "uniform"}) == "search"
     assert kind_of("hybrid", {"plan": "rule"}) == kind_of("hybrid", {"brain_share": 0.0}) == "search"

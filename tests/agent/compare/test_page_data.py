@@ -7,7 +7,7 @@ import pytest
 
 from self_pruner.agent.compare.figures import ComparedArms
 from self_pruner.agent.compare.folder import ComparisonFolder
-from self_pruner.agent.compare.page import render
+from self_pruner.agent.compare.page import render, write_finished
 from self_pruner.agent.compare.page_data import chosen, comparison_data, curves, of_folder
 from self_pruner.agent.compare.sentences import sentences
 from self_pruner.agent.compare.tables import (
@@ -115,6 +115,12 @@ def test_a_folder_that_has_come_to_nothing_yet_has_a_document_and_a_damaged_one_
     (planned / "plan.json").write_text("{")
     with pytest.raises(SettingsError, match="damaged"):
         of_folder(planned)
+
+
+def test_why_a_run_failed_is_said_while_the_comparison_goes_on(planned):
+    slugs = [run.slug for run in ComparisonFolder.open(planned).planned()]
+    write_finished(planned, {slugs[0]: "the GPU is out of memory"})
+    assert of_folder(planned)["missing"][:2] == [f"{slugs[0]}: the GPU is out of memory", f"{slugs[1]}: not finished"]
 
 
 def test_the_templates_that_a_run_used_are_compared_and_not_what_became_of_the_folder_since(planned):

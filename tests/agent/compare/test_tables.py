@@ -7,7 +7,6 @@ import math
 import pytest
 
 from self_pruner.agent.compare.figures import ComparedArms
-from self_pruner.agent.compare.statistics import IntervalEstimate
 from self_pruner.agent.compare.tables import (
     BRIEF,
     Table,
@@ -25,6 +24,7 @@ from self_pruner.agent.compare.tables import (
     quality,
     table_rows,
 )
+from self_pruner.tools.profiles.statistics import IntervalEstimate
 from tests.agent.compare.invented import TEXTS, proposer, results, run_result
 
 RUNS = [

@@ -29,6 +29,8 @@ def test_a_default_search_of_the_hybrid_arm():
     # a plan for each generation but the first; uniform and the found profile are timed
     assert (found.turns, found.replies, found.vectors, found.timings) == (6, 6, 0, 2)
     assert planned("hybrid", initial=6, plan="brain").timings == 3  # its plan may time a candidate
+    # a free brain makes each of them by a call of its own, and measures them twice and records them in three
+    assert planned("hybrid", initial=6, autonomy="free").turns == 6 * (8 + 2 + 1)
     assert planned("hybrid", plan="rule").turns == planned("hybrid", brain_share=0).turns == 0
 
 

@@ -1,11 +1,12 @@
 """What the report says is computed from the figures, also when the brain or the search loses."""
 
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
-from self_pruner.agent.result.brain_totals import yields
+from self_pruner.agent.result.brain_totals import choices, yields
 from self_pruner.agent.result.outcome import Difference, Outcome, Row, Yield, brain_sentence, reporting_scores, summary
 from self_pruner.agent.run_files.trace import Act
 from self_pruner.memory.profile import Profile
@@ -76,12 +77,13 @@ def test_a_result_is_said_beside_the_best_of_all_baselines():
     assert summary(unmeasured) == "The found profile or the baselines could not be measured on the reporting text."
 
 
-def brain(improved, compared, lucky, drawn):
+def brain(improved, compared, lucky, drawn, choices=()):
     return brain_sentence(
         [
             Yield(proposed_by="brain", made=compared, compared=compared, improved=improved),
             Yield(proposed_by="chance", made=drawn, compared=drawn, improved=lucky),
-        ]
+        ],
+        choices,
     )
 
 
@@ -100,7 +102,19 @@ def test_nothing_is_said_of_a_brain_that_varied_nothing():
 )
 def test_the_p_value_is_fishers_as_worked_by_hand(own, chance, p):
     # the lady tasting tea: 3 of 4 and 1 of 4 right, two-sided 34/70; all right, 2/70
-    assert f"(Fisher's exact test, p = {p})" in brain(*own, *chance)
+    assert f"(exact test, p = {p})" in brain(*own, *chance)
+    assert f"(exact test within generations, p = {p})" in brain(*own, *chance, [(*own, *chance)])
+
+
+def test_a_brain_that_was_asked_while_it_was_easy_is_not_better_for_that():
+    easy, hard = (8, 8, 2, 2), (0, 2, 0, 8)  # everything improved at first, nothing later
+    assert brain(8, 10, 2, 10).endswith("(exact test, p = 0.023): the brain was better than chance.")
+    within = brain(8, 10, 2, 10, [easy, hard])
+    assert "(exact test within generations, p = 1): this run does not show" in within
+
+
+def test_one_variation_is_said_as_one():
+    assert brain(1, 1, 0, 0).startswith("1 of the brain's 1 variation beat")
 
 
 def test_a_child_improves_only_if_it_beats_the_better_of_its_parents():
@@ -121,3 +135,6 @@ def test_a_child_improves_only_if_it_beats_the_better_of_its_parents():
     candidates = [row("c3", "brain"), row("c4", "brain"), row("c5", "chance"), row("c6", "chance")]
     found = {one.proposed_by: (one.made, one.compared, one.improved) for one in yields([act], candidates, 32)}
     assert found == {"brain": (2, 2, 1), "chance": (2, 1, 1)}
+    later = [replace(row, generation=2) for row in candidates[1:]]
+    assert choices([act], candidates, 32) == [(1, 2, 1, 1)]
+    assert choices([act], [candidates[0], *later], 32) == [(1, 1, 0, 0), (0, 1, 1, 1)]

@@ -1,9 +1,12 @@
 """Settings that depend on what is known later, and how wrong ones are refused."""
 
+import shlex
+
 import pytest
 
 from self_pruner.agent.run_files.tables import settings_file
 from self_pruner.agent.settings.settings import Settings, make_settings
+from self_pruner.agent.settings.stated import command_line
 from self_pruner.memory.errors import SettingsError
 from tests.command_line import given
 
@@ -30,3 +33,10 @@ def test_tokens_of_thought_are_a_number_or_auto(word, value):
 def test_what_is_neither_is_refused_in_words(word):
     with pytest.raises(SettingsError, match="--thought-tokens: it takes 0 to 4096 tokens of thought .* or auto"):
         make_settings(given(["--thought-tokens", word]))
+
+
+def test_a_command_that_is_copied_says_to_a_shell_what_was_meant(tmp_path):
+    folder = tmp_path / "it's & $HOME"
+    words = shlex.split(command_line(Settings(prompts=folder, calibration="my text.txt", sparsity=0.3)))
+    asked = {"--calibration": "my text.txt", "--sparsity": "0.3", "--prompts": folder.name}
+    assert words[:2] == ["python", "main.py"] and dict(zip(words[2::2], words[3::2], strict=True)) == asked

@@ -33,7 +33,8 @@ function progressPane(run) {
   const best = run.best;
   const against = [...run.baselines()].filter(([, one]) => best && one.id !== best.id).map(([name, { value }]) =>
     `${name} ${fixed(value)} (${signed(100 * (run.fitness(best) / value - 1), 1)}%)`);
-  const limit = run.limits.evaluations ? ` of ${count(run.limits.evaluations)}` : '';
+  const { evaluations: most, tokens: budget, fidelity } = run.limits; // which of the two limits the run, as in the terminal
+  const limit = most && !(budget && most * fidelity[0] > 10 * budget) ? ` of ${count(most)}` : '';
   const asked = run.asked;
   const last = asked[asked.length - 1];
   const planned = [...run.steps.values()].reverse().find((step) => step.think && step.think.plan);
@@ -41,7 +42,7 @@ function progressPane(run) {
     h('progress', { max: 1, value: share === null ? undefined : share, 'aria-label': 'share of the budget that is spent' }),
     h('p', {}, tokens === undefined
       ? (GOING_ON.includes(run.state.state) ? 'The run is being prepared: calibration, dense targets and probes come before the first step.' : 'The run ended before its first step.')
-      : `${count(evaluations)}${limit} candidates evaluated, ${count(tokens)} tokens, ${fixed(minutes, 1)} min of search. ${left && run.state.state === 'running' ? `${left[0].toUpperCase()}${left.slice(1)}.` : ''}`),
+      : `${count(evaluations)}${limit} candidates evaluated, ${count(tokens)}${budget ? ` of ${count(budget)}` : ''} tokens, ${fixed(minutes, 1)} min of search. ${left && run.state.state === 'running' ? `${left[0].toUpperCase()}${left.slice(1)}.` : ''}`),
     best && h('p', {}, 'Best so far: ', candidateLink(best.id), ` (${run.origin(best)}) with fitness ${fixed(run.fitness(best))}`, against.length > 0 && `; to beat: ${against.join(', ')}`, '.'),
     planned && h('p', {}, `Plan of generation ${planned.think.generation} (`, stepLink(planned.number), `): ${planned.think.words}.`),
     last && last !== planned && h('p', {}, 'The brain decided last (', stepLink(last.number), '): ', last.acts.map((act) => act.words).join(', ') || 'its calls are being carried out',

@@ -68,10 +68,10 @@ function whyWidth(run, found, layer) {
       while (at && !seen.has(at.id)) {
         seen.add(at.id);
         const parents = at.parents.map((name) => run.byId.get(name)).filter(Boolean);
-        const same = parents.find((parent) => parent[part][layer] === at[part][layer]);
-        const from = same || parents[0];
+        const apart = (parent) => Math.abs(parent[part][layer] - at[part][layer]);
+        const from = parents.reduce((near, parent) => (near && apart(near) <= apart(parent) ? near : parent), null);
         if (!from) decisions.unshift([candidateLink(at.id), ` began with ${at[part][layer]} (${at.proposed_by === 'seed' ? at.detail : run.maker(at)})`]);
-        else if (!same) decisions.unshift([candidateLink(at.id), `: ${run.maker(at)} took it from ${from[part][layer]} to ${at[part][layer]}`,
+        else if (apart(from)) decisions.unshift([candidateLink(at.id), `: ${run.maker(at)} took it from ${from[part][layer]} to ${at[part][layer]}`,
           ` in ${at.operator}${at.detail ? ` (${at.detail})` : ''}; fitness ${fixed(run.known(from))} → ${fixed(run.known(at))}`, at.step > 0 && [', ', stepLink(at.step)]]);
         at = from;
       }
@@ -108,7 +108,7 @@ function heatMap(run) {
       return h('td', { class: units === before ? 'kept' : 'kept moved', style: { '--share': (units / run.dense[name]).toFixed(3) } }, String(units));
     })))));
   return h('section', {}, h('h2', {}, 'The best of each generation'),
-    h('p', { class: 'soft' }, `Units kept, the darker the more; a framed cell changed. ${columns.length === 1 ? 'The best never changed.' : `The best changed ${count(columns.length - 1)} times.`}`,
-      step > 1 && ` Every ${step}th change is shown.`),
+    h('p', { class: 'soft' }, `Units kept, the darker the more; a framed cell changed. ${columns.length === 1 ? 'The best never changed.' : `The best changed ${columns.length === 2 ? 'once' : `${count(columns.length - 1)} times`}.`}`,
+      step > 1 && ` One change in ${step} is shown.`),
     h('div', { class: 'scroll maps', tabindex: 0, role: 'region', 'aria-label': 'Heat map of layers and generations' }, part('attention'), part('mlp')));
 }

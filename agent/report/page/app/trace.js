@@ -1,9 +1,9 @@
 // Every turn: what was asked and thought, what was called and answered, how it was judged.
 
 const KNOWN = { // fields of a record that have a place of their own
-  think: ['kind', 'step', 'generation', 'prompt', 'replies', 'input_tokens', 'output_tokens', 'cached_tokens', 'decode_steps', 'forced_tokens', 'seconds', 'illegal', 'fallback', 'error', 'plan', 'told', 'words'],
-  act: ['kind', 'step', 'call', 'tool', 'arguments', 'result', 'repair', 'tokens', 'seconds', 'error', 'words'],
-  judge: ['kind', 'step', 'generation', 'spent', 'best', 'fitness', 'stop'] };
+  think: ['kind', 'at', 'step', 'generation', 'prompt', 'replies', 'input_tokens', 'output_tokens', 'cached_tokens', 'decode_steps', 'forced_tokens', 'seconds', 'illegal', 'fallback', 'error', 'plan', 'told', 'words'],
+  act: ['kind', 'at', 'step', 'call', 'tool', 'arguments', 'result', 'repair', 'tokens', 'seconds', 'error', 'words'],
+  judge: ['kind', 'at', 'step', 'generation', 'spent', 'best', 'fitness', 'stop'] };
 
 function whoDecided(step) {
   const think = step.think;

@@ -48,6 +48,16 @@ def test_a_finished_run_has_its_tables_sentences_and_choice(runs):
     assert [one["holdout"] for one in data["candidates"][:3]] == [0.3, None, 0.4]
 
 
+@pytest.mark.parametrize("line", ['speedup = "fast"', 'sparsity = "x"'])
+def test_a_budget_that_somebody_spoilt_by_hand_spoils_nothing_else(runs, tmp_path, line):
+    folder = shutil.copytree(runs / "finished", tmp_path / "run")
+    settings = folder / "settings.toml"
+    kept = [one for one in settings.read_text().splitlines() if one.split(" ")[0] != line.split(" ")[0]]
+    settings.write_text("\n".join([line, *kept]) + "\n")
+    data = data_of(folder)
+    assert data["budget"] in ("a budget that cannot be read", "30.0% of the decoder removed") and data["gaps"]
+
+
 def test_every_candidate_has_its_scores_by_tokens_and_text(runs):
     data = data_of(runs / "finished")
     first = data["candidates"][0]

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 
 import pytest
 from selenium.webdriver.common.keys import Keys
 
+from self_pruner.agent.report.why import read_origin
+from self_pruner.agent.run_files.run_directory import RunDirectory
+from self_pruner.memory.profile import PARTS
 from tests.agent.report.page.browser import needs_browser
 from tests.agent.report.page.conftest import page_of
-from tests.agent.report.page.made_up import MARKUP, made_up
+from tests.agent.report.page.made_up import LAYERS, MARKUP, made_up
 
 pytestmark = needs_browser
 TABS = ("overview", "search", "profile", "lineage", "trace", "prompts", "reproduce")
@@ -64,6 +68,19 @@ def test_the_profile_says_why_a_layer_has_its_width(browser, finished):
     assert "number 4 of 6 layers" in browser.text("#why")  # of the probes
     assert browser.focus() == "layer-3"  # what had the keyboard keeps it
     assert browser.run("return document.querySelectorAll('table.map').length") == 2
+
+
+def test_the_page_and_the_command_follow_a_width_to_the_same_beginning(browser, finished, runs):
+    origin = replace(read_origin(RunDirectory.open(runs / "finished")), result="c15")
+    browser.open(f"{finished}#profile/c15")
+    for layer in range(LAYERS):
+        browser.click(f"#layer-{layer}")
+        firsts = browser.run(
+            "return [...document.querySelectorAll('#why ol')].map((one) => one.firstChild.textContent)"
+        )
+        for part, first in zip(PARTS, firsts, strict=True):
+            *_, (begun, _) = origin.line((layer, part))
+            assert first.startswith(f"{begun} began with {origin.profile(begun).widths(part)[layer]} ")
 
 
 def test_the_lineage_is_filtered_and_gone_through_by_arrow_keys(browser, finished):

@@ -11,7 +11,7 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 from scipy.stats import permutation_test
 
-from self_pruner.agent.compare.statistics import ALPHA, ENUMERATED, mean_interval, paired_test, stratified_mean
+from self_pruner.tools.profiles.statistics import ALPHA, ENUMERATED, mean_interval, paired_test, stratified_mean
 from tests.agent.compare.invented import steady
 
 TABLE = {1: 12.7062, 2: 4.3027, 3: 3.1824, 4: 2.7764, 5: 2.5706, 10: 2.2281, 29: 2.0452, 30: 2.0423, 120: 1.9799}

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import fisher_exact
 
-from self_pruner.agent.compare.statistics import (
+from self_pruner.tools.profiles.statistics import (
     TwoShares,
     exact_test,
     share_difference,
