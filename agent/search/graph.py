@@ -34,7 +34,7 @@ from self_pruner.tools.prune_model import prune_model_tool
 from self_pruner.tools.record_population import record_population_tool
 from self_pruner.tools.workbench import Workbench
 
-SINCE = {"told"}  # fields of the state that older runs lack, and whose default is right for them
+SINCE = {"told", "ending"}  # fields of the state that older runs lack, and whose default is right for them
 STEP_LIMIT = 1_000_000  # LangGraph's own limit is out of the way: the judge ends runs
 
 

@@ -22,6 +22,7 @@ class SearchHistory:
     """The candidates of one run, by id in the order they were made, and all that is known of them."""
 
     bench: Workbench
+    free: bool = field(default=False, kw_only=True)  # whether candidates of closed generations may still be measured
     candidates: dict[str, Candidate] = field(default_factory=dict)
     generations: list[Generation] = field(default_factory=list)  # those closed so far, in their order
     lessons: list[Lesson] = field(default_factory=list)  # those of earlier runs that it began with, then its own
@@ -36,7 +37,7 @@ class SearchHistory:
     def read(self, centre: str = "") -> SearchHistory:
         """Take in what is new since the last time, by at most one query of each kind; returns this history.
 
-        Scores of a closed generation are final, so only those of the open one are read again.
+        Scores of a closed generation are final unless the brain is free, so only those of the open one are read again.
 
         Args:
             centre: the candidate whose first-order sensitivities were measured last, where the arm makes use of them.
@@ -54,7 +55,7 @@ class SearchHistory:
             for score in memory.recall(Score, profile=opened, text=FITNESS, run=run):
                 if score.error is not None:
                     self._failures.setdefault(score.profile, score.error)
-            closed = {one.number for one in self.generations}
+            closed = set() if self.free else {one.number for one in self.generations}
             self._settled |= {row.profile for row in self.candidates.values() if row.generation in closed}
         if centre:
             self._read_sensitivities(centre)

@@ -36,7 +36,9 @@ class Judgement:
         self.mark = now
         after = replace(state, **update)
         generations = closed_generations(self.bench)
-        update["stop"] = stop_reason(self.settings, after, generations)
+        reason = state.ending or stop_reason(self.settings, after, generations)
+        closes = bool(reason and after.offspring and not state.ending)  # what is measured of it counts
+        update |= {"ending": reason, "stop": "" if closes else reason}
         best = best_of(generations)
         found = self.bench.fitness(self.bench.candidate(best).profile, self.bench.fidelity[-1]) if best else None
         self.trace(
@@ -66,7 +68,7 @@ class Judgement:
 
 
 def stop_reason(settings: Settings, state: SearchState, generations: Sequence[Generation]) -> str:
-    """Why the run ends now, or an empty text. Evaluations and patience wait for the end of a generation.
+    """Why the run ends, or an empty text. Evaluations and patience wait for the end of a generation; others close it.
 
     Nothing ends it before the first of `generations` is closed: there must be something to show.
     """

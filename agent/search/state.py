@@ -48,6 +48,7 @@ class SearchState:
     proposals: list[Proposal] = field(default_factory=list)  # one a call where an operator writes these, else none
     said: list[str] = field(default_factory=list)  # the last answers in words, where the brain is free to ask for any
     told: int = 0  # notes of a person that were in a prompt already
+    ending: str = ""  # why it ends as soon as the open generation is closed, as far as that has come
     stop: str = ""  # why the run ended, empty while it goes on
     messages: Annotated[list[AnyMessage], latest_turn] = field(default_factory=list)  # the current turn
 

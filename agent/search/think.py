@@ -69,7 +69,7 @@ class Thinker:
     history: SearchHistory = field(init=False)
 
     def __post_init__(self) -> None:
-        self.history = SearchHistory(self.bench)
+        self.history = SearchHistory(self.bench, free=self.settings.autonomy == "free")
 
     def __call__(self, state: SearchState) -> dict[str, Any]:
         """One turn: the update of the state that holds its calls."""
@@ -99,6 +99,9 @@ class Thinker:
         """
         operators = Operators(self.history, self.settings, state)
         here = self.look(state)
+        if state.ending:  # it asks for no more than what is measured
+            closing = survive(here.ranked[: here.survivors], current_plan(state).note)
+            return self.without_brain(state, "tool", closing)
         if is_plan_due(self.settings, state, here.missing):
             return self.plan(state, here)
         if self.settings.autonomy == "free" and state.generation:

@@ -8,10 +8,11 @@ from pydantic import PrivateAttr, ValidationError
 
 from self_pruner.agent.brain.scripted import UniformBrain
 from self_pruner.agent.run_files.trace import Act, Think
-from self_pruner.agent.search.history import closed_generations
+from self_pruner.agent.search.history import SearchHistory, closed_generations
 from self_pruner.agent.search.planning.recall_candidates import MOST
 from self_pruner.agent.settings.limits import cost
 from self_pruner.memory.records import Candidate
+from self_pruner.tools.evaluate import measure
 from tests.agent.search.test_search import Search
 from tests.bench import LENGTH, tiny_settings
 from tests.scripted_brains import FailingBrain, ScriptBrain
@@ -137,6 +138,16 @@ def test_a_call_can_name_no_candidate_that_does_not_exist(tmp_path):
     assert not any('"minLength": 2' in text for text in texts)  # as ids were when they were free text
     errors = [record.error for record in run.records if record.kind in ("act", "think") and record.error]
     assert not [error for error in errors if "no candidate" in error]
+
+
+def test_a_candidate_of_a_closed_generation_that_is_measured_later_is_known_at_once(tmp_path):
+    run = free(tmp_path, UniformBrain(seed=2), evaluations=20)
+    run.go()
+    history = SearchHistory(run.bench, free=True).read()
+    old = next(row for row in history.candidates.values() if history.fitness(row.profile, LAST) is None)
+    measure(run.bench, [old.profile], range(LAST // LENGTH), step=99)
+    assert history.read().fitness(old.profile, LAST) == SearchHistory(run.bench).read().fitness(old.profile, LAST)
+    assert history.fitness(old.profile, LAST) is not None
 
 
 def test_no_call_can_spend_more_tokens_than_are_left(tmp_path):

@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 
 from self_pruner.agent.brain.scripted import UniformBrain
-from self_pruner.agent.run_files.trace import Act, Think
+from self_pruner.agent.run_files.trace import Act, Judge, Think
 from self_pruner.agent.search.history import SearchHistory
 from self_pruner.agent.search.initial_population import closed_form_of, most_profiles
 from self_pruner.agent.search.learned_costs import NEAR, surrogate
@@ -69,6 +69,10 @@ def test_no_search_costs_more_than_it_may(tmp_path, name):
     assert cost(state.spent) <= limit
     assert "too few are left" in state.stop
     assert state.evaluations > len(run.starting)
+    measured = [run.bench.fitness(row.profile, run.settings.fidelity[-1]) for row in run.candidates()]
+    last = [record for record in run.records if isinstance(record, Judge)][-1]
+    assert not state.offspring and last.stop == state.stop  # what it had measured is recorded, and known to its trace
+    assert last.fitness == min(found.kl for found in measured if found)
 
 
 def test_what_an_operator_made_is_written_down_as_it_is(tmp_path):
