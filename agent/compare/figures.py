@@ -194,7 +194,14 @@ def staircases(compared: ComparedArms, arm: str, sparsity: float) -> list[Curve]
     """The curve of every run of an arm that searches."""
     if kind_of(arm) == "closed form":
         return []
-    return [best_so_far(run.curve) for run in compared.runs(arm, sparsity) if run.curve]
+    return [best_so_far(_whole_curve(run)) for run in compared.runs(arm, sparsity) if run.curve]
+
+
+def _whole_curve(run: RunResult) -> list[CurvePoint]:
+    """The curve with what was found: records of before lack the last generation where tokens or minutes ran out."""
+    last = run.curve[-1]
+    known = [] if run.fitness is None else [last.model_copy(update={"fitness": min(run.fitness, last.fitness)})]
+    return [*run.curve, *known]
 
 
 def best_so_far(points: Sequence[CurvePoint]) -> Curve:

@@ -212,6 +212,13 @@ def test_a_closed_form_has_no_curve_whatever_was_recorded():
     assert staircases(found, "uniform", 0.3) == [] and len(staircases(found, "hybrid", 0.3)) == 1
 
 
+@pytest.mark.parametrize(("found", "last"), [(0.4, 0.4), (0.9, 0.7), (None, 0.7)])
+def test_a_curve_ends_no_worse_than_what_was_found(found, last):
+    run = run_result("hybrid", 30.0, curve=curve([1.0, 0.7])).model_copy(update={"fitness": found})
+    ((_, (cost, fitness)),) = staircases(compared(run), "hybrid", 0.3)
+    assert (cost, fitness) == (run.curve[-1].cost, last)
+
+
 STAIRS = st.lists(
     st.lists(st.tuples(st.integers(1, 50), st.integers(0, 20)), min_size=1, max_size=6), min_size=1, max_size=4
 )
