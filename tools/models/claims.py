@@ -24,6 +24,7 @@ LARGEST = {
     "max_position_embeddings": 1 << 31,
 }
 REQUIRED = ("num_hidden_layers", "hidden_size", "intermediate_size", "num_attention_heads", "vocab_size")
+COMPUTED = "rotary_emb.inv_freq"  # stored by older conversions, and made from the config by every reader
 LAYER = re.compile(r"layers\.(\d{1,9})\.(.+)")
 
 _short = Repr()
@@ -65,20 +66,25 @@ def contradiction(config: Mapping[str, Any], shapes: Mapping[str, Sequence[int]]
         return f"has {found} layers, and its config.json says {claimed}"
     outside, inside = _expected(config)
     needed = [name for name in outside if name != "lm_head.weight"]  # which may be that of the embeddings
-    needed += [f"layers.{layer}.{name}" for layer in range(claimed) for name in inside if not name.endswith("bias")]
+    needed += [f"layers.{layer}.{name}" for layer in range(claimed) for name in inside]
     for name in needed:
-        if name not in names and not name.endswith(_OWN_NORMS):
+        if name not in names:
             return f"lacks the tensor {'model.' + name!r}"
+    undeclared = []
     for plain, name in names.items():
         match = LAYER.match(plain)
         expected = inside.get(match[2]) if match else outside.get(plain)
-        if expected is not None and None not in expected and tuple(shapes[name]) != expected:
+        if expected is None:
+            undeclared += [] if plain.endswith(COMPUTED) else [name]
+        elif None not in expected and tuple(shapes[name]) != expected:
             found_shape = shown(list(shapes[name]))
             return f"has the wrong shape for {name!r}: {found_shape}, and its config.json says {list(expected)}"
+    if undeclared:  # transformers would leave them out in silence
+        some = ", ".join(map(shown, sorted(undeclared)[:3]))
+        return f"holds what no model of its config.json has, {len(undeclared):,} in all: {some}"
     return None
 
 
-_OWN_NORMS = ("q_norm.weight", "k_norm.weight")  # of Qwen3 alone
 _Shape = tuple[int | None, ...]
 
 
@@ -96,21 +102,29 @@ def _expected(config: Mapping[str, Any]) -> tuple[dict[str, _Shape], dict[str, _
         "self_attn.k_proj.weight": (keys, hidden),
         "self_attn.v_proj.weight": (keys, hidden),
         "self_attn.o_proj.weight": (hidden, queries),
-        "self_attn.q_proj.bias": (queries,),
-        "self_attn.k_proj.bias": (keys,),
-        "self_attn.v_proj.bias": (keys,),
-        "self_attn.o_proj.bias": (hidden,),
-        "self_attn.q_norm.weight": (head,),
-        "self_attn.k_norm.weight": (head,),
         "mlp.gate_proj.weight": (channels, hidden),
         "mlp.up_proj.weight": (channels, hidden),
         "mlp.down_proj.weight": (hidden, channels),
         "input_layernorm.weight": (hidden,),
         "post_attention_layernorm.weight": (hidden,),
     }
+    inside |= {f"{name}.bias": inside[f"{name}.weight"][:1] for name in _biased(config)}
+    if config.get("model_type") == "qwen3":
+        inside |= {"self_attn.q_norm.weight": (head,), "self_attn.k_norm.weight": (head,)}
     outside: dict[str, _Shape] = {
         "embed_tokens.weight": (vocab, hidden),
         "norm.weight": (hidden,),
         "lm_head.weight": (vocab, hidden),
     }
     return outside, inside
+
+
+def _biased(config: Mapping[str, Any]) -> list[str]:
+    """The projections of a layer that have biases."""
+    family = config.get("model_type")
+    attention, mlp = ["self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"], []
+    if family != "qwen2":
+        attention = [*attention, "self_attn.o_proj"] if family != "mistral" and config.get("attention_bias") else []
+    if family == "llama" and config.get("mlp_bias"):
+        mlp = ["mlp.gate_proj", "mlp.up_proj", "mlp.down_proj"]
+    return attention + mlp

@@ -160,3 +160,27 @@ def test_fingerprint_tells_weights_and_config_apart(whole, monkeypatch, hashed_w
     edit_config(whole, rms_norm_eps=0.5)
     seen.add(fingerprint(inspect(whole)))
     assert len(seen) == 3
+
+
+OPTIONS = {"llama": {"attention_bias": True, "mlp_bias": True}, "qwen3": {"attention_bias": True}}
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("options", [{}, OPTIONS])
+def test_what_a_family_saves_is_what_its_config_declares(family, options, tmp_path):
+    tiny_folder(tmp_path / "m", family, tokenizer=False, **options.get(family, {}))
+    assert inspect(tmp_path / "m").family == FAMILIES[family]
+
+
+def test_tensors_that_the_config_does_not_declare_are_refused(tmp_path):
+    tiny_folder(tmp_path / "m", tokenizer=False, attention_bias=True)
+    edit_config(tmp_path / "m", attention_bias=False)
+    with pytest.raises(ModelError, match=r"12 in all: 'model\.layers\.0\.self_attn\.k_proj\.bias', .*q_proj"):
+        inspect(tmp_path / "m")
+
+
+def test_tables_of_positions_may_be_stored(whole):
+    tensors = load_file(whole / WEIGHTS)
+    tensors["model.layers.0.self_attn.rotary_emb.inv_freq"] = torch.ones(8)
+    save_file(tensors, whole / WEIGHTS, metadata={"format": "pt"})
+    assert inspect(whole).family == FAMILIES["llama"]
