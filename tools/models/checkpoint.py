@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import struct
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,6 +26,7 @@ INDEX = "model.safetensors.index.json"
 PICKLES = (".bin", ".pt", ".pth", ".ckpt")
 HASHED_WHOLE = 64 << 20  # files up to this many bytes are hashed whole, larger ones by samples of every tensor
 SAMPLE = 16 << 10  # bytes at the start of a tensor
+COMPARED_ROWS = 4096  # of head and embedding at a time
 LARGEST_CONFIG = 4 << 20  # bytes of a config.json
 
 
@@ -40,12 +41,12 @@ class Checkpoint:
 
 
 def inspect(folder: Path) -> Checkpoint:
-    """Checks a checkpoint folder, cheapest faults first, without reading weights.
+    """Checks a checkpoint folder, cheapest faults first, without reading weights but a head that is stored twice.
 
     Raises:
         ModelError: no config.json or an unreadable one, another architecture, quantised weights, no weights or
             pickled ones, a truncated or damaged safetensors file, an index that names what is not there, or weights
-            that are not those of the config.
+            that are not those of the config, such as a head of its own where the config ties it.
     """
     check_files(folder)
     config = read_config(folder / "config.json")
@@ -66,7 +67,27 @@ def inspect(folder: Path) -> Checkpoint:
             shapes[name] = tensor["shape"]
     if fault := contradiction(config, shapes):
         raise ModelError(f"the checkpoint in {str(folder)!r} {fault}")
-    return Checkpoint(folder, family, config, tuple(sorted(expected)))
+    shards = tuple(sorted(expected))
+    if config.get("tie_word_embeddings") and "lm_head.weight" in shapes and _own_head(shards):
+        raise ModelError(
+            f"the checkpoint in {str(folder)!r} holds an lm_head.weight that is not that of its embedding, and its "
+            "config.json says tie_word_embeddings: say false there to keep the head, or leave it out of the files"
+        )
+    return Checkpoint(folder, family, config, shards)
+
+
+def _own_head(shards: Sequence[Path]) -> bool:
+    """Whether the stored head differs from the embedding, a few rows at a time; a copy of it is as good as none."""
+    import torch
+
+    from self_pruner.tools.models.tensor_files import TensorFiles
+
+    files = TensorFiles(shards)
+    head = "lm_head.weight"
+    embedding = next(name for name in ("model.embed_tokens.weight", "embed_tokens.weight") if name in files.stored)
+    rows = files.stored[head].shape[0]
+    parts = (range(start, min(start + COMPARED_ROWS, rows)) for start in range(0, rows, COMPARED_ROWS))
+    return not all(torch.equal(files.read(head, part).float(), files.read(embedding, part).float()) for part in parts)
 
 
 def check_files(folder: Path) -> None:

@@ -184,3 +184,17 @@ def test_tables_of_positions_may_be_stored(whole):
     tensors["model.layers.0.self_attn.rotary_emb.inv_freq"] = torch.ones(8)
     save_file(tensors, whole / WEIGHTS, metadata={"format": "pt"})
     assert inspect(whole).family == FAMILIES["llama"]
+
+
+@pytest.mark.parametrize("moved", [0.0, 1.0])
+def test_a_tied_head_may_be_stored_as_a_copy_and_not_as_another(whole, moved):
+    edit_config(whole, tie_word_embeddings=True)
+    tensors = load_file(whole / WEIGHTS)
+    tensors["lm_head.weight"] = tensors["model.embed_tokens.weight"].to(torch.float64)
+    tensors["lm_head.weight"][-1] += moved
+    save_file(tensors, whole / WEIGHTS, metadata={"format": "pt"})
+    if moved:
+        with pytest.raises(ModelError, match=r"lm_head\.weight .*tie_word_embeddings: say false"):
+            inspect(whole)
+    else:
+        assert inspect(whole).config["tie_word_embeddings"]
