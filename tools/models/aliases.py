@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import difflib
 from pathlib import Path
 from typing import Any
+
+from self_pruner.memory.errors import ModelError
 
 BUNDLED = "smollm2-135m"  # comes as a package, so it needs no hub
 
@@ -138,3 +141,15 @@ PUBLISHED: dict[str, dict[str, Any]] = {  # by alias, as in config.json; context
     "smollm2-360m": _shape("Llama", 960, 32, 15, 5, 2560, 49_152, **_TIED),
     "smollm2-1.7b": _shape("Llama", 2048, 24, 32, 32, 8192, 49_152, **_TIED),
 }
+
+
+def unknown(name: str, folder: Path) -> ModelError:
+    """The error for a name that stands for nothing, with what was probably meant."""
+    allowed = "give an alias, a folder or a hub id (org/name)"
+    if folder.is_file():
+        return ModelError(f"{name!r} is a file; {allowed}: a folder holds config.json, safetensors and a tokenizer")
+    if name.startswith((".", "/", "~")):
+        return ModelError(f"the folder {name!r} does not exist; {allowed}")
+    close = difflib.get_close_matches(name.lower(), names(), n=4, cutoff=0.5)
+    guess = f"did you mean {' or '.join(map(repr, close))}?" if close else f"known aliases: {', '.join(names())}"
+    return ModelError(f"unknown model {name!r}; {allowed}; {guess}")

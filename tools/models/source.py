@@ -6,7 +6,6 @@ checks a folder as far as that needs no weights; `load` fetches, checks the rest
 
 from __future__ import annotations
 
-import difflib
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -18,7 +17,7 @@ from safetensors import SafetensorError
 
 from self_pruner.memory.errors import ModelError, SettingsError
 from self_pruner.tools.models import checkpoint
-from self_pruner.tools.models.aliases import ALIASES, BUNDLED, names
+from self_pruner.tools.models.aliases import ALIASES, BUNDLED, unknown
 from self_pruner.tools.models.bundled import bundled_model
 from self_pruner.tools.models.families import Family, family_of
 from self_pruner.tools.models.foreign_code import ADVICE, tokenizer_code
@@ -96,7 +95,7 @@ def resolve(name: str, revision: str | None = None, weights: bool = True) -> Mod
     elif HUB_ID.fullmatch(name) and not folder.exists():
         source = ModelSource(name.split("/")[1], "hub", name, revision)
     else:
-        raise _unknown(name, folder)
+        raise unknown(name, folder)
     if revision is not None and source.kind != "hub":
         raise SettingsError(f"revision {revision!r} has no meaning for {name!r}: only models on the hub have revisions")
     return source
@@ -151,11 +150,12 @@ def load(
     folder = fetched(source, trust_remote_code=trust_remote_code, cache=cache, progress=progress)
     checked = checkpoint.inspect(folder)
     tokenizer = load_tokenizer(folder, trust_remote_code)
+    generation = _generation_config(folder)
     files = None if layers else TensorFiles(checked.shards)
     model = (
         _model(checked, device, dtype, layer_devices)
         if files is None
-        else _without_layers(checked, files, device, dtype)
+        else _without_layers(checked, files, device, dtype, generation)
     )
     known = checkpoint.fingerprint(checked)
     return LoadedModel(model, tokenizer, source.name, checked.family, folder, known, source.commit, files)
@@ -232,11 +232,12 @@ def skeleton(fields: dict[str, Any], name: str) -> Any:
     return model
 
 
-def _without_layers(checked: checkpoint.Checkpoint, files: TensorFiles, device: str, dtype: str) -> Any:
+def _without_layers(
+    checked: checkpoint.Checkpoint, files: TensorFiles, device: str, dtype: str, generation: Any
+) -> Any:
     """The model with embedding, final norm and head on `device`, and its layers on the meta device."""
     import torch
     from torch import nn
-    from transformers import GenerationConfig
 
     if dtype == "auto":
         raise SettingsError("a model whose layers stay in their files needs a dtype by name, not 'auto'")
@@ -254,9 +255,23 @@ def _without_layers(checked: checkpoint.Checkpoint, files: TensorFiles, device: 
         model.get_output_embeddings().weight = model.get_input_embeddings().weight
     decoder = model.get_decoder()
     decoder.rotary_emb = type(decoder.rotary_emb)(model.config).to(device)  # its tables are in no file
-    if (checked.folder / "generation_config.json").is_file():
-        model.generation_config = GenerationConfig.from_pretrained(checked.folder, local_files_only=True)
+    if generation is not None:
+        model.generation_config = generation
     return model
+
+
+def _generation_config(folder: Path) -> Any:
+    """How the checkpoint in `folder` is to generate; None where it does not say, ModelError for what says nothing."""
+    from transformers import GenerationConfig
+
+    if not (folder / "generation_config.json").is_file():
+        return None
+    try:
+        with quiet():
+            return GenerationConfig.from_pretrained(folder, local_files_only=True)
+    except (*SENSELESS, RecursionError) as error:
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise ModelError(f"the generation_config.json in {str(folder)!r} cannot be read: {reason[:300]}") from error
 
 
 def load_tokenizer(folder: Path, trust_remote_code: bool) -> Any:
@@ -274,18 +289,6 @@ def load_tokenizer(folder: Path, trust_remote_code: bool) -> Any:
             )
             tokenizer("A word.")  # some damage shows only now
             return tokenizer
-    except (*SENSELESS, ImportError, RecursionError) as error:
+    except Exception as error:  # the tokenizers library raises nothing narrower
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise ModelError(f"{str(folder)!r} has no tokenizer that can be loaded: {reason}") from error
-
-
-def _unknown(name: str, folder: Path) -> ModelError:
-    """The error for a name that stands for nothing, with what was probably meant."""
-    allowed = "give an alias, a folder or a hub id (org/name)"
-    if folder.is_file():
-        return ModelError(f"{name!r} is a file; {allowed}: a folder holds config.json, safetensors and a tokenizer")
-    if name.startswith((".", "/", "~")):
-        return ModelError(f"the folder {name!r} does not exist; {allowed}")
-    close = difflib.get_close_matches(name.lower(), names(), n=4, cutoff=0.5)
-    guess = f"did you mean {' or '.join(map(repr, close))}?" if close else f"known aliases: {', '.join(names())}"
-    return ModelError(f"unknown model {name!r}; {allowed}; {guess}")

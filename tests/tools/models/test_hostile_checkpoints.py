@@ -16,6 +16,7 @@ from self_pruner.tools.models.source import load, load_tokenizer, resolve
 from tests.tiny import tiny_folder
 
 FIRST = "model.layers.0.mlp.down_proj.weight"
+UNREADABLE = b'{"version": "1.0", "added_tokens": [{"id": 1}], "model": {"type": "BPE"}}'
 SECONDS = 30  # far more than any of this takes, even where other work holds the processors
 
 
@@ -229,7 +230,7 @@ def test_an_index_names_files_of_its_folder_only(folder, name):
 @pytest.mark.parametrize(
     "content",
     [b"", b"{", b"{}", b"[]", b"[" * 100_000, b"\xff\xfe" * 100, b'{"version": "1.0", "model": {"type": "BPE"}}']
-    + [b'{"version":"1.0","model":{"type":"BPE","vocab":{"a":0},"merges":["x y"]}}'],
+    + [b'{"version":"1.0","model":{"type":"BPE","vocab":{"a":0},"merges":["x y"]}}', UNREADABLE],
 )
 def test_a_damaged_tokenizer_is_one_sentence(folder, content):
     (folder / "tokenizer.json").write_bytes(content)
@@ -282,3 +283,12 @@ def test_what_is_left_of_a_damaged_config_is_one_sentence_or_does_no_harm(folder
         load(resolve(str(folder)), device="cpu", dtype="auto")
     except SelfPrunerError as error:
         assert "\n" not in str(error)
+
+
+@pytest.mark.parametrize("layers", [True, False])
+@pytest.mark.parametrize("content", [b"{", b"[]", b"[" * 100_000, b"\xff", b'{"watermarking_config": 3}'])
+def test_a_damaged_generation_config_is_one_sentence_resident_and_streamed(folder, content, layers):
+    (folder / "generation_config.json").write_bytes(content)
+    source = resolve(str(folder))
+    sentence = refused(source, lambda source: load(source, device="cpu", dtype="float32", layers=layers))
+    assert "generation_config.json" in sentence
