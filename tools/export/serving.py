@@ -19,7 +19,7 @@ from typing import Any, Literal
 from self_pruner.memory.errors import ExportError
 from self_pruner.memory.profile import Profile
 from self_pruner.tools.models.checkpoint import read_config
-from self_pruner.tools.models.families import Geometry, family_of, geometry, mlp_unit_of
+from self_pruner.tools.models.families import Geometry, family_of, geometry, mlp_unit_of, sliding_window
 from self_pruner.tools.profiles.space import Space
 
 Serving = Literal["transformers", "vllm", "vllm-native", "uniform"]
@@ -135,10 +135,8 @@ def _check_native(config: Any) -> None:
 
 def window_of(config: Any) -> int | None:
     """Tokens that attention slides over; None where it sees the whole context."""
-    window = getattr(config, "sliding_window", None)
-    if window is None or window >= config.max_position_embeddings or not getattr(config, "use_sliding_window", True):
-        return None
-    return int(window)
+    window = sliding_window(config)
+    return None if window is None or window >= config.max_position_embeddings else window
 
 
 def vllm_options(folder: Path, tensor_parallel: int = 1) -> dict[str, Any]:

@@ -34,6 +34,7 @@ FAMILIES: dict[str, Family] = {
     "qwen2": Family("qwen2", "Qwen2ForCausalLM"),
     "qwen3": Family("qwen3", "Qwen3ForCausalLM"),
 }
+WINDOWED = ("mistral", "qwen2", "qwen3")  # whose attention may slide
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,6 +109,14 @@ def geometry(config: Any) -> Geometry:
         intermediate=config.intermediate_size,
         vocab=config.vocab_size,
     )
+
+
+def sliding_window(config: Any) -> int | None:
+    """Tokens that attention slides over; None in a family whose attention never does, whatever the config says."""
+    if config.model_type not in WINDOWED:
+        return None
+    window: int | None = config.sliding_window
+    return window if config.model_type == "mistral" or config.use_sliding_window else None  # Mistral has no switch
 
 
 def mlp_unit_of(shape: Geometry, mlp_unit: int | None = None) -> int:

@@ -20,6 +20,7 @@ from transformers import PreTrainedModel
 
 from self_pruner.memory.errors import ModelError
 from self_pruner.memory.profile import Part
+from self_pruner.tools.models.families import sliding_window
 
 BLOCKS: dict[Part, str] = {"attention": "self_attn", "mlp": "mlp"}
 OUTPUTS: dict[Part, str] = {"attention": "o_proj", "mlp": "down_proj"}
@@ -207,7 +208,7 @@ def _masks(model: PreTrainedModel, length: int, device: torch.device) -> tuple[T
     """One mask a layer; layers with the same sliding window share a tensor."""
     config = model.config
     n_layers: int = config.num_hidden_layers
-    window: int | None = getattr(config, "sliding_window", None)
+    window = sliding_window(config)
     if window is None or length <= window:
         return (None,) * n_layers
     position = torch.arange(length, device=device)

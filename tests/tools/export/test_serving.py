@@ -76,8 +76,11 @@ def test_an_mlp_unit_that_no_format_takes_is_the_same_error_as_ever():
         units_for("transformers", SMALL, mlp_unit=56)
 
 
-def test_a_window_that_the_model_does_not_use_is_no_obstacle():
-    config = tiny_config("qwen2", intermediate_size=192, use_sliding_window=False, sliding_window=64)
+@pytest.mark.parametrize("family", ["llama", "qwen2"])
+def test_a_window_that_the_model_does_not_use_is_no_obstacle(family):
+    config = tiny_config(family, intermediate_size=192, use_sliding_window=False, sliding_window=64)
+    if family == "llama":  # which has no such setting
+        del config.use_sliding_window
     assert units_for("vllm-native", config).attention == 4
 
 

@@ -25,6 +25,19 @@ def test_a_window_that_covers_the_sequence_needs_no_mask():
     assert embed(tiny_model("mistral", sliding_window=12), INPUT_IDS).masks == (None, None, None)
 
 
+def test_a_window_in_the_config_of_a_family_without_one_is_ignored_as_the_model_ignores_it():
+    plain, strayed = (tiny_model("llama", **options) for options in ({}, {"sliding_window": 4}))
+    assert strayed.config.sliding_window == 4
+    assert torch.equal(strayed(INPUT_IDS).logits, plain(INPUT_IDS).logits)
+    assert embed(strayed, INPUT_IDS).masks == (None, None, None)
+
+
+def test_the_window_of_mistral_has_no_switch():
+    model = tiny_model("mistral", sliding_window=4, use_sliding_window=False)
+    assert embed(model, INPUT_IDS).masks[0] is not None
+    assert not torch.equal(model(INPUT_IDS).logits, tiny_model("mistral")(INPUT_IDS).logits)
+
+
 def test_only_sliding_layers_get_the_mask_and_share_it():
     model = tiny_model("qwen3", sliding_window=5, use_sliding_window=True, max_window_layers=1)
     first, second, third = embed(model, INPUT_IDS).masks
