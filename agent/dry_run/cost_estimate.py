@@ -200,7 +200,7 @@ def stream_seconds(placement: Placement, speed: Speed) -> float:
 def _brain(settings: Settings, plan: Plan, sizes: Sizes, speed: Speed, read: int) -> Step:
     """The turns of the brain, each of which computes as many tokens of its prompt as the first one has."""
     space = sizes.budget.space
-    thought = settings.thought_limit(space.params(space.dense()))
+    thought = settings.thought_limit(space.dense_params)
     numbers = 2 * sizes.shape.n_layers * plan.vectors
     decided = plan.turns * (thought + DECIDED) + numbers / plan.together
     written = plan.replies * (thought + CALL) + NUMBER * numbers

@@ -64,7 +64,7 @@ def first_prompt(settings: Settings, target: Target, prompts: PromptSet, plan: P
     read_by = (target.brain or target.outline).model.config
     context = context_length(read_by) or read_by.max_position_embeddings
     spent = plan.tokens_before(settings)
-    thought = settings.thought_limit(target.budget.space.params(target.budget.space.dense()))
+    thought = settings.thought_limit(target.budget.space.dense_params)
     share = min(1.0, spent / settings.tokens) if settings.tokens else 0.0
 
     def rendered(run: RunVariables) -> Messages:

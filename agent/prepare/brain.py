@@ -171,7 +171,7 @@ def _behind(endpoint: Endpoint, prepared: Prepared, settings: Settings) -> Endpo
 
 def _sampling(prepared: Prepared, settings: Settings) -> dict[str, Any]:
     space = prepared.bench.budget.space
-    return sampling(prepared.loaded.tokenizer, space.params(space.dense()), settings)
+    return sampling(prepared.loaded.tokenizer, space.dense_params, settings)
 
 
 def sampling(tokenizer: Any, parameters: int, settings: Settings) -> dict[str, Any]:

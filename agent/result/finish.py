@@ -296,4 +296,4 @@ def with_weights(run: Run, refitted: Recalibrated | None) -> Run:
 def _dense_row(bench: Workbench, text: str) -> Row:
     nll = bench.walks[text].targets.nll
     space = bench.budget.space
-    return Row(name="dense", params=space.params(space.dense()), kl=0.0, perplexity=perplexity(nll))
+    return Row(name="dense", params=space.dense_params, kl=0.0, perplexity=perplexity(nll))

@@ -72,7 +72,7 @@ class Observer:
                 parents=here.population,
                 candidates=here.timeable,
                 brackets=legal.brackets,
-                thought=self.settings.thought_limit(here.space.params(here.space.dense())) > 0,
+                thought=self.settings.thought_limit(here.space.dense_params) > 0,
             ),
             history=self._shown(history, state, here),
             hints=self._hints(history, state, here) if self.hints and kind in ("vary", "plan", "free") else Hints(),
@@ -229,7 +229,7 @@ def unmeasured(budget: Budget, name: str, family: str, hidden_size: int) -> RunV
             space.n_groups,
             space.n_blocks,
             hidden_size,
-            short_count(space.params(space.dense())),
+            short_count(space.dense_params),
         ),
         budget=BudgetVariables(
             budget.sparsity,

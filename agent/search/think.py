@@ -160,7 +160,7 @@ class Thinker:
             settings.planned,
             here,
             timeable=state.benchmarked < settings.benchmarks,
-            note=settings.thought_limit(here.space.params(here.space.dense())) > 0,
+            note=settings.thought_limit(here.space.dense_params) > 0,
             at_least=self.hypotheses_needed(here.missing),
         )
         if state.failures >= settings.brain_failures:  # the tool goes by rule; nothing was made in its place yet

@@ -111,7 +111,7 @@ def model_card(facts: CardFacts, profile: Profile, space: Space) -> ModelCard:
         channels=[channels for _, channels in space.sizes(profile)],
         dense_channels=space.n_blocks * space.mlp_unit,
         parameters=space.params(profile),
-        dense_parameters=space.params(space.dense()),
+        dense_parameters=space.dense_params,
         reached=space.sparsity(profile),
     )
     # The header is written by the hub's own class, so a name with a colon or a quote cannot break the YAML.

@@ -45,7 +45,7 @@ def provenance_of(card: CardFacts, profile: Profile, space: Space) -> Provenance
         revision=None if revision is None else str(revision),
         base_model=card.base_model,
         fingerprint=card.fingerprint,
-        dense_parameters=space.params(space.dense()),
+        dense_parameters=space.dense_params,
         parameters=space.params(profile),
         sequence_length=length if isinstance(length, int) else None,
         groups=tuple(groups for groups, _ in sizes),

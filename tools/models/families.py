@@ -177,12 +177,13 @@ def space_of(
     n_blocks = shape.intermediate // unit
     total = sum(parameter.numel() for parameter in model.parameters())  # tied weights are listed once
     fixed = total - shape.n_layers * (n_groups * group_params + n_blocks * block_params)
+    added = 0
     if compensation_bias:
-        added = sum(
-            projection.out_features for projection in (attention.o_proj, mlp.down_proj) if projection.bias is None
-        )
-        fixed += shape.n_layers * added
-    return Space(shape.n_layers, n_groups, n_blocks, group_params, block_params, fixed, unit, attention_unit)
+        outputs = (attention.o_proj, mlp.down_proj)
+        added = shape.n_layers * sum(one.out_features for one in outputs if one.bias is None)
+    return Space(
+        shape.n_layers, n_groups, n_blocks, group_params, block_params, fixed + added, unit, attention_unit, added
+    )
 
 
 def decoder_layers(model: nn.Module) -> Iterator[Any]:

@@ -24,6 +24,7 @@ class Space:
     fixed_params: int  # parameters that no profile removes
     mlp_unit: int  # channels in an MLP unit
     attention_unit: int = 1  # KV groups in an attention unit
+    added_params: int = 0  # among the fixed ones: biases that pruning adds and the dense model does not have
 
     def units(self, part: Part) -> int:
         """Units of `part` in a dense layer."""
@@ -56,6 +57,11 @@ class Space:
     def params(self, profile: Profile) -> int:
         """All parameters of the pruned model."""
         return self.fixed_params + self.prunable_params(profile)
+
+    @property
+    def dense_params(self) -> int:
+        """All parameters of the dense model as it is, without what pruning adds."""
+        return self.params(self.dense()) - self.added_params
 
     def sizes(self, profile: Profile) -> list[tuple[int, int]]:
         """KV groups and MLP channels of every layer, as a checkpoint's config states them."""

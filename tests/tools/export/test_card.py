@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 
 import pytest
 from huggingface_hub import ModelCard
@@ -10,6 +11,7 @@ from huggingface_hub import ModelCard
 from self_pruner.agent.command_line.commands import command_line
 from self_pruner.memory.profile import Profile
 from self_pruner.tools.export.card import CardFacts, CardRow, CardTasks, model_card
+from self_pruner.tools.export.provenance import provenance_of
 from self_pruner.tools.profiles.space import Space
 
 SPACE = Space(n_layers=3, n_groups=4, n_blocks=12, group_params=1000, block_params=500, fixed_params=7000, mlp_unit=8)
@@ -71,6 +73,14 @@ def test_the_parameters_and_the_sparsity_are_those_of_the_profile():
 
     assert "23,500 of 37,000 parameters remain; 45.00% of the decoder blocks' parameters were removed" in text
     assert "(asked for: 30.00%" in text
+
+
+def test_biases_that_pruning_adds_are_none_of_the_dense_models_parameters():
+    facts = CardFacts("m", "llama", 0.3, ROWS, "passages", "python main.py")
+    added = replace(SPACE, fixed_params=7600, added_params=600)
+    assert "24,100 of 37,000 parameters remain" in " ".join(str(model_card(facts, PROFILE, added)).split())
+    found = provenance_of(facts, PROFILE, added)
+    assert (found.parameters, found.dense_parameters) == (24_100, 37_000)
 
 
 def test_command_settings_versions_text_and_widths_are_there_to_make_it_again():

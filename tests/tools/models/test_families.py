@@ -43,6 +43,8 @@ def test_bias_compensation_adds_two_biases_a_layer(family):
     plain, compensated = space_of(model, MLP_UNIT), space_of(model, MLP_UNIT, compensation_bias=True)
     assert compensated.fixed_params - plain.fixed_params == 3 * 2 * 64
     assert compensated.group_params == plain.group_params
+    assert compensated.params(compensated.dense()) == count(model) + 3 * 2 * 64
+    assert compensated.dense_params == plain.dense_params == count(model)  # the dense model has none of them
 
 
 @pytest.mark.parametrize("family", FAMILY_NAMES)
