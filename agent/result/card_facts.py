@@ -18,8 +18,11 @@ from self_pruner.tools.models.aliases import ALIASES, BUNDLED
 HUB_IDS = {**ALIASES, BUNDLED: "HuggingFaceTB/SmolLM2-135M-Instruct"}
 
 
-def card_facts(prepared: Prepared, settings: Settings, outcome: Outcome, run: RunDirectory) -> CardFacts:
-    """What the model card states."""
+def card_facts(
+    prepared: Prepared, settings: Settings, outcome: Outcome, run: RunDirectory, candidate: str = ""
+) -> CardFacts:
+    """What the model card states; `candidate` is whom it is of, where that is not whom the run found."""
+    export = f"python main.py export RUN --candidate {candidate} --output FOLDER"
     stated = ("dense", UNIFORM, outcome.best_baseline, FOUND, outcome.result)
     rows = [row for row in outcome.rows if row.name in stated]
     environment = run.environment
@@ -31,7 +34,8 @@ def card_facts(prepared: Prepared, settings: Settings, outcome: Outcome, run: Ru
         sparsity=prepared.bench.budget.sparsity,
         rows=tuple(CardRow(parameters=row.params, **row.model_dump(exclude={"params", "speedup"})) for row in rows),
         measured_on=outcome.measured_on,
-        command=command_line(settings),
+        command=command_line(settings) + (f"\n{export}" if candidate else ""),
+        candidate=candidate or None,
         brain=brain_in_words(settings),
         latency_setting=". ".join(filter(None, (outcome.latency_setting, *sentences))) or None,
         calibration=f"{text_label(settings.calibration)}, tokens {prepared.texts['calibration']}",
@@ -43,7 +47,7 @@ def card_facts(prepared: Prepared, settings: Settings, outcome: Outcome, run: Ru
         tasks=outcome.tasks.for_card() if outcome.tasks else None,
         serving=settings.target,
         tensor_parallel=settings.tensor_parallel,
-        again=same_again(settings, environment, outcome.told),
+        again=same_again(settings, environment, outcome.told, exported=bool(candidate)),
         tokenizer_code=getattr(prepared.loaded.tokenizer, "_auto_class", None) is not None,
         license=license_of(prepared.loaded.name),
     )

@@ -240,8 +240,8 @@ def with_latency(
     ]
 
 
-def export_and_verify(run: Run, outcome: Outcome, folder: Path, *, overwrite: bool = True) -> Outcome:
-    """Write the checkpoint, load it in a new process, compare its logits; raises where they differ."""
+def export_and_verify(run: Run, outcome: Outcome, folder: Path, *, overwrite: bool = True, other: str = "") -> Outcome:
+    """Write the checkpoint, load it in a new process, compare its logits; `other` names one that was not found."""
     bench = run.bench
     with run.view.phase("Export and verification", unit="bytes") as progress:
         verified = publish(
@@ -249,7 +249,7 @@ def export_and_verify(run: Run, outcome: Outcome, folder: Path, *, overwrite: bo
             Profile(tuple(outcome.attention), tuple(outcome.mlp)),
             run.prepared.loaded.tokenizer,
             folder,
-            card_facts(run.prepared, run.settings, outcome, run.directory),
+            card_facts(run.prepared, run.settings, outcome, run.directory, other),
             bench.walks[bench.main_text].input_ids[:VERIFIED_SEQUENCES, :VERIFIED_TOKENS],
             serving=run.settings.target,
             replace=overwrite,
@@ -279,10 +279,11 @@ def export_candidate(run: Run, outcome: Outcome, candidate: str | None, folder: 
             "tasks": outcome.tasks if name == outcome.candidate else None,
         }
     )
+    other = "" if name == outcome.candidate else name
     chosen, refitted = refit(run, chosen, keep=False)
     if refitted:
         run.view.line(recalibration_sentence(chosen))
-    return export_and_verify(with_weights(run, refitted), chosen, folder, overwrite=False)
+    return export_and_verify(with_weights(run, refitted), chosen, folder, overwrite=False, other=other)
 
 
 def with_weights(run: Run, refitted: Recalibrated | None) -> Run:

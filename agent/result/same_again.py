@@ -10,16 +10,22 @@ from self_pruner.agent.settings.settings import Settings
 from self_pruner.tools.text.quantities import counted
 
 
-def same_again(settings: Settings, environment: Mapping[str, Any], told: Sequence[str] = ()) -> str:
+def same_again(
+    settings: Settings, environment: Mapping[str, Any], told: Sequence[str] = (), exported: bool = False
+) -> str:
     """The sentences for one run.
 
     Args:
         settings: those of the run.
         environment: the run's `environment.json`.
         told: notes of a person that its brain read.
+        exported: whether the bytes are those of another command, which exports one of the candidates.
     """
+    makes = "The same command makes the same candidates and the same bytes again"
+    if exported:
+        makes = "The first command makes the same candidates again, and the second the same bytes of this one"
     sentences = [
-        "The same command makes the same candidates and the same bytes again, with these versions, on the same kind of "
+        f"{makes}, with these versions, on the same kind of "
         f"device ({environment.get('device', 'not stated')}) with as many threads, and with a memory that knows of "
         "this model what this run's knew when it began: a file of its own (--memory), where that was nothing."
     ]

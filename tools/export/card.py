@@ -78,7 +78,7 @@ class CardFacts:
     serving: Serving = "transformers"
     tensor_parallel: int = 1  # devices that share a layer
     again: str = ""  # what it takes to make the same again
-    limitations: tuple[str, ...] = ()  # sentences beside the general ones
+    candidate: str | None = None  # of the search, where this is another one than it found
     tokenizer_code: bool = False  # whether the tokenizer brings code of its own
     local: bool = False  # the base model is a folder of the machine that made this: its name helps nobody to find it
 
@@ -99,6 +99,7 @@ def model_card(facts: CardFacts, profile: Profile, space: Space) -> ModelCard:
     brings_code = facts.serving != "uniform" or facts.tokenizer_code
     page = _template().render(
         facts=facts,
+        whom="found" if facts.candidate is None else f"candidate {facts.candidate}",
         trust=_trust(facts.serving),
         tokenizer_trust=_TRUST if brings_code else "",
         engine=_ENGINES[facts.serving],

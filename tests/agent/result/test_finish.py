@@ -138,6 +138,17 @@ def test_a_run_ended_between_two_steps_repeats_the_step_in_hand_only(
     assert made["choose"] == (2 if moment == "save" else 1)
 
 
+def test_the_card_of_another_candidate_says_which_it_is_and_how_it_is_made_again(undisturbed, tmp_path):
+    run, folder = copied(undisturbed, tmp_path), tmp_path / "other"
+    other = next(name for name in ("c1", "c2") if name != result(run)["candidate"])
+    assert main(["export", str(run), "--candidate", other, "--output", str(folder)]) == 0
+    card = (folder / "README.md").read_text()
+    assert f"\npython main.py export RUN --candidate {other} --output FOLDER\n```" in card
+    assert f"| candidate {other} |" in card and "| found" not in card and "*found" not in card
+    assert "the second the same bytes of this one" in " ".join(card.split())
+    assert "--candidate" not in (run / "model" / "README.md").read_text()
+
+
 def test_refits_that_are_damaged_are_made_anew(chosen, undisturbed, made, tmp_path, monkeypatch, capfd):
     run = copied(chosen, tmp_path)
     (run / "refits.safetensors").write_bytes(b"damaged")

@@ -119,8 +119,12 @@ def test_backticks_in_a_command_do_not_end_its_code_block():
     assert "````sh\npython main.py --model '```'\n````" in str(card(command="python main.py --model '```'"))
 
 
-def test_further_limitations_are_listed():
-    assert "\n- The brain fell back 3 times.\n" in str(card(limitations=("The brain fell back 3 times.",))) + "\n"
+def test_another_candidate_than_the_found_one_is_named_wherever_the_found_one_would_be():
+    text = str(card(candidate="c7", exported="found, recalibrated"))
+    assert "This is candidate c7 of that search, and not the one that it chose." in text
+    assert "| candidate c7 | 23,500 |" in text and "*candidate c7, recalibrated* is this" in text
+    assert "found" not in re.findall(r"^\| ([^|]*) \|", text, re.MULTILINE) and "*found" not in text
+    assert "This is" not in str(card())
 
 
 def test_tasks_have_a_table_of_their_own_where_they_were_measured():
