@@ -27,11 +27,14 @@ def card_facts(
     rows = [row for row in outcome.rows if row.name in stated]
     environment = run.environment
     sentences = (one.sentence().rstrip(".") for one in (outcome.served, outcome.speed) if one)
+    time = "" if settings.speedup is None else f"a request {settings.speedup:g} times as fast"
+    time = time if settings.latency_ms is None else f"a request in {settings.latency_ms:g} ms"
     return CardFacts(
         base_model=prepared.loaded.name if is_local(settings) else HUB_IDS.get(prepared.loaded.name, settings.model),
         local=is_local(settings),
         family=prepared.loaded.family.model_type,
-        sparsity=prepared.bench.budget.sparsity,
+        sparsity=None if time and settings.sparsity is settings.params is None else prepared.bench.budget.sparsity,
+        time=time,
         rows=tuple(CardRow(parameters=row.params, **row.model_dump(exclude={"params", "speedup"})) for row in rows),
         measured_on=outcome.measured_on,
         command=command_line(settings) + (f"\n{export}" if candidate else ""),

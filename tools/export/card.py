@@ -61,7 +61,7 @@ class CardFacts:
 
     base_model: str  # hub id, or the name of a folder
     family: str  # llama, mistral, qwen2, qwen3
-    sparsity: float  # asked for, share of decoder-block parameters
+    sparsity: float | None  # asked for, share of decoder-block parameters; None where a time alone was asked for
     rows: tuple[CardRow, ...]
     measured_on: str  # text, tokens and sequence length of KL and perplexity
     command: str  # the exact command line
@@ -78,6 +78,7 @@ class CardFacts:
     serving: Serving = "transformers"
     tensor_parallel: int = 1  # devices that share a layer
     again: str = ""  # what it takes to make the same again
+    time: str = ""  # asked for, in words
     candidate: str | None = None  # of the search, where this is another one than it found
     tokenizer_code: bool = False  # whether the tokenizer brings code of its own
     local: bool = False  # the base model is a folder of the machine that made this: its name helps nobody to find it
@@ -99,6 +100,7 @@ def model_card(facts: CardFacts, profile: Profile, space: Space) -> ModelCard:
     brings_code = facts.serving != "uniform" or facts.tokenizer_code
     page = _template().render(
         facts=facts,
+        asked=_asked(facts),
         whom="found" if facts.candidate is None else f"candidate {facts.candidate}",
         trust=_trust(facts.serving),
         tokenizer_trust=_TRUST if brings_code else "",
@@ -155,6 +157,12 @@ def with_evaluation(page: str, table: CardTasks, command: str) -> str:
 def load_call(folder: str, serving: Serving) -> str:
     """The call of transformers that loads a checkpoint which is made to be served so."""
     return f"AutoModelForCausalLM.from_pretrained({folder!r}{_trust(serving)})"
+
+
+def _asked(facts: CardFacts) -> str:
+    """The share of parameters or the time that the result was to have, or both."""
+    share = "" if facts.sparsity is None else f"{100 * facts.sparsity:.2f}%"
+    return " and ".join(filter(None, (share, facts.time)))
 
 
 def _trust(serving: Serving) -> str:

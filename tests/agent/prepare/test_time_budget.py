@@ -75,6 +75,7 @@ def test_every_candidate_is_predicted_to_be_as_fast_as_asked_for(run, table, tmp
     assert outcome.speed.asked == 1.1 and outcome.speed.measured is None  # the table is of another device
     assert "the latency table predicts 1.10. It is of elsewhere on a device" in printed
     card = (only_run(tmp_path) / "model" / "README.md").read_text()
+    assert "(asked for: a request 1.1 times as fast; embeddings" in card
     assert "the latency table predicts 1.10" in card and "--speedup 1.1" in card and str(table) not in card
 
 

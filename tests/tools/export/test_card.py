@@ -72,7 +72,13 @@ def test_the_parameters_and_the_sparsity_are_those_of_the_profile():
     text = " ".join(str(card()).split())
 
     assert "23,500 of 37,000 parameters remain; 45.00% of the decoder blocks' parameters were removed" in text
-    assert "(asked for: 30.00%" in text
+    assert "(asked for: 30.00%; embeddings" in text
+
+
+def test_a_time_that_was_asked_for_is_stated_alone_or_beside_the_sparsity():
+    time = "a request 1.4 times as fast"
+    assert f"(asked for: {time}; embeddings" in str(card(sparsity=None, time=time))
+    assert f"(asked for: 30.00% and {time}; embeddings" in str(card(time=time))
 
 
 def test_biases_that_pruning_adds_are_none_of_the_dense_models_parameters():
