@@ -43,16 +43,25 @@ def clear_partials(path: Path) -> None:
 
 
 @contextmanager
-def scratch(name: str) -> Iterator[str]:
-    """A folder for temporary files, gone with the block; what killed processes left of theirs is removed first."""
+def scratch(name: str, where: Path | None = None) -> Iterator[str]:
+    """A folder for temporary files, gone with the block; what killed processes left of theirs is removed first.
+
+    Args:
+        name: of what is made in it.
+        where: the folder that it is in; None for the system's own of temporary files.
+
+    Raises:
+        OSError: it cannot be made.
+    """
+    place = Path(tempfile.gettempdir()) if where is None else where
     prefix = f"self-pruner-{name}-"
     ours = re.compile(rf"{re.escape(prefix)}{re.escape(_HERE)}-(\d+)-.+")
     with suppress(OSError):
-        for found in list(Path(tempfile.gettempdir()).iterdir()):
+        for found in list(place.iterdir()):
             match = ours.fullmatch(found.name)
             if match and not lives(int(match[1])) and found.lstat().st_uid == os.getuid():
                 shutil.rmtree(found, ignore_errors=True)  # which follows no links
-    with tempfile.TemporaryDirectory(prefix=f"{prefix}{owner(os.getpid())}-") as folder:
+    with tempfile.TemporaryDirectory(prefix=f"{prefix}{owner(os.getpid())}-", dir=place) as folder:
         yield folder
 
 

@@ -83,3 +83,8 @@ def test_folders_are_not_full(folder):
     for place in [ROOT / folder, *(path for path in (ROOT / folder).rglob("*") if path.is_dir())]:
         entries = [path for path in place.iterdir() if path.suffix in SHOWN or path.is_dir() and any(path.glob("*.py"))]
         assert len(entries) <= FULLEST, f"{place.relative_to(ROOT)} has {len(entries)} entries"
+
+
+def test_temporary_folders_are_named_after_their_owner_so_that_a_killed_ones_is_removed():
+    plain = {name for name, path in modules().items() if "import tempfile" in path.read_text(encoding="utf-8")}
+    assert plain == {"memory.partials", "tools.evaluation.workers.cluster"}  # Ray's sockets need a short name

@@ -8,7 +8,6 @@ once, before the others. A file is gone as soon as it is loaded.
 from __future__ import annotations
 
 import json
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -17,6 +16,7 @@ from typing import Any
 
 import torch
 
+from self_pruner.memory.partials import scratch
 from self_pruner.memory.profile import Profile
 from self_pruner.tools.engines.child import child
 from self_pruner.tools.export.gguf.file import GgufFacts, GgufType, write_gguf
@@ -55,7 +55,7 @@ def timing_in_llama_cpp(config: Any, space: Space, request: LlamaRequest) -> Ite
         ExportError: llama.cpp cannot run this model, or there is no room on the disk for its file.
         EngineError: the engine does not start, or refuses a model; the sentence ends with the last thing it said.
     """
-    with tempfile.TemporaryDirectory(prefix="self-pruner-llama-") as temporary:
+    with scratch("llama") as temporary:
         root = Path(temporary)
         names = ("prompt", "decode", "batch", "repeats", "threads", "together")
         dense = write_shape(root / "dense.gguf", config, space, space.dense(), request.bias)

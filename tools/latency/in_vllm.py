@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 import os
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -17,6 +16,7 @@ from pathlib import Path
 from shutil import copyfile
 from typing import Any
 
+from self_pruner.memory.partials import scratch
 from self_pruner.memory.profile import Profile
 from self_pruner.tools.engines.child import child
 from self_pruner.tools.export.checkpoint import MODELING_FILE, config_of
@@ -57,7 +57,7 @@ def timing_in_vllm(config: Any, space: Space, request: VllmRequest) -> Iterator[
     Raises:
         EngineError: the engine does not start, or refuses a model; the sentence ends with the last thing it said.
     """
-    with tempfile.TemporaryDirectory(prefix="self-pruner-vllm-") as temporary:
+    with scratch("vllm") as temporary:
         root = Path(temporary)
         stock = type(config)(**{**config.to_dict(), "architectures": [family_of(config).architecture]})
         dense = _folder(root / "dense", stock, request)

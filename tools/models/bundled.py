@@ -15,13 +15,13 @@ import os
 import shutil
 import subprocess
 import sys
-import tempfile
 import time
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from self_pruner.memory import partials
 from self_pruner.memory.errors import ModelError
 from self_pruner.tools.engines.leashed import leashed
 from self_pruner.tools.models.quiet import quiet
@@ -233,13 +233,16 @@ def _dequantise(gguf: Path, folder: Path) -> None:
         tokenizer.save_pretrained(folder)
 
 
-def _scratch(cache: Path, bundle: Bundle) -> tempfile.TemporaryDirectory[str]:
+@contextlib.contextmanager
+def _scratch(cache: Path, bundle: Bundle) -> Iterator[str]:
     """A folder beside the final place, so that what is ready can be renamed into it."""
-    try:
-        cache.mkdir(parents=True, exist_ok=True)
-        return tempfile.TemporaryDirectory(prefix=".partial-", dir=cache)
-    except OSError as error:
-        raise ModelError(f"no room for {bundle} in {str(cache)!r}: {error.strerror}") from error
+    with contextlib.ExitStack() as stack:
+        try:
+            cache.mkdir(parents=True, exist_ok=True)
+            folder = stack.enter_context(partials.scratch("fetched", cache))
+        except OSError as error:
+            raise ModelError(f"no room for {bundle} in {str(cache)!r}: {error.strerror}") from error
+        yield folder
 
 
 def _rename(ready: Path, final: Path) -> None:

@@ -1,10 +1,14 @@
 import dataclasses
 import hashlib
+import os
+import subprocess
+import sys
 import zipfile
 
 import pytest
 
 from self_pruner.memory.errors import ModelError
+from self_pruner.memory.partials import owner
 from self_pruner.tools.models import bundled as module
 from self_pruner.tools.models.bundled import TEXT_BUNDLE, Bundle, archive, bundled_model, cache_dir
 from self_pruner.tools.models.source import load, resolve
@@ -73,6 +77,19 @@ def test_an_interrupted_fetch_leaves_nothing(sample, tmp_path):
     with pytest.raises(KeyboardInterrupt):
         archive(sample, tmp_path / "cache", interrupt)
     assert list((tmp_path / "cache").iterdir()) == []
+
+
+def test_what_a_killed_fetch_left_in_the_cache_goes_with_the_next(sample, tmp_path):
+    ended = subprocess.Popen([sys.executable, "-c", ""])
+    ended.wait()
+    dead, living = (
+        tmp_path / "cache" / f"self-pruner-fetched-{owner(process)}-abc" for process in (ended.pid, os.getppid())
+    )
+    for folder in (dead, living):
+        folder.mkdir(parents=True)
+        (folder / "pip.log").write_text("half")
+    archive(sample, tmp_path / "cache")
+    assert sorted(path.name for path in (tmp_path / "cache").iterdir()) == [living.name, "wheels"]
 
 
 def test_the_cache_follows_the_users_cache_folder(monkeypatch, tmp_path):

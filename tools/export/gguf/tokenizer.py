@@ -8,11 +8,11 @@ tokenizer that is nearly right makes a model that is quietly worse.
 from __future__ import annotations
 
 import json
-import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from self_pruner.memory.errors import ExportError
+from self_pruner.memory.partials import scratch
 
 if TYPE_CHECKING:
     from gguf import GGUFWriter
@@ -107,7 +107,7 @@ def add_tokenizer(writer: GGUFWriter, tokenizer: Any, vocab_size: int) -> None:
         writer.add_tokenizer_pre(rules)
     writer.add_token_list(texts)
     writer.add_token_types(kinds)
-    with tempfile.TemporaryDirectory(prefix="self-pruner-tokenizer-") as folder:
+    with scratch("tokenizer") as folder:
         tokenizer.save_pretrained(folder)
         special = gguf.SpecialVocab(Path(folder), load_merges=rules != "llama", n_vocab=vocab_size)
     # Asked of the tokenizer itself: what it really does need not be what its settings say.
