@@ -12,8 +12,6 @@ import sys
 from pathlib import Path
 from typing import Any
 
-WINDOW_BATCH = 4  # windows whose logits are held together
-
 
 def main() -> None:
     """One model, one request."""
@@ -45,7 +43,6 @@ def main() -> None:
 def windows(model: Any, text: str, length: int) -> list[float]:
     """The mean negative log-likelihood of each window of `length` tokens that follow each other in `text`."""
     import torch
-    import torch.nn.functional as F
 
     with_warning = model.tokenizer.model_max_length
     model.tokenizer.model_max_length = sys.maxsize  # the text is cut below: no warning that it is long
@@ -56,13 +53,33 @@ def windows(model: Any, text: str, length: int) -> list[float]:
         raise SystemExit(f"Error: the text has {len(ids)} tokens, and a window takes {length}")
     rows = ids[: count * length].view(count, length)
     found: list[float] = []
-    for batch in rows.split(WINDOW_BATCH):
-        batch = batch.to(model.device)
-        logits = model.model(batch).logits[:, :-1].float()
-        nll = F.cross_entropy(logits.transpose(1, 2), batch[:, 1:], reduction="none")
-        found += nll.mean(1).tolist()
+    for window in rows:
+        found.append(_nll(model.model, window.to(model.device)))
         say({"progress": [len(found), count]})
     return found
+
+
+def _nll(model: Any, window: Any) -> float:
+    """The mean negative log-likelihood of one window; of few tokens at a time where the family's logits are plain.
+
+    All logits of a window of 2,048 tokens take a gigabyte in float32 where the vocabulary has 128,256.
+    """
+    import torch
+    import torch.nn.functional as F
+
+    from self_pruner.tools.evaluation.targets import head_chunks
+    from self_pruner.tools.models.families import FAMILIES
+
+    following = window[1:]
+    if model.config.model_type not in FAMILIES:  # what its head gives may be scaled or capped
+        logits = model(window[None]).logits[0, :-1].float()
+        return float(F.cross_entropy(logits, following.to(logits.device)))
+    hidden = model.get_decoder()(window[None]).last_hidden_state[0, :-1]
+    pieces = []
+    for positions in head_chunks(len(following)):
+        logits = model.get_output_embeddings()(hidden[positions]).float()
+        pieces.append(F.cross_entropy(logits, following[positions].to(logits.device), reduction="none"))
+    return float(torch.cat(pieces).mean())
 
 
 def say(line: dict[str, Any]) -> None:
