@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shlex
 import tomllib
 from collections.abc import Generator, Mapping
 from contextlib import closing
@@ -34,6 +35,7 @@ from self_pruner.agent.result.checkpoint_figures import (
 from self_pruner.agent.result.task_table import TITLES
 from self_pruner.agent.run_files.atomic_write import WriteError, atomic_write
 from self_pruner.agent.settings.settings import Settings, make_settings, text_label
+from self_pruner.agent.settings.stated import shareable
 from self_pruner.agent.view import View
 from self_pruner.memory.errors import MeasurementError, SettingsError
 from self_pruner.memory.no_links import refuse_link
@@ -42,7 +44,7 @@ from self_pruner.tools.evaluation.tasks.rows import TASKS
 from self_pruner.tools.evaluation.tasks.suite import CPU_BATCH, GPU_BATCH, TaskSuite
 from self_pruner.tools.export.provenance import Provenance, read_provenance
 from self_pruner.tools.models.bundled import cache_dir
-from self_pruner.tools.models.checkpoint import digest_of
+from self_pruner.tools.models.checkpoint import digest_of, read_config
 from self_pruner.tools.models.foreign_code import check_code
 from self_pruner.tools.models.source import fetched, resolve
 from self_pruner.tools.text.sources import TextUnavailableError, whole_text
@@ -89,7 +91,7 @@ def evaluate(folder: Path, given: Mapping[str, Any], wishes: Wishes, view: View)
     text, label = _text(wishes, view)
     dense = _dense(settings, provenance, view) if wishes.dense else None
     wanted = Evaluation(
-        command=_command(settings, wishes, length),
+        command=_command(settings, given, wishes, length),
         harness=suite.harness,
         rows={task: len(suite.rows(task)) for task in TASKS},
         data={task: suite.digest(task) for task in TASKS},
@@ -215,9 +217,8 @@ def _check(folder: Path, wishes: Wishes, length: int) -> None:
     for name, value in (("perplexity-length", wishes.length), ("batch", wishes.batch)):
         if value is not None and value < (2 if name == "perplexity-length" else 1):
             raise SettingsError(f"--{name} takes a whole number from {2 if name != 'batch' else 1} on, got {value}")
-    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    longest = config.get("max_position_embeddings", length)
-    if length > longest:
+    longest = read_config(folder / "config.json").get("max_position_embeddings")
+    if isinstance(longest, int) and length > longest:
         raise SettingsError(f"--perplexity-length must be at most the model's context, {longest}, got {length}")
 
 
@@ -244,14 +245,19 @@ def _dense(settings: Settings, provenance: Provenance | None, view: View) -> Pat
         return fetched(source, trust_remote_code=settings.trust_remote_code, cache=settings.cache, progress=progress)
 
 
-def _command(settings: Settings, wishes: Wishes, length: int) -> str:
+def _command(settings: Settings, given: Mapping[str, Any], wishes: Wishes, length: int) -> str:
     """What makes the same table again, without where things lie."""
-    words = ["python main.py evaluate FOLDER", f"--task-rows {settings.task_rows}"]
-    if settings.task_data is not None:
-        words.append(f"--task-data {settings.task_data.name}")
-    if wishes.text is not None:
-        words.append(f"--perplexity-text {text_label(wishes.text)}")
-    return " ".join([*words, f"--perplexity-length {length}"])
+    known = shareable(settings)
+    words = ["python", "main.py", "evaluate", "FOLDER"]
+    for name in ("model", "revision", "device", "dtype"):
+        words += [f"--{name}", str(known[name])] if given.get(name) is not None else []
+    words += ["--trust-remote-code"] if settings.trust_remote_code else []
+    words += ["--task-rows", str(settings.task_rows)]
+    words += [] if settings.task_data is None else ["--task-data", settings.task_data.name]
+    words += [] if wishes.text is None else ["--perplexity-text", text_label(wishes.text)]
+    words += ["--perplexity-length", str(length)]
+    words += [] if wishes.batch is None else ["--batch", str(wishes.batch)]
+    return shlex.join(words if wishes.dense else [*words, "--no-dense"])
 
 
 def _kept(folder: Path, wanted: Evaluation) -> list[Figures]:

@@ -14,8 +14,10 @@ from typing import Literal
 from self_pruner.memory.errors import ExportError
 from self_pruner.memory.profile import Profile
 from self_pruner.tools.export.card import CardFacts
+from self_pruner.tools.models.plain_file import read_json
 from self_pruner.tools.profiles.space import Space
 
+LARGEST = 4 << 20  # bytes of the file
 PROVENANCE_FILE = "self_pruner.json"
 
 
@@ -71,7 +73,7 @@ def read_provenance(folder: Path) -> Provenance | None:
     if not path.is_file():
         return None
     try:
-        return TypeAdapter(Provenance).validate_python(json.loads(path.read_text(encoding="utf-8")))
+        return TypeAdapter(Provenance).validate_python(read_json(path, LARGEST))
     except ValidationError as error:
         fault = error.errors()[0]
         place = ".".join(map(str, fault["loc"]))

@@ -13,7 +13,7 @@ import torch
 from main import main
 from self_pruner.agent.result import evaluate_checkpoint as evaluate_module
 from self_pruner.agent.result.checkpoint_figures import FILE, PRUNED, Evaluation, Figures, read_evaluation
-from self_pruner.agent.result.evaluate_checkpoint import Wishes, _Asked, _kept, _tokenizer
+from self_pruner.agent.result.evaluate_checkpoint import Wishes, _Asked, _check, _command, _kept, _tokenizer
 from self_pruner.agent.settings.settings import make_settings
 from self_pruner.memory.profile import Profile
 from self_pruner.tools.evaluation.tasks.harness import AskedModel, run_task
@@ -190,6 +190,28 @@ def test_what_a_folder_does_not_say_must_be_given(call, folder, dense):
     (folder / PROVENANCE_FILE).write_text('{"format": 2}')
     status, _, error = call(folder)
     assert status == 2 and "is not what an export writes: format" in error
+    (folder / PROVENANCE_FILE).write_text("[" * 100_000)
+    status, _, error = call(folder)
+    assert status == 2 and "is damaged: it is nested too deep" in error and error.count("\n") == 1
+
+
+def test_the_command_of_a_table_names_all_that_it_was_asked_for(tmp_path):
+    given = {"model": str(tmp_path), "device": "cpu", "dtype": "float32", "task_rows": 5}
+    said = _command(make_settings(given), given, Wishes(text="a text.txt", batch=2, dense=False), 32)
+    assert said == (
+        f"python main.py evaluate FOLDER --model {tmp_path.name} --device cpu --dtype float32 --task-rows 5 "
+        "--perplexity-text 'a text.txt' --perplexity-length 32 --batch 2 --no-dense"
+    )
+    known = {"model": str(tmp_path), "task_rows": 5}  # by the folder itself
+    plain = "python main.py evaluate FOLDER --task-rows 5 --perplexity-length 32"
+    assert _command(make_settings(known), {"task_rows": 5}, Wishes(), 32) == plain
+
+
+@pytest.mark.parametrize("longest", [None, "many"])
+def test_a_context_that_a_config_does_not_state_limits_no_window(folder, longest):
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | {"max_position_embeddings": longest}))
+    _check(folder, Wishes(), 10**6)
 
 
 def test_a_checkpoint_that_does_not_load_is_one_sentence(call, folder):

@@ -88,16 +88,18 @@ def add_tokenizer(writer: GGUFWriter, tokenizer: Any, vocab_size: int) -> None:
         return
     definition = tokenizer_definition(tokenizer)
     rules = split_rules(definition)
-    texts: list[str] = [f"[PAD{token}]" for token in range(vocab_size)]
-    kinds = [gguf.TokenType.UNUSED] * vocab_size
-    for text, token in definition["model"]["vocab"].items():
-        texts[token], kinds[token] = text, gguf.TokenType.NORMAL
-    for added in definition["added_tokens"]:
-        if added["id"] >= vocab_size:
+    vocab: dict[str, int] = definition["model"]["vocab"]
+    for text, token in (*vocab.items(), *((added["content"], added["id"]) for added in definition["added_tokens"])):
+        if token >= vocab_size:
             raise ExportError(
-                f"the tokenizer's {added['content']!r} is token {added['id']}, and the model knows {vocab_size}: "
+                f"the tokenizer's {text!r} is token {token}, and the model knows {vocab_size}: "
                 "llama.cpp takes no token that the model does not know"
             )
+    texts: list[str] = [f"[PAD{token}]" for token in range(vocab_size)]
+    kinds = [gguf.TokenType.UNUSED] * vocab_size
+    for text, token in vocab.items():
+        texts[token], kinds[token] = text, gguf.TokenType.NORMAL
+    for added in definition["added_tokens"]:
         texts[added["id"]] = added["content"]
         kinds[added["id"]] = gguf.TokenType.CONTROL if added["special"] else gguf.TokenType.USER_DEFINED
     if rules == "llama":
