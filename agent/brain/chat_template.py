@@ -75,18 +75,32 @@ def _of(tokenizer: Any) -> tuple[str, dict[str, Any]]:
     return template, dict(tokenizer.special_tokens_map)
 
 
-@lru_cache(maxsize=8)
+def takes_system(tokenizer: Any) -> bool:
+    """Whether the tokenizer's chat template, one that can be used, says what a turn of the system says.
+
+    Some refuse such a turn, and some leave it out without a word.
+    """
+    template, special = _of(tokenizer)
+    return _fault(template, json.dumps(special, default=str), system=True) is None
+
+
 def _unusable(template: str, special: str) -> str | None:
-    whole = [{"role": "system", "content": SYSTEM}, {"role": "user", "content": USER}]
-    reason = None
-    for turns in (whole, [{"role": "user", "content": f"{SYSTEM}\n\n{USER}"}]):
-        try:
-            text = _rendered(template, json.loads(special), turns)
-        except ChatTemplateError as error:
-            reason = str(error)
-        else:
-            return None if USER in text else "it leaves out what the user says"
-    return reason
+    if _fault(template, special, system=True) is None:
+        return None
+    return _fault(template, special, system=False)
+
+
+@lru_cache(maxsize=16)
+def _fault(template: str, special: str, system: bool) -> str | None:
+    """Why the template does not take a short conversation, with a turn of the system or without; None where it does."""
+    turns = [{"role": "user", "content": f"{SYSTEM}\n\n{USER}"}]
+    if system:
+        turns = [{"role": "system", "content": SYSTEM}, {"role": "user", "content": USER}]
+    try:
+        text = _rendered(template, json.loads(special), turns)
+    except ChatTemplateError as error:
+        return str(error)
+    return None if SYSTEM in text and USER in text else "it leaves out what it is told"
 
 
 def _rendered(template: str, special: dict[str, Any], turns: list[dict[str, str]]) -> str:

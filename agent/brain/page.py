@@ -4,20 +4,22 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Any
 
 from langchain_core.messages import AIMessage, BaseMessage, SystemMessage, ToolMessage
 
-from self_pruner.agent.brain.chat_template import ChatTemplateError, applied, unusable
+from self_pruner.agent.brain.chat_template import ChatTemplateError, applied, takes_system, unusable
 from self_pruner.memory.errors import BrainError
 
 
 def render(tokenizer: Any, messages: Sequence[BaseMessage]) -> list[int]:
     """Token ids of a prompt that ends where the reply begins.
 
-    With a chat template if there is one that can be used; one that refuses the system role gets it as the beginning of
-    the first user message. Base models get plain text, paragraph by paragraph. Tool results become user text, since
-    many templates have no tool role, and neighbours of one role become one, since many alternate strictly.
+    With a chat template if there is one that can be used; one that refuses the system role, or leaves out what it
+    says, gets it as the beginning of the first user message. Base models get plain text, paragraph by paragraph. Tool
+    results become user text, since many templates have no tool role, and neighbours of one role become one, since many
+    alternate strictly.
 
     Raises:
         BrainError: the chat template takes other conversations, and not this one.
@@ -26,14 +28,19 @@ def render(tokenizer: Any, messages: Sequence[BaseMessage]) -> list[int]:
     if not tokenizer.chat_template or unusable(tokenizer):
         text = "\n\n".join(turn["content"] for turn in turns) + "\n\n"
         return tokenizer(text)["input_ids"]
+    if takes_system(tokenizer):
+        with suppress(ChatTemplateError):
+            return _ids(tokenizer, applied(tokenizer, turns))
     try:
-        text = applied(tokenizer, turns)
-    except ChatTemplateError:
-        try:
-            text = applied(tokenizer, alternating(messages, tokenizer.all_special_tokens, system="user"))
-        except ChatTemplateError as error:
-            raise BrainError(f"the model's chat template does not take this conversation: {error}") from error
-    return tokenizer(text, add_special_tokens=False)["input_ids"]
+        text = applied(tokenizer, alternating(messages, tokenizer.all_special_tokens, system="user"))
+    except ChatTemplateError as error:
+        raise BrainError(f"the model's chat template does not take this conversation: {error}") from error
+    return _ids(tokenizer, text)
+
+
+def _ids(tokenizer: Any, text: str) -> list[int]:
+    ids: list[int] = tokenizer(text, add_special_tokens=False)["input_ids"]
+    return ids
 
 
 def alternating(

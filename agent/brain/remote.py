@@ -48,6 +48,7 @@ class EndpointBrain(PromptedBrain):
 
     endpoint: Any = Field(repr=False)  # Endpoint
     served: Any  # Served
+    system: str = "system"  # the role of what the system says, where the template that serves the model is known
 
     @property
     def _llm_type(self) -> str:
@@ -135,7 +136,7 @@ class EndpointBrain(PromptedBrain):
         self, messages: Sequence[BaseMessage], offer: Offer, seed: int, options: Mapping[str, Any]
     ) -> dict[str, Any]:
         """What one reply is asked for with."""
-        turns = alternating(messages, [])
+        turns = alternating(messages, [], self.system)
         schema = self._schema(offer)
         body = {
             "model": options.get("model", self.served.name),

@@ -15,7 +15,7 @@ from langchain_core.messages import HumanMessage, SystemMessage
 from pydantic import SecretStr
 
 from self_pruner.agent.brain.chat import TargetBrain
-from self_pruner.agent.brain.chat_template import unusable
+from self_pruner.agent.brain.chat_template import takes_system, unusable
 from self_pruner.agent.brain.endpoint import KEY, Endpoint, checked_url, obeys_schemas, served_model
 from self_pruner.agent.brain.page import context_length
 from self_pruner.agent.brain.remote import EndpointBrain
@@ -107,7 +107,9 @@ def brain_of(prepared: Prepared, settings: Settings, folder: Path, view: View) -
                     share=share,
                 )
                 url = stack.enter_context(server)
-            yield _behind(endpoint_of(settings, url), prepared, settings)
+            yield _behind(
+                endpoint_of(settings, url), prepared, settings, system=_system_role(prepared.loaded.tokenizer)
+            )
 
 
 def load_dense(name: str, settings: Settings, view: View) -> LoadedModel:
@@ -161,10 +163,17 @@ def asking(settings: Settings, searches: bool) -> Settings:
     return settings if searches else settings.model_copy(update={"brain": SELF, "brain_url": None})
 
 
-def _behind(endpoint: Endpoint, prepared: Prepared, settings: Settings) -> EndpointBrain:
+def _system_role(tokenizer: Any) -> str:
+    """The role in which a server with this tokenizer's chat template reads what the system says."""
+    known = tokenizer.chat_template and not unusable(tokenizer)
+    return "user" if known and not takes_system(tokenizer) else "system"
+
+
+def _behind(endpoint: Endpoint, prepared: Prepared, settings: Settings, system: str = "system") -> EndpointBrain:
     return EndpointBrain(
         endpoint=endpoint,
         served=served_model(endpoint, settings.brain_model),
+        system=system,
         **_sampling(prepared, settings),
     )
 

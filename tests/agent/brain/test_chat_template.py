@@ -10,6 +10,7 @@ from rich.console import Console
 from self_pruner.agent.brain.chat_template import applied, unusable
 from self_pruner.agent.brain.page import render
 from self_pruner.agent.prepare import workbench as preparation
+from self_pruner.agent.prepare.brain import _system_role
 from self_pruner.agent.settings.settings import make_settings
 from self_pruner.agent.view import View
 from self_pruner.memory.errors import BrainError
@@ -35,6 +36,15 @@ def test_a_template_that_refuses_the_system_role_gets_it_in_the_user_message():
         "[{{ m.role }}]{{ m.content }}{% endfor %}"
     )
     assert page_text(strict, PAGE) == "[user]You prune yourself.\n\nWhat now?"
+
+
+def test_a_template_that_leaves_out_what_the_system_says_gets_it_in_the_user_message():
+    deaf = template(
+        "{% for m in messages %}{% if m.role != 'system' %}[{{ m.role }}]{{ m.content }}{% endif %}{% endfor %}"
+    )
+    assert unusable(deaf) is None
+    assert page_text(deaf, PAGE) == "[user]You prune yourself.\n\nWhat now?"
+    assert [_system_role(one) for one in (deaf, tiny_tokenizer(), template(None))] == ["user", "system", "system"]
 
 
 @pytest.mark.parametrize(
