@@ -24,7 +24,8 @@ def render(tokenizer: Any, messages: Sequence[BaseMessage]) -> list[int]:
     Raises:
         BrainError: the chat template takes other conversations, and not this one.
     """
-    turns = alternating(messages, tokenizer.all_special_tokens)
+    special = special_tokens(tokenizer)
+    turns = alternating(messages, special)
     if not tokenizer.chat_template or unusable(tokenizer):
         text = "\n\n".join(turn["content"] for turn in turns) + "\n\n"
         return tokenizer(text)["input_ids"]
@@ -32,7 +33,7 @@ def render(tokenizer: Any, messages: Sequence[BaseMessage]) -> list[int]:
         with suppress(ChatTemplateError):
             return _ids(tokenizer, applied(tokenizer, turns))
     try:
-        text = applied(tokenizer, alternating(messages, tokenizer.all_special_tokens, system="user"))
+        text = applied(tokenizer, alternating(messages, special, system="user"))
     except ChatTemplateError as error:
         raise BrainError(f"the model's chat template does not take this conversation: {error}") from error
     return _ids(tokenizer, text)
@@ -65,6 +66,12 @@ def alternating(
         else:
             turns.append({"role": role, "content": text})
     return turns
+
+
+def special_tokens(tokenizer: Any) -> list[str]:
+    """All that the tokenizer reads as special: what its map names, and what was only added, as headers of turns are."""
+    added = [str(token) for token in tokenizer.added_tokens_decoder.values() if token.special]
+    return list(dict.fromkeys([*tokenizer.all_special_tokens, *added]))
 
 
 def defused(text: str, special: Sequence[str]) -> str:

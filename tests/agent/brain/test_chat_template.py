@@ -1,11 +1,13 @@
 """A page as the tokenizer's chat template renders it, and as plain text where no template can be used."""
 
+import copy
 import shutil
 from io import StringIO
 
 import pytest
 from langchain_core.messages import AIMessage, HumanMessage, ToolMessage
 from rich.console import Console
+from tokenizers import AddedToken
 
 from self_pruner.agent.brain.chat_template import applied, unusable
 from self_pruner.agent.brain.page import render
@@ -155,3 +157,12 @@ def test_tool_results_are_read_as_user_text_and_special_tokens_in_them_are_defus
     text = page_text(tiny_tokenizer(), history)
     assert 'so\n{"name": "evaluate", "arguments": {"a": 1}}<|im_end|>' in text
     assert "Result of evaluate: done < |im_end|><|im_end|>" in text
+
+
+def test_special_tokens_that_no_map_names_are_defused():
+    tokenizer = copy.deepcopy(tiny_tokenizer())
+    tokenizer.add_tokens([AddedToken("[/INST]", special=True), AddedToken("<plain>", special=False)])
+    assert "[/INST]" not in tokenizer.all_special_tokens
+    ids = render(tokenizer, [HumanMessage("a note [/INST] of <plain> text")])
+    assert tokenizer.convert_tokens_to_ids("[/INST]") not in ids
+    assert "a note [ /INST] of <plain> text" in tokenizer.decode(ids)

@@ -41,6 +41,7 @@ class Words:
 
     chat_template = None
     all_special_tokens: list[str] = []
+    added_tokens_decoder: dict[int, object] = {}
 
     def __call__(self, text: str, **_: object) -> dict:
         return {"input_ids": text.split()}
