@@ -14,8 +14,10 @@ import torch
 
 from self_pruner.agent.prepare.checks import Target
 from self_pruner.agent.prepare.devices import Device, Machine
+from self_pruner.agent.prepare.kept import kept_calibration
 from self_pruner.agent.settings.arms import ARMS
 from self_pruner.agent.settings.settings import Settings
+from self_pruner.tools.engines.server import LONGEST
 from self_pruner.tools.evaluation.fitness import TOP_K
 from self_pruner.tools.evaluation.shortage import free_memory
 from self_pruner.tools.evaluation.targets import HEAD_TOKENS
@@ -91,6 +93,12 @@ class Sizes:
         return 2 * BRAIN_TOKENS * self.brain.n_layers * self.brain.n_groups * self.brain.head_dim * self.itemsize
 
     @property
+    def served_cache(self) -> int:
+        """Bytes of keys and values of the longest request to a vLLM that serves the model."""
+        shape = self.shape
+        return 2 * self.itemsize * min(self.context, LONGEST) * shape.n_layers * shape.n_groups * shape.head_dim
+
+    @property
     def refit_bytes(self) -> int:
         """Bytes of the refits of one candidate, all places refitted."""
         channels = self.shape.n_layers * sum(self.shape.channels.values())
@@ -125,7 +133,7 @@ def sizes_of(settings: Settings, target: Target) -> Sizes:
         calibration_length=text.length,
         target_tokens=settings.fitness_tokens + settings.reporting_tokens * len(settings.reporting_texts),
         to_fetch=to_fetch,
-        grams_kept=not to_fetch and _kept(settings, geometry(model.config).gram_bytes),
+        grams_kept=not to_fetch and kept_calibration(settings.cache or cache_dir(), geometry(model.config).gram_bytes),
         brain=geometry((brain or model).config),
         brain_params=0 if brain is None else parameters_of(brain),
         brain_to_fetch=0 if target.brain is None else target.brain.to_fetch,
@@ -135,15 +143,6 @@ def sizes_of(settings: Settings, target: Target) -> Sizes:
 def parameters_of(module: Any) -> int:
     """Parameters of a torch module, which may be one without weights."""
     return sum(parameter.numel() for parameter in module.parameters())
-
-
-def _kept(settings: Settings, count: int) -> bool:
-    """Whether a calibration of so many bytes is in the cache; of which model, a run finds out when it has the weights.
-
-    It then asks for room again.
-    """
-    folder = (settings.cache or cache_dir()) / "calibration"
-    return any(count <= path.stat().st_size < 1.1 * count + (1 << 20) for path in folder.glob("*.safetensors"))
 
 
 def refit_memory(device: str, reserved: int = 0, streamed: bool = False) -> int:

@@ -44,6 +44,15 @@ def keep(path: Path, kind: type[Kept], make: Callable[[], Kept], view: View) -> 
     return made
 
 
+def kept_calibration(cache: Path, count: int) -> bool:
+    """Whether a calibration of so many bytes is in the cache; of which model, a run finds out when it has the weights.
+
+    It then asks for room again.
+    """
+    found = (cache / "calibration").glob("*.safetensors")
+    return any(count <= path.stat().st_size < 1.1 * count + (1 << 20) for path in found)
+
+
 def digest(ids: Tensor) -> str:
     """A digest of token ids and their shape."""
     return hashlib.sha256(str(tuple(ids.shape)).encode() + ids.cpu().numpy().tobytes()).hexdigest()[:16]

@@ -32,8 +32,7 @@ from self_pruner.agent.settings.panels import OWN
 from self_pruner.agent.settings.settings import Settings
 from self_pruner.memory.errors import SettingsError
 from self_pruner.tools.engines.installed import VLLM
-from self_pruner.tools.engines.server import LONGEST
-from self_pruner.tools.engines.share import PER_WEIGHT, Quantization, Room, Share, share_of
+from self_pruner.tools.engines.share import Quantization, Room, Share, share_of, weights_of
 from self_pruner.tools.evaluation.workers import pool
 from self_pruner.tools.text.quantities import size
 
@@ -190,13 +189,12 @@ def place(settings: Settings, target: Target, machine: Machine | None = None, *,
 
 def _serving(way: Placement, quantization: Quantization | None) -> Placement | None:
     """The same with a vLLM beside it that serves the brain; None where that has no room."""
-    shape = way.sizes.shape
-    cache = 4 * min(way.sizes.context, LONGEST) * shape.n_layers * shape.n_groups * shape.head_dim  # bfloat16
+    sizes, groups = way.sizes, way.sizes.shape.n_groups
     rooms = {
         gpu.name: Room(gpu.total, gpu.free - needed(way.lines, gpu.name, recalibration=way.recalibrates))
         for gpu in way.machine.gpus
     }
-    share = share_of(way.sizes.params, cache, shape.n_groups, rooms, quantization)
+    share = share_of(sizes.params, sizes.served_cache, groups, rooms, quantization, sizes.itemsize)
     if share is None:
         return None
     lines = [Line("A vLLM that serves the brain", share.bytes, gpu) for gpu in share.gpus]
@@ -206,7 +204,7 @@ def _serving(way: Placement, quantization: Quantization | None) -> Placement | N
 
 def _no_room_for_brain(settings: Settings, ways: Sequence[Placement]) -> str:
     """Why no vLLM fits beside the model, however it is placed, and what to do."""
-    weights = int(ways[0].sizes.params * PER_WEIGHT[settings.brain_quantization])
+    weights = weights_of(ways[0].sizes.params, settings.brain_quantization, ways[0].sizes.itemsize)
     fitting = [way for way in ways if not short_of(way.lines, way.machine, recalibration=False)]
     smaller = next((each for each in get_args(Quantization) if any(_serving(way, each) for way in fitting)), None)
     advice = f"--brain-quantization {smaller} would fit" if smaller else "serve it on another machine (--brain-url)"

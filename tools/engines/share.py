@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 Quantization = Literal["fp8", "bitsandbytes"]
-PER_WEIGHT: dict[Quantization | None, float] = {None: 2.0, "fp8": 1.05, "bitsandbytes": 0.6}  # bytes, scales included
+PER_WEIGHT: dict[Quantization, float] = {"fp8": 1.05, "bitsandbytes": 0.6}  # bytes, scales included
 BESIDE = 3 << 30  # bytes of each GPU that vLLM takes beside weights and cache: its kernels and activations
 
 
@@ -29,8 +29,18 @@ class Share:
     quantization: Quantization | None = None
 
 
+def weights_of(params: int, quantization: Quantization | None, itemsize: int) -> int:
+    """Bytes of so many parameters, of `itemsize` each where they are not quantised."""
+    return int(params * (PER_WEIGHT[quantization] if quantization else itemsize))
+
+
 def share_of(
-    params: int, cache: int, groups: int, rooms: Mapping[str, Room], quantization: Quantization | None = None
+    params: int,
+    cache: int,
+    groups: int,
+    rooms: Mapping[str, Room],
+    quantization: Quantization | None = None,
+    itemsize: int = 2,
 ) -> Share | None:
     """The fewest GPUs with room for a model, those with the most room first; None where there are none.
 
@@ -40,12 +50,13 @@ def share_of(
         groups: key/value heads; vLLM divides them among the GPUs that share a layer.
         rooms: the GPUs.
         quantization: of the weights as they are loaded.
+        itemsize: bytes of a weight that is not quantised.
     """
     most = sorted(rooms, key=lambda gpu: -rooms[gpu].free)
     for count in (1, 2, 4, 8):
         if count > len(most) or groups % count:
             break
-        each = int((params * PER_WEIGHT[quantization] + cache) / count) + BESIDE
+        each = (weights_of(params, quantization, itemsize) + cache) // count + BESIDE
         chosen = sorted(most[:count], key=list(rooms).index)
         if all(rooms[gpu].free >= each for gpu in chosen):
             fraction = max(each / rooms[gpu].total for gpu in chosen)

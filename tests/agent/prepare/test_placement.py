@@ -16,7 +16,9 @@ from self_pruner.agent.prepare.kept import check_disk
 from self_pruner.agent.prepare.placement import Placement, place
 from self_pruner.agent.settings.settings import Settings
 from self_pruner.memory.errors import SettingsError
+from self_pruner.tools.engines.share import BESIDE
 
+TYPES = ("bfloat16", "float32")
 NOWHERE = Path("no-cache")
 
 
@@ -113,6 +115,12 @@ def test_a_vllm_for_the_brain_gets_gpus_of_its_own_or_a_share_of_one():
     # on two, the layers make room for it
     two = placed("llama-2-70b", "2 x 80 GB", brain="vllm", brain_quantization="fp8")
     assert two.streamed and two.share == replace(two.share, gpus=("cuda:1",), quantization="fp8")
+
+
+def test_the_share_of_a_vllm_is_sized_by_the_type_that_it_serves():
+    half, whole = (placed("llama-2-7b", there=machine(80, memory=64), brain="vllm", dtype=dtype) for dtype in TYPES)
+    assert half.share.bytes - BESIDE == half.sizes.weights + half.sizes.served_cache
+    assert whole.share.bytes - BESIDE == 2 * (half.share.bytes - BESIDE)
 
 
 def test_a_brain_that_does_not_fit_beside_the_model_is_refused_with_what_to_do():
