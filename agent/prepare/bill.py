@@ -18,6 +18,7 @@ from self_pruner.agent.prepare.kept import kept_calibration
 from self_pruner.agent.settings.arms import ARMS
 from self_pruner.agent.settings.settings import Settings
 from self_pruner.tools.engines.server import LONGEST
+from self_pruner.tools.engines.share import taken_on_cpu
 from self_pruner.tools.evaluation.fitness import TOP_K
 from self_pruner.tools.evaluation.shortage import free_memory
 from self_pruner.tools.evaluation.targets import HEAD_TOKENS
@@ -33,7 +34,7 @@ BRAIN_TOKENS = 4096  # of its prompt and all replies to it, with room to grow
 CPU_BATCH, GPU_BATCH = 2, 8  # sequences of calibration text in one pass
 CPU_TOKENS, GPU_TOKENS = 4096, 16384  # the same of a recalibration, in tokens
 
-REMEMBERED, TARGETS = "Remembered refits", "Dense targets"
+REMEMBERED, TARGETS, SERVED = "Remembered refits", "Dense targets", "A vLLM that serves the brain"
 # A recalibration that has no room is left out, and what is remembered takes room that nothing else needs.
 When = Literal["always", "calibration", "search", "recalibration", "spare"]
 
@@ -236,10 +237,8 @@ def bill_of(
     for name, count in layers.items():
         held = AT_WORK if streamed else count
         said = f"Weights of {held} layers{' at a time' if streamed else ''}"
-        if name == first:
-            lines.append(Line(f"{said}, embedding and head", sizes.other_weights + held * sizes.layer_bytes, name))
-        else:
-            lines.append(Line(said, held * sizes.layer_bytes, name))
+        beside, others = (", embedding and head", sizes.other_weights) if name == first else ("", 0)
+        lines.append(Line(said + beside, others + held * sizes.layer_bytes, name))
         lines.append(Line("Work space of libraries", WORK_SPACE, name))
         if settings.brain == "self" and ARMS[settings.arm].asks_brain:
             share = 1.0 if streamed else count / shape.n_layers
@@ -258,6 +257,8 @@ def bill_of(
     else:
         lines.append(Line("Gram matrices", shape.gram_bytes, memory))
     lines.append(Line(TARGETS, targets, memory))
+    if settings.own_vllm and cpu:  # on GPUs it takes what the layers leave
+        lines.append(Line(SERVED, taken_on_cpu(sizes.weights, sizes.served_cache), memory))
     if streamed and not cpu:
         lines.append(Line("Layers on their way", 2 * sizes.layer_bytes, memory))
     if machine.disks:

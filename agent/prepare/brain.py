@@ -105,6 +105,7 @@ def brain_of(prepared: Prepared, settings: Settings, folder: Path, view: View) -
                     dtype=str(model.dtype).removeprefix("torch."),
                     max_model_len=min(context_length(model.config) or LONGEST, LONGEST),
                     share=share,
+                    cache=prepared.placement.sizes.served_cache,
                 )
                 url = stack.enter_context(server)
             yield _behind(

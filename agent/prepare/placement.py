@@ -14,6 +14,7 @@ from typing import Any, Literal, get_args
 
 from self_pruner.agent.prepare.bill import (
     REMEMBERED,
+    SERVED,
     STATE_MEMORY,
     Line,
     Sizes,
@@ -64,7 +65,7 @@ class Placement:
     def reserved(self, device: str) -> int:
         """Bytes of a device that a brain is to have which is not there yet: a vLLM, or another model."""
         names = {"cuda": {"cuda", "cuda:0"}, "cpu": {self.machine.memory.name}}.get(device, {device})
-        served = self.share.bytes if self.share and not names.isdisjoint(self.share.gpus) else 0
+        served = max((line.bytes for line in self.lines if line.what == SERVED and line.where in names), default=0)
         other = self.sizes.brain_params > 0 and self.machine.first.name in names
         return served + other * (self.sizes.brain_weights + self.sizes.brain_bytes)
 
@@ -197,7 +198,7 @@ def _serving(way: Placement, quantization: Quantization | None) -> Placement | N
     share = share_of(sizes.params, sizes.served_cache, groups, rooms, quantization, sizes.itemsize)
     if share is None:
         return None
-    lines = [Line("A vLLM that serves the brain", share.bytes, gpu) for gpu in share.gpus]
+    lines = [Line(SERVED, share.bytes, gpu) for gpu in share.gpus]
     kept = [line for line in way.lines if line.when != "spare" or line.where not in share.gpus]
     return replace(way, lines=[*kept, *lines], share=share)
 
@@ -269,7 +270,7 @@ def _helpful(settings: Settings, target: Target, machine: Machine) -> Iterator[s
         "--dtype bfloat16": {"dtype": "bfloat16"},
         "--no-export": {"export": False},
         "--device cpu": {"device": "cpu"},
-        **({"--brain self": {"brain": "self"}} if settings.other_brain else {}),
+        **({"--brain self": {"brain": "self"}} if settings.other_brain or settings.own_vllm else {}),
     }
     for option, update in options.items():
         changed = settings.model_copy(update=update)

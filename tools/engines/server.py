@@ -20,7 +20,7 @@ from pathlib import Path
 from self_pruner.memory.errors import EngineError
 from self_pruner.memory.no_links import open_to_write
 from self_pruner.tools.engines.leashed import leashed
-from self_pruner.tools.engines.share import Share
+from self_pruner.tools.engines.share import Share, cache_space
 
 DIRECT = urllib.request.build_opener(urllib.request.ProxyHandler({}))  # no proxy is asked for this machine
 
@@ -40,6 +40,7 @@ def served(
     dtype: str,
     max_model_len: int,
     share: Share | None = None,
+    cache: int = 0,
     timeout: float = START_SECONDS,
 ) -> Iterator[str]:
     """Serve a dense model with the vLLM of `python`; gives the address, up to and with /v1.
@@ -51,6 +52,7 @@ def served(
         dtype: of its weights.
         max_model_len: tokens of its context.
         share: the GPUs that it gets, and how much of them; None on a CPU.
+        cache: bytes of keys and values of its longest request, which it must have room for on a CPU.
         timeout: seconds that it may take to start.
 
     Raises:
@@ -64,7 +66,7 @@ def served(
         *("--enable-prompt-tokens-details", "--enforce-eager"),
     ]
     others = {name: value for name, value in os.environ.items() if name not in KEYS}
-    environment = {"VLLM_CPU_KVCACHE_SPACE": "1", "VLLM_NO_USAGE_STATS": "1"} | others
+    environment = {"VLLM_CPU_KVCACHE_SPACE": str(cache_space(cache)), "VLLM_NO_USAGE_STATS": "1"} | others
     if share is not None:
         command += options_of(share)
         environment["CUDA_VISIBLE_DEVICES"] = visible(share, others.get("CUDA_VISIBLE_DEVICES"))

@@ -8,6 +8,7 @@ from typing import Literal
 
 Quantization = Literal["fp8", "bitsandbytes"]
 PER_WEIGHT: dict[Quantization, float] = {"fp8": 1.05, "bitsandbytes": 0.6}  # bytes, scales included
+BESIDE_ON_CPU = 1 << 30  # bytes of main memory that it takes beside these where there is no GPU
 BESIDE = 3 << 30  # bytes of each GPU that vLLM takes beside weights and cache: its kernels and activations
 
 
@@ -32,6 +33,16 @@ class Share:
 def weights_of(params: int, quantization: Quantization | None, itemsize: int) -> int:
     """Bytes of so many parameters, of `itemsize` each where they are not quantised."""
     return int(params * (PER_WEIGHT[quantization] if quantization else itemsize))
+
+
+def cache_space(cache: int) -> int:
+    """GiB that a vLLM on a CPU gets for keys and values: `cache` bytes of its longest request, and some to spare."""
+    return 1 + (cache >> 30)
+
+
+def taken_on_cpu(weights: int, cache: int) -> int:
+    """Bytes of main memory that a vLLM on a CPU takes."""
+    return weights + (cache_space(cache) << 30) + BESIDE_ON_CPU
 
 
 def share_of(

@@ -123,6 +123,16 @@ def test_the_share_of_a_vllm_is_sized_by_the_type_that_it_serves():
     assert whole.share.bytes - BESIDE == 2 * (half.share.bytes - BESIDE)
 
 
+def test_a_vllm_for_the_brain_is_billed_to_memory_where_there_is_no_gpu():
+    own, served = (placed("llama-2-7b", there=machine(memory=80), brain=name) for name in ("first", "vllm"))
+    more = needed(served.lines, "memory") - needed(own.lines, "memory")
+    assert more > served.sizes.weights + served.sizes.served_cache and served.reserved("cpu") == more
+    assert own.reserved("cpu") == 0 and served.share is None
+    short = placed("llama-2-7b", there=machine(memory=16), brain="vllm", dtype="bfloat16")
+    assert "of memory, where" in short.fault and "--brain self would fit" in short.fault
+    assert placed("llama-2-7b", there=machine(memory=16), dtype="bfloat16").fault is None
+
+
 def test_a_brain_that_does_not_fit_beside_the_model_is_refused_with_what_to_do():
     found = placed("llama-2-13b", there=machine(24, memory=64), brain="vllm")
     assert (

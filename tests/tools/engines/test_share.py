@@ -2,8 +2,9 @@
 
 import pytest
 
-from self_pruner.tools.engines.server import options_of, visible
-from self_pruner.tools.engines.share import BESIDE, Room, Share, share_of
+from self_pruner.memory.errors import EngineError
+from self_pruner.tools.engines.server import options_of, served, visible
+from self_pruner.tools.engines.share import BESIDE, Room, Share, cache_space, share_of
 
 GB = 10**9
 ROOMS = {"cuda:0": Room(80 * GB, 10 * GB), "cuda:1": Room(80 * GB, 78 * GB), "cuda:2": Room(80 * GB, 70 * GB)}
@@ -28,3 +29,13 @@ def test_a_server_is_kept_to_its_share(seen, expected):
     assert words == "--gpu-memory-utilization 0.76 --tensor-parallel-size 2 --quantization fp8"
     assert visible(share, seen) == expected
     assert "--quantization" not in options_of(Share(("cuda:0",), GB, 0.5))
+
+
+def test_on_a_cpu_the_cache_has_room_for_the_longest_request(tmp_path):
+    assert [cache_space(cache) for cache in (0, GB, 2 << 30)] == [1, 1, 3]
+    python, log = tmp_path / "python", tmp_path / "log"
+    python.write_text("#!/bin/sh\nenv\n")
+    python.chmod(0o755)
+    with pytest.raises(EngineError), served(python, "model", log, dtype="bfloat16", max_model_len=8, cache=2 << 30):
+        pass
+    assert "VLLM_CPU_KVCACHE_SPACE=3" in log.read_text().splitlines()
