@@ -21,8 +21,9 @@ from self_pruner.agent.settings.settings import DEFAULT_SPARSITY, Settings
 from self_pruner.memory.database import connect
 from self_pruner.memory.errors import KeptFileError, SelfPrunerError, SettingsError
 from self_pruner.tools.export.serving import Units, expressible_heads, units_for
+from self_pruner.tools.latency.joint_budget import JointBudget
 from self_pruner.tools.latency.table import read_table
-from self_pruner.tools.latency.time_budget import NANOSECONDS, JointBudget, LatencyBudget, TimedSpace
+from self_pruner.tools.latency.time_budget import NANOSECONDS, LatencyBudget, TimedSpace
 from self_pruner.tools.models.families import space_of
 from self_pruner.tools.models.outline import ModelOutline, outline
 from self_pruner.tools.models.source import pinned, resolve

@@ -1,4 +1,4 @@
-"""A budget in time: profiles that a latency table predicts to take so long, and both budgets at once.
+"""A budget in time: profiles that a latency table predicts to take so long.
 
 Predictions are sums over places of what their widths take, which need not fall evenly with the width. So a profile is
 first brought near the target by even prices, those of the straight lines through the table's rows, with everything that
@@ -13,7 +13,7 @@ from functools import cached_property
 
 from self_pruner.memory.profile import PARTS, Part, Profile
 from self_pruner.tools.latency.table import LatencyTable
-from self_pruner.tools.profiles.budget import Budget, ImpossibleTargetError, Place, feasible_range
+from self_pruner.tools.profiles.budget import Budget, ImpossibleTargetError, Place
 from self_pruner.tools.profiles.operators import uniform
 from self_pruner.tools.profiles.space import Space
 
@@ -117,9 +117,9 @@ class LatencyBudget(Budget):
         fastest, dense, whole = self.timed.time(self.space.smallest()), self.timed.dense, self.timed.whole
         if not fastest <= self.target_time <= whole:
             raise ImpossibleTargetError(
-                f"{_ms(self.target_time)}, a speed-up of {dense / self.target_time:.2f}, cannot be reached: by the "
-                f"latency table one unit everywhere takes {_ms(fastest)}, a speed-up of {_down(dense / fastest)}, the "
-                f"most that is reachable, and the dense {'model' if whole == dense else 'widths'} {_ms(whole)}"
+                f"{in_ms(self.target_time)}, a speed-up of {dense / self.target_time:.2f}, cannot be reached: by the "
+                f"latency table one unit everywhere takes {in_ms(fastest)}, a speed-up of {floored(dense / fastest)}, "
+                f"the most that is reachable, and the dense {'model' if whole == dense else 'widths'} {in_ms(whole)}"
             )
 
     @classmethod
@@ -233,66 +233,11 @@ class LatencyBudget(Budget):
         return abs(self.timed.time(profile) - self.target_time)
 
 
-@dataclass(frozen=True)
-class JointBudget(Budget):
-    """A parameter budget whose profiles are also predicted to take no longer than a limit.
-
-    Which of them do is told by how many units of each part they keep in all, by even prices that are right at the
-    uniform profile: the split between attention and MLP is what decides at one parameter count.
-
-    Raises:
-        ImpossibleTargetError: no profile has the parameters, or none that has them is so fast; says what would go.
-    """
-
-    timed: TimedSpace
-    limit: int  # nanoseconds
-
-    def __post_init__(self) -> None:
-        if self.totals:
-            return
-        dense = self.timed.dense
-        fastest = min(map(self._time, self.plain.totals))
-        alone = f"{_ms(self.limit)}, a speed-up of {dense / self.limit:.2f},"
-        enough = LatencyBudget.of(self.space, self.timed.table, self.limit / NANOSECONDS).target_params
-        raise ImpossibleTargetError(
-            f"the two budgets contradict each other: with {self.target_params:,} parameters the latency table has "
-            f"{_ms(fastest)} at the least, a speed-up of {_down(dense / fastest)}, and {alone} takes about {enough:,} "
-            f"parameters; {feasible_range(self.space)}"
-        )
-
-    @cached_property
-    def plain(self) -> Budget:
-        """The parameter budget alone."""
-        return Budget(self.space, self.target_params)
-
-    @cached_property
-    def even(self) -> EvenBudget:
-        """Even prices in time."""
-        return self.timed.even(self.limit, uniform(self.plain))
-
-    @cached_property
-    def totals(self) -> tuple[tuple[int, int], ...]:
-        """Every (attention units, MLP units) that has the parameters and is fast enough, by rising attention."""
-        slack = self.limit * (1 + TOLERANCE)
-        return tuple(total for total in self.plain.totals if self._time(total) <= slack)
-
-    def blocks(self, groups: int) -> tuple[int, ...]:
-        """MLP totals that meet both budgets beside `groups` attention units."""
-        return tuple(blocks for own, blocks in self.totals if own == groups)
-
-    def holds(self, profile: Profile) -> bool:
-        """Whether `profile` meets both budgets."""
-        return self.space.contains(profile) and (sum(profile.attention), sum(profile.mlp)) in self.totals
-
-    def _time(self, total: tuple[int, int]) -> int:
-        groups, blocks = total
-        return self.even.fixed + groups * self.even.group_price + blocks * self.even.block_price
-
-
-def _ms(nanoseconds: int) -> str:
+def in_ms(nanoseconds: int) -> str:
+    """A time as text."""
     return f"{nanoseconds / NANOSECONDS:,.1f} ms"
 
 
-def _down(ratio: float) -> str:
+def floored(ratio: float) -> str:
     """A ratio rounded to the feasible side."""
     return f"{int(100 * ratio) / 100:.2f}"

@@ -137,6 +137,11 @@ class Budget:
         """Every (attention groups, MLP blocks) over all layers that meets the target, by rising attention."""
         return tuple((groups, blocks) for groups in self._group_totals() for blocks in self.blocks(groups))
 
+    @property
+    def aims(self) -> tuple[tuple[int, int], ...]:
+        """Those of the totals that a projection chooses from."""
+        return self.totals
+
     def project(self, attention: Sequence[int], mlp: Sequence[int], hold: Collection[Place] = ()) -> Projection:
         """The profile on budget nearest to a proposal, to within one MLP unit; a valid proposal is returned as it is.
 
@@ -170,8 +175,8 @@ class Budget:
         def distance(total: tuple[int, int]) -> int:
             return group_price * abs(total[0] - groups) + block_price * abs(total[1] - blocks)
 
-        least = min(map(distance, self.totals))
-        near = [total for total in self.totals if distance(total) <= least + block_price]
+        least = min(map(distance, self.aims))
+        near = [total for total in self.aims if distance(total) <= least + block_price]
         level = self._water_level(start, hold)
         total = min(near, key=lambda total: (abs(total[0] - level), distance(total), total))
         held = {part: {layer for layer, of in hold if of == part} for part in PARTS}

@@ -98,7 +98,7 @@ def closed_form(budget: Budget, costs: Costs) -> Profile:
     Exactly by the prices of units; a budget that asks for more than their sum settles what is left.
     Time grows with n_layers^2 * units^2: milliseconds for 30 layers of 48 MLP units, a second or so for 80 of 224.
     """
-    return _cheapest(budget, _Allocation(costs.attention), _Allocation(costs.mlp), budget.totals)
+    return _cheapest(budget, Allocation(costs.attention), Allocation(costs.mlp), budget.totals)
 
 
 def closed_forms(budget: Budget, costs: Costs) -> list[Profile]:
@@ -108,7 +108,7 @@ def closed_forms(budget: Budget, costs: Costs) -> list[Profile]:
     probe, so the sum is least to be trusted in how it divides the budget between the two; which of these profiles is
     the best has to be measured. The first is `closed_form`; equal ones are left out.
     """
-    attention, mlp = _Allocation(costs.attention), _Allocation(costs.mlp)
+    attention, mlp = Allocation(costs.attention), Allocation(costs.mlp)
     found = [_cheapest(budget, attention, mlp, budget.totals)]
     for groups in attention_totals(budget):
         found.append(_cheapest(budget, attention, mlp, [total for total in budget.totals if total[0] == groups]))
@@ -122,7 +122,7 @@ def attention_totals(budget: Budget) -> list[int]:
     return sorted({min(allowed, key=lambda groups: abs(groups - share * whole)) for share in SHARES})
 
 
-def _cheapest(budget: Budget, attention: _Allocation, mlp: _Allocation, totals: Sequence[tuple[int, int]]) -> Profile:
+def _cheapest(budget: Budget, attention: Allocation, mlp: Allocation, totals: Sequence[tuple[int, int]]) -> Profile:
     groups, blocks = min(totals, key=lambda total: (attention.cost(total[0]) + mlp.cost(total[1]), total))
     return budget.settle(Profile(attention.widths(groups), mlp.widths(blocks)))
 
@@ -170,7 +170,7 @@ def _row(space: Space, probe: Probe, curve: Sequence[float]) -> tuple[float, ...
     return tuple((measured.clamp_min(0.0) * shape / shape[probe.width]).tolist())
 
 
-class _Allocation:
+class Allocation:
     """The cheapest way to give each possible total of units to the layers of one part, each getting at least one."""
 
     def __init__(self, rows: Sequence[Sequence[float]]) -> None:

@@ -1,4 +1,4 @@
-"""Budgets in time against tables whose times are known: linear ones, crooked ones, and both budgets at once."""
+"""Budgets in time against tables whose times are known: linear ones and crooked ones."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 
 from self_pruner.memory.profile import PARTS, Profile
 from self_pruner.tools.latency.table import LatencyTable, Milliseconds, Timed
-from self_pruner.tools.latency.time_budget import NANOSECONDS, JointBudget, LatencyBudget, TimedSpace
-from self_pruner.tools.profiles.budget import Budget, ImpossibleTargetError
+from self_pruner.tools.latency.time_budget import NANOSECONDS, LatencyBudget, TimedSpace
+from self_pruner.tools.profiles.budget import ImpossibleTargetError
 from self_pruner.tools.profiles.operators import crossover_mask, level_switch, mutate, random_profile, uniform
 from self_pruner.tools.profiles.sensitivity import Costs, closed_form, closed_forms
 from self_pruner.tools.profiles.space import Space
@@ -154,36 +154,3 @@ def test_what_holds_on_a_bumpy_table_is_predicted_to_take_the_target(profile, ta
     assert budget.timed.time(found) == pytest.approx(NANOSECONDS * target, abs=budget.tolerance)
     if all(width < 12 or width == 24 for width in found.mlp):  # what the bump evens nothing out for
         assert milliseconds(bumpy(), found) == pytest.approx(target, abs=budget.tolerance / NANOSECONDS + 1e-5)
-
-
-def joint(params: int, target: float, of: LatencyTable) -> JointBudget:
-    return JointBudget(SPACE, params, TimedSpace(SPACE, of), round(NANOSECONDS * target))
-
-
-@settings(deadline=None, derandomize=True, max_examples=60, suppress_health_check=[HealthCheck.too_slow])
-@given(profile=profiles, seed=st.integers(0, 1000))
-def test_both_budgets_are_met_at_once(profile, seed):
-    params = Budget.from_sparsity(SPACE, 0.3).target_params
-    free = [milliseconds(TABLES["linear"], random_profile(Budget(SPACE, params), random.Random(n))) for n in range(20)]
-    limit = sorted(free)[4]  # a fifth of random profiles are so fast
-    budget, rng = joint(params, limit, TABLES["linear"]), random.Random(seed)
-    parent = random_profile(budget, rng)
-    for one in (
-        budget.project(profile.attention, profile.mlp).profile,
-        parent,
-        uniform(budget),
-        level_switch(budget, parent, rng, 2),
-        mutate(budget, parent, rng, 2, 2),
-    ):
-        assert budget.holds(one) and Budget(SPACE, params).holds(one)
-        assert milliseconds(TABLES["linear"], one) <= limit * 1.0026
-
-
-def test_budgets_that_contradict_each_other_say_what_would_go():
-    with pytest.raises(ImpossibleTargetError, match="contradict each other: with 2,700 parameters") as caught:
-        joint(2700, 85.0, TABLES["linear"])
-    assert "a speed-up of" in str(caught.value) and "takes about" in str(caught.value)
-    with pytest.raises(ImpossibleTargetError, match="the most that is reachable"):
-        joint(2700, 40.0, TABLES["linear"])
-    with pytest.raises(ImpossibleTargetError, match="cannot be reached"):
-        joint(10, 90.0, TABLES["linear"])
