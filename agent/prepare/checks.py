@@ -31,6 +31,8 @@ from self_pruner.tools.profiles.budget import Budget, parse_params
 from self_pruner.tools.profiles.space import Space
 from self_pruner.tools.profiles.uniform_budget import UniformBudget
 
+LONGEST_NS = 10**18  # that a target in time may be: what is longer is a slip
+
 
 def units_of(settings: Settings, config: Any) -> Units:
     """The units that what will serve the result asks for."""
@@ -86,6 +88,11 @@ def budget_in_time(settings: Settings, space: Space) -> Budget:
         raise KeptFileError(f"the latency table {settings.latency_table} does not fit: {reason}")
     dense = table.dense.request(table.decode)
     milliseconds = settings.latency_ms or dense / (settings.speedup or 1.0)
+    if not 1 <= NANOSECONDS * milliseconds <= LONGEST_NS:
+        raise SettingsError(
+            f"{milliseconds:g} ms is no time of a request that takes the dense model {dense:,.1f} ms: "
+            "name one nearer to it"
+        )
     if settings.sparsity is None and settings.params is None:
         return LatencyBudget.of(space, table, milliseconds)
     plain = budget_of(settings.without_time(), space, None)
