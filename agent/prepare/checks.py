@@ -84,7 +84,7 @@ def budget_in_time(settings: Settings, space: Space) -> Budget:
     if settings.latency_table is None:
         raise SettingsError("--speedup and --latency-ms need a latency table: python main.py latency-table measures it")
     table = read_table(settings.latency_table)
-    if reason := table.timed.refuses(space):
+    if reason := table.timed.refuses(space, settings.tensor_parallel, settings.compensation == "bias"):
         raise KeptFileError(f"the latency table {settings.latency_table} does not fit: {reason}")
     dense = table.dense.request(table.decode)
     milliseconds = settings.latency_ms or dense / (settings.speedup or 1.0)

@@ -85,5 +85,5 @@ def speed_facts(
 
 
 def same_conditions(table: LatencyTable, settings: Settings, space: Space) -> bool:
-    """Whether a measurement made now is of what the table predicts: engine, device, type and request."""
+    """Whether a measurement made now is of what the table predicts: engine, devices, type, request, biases."""
     return str(timed_of(settings, space)) == str(table.timed)

@@ -61,16 +61,28 @@ class Timed:
     tensor_parallel: int = 1  # devices that share a layer, where an engine serves it so
     bias: bool = False  # whether the cut layers have biases that the dense ones have not
 
+    @property
+    def devices(self) -> int:
+        """How many devices shared a layer when it was timed: other engines than vLLM run on one, whatever serves."""
+        return self.tensor_parallel if self.engine.startswith("vLLM") else 1
+
     def __str__(self) -> str:
+        shared = f"{self.devices} x " if self.devices > 1 else ""
         return (
-            f"{self.engine} on {self.device} in {self.dtype}, {self.prompt} + {self.decode} tokens, batch {self.batch}"
+            f"{self.engine} on {shared}{self.device} in {self.dtype}, {self.prompt} + {self.decode} tokens, "
+            f"batch {self.batch}{', with biases' if self.bias else ''}"
         )
 
-    def refuses(self, space: Space) -> str | None:
-        """Why the table is of no use for a space of profiles, or None."""
+    def refuses(self, space: Space, tensor_parallel: int = 1, bias: bool = False) -> str | None:
+        """Why the table is of no use for a space of profiles that is served so, or None."""
         own = (self.layers, self.units["attention"], self.attention_unit, self.units["mlp"], self.mlp_unit)
         other = (space.n_layers, space.n_groups, space.attention_unit, space.n_blocks, space.mlp_unit)
         if own == other:
+            if self.engine.startswith("vLLM") and self.tensor_parallel != tensor_parallel:
+                return f"it is of --tensor-parallel {self.tensor_parallel}, and {tensor_parallel} is asked for"
+            if self.bias != bias:
+                kinds = [f"with{'' if biased else 'out'} biases" for biased in (self.bias, bias)]
+                return "it is of cut layers {}, and this --compensation leaves them {}".format(*kinds)
             return None
         return f"it is of {self.model}: " + _LAYOUT.format(*own) + "; this model has " + _LAYOUT.format(*other)
 

@@ -144,14 +144,21 @@ def test_both_budgets_are_met(run, table, tmp_path):
         (["--engine", "tensorrt"], "--engine: Input should be 'torch', 'vllm' or 'llama-cpp'"),
         (["--speedup", "1.1", "--latency-table", "nowhere.json"], "cannot be read"),
         (["--speedup", "1.1", "--latency-table", "OTHER"], "does not fit: it is of another"),
+        (
+            ["--speedup", "1.1", "--latency-table", "SHARED"],
+            "does not fit: it is of --tensor-parallel 2, and 1 is asked",
+        ),
     ],
 )
 def test_mistakes_are_one_sentence_before_anything_is_loaded(run, table, tmp_path, monkeypatch, words, sentence):
     from self_pruner.agent import session
 
     (tmp_path / "other.json").write_text(json.dumps(table_of(model="another", layers=7).to_json()))
+    shared = table_of(engine="vLLM 0.32.0", tensor_parallel=2)
+    (tmp_path / "shared.json").write_text(json.dumps(shared.to_json()))
     monkeypatch.setattr(session, "prepare", None)
-    given = [{"TABLE": table, "OTHER": tmp_path / "other.json"}.get(word, word) for word in words]
+    named = {"TABLE": table, "OTHER": tmp_path / "other.json", "SHARED": tmp_path / "shared.json"}
+    given = [named.get(word, word) for word in words]
     status, _, errors = run(*given)
     assert status == 2 and sentence in errors and errors.count("\n") == 1
     assert not list((tmp_path / "runs").glob("tiny*"))

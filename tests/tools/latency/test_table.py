@@ -125,6 +125,17 @@ def test_a_table_says_what_it_is_of_and_of_what_it_is_no_use():
     assert "this model has 5 layers" in TIMED.refuses(other)
 
 
+def test_a_table_is_of_the_devices_that_shared_a_layer_and_of_biases():
+    four = replace(TIMED, engine="vLLM 0.32.0", tensor_parallel=4)
+    assert str(four) == "vLLM 0.32.0 on 4 x cpu in float32, 100 + 10 tokens, batch 1"
+    assert four.refuses(SPACE) == "it is of --tensor-parallel 4, and 1 is asked for" and not four.refuses(SPACE, 4)
+    here = replace(TIMED, tensor_parallel=4)  # this process has one device, whatever serves the result
+    assert str(here) == str(TIMED) and not here.refuses(SPACE)
+    biased = replace(TIMED, bias=True)
+    assert str(biased) == f"{TIMED}, with biases" and not biased.refuses(SPACE, bias=True)
+    assert "of cut layers with biases, and this --compensation leaves them without" in biased.refuses(SPACE)
+
+
 @pytest.mark.parametrize("content", ["{", "[]", "{}", '{"dense": 1, "rows": {}}', None])
 def test_a_file_that_is_no_table_is_one_sentence(tmp_path, content):
     if content is not None:
