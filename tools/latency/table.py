@@ -156,10 +156,16 @@ class LatencyTable:
         numbers = [dense, offset, *(one for row in rows.values() for one in row.values())]
         if not all(math.isfinite(one.prefill) and math.isfinite(one.decode) for one in numbers):
             raise ValueError("it has times that are no numbers")
-        if min(dense.prefill, dense.decode) <= 0 or any(len(row) == 0 for row in rows.values()):
-            raise ValueError("it has no time of the dense model, or no widths")
+        if min(dense.prefill, dense.decode) <= 0:
+            raise ValueError("it has no time of the dense model")
+        timed = Timed(**values["timed"])
+        counts = [timed.layers, timed.mlp_unit, timed.attention_unit, timed.prompt, timed.decode, timed.batch]
+        if not all(type(count) is int for count in (*counts, timed.tensor_parallel, *timed.units.values())):
+            raise ValueError("it has counts that are no numbers")
+        if any(not {1, timed.units[part]} <= row.keys() for part, row in rows.items()):
+            raise ValueError("it has no dense width, or none of one unit")
         without_graphs, fault = int(values.get("without_graphs", 0)), str(values.get("graph_fault", ""))
-        return cls(dense, rows, Timed(**values["timed"]), offset, without_graphs, fault)
+        return cls(dense, rows, timed, offset, without_graphs, fault)
 
 
 def timed_widths(units: int, points: int = POINTS) -> list[int]:

@@ -172,6 +172,24 @@ def test_a_table_of_impossible_times_is_none(tmp_path, change):
         read_table(tmp_path / "table.json")
 
 
+@pytest.mark.parametrize("widths", [[], ["48"], ["1", "42"], ["6", "48"]])
+def test_a_table_without_a_width_of_one_unit_or_a_dense_one_is_none(tmp_path, widths):
+    values = measure_table(SPACE, TIMED, timer).to_json()
+    values["rows"]["mlp"] = {width: values["rows"]["mlp"][int(width)] for width in widths}
+    (tmp_path / "table.json").write_text(json.dumps(values))
+    with pytest.raises(KeptFileError, match="is no latency table, or is damaged"):
+        read_table(tmp_path / "table.json")
+
+
+@pytest.mark.parametrize("name", ["decode", "layers", "tensor_parallel"])
+def test_a_table_whose_counts_are_no_numbers_is_none(tmp_path, name):
+    values = measure_table(SPACE, TIMED, timer).to_json()
+    values["timed"][name] = "4"
+    (tmp_path / "table.json").write_text(json.dumps(values))
+    with pytest.raises(KeptFileError, match="is no latency table, or is damaged"):
+        read_table(tmp_path / "table.json")
+
+
 def test_a_table_says_which_models_were_timed_without_graphs_and_why_from_its_file_too(tmp_path):
     def launched(profile: Profile) -> LatencyReport:
         return replace(timer(profile), graph_fault="no capture" if profile.attention[0] == 2 else "")
