@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
+import os
 import random
 from dataclasses import asdict
 from pathlib import Path
@@ -15,7 +17,7 @@ from self_pruner.agent.prepare.latency_timer import check_length, engine_name, t
 from self_pruner.agent.run_files.atomic_write import atomic_write
 from self_pruner.agent.settings.settings import Settings
 from self_pruner.agent.view import View
-from self_pruner.memory.errors import KeptFileError
+from self_pruner.memory.errors import KeptFileError, SettingsError
 from self_pruner.memory.profile import PARTS, Profile
 from self_pruner.tools.latency.in_llama_cpp import TYPE
 from self_pruner.tools.latency.table import LatencyTable, Timed, check_table, measure_table, read_table
@@ -87,7 +89,7 @@ def kept_table(settings: Settings, config: Any, space: Space, view: View) -> tup
     path = table_path(settings, config, space)
     table = _kept(path, view)
     if table is None:
-        path.parent.mkdir(parents=True, exist_ok=True)
+        _make(path.parent)
         with view.phase("Latency table") as progress, timing(settings, config, space) as timer:
             table = measure_table(
                 space,
@@ -101,6 +103,21 @@ def kept_table(settings: Settings, config: Any, space: Space, view: View) -> tup
     if table.fault:
         view.warn(f"In the latency table, {table.fault}")
     return path, table
+
+
+def _make(folder: Path) -> None:
+    """The folder of the tables, found to be of no use now and not after the measurement.
+
+    Raises:
+        SettingsError: it cannot be made or written to.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        reason = None if os.access(folder, os.W_OK) else os.strerror(errno.EACCES)
+    except OSError as error:
+        reason = error.strerror
+    if reason:
+        raise SettingsError(f"no latency table can be kept in {folder}: {reason}; name another folder with --cache")
 
 
 def _kept(path: Path, view: View) -> LatencyTable | None:

@@ -49,3 +49,13 @@ def test_a_table_of_launches_says_so_when_it_is_measured_and_whenever_it_is_read
         printed = " ".join(capfd.readouterr().out.split())
         assert printed.count("timed without CUDA graphs, so as launches one by one: no capture") == 2, printed
         monkeypatch.setattr(latency, "measure_table", None)
+
+
+def test_a_cache_that_is_a_file_is_one_sentence_before_anything_is_measured(model, tmp_path, capfd, monkeypatch):
+    (tmp_path / "file").write_text("")
+    monkeypatch.setattr(latency, "measure_table", None)
+    words = ["--model", str(model), "--sparsity", "0.3", "--cache", str(tmp_path / "file"), *SMALL]
+    assert main(["latency-table", *words]) == 2
+    error = capfd.readouterr().err
+    assert "no latency table can be kept in" in error and "name another folder with --cache" in error
+    assert error.count("\n") == 1
