@@ -64,6 +64,12 @@ class EndpointBrain(PromptedBrain):
         name: str = self.served.name
         return name
 
+    def get_num_tokens_from_messages(self, messages: list[BaseMessage], tools: Any = None) -> int:
+        """Tokens of the whole prompt, with what is added to one that asks for a call."""
+        first, *others = messages
+        first = first.model_copy(update={"content": f"{first.text}\n\n{FORMAT}"})
+        return super().get_num_tokens_from_messages([first, *others], tools)
+
     def replies_to(
         self, messages: list[BaseMessage], offers: Sequence[Offer], seed: int, **options: Any
     ) -> list[AIMessage]:

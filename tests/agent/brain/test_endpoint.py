@@ -120,6 +120,14 @@ def test_without_usage_tokens_are_counted_here():
     assert reply.usage_metadata["output_tokens"] == len(reply.response_metadata["raw"].split())
 
 
+def test_what_is_added_to_a_prompt_for_a_call_is_counted():
+    with serving(obedient) as server:
+        asked = brain(server.url)
+        asked.generate([PROMPT], tools=[PICK], seed=7)
+        sent = server.asked[-1]["messages"]
+    assert asked.get_num_tokens_from_messages(PROMPT) == sum(len(turn["content"].split()) for turn in sent)
+
+
 def test_a_server_that_gives_one_reply_at_a_time_is_asked_again():
     def chat(body: dict) -> dict:
         return obedient({**body, "n": 1})
