@@ -209,13 +209,14 @@ def checked_url(text: str) -> str:
     """
     try:
         parts = urlsplit(text)
-        known = parts.scheme in ("http", "https") and parts.hostname and (parts.port or True)
-    except ValueError:
+        if "@" in parts.netloc:
+            raise EndpointError(f"an address with a name or password ends up in files: put the key into {KEY} instead")
+        host = httpx.URL(text).host and httpx.URL(text).raw_host.decode().encode("idna")  # as it will be looked up
+        known = parts.scheme in ("http", "https") and host and (parts.port or True)
+    except (ValueError, httpx.InvalidURL):
         known = False
     if not known:
         raise EndpointError(f"{redact(text)!r} is no address of an endpoint: write it like http://localhost:8000/v1")
-    if parts.username or parts.password or "@" in parts.netloc:
-        raise EndpointError(f"an address with a name or a password ends up in files: put the key into {KEY} instead")
     if "?" in text or "#" in text:
         raise EndpointError(f"an address with a query (?) ends up in files: put a key into {KEY} instead")
     if redact(text) != text:

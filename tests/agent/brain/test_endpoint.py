@@ -213,7 +213,12 @@ def test_the_key_goes_along_and_shows_nowhere():
         ("localhost:8000", "is no address"),
         ("ftp://host/v1", "is no address"),
         ("http://", "is no address"),
-        ("http://me:secret@host/v1", "a name or a password ends up in files: put the key into SELF_PRUNER_BRAIN_KEY"),
+        ("http://192.168.1.256:8000/v1", "is no address"),
+        ("http://a..b/v1", "is no address"),
+        (f"http://{'a' * 70}.com/v1", "is no address"),
+        ("http://\u2603.invalid/v1", "is no address"),
+        ("http://localhost:1/\x7fv1", "is no address"),
+        ("http://me:secret@host/v1", "a name or password ends up in files: put the key into SELF_PRUNER_BRAIN_KEY"),
     ],
 )
 def test_an_address_that_is_none_or_holds_a_password_is_refused(url, sentence):
