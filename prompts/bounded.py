@@ -9,7 +9,7 @@ weight is charged to what one rendering may cost. There are loops and calls, but
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Iterator, MutableMapping
+from collections.abc import Callable, ItemsView, Iterable, Iterator, KeysView, MutableMapping, ValuesView
 from functools import wraps
 from types import BuiltinMethodType
 from typing import Any
@@ -27,9 +27,12 @@ WORK = 1 << 22  # characters and elements of one rendering, a step counted as `S
 STEP = 16
 PRODUCT = 1 << 24  # of all sizes and numbers handed to one filter or method
 BITS = 1 << 12  # of a whole number
+DIGITS = 100  # after the point, or before it, that a number is rounded to
 KEPT = 256  # compiled templates
 _NAMED_FIELD = re.compile(r"[1-9]\d{4}|%[^a-zA-Z%]*\*|\{[^{}]*:[^{}]*\{")  # widths of 10,000 and more, computed widths
+_NUMBER = re.compile(r"\d{1,4}")  # a width or precision, among others
 _NO_MULTIPLIER = frozenset({"default", "d", "int", "float", "sum", "min", "max"})  # whose numbers are only values
+_TO_DIGITS = frozenset({"round", "decimals", "signed"})
 _STEPS, _WEIGHED, _TEXT = "counted steps", "weighed value", "weighed text"  # no template can spell these filters
 
 
@@ -87,9 +90,9 @@ class BoundedEnvironment(ImmutableSandboxedEnvironment):
             _check_product(left, right)
         elif operator == "**" and isinstance(left, int) and isinstance(right, int):
             _check_bits(left.bit_length() * right)
-        elif operator == "%" and isinstance(left, str):
-            check_format(left)
-            self._charge(right)
+        elif operator == "%" and isinstance(left, str | bytes):
+            self._charge(right, shown=True)
+            _check_filled(left if isinstance(left, str) else left.decode("latin-1"), right)
         return self._weighed(super().call_binop(context, operator, left, right))
 
     def call(__self, __context: Context, __obj: Any, *args: Any, **kwargs: Any) -> Any:  # noqa: B902
@@ -102,7 +105,8 @@ class BoundedEnvironment(ImmutableSandboxedEnvironment):
             own = inner.__self__
             __self._charge(own)
             if isinstance(own, str) and inner.__name__ in ("format", "format_map"):
-                check_format(own)
+                __self._charge(handed, shown=True)
+                _check_filled(own, handed)
             else:
                 _check_sizes((own, *handed))
         return __self._weighed(super().call(__context, __obj, *args, **kwargs))
@@ -124,11 +128,13 @@ class BoundedEnvironment(ImmutableSandboxedEnvironment):
         def guarded(*args: Any, **kwargs: Any) -> Any:
             handed = (*args[own:], *kwargs.values())
             for value in handed:
-                self._charge(value)
-                if not test:
-                    _check_no_function(value)
+                self._charge(value, shown=not test)
             if name == "format":
-                check_format(str(handed[0]))
+                _check_filled(str(handed[0]), handed[1:])
+            elif name == "sum" and any(isinstance(value, list | tuple) for value in handed[1:]):
+                raise TooMuchError("sum adds numbers; lists are put together by +")
+            elif name in _TO_DIGITS and any(isinstance(value, int) and abs(value) > DIGITS for value in handed[1:]):
+                raise TooMuchError(f"a number is rounded to at most {DIGITS} digits")
             elif not test and name not in _NO_MULTIPLIER:
                 _check_sizes(handed)
             made = function(*args, **kwargs)
@@ -148,11 +154,11 @@ class BoundedEnvironment(ImmutableSandboxedEnvironment):
 
     def _text(self, value: Any) -> Any:
         """A value that becomes text. Functions don't: they would show where in memory they are."""
-        _check_no_function(value)
-        return self._weighed(value)
+        self._charge(value, shown=True)
+        return value
 
-    def _charge(self, value: Any) -> None:
-        self._spend(STEP + weight(value))
+    def _charge(self, value: Any, shown: bool = False) -> None:
+        self._spend(STEP + weight(value, shown))
 
     def _spend(self, cost: int) -> None:
         self.work -= cost
@@ -203,15 +209,17 @@ def _filtered(node: Any, name: str, *args: nodes.Expr) -> nodes.Filter:
     return nodes.Filter(node, name, list(args), [], None, None, lineno=node.lineno)
 
 
-def weight(value: Any) -> int:
+def weight(value: Any, shown: bool = False) -> int:
     """Characters and elements of a value, however deep.
 
     Raises:
-        TooMuchError: more than `LARGEST`, counted no further.
+        TooMuchError: more than `LARGEST`, counted no further; or, where it may be shown as text, a function in it.
     """
     total, waiting = 0, [value]
     while waiting:
         one = waiting.pop()
+        if shown:
+            _check_no_function(one)
         if isinstance(one, Namespace):
             one = one._Namespace__attrs  # what its text shows
         if isinstance(one, str):
@@ -219,7 +227,7 @@ def weight(value: Any) -> int:
         elif isinstance(one, dict):
             total += len(one)
             waiting += [*one.keys(), *one.values()]
-        elif isinstance(one, list | tuple | set | frozenset):
+        elif isinstance(one, list | tuple | set | frozenset | KeysView | ValuesView | ItemsView):
             total += len(one)
             waiting += one
         elif isinstance(one, int):
@@ -244,7 +252,7 @@ def _check_product(left: Any, right: Any) -> None:
     if isinstance(left, int) and isinstance(right, int):
         _check_bits(left.bit_length() + right.bit_length())
     for value, times in ((left, right), (right, left)):
-        if isinstance(times, int) and isinstance(value, str | list | tuple) and weight(value) * times > LARGEST:
+        if isinstance(times, int) and isinstance(value, str | bytes | list | tuple) and weight(value) * times > LARGEST:
             raise TooMuchError(f"a value has more than {LARGEST:,} characters or elements")
 
 
@@ -259,6 +267,14 @@ def check_format(text: str) -> None:
         raise TooMuchError("a format asks for a width or precision that is too large, or computed")
 
 
+def _check_filled(text: str, values: Any) -> None:
+    """Refuse a format string whose fields together may be filled with too much; raises TooMuchError."""
+    check_format(text)
+    widest = max(map(int, _NUMBER.findall(text)), default=0)
+    if (text.count("%") + text.count("{")) * (1 + widest + weight(values)) > PRODUCT:
+        raise TooMuchError("a format has too many fields for what is put into them")
+
+
 def _check_no_function(value: Any) -> None:
-    if callable(value) and not isinstance(value, Undefined):
+    if (callable(value) or type(value).__repr__ is object.__repr__) and not isinstance(value, Undefined):
         raise TooMuchError("a function is no text; call it")

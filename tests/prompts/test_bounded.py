@@ -83,6 +83,11 @@ def doubling(start, step):
         "{{ '{:1000000000}'.format(1) }}",
         "{{ '{:{}}'.format(1, 10**9) }}",
         "{{ '{x:{y}}'.format_map({'x': 1, 'y': 10**9}) }}",
+        "{{ ('x'.encode() * 10**9)|length }}",
+        # filters that take long
+        "{{ 1|round(4000000, 'ceil') }}",
+        "{{ 1|round(precision=-4000000) }}",
+        "{{ ([[1]] * 100000)|sum(start=[])|length }}",
         # values that grow
         doubling("'x'", "n.x ~ n.x"),
         doubling("'x'", "n.x + n.x"),
@@ -110,6 +115,14 @@ def doubling(start, step):
         "{{ 'x'.upper }}",
         "{{ 'x'.upper ~ '' }}",
         "{{ 'x'.upper|string }}",
+        "{{ [range]|join }}",
+        "{{ [range] }}",
+        "{{ [(1, range)]|string }}",
+        "{{ {'a': range}.items() }}",
+        "{{ '%s' % (range,) }}",
+        "{{ '%s'|format([range]) }}",
+        "{{ '{}'.format([range]) }}",
+        "{% macro m() %}{% endmacro %}{{ namespace(a=m) }}",
         # what the compiler gives up on
         "{{ " + "(" * 5000 + "1" + ")" * 5000 + " }}",
         "{{ " + "-" * 5000 + "1 }}",
@@ -121,6 +134,21 @@ def doubling(start, step):
 def test_a_template_that_would_not_come_back_is_refused(tmp_path, text):
     error = refused(tmp_path, text)
     assert error.file == tmp_path / "ask_vary.j2"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "{% set b = 'x' * 200000 %}{{ (('%(a)s' * 5000) % {'a': b})|length }}",
+        "{% set b = 'x' * 200000 %}{{ ('%(a)s' * 5000)|format(a=b)|length }}",
+        "{% set b = 'x' * 200000 %}{{ ('{0}' * 5000).format(b)|length }}",
+        "{% set b = 'x' * 200000 %}{{ ('{a}' * 5000).format_map({'a': b})|length }}",
+        "{% set b = ('x' * 200000).encode() %}{{ (('%(a)s' * 5000).encode() % {'a'.encode(): b})|length }}",
+        "{{ ('%(a)9999d' * 20000) % {'a': 1} }}",
+    ],
+)
+def test_a_format_of_too_many_fields_is_refused_before_it_is_filled(tmp_path, text):
+    assert "a format has too many fields for what is put into them" in str(refused(tmp_path, text))
 
 
 @pytest.mark.parametrize("text", ["{{ 'x' * 10**10 }}", "{{ 1.0|decimals(10**9) }}", "{{ 'x'|center(10**10) }}"])
@@ -165,6 +193,11 @@ def test_what_the_sets_of_the_program_take_is_far_from_the_bounds(name):
         ("{{ [3, 1, 2]|sort|map('string')|join('-') }} {{ range(4)|batch(2)|list }}", "1-2-3 [[0, 1], [2, 3]]"),
         ("{% macro m(x) %}<{{ x }}{{ caller() }}>{% endmacro %}{% call m(1) %}c{% endcall %}", "<1c>"),
         ("{% for x in [[1, [2]], 3] recursive %}{{ loop(x) if x is iterable else x }}{% endfor %}", "123"),
+        (
+            "{{ [1.25, 2]|sum }} {{ 2.345|round(1) }} {{ '%s-%s' % ('a', 7) }} {{ '{a}{a}'.format(a=1) }}",
+            "3.25 2.3 a-7 11",
+        ),
+        ("{% macro m(f) %}{{ f(1) }}{% endmacro %}{% macro n(x) %}<{{ x }}>{% endmacro %}{{ m(n) }}", "<1>"),
         ("{{ 'a' ~ 1 ~ none }} {{ 1 if 1 < 2 < 3 }} {{ 5|decimals(2) }} {{ 'x' * 3 }}", "a1None 1 5.00 xxx"),
     ],
 )
