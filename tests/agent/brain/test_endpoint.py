@@ -128,6 +128,13 @@ def test_what_is_added_to_a_prompt_for_a_call_is_counted():
     assert asked.get_num_tokens_from_messages(PROMPT) == sum(len(turn["content"].split()) for turn in sent)
 
 
+def test_a_server_whose_template_is_deaf_to_the_system_gets_one_turn_of_the_user():
+    with serving(obedient) as server:
+        brain(server.url, system="user").generate([PROMPT], tools=[PICK], seed=7)
+        (turn,) = server.asked[-1]["messages"]
+    assert turn["role"] == "user" and turn["content"].startswith("You pick.\n\nPick a number.")
+
+
 def test_a_server_that_gives_one_reply_at_a_time_is_asked_again():
     def chat(body: dict) -> dict:
         return obedient({**body, "n": 1})
