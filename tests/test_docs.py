@@ -26,6 +26,7 @@ PAGES = [
 README_LINES = 160
 OTHERS = ("--no-deps", "--model-impl", "--trust-remote-code")  # options of pip and vLLM
 RESULTS = re.compile(r"<!-- results (\S+) -->\n(.*?)<!-- /results -->", re.DOTALL)
+DECISIONS = re.compile(r"<!-- decisions ([^>]+) -->\n(.*?)<!-- /decisions -->", re.DOTALL)
 
 
 def text_of(page: str) -> str:
@@ -68,10 +69,10 @@ def slugs(page: Path) -> set[str]:
     return {re.sub(r"[^\w\- ]", "", head.lower()).replace(" ", "-") for head in heads}
 
 
-def summary_of(folder: str, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+def summary_of(monkeypatch: pytest.MonkeyPatch, *folders: str) -> list[str]:
     from benchmarks import summary
 
-    monkeypatch.setattr("sys.argv", ["summary", str(ROOT / folder)])
+    monkeypatch.setattr("sys.argv", ["summary", *(str(ROOT / folder) for folder in folders)])
     with redirect_stdout(io.StringIO()) as printed:
         summary.main()
     return printed.getvalue().splitlines()
@@ -136,13 +137,21 @@ def test_the_figures_of_the_results_are_those_of_the_comparison(page, monkeypatc
     tables = RESULTS.findall(text_of(page))
     assert tables
     for folder, table in tables:
-        assert table.splitlines() == summary_of(folder, monkeypatch)
+        assert table.splitlines() == summary_of(monkeypatch, folder)
 
 
 def test_every_row_of_the_readmes_table_has_the_figures_of_an_arm(monkeypatch):
     ((folder, table),) = RESULTS.findall(text_of("README.md"))
-    figures = {line.split("|", 2)[2] for line in summary_of(folder, monkeypatch)}
+    figures = {line.split("|", 2)[2] for line in summary_of(monkeypatch, folder)}
     assert {line.split("|", 2)[2] for line in table.splitlines()} <= figures
+
+
+def test_what_the_readme_says_of_brains_are_the_figures_of_the_decision_sets(monkeypatch):
+    ((folders, table),) = DECISIONS.findall(text_of("README.md"))
+    found = summary_of(monkeypatch, *(f"benchmarks/results/decisions/{name}" for name in folders.split()))
+    figures = [line.split("|")[2:] for line in found[2:]]  # of the brains that the table calls by shorter names
+    rows = [line.split("|")[2:] for line in table.splitlines()[2:]]
+    assert len(rows) > 5 and all(row in figures for row in rows)
 
 
 def test_every_decimal_on_the_readmes_first_screen_is_one_of_the_comparisons():
