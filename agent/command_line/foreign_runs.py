@@ -82,6 +82,8 @@ def uses(settings: Settings, folder: Path) -> list[str]:
 
         key = f" with the key in {KEY}" if KEY in os.environ else ""
         found.append(f"send its prompts to {settings.brain_url}{key}")
+    if settings.ray_address is not None:
+        found.append(f"send its model and texts to the Ray cluster at {settings.ray_address}")
     if settings.otel:
         found.append("send its steps to the collector that OTEL_EXPORTER_OTLP_ENDPOINT names")
     if settings.track != "none":

@@ -52,6 +52,10 @@ WISHES = {
         'brain_url = "http://evil.example/v1"\nbrain = "vllm"',
         "send its prompts to http://evil.example/v1",
     ),
+    "a cluster": (
+        'ray_address = "evil.example:6379"',
+        "send its model and texts to the Ray cluster at evil.example:6379",
+    ),
     "a collector": ("otel = true", "send its steps to the collector that OTEL_EXPORTER_OTLP_ENDPOINT names"),
     "a tracker": ('track = "wandb"', "send its settings and figures to wandb"),
     "a cache": ('cache = "/home/someone"', "write to /home/someone"),
