@@ -60,17 +60,21 @@ def memory_of(
 def check_whole(memory: Memory, run: RunDirectory) -> None:
     """Refuse to go on with a run of which only half is left: what it made, or where its search was.
 
+    A checkpoint without a byte says of no search where it was: LangGraph Studio, which keeps that itself, leaves one.
+
     Raises:
         RunDirectoryError: says what is gone.
     """
     made = memory.recall(Candidate, run=run.id, order="-step", limit=1)
-    if not made and run.checkpoint.exists():
+    placed = run.checkpoint.exists() and run.checkpoint.stat().st_size > 0
+    if not made and placed:
         raise RunDirectoryError(
             f"the run {run.path} cannot be resumed: neither its own {run.records.name} nor the memory "
             f"{memory.shared.path} has its candidates; put one of them back or start a new run"
         )
-    if made and made[0].step > 0 and not run.checkpoint.exists():
+    if made and made[0].step > 0 and not placed:
+        gone = "empty" if run.checkpoint.exists() else "gone"
         raise RunDirectoryError(
             f"the run {run.path} cannot be resumed: its {run.checkpoint.name}, which says where the search was, is "
-            "gone; start a new run with the same memory: what this one measured is not measured again"
+            f"{gone}; start a new run with the same memory: what this one measured is not measured again"
         )
