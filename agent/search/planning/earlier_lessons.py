@@ -2,7 +2,9 @@
 
 Those of this model in the same settings come first. Then come those of other contexts of the memory whose model is of
 the same family, whatever its depth: a stretch becomes the one that lies at the same share of the depth. Of another
-model a lesson is a hint and nothing more, so it is marked with that model's name wherever it is shown.
+model a lesson is a hint and nothing more, so it is marked with that model's name wherever it is shown. A run records
+what it begins with, so a lesson in this context may still be of another one: it is of the one that has its run's
+candidates.
 """
 
 from __future__ import annotations
@@ -13,7 +15,7 @@ from typing import Any
 
 from self_pruner.agent.search.learned_costs import RUNS
 from self_pruner.memory.errors import ToolError
-from self_pruner.memory.records import Lesson
+from self_pruner.memory.records import Candidate, Lesson
 from self_pruner.tools.profiles.shifts import Stretch, stretches
 from self_pruner.tools.profiles.space import Space
 from self_pruner.tools.workbench import Workbench
@@ -24,7 +26,9 @@ LESSONS = 6  # of earlier runs that one begins with
 def earlier_lessons(bench: Workbench) -> list[Lesson]:
     """What other runs have learnt and could tell: in these settings first, then by how near their budget was."""
     memory, target = bench.memory.shared, bench.budget.target_params
-    found = [(row.model != "", row) for row in memory.recall(Lesson) if row.run != bench.run]
+    rows = [row for row in memory.recall(Lesson) if row.run != bench.run]
+    here = {made.run for made in memory.recall(Candidate, run={row.run for row in rows})}
+    found = [(row.run not in here, row) for row in rows]
     for description, rows in memory.recall_elsewhere(Lesson, "family"):
         carried = [_carried_over(row, description, bench) for row in rows if not row.model]
         found += [(True, row) for row in carried if row is not None]

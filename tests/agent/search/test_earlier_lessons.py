@@ -8,7 +8,8 @@ import pytest
 from self_pruner.agent.prepare.workbench import described
 from self_pruner.agent.search.planning.earlier_lessons import LESSONS, earlier_lessons
 from self_pruner.agent.search.planning.shown import lessons_shown
-from self_pruner.memory.records import Lesson
+from self_pruner.memory.profile import Profile
+from self_pruner.memory.records import Candidate, Lesson
 from self_pruner.memory.store import Memory
 from self_pruner.prompts.sample import sample_variables
 from self_pruner.prompts.templates import PromptSet
@@ -27,6 +28,11 @@ def bench(path, space, name, *, run="now", context=None, family="qwen2", sparsit
 
 def lesson(run="earlier", number=0, take="mlp 4-7", give="attention 20-23", verdict="held", change=-0.01, params=0):
     return Lesson(run, 1, number, take, give, "some", "better", verdict, change, 0.001, ("c7",), params, 3)
+
+
+def made(run):
+    """What shows that a run was made in a context."""
+    return Candidate(run, "c7", Profile((1,), (2,)), (), "mutation", "brain", 1, 3, 0, 0, 9, "")
 
 
 @pytest.fixture
@@ -53,6 +59,7 @@ def test_those_of_the_model_itself_come_first_and_of_these_those_of_the_nearest_
     deep = bench(path, DEEP, "Large")
     near, far = deep.budget.target_params, deep.budget.target_params // 2
     deep.memory.record(lesson("a", params=far), lesson("b", params=near), lesson("c", verdict="unclear", params=near))
+    deep.memory.record(*map(made, "abc"))
     found = earlier_lessons(deep)
     assert [row.run for row in found] == ["b", "a", *["earlier"] * (LESSONS - 2)]
     assert [row.model for row in found] == ["", "", *["Small"] * (LESSONS - 2)]
@@ -63,6 +70,16 @@ def test_the_same_weights_with_another_text_are_no_other_model(path):
     other.memory.record(lesson(give="attention 23-27", take="mlp 5-8", params=other.budget.target_params))
     (found,) = earlier_lessons(bench(path, DEEP, "Large"))
     assert (found.take, found.give, found.model) == ("mlp 5-8", "attention 23-27", "")
+
+
+def test_lessons_of_another_text_stay_behind_those_of_this_one_once_a_run_began_with_them(path):
+    other = bench(path, DEEP, "Large", context="another text")
+    near, far = other.budget.target_params, other.budget.target_params // 2
+    other.memory.record(made("there"), *(lesson("there", number, params=near) for number in range(LESSONS)))
+    deep = bench(path, DEEP, "Large", run="first")
+    deep.memory.record(made("first"), *earlier_lessons(deep), lesson("first", params=far))
+    again = bench(path, DEEP, "Large", run="second")
+    assert [row.run for row in earlier_lessons(again)] == ["first", *["there"] * (LESSONS - 1)]
 
 
 def test_what_was_carried_over_is_not_carried_on_and_is_found_once(path):
