@@ -78,6 +78,7 @@ class Workbench:
     sensitivity_tokens: int = 4096  # tokens of a measurement of sensitivities
     sensitivity_start: int = 0  # the first sequence of the fitness text that sensitivities are measured on
     sensitivity_windows: int = 1  # measurements before they begin there anew
+    holdout: range = range(0)  # the sequences of the fitness text that a search may not see
     latency: dict[str, int] = field(default_factory=dict)
     device_name: str = "cpu"
     engine: LatencyEngine = LatencyEngine("torch")  # times candidates

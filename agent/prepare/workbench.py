@@ -250,6 +250,7 @@ def measuring(settings: Settings) -> dict[str, Any]:
         "sequence_length": settings.sequence_length,
         "fidelity": settings.fidelity,
         "probe_tokens": settings.probe_tokens,
+        "holdout": range(settings.sequences(settings.fidelity[-1]), settings.sequences(settings.ranking_tokens)),
         "latency": {
             "prompt_tokens": settings.latency_prompt,
             "decode_tokens": settings.latency_decode,

@@ -25,7 +25,7 @@ def compare_on_holdout(bench: Workbench, settings: Settings, progress: Progress 
     rows, ranked = history.candidates, history.ranked(list(history.candidates))
     few = ranked[: settings.final_candidates]
     few += [row.id for row in best_of_each(rows[name] for name in ranked) if row.id not in few]
-    fitness = holdout_fitness(bench, settings, [rows[name].profile for name in few], progress)
+    fitness = holdout_fitness(bench, [rows[name].profile for name in few], progress)
     return {name: fitness[rows[name].profile] for name in few if rows[name].profile in fitness}
 
 
@@ -35,17 +35,15 @@ def best_on_holdout(holdout: Mapping[str, float]) -> str | None:
 
 
 def holdout_fitness(
-    bench: Workbench, settings: Settings, profiles: Sequence[Profile], progress: Progress | None = None
+    bench: Workbench, profiles: Sequence[Profile], progress: Progress | None = None
 ) -> dict[Profile, float]:
     """Mean KL of `profiles` in nats a token on the holdout, without those that could not be measured."""
-    first = settings.sequences(settings.fidelity[-1])
-    sequences = range(first, first + settings.sequences(settings.final_tokens))
-    measure(replace(bench, progress=progress), profiles, sequences, FINISH_STEP)
+    measure(replace(bench, progress=progress), profiles, bench.holdout, FINISH_STEP)
     fitness = {}
     for profile in profiles:
         scores = bench.scores(profile, FITNESS)
-        known = [scores[index].kl for index in sequences if index in scores]
+        known = [scores[index].kl for index in bench.holdout if index in scores]
         values = [value for value in known if value is not None]
-        if len(values) == len(sequences):
+        if len(values) == len(bench.holdout):
             fitness[profile] = mean(values)
     return fitness

@@ -76,7 +76,7 @@ def recalibrated(run: Run, found: Profile, *, keep: bool = False) -> Recalibrate
     if not settings.recalibrates:
         return None
     refuse_link(run.directory.path / KEPT)
-    searched = holdout_fitness(bench, settings, [found]).get(found)
+    searched = holdout_fitness(bench, [found]).get(found)
     try:
         refits = refits_of(run, found, keep)
     except (SelfPrunerError, torch.OutOfMemoryError) as error:
@@ -86,7 +86,7 @@ def recalibrated(run: Run, found: Profile, *, keep: bool = False) -> Recalibrate
     with closing(recalibrated_memory(bench, found)) as memory:
         own = replace(bench, elastic=other, memory=memory, walks=walks_of(bench, other))
         with run.view.phase("Holdout, recalibrated") as progress:
-            fitness = holdout_fitness(own, settings, [found], progress).get(found)
+            fitness = holdout_fitness(own, [found], progress).get(found)
         rows = {}
         for name, text in bench.reporting.items():
             with run.view.phase(f"Reporting text {name}, recalibrated") as progress:

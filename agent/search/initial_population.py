@@ -14,7 +14,7 @@ from self_pruner.agent.search.planning.earlier_lessons import earlier_lessons
 from self_pruner.agent.settings.arms import Arm, ClosedForm
 from self_pruner.memory.errors import ToolError
 from self_pruner.memory.profile import PARTS, Part, Profile
-from self_pruner.memory.records import Candidate, Proposer
+from self_pruner.memory.records import Candidate, Proposer, Score, Sensitivities
 from self_pruner.prompts.templates import PromptSet
 from self_pruner.tools.evaluate import charge, measure
 from self_pruner.tools.profiles import rules
@@ -23,7 +23,7 @@ from self_pruner.tools.profiles.operators import uniform
 from self_pruner.tools.profiles.sensitivity import Probe, attention_totals, closed_forms, cost_table
 from self_pruner.tools.profiles.uniform_budget import UniformBudget
 from self_pruner.tools.pruning.baselines import flap, owl
-from self_pruner.tools.workbench import Progress, Workbench
+from self_pruner.tools.workbench import FITNESS, Progress, Workbench
 
 PROBE_STEP = -1  # probes belong to no turn: a run that finds them in the memory is not charged for them
 UNIFORM: Final = "uniform"
@@ -234,6 +234,23 @@ def all_profiles(budget: Budget) -> tuple[Profile, ...]:
     return budget.profiles if isinstance(budget, UniformBudget) else ()
 
 
+def earlier_candidates(bench: Workbench) -> list[Candidate]:
+    """The candidates of other runs, but for those that searched on this run's holdout, which would no longer be one.
+
+    A run may have searched there without a measurement of its own, by those of another one: so the profiles that were
+    measured there in any search are left out too.
+    """
+    memory = bench.memory.shared
+    there: list[Score | Sensitivities] = [
+        *memory.recall(Score, text=FITNESS, sequence=bench.holdout),
+        *memory.recall(Sensitivities, text=FITNESS, sequence=bench.holdout),
+    ]
+    runs = {row.run for row in there if row.step >= 0}
+    profiles = {row.profile for row in there if row.step >= 0}
+    rows = (row for row in memory.recall(Candidate) if row.run != bench.run)
+    return [row for row in rows if row.run not in runs and row.profile not in profiles]
+
+
 def best_known(bench: Workbench, limit: int) -> list[tuple[Profile, str]]:
     """The best profiles of earlier runs, repaired to this budget, those nearest to it first.
 
@@ -241,9 +258,8 @@ def best_known(bench: Workbench, limit: int) -> list[tuple[Profile, str]]:
     """
     bench = replace(bench, memory=bench.memory.shared)  # only what is taken becomes the run's own
     runs: dict[str, list[Candidate]] = {}
-    for row in bench.memory.recall(Candidate):
-        if row.run != bench.run:
-            runs.setdefault(row.run, []).append(row)
+    for row in earlier_candidates(bench):
+        runs.setdefault(row.run, []).append(row)
     best: list[tuple[int, float, Candidate]] = []
     for rows in runs.values():
         scored = [(found.kl, row) for row in rows if (found := bench.fitness(row.profile, bench.fidelity[-1]))]

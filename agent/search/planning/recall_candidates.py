@@ -7,6 +7,7 @@ import json
 from langchain_core.tools import BaseTool, tool
 from pydantic import BaseModel, Field
 
+from self_pruner.agent.search.initial_population import earlier_candidates
 from self_pruner.memory.records import Candidate
 from self_pruner.tools.workbench import Workbench
 
@@ -26,8 +27,7 @@ def recall_candidates_tool(bench: Workbench) -> BaseTool:
     @tool("recall_candidates", args_schema=RecallArguments)
     def recall_candidates(count: int = 4, earlier: bool = False) -> str:
         """Look up the best candidates with their widths: of this run, or of earlier runs of this model."""
-        memory = bench.memory.shared if earlier else bench.memory
-        rows = [row for row in memory.recall(Candidate) if (row.run != bench.run) == earlier]
+        rows = earlier_candidates(bench) if earlier else bench.memory.recall(Candidate, run=bench.run)
         scored = [
             (found.kl, row) for row in rows if (found := bench.known_fitness(row.profile)) and found.kl is not None
         ]
