@@ -158,7 +158,7 @@ def _carried_out(
         with nullcontext() if given else closing(prepared):
             check_begun(directory, prepared.bench.memory, prepared.conditions)
             check_whole(prepared.bench.memory, directory)
-            run = Run(settings, directory, with_probes(prepared, settings, view), view)
+            run = Run(settings, directory, with_probes(prepared, settings, view, directory.prompts), view)
             outcome = complete(run, known or save(run, choose(run, searched(run))))
             run.end_stream()
     except (Stopped, KeyboardInterrupt):
@@ -218,7 +218,7 @@ def tasks(path: Path, candidate: str | None, changes: dict[str, Any], view: View
             bound = bind_result(directory, view)
             with in_sentences(settings):
                 prepared = prepare(settings, directory.id, view, directory.records, bound, searches=False)
-            run = Run(settings, directory, with_probes(prepared, settings, view), view)
+            run = Run(settings, directory, with_probes(prepared, settings, view, directory.prompts), view)
             with closing(run.prepared), refits_forgotten(directory):
                 again = candidate is None and outcome.result == RECALIBRATED
                 refitted = refit(run, outcome, keep=False)[1] if again else None

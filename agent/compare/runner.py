@@ -91,7 +91,8 @@ def share(comparison: ComparisonFolder, settings: Settings, view: View) -> Prepa
         check_bound(comparison, settings, conditions, view)
 
     placement = placed(settings, check_target(settings))
-    return with_probes(prepare(settings, "shared", view, bind=bind, placement=placement), settings, view)
+    prepared = prepare(settings, "shared", view, bind=bind, placement=placement)
+    return with_probes(prepared, settings, view, settings.prompts)
 
 
 def one(comparison: ComparisonFolder, planned: PlannedRun, shared: Prepared, view: View) -> None:

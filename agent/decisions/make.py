@@ -143,7 +143,7 @@ def make(
             versions = {package: version_of(package) for package in VERSIONS}
             found = DecisionSet(made, tuple(kinds), command=command, versions=versions)
         view.line(_cost(found, searched, prepared))
-        prepared = with_probes(prepared, searched, view)
+        prepared = with_probes(prepared, searched, view, searched.prompts)
         seed = settings.seed
         while any(map(found.missing, found.kinds)):
             if len(found.searches) >= SEARCHES:

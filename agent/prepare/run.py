@@ -6,6 +6,7 @@ import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 from self_pruner.agent.prepare.workbench import Prepared
 from self_pruner.agent.run_files.run_directory import RunDirectory
@@ -73,10 +74,17 @@ def in_sentences(settings: Settings) -> Iterator[None]:
         raise said from error
 
 
-def with_probes(prepared: Prepared, settings: Settings, view: View) -> Prepared:
-    """Probe every place, where the arm or its prompts make use of that, and measure what the prompts quote."""
+def with_probes(prepared: Prepared, settings: Settings, view: View, prompts: Path | None) -> Prepared:
+    """Probe every place, where the arm or its prompts make use of that, and measure what the prompts quote.
+
+    Args:
+        prepared: what was prepared otherwise.
+        settings: those of the run.
+        view: where it is shown.
+        prompts: the folder of the run's own, or whose files replace those of the set; None for none.
+    """
     bench, arm = prepared.bench, ARMS[settings.arm]
-    if is_probed(arm, PromptSet(settings.prompts_of_arm, settings.prompts)):
+    if is_probed(arm, PromptSet(settings.prompts_of_arm, prompts)):
         with view.phase("Sensitivity probes") as progress:
             bench = with_costs(bench, settings.probe_tokens, progress)
     if arm.asks_brain:
