@@ -32,7 +32,7 @@ def fields_of_plan(plan: str) -> tuple[str, ...]:
 class Panel(BaseModel):
     """Settings of one concern; the docstring is its title."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)  # JSON has no such numbers
     shown: ClassVar[bool] = True
 
 

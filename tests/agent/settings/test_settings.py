@@ -40,3 +40,10 @@ def test_a_command_that_is_copied_says_to_a_shell_what_was_meant(tmp_path):
     words = shlex.split(command_line(Settings(prompts=folder, calibration="my text.txt", sparsity=0.3)))
     asked = {"--calibration": "my text.txt", "--sparsity": "0.3", "--prompts": folder.name}
     assert words[:2] == ["python", "main.py"] and dict(zip(words[2::2], words[3::2], strict=True)) == asked
+
+
+@pytest.mark.parametrize("option", ["minutes", "latency-ms", "speedup", "brain-seconds", "temperature", "brain-share"])
+@pytest.mark.parametrize("word", ["inf", "nan"])
+def test_a_number_is_finite_so_that_a_run_can_write_down_what_it_is_bound_to(option, word):
+    with pytest.raises(SettingsError, match=rf"^--{option}: .*finite number, got {word}$"):
+        make_settings(given([f"--{option}", word]))
