@@ -111,6 +111,26 @@ def test_a_measurement_of_the_runs_own_stands_against_one_of_another_run(place):
         assert [found.kl for found in memory.recall(Score, profile=OWN, order="sequence")] == [0.125, 0.25]
 
 
+@pytest.mark.parametrize("begun", [True, False])
+def test_a_run_that_goes_on_sees_nothing_that_others_measured_since_it_asked(place, begun):
+    def known(records):
+        scores = records.recall(Score, profile=[OWN, OTHER], order="sequence")
+        means = records.recall(Fitness, profile=OWN, text="t", sequences=2)
+        return [found.sequence for found in scores], len(means)
+
+    with shared(place) as memory:
+        memory.record(score(run="other"))
+    if begun:
+        with opened(place) as records:
+            assert known(records) == ([0], 0)
+    with shared(place) as memory:
+        memory.record(score(sequence=1, run="other"), score(OTHER, sequence=2, run="other"))
+    with opened(place) as records:  # as after a kill
+        assert known(records) == (([0], 0) if begun else ([0, 1, 2], 1))
+        other = records.recall(Score, profile=FOREIGN)
+    assert other == []
+
+
 def test_a_failure_of_the_run_itself_is_not_hidden_by_what_another_run_measured(place):
     with opened(place) as records:
         records.record(score(error="not finite"))
