@@ -259,7 +259,7 @@ def run_search(run: Run, listeners: Listeners, drive: Drive) -> SearchState:
             count_tokens=counter_of(brain),
             context=room_of(brain, loaded.model.config.max_position_embeddings),
             trace=record,
-            notes=lambda: [note.text for note in read_notes(run.directory.path)],
+            notes=lambda: [note.text for note in read_notes(run.directory.path)] if settings.reads else [],
             asked=partial(keep, run.directory.asked),
         )
         if ARMS[settings.arm].asks_brain:

@@ -22,6 +22,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from self_pruner.agent.run_files.atomic_write import WriteError, atomic_write
 from self_pruner.agent.run_files.run_directory import RunDirectory
 from self_pruner.agent.run_files.run_lock import is_held
+from self_pruner.agent.run_files.trace import read_trace
 from self_pruner.agent.settings.arms import ARMS
 from self_pruner.agent.settings.settings import Settings, make_settings
 from self_pruner.agent.view import View
@@ -33,6 +34,7 @@ from self_pruner.tools.text.printable import escaped
 from self_pruner.tools.text.redaction import redact
 
 NOTES, REQUEST = "notes.jsonl", "request.json"
+RESULT = "result.json"  # written once a run has chosen
 LONGEST, MOST = 240, 100  # characters of a note, notes of a run
 SHOWN = 3  # notes in a prompt, the newest
 LARGEST = 1 << 18  # bytes that are read of either file
@@ -55,7 +57,7 @@ def tell(path: Path, text: str) -> Note:
 
     Raises:
         SettingsError: the text is empty, too long or cannot be printed.
-        RunDirectoryError: there is no run, it is finished, or nothing in it would read the note.
+        RunDirectoryError: there is no run, its search is over, or nothing in it would read the note.
         RunDirectoryError: it has as many notes as a run takes.
         WriteError: no permission or no room.
     """
@@ -65,8 +67,13 @@ def tell(path: Path, text: str) -> Note:
         raise RunDirectoryError(f"the run {path} is finished: nobody would read the note")
     if comparison_of(path):
         raise RunDirectoryError(f"the run {path} is of a comparison: a note would favour its arm")
-    if not asks_brain(make_settings(run.settings)):
-        raise RunDirectoryError(f"the run {path} asks no brain: nobody would read the note")
+    if not asks_brain(settings := make_settings(run.settings)):
+        who = (
+            "asks no brain" if settings.reads else f"has the control {settings.brain} for a brain, which reads nothing"
+        )
+        raise RunDirectoryError(f"the run {path} {who}: nobody would read the note")
+    if searched(run):
+        raise RunDirectoryError(f"the search of the run {path} is over: nobody would read the note")
     if not shows_user_notes(PromptSet("default", run.prompts)):
         raise RunDirectoryError(f"the prompts of the run {path} show no notes (user_notes): nobody would read it")
     try:
@@ -82,10 +89,20 @@ def comparison_of(run: Path) -> Path | None:
     return next((folder for folder in above if (folder / "plan.json").is_file()), None)
 
 
+def searched(run: RunDirectory) -> bool:
+    """Whether the search of a run is over, so that its brain is asked nothing more."""
+    if (run.path / RESULT).exists():
+        return True
+    steps = read_trace(run.trace) if run.trace.exists() else []
+    return any(record.kind == "judge" and record.stop for record in steps[-1:])
+
+
 def asks_brain(settings: Settings) -> bool:
-    """Whether a run with these settings ever has a brain decide anything."""
+    """Whether a run with these settings ever has a brain that reads decide anything; scripted controls do not read."""
     arm = ARMS[settings.arm]
-    return arm.asks_brain and (not arm.plans or bool(settings.planned) or settings.autonomy == "free")
+    return (
+        settings.reads and arm.asks_brain and (not arm.plans or bool(settings.planned) or settings.autonomy == "free")
+    )
 
 
 def checked(text: str) -> str:

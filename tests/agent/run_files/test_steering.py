@@ -10,6 +10,7 @@ from self_pruner.agent.run_files import steering
 from self_pruner.agent.run_files.run_directory import RunDirectory
 from self_pruner.agent.run_files.run_lock import RunLock, is_held
 from self_pruner.agent.run_files.steering import LONGEST, MOST, read_notes, requested, tell, wait_while_paused
+from self_pruner.agent.run_files.trace import Judge, TraceWriter
 from self_pruner.agent.settings.settings import Settings
 from self_pruner.agent.view import View
 from self_pruner.memory.errors import RunDirectoryError
@@ -68,9 +69,26 @@ def test_who_would_not_read_a_note_is_told_none(run, capfd, tmp_path):
     for arm, plan in (("evolution", "brain"), ("hybrid", "rule")):
         settings.write_text(f'model = "tiny"\narm = "{arm}"\nplan = "{plan}"\n')
         assert "asks no brain" in said(capfd, "tell", run.path, "x")[1]
+    for control in ("uniform", "first"):
+        settings.write_text(f'model = "tiny"\nbrain = "{control}"\n')
+        assert f"has the control {control} for a brain, which reads nothing" in said(capfd, "tell", run.path, "x")[1]
     run.set_status("finished")
     assert "is finished" in said(capfd, "tell", run.path, "x")[1]
     assert not (run.path / steering.NOTES).exists()
+
+
+@pytest.mark.parametrize("known", ["stop", "result"])
+def test_a_run_whose_search_is_over_is_told_nothing(run, capfd, known):
+    with TraceWriter(run.trace) as trace:
+        trace.write(Judge(step=1, generation=0, spent={}))
+        assert said(capfd, "tell", run.path, "one")[0] == 0
+        trace.write(
+            Judge(step=2, generation=1, spent={}, stop="8 evaluations are used up" if known == "stop" else None)
+        )
+    if known == "result":
+        (run.path / "result.json").write_text("{}")  # it chose, and recalibrates
+    status, told = said(capfd, "tell", run.path, "two")
+    assert status == 2 and "is over: nobody would read the note" in told and len(read_notes(run.path)) == 1
 
 
 def test_a_run_takes_so_many_notes_and_no_more(run, monkeypatch):

@@ -6,8 +6,9 @@ import subprocess
 
 import pytest
 
+from self_pruner.agent import session
 from self_pruner.agent.run_files.run_directory import RunDirectory
-from self_pruner.agent.run_files.steering import NOTES, REQUEST
+from self_pruner.agent.run_files.steering import NOTES, REQUEST, Note
 from self_pruner.agent.run_files.trace import read_trace
 from tests.agent.session.test_resume import ENVIRONMENT, SETTINGS, command
 from tests.stopped import do
@@ -57,3 +58,12 @@ def test_a_run_waits_goes_on_is_stopped_while_it_waits_and_reads_its_note_once(m
     assert f"told: {NOTE}" in do("trace", run.path, "--plans").stdout
     assert f"told: {NOTE}" in do("trace", run.path, "--step", told[0].step).stdout
     assert f"1 note of a person: {NOTE}" in do("report", run.path).stdout
+
+
+def test_a_control_has_read_no_note_wherever_it_comes_from(carried_out, tmp_path, monkeypatch):
+    monkeypatch.setattr(session, "read_notes", lambda folder: [Note(text=NOTE, created="2026-01-02")])
+    words = [*SETTINGS.split(), "--brain", "uniform", "--arm", "self-init", "--no-recalibrate", "--no-export"]
+    assert carried_out(*words)[0] == 0
+    run = RunDirectory.latest(tmp_path / "runs")
+    asked = [record for record in read_trace(run / "trace.jsonl") if record.kind == "think" and record.replies]
+    assert asked and not any(record.told or NOTE in record.prompt for record in asked)

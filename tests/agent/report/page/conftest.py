@@ -21,7 +21,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with a run of each kind, called as it is; nobody may change them."""
     base = tmp_path_factory.mktemp("watched") / "runs"
     finish(made_up(base, "finished")).path.rename(base / "finished")
-    running = made_up(base, "running", generations=2)
+    running = made_up(base, "running", generations=2, over=False)
     (running.path / ".lock").write_text(str(os.getpid()))
     with open(running.trace, "ab") as trace:
         trace.write(b'{"kind": "think", "step": 99, "gen')  # it is writing

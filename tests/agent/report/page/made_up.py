@@ -23,13 +23,17 @@ SETTINGS = dict(sequence_length=LENGTH, fidelity=(128, 256), probe_tokens=64, fi
 MAKERS = (("brain", "mutation"), ("switch", "mutation"), ("cross", "crossover"), ("chance", "mutation"))
 
 
-def made_up(base: Path, name: str, *, generations: int = 3, offspring: int = 4, layers: int = LAYERS) -> RunDirectory:
-    """A run whose search is done, with `offspring` candidates a generation; its status is still "running"."""
+def made_up(
+    base: Path, name: str, *, generations: int = 3, offspring: int = 4, layers: int = LAYERS, over: bool = True
+) -> RunDirectory:
+    """A run whose search is `over`, with `offspring` candidates a generation; its status is still "running"."""
     settings = Settings(model="tiny", runs=base, memory=base / "memory.sqlite", sparsity=0.3, **SETTINGS).to_toml()
     with RunDirectory.create(base, name, settings, device="cpu", seed=0, now=datetime(2026, 1, 2)) as run:
         (run.prompts / "system.j2").write_text("You are {{ model.name }}.")
         (run.prompts / "ask_vary.j2").write_text("Task: vary {{ ask.parents|join(' or ') }}.")
         facts, records = search(run.id, generations, offspring, layers)
+        if not over:
+            records[-1] = records[-1].model_copy(update={"stop": None})
         with Memory(run.records, "context", {}, durable=False) as memory:
             memory.record(*facts)
         run.trace.write_text("".join(record.model_dump_json() + "\n" for record in records))

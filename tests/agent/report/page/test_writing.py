@@ -19,7 +19,7 @@ PATH = "/run/here/say"
 @pytest.fixture
 def run(tmp_path):
     """A run that somebody carries out."""
-    made = made_up(tmp_path, "tiny", generations=1)
+    made = made_up(tmp_path, "tiny", generations=1, over=False)
     shutil.rmtree(made.prompts)
     PromptSet("default").copy_to(made.prompts)
     made.path.rename(tmp_path / "here")
