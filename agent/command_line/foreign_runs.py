@@ -17,6 +17,7 @@ from self_pruner.agent.run_files.seal import holds
 from self_pruner.agent.settings.settings import Settings, make_settings
 from self_pruner.agent.view import View
 from self_pruner.memory.errors import RunDirectoryError
+from self_pruner.memory.paths import expanded
 
 
 def consent(path: Path, yes: bool, view: View) -> None:
@@ -97,13 +98,13 @@ def uses(settings: Settings, folder: Path) -> list[str]:
 
 
 def _outside(paths: Iterable[Path | str | None], folder: Path) -> list[Path]:
-    known = [Path(path).expanduser() for path in paths if path is not None]
+    known = [expanded(path) for path in paths if path is not None]
     return [path for path in dict.fromkeys(known) if not path.resolve().is_relative_to(folder.resolve())]
 
 
 def _is_path(text: Path | str | None) -> bool:
     """Whether a setting names a file or folder; models and texts may also be named by what they are called."""
-    return isinstance(text, Path) or (text is not None and Path(text).expanduser().exists())
+    return isinstance(text, Path) or (text is not None and expanded(text).exists())
 
 
 def _agrees() -> bool:

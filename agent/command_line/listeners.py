@@ -42,10 +42,28 @@ def heard(carry_out: Callable[..., int]) -> Callable[..., int]:
 
 @contextmanager
 def refused(words: Sequence[str]) -> Iterator[None]:
-    """Inside, what a command line is refused for is an event too, where it asks for events."""
+    """Inside, what a command line is refused for is an event too, where it asks for events.
+
+    Raises:
+        SettingsError: in place of an OSError, such as that of a path that is too long or may not be read.
+    """
     try:
-        yield
+        with _faults_of_files():
+            yield
     except SelfPrunerError as error:
         if "--json" in words:
             JsonView().tell("error", text=printable(str(error)), status=error.exit_code)
         raise
+
+
+@contextmanager
+def _faults_of_files() -> Iterator[None]:
+    """What the system says of a file, as a sentence; a reader of a pipe that has gone is no fault."""
+    try:
+        yield
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        where = f"{error.filename!r} cannot be used: " if error.filename is not None else ""
+        reason = error.strerror or str(error).partition("\n")[0] or type(error).__name__
+        raise SettingsError(f"{where}{reason}") from error

@@ -35,6 +35,7 @@ from self_pruner.agent.settings.panels import (
     fields_of_plan,
 )
 from self_pruner.memory.errors import SettingsError
+from self_pruner.memory.paths import expanded
 from self_pruner.tools.models.aliases import anchored
 from self_pruner.tools.profiles.budget import parse_params
 from self_pruner.tools.profiles.shifts import LINE
@@ -194,12 +195,12 @@ class Settings(
                 update[name] = (base / path).resolve()
         for name in ("vllm_python", "llama_python"):  # a link is what makes an environment: it is not followed
             if (path := getattr(self, name)) is not None:
-                update[name] = Path(os.path.abspath(base / path.expanduser()))
+                update[name] = Path(os.path.abspath(base / expanded(path)))
         update["model"] = anchored(self.model, base)
         if self.brain not in BRAINS:
             update["brain"] = anchored(self.brain, base)
         for name in ("calibration", "fitness_text", "reporting_text"):
-            paths = {text: base / Path(text).expanduser() for text in getattr(self, name).split(",")}
+            paths = {text: base / expanded(text) for text in getattr(self, name).split(",")}
             update[name] = ",".join(str(path.resolve()) if path.is_file() else text for text, path in paths.items())
         return self.model_copy(update=update)
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from self_pruner.agent.settings.settings import Settings, text_label
+from self_pruner.memory.paths import expanded
 
 # settings that say where things are kept: of no interest to anybody else
 PLACES = ("runs", "memory", "cache", "task_data", "vllm_python", "llama_python", "latency_table")
@@ -29,7 +30,7 @@ def shareable(settings: Settings) -> dict[str, Any]:
     """The settings as a stranger may read them: without where things lie, and who was asked."""
     values = without_places(settings)
     if is_local(settings):
-        values["model"] = Path(settings.model).expanduser().resolve().name
+        values["model"] = expanded(settings.model).resolve().name
     if Path(settings.brain).is_absolute():
         values["brain"] = Path(settings.brain).name
     if settings.brain_url is not None:
@@ -41,7 +42,7 @@ def shareable(settings: Settings) -> dict[str, Any]:
 
 def is_local(settings: Settings) -> bool:
     """Whether the target model is a folder of this machine."""
-    path = Path(settings.model).expanduser()
+    path = expanded(settings.model)
     return path.is_absolute() or path.is_dir()
 
 

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from self_pruner.memory.errors import EngineError
+from self_pruner.memory.paths import expanded
 
 _ASK = """
 import importlib.metadata as metadata
@@ -45,7 +46,7 @@ class Engine:
         Raises:
             EngineError: it does not have the engine, or another release; the sentence says what to install.
         """
-        python = Path(sys.executable) if path is None else Path(os.path.abspath(path.expanduser()))
+        python = Path(sys.executable) if path is None else Path(os.path.abspath(expanded(path)))
         version = _own_version(self.distributions) if path is None else self._version(python)
         where = "here" if path is None else f"in the environment of {str(python)!r}"
         advice = f"install {self.install}"

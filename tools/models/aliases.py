@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from self_pruner.memory.errors import ModelError
+from self_pruner.memory.paths import expanded
 
 BUNDLED = "smollm2-135m"  # comes as a package, so it needs no hub
 
@@ -59,7 +60,7 @@ def names() -> list[str]:
 
 def anchored(name: str, base: Path) -> str:
     """A model's name as it is understood from any folder: one of a folder in `base` made absolute, unless an alias."""
-    folder = base / Path(name).expanduser()
+    folder = base / expanded(name)
     return str(folder.resolve()) if name.lower() not in names() and folder.is_dir() else name
 
 

@@ -16,6 +16,7 @@ from huggingface_hub.errors import StrictDataclassError
 from safetensors import SafetensorError
 
 from self_pruner.memory.errors import ModelError, SettingsError
+from self_pruner.memory.paths import expanded
 from self_pruner.tools.models import checkpoint
 from self_pruner.tools.models.aliases import ALIASES, BUNDLED, unknown
 from self_pruner.tools.models.bundled import bundled_model
@@ -78,10 +79,10 @@ def resolve(name: str, revision: str | None = None, weights: bool = True) -> Mod
         SettingsError: when a revision is given for a model that is not on the hub.
         SelfPrunerError: what `checkpoint.inspect` raises for a folder.
     """
-    if revision is None and "@" in name and not Path(name).expanduser().exists():
+    if revision is None and "@" in name and not expanded(name).exists():
         name, _, revision = name.partition("@")
     alias = name.lower()
-    folder = Path(name).expanduser()
+    folder = expanded(name)
     if alias == BUNDLED:
         source = ModelSource(BUNDLED, "bundled", "")
     elif alias in ALIASES:

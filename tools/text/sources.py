@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import get_args
 
 from self_pruner.memory.errors import SelfPrunerError, TextError
+from self_pruner.memory.paths import expanded
 from self_pruner.tools.models.bundled import bundled_text
 from self_pruner.tools.models.hub import HubError, fetch_dataset_file
 from self_pruner.tools.text import split
@@ -87,7 +88,7 @@ def text_source(
     """
     if part not in get_args(Part):
         raise ValueError(f"unknown part {part!r}; it must be one of {get_args(Part)}")
-    path = Path(name_or_path).expanduser()
+    path = expanded(name_or_path)
     name = name_or_path.lower()
     if name == "passages":
         documents = split.by_key(_passages(bundled_text(name, cache, progress)), part)
@@ -149,7 +150,7 @@ def whole_text(name_or_path: str, progress: Progress | None = None) -> str:
         TextError: a file that is empty, undecodable or malformed.
         TextUnavailableError: the text must be fetched and cannot be.
     """
-    path = Path(name_or_path).expanduser()
+    path = expanded(name_or_path)
     if name_or_path.lower() == "wikitext2":
         return "\n\n".join(_rows(_wikitext2_split("reporting", progress)))
     if path.suffix.lower() not in SUFFIXES and not path.exists():
