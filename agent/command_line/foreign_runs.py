@@ -18,6 +18,8 @@ from self_pruner.agent.settings.settings import Settings, make_settings
 from self_pruner.agent.view import View
 from self_pruner.memory.errors import RunDirectoryError
 from self_pruner.memory.paths import expanded
+from self_pruner.tools.models.aliases import names
+from self_pruner.tools.text.local import NAMES
 
 
 def consent(path: Path, yes: bool, view: View) -> None:
@@ -104,7 +106,9 @@ def _outside(paths: Iterable[Path | str | None], folder: Path) -> list[Path]:
 
 def _is_path(text: Path | str | None) -> bool:
     """Whether a setting names a file or folder; models and texts may also be named by what they are called."""
-    return isinstance(text, Path) or (text is not None and expanded(text).exists())
+    if text is None or isinstance(text, Path):
+        return text is not None
+    return text.lower() not in (*NAMES, *names()) and expanded(text).exists()
 
 
 def _agrees() -> bool:

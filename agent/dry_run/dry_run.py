@@ -32,8 +32,9 @@ from self_pruner.memory.database import check
 from self_pruner.memory.errors import SettingsError
 from self_pruner.prompts.templates import PromptSet
 from self_pruner.tools.models.bundled import TEXT_BUNDLE, cache_dir, to_fetch
+from self_pruner.tools.text.local import BUNDLED, NAMES
 from self_pruner.tools.text.quantities import duration
-from self_pruner.tools.text.sources import BUNDLED, NAMES, text_source
+from self_pruner.tools.text.sources import text_source
 from self_pruner.tools.text.tokens import sequences
 
 NO_TIME = Speed(*[0.0] * 7)  # where not even one layer fits

@@ -17,7 +17,8 @@ from self_pruner.agent.view import View
 from self_pruner.memory.errors import ModelError, SettingsError
 from self_pruner.tools.evaluation.tasks.suite import TaskSuite
 from self_pruner.tools.models.source import LoadedModel
-from self_pruner.tools.text.sources import NAMES, text_source
+from self_pruner.tools.text.local import NAMES
+from self_pruner.tools.text.sources import text_source
 from self_pruner.tools.text.split import Part
 from self_pruner.tools.text.tokens import sequences
 

@@ -39,6 +39,7 @@ from self_pruner.memory.paths import expanded
 from self_pruner.tools.models.aliases import anchored
 from self_pruner.tools.profiles.budget import parse_params
 from self_pruner.tools.profiles.shifts import LINE
+from self_pruner.tools.text.local import anchored_text
 
 IN_TIME = ("speedup", "latency_ms")  # budgets in time; a latency table tells what they mean
 DEFAULT_SPARSITY = 0.2  # where no budget is given
@@ -200,8 +201,7 @@ class Settings(
         if self.brain not in BRAINS:
             update["brain"] = anchored(self.brain, base)
         for name in ("calibration", "fitness_text", "reporting_text"):
-            paths = {text: base / expanded(text) for text in getattr(self, name).split(",")}
-            update[name] = ",".join(str(path.resolve()) if path.is_file() else text for text, path in paths.items())
+            update[name] = ",".join(anchored_text(text, base) for text in getattr(self, name).split(","))
         return self.model_copy(update=update)
 
     @property

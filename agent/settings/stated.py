@@ -9,6 +9,7 @@ from typing import Any
 
 from self_pruner.agent.settings.settings import Settings, text_label
 from self_pruner.memory.paths import expanded
+from self_pruner.tools.models.aliases import names
 
 # settings that say where things are kept: of no interest to anybody else
 PLACES = ("runs", "memory", "cache", "task_data", "vllm_python", "llama_python", "latency_table")
@@ -41,9 +42,9 @@ def shareable(settings: Settings) -> dict[str, Any]:
 
 
 def is_local(settings: Settings) -> bool:
-    """Whether the target model is a folder of this machine."""
+    """Whether the target model is a folder of this machine; an alias is none, whatever folder is called like it."""
     path = expanded(settings.model)
-    return path.is_absolute() or path.is_dir()
+    return settings.model.lower() not in names() and (path.is_absolute() or path.is_dir())
 
 
 def command_line(settings: Settings, command: str = "", defaults: Mapping[str, Any] | None = None) -> str:

@@ -1,4 +1,4 @@
-"""Text from a person's own file: `.txt`, or `.jsonl` with one document a line."""
+"""Text from a person's own file, `.txt` or `.jsonl` with one document a line, and the names that are no file's."""
 
 from __future__ import annotations
 
@@ -7,9 +7,18 @@ from pathlib import Path
 from typing import Any
 
 from self_pruner.memory.errors import TextError
+from self_pruner.memory.paths import expanded
 
+BUNDLED = ("passages", "papers")
+NAMES = (*BUNDLED, "wikitext2", "c4")  # of texts that come from elsewhere, whatever lies in the working directory
 SUFFIXES = (".txt", ".jsonl")
 FIELDS = ("text", "page")  # the second is what page-level WikiText calls it
+
+
+def anchored_text(name: str, base: Path) -> str:
+    """A text's name as it is understood from any folder: that of a file in `base` made absolute, unless in `NAMES`."""
+    path = base / expanded(name)
+    return str(path.resolve()) if name.lower() not in NAMES and path.is_file() else name
 
 
 def read_documents(path: Path) -> list[str]:

@@ -27,13 +27,11 @@ from self_pruner.memory.paths import expanded
 from self_pruner.tools.models.bundled import bundled_text
 from self_pruner.tools.models.hub import HubError, fetch_dataset_file
 from self_pruner.tools.text import split
-from self_pruner.tools.text.local import SUFFIXES, parse_lines, read_documents
+from self_pruner.tools.text.local import NAMES, SUFFIXES, parse_lines, read_documents
 from self_pruner.tools.text.split import Part
 
 Progress = Callable[[int, int], None]
 
-BUNDLED = ("passages", "papers")
-NAMES = (*BUNDLED, "wikitext2", "c4")
 # The archive of the raw files as it was first published; the data set proper has parquet only.
 WIKITEXT = ("ggml-org/ci", "wikitext-2-raw-v1.zip", "927b3642933080f1b0e811e2f916e14c292992f9")
 WIKITEXT_SHA256 = "ef7edb566e3e2b2d31b29c1fdb0c89a4cc683597484c3dc2517919c615435a11"

@@ -141,6 +141,16 @@ def test_a_link_to_a_place_outside_is_a_place_outside(made, tmp_path, monkeypatc
         consent(path, False, View())
 
 
+def test_what_is_called_like_a_known_text_or_model_is_not_read(made, tmp_path, monkeypatch, capfd):
+    monkeypatch.chdir(tmp_path)
+    for name in ("papers", "smollm2-135m"):
+        (tmp_path / name).write_text("something")
+    path = made(memory=None, runs=tmp_path / "runs")
+    edited(path, 'cache = "/elsewhere"')
+    consent(path, True, View())
+    assert "read " not in capfd.readouterr().out
+
+
 def test_a_seal_tells_nothing_of_the_user_and_the_machine():
     assert seals.seal("run", "content") != seals.seal("run", "other") != seals.seal("other", "content")
     assert len(seals.seal("run", "content")) == 32 and seals.holds(seals.seal("run", "a"), "run", "a")

@@ -6,7 +6,7 @@ import pytest
 
 from self_pruner.agent.run_files.tables import settings_file
 from self_pruner.agent.settings.settings import Settings, make_settings
-from self_pruner.agent.settings.stated import command_line
+from self_pruner.agent.settings.stated import command_line, is_local, shareable
 from self_pruner.memory.errors import SettingsError
 from tests.command_line import given
 
@@ -47,3 +47,22 @@ def test_a_command_that_is_copied_says_to_a_shell_what_was_meant(tmp_path):
 def test_a_number_is_finite_so_that_a_run_can_write_down_what_it_is_bound_to(option, word):
     with pytest.raises(SettingsError, match=rf"^--{option}: .*finite number, got {word}$"):
         make_settings(given([f"--{option}", word]))
+
+
+@pytest.mark.parametrize("name", ["passages", "papers", "wikitext2", "c4", "C4"])
+def test_a_known_text_is_not_a_file_that_is_called_like_it(tmp_path, monkeypatch, name):
+    monkeypatch.chdir(tmp_path)
+    for file in (name, "mine.txt"):
+        (tmp_path / file).write_text("something")
+    settings = Settings(calibration=name, fitness_text=f"{name},mine.txt", reporting_text=name).anchored()
+    assert settings.fitness_text == f"{name},{tmp_path / 'mine.txt'}"
+    assert (settings.calibration, settings.reporting_text) == (name, name)
+
+
+def test_an_alias_is_not_a_folder_that_is_called_like_it(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for folder in ("llama-2-7b", "mine"):
+        (tmp_path / folder).mkdir()
+    assert not is_local(Settings(model="llama-2-7b")) and not is_local(Settings(model="Llama-2-7B"))
+    assert shareable(Settings(model="Llama-2-7B"))["model"] == "Llama-2-7B"
+    assert is_local(Settings(model="mine")) and is_local(Settings(model=str(tmp_path / "llama-2-7b")))
