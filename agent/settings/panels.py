@@ -132,7 +132,7 @@ class Ending(Panel):
     """How long the search takes."""
 
     seed: int = Field(0, ge=0, lt=2**63, description="seed of every random choice")
-    evaluations: Count = Field(64, description="distinct candidates to evaluate")
+    evaluations: Count = Field(64, description="candidates to measure that the memory lacks")
     tokens: Count | None = Field(None, description="tokens to spend at the most: evaluated ones and the brain's")
     minutes: float | None = Field(None, gt=0, description="minutes of search at the most")
     patience: Count = Field(6, description="generations without a better candidate before the run ends")

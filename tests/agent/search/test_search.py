@@ -20,6 +20,7 @@ from self_pruner.agent.search.judge import Judgement
 from self_pruner.agent.search.prompt_variables import Observer, run_variables
 from self_pruner.agent.search.state import SearchState
 from self_pruner.agent.search.think import Thinker
+from self_pruner.agent.settings.settings import Settings
 from self_pruner.memory.errors import RunDirectoryError
 from self_pruner.memory.records import Candidate, Generation, Score, Sensitivities
 from self_pruner.memory.store import Memory
@@ -171,6 +172,16 @@ def test_a_second_run_starts_from_the_best_of_the_first_and_measures_nothing_aga
     }
     assert {row.id for row in remembered}.isdisjoint(measured)
     assert state.stop
+
+
+def test_what_the_memory_knows_is_no_evaluation_and_the_help_says_so(tmp_path):
+    made = []
+    for name in ("first", "second"):
+        run = Search(tmp_path, UniformBrain(seed=0), run=name, evaluations=10)
+        assert run.go().evaluations == 10
+        made.append(len(run.candidates()))
+    assert made[1] > made[0]
+    assert "that the memory lacks" in Settings.model_fields["evaluations"].description
 
 
 def test_the_checkpoints_of_200_candidates_stay_small(tmp_path):
