@@ -2,7 +2,7 @@
 
 Every fact is written here first and forced to the disk, then to the memory that runs share, which is a copy for other
 runs. What an earlier run measured is copied here when this run first asks for it, so the file alone is enough to go on;
-that it asked is written here too, so it asks once, and a run that is resumed knows no more than it did.
+it asks once for each of its candidates, so a run that is resumed knows no more than it did.
 The two are made equal whenever the file is opened: what a kill kept from the memory, or went with a memory that was
 deleted, is written to it again. A run from before there was such a file gets one from the memory.
 """
@@ -13,7 +13,7 @@ from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import cast, get_args
 
-from self_pruner.memory.database import CorruptMemoryError, corrupt, faults_in_words
+from self_pruner.memory.database import CorruptMemoryError, faults_in_words
 from self_pruner.memory.profile import Profile
 from self_pruner.memory.records import (
     Candidate,
@@ -126,21 +126,8 @@ class RunRecords(Memory):
         """Nothing: the run's lock keeps other processes from writing here, and siblings write in other contexts."""
 
     def _asked_before(self) -> set[tuple[type[Fact], Profile]]:
-        """What was asked of other runs so far, also before a stop or a kill; a file of an earlier version says nothing.
-
-        Raises:
-            CorruptMemoryError: the file says what no program wrote.
-        """
-        self._write([(_ASKED, [])])
-        kinds = {TABLES[kind]: kind for kind in BORROWED}
-        with self._lock, faults_in_words(self.path):
-            rows = self._connection.execute(
-                "SELECT kind, profile FROM asked WHERE context = ?", [self.context]
-            ).fetchall()
-        try:
-            return {(kinds[kind], Profile.from_key(profile)) for kind, profile in rows}
-        except (ValueError, LookupError) as error:
-            raise corrupt(self.path) from error
+        """What was asked of other runs before a stop or a kill: a search asks for the scores of all its candidates."""
+        return {(Score, row.profile) for row in super().recall(Candidate, run=self.run)}
 
     def _borrow(self, kind: type[Fact], profile: object) -> None:
         """Copies what other runs measured of a profile, or of several, when they are asked for the first time."""
@@ -154,7 +141,6 @@ class RunRecords(Memory):
         if found:
             own = {key_of(fact) for fact in cast(list[Fact], super().recall(kind, profile=new))}
             super().record(*(fact for fact in found if key_of(fact) not in own))
-        self._write([(_ASK, [self.context, TABLES[kind], one.key()]) for one in new])  # last: until then nobody knew
         self._asked.update((kind, one) for one in new)
 
     def _copy(self, memory: Path, *, into_memory: bool) -> int:
@@ -191,12 +177,6 @@ class RunRecords(Memory):
         return sum(count.fetchone()[0] for count in counts)
 
 
-_ASKED = """
-CREATE TABLE IF NOT EXISTS asked (
-    context TEXT NOT NULL REFERENCES context, kind TEXT NOT NULL, profile TEXT NOT NULL, UNIQUE (context, kind, profile)
-) STRICT
-"""
-_ASK = "INSERT OR IGNORE INTO asked VALUES (?, ?, ?)"
 _DECIDED = "run = :run"
 _MEASURED = (
     "run = :run OR EXISTS (SELECT 1 FROM {source}.candidate AS made "

@@ -122,6 +122,7 @@ def test_a_run_that_goes_on_sees_nothing_that_others_measured_since_it_asked(pla
         memory.record(score(run="other"))
     if begun:
         with opened(place) as records:
+            records.record(candidate(profile=OWN), candidate(number=2, profile=OTHER))
             assert known(records) == ([0], 0)
     with shared(place) as memory:
         memory.record(score(sequence=1, run="other"), score(OTHER, sequence=2, run="other"))
