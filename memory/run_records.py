@@ -72,21 +72,17 @@ class RunRecords(Memory):
                 f"the run's own file {path} is corrupt: move it away, and the run has what the memory holds of it"
             ) from error
         self.run = run
-        try:
-            self._asked = self._asked_before()  # whose measurements by other runs are here already
-        except BaseException:
-            super().close()
-            raise
         self.filled = self.restored = 0  # facts that this file, and the memory, were given on opening
-        if shared is not None and equalise:
-            try:
+        try:
+            if shared is not None and equalise:
                 if self._count("main"):
                     self.restored = self._copy(shared.path, into_memory=True)
                 elif shared.recall(Candidate, run=run, limit=1):  # of a new run the memory has nothing
                     self.filled = self._copy(shared.path, into_memory=False)
-            except BaseException:
-                super().close()
-                raise
+            self._asked = self._asked_before()  # whose measurements by other runs are here already
+        except BaseException:
+            super().close()
+            raise
         self._shared = shared
 
     @property
