@@ -13,14 +13,16 @@ const head = document.getElementById('head');
 const main = document.getElementById('main');
 let queue = []; // what waits until the tab is on the page
 let present = null; // the run or the comparison that is shown
+let shown = null; // the address it was drawn for
 
 function afterwards(act) {
   queue.push(act);
 }
 
+// Drawn at once: a key that follows before the browser says that the address has changed must find what it goes on from.
 function go(address) {
-  if (location.hash === `#${address}`) show(present);
-  else location.hash = address;
+  location.hash = address;
+  show(present);
 }
 
 function tabNow() {
@@ -32,6 +34,7 @@ function tabNow() {
 
 // The tab that the address names, drawn anew; what had the keyboard keeps it.
 function show(run) {
+  shown = location.hash;
   const [name, , make] = tabNow();
   const focused = document.activeElement && document.activeElement.id;
   const frame = document.getElementById('graph');
@@ -142,7 +145,7 @@ if (given.live && given.live.list) {
     head.replaceChildren(h('h1', {}, given.live.name));
     follow(given.live, (content) => showRun(read(content)));
   } else showRun(read(given));
-  window.addEventListener('hashchange', () => present && show(present));
+  window.addEventListener('hashchange', () => present && location.hash !== shown && show(present));
   const redraw = () => present && CHARTS.includes(tabNow()[0]) && show(present);
   matchMedia('(prefers-color-scheme: dark)').addEventListener('change', redraw);
   let timer = 0;
