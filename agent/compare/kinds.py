@@ -9,8 +9,9 @@ from typing import Any, Literal
 
 from self_pruner.agent.settings.arms import ARMS
 from self_pruner.agent.settings.panels import CONTROLS, fields_of_plan
+from self_pruner.agent.settings.settings import Settings
 
-UNSAID = {"brain": "self", "plan": "hypotheses", "brain_share": None, "autonomy": "guided"}
+ASKING = ("brain", "plan", "brain_share", "autonomy")  # settings that say who is asked for what
 ArmKind = Literal["closed form", "search", "brain"]
 
 
@@ -47,7 +48,8 @@ def brain_of(arm: str, shared: Mapping[str, Any] = MappingProxyType({})) -> str:
 def _settings(arm: str, shared: Mapping[str, Any]) -> dict[str, Any]:
     given = (one.partition("=") for one in arm.split("+")[1:])
     own = {name.strip().replace("-", "_"): value for name, _, value in given}
-    return {**UNSAID, **shared, **own}
+    unsaid = {name: Settings.model_fields[name].default for name in ASKING}
+    return {**unsaid, **shared, **own}
 
 
 def _is_zero(share: Any) -> bool:

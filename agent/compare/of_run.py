@@ -8,7 +8,7 @@ from dataclasses import replace
 from self_pruner.agent.compare.plan import PlannedRun
 from self_pruner.agent.compare.results import CurvePoint, DenseResult, ProposerYield, RunResult, TextResult
 from self_pruner.agent.prepare.workbench import Prepared
-from self_pruner.agent.result.brain_totals import yields
+from self_pruner.agent.result.brain_totals import yields_by_generation
 from self_pruner.agent.result.holdout import FINISH_STEP
 from self_pruner.agent.result.outcome import Outcome, reporting_scores
 from self_pruner.agent.result.recalibration import recalibrated_memory
@@ -103,11 +103,8 @@ def curve(records: list[TraceRecord]) -> list[CurvePoint]:
 def proposer_yields(bench: Workbench, records: list[TraceRecord], rows: list[Candidate]) -> list[ProposerYield]:
     """What every proposer's candidates came to, generation by generation."""
     closed = bench.memory.recall(Generation, run=bench.run)
-    return [
-        ProposerYield(generation=number, **one.model_dump())
-        for number in sorted({row.generation for row in rows})
-        for one in yields(records, [row for row in rows if row.generation == number], bench.fidelity[0], closed)
-    ]
+    found = yields_by_generation(records, rows, bench.fidelity[0], closed)
+    return [ProposerYield(generation=number, **one.model_dump()) for number, made in found.items() for one in made]
 
 
 def dense_result(prepared: Prepared) -> DenseResult:

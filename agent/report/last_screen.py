@@ -16,9 +16,8 @@ from self_pruner.agent.report.result_tables import (
 from self_pruner.agent.report.verdict import verdict
 from self_pruner.agent.result.checkpoint_figures import Evaluation, read_evaluation
 from self_pruner.agent.result.outcome import Outcome, Served, brain_sentence, recalibration_sentence, summary
-from self_pruner.agent.result.result_file import RESULT
 from self_pruner.agent.result.same_again import told_sentence
-from self_pruner.agent.run_files.run_directory import RunDirectory
+from self_pruner.agent.run_files.run_directory import RESULT, RunDirectory
 from self_pruner.agent.settings.settings import make_settings
 from self_pruner.agent.view import View
 from self_pruner.tools.export.card import load_call

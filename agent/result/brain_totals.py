@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, get_args
 
@@ -101,8 +101,7 @@ def choices(
 ) -> list[tuple[int, int, int, int]]:
     """By generation: of the brain's variations those that improved and those compared, then of random ones."""
     found = []
-    for number in sorted({row.generation for row in candidates}):
-        made = yields(records, [row for row in candidates if row.generation == number], first_fidelity)
+    for made in yields_by_generation(records, candidates, first_fidelity).values():
         (compared, improved), (drawn, lucky) = improvements(made, "brain"), improvements(made, *RANDOM)
         if compared or drawn:
             found.append((improved, compared, lucky, drawn))
@@ -116,10 +115,25 @@ def yields(
     generations: Sequence[Generation] = (),
 ) -> list[Yield]:
     """Who proposed how many candidates, and what came of them, from the trace and the closed generations."""
-    kinds: dict[tuple[str, str], list[Candidate]] = {}
+    return _yields(candidates, _changes(records, first_fidelity), generations)
+
+
+def yields_by_generation(
+    records: Sequence[TraceRecord],
+    candidates: Sequence[Candidate],
+    first_fidelity: int,
+    generations: Sequence[Generation] = (),
+) -> dict[int, list[Yield]]:
+    """The same of every generation, in their order."""
+    changes = _changes(records, first_fidelity)
+    rows: dict[int, list[Candidate]] = {}
     for row in candidates:
-        kinds.setdefault((row.proposed_by, row.operator), []).append(row)
-    survivors = {(one.number, name) for one in generations for name in one.survivors}
+        rows.setdefault(row.generation, []).append(row)
+    return {number: _yields(rows[number], changes, generations) for number in sorted(rows)}
+
+
+def _changes(records: Sequence[TraceRecord], first_fidelity: int) -> dict[str, float]:
+    """By candidate: its fitness above that of its better parent, on the first fidelity, where both were measured."""
     changes: dict[str, float] = {}
     for record in records:
         if isinstance(record, Act) and record.tool == "evaluate" and is_answer(record):
@@ -130,6 +144,16 @@ def yields(
                 if result.get("change"):
                     # against the better parent: the one that leaves the least improvement
                     changes[str(result["id"])] = max(change["mean"] for change in result["change"])
+    return changes
+
+
+def _yields(
+    candidates: Sequence[Candidate], changes: Mapping[str, float], generations: Sequence[Generation]
+) -> list[Yield]:
+    kinds: dict[tuple[str, str], list[Candidate]] = {}
+    for row in candidates:
+        kinds.setdefault((row.proposed_by, row.operator), []).append(row)
+    survivors = {(one.number, name) for one in generations for name in one.survivors}
     found = []
     for name, operator in sorted(kinds, key=lambda kind: (PROPOSERS.index(kind[0]), kind[1])):
         own = kinds[name, operator]

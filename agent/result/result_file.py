@@ -8,12 +8,10 @@ from pathlib import Path
 
 from self_pruner.agent.result.outcome import Outcome, fault_of
 from self_pruner.agent.run_files.atomic_write import atomic_write
-from self_pruner.agent.run_files.run_directory import RunDirectory
+from self_pruner.agent.run_files.run_directory import RESULT, RunDirectory
 from self_pruner.agent.settings.settings import Settings
 from self_pruner.agent.view import View
 from self_pruner.memory.errors import RunDirectoryError, SelfPrunerError
-
-RESULT = "result.json"
 
 
 def write_outcome(outcome: Outcome, run: Path) -> None:

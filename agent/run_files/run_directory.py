@@ -29,6 +29,7 @@ from self_pruner.memory.errors import RunDirectoryError
 from self_pruner.memory.run_records import RECORDS
 
 Status = Literal["running", "finished", "stopped"]
+RESULT = "result.json"  # in a run's folder once it has chosen
 STOPPED_BY_USER = "stopped by the user"  # the reason of a run that a signal stopped; any other says what failed
 
 _NAME = re.compile(r".+-(\d{8}-\d{6})(?:-(\d+))?")

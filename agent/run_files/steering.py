@@ -20,7 +20,7 @@ from typing import Literal, get_args
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from self_pruner.agent.run_files.atomic_write import WriteError, atomic_write
-from self_pruner.agent.run_files.run_directory import RunDirectory
+from self_pruner.agent.run_files.run_directory import RESULT, RunDirectory
 from self_pruner.agent.run_files.run_lock import is_held
 from self_pruner.agent.run_files.trace import read_trace
 from self_pruner.agent.settings.arms import ARMS
@@ -34,7 +34,6 @@ from self_pruner.tools.text.printable import escaped
 from self_pruner.tools.text.redaction import redact
 
 NOTES, REQUEST = "notes.jsonl", "request.json"
-RESULT = "result.json"  # written once a run has chosen
 LONGEST, MOST = 240, 100  # characters of a note, notes of a run
 SHOWN = 3  # notes in a prompt, the newest
 LARGEST = 1 << 18  # bytes that are read of either file

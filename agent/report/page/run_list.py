@@ -11,7 +11,7 @@ from typing import Any
 from self_pruner.agent.report.page.overview import budget_words, progress
 from self_pruner.agent.report.page.run_state import alive, run_state
 from self_pruner.agent.report.page.trace_lines import read_lines
-from self_pruner.agent.run_files.run_directory import RunDirectory
+from self_pruner.agent.run_files.run_directory import RESULT, RunDirectory
 from self_pruner.agent.run_files.steering import NOTES, REQUEST
 from self_pruner.agent.settings.arms import ARMS
 from self_pruner.agent.settings.settings import make_settings
@@ -19,7 +19,7 @@ from self_pruner.agent.settings.stated import with_defaults
 from self_pruner.memory.errors import SelfPrunerError
 
 WATCHED = (  # the files of a run by which one sees that something is new
-    *("settings.toml", "status.json", "result.json", "trace.jsonl", "records.sqlite", "records.sqlite-wal"),
+    *("settings.toml", "status.json", RESULT, "trace.jsonl", "records.sqlite", "records.sqlite-wal"),
     *(".lock", NOTES, REQUEST, "model/evaluation.json"),
 )
 PLAN, TABLE = "plan.json", "table.md"  # of a comparison
