@@ -38,7 +38,7 @@ def by_position(documents: Sequence[str], part: Part) -> tuple[str, ...]:
     low, high = (round(bound * total) for bound in _range(part))
     pieces, start = [], 0
     for document in unique:
-        first, last = (_border(document, min(max(bound - start, 0), len(document))) for bound in (low, high))
+        first, last = (next_space(document, min(max(bound - start, 0), len(document))) for bound in (low, high))
         if document[first:last].strip():
             pieces.append(document[first:last])
         start += len(document)
@@ -55,6 +55,13 @@ def digest(documents: Sequence[str]) -> str:
     return hashed.hexdigest()
 
 
+def next_space(document: str, position: int) -> int:
+    """The first place from `position` on where cutting breaks no word; the end if there is none."""
+    while 0 < position < len(document) and not document[position].isspace():
+        position += 1
+    return position
+
+
 def _range(part: Part) -> tuple[float, float]:
     """Where `part` begins and ends in the unit interval."""
     low = sum(SHARES[other] for other in PARTS[: PARTS.index(part)])
@@ -64,10 +71,3 @@ def _range(part: Part) -> tuple[float, float]:
 def _fraction(text: str) -> float:
     """A number in [0, 1) drawn by the hash of `text`; 52 bits of it, so that the division never rounds up to 1."""
     return (int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") >> 12) / 2**52
-
-
-def _border(document: str, position: int) -> int:
-    """The first place from `position` on where cutting breaks no word; the end if there is none."""
-    while 0 < position < len(document) and not document[position].isspace():
-        position += 1
-    return position

@@ -8,9 +8,11 @@ from typing import Any
 import torch
 
 from self_pruner.memory.errors import TextError
+from self_pruner.tools.text import split
 
 BATCH = 64  # documents tokenised at a time, at the most
 CHARACTERS = 8  # of a token, at the most in most texts: about as many documents are tokenised as are needed
+BEYOND = 512  # tokens of a head that are left over: those before a cut may be others than without it
 
 
 def sequences(
@@ -19,7 +21,7 @@ def sequences(
     """The first `n * length` tokens of the documents, each document followed by EOS, cut into consecutive rows.
 
     No other special token is added; a tokenizer without EOS separates documents by a blank line. Only as many
-    documents are tokenised as are needed.
+    documents are tokenised as are needed, and of a far longer one only a head.
 
     Args:
         documents: the text, in the order it is to be read.
@@ -42,10 +44,12 @@ def sequences(
     tokens: list[int] = []
     read = 0
     while read < len(documents):
-        batch = _next_batch(documents[read : read + BATCH], CHARACTERS * (needed - len(tokens)))
+        missing = needed - len(tokens)
+        batch = _next_batch(documents[read : read + BATCH], CHARACTERS * missing)
         read += len(batch)
-        for ids in tokenizer(batch, add_special_tokens=False, verbose=False)["input_ids"]:
-            tokens += ids
+        size = CHARACTERS * (missing + BEYOND)
+        for document, ids in zip(batch, _tokenised([_head(each, size) for each in batch], tokenizer), strict=True):
+            tokens += _first(document, size, ids, needed - len(tokens), tokenizer)
             tokens += end
         if len(tokens) >= needed:
             return torch.tensor(tokens[:needed], dtype=torch.int64).view(n, length)
@@ -68,6 +72,30 @@ def _next_batch(documents: Sequence[str], characters: int) -> list[str]:
         batch.append(document)
         characters -= len(document)
     return batch
+
+
+def _head(document: str, characters: int) -> str:
+    """The document, or the first `characters` of it and the rest of their word where it is over twice as long."""
+    if len(document) <= 2 * characters:
+        return document
+    return document[: split.next_space(document, characters)]
+
+
+def _first(document: str, size: int, ids: list[int], missing: int, tokenizer: Any) -> list[int]:
+    """All tokens of a document, given the `ids` of its head of `size` characters; of a longer one the `missing` first.
+
+    The head is doubled where it has too few.
+    """
+    while len(_head(document, size)) < len(document):
+        if len(ids) >= missing + BEYOND:
+            return ids[:missing]
+        size *= 2
+        (ids,) = _tokenised([_head(document, size)], tokenizer)
+    return ids
+
+
+def _tokenised(texts: list[str], tokenizer: Any) -> list[list[int]]:
+    return list(tokenizer(texts, add_special_tokens=False, verbose=False)["input_ids"])
 
 
 def _separator(tokenizer: Any) -> list[int]:

@@ -1,9 +1,11 @@
+import random
+
 import pytest
 import torch
 from transformers import AutoTokenizer
 
 from self_pruner.memory.errors import TextError
-from self_pruner.tools.text.tokens import BATCH, sequences
+from self_pruner.tools.text.tokens import BATCH, BEYOND, CHARACTERS, sequences
 
 
 class Letters:
@@ -18,6 +20,25 @@ class Letters:
             return {"input_ids": [ord(letter) for letter in text]}
         self.read += len(text)
         return {"input_ids": [[ord(letter) for letter in document] for document in text]}
+
+
+class Counting:
+    """A real tokenizer that counts the characters it is handed."""
+
+    def __init__(self, tokenizer):
+        self.tokenizer, self.eos_token_id, self.characters = tokenizer, tokenizer.eos_token_id, 0
+
+    def __call__(self, text, **options):
+        self.characters += sum(map(len, text))
+        return self.tokenizer(text, **options)
+
+
+WORDS = ["The ", "pruned", "model's ", "\n\n", "    ", "\t", "naïve ", "12345 ", "層を切る", "🙂 ", "def f(x):\n"]
+
+
+def long_text(words: int, seed: int) -> str:
+    """Words and runs of spaces, digits, letters of several scripts, in any order."""
+    return "".join(random.Random(seed).choices(WORDS, k=words))
 
 
 def test_documents_end_with_eos_and_are_cut_into_rows():
@@ -70,3 +91,35 @@ def test_the_real_tokenizer_adds_nothing_but_eos(bundled_folder, capfd):
     assert text.startswith("Hello world, this is a test") and "takes." + tokenizer.eos_token + "Hello" in text
     assert tokenizer.eos_token not in text.split(".")[0]
     assert capfd.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize("before", [[], ["A short document first.", "And another."]])
+@pytest.mark.parametrize(("n", "length"), [(1, 1), (1, 200), (3, 333)])
+def test_of_a_long_document_only_a_head_is_tokenised_and_the_tokens_are_those_of_the_whole(
+    bundled_folder, before, n, length
+):
+    tokenizer = AutoTokenizer.from_pretrained(bundled_folder)
+    for seed in range(6):
+        document = long_text(30_000, seed)
+        whole = [*before, document]
+        expected = [token for ids in tokenizer(whole)["input_ids"] for token in (*ids, tokenizer.eos_token_id)]
+        counting = Counting(tokenizer)
+        rows = sequences([*whole, "never read"], counting, n=n, length=length)
+        assert rows.flatten().tolist() == expected[: n * length]
+        head = CHARACTERS * (n * length + BEYOND) + len("".join(before))
+        assert counting.characters < head + 100 < len(document) / 2
+
+
+def test_a_head_with_too_few_tokens_is_doubled_and_a_text_without_spaces_is_read_whole(bundled_folder):
+    tokenizer = AutoTokenizer.from_pretrained(bundled_folder)
+    sparse = " ".join(["=" * 64] * 2000) + " and then some words" * 20_000  # few tokens for so many characters
+    words = "word" * 30_000
+    for document, most in ((sparse, 4 * CHARACTERS * (200 + BEYOND)), (words, len(words))):
+        counting = Counting(tokenizer)
+        rows = sequences([document], counting, n=2, length=100)
+        assert rows.flatten().tolist() == tokenizer([document])["input_ids"][0][:200]
+        assert CHARACTERS * (200 + BEYOND) < counting.characters <= most
+
+
+def test_a_long_document_after_enough_short_ones_adds_nothing():
+    assert sequences(["abcd", "x " * 90_000], Letters(), n=1, length=5).tolist() == [[97, 98, 99, 100, 0]]
