@@ -16,6 +16,7 @@ import io
 import json
 import re
 import zipfile
+import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
@@ -191,7 +192,7 @@ def _c4(part: Part, progress: Progress | None) -> tuple[str, ...]:
     try:
         with gzip.open(path, "rt", encoding="utf-8") as opened:
             lines = [line for line, _ in zip(opened, range(C4_DOCUMENTS), strict=False)]
-    except (OSError, EOFError, UnicodeDecodeError) as error:
+    except (OSError, EOFError, UnicodeDecodeError, zlib.error) as error:
         raise _unavailable("c4", f"{C4_SHARDS[part]} in {repo} cannot be read ({error})") from error
     return tuple(dict.fromkeys(parse_lines("".join(lines), C4_SHARDS[part])))
 

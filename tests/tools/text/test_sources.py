@@ -3,6 +3,7 @@ import hashlib
 import json
 import re
 import zipfile
+import zlib
 
 import pytest
 
@@ -148,3 +149,14 @@ def test_a_text_that_cannot_be_had_says_what_to_do_instead(tmp_path, monkeypatch
     monkeypatch.setattr(sources, "fetch_dataset_file", lambda *args: tmp_path / "damaged")
     with pytest.raises(TextUnavailableError, match="--calibration FILE"):
         text_source(name, "fitness")
+
+
+def test_a_shard_whose_compressed_data_is_damaged_says_what_to_do_instead(tmp_path, monkeypatch):
+    shard = bytearray(gzip.compress(json.dumps({"text": "A document."}).encode()))
+    shard[10] = 0b111  # behind the header: a block of a kind that there is not
+    (tmp_path / "shard.json.gz").write_bytes(shard)
+    with pytest.raises(zlib.error):
+        gzip.decompress(shard)
+    monkeypatch.setattr(sources, "fetch_dataset_file", lambda *args: tmp_path / "shard.json.gz")
+    with pytest.raises(TextUnavailableError, match="cannot be read .*--calibration FILE"):
+        text_source("c4", "fitness")
