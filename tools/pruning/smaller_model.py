@@ -62,7 +62,7 @@ def smaller_model(elastic: ElasticModel, profile: Profile) -> PreTrainedModel:
     for index in range(elastic.space.n_layers):
         _fill(decoder.layers[index], elastic, profile, index)
     if isinstance(elastic.store, SpreadLayers):
-        bring_inputs(smaller)
+        bring_inputs(decoder.layers)  # the norm is the dense model's own, which does so already
     return smaller
 
 

@@ -7,7 +7,7 @@ than that a layer computes on a device of its own (`device_of`), to which hidden
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from functools import partial
 from threading import RLock
@@ -110,7 +110,8 @@ class SpreadLayers(ResidentLayers):
 
     def __init__(self, model: PreTrainedModel) -> None:
         super().__init__(model)
-        bring_inputs(model)
+        decoder = model.get_decoder()
+        bring_inputs([*decoder.layers, decoder.norm])
 
 
 class FilledLayers:
@@ -161,9 +162,9 @@ class FilledLayers:
             self._called.pop().close()
 
 
-def bring_inputs(model: PreTrainedModel) -> None:
-    """Let what each layer and the final norm are called with come to their devices first."""
-    for module in (*model.get_decoder().layers, model.get_decoder().norm):
+def bring_inputs(modules: Iterable[nn.Module]) -> None:
+    """Let what each of these modules is called with come to its device first."""
+    for module in modules:
         module.register_forward_pre_hook(_bring, with_kwargs=True)
 
 

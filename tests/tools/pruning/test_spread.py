@@ -64,3 +64,14 @@ def test_without_a_store_that_moves_states_two_devices_meet():
         put_model(model, PLACES[0], PLACES)
         with pytest.raises(ElsewhereError, match="cuda:0 and cuda:1"):
             model(text().to("cuda:0"))
+
+
+def test_smaller_models_leave_nothing_on_what_they_share_with_the_dense_one():
+    model = tiny_model("llama")
+    store = SpreadLayers(model)
+    elastic = ElasticModel(model, calibrate(model, text(), store=store), mlp_unit=MLP_UNIT, store=store)
+    before = {name: len(module._forward_pre_hooks) for name, module in model.named_modules()}
+    assert before["model.norm"] == before["model.layers.0"] == 1
+    made = [smaller_model(elastic, PROFILES[0]) for _ in range(2)]
+    assert {name: len(module._forward_pre_hooks) for name, module in model.named_modules()} == before
+    assert [len(module._forward_pre_hooks) for module in (*made[1].model.layers, made[1].model.norm)] == [1] * 4
