@@ -12,7 +12,6 @@ from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, field, replace
 
-import torch
 from torch import Tensor
 
 from self_pruner.agent.prepare.kept import named
@@ -25,11 +24,12 @@ from self_pruner.memory.no_links import refuse_link
 from self_pruner.memory.profile import Profile
 from self_pruner.memory.store import Memory
 from self_pruner.tools.evaluate import measure
-from self_pruner.tools.evaluation.shortage import free_memory
+from self_pruner.tools.evaluation.shortage import free_memory, is_out_of_memory
 from self_pruner.tools.evaluation.walk import PopulationWalk
 from self_pruner.tools.pruning.compensation import Recalibration as Refits
 from self_pruner.tools.pruning.elastic import ElasticModel
 from self_pruner.tools.pruning.recalibration import SHARE, load_refits, recalibrate, recalibration_bytes, refit_bytes
+from self_pruner.tools.pruning.store import device_of
 from self_pruner.tools.pruning.streamed import StreamedLayers
 from self_pruner.tools.text.quantities import size
 from self_pruner.tools.workbench import Workbench
@@ -65,7 +65,8 @@ def recalibrated(run: Run, found: Profile, *, keep: bool = False) -> Recalibrate
     """Recalibrate `found` and measure it on the holdout and on reporting text; None where it was not asked for.
 
     Where the run has kept the refits of an earlier call they are taken, and what is remembered is not measured again. A
-    recalibration that is refused is a fact of the result, not the end of the run.
+    recalibration that is refused, or for which memory or the disk does not suffice, is a fact of the result, not the
+    end of the run.
 
     Args:
         run: the run.
@@ -79,9 +80,8 @@ def recalibrated(run: Run, found: Profile, *, keep: bool = False) -> Recalibrate
     searched = holdout_fitness(bench, [found]).get(found)
     try:
         refits = refits_of(run, found, keep)
-    except (SelfPrunerError, torch.OutOfMemoryError) as error:
-        reason = str(error).partition("\n")[0]
-        return Recalibrated(Recalibration(searched=searched, recalibrated=None, failure=reason), elastic)
+    except (SelfPrunerError, OSError, MemoryError, RuntimeError) as error:
+        return Recalibrated(Recalibration(searched=searched, recalibrated=None, failure=reason_of(error)), elastic)
     other = elastic.recalibrated(refits)
     with closing(recalibrated_memory(bench, found)) as memory:
         own = replace(bench, elastic=other, memory=memory, walks=walks_of(bench, other))
@@ -119,6 +119,15 @@ def refits_of(run: Run, found: Profile, keep: bool) -> Refits:
         ids = pieces(run.prepared.calibration, run.settings.sequence_length)
         batch = max(1, (CPU_TOKENS if elastic.device.type == "cpu" else GPU_TOKENS) // ids.shape[1])
         return recalibrate(elastic, found, ids, batch=batch, progress=progress, path=file, made_for=made_for)
+
+
+def reason_of(error: Exception) -> str:
+    """Why there are no refits, in a line; what is neither a shortage nor a refusal is raised again."""
+    if isinstance(error, BrokenPipeError) or isinstance(error, RuntimeError) and not is_out_of_memory(error):
+        raise error  # of whoever reads the screen, or a fault
+    if isinstance(error, OSError):
+        return f"its refits cannot be kept: {error.strerror or error}"
+    return str(error).partition("\n")[0] or "out of memory"
 
 
 def on_disk(run: Run, found: Profile, keep: bool) -> bool:
@@ -178,15 +187,22 @@ def recalibrated_memory(bench: Workbench, profile: Profile) -> Memory:
 
 
 def check_room(elastic: ElasticModel, profile: Profile, in_memory: bool) -> None:
-    """Refuse before the work what would not fit in memory beside the model: with the refits, if they are held there.
+    """Refuse before the work what would not fit beside the model: a place at work on every device that computes.
+
+    The refits are in main memory, if they are held in memory.
 
     Raises:
         MeasurementError: says how much memory is needed and how much there is.
     """
-    refits = refit_bytes(elastic, [profile], full=True) if in_memory else 0
-    needed, free = refits + recalibration_bytes(elastic), free_memory("cpu")
-    if needed > free:
-        raise MeasurementError(f"its refits need {size(needed)} of memory, and {size(free)} are free")
+    computing = {device_of(layer) for layer in elastic.model.get_decoder().layers}
+    computing = {elastic.device if device.type == "meta" else device for device in computing}  # layers in files
+    needed = dict.fromkeys(map(str, computing), recalibration_bytes(elastic))
+    if in_memory:
+        needed["cpu"] = needed.get("cpu", 0) + refit_bytes(elastic, [profile], full=True)
+    for device, count in needed.items():
+        if count > (free := free_memory(device)):
+            where = "" if device == "cpu" else f" on {device}"
+            raise MeasurementError(f"its refits need {size(count)} of memory{where}, and {size(free)} are free")
 
 
 def walks_of(bench: Workbench, elastic: ElasticModel) -> dict[str, PopulationWalk]:

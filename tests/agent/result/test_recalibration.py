@@ -24,10 +24,12 @@ from self_pruner.agent.result.result_file import read_outcome
 from self_pruner.agent.run_files.run_directory import RunDirectory
 from self_pruner.agent.settings.settings import make_settings
 from self_pruner.agent.view import View
+from self_pruner.memory.errors import MeasurementError
 from self_pruner.memory.records import Score
 from self_pruner.memory.store import Memory
 from self_pruner.tools.profiles.operators import uniform
 from self_pruner.tools.pruning.store import ResidentLayers
+from tests.pretended_devices import pretended_devices, put_model
 from tests.stopped import copied, do
 
 SMALL = [
@@ -133,6 +135,64 @@ def test_too_little_memory_is_a_fact_of_the_result_and_not_its_end(chosen, belie
     assert "could not be recalibrated (its refits need" in said and "of memory, and 1.0 KB are free" in said
     outcome = read_outcome(run)
     assert outcome.result == "found" and [row.name for row in outcome.rows][-1] == "found"
+
+
+CPU = "[enforce fail at alloc_cpu.cpp:127] err == 0. DefaultCPUAllocator: can't allocate memory: you tried\nmore"
+
+
+@pytest.mark.parametrize(
+    ("error", "reason"),
+    [
+        (RuntimeError(CPU), CPU.partition("\n")[0]),
+        (torch.OutOfMemoryError("CUDA out of memory. Tried to"), "CUDA out of memory. Tried to"),
+        (MemoryError(), "out of memory"),
+        (OSError(28, "No space left on device"), "its refits cannot be kept: No space left on device"),
+    ],
+)
+def test_a_shortage_while_refits_are_made_or_written_is_a_fact_of_the_result(made, monkeypatch, error, reason):
+    def full(*_):
+        raise error
+
+    monkeypatch.setattr("self_pruner.tools.pruning.recalibration.TensorWriter.write", full)
+    found = recalibrated(made, uniform(made.bench.budget), keep=True)
+    assert found.facts.failure == reason and found.facts.recalibrated is None and found.facts.searched is not None
+    assert found.elastic is made.bench.elastic and not found.rows
+    assert not any(module.KEPT in path.name for path in made.directory.path.iterdir())
+
+
+@pytest.mark.parametrize("error", [RuntimeError("mat1 and mat2 shapes cannot be multiplied"), BrokenPipeError()])
+def test_what_is_no_shortage_ends_the_run(made, monkeypatch, error):
+    def faulty(*_, **__):
+        raise error
+
+    monkeypatch.setattr(module, "recalibrate", faulty)
+    with pytest.raises(type(error)) as raised:
+        recalibrated(made, uniform(made.bench.budget))
+    assert raised.value is error
+
+
+@pytest.mark.parametrize(
+    ("free", "refused"),
+    [
+        ({"cuda:0": 1 << 30, "cuda:1": 1 << 30, "cpu": 1 << 30}, None),
+        ({"cuda:0": 1 << 30, "cuda:1": 1000, "cpu": 1 << 30}, "of memory on cuda:1, and 1.0 KB are free"),
+        ({"cuda:0": 1 << 30, "cuda:1": 1 << 30, "cpu": 1000}, "of memory, and 1.0 KB are free"),
+    ],
+)
+def test_room_is_asked_of_the_devices_that_compute_and_of_main_memory_for_what_is_kept(
+    made, monkeypatch, free, refused
+):
+    elastic, profile = made.bench.elastic, uniform(made.bench.budget)
+    monkeypatch.setattr(module, "free_memory", lambda device: free[str(device)])
+    with pretended_devices():
+        put_model(elastic.model, "cuda:0", ("cuda:0", *["cuda:1"] * (len(elastic.store) - 1)))
+        if refused is None or "cuda" not in refused:
+            module.check_room(elastic, profile, in_memory=False)  # where refits go to a file it is of no account
+        if refused is None:
+            module.check_room(elastic, profile, in_memory=True)
+            return
+        with pytest.raises(MeasurementError, match=refused):
+            module.check_room(elastic, profile, in_memory=True)
 
 
 @pytest.mark.parametrize("streamed", [False, True])
