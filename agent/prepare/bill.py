@@ -26,6 +26,7 @@ from self_pruner.tools.models.aliases import BUNDLED
 from self_pruner.tools.models.bundled import cache_dir
 from self_pruner.tools.models.families import Geometry, geometry
 from self_pruner.tools.profiles.budget import Budget
+from self_pruner.tools.pruning.compensation import slice_bytes
 
 AT_WORK = 3  # layers that exist at a time where they are streamed: one in use, one on its way, one being converted
 STATE_MEMORY, PREFIX_MEMORY, REFIT_MEMORY = 1 << 30, 1 << 29, 1 << 30
@@ -183,12 +184,12 @@ def work_of(settings: Settings, sizes: Sizes, near: str, state_memory: int, cpu:
     walked = min(state_memory, max(walked, sensitivity_states(settings, sizes)))
     # of one sequence at least: probes have a state a place, and sensitivities keep one a sublayer
     walked = max(walked, (2 * shape.n_layers + 1) * state, sizes.target_tokens * hidden * one)
-    gram = 4 * channels**2
-    head = 16 * HEAD_TOKENS * shape.vocab
+    gram, head = 4 * channels**2, 16 * HEAD_TOKENS * shape.vocab
+    slices = (1 if cpu else 2) * gram + slice_bytes(channels, hidden)  # a GPU has the Gram matrix in two orders
     lines = [
         Line("A layer's moments and activations", gram + batch * inside, near, "calibration"),
         Line("Hidden states of candidates", walked, near, "search"),
-        Line("A factor with its refits, and logits", refitted * shape.refit_bytes + head, near, "search"),
+        Line("A place at work, logits", shape.refit_bytes + head if refitted else max(slices, head), near, "search"),
     ]
     if refitted and settings.recalibrate:
         batch = (CPU_TOKENS if cpu else GPU_TOKENS) * inside
@@ -232,8 +233,7 @@ def bill_of(
         state_memory: bytes that hidden states of a population may take.
     """
     memory, first, shape, cpu = machine.memory.name, machine.first.name, sizes.shape, not machine.gpus
-    refitted = settings.compensation == "lstsq"
-    lines = []
+    lines, refitted = list[Line](), settings.compensation == "lstsq"
     for name, count in layers.items():
         held = AT_WORK if streamed else count
         said = f"Weights of {held} layers{' at a time' if streamed else ''}"

@@ -24,7 +24,7 @@ from self_pruner.memory.errors import MeasurementError, ModelError
 from self_pruner.memory.profile import Part, Profile
 from self_pruner.tools.pruning.least_squares import Factor, factorise
 from self_pruner.tools.pruning.memory_bound import Item, MemoryBound, Sized
-from self_pruner.tools.pruning.moments import Features
+from self_pruner.tools.pruning.moments import GRAM_BLOCK, Features
 
 Compensation = Literal["none", "bias", "lstsq"]
 COMPENSATIONS: tuple[Compensation, ...] = get_args(Compensation)
@@ -38,14 +38,43 @@ def removed_mean(weight: Tensor, sums: Tensor, tokens: int, k: int) -> Tensor:
     return weight[:, k:].float() @ mean.float()
 
 
-def slice_residuals(weight: Tensor, gram: Tensor, cuts: Sequence[int]) -> Tensor:
+def slice_residuals(
+    weight: Tensor, gram: Tensor, cuts: Sequence[int], sums: Tensor | None = None, tokens: int = 1
+) -> Tensor:
     """||W[:, k:] X[:, k:]^T||^2 for every k in `cuts`: the squared error of plain slices; float64 [len(cuts)].
 
-    With a centred Gram (H - s s^T / n) it is the error that is left after the bias.
+    With (W^T W) * H added up from the last channel on, a block at a time, one sum serves all cuts, and all there is
+    beside H are blocks: of the symmetric product those on and above the diagonal.
+
+    Args:
+        weight: W [out, channels].
+        gram: H = X^T X [channels, channels], symmetric.
+        cuts: numbers of channels kept, below all of them.
+        sums: column sums of X [channels], where a bias gives back the mean: H - s s^T / n has the error that is left.
+        tokens: n, the rows of X.
     """
-    wide = weight.to(torch.float64)
-    energy = (wide.T @ wide) * gram.to(weight.device, torch.float64)
-    return torch.stack([energy[k:, k:].sum() for k in cuts]).clamp(min=0).cpu()
+    device, size = weight.device, len(gram)
+    energy = torch.zeros(size, dtype=torch.float64, device=device)  # of each channel, with those behind it twice
+    parts = [slice(start, min(start + GRAM_BLOCK, size)) for start in range(0, size, GRAM_BLOCK)]
+    for number, rows in enumerate(parts):
+        outputs = weight[:, rows].double().T
+        for columns in parts[number:]:
+            block = gram[rows, columns].to(device, torch.float64, copy=True)
+            if sums is not None:
+                block -= torch.outer(sums[rows].double(), sums[columns].double()).div_(tokens).to(device)
+            block *= outputs @ weight[:, columns].double()
+            if columns == rows:
+                energy[rows] += block.diagonal()
+                block.triu_(1)
+            energy[rows] += 2 * block.sum(1)
+    left = energy.flip(0).cumsum(0).flip(0)
+    return left[list(cuts)].clamp(min=0).cpu()
+
+
+def slice_bytes(channels: int, out: int) -> int:
+    """Bytes that `slice_residuals` has beside the weight [out, channels] and the Gram matrix: float64 blocks."""
+    block = min(channels, GRAM_BLOCK)
+    return 8 * block * (2 * out + 3 * block)
 
 
 class Compensator:
@@ -109,11 +138,8 @@ class Compensator:
         if self.kind == "lstsq":
             return self._factor(place, features).residuals(weight, cuts)
         moments = features()
-        gram = moments.gram.double()
-        if self.kind == "bias":  # the mean is given back, so only what varies about it is lost
-            sums = moments.sums.double()
-            gram = gram - sums[:, None] * sums[None, :] / moments.tokens
-        return slice_residuals(weight, gram, cuts)
+        sums = moments.sums if self.kind == "bias" else None  # the mean is given back
+        return slice_residuals(weight, moments.gram, cuts, sums, moments.tokens)
 
     def first_order(
         self, place: Place, weight: Tensor, gradient: Tensor, output: Tensor, features: Callable[[], Features]

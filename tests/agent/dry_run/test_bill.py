@@ -1,9 +1,14 @@
 """What memory, a GPU and the disk hold of a run, line by line."""
 
+from dataclasses import replace
+
+import pytest
+
 from benchmarks.placements import machine
 from self_pruner.agent.prepare.bill import REMEMBERED
 from self_pruner.agent.settings.settings import Settings
-from tests.agent.dry_run.smollm2 import SIZES, placement
+from self_pruner.tools.pruning.compensation import slice_bytes
+from tests.agent.dry_run.smollm2 import HERE, SHAPE, SIZES, placement
 
 
 def held(placed, where):
@@ -42,3 +47,18 @@ def test_plain_slices_have_no_refits_to_remember():
     placed = {name: placement(settings=Settings(compensation=name)) for name in ("none", "lstsq")}
     kept = {name: "Refits of the recalibration" in held(one, "the disk") for name, one in placed.items()}
     assert kept == {"none": False, "lstsq": True}
+
+
+@pytest.mark.parametrize("name", ["none", "bias"])
+def test_plain_slices_have_a_gram_matrix_and_blocks_at_work_and_refits_have_three(name):
+    wide, gram = replace(SIZES, shape=replace(SHAPE, intermediate=16_384)), 4 * 16_384**2
+
+    def at_work(where, compensation, sizes=wide, there=HERE):
+        placed = placement(sizes, there, settings=Settings(compensation=compensation))
+        return held(placed, where)["A place at work, logits"]
+
+    assert at_work("memory", name) == gram + slice_bytes(16_384, 576) < 1.02 * gram
+    there = machine(24, memory=64)
+    assert at_work("cuda:0", name, there=there) == at_work("memory", name) + gram  # as it came, and in order
+    logits = at_work("memory", name, sizes=SIZES)
+    assert at_work("memory", "lstsq") == at_work("cuda:0", "lstsq", there=there) == 3 * gram + logits
