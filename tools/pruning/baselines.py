@@ -74,7 +74,7 @@ def weights_and_norms(elastic: ElasticModel, index: int) -> Iterator[tuple[Tenso
                 weight = linear(layer, part, name).weight
                 yield weight, squares.to(weight.device).sqrt()
             weight = output_projection(layer, part).weight
-            squares = moments.calibration.features(index, part).gram.diagonal().clamp(min=0).to(weight.device)
+            squares = moments.calibration.channel_moments(index, part).squares.clamp(min=0).to(weight.device)
             yield weight, squares[moments.channel_order(index, part)].sqrt()
 
 
@@ -167,8 +167,7 @@ def channel_fluctuations(elastic: ElasticModel, index: int, part: Part) -> Tenso
     order = moments.channel_order(index, part)
     with elastic.store.layer(index) as layer:
         weight = output_projection(layer, part).weight[:, torch.argsort(order)]
-    features = moments.calibration.features(index, part)  # unpermuted: of the Gram only the diagonal is read
-    return flap_wifv(weight, features.gram, features.sums, features.tokens)[order]
+    return flap_wifv(weight, moments.calibration.channel_moments(index, part))[order]
 
 
 def standardised(scores: Tensor) -> Tensor:

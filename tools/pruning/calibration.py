@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ from transformers import PreTrainedModel
 from self_pruner.memory.errors import KeptFileError, MeasurementError, ModelError
 from self_pruner.memory.profile import PARTS, Part
 from self_pruner.tools.models.tensor_files import TensorFiles, TensorWriter
-from self_pruner.tools.pruning.moments import GRAM_BLOCK, Features, Moments, Squares
+from self_pruner.tools.pruning.moments import GRAM_BLOCK, ChannelMoments, Features, LateFeatures, Moments, Squares
 from self_pruner.tools.pruning.store import (
     LayerStore,
     ResidentLayers,
@@ -34,6 +35,7 @@ from self_pruner.tools.pruning.store import (
 
 FORMAT = "self-pruner calibration 2"
 KINDS = ("gram", "sums", "squares")  # tensors of a layer and part in a file
+DIAGONAL = "diagonal"  # of the Gram matrix, which files of earlier versions have in it only
 INPUTS: dict[Part, tuple[str, ...]] = {"attention": ("q_proj", "k_proj", "v_proj"), "mlp": ("gate_proj", "up_proj")}
 
 
@@ -52,7 +54,17 @@ class Calibration:
         """The moments of one layer and part."""
         return self.attention[layer] if part == "attention" else self.mlp[layer]
 
-    def ordered_features(self, layer: int, part: Part, order: Tensor) -> Features:
+    def channels(self, part: Part) -> int:
+        """Input channels of the output projections of `part`."""
+        kept = self.attention if part == "attention" else self.mlp
+        return kept.channels if isinstance(kept, KeptFeatures) else len(kept[0].sums)
+
+    def channel_moments(self, layer: int, part: Part) -> ChannelMoments:
+        """The moments of each channel by itself: of a file no Gram matrix is read for them."""
+        kept = self.attention if part == "attention" else self.mlp
+        return kept.by_channel(layer) if isinstance(kept, KeptFeatures) else kept[layer].by_channel()
+
+    def ordered_features(self, layer: int, part: Part, order: Tensor) -> LateFeatures:
         """The same with the channels in another order, in memory of their own on the device of `order`."""
         kept = self.attention if part == "attention" else self.mlp
         return kept.ordered(layer, order) if isinstance(kept, KeptFeatures) else kept[layer].permuted(order)
@@ -65,7 +77,7 @@ class Calibration:
         """Writes a safetensors file, aside first and then renamed, so a killed run leaves no half-written file."""
         if self.path == path:
             return
-        channels: dict[Part, int] = {part: len(self.features(0, part).sums) for part in PARTS}
+        channels: dict[Part, int] = {part: self.channels(part) for part in PARTS}
         with _writer(path, len(self.mlp), self.tokens, channels, len(self.mlp_squares[0])) as writer:
             for part in PARTS:
                 for layer in range(len(self.mlp)):
@@ -112,16 +124,40 @@ class KeptFeatures(Sequence[Features]):
         name = f"{self._part}.{self._layers[index]}"
         return Features(self._files.read(f"{name}.gram"), self._files.read(f"{name}.sums"), self._tokens)
 
-    def ordered(self, layer: int, order: Tensor) -> Features:
+    @property
+    def channels(self) -> int:
+        """Channels of every layer."""
+        return self._files.stored[f"{self._part}.0.sums"].shape[0]
+
+    def by_channel(self, layer: int) -> ChannelMoments:
+        """The moments of each channel of a layer by itself.
+
+        In a file of an earlier version the diagonal is in the Gram matrix only, which is read some rows at a time.
+        """
+        name = f"{self._part}.{layer}"
+        if f"{name}.{DIAGONAL}" in self._files.stored:
+            squares = self._files.read(f"{name}.{DIAGONAL}")
+        else:
+            squares = torch.cat([rows.diagonal(start) for start, rows in self._rows(layer)])
+        return ChannelMoments(squares, self._files.read(f"{name}.sums"), self._tokens)
+
+    def ordered(self, layer: int, order: Tensor) -> LateFeatures:
         """Those of a layer with the channels in another order, on its device; memory holds one Gram matrix."""
-        name, size = f"{self._part}.{layer}", len(order)
-        gram = torch.empty(size, size, device=order.device)
+        sums = self._files.read(f"{self._part}.{layer}.sums").to(order.device)
+        return LateFeatures(partial(self._ordered_gram, layer, order), sums[order], self._tokens)
+
+    def _ordered_gram(self, layer: int, order: Tensor) -> Tensor:
+        gram = torch.empty(len(order), len(order), device=order.device)
         place = order.argsort()  # where each row of the file goes
-        for start in range(0, size, GRAM_BLOCK):
-            rows = self._files.read(f"{name}.gram", range(start, min(start + GRAM_BLOCK, size))).to(order.device)
-            gram[place[start : start + GRAM_BLOCK]] = rows.index_select(1, order)
-        sums = self._files.read(f"{name}.sums").to(order.device)
-        return Features(gram, sums[order], self._tokens)
+        for start, rows in self._rows(layer):
+            gram[place[start : start + GRAM_BLOCK]] = rows.to(order.device).index_select(1, order)
+        return gram
+
+    def _rows(self, layer: int) -> Iterator[tuple[int, Tensor]]:
+        """The Gram matrix of a layer in blocks of rows, each with the number of its first."""
+        for start in range(0, self.channels, GRAM_BLOCK):
+            stop = min(start + GRAM_BLOCK, self.channels)
+            yield start, self._files.read(f"{self._part}.{layer}.gram", range(start, stop))
 
 
 def _writer(path: Path, layers: int, tokens: int, channels: Mapping[Part, int], hidden: int) -> TensorWriter:
@@ -130,14 +166,15 @@ def _writer(path: Path, layers: int, tokens: int, channels: Mapping[Part, int], 
     for part in PARTS:
         n = channels[part]
         for layer in range(layers):
-            for kind, shape in zip(KINDS, ((n, n), (n,), (hidden,)), strict=True):
+            for kind, shape in zip((*KINDS, DIAGONAL), ((n, n), (n,), (hidden,), (n,)), strict=True):
                 shapes[f"{part}.{layer}.{kind}"] = (torch.float32, shape)
     path.parent.mkdir(parents=True, exist_ok=True)
     return TensorWriter(path, shapes, {"format": FORMAT, "layers": str(layers), "tokens": str(tokens)})
 
 
 def _write(writer: TensorWriter, layer: int, part: Part, features: Features, squares: Tensor) -> None:
-    for kind, tensor in zip(KINDS, (features.gram, features.sums, squares), strict=True):
+    tensors = features.gram, features.sums, squares, features.gram.diagonal()
+    for kind, tensor in zip((*KINDS, DIAGONAL), tensors, strict=True):
         writer.write(f"{part}.{layer}.{kind}", tensor)
 
 

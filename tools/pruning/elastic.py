@@ -290,7 +290,7 @@ class ElasticModel:
         if layers != len(self.store):
             raise ModelError(f"the calibration has {layers} layers, the model {len(self.store)}")
         for part in PARTS:
-            found = len(calibration.features(0, part).sums)
+            found = calibration.channels(part)
             expected = self.channels(part, self.space.units(part))
             if found != expected:
                 raise ModelError(f"the calibration has {found} {part} channels, the model {expected}")

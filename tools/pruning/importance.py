@@ -13,7 +13,8 @@ holds channels of like importance.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Literal, NamedTuple, get_args
 
 import torch
@@ -24,7 +25,7 @@ from transformers import PreTrainedModel
 from self_pruner.memory.errors import MeasurementError
 from self_pruner.memory.profile import PARTS, Part
 from self_pruner.tools.pruning.calibration import INPUTS, Calibration
-from self_pruner.tools.pruning.moments import Features
+from self_pruner.tools.pruning.moments import ChannelMoments
 from self_pruner.tools.pruning.store import LayerStore, brought, device_of, embed, linear, output_projection
 
 Importance = Literal["wanda-sp", "flap", "magnitude", "taylor"]
@@ -39,19 +40,19 @@ class Orders(NamedTuple):
     mlp: list[Tensor]  # of channels, int64 [intermediate] each
 
 
-def wanda_sp(weight: Tensor, gram: Tensor) -> Tensor:
-    """Scores [in] of the input channels of `weight` [out, in], given `gram` = X^T X [in, in]."""
-    return weight.float().abs().sum(0) * gram.diagonal().clamp(min=0).sqrt().to(weight.device)
+def wanda_sp(weight: Tensor, moments: ChannelMoments) -> Tensor:
+    """Scores [in] of the input channels of `weight` [out, in], given their moments."""
+    return weight.float().abs().sum(0) * moments.squares.clamp(min=0).sqrt().to(weight.device)
 
 
-def flap_wifv(weight: Tensor, gram: Tensor, sums: Tensor, n: int) -> Tensor:
-    """Scores [in] of the input channels of `weight` [out, in], given `gram`, the column `sums` of X and its `n` rows.
+def flap_wifv(weight: Tensor, moments: ChannelMoments) -> Tensor:
+    """Scores [in] of the input channels of `weight` [out, in], given their moments.
 
     The variance is the unbiased one; with a single row it is taken as zero.
     """
     # In float64: the variance is a small difference of large numbers when the mean is large.
-    centred = gram.diagonal().double() - sums.double().square() / n
-    variance = (centred.clamp(min=0) / max(n - 1, 1)).float().to(weight.device)
+    centred = moments.squares.double() - moments.sums.double().square() / moments.tokens
+    variance = (centred.clamp(min=0) / max(moments.tokens - 1, 1)).float().to(weight.device)
     return variance * weight.float().square().sum(0)
 
 
@@ -82,8 +83,17 @@ def unit_order(scores: Tensor) -> Tensor:
     return torch.argsort(scores, descending=True, stable=True)
 
 
-def part_scores(layer: nn.Module, part: Part, features: Features, n_groups: int, method: Importance) -> Tensor:
+def part_scores(
+    layer: nn.Module, part: Part, moments: Callable[[], ChannelMoments], n_groups: int, method: Importance
+) -> Tensor:
     """Scores of one layer: of the KV groups [n_groups] for attention, of the channels [intermediate] for the MLP.
+
+    Args:
+        layer: not yet reordered.
+        part: one of its parts.
+        moments: gives those of the input channels of its output projection; called only where they are needed.
+        n_groups: KV groups of the layer.
+        method: the importance.
 
     Raises:
         MeasurementError: the method is `taylor`, which is no matter of one layer; see `taylor_orders`.
@@ -93,10 +103,7 @@ def part_scores(layer: nn.Module, part: Part, features: Features, n_groups: int,
         raise MeasurementError("first-order importance follows from a loss and is not known from the calibration")
     if method == "magnitude":
         return magnitude(*by_unit(part, [map_.weight for map_ in linear_maps(layer, part)], n_groups))
-    if method == "flap":
-        channels = flap_wifv(weight, features.gram, features.sums, features.tokens)
-    else:
-        channels = wanda_sp(weight, features.gram)
+    channels = flap_wifv(weight, moments()) if method == "flap" else wanda_sp(weight, moments())
     return group_scores(channels, n_groups) if part == "attention" else channels
 
 
@@ -107,8 +114,8 @@ def importance_orders(store: LayerStore, calibration: Calibration, n_groups: int
     for index in range(len(store)):
         with store.layer(index) as layer:
             for part, orders in by_part.items():
-                scores = part_scores(layer, part, calibration.features(index, part), n_groups, method)
-                orders.append(unit_order(scores))
+                moments = partial(calibration.channel_moments, index, part)
+                orders.append(unit_order(part_scores(layer, part, moments, n_groups, method)))
     return Orders(by_part["attention"], by_part["mlp"])
 
 

@@ -2,15 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor, nn
 
 GRAM_ROWS = 4096  # tokens that are waited for, so that a sum is read and written once for so many
 GRAM_BLOCK = 512  # rows of a Gram matrix computed together: wide enough for the speed of a matrix product
+
+
+@dataclass(frozen=True, slots=True)
+class ChannelMoments:
+    """Moments of each input channel of one output projection by itself, over all calibration tokens."""
+
+    squares: Tensor  # column sums of X * X, the diagonal of X^T X, [channels], float32 on the CPU
+    sums: Tensor  # column sums of X, [channels], float32 on the CPU
+    tokens: int  # rows of X
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,17 +31,38 @@ class Features:
     sums: Tensor  # column sums of X, [channels], float32 on the CPU
     tokens: int  # rows of X
 
-    def permuted(self, order: Tensor) -> Features:
+    def by_channel(self) -> ChannelMoments:
+        """What they say of each channel by itself."""
+        return ChannelMoments(self.gram.diagonal(), self.sums, self.tokens)
+
+    def permuted(self, order: Tensor) -> LateFeatures:
         """The moments of the same channels in another order, on the device of `order`, a permutation [channels].
 
         The tensors are new ones.
         """
-        gram, sums = self.gram.to(order.device), self.sums.to(order.device)
+        return LateFeatures(partial(self._permuted_gram, order), self.sums.to(order.device)[order], self.tokens)
+
+    def _permuted_gram(self, order: Tensor) -> Tensor:
+        gram = self.gram.to(order.device)
         permuted = torch.empty_like(gram)
         for start in range(0, len(gram), GRAM_BLOCK):  # as a whole there would be a third matrix for a while
             rows = order[start : start + GRAM_BLOCK]
             permuted[start : start + GRAM_BLOCK] = gram.index_select(0, rows).index_select(1, order)
-        return Features(permuted, sums[order], self.tokens)
+        return permuted
+
+
+@dataclass(frozen=True, slots=True)
+class LateFeatures:
+    """Moments whose Gram matrix is made each time it is asked for, in memory of its own."""
+
+    make_gram: Callable[[], Tensor]  # gives X^T X, [channels, channels], float32 on the device of `sums`
+    sums: Tensor  # column sums of X, [channels], float32
+    tokens: int  # rows of X
+
+    @property
+    def gram(self) -> Tensor:
+        """X^T X [channels, channels], float32."""
+        return self.make_gram()
 
 
 class Moments:

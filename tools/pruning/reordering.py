@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from self_pruner.memory.profile import PARTS, Part
 from self_pruner.tools.pruning.calibration import Calibration
 from self_pruner.tools.pruning.importance import Orders
-from self_pruner.tools.pruning.moments import Features
+from self_pruner.tools.pruning.moments import LateFeatures
 from self_pruner.tools.pruning.store import linear, output_projection
 
 
@@ -32,7 +32,7 @@ class OrderedMoments:
             return self.orders.mlp[index]
         return _spread(self.orders.attention[index], self.heads_per_group * self.head_dim)
 
-    def features(self, index: int, part: Part) -> Features:
+    def features(self, index: int, part: Part) -> LateFeatures:
         """The moments of one part of layer `index`, in memory of their own."""
         return self.calibration.ordered_features(index, part, self.channel_order(index, part))
 

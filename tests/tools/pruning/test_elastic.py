@@ -14,6 +14,7 @@ from self_pruner.tools.pruning.calibration import calibrate
 from self_pruner.tools.pruning.compensation import COMPENSATIONS
 from self_pruner.tools.pruning.elastic import ElasticModel
 from self_pruner.tools.pruning.importance import IMPORTANCES, wanda_sp
+from self_pruner.tools.pruning.moments import ChannelMoments
 from self_pruner.tools.pruning.store import output_projection
 from tests.tiny import FAMILY_NAMES, MLP_UNIT, tiny_model
 from tests.tools.pruning.elastic_models import INPUT_IDS, TEXT, assert_same_logits, dense, elastic, profiles
@@ -114,10 +115,11 @@ def test_the_reordered_model_generates_as_before():
 def test_units_stand_in_descending_importance():
     sliced = elastic()
     for index, layer in enumerate(sliced.model.model.layers):
-        scores = {
-            part: wanda_sp(output_projection(layer, part).weight, sliced.moments.features(index, part).gram)
-            for part in PARTS
-        }
+        scores = {}
+        for part in PARTS:
+            features = sliced.moments.features(index, part)
+            moments = ChannelMoments(features.gram.diagonal(), features.sums, features.tokens)
+            scores[part] = wanda_sp(output_projection(layer, part).weight, moments)
         groups = scores["attention"].view(4, GROUP).sum(1)
         assert (groups.diff() <= 0).all() and (scores["mlp"].diff() <= 1e-4).all()
 

@@ -22,7 +22,7 @@ from self_pruner.tools.pruning.importance import (
     unit_order,
     wanda_sp,
 )
-from self_pruner.tools.pruning.moments import Features
+from self_pruner.tools.pruning.moments import ChannelMoments, Features
 from self_pruner.tools.pruning.store import ResidentLayers
 from tests.tiny import tiny_model
 
@@ -31,6 +31,10 @@ def random_problem(out: int = 5, channels: int = 8, rows: int = 11) -> tuple[Ten
     """A weight [out, channels] and inputs [rows, channels] with a mean that is far from zero."""
     generator = torch.Generator().manual_seed(3)
     return torch.randn(out, channels, generator=generator), torch.randn(rows, channels, generator=generator) + 2
+
+
+def moments_of(inputs: Tensor) -> ChannelMoments:
+    return Features(inputs.T @ inputs, inputs.sum(0), len(inputs)).by_channel()
 
 
 def literal_wanda_sp(weight: Tensor, inputs: Tensor) -> list[float]:
@@ -53,25 +57,25 @@ def literal_wifv(weight: Tensor, inputs: Tensor) -> list[float]:
 
 def test_wanda_sp_is_the_sum_of_weights_times_input_norms():
     weight, inputs = random_problem()
-    assert wanda_sp(weight, inputs.T @ inputs).tolist() == pytest.approx(literal_wanda_sp(weight, inputs), rel=1e-5)
+    assert wanda_sp(weight, moments_of(inputs)).tolist() == pytest.approx(literal_wanda_sp(weight, inputs), rel=1e-5)
 
 
 def test_flap_is_the_input_variance_times_the_squared_weight_norm():
     weight, inputs = random_problem()
-    scores = flap_wifv(weight, inputs.T @ inputs, inputs.sum(0), len(inputs))
+    scores = flap_wifv(weight, moments_of(inputs))
     assert scores.tolist() == pytest.approx(literal_wifv(weight, inputs), rel=1e-4)
 
 
 def test_flap_gives_a_constant_channel_nothing():
     weight, inputs = random_problem()
     inputs[:, 2] = 7.0
-    scores = flap_wifv(weight, inputs.T @ inputs, inputs.sum(0), len(inputs))
+    scores = flap_wifv(weight, moments_of(inputs))
     assert scores[2] < 1e-3 * scores.median()
 
 
 def test_flap_of_one_row_is_zero_and_not_nan():
     weight, inputs = random_problem(rows=1)
-    scores = flap_wifv(weight, inputs.T @ inputs, inputs.sum(0), 1)
+    scores = flap_wifv(weight, moments_of(inputs))
     assert scores.tolist() == pytest.approx([0.0] * 8, abs=1e-5)
 
 
@@ -101,9 +105,12 @@ def literal_magnitude(model, index: int, unit: int) -> tuple[float, float]:
 def test_magnitude_counts_every_weight_of_the_unit():
     model = tiny_model("llama")
     layer = model.model.layers[1]
-    unused = Features(torch.empty(0), torch.empty(0), 0)
-    attention = part_scores(layer, "attention", unused, 4, "magnitude")
-    mlp = part_scores(layer, "mlp", unused, 4, "magnitude")
+
+    def unread():
+        raise AssertionError("moments were read")
+
+    attention = part_scores(layer, "attention", unread, 4, "magnitude")
+    mlp = part_scores(layer, "mlp", unread, 4, "magnitude")
     assert len(attention) == 4 and len(mlp) == 96
     for unit in range(4):
         assert (attention[unit].item(), mlp[unit].item()) == pytest.approx(literal_magnitude(model, 1, unit), rel=1e-5)
@@ -134,7 +141,7 @@ def test_a_layer_is_scored_by_its_output_projections_and_their_inputs(method):
     }
     calibration = calibrate(model, input_ids)
     for part in PARTS:
-        scores = part_scores(layer, part, calibration.features(2, part), 4, method)
+        scores = part_scores(layer, part, partial(calibration.channel_moments, 2, part), 4, method)
         assert scores.tolist() == pytest.approx(expected[part], rel=2e-3)
 
 
