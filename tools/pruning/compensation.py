@@ -36,7 +36,8 @@ ASK_THE_OTHER = "ask the elastic model that it was recalibrated from"
 def removed_mean(weight: Tensor, sums: Tensor, tokens: int, k: int) -> Tensor:
     """The mean output [out] of the channels from `k` on, which a bias gives back; float32."""
     mean = (sums[k:] / tokens).to(weight.device)
-    return weight[:, k:].float() @ mean.float()
+    # Where a matrix begins in memory decides in which order its product with a vector is summed; copies begin alike.
+    return weight[:, k:].float().contiguous() @ mean.float()
 
 
 def slice_residuals(

@@ -109,6 +109,18 @@ def test_inputs_that_are_all_zero_leave_the_slice():
     torch.testing.assert_close(refit(weight, torch.zeros(CHANNELS, CHANNELS), 5), weight[:, :5])
 
 
+@pytest.mark.parametrize("channels", [88, 96, 100])
+def test_the_bias_is_the_same_to_the_bit_wherever_the_weight_lies_in_memory(channels):
+    generator = torch.Generator().manual_seed(0)
+    weight, sums = torch.randn(72, channels, generator=generator), torch.randn(channels, generator=generator)
+    room = torch.empty(weight.numel() + 16)
+    for k in (1, 16, 37, 61):
+        expected = removed_mean(weight, sums, 155, k)
+        for place in range(16):
+            moved = room[place : place + weight.numel()].view_as(weight).copy_(weight)
+            assert torch.equal(removed_mean(moved, sums, 155, k), expected), (k, place)
+
+
 def test_the_bias_gives_back_the_mean_output():
     weight, inputs = problem()
     bias = removed_mean(weight, inputs.sum(0), ROWS, 5)
