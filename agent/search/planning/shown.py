@@ -31,14 +31,15 @@ def stretch_rows(
 
 
 def next_step(history: SearchHistory, state: SearchState) -> StepRow | None:
-    """The next step of the quadratic model, where there is one."""
+    """The next step of the quadratic model, where there is one that moves anything between stretches."""
     model, budget = quadratic_model(history, state.centre), history.bench.budget
     if model is None:
         return None
     step = model.step(budget)
     moved = [(one, one.kept(step) - one.kept(model.centre)) for one in stretches(budget.space.n_layers, RUNS)]
     by_weight = sorted(moved, key=lambda pair: -abs(pair[1]) * budget.unit_price(pair[0].part))
-    return StepRow(tuple(f"{one} {change:+d}" for one, change in by_weight[:STEP_MOVES] if change), model.predict(step))
+    moves = tuple(f"{one} {change:+d}" for one, change in by_weight[:STEP_MOVES] if change)
+    return StepRow(moves, model.predict(step)) if moves else None
 
 
 def lessons_shown(history: SearchHistory) -> list[LessonRow]:

@@ -10,6 +10,7 @@ from self_pruner.agent.run_files.trace import Act, Judge
 from self_pruner.agent.search.history import SearchHistory
 from self_pruner.agent.search.initial_population import CLOSED_FORM, closed_form_of
 from self_pruner.agent.search.learned_costs import quadratic_model
+from self_pruner.agent.search.planning.shown import next_step
 from self_pruner.agent.settings.settings import Settings
 from self_pruner.memory.profile import PARTS
 from self_pruner.memory.records import Candidate, Score, Sensitivities
@@ -139,6 +140,16 @@ def test_the_curvature_is_learned_from_the_steps_of_the_run(ended):
     unmeasured = next(row.id for row in run.candidates() if not run.bench.sensitivities(row.profile))
     assert quadratic_model(history, unmeasured) is None
     assert quadratic_model(history, "") is None
+
+
+def test_the_next_step_is_shown_where_it_moves_something(ended, monkeypatch):
+    run, state = ended
+    history = SearchHistory(run.bench).read(state.centre)
+    monkeypatch.setattr("self_pruner.agent.search.learned_costs.learned_curvature", lambda steps: 0.0)
+    shown = next_step(history, state)
+    assert shown is not None and shown.moves and shown.change < 0
+    monkeypatch.setattr(QuadraticModel, "step", lambda self, budget: self.centre)
+    assert next_step(history, state) is None
 
 
 @pytest.mark.parametrize("sequences", [0, 1, 6])  # before the first, between two, in the second measurement
