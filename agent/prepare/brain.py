@@ -159,6 +159,15 @@ def asks_itself(settings: Settings) -> bool:
     return settings.brain == SELF and ARMS[settings.arm].asks_brain
 
 
+def quantises_nothing(settings: Settings) -> str | None:
+    """Why nobody heeds --brain-quantization where the brain has no share of a GPU; None where it asks for nothing."""
+    if settings.brain_quantization is None or not ARMS[settings.arm].asks_brain:
+        return None
+    if settings.own_vllm:
+        return "--brain-quantization is for a vLLM on a GPU, and none can be used here: leave it out"
+    return "--brain-quantization is for a vLLM, and this brain is asked in this process: give --brain vllm with it"
+
+
 def asking(settings: Settings, searches: bool) -> Settings:
     """The settings of what is left to do: what is done with a result needs no brain, which may be gone by then."""
     return settings if searches else settings.model_copy(update={"brain": SELF, "brain_url": None})

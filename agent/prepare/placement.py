@@ -24,7 +24,7 @@ from self_pruner.agent.prepare.bill import (
     short_of,
     sizes_of,
 )
-from self_pruner.agent.prepare.brain import asks_itself
+from self_pruner.agent.prepare.brain import asks_itself, quantises_nothing
 from self_pruner.agent.prepare.checks import Target
 from self_pruner.agent.prepare.devices import OTHER_DISK, Machine, dtype_of, spread, this_machine
 from self_pruner.agent.prepare.texts import CPU_CALIBRATION, wanted_texts
@@ -182,10 +182,10 @@ def place(settings: Settings, target: Target, machine: Machine | None = None, *,
     if found.streamed and machine.gpus and asks_itself(settings) and VLLM.is_there(settings.vllm_python):
         VLLM.python(settings.vllm_python)  # one that is named is taken to have it
         found = _serving(found, settings.brain_quantization or "fp8") or found
+    reason = None if found.share or begun else quantises_nothing(settings)
     if found.streamed and settings.in_time and settings.engine == "torch":
-        fault = "a budget in time needs a model in memory, or --engine vllm: this one's layers are streamed"
-        return replace(found, fault=fault)
-    return found
+        reason = "a budget in time needs a model in memory, or --engine vllm: this one's layers are streamed"
+    return replace(found, fault=reason)
 
 
 def _serving(way: Placement, quantization: Quantization | None) -> Placement | None:

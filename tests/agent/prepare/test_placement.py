@@ -145,6 +145,24 @@ def test_a_brain_that_does_not_fit_beside_the_model_is_refused_with_what_to_do()
     assert placed("llama-2-70b", "1 x 24 GB", brain="vllm", arm="evolution").fault is None
 
 
+def test_a_quantization_that_nobody_would_heed_is_refused(monkeypatch):
+    asked = {"model": "llama-2-7b", "brain_quantization": "fp8"}
+    gpu, none = machine(80, memory=64), machine(memory=80)
+    found = placed(there=gpu, **asked)
+    assert found.fault and "give --brain vllm with it" in found.fault
+    with pytest.raises(SettingsError, match="^--brain-quantization is for a vLLM, and this brain is asked in this"):
+        found.refuse()
+    assert "on a GPU, and none can be used here" in placed(there=none, brain="vllm", **asked).fault
+    assert placed(there=gpu, brain="vllm", **asked).share.quantization == "fp8"
+    assert placed(there=gpu, brain="vllm", **asked).fault is None
+    assert placed(there=gpu, arm="evolution", **asked).fault is None  # as an arm of a comparison
+    settings = Settings(cache=NOWHERE, **asked)
+    assert place(settings, target_of(settings, gpu), gpu, begun=True).fault is None
+    monkeypatch.setattr(placement, "VLLM", SimpleNamespace(is_there=lambda path: True, python=lambda path: path))
+    streamed = placed(there=machine(80, 80, memory=256), placement="streamed", **asked)
+    assert streamed.fault is None and streamed.share.quantization == "fp8"
+
+
 def test_the_brain_of_a_streamed_model_is_a_vllm_where_there_is_one_and_else_writes_no_thoughts(monkeypatch):
     asked = Settings(model="llama-2-70b")
     alone = placed("llama-2-70b", "2 x 80 GB", placement="streamed")
