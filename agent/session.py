@@ -59,6 +59,7 @@ from self_pruner.agent.search.think import Thinker
 from self_pruner.agent.settings.arms import ARMS
 from self_pruner.agent.settings.settings import Settings, make_settings
 from self_pruner.agent.view import View
+from self_pruner.agent.view.to_copy import own_command
 from self_pruner.memory.errors import RunDirectoryError, SelfPrunerError
 from self_pruner.prompts.asked import keep
 from self_pruner.prompts.templates import PromptSet
@@ -211,7 +212,7 @@ def tasks(path: Path, candidate: str | None, changes: dict[str, Any], view: View
     with RunDirectory.open(path, exclusive=True) as directory:
         outcome = read_outcome(directory.path)
         if outcome is None or directory.status != "finished":
-            raise RunDirectoryError(f"the run {path} has no result yet: python main.py resume {path}")
+            raise RunDirectoryError(f"the run {path} has no result yet; go on with: {own_command('resume', path)}")
         check_settings(directory, view)
         settings = make_settings({**directory.settings, **changes, "tasks": True}).anchored()
         if (suite := check_tasks(settings)) is None or not known_on_tasks(outcome, suite, candidate):

@@ -17,12 +17,12 @@ from self_pruner.agent.result.card_facts import card_facts, license_of
 from self_pruner.agent.result.finish import export_candidate, with_weights
 from self_pruner.agent.result.outcome import RECALIBRATED, Outcome, recalibration_sentence
 from self_pruner.agent.result.recalibration import recalibrated, refits_forgotten
-from self_pruner.agent.result.result_file import read_outcome
+from self_pruner.agent.result.result_file import result_of
 from self_pruner.agent.run_files.binding import bind_result, check_settings
 from self_pruner.agent.run_files.run_directory import RunDirectory
 from self_pruner.agent.settings.settings import Settings, make_settings
 from self_pruner.agent.view import View
-from self_pruner.memory.errors import ExportError, RunDirectoryError, SettingsError
+from self_pruner.memory.errors import ExportError, SettingsError
 from self_pruner.memory.no_links import refuse_link
 from self_pruner.tools.export.gguf.file import TYPES, GgufFacts, GgufFile, GgufType, check_gguf, write_gguf
 from self_pruner.tools.export.gguf.weights import cut, read
@@ -124,9 +124,7 @@ def _finished(path: Path, output: Path, view: View) -> tuple[RunDirectory, Setti
     run = RunDirectory.open(path)
     if output.exists():
         raise SettingsError(f"--output {output} exists already: name one that does not")
-    outcome = read_outcome(run.path) if run.status != "running" else None
-    if outcome is None:
-        raise RunDirectoryError(f"the run {path} has no result yet: python main.py resume {path}")
+    outcome = result_of(run)
     check_settings(run, view)
     return run, make_settings(run.settings), outcome
 

@@ -19,6 +19,7 @@ from self_pruner.agent.run_files.binding import CHANGEABLE, check_settings
 from self_pruner.agent.run_files.run_directory import RunDirectory
 from self_pruner.agent.settings.settings import IN_TIME, make_settings
 from self_pruner.agent.view import View
+from self_pruner.agent.view.to_copy import own_command, to_copy
 from self_pruner.memory.errors import SettingsError
 
 if TYPE_CHECKING:
@@ -146,13 +147,15 @@ def report(path: Path) -> int:
     from self_pruner.agent.report.html_report import write_report
     from self_pruner.agent.report.last_screen import show_outcome
     from self_pruner.agent.result.result_file import read_outcome
+    from self_pruner.agent.run_files.steering import what_next
 
     outcome = read_outcome(one.path)
     for sentence in write_report(one):
         view.warn(sentence)
     if outcome is None:
         view.line(f"This run is not finished ({one.status}): {one.report} holds what there is.")
-        view.line(f"Go on with: python main.py resume {one.path}", whole=True)
+        said = what_next(one.path)
+        view.line(f"{said[:1].upper()}{said[1:]}", whole=True)
     else:
         show_outcome(outcome, one, view)
     return 0
@@ -227,7 +230,7 @@ def export(
         def show() -> None:
             written = f"{file.type}, {file.bytes / 1e6:,.0f} MB, read again and compared"
             view.line(f"GGUF        {file.path}  ({written})", whole=True)
-            view.line(f"Next: llama-cli -m {file.path}", whole=True)
+            view.line(f"Next: {to_copy('llama-cli', '-m', file.path)}", whole=True)
     else:
         difference = export_folder(path, candidate, output, view)
         facts |= {"logit_difference": difference}
@@ -253,7 +256,7 @@ def _ended(carry_out: Callable[[], tuple[Path, Outcome]], view: View) -> int:
 
 
 def _stopped(path: Path, view: View) -> int:
-    command = f"python main.py resume {path}"
+    command = own_command("resume", path)
     view.tell("stopped", f"Stopped. Go on with: {command}", "yellow", whole=True, run=str(path), resume=command)
     return exit_status()
 

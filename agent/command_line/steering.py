@@ -18,13 +18,15 @@ from self_pruner.memory.errors import RunDirectoryError
 @click.argument("note", metavar="NOTE")
 def tell(path: Path, note: str) -> int:
     """Write a note to a run, which its brain reads from its next turn on."""
-    from self_pruner.agent.run_files.steering import SHOWN
+    from self_pruner.agent.run_files.steering import SHOWN, to_go_on
     from self_pruner.agent.run_files.steering import tell as write
 
     if holds_comparison(path):
         raise RunDirectoryError(f"{path} is a comparison, whose arms are told nothing: a note would favour one")
     write(path, note)
-    View().line(f"The brain reads it from its next turn on, as one of the last {SHOWN} notes.")
+    said = f"The brain reads it from its next turn on, as one of the last {SHOWN} notes"
+    command = to_go_on(path)
+    View().line(f"{said}, once the run goes on: {command}" if command else f"{said}.", whole=True)
     return 0
 
 

@@ -20,6 +20,7 @@ from self_pruner.agent.result.same_again import told_sentence
 from self_pruner.agent.run_files.run_directory import RESULT, RunDirectory
 from self_pruner.agent.settings.settings import make_settings
 from self_pruner.agent.view import View
+from self_pruner.agent.view.to_copy import own_command
 from self_pruner.tools.export.card import load_call
 
 
@@ -40,12 +41,12 @@ def show_ended(outcome: Outcome, run: RunDirectory, view: View) -> None:
     if outcome.verified is not None:
         view.line(f"Checkpoint   {run.model}", whole=True)
     view.line(f"Page         {run.report}", whole=True)
-    view.line(f"All figures  python main.py report {run.path}", whole=True)
-    view.line(f"Its story    python main.py trace {run.path} --plans", whole=True)
+    view.line(f"All figures  {own_command('report', run.path)}", whole=True)
+    view.line(f"Its story    {own_command('trace', run.path, '--plans')}", whole=True)
     if outcome.verified is None:
-        view.line(f"Write it     python main.py export {run.path} --output FOLDER", whole=True)
+        view.line(f"Write it     {own_command('export', run.path, '--output', 'FOLDER')}", whole=True)
         return
-    view.line(f"Test it      python main.py evaluate {run.path}", whole=True)
+    view.line(f"Test it      {own_command('evaluate', run.path)}", whole=True)
     if served := serving(make_settings(run.settings), run.model):
         view.line(f"Serve it     {served}", whole=True)
 
@@ -101,11 +102,11 @@ def show_outcome(outcome: Outcome, run: RunDirectory, view: View) -> None:
         view.line(f"Checkpoint  {run.model}  ({verified(outcome.verified)})", whole=True)
     view.line(f"Report      {run.report}", whole=True)
     view.line(f"Trace       {run.trace}", whole=True)
-    view.line(f"Next: python main.py trace {run.path}", whole=True)
+    view.line(f"Next: {own_command('trace', run.path)}", whole=True)
     if outcome.verified is None:
-        view.line(f"      python main.py export {run.path} --output FOLDER", whole=True)
+        view.line(f"      {own_command('export', run.path, '--output', 'FOLDER')}", whole=True)
         return
-    view.line(f"      python main.py evaluate {run.path}  # tasks and perplexity of the checkpoint", whole=True)
+    view.line(f"      {own_command('evaluate', run.path)}  # tasks and perplexity of the checkpoint", whole=True)
     settings = make_settings(run.settings)
     view.line(f"      {load_call(str(run.model), settings.target)}  # in transformers", whole=True)
     if served := serving(settings, run.model):

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from self_pruner.agent.result.outcome import Outcome, Row, Served
 from self_pruner.agent.settings.settings import Settings
+from self_pruner.agent.view.to_copy import to_copy
 from self_pruner.tools.export.card import serve_command
 from self_pruner.tools.text.quantities import size
 
@@ -93,7 +94,7 @@ def serving(settings: Settings, checkpoint: Path) -> str | None:
     """The command that serves a checkpoint; None where it is not made for that."""
     if settings.target == "transformers":
         return None
-    return f"cd {checkpoint} && {serve_command(settings.target, settings.tensor_parallel)}"
+    return f"{to_copy('cd', checkpoint)} && {serve_command(settings.target, settings.tensor_parallel)}"
 
 
 def figure(value: float | None, digits: int) -> str:

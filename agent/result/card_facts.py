@@ -12,6 +12,7 @@ from self_pruner.agent.search.initial_population import UNIFORM
 from self_pruner.agent.settings.panels import CONTROLS
 from self_pruner.agent.settings.settings import Settings, text_label
 from self_pruner.agent.settings.stated import command_line, is_local, shareable
+from self_pruner.agent.view.to_copy import own_command
 from self_pruner.tools.export.card import CardFacts, CardRow
 from self_pruner.tools.models.aliases import ALIASES, BUNDLED
 
@@ -22,7 +23,7 @@ def card_facts(
     prepared: Prepared, settings: Settings, outcome: Outcome, run: RunDirectory, candidate: str = ""
 ) -> CardFacts:
     """What the model card states; `candidate` is whom it is of, where that is not whom the run found."""
-    export = f"python main.py export RUN --candidate {candidate} --output FOLDER"
+    export = own_command("export", "RUN", "--candidate", candidate, "--output", "FOLDER")
     stated = ("dense", UNIFORM, outcome.best_baseline, FOUND, outcome.result)
     rows = [row for row in outcome.rows if row.name in stated]
     environment = run.environment

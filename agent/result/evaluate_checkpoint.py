@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import shlex
 import tomllib
 from collections.abc import Generator, Mapping
 from contextlib import closing
@@ -32,11 +31,14 @@ from self_pruner.agent.result.checkpoint_figures import (
     put_on_card,
     read_evaluation,
 )
+from self_pruner.agent.result.result_file import result_of
 from self_pruner.agent.result.task_table import TITLES
 from self_pruner.agent.run_files.atomic_write import WriteError, atomic_write
+from self_pruner.agent.run_files.run_directory import RunDirectory
 from self_pruner.agent.settings.settings import Settings, make_settings, text_label
 from self_pruner.agent.settings.stated import shareable
 from self_pruner.agent.view import View
+from self_pruner.agent.view.to_copy import own_command
 from self_pruner.memory.errors import MeasurementError, SettingsError
 from self_pruner.memory.no_links import refuse_link
 from self_pruner.tools.evaluation.tasks.apart import Request, TaskFigures, TextFigures, measured, rows_on_disk
@@ -138,7 +140,9 @@ def folder_of(path: Path) -> Path:
         raise SettingsError(f"{path} is no folder: name a checkpoint, such as runs/NAME/model")
     if (path / "settings.toml").is_file() and not (path / "config.json").is_file():
         if not (path / "model").is_dir():
-            raise SettingsError(f"the run {path} has no checkpoint: python main.py export {path} --output FOLDER")
+            result_of(RunDirectory.open(path, strict=False))
+            command = own_command("export", path, "--output", "FOLDER")
+            raise SettingsError(f"the run {path} has no checkpoint: {command}")
         refuse_link(path / "model")  # its card is written to
         return path / "model"
     return path
@@ -248,7 +252,7 @@ def _dense(settings: Settings, provenance: Provenance | None, view: View) -> Pat
 def _command(settings: Settings, given: Mapping[str, Any], wishes: Wishes, length: int) -> str:
     """What makes the same table again, without where things lie."""
     known = shareable(settings)
-    words = ["python", "main.py", "evaluate", "FOLDER"]
+    words = ["evaluate", "FOLDER"]
     for name in ("model", "revision", "device", "dtype"):
         words += [f"--{name}", str(known[name])] if given.get(name) is not None else []
     words += ["--trust-remote-code"] if settings.trust_remote_code else []
@@ -257,7 +261,7 @@ def _command(settings: Settings, given: Mapping[str, Any], wishes: Wishes, lengt
     words += [] if wishes.text is None else ["--perplexity-text", text_label(wishes.text)]
     words += ["--perplexity-length", str(length)]
     words += [] if wishes.batch is None else ["--batch", str(wishes.batch)]
-    return shlex.join(words if wishes.dense else [*words, "--no-dense"])
+    return own_command(*words, *([] if wishes.dense else ["--no-dense"]))
 
 
 def _kept(folder: Path, wanted: Evaluation) -> list[Figures]:

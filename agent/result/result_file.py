@@ -9,8 +9,10 @@ from pathlib import Path
 from self_pruner.agent.result.outcome import Outcome, fault_of
 from self_pruner.agent.run_files.atomic_write import atomic_write
 from self_pruner.agent.run_files.run_directory import RESULT, RunDirectory
+from self_pruner.agent.run_files.steering import what_next
 from self_pruner.agent.settings.settings import Settings
 from self_pruner.agent.view import View
+from self_pruner.agent.view.to_copy import own_command
 from self_pruner.memory.errors import RunDirectoryError, SelfPrunerError
 
 
@@ -35,6 +37,18 @@ def read_outcome(run: Path) -> Outcome | None:
         return outcome
     except (OSError, ValueError) as error:
         raise RunDirectoryError(f"{path} is damaged: {str(error).splitlines()[0]}") from error
+
+
+def result_of(run: RunDirectory) -> Outcome:
+    """The result of a run that is finished, or was stopped after its choice.
+
+    Raises:
+        RunDirectoryError: it has none yet; the sentence says what to do about it.
+    """
+    outcome = read_outcome(run.path) if run.status != "running" else None
+    if outcome is None:
+        raise RunDirectoryError(f"the run {run.path} has no result yet; {what_next(run.path)}")
+    return outcome
 
 
 def still_to_do(settings: Settings, outcome: Outcome) -> list[str]:
@@ -78,8 +92,8 @@ def step(name: str, run: RunDirectory) -> Iterator[None]:
     except (SelfPrunerError, MemoryError, OSError, RuntimeError) as error:
         reason = str(error).partition("\n")[0].rstrip(".") or "out of memory"
         path = run.path
-        elsewhere = f", or: python main.py export {path} --output FOLDER" if name == "export" else ""
+        elsewhere = f", or: {own_command('export', path, '--output', 'FOLDER')}" if name == "export" else ""
         raise RunDirectoryError(
             f"the {name} failed: {reason}; the result so far is in {path / RESULT} and {run.report}. "
-            f"Go on with: python main.py resume {path}{elsewhere}"
+            f"Go on with: {own_command('resume', path)}{elsewhere}"
         ) from error

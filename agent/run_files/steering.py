@@ -26,6 +26,7 @@ from self_pruner.agent.run_files.trace import read_trace
 from self_pruner.agent.settings.arms import ARMS
 from self_pruner.agent.settings.settings import Settings, make_settings
 from self_pruner.agent.view import View
+from self_pruner.agent.view.to_copy import own_command
 from self_pruner.memory.errors import RunDirectoryError, SettingsError
 from self_pruner.memory.no_links import open_to_write
 from self_pruner.prompts.templates import PromptSet
@@ -139,6 +140,23 @@ def _append(path: Path, note: Note) -> None:
         os.close(descriptor)
 
 
+# --- how far it is -------------------------------------------------------------------------------------------------
+
+
+def to_go_on(path: Path) -> str | None:
+    """The command with which an unfinished run goes on; None where somebody carries it out and it does not wait."""
+    if not is_held(path):
+        return own_command("resume", comparison_of(path) or path)
+    return own_command("pause", path, "--off") if requested(path) == "pause" else None
+
+
+def what_next(path: Path) -> str:
+    """The command that an unfinished run suggests, in words."""
+    if command := to_go_on(path):
+        return f"{'it is paused; ' if is_held(path) else ''}go on with: {command}"
+    return f"it goes on: {own_command('watch', path)}"
+
+
 # --- to pause and to stop ------------------------------------------------------------------------------------------
 
 
@@ -153,7 +171,7 @@ def request(path: Path, wanted: Request | Literal["go on"]) -> str:
         WriteError: no permission or no room.
     """
     run = RunDirectory.open(path, strict=False)
-    again = f"python main.py resume {comparison_of(path) or path}"
+    again = own_command("resume", comparison_of(path) or path)
     if run.status == "finished":
         raise RunDirectoryError(f"the run {path} is finished")
     if run.status != "running" or not is_held(path):
@@ -165,7 +183,7 @@ def request(path: Path, wanted: Request | Literal["go on"]) -> str:
         return f"{path} stops after the step in hand. Go on with: {again}"
     if wanted == "pause":
         _write(path, "pause")
-        return f"{path} waits before its next turn. Go on with: python main.py pause {path} --off"
+        return f"{path} waits before its next turn. Go on with: {own_command('pause', path, '--off')}"
     if known is None:
         raise RunDirectoryError(f"the run {path} was not asked to pause")
     forget_request(path)
@@ -191,7 +209,7 @@ def wait_while_paused(folder: Path, over: Callable[[], bool], view: View) -> flo
     if requested(folder) != "pause" or over():
         return 0.0
     start = time.perf_counter()
-    view.line(f"Paused. Go on with: python main.py pause {folder} --off", "yellow")
+    view.line(f"Paused. Go on with: {own_command('pause', folder, '--off')}", "yellow")
     while requested(folder) is not None and not over():  # asked to stop, it waits until that is heard
         time.sleep(SECONDS)
     if not over():

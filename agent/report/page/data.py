@@ -25,6 +25,7 @@ from self_pruner.agent.run_files.trace import left_out
 from self_pruner.agent.settings.panels import PANELS
 from self_pruner.agent.settings.settings import Settings, make_settings
 from self_pruner.agent.settings.stated import with_defaults
+from self_pruner.agent.view.to_copy import own_command
 from self_pruner.memory.errors import RunDirectoryError
 from self_pruner.tools.text.redaction import without_keys
 
@@ -58,7 +59,8 @@ def page_data(run: RunDirectory, start: int = 0) -> dict[str, Any]:
         gaps.append(f"{FIGURES} of the checkpoint is damaged and was left out")
     state = run_state(run)
     if outcome and settings and state["state"] != "finished" and (left := still_to_do(settings, outcome)):
-        gaps.append(f"{', '.join(left)} still to do: python main.py resume {run.path}")
+        stopped = "" if state["state"] in ("stopped", "failed", "interrupted") else " if it is stopped"
+        gaps.append(f"{', '.join(left)} still to do{stopped}: {own_command('resume', run.path)}")
     if outcome:  # of a search that had nothing to record, too
         search["dense"] = outcome.dense
     document = {

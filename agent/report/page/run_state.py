@@ -8,6 +8,7 @@ import psutil
 
 from self_pruner.agent.run_files.run_directory import STOPPED_BY_USER, RunDirectory
 from self_pruner.agent.run_files.steering import requested
+from self_pruner.agent.view.to_copy import own_command
 from self_pruner.memory.errors import RunDirectoryError
 
 
@@ -24,7 +25,7 @@ def run_state(run: RunDirectory) -> dict[str, str]:
     if status == "stopped" and reason != STOPPED_BY_USER:
         return {"state": "failed", "reason": reason}
     if status == "running" and not alive(run.path):
-        return {"state": "interrupted", "reason": f"its process is gone: python main.py resume {run.path}"}
+        return {"state": "interrupted", "reason": f"its process is gone: {own_command('resume', run.path)}"}
     if status == "running" and (asked := requested(run.path)):
         what = "it stops after the step in hand" if asked == "stop" else "it waits before its next turn"
         return {"state": "stopping" if asked == "stop" else "paused", "reason": f"as it was asked to, {what}"}

@@ -108,9 +108,9 @@ def test_foreign_code_in_a_runs_checkpoint_is_not_copied(exported, tmp_path, cap
 
 
 def test_the_file_has_the_sizes_and_the_weights_of_the_result(run, tmp_path, capfd):
-    file = tmp_path / "model.gguf"
+    file = tmp_path / "my model.gguf"
     assert main(["export", str(run), "--output", str(file), "--format", "gguf", "--type", "f16"]) == 0
-    assert f"llama-cli -m {file}" in capfd.readouterr().out
+    assert f"Next: llama-cli -m '{file}'\n" in capfd.readouterr().out
     reader = gguf.GGUFReader(file)
     result = json.loads((run / "result.json").read_text())
     assert reader.fields["deci.attention.head_count_kv"].contents() == result["attention"]

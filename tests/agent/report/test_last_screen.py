@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import io
 import json
+import shlex
 
 import pytest
 
 from main import main
 from self_pruner.agent.report.last_screen import facts_of, show_ended, show_outcome
-from self_pruner.agent.report.result_tables import account
+from self_pruner.agent.report.result_tables import account, serving
 from self_pruner.agent.report.verdict import verdict
 from self_pruner.agent.result.outcome import Difference, Outcome, Recalibration, Row, Yield
 from self_pruner.agent.result.result_file import read_outcome
+from self_pruner.agent.settings.settings import Settings
 from self_pruner.agent.view import Screen, View
 from tests.agent.report.page.made_up import finish, made_up
 
@@ -72,6 +74,18 @@ def test_a_default_run_ends_in_one_screen(default, run, monkeypatch):
         assert any(line.startswith(name) and f"{kl:.4f}" in line and f"{perplexity:.2f}" in line for line in lines)
     assert f"Checkpoint   {here.model}" in lines and f"All figures  python main.py report {here.path}" in lines
     assert str(run.path) not in text  # as it was typed
+
+
+@pytest.mark.parametrize("verified", [None, 0.0])
+@pytest.mark.parametrize("say", [show_ended, show_outcome])
+def test_commands_to_copy_name_the_run_whatever_its_path(default, tmp_path, say, verified):
+    run = finish(made_up(tmp_path / "it's my run", "tiny"))
+    lines = shown(say, default.model_copy(update={"verified": verified}), run, 400)
+    commands = [shlex.split(line[line.index("python main.py") :], comments=True) for line in lines if "main.py" in line]
+    assert {words[2] for words in commands} >= {"trace", "export" if verified is None else "evaluate"}
+    assert all(words[3] == str(run.path) for words in commands)
+    served = serving(Settings(target="vllm"), run.model)
+    assert served is not None and shlex.split(served)[:3] == ["cd", str(run.model), "&&"]
 
 
 @pytest.mark.parametrize("width", [120, 60, 20])

@@ -14,6 +14,7 @@ from main import main
 from self_pruner.agent.result import evaluate_checkpoint as evaluate_module
 from self_pruner.agent.result.checkpoint_figures import FILE, PRUNED, Evaluation, Figures, read_evaluation
 from self_pruner.agent.result.evaluate_checkpoint import Wishes, _Asked, _check, _command, _kept, _tokenizer
+from self_pruner.agent.run_files.run_directory import STOPPED_BY_USER
 from self_pruner.agent.settings.settings import make_settings
 from self_pruner.memory.profile import Profile
 from self_pruner.tools.evaluation.tasks.harness import AskedModel, run_task
@@ -27,6 +28,7 @@ from self_pruner.tools.pruning.calibration import calibrate
 from self_pruner.tools.pruning.elastic import ElasticModel
 from self_pruner.tools.pruning.smaller_model import smaller_model
 from self_pruner.tools.text.sources import whole_text
+from tests.agent.report.page.made_up import finish, made_up
 from tests.stopped import do
 from tests.tiny import MLP_UNIT, tiny_folder
 from tests.tools.evaluation.tasks.seven import write_tasks
@@ -271,6 +273,9 @@ def test_foreign_code_needs_trust(call, folder):
 
 def test_no_folder_and_a_run_without_a_checkpoint(call, tmp_path):
     assert "is no folder" in call(tmp_path / "nothing")[2]
-    (tmp_path / "run").mkdir()
-    (tmp_path / "run" / "settings.toml").touch()
-    assert "has no checkpoint: python main.py export" in call(tmp_path / "run")[2]
+    run = finish(made_up(tmp_path / "my runs", "tiny"))
+    command = f"python main.py export '{run.path}' --output FOLDER"
+    assert f"the run {run.path} has no checkpoint: {command}\n" in call(run.path)[2]
+    (run.path / "result.json").unlink()
+    run.set_status("stopped", STOPPED_BY_USER)
+    assert f"has no result yet; go on with: python main.py resume '{run.path}'\n" in call(run.path)[2]
