@@ -35,6 +35,7 @@ from self_pruner.agent.result.finish import choose, export_and_verify, refit, wi
 from self_pruner.agent.result.outcome import RECALIBRATED, Outcome
 from self_pruner.agent.result.recalibration import KEPT, refits_forgotten
 from self_pruner.agent.result.result_file import (
+    check_candidate,
     has_result,
     known_result,
     read_outcome,
@@ -213,6 +214,7 @@ def tasks(path: Path, candidate: str | None, changes: dict[str, Any], view: View
         outcome = read_outcome(directory.path)
         if outcome is None or directory.status != "finished":
             raise RunDirectoryError(f"the run {path} has no result yet; go on with: {own_command('resume', path)}")
+        check_candidate(directory, candidate)
         check_settings(directory, view)
         settings = make_settings({**directory.settings, **changes, "tasks": True}).anchored()
         if (suite := check_tasks(settings)) is None or not known_on_tasks(outcome, suite, candidate):

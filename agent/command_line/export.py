@@ -17,7 +17,7 @@ from self_pruner.agent.result.card_facts import card_facts, license_of
 from self_pruner.agent.result.finish import export_candidate, with_weights
 from self_pruner.agent.result.outcome import RECALIBRATED, Outcome, recalibration_sentence
 from self_pruner.agent.result.recalibration import recalibrated, refits_forgotten
-from self_pruner.agent.result.result_file import result_of
+from self_pruner.agent.result.result_file import check_candidate, result_of
 from self_pruner.agent.run_files.binding import bind_result, check_settings
 from self_pruner.agent.run_files.run_directory import RunDirectory
 from self_pruner.agent.settings.settings import Settings, make_settings
@@ -53,7 +53,7 @@ def export_folder(path: Path, candidate: str | None, folder: Path, view: View) -
     Raises:
         SelfPrunerError: the run has no result yet, there is something at `folder`, or it cannot be written or verified.
     """
-    run, settings, outcome = _finished(path, folder, view)
+    run, settings, outcome = _finished(path, candidate, folder, view)
     if written(run, outcome, candidate) is not None and outcome.verified is not None:
         if sentence := recalibration_sentence(outcome):
             view.line(sentence)
@@ -72,7 +72,7 @@ def export_gguf(path: Path, candidate: str | None, file: Path, type: GgufType | 
         SelfPrunerError: what `export_folder` and `write_gguf` refuse; a model that the format cannot express is refused
             before its weights are read.
     """
-    run, settings, outcome = _finished(path, file, view)
+    run, settings, outcome = _finished(path, candidate, file, view)
     check_gguf(check_target(asking(settings, searches=False)).outline.model.config)
     if (known := written(run, outcome, candidate)) is not None:
         name = resolve(settings.model, settings.revision).name
@@ -114,17 +114,18 @@ def written(run: RunDirectory, outcome: Outcome, candidate: str | None) -> Prove
     return known
 
 
-def _finished(path: Path, output: Path, view: View) -> tuple[RunDirectory, Settings, Outcome]:
+def _finished(path: Path, candidate: str | None, output: Path, view: View) -> tuple[RunDirectory, Settings, Outcome]:
     """A run to export from, once it is sure that `output` is free: one that is finished, or stopped after its choice.
 
     Raises:
-        SettingsError: something is at `output` already.
+        SettingsError: something is at `output` already, or the run has no such candidate.
         RunDirectoryError: the run has no result yet.
     """
     run = RunDirectory.open(path)
     if output.exists():
         raise SettingsError(f"--output {output} exists already: name one that does not")
     outcome = result_of(run)
+    check_candidate(run, candidate)
     check_settings(run, view)
     return run, make_settings(run.settings), outcome
 

@@ -218,6 +218,8 @@ def export(
         raise SettingsError(f"--format: transformers or gguf, got {format!r}")
     if format != "gguf" and type is not None:
         raise SettingsError("--type is for --format gguf; a folder keeps the type of the weights")
+    if format != "gguf" and output.suffix.lower() == ".gguf":
+        raise SettingsError(f"--output {output} would be a folder: add --format gguf for a file")
     from self_pruner.agent.command_line.export import export_folder, export_gguf, gguf_type
     from self_pruner.agent.report.result_tables import verified
 

@@ -13,7 +13,8 @@ from self_pruner.agent.run_files.steering import what_next
 from self_pruner.agent.settings.settings import Settings
 from self_pruner.agent.view import View
 from self_pruner.agent.view.to_copy import own_command
-from self_pruner.memory.errors import RunDirectoryError, SelfPrunerError
+from self_pruner.memory.errors import RunDirectoryError, SelfPrunerError, SettingsError
+from self_pruner.memory.read_only import read_rows
 
 
 def write_outcome(outcome: Outcome, run: Path) -> None:
@@ -49,6 +50,20 @@ def result_of(run: RunDirectory) -> Outcome:
     if outcome is None:
         raise RunDirectoryError(f"the run {run.path} has no result yet; {what_next(run.path)}")
     return outcome
+
+
+def check_candidate(run: RunDirectory, name: str | None) -> None:
+    """Refuse a candidate that the run does not have; a run without a file of its own is left to its memory.
+
+    Raises:
+        SettingsError: it has none of that name; the sentence says which it has.
+        MemoryFileError: its file is damaged.
+    """
+    if name is None or not run.records.is_file():
+        return
+    known = [row["id"] for row in read_rows(run.records, run.id)["candidate"]]
+    if known and name not in known:
+        raise SettingsError(f"there is no candidate {name!r} in this run; it has {known[0]} to {known[-1]}")
 
 
 def still_to_do(settings: Settings, outcome: Outcome) -> list[str]:

@@ -12,6 +12,8 @@ from transformers import dynamic_module_utils
 
 from main import main
 from self_pruner.agent.command_line import export as export_module
+from self_pruner.agent.run_files.run_directory import RunDirectory
+from self_pruner.memory.read_only import read_rows
 from tests.foreign import tiny_with_tokenizer_code
 
 SMALL = [
@@ -126,13 +128,26 @@ def test_the_file_has_the_sizes_and_the_weights_of_the_result(run, tmp_path, cap
         (["--format", "gguf", "--type", "q4_0"], "--type: f32, f16, bf16, got 'q4_0'"),
         (["--format", "onnx"], "--format: transformers or gguf, got 'onnx'"),
         (["--type", "f16"], "--type is for --format gguf"),
-        (["--format", "gguf", "--candidate", "c99"], "no candidate 'c99'"),
+        ([], "model.gguf would be a folder: add --format gguf"),
+        (["--format", "transformers"], "model.gguf would be a folder: add --format gguf"),
     ],
 )
 def test_mistakes_are_one_sentence_and_leave_no_file(run, tmp_path, capfd, words, sentence):
     assert main(["export", str(run), "--output", str(tmp_path / "model.gguf"), *words]) == 2
     errors = capfd.readouterr().err
     assert sentence in errors and errors.count("\n") == 1
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("words", [["--output", "x"], ["--output", "x.gguf", "--format", "gguf"]])
+def test_a_candidate_that_the_run_lacks_is_refused_before_anything_is_loaded(run, tmp_path, monkeypatch, capfd, words):
+    monkeypatch.chdir(tmp_path)
+    for name in ("prepare", "check_target"):
+        monkeypatch.delattr(export_module, name)
+    assert main(["export", str(run), "--candidate", "c99", *words]) == 2
+    errors = capfd.readouterr().err
+    candidates = [row["id"] for row in read_rows(run / "records.sqlite", RunDirectory.open(run).id)["candidate"]]
+    assert errors == f"error: there is no candidate 'c99' in this run; it has c1 to c{len(candidates)}\n"
     assert list(tmp_path.iterdir()) == []
 
 

@@ -211,17 +211,20 @@ def test_data_without_tasks_is_refused_rather_than_ignored(run, data):
     assert status == 2 and "--task-data is where --tasks are read from" in errors
 
 
-def test_only_a_finished_run_and_its_own_candidates_have_tasks(plain, call, data, tmp_path):
+def test_only_a_finished_run_and_its_own_candidates_have_tasks(plain, call, data, tmp_path, monkeypatch):
     status, _, errors = call("tasks", tmp_path, "--task-data", data)
     assert status == 2 and "there is no run" in errors
     with RunDirectory.create(tmp_path / "other", "mine", {"model": "x"}, device="cpu", seed=0) as made:
         path = made.path
     status, _, errors = call("tasks", path, "--task-data", data)
     assert status == 2 and "has no result yet" in errors and errors.count("\n") == 1
+    monkeypatch.delattr(session, "prepare")  # nothing is loaded before it is refused
     status, _, errors = call(
         "tasks", copied(plain, tmp_path), "--task-data", data, "--task-rows", 2, "--candidate", "c99"
     )
-    assert status == 2 and "there is no candidate 'c99'" in errors and errors.count("\n") == 1
+    assert (
+        status == 2 and "there is no candidate 'c99' in this run; it has c1 to c" in errors and errors.count("\n") == 1
+    )
 
 
 def test_the_run_need_not_be_started_in_the_folder_of_its_data(model, cache, data, tmp_path, monkeypatch, capfd):
