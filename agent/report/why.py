@@ -64,7 +64,8 @@ class Origin:
         """Who made a candidate, and how."""
         row = self.rows[name]
         who = WHO.get(row["proposed_by"], f"{row['proposed_by']}, generation {row['generation']}")
-        return f"{name} ({who}{': ' + row['detail'] if row['detail'] not in ('', 'whole vectors') else ''})"
+        detail = row["detail"].removeprefix(f"{who.removeprefix('a ')}: ")  # "closed form" is of both
+        return f"{name} ({who}{': ' + detail if detail not in ('', 'whole vectors') else ''})"
 
     def gain(self, name: str, parent: str) -> str:
         """What a candidate measured against its parent on the sequences that both were measured on."""

@@ -5,7 +5,7 @@ import re
 import pytest
 
 from main import main
-from self_pruner.agent.report.why import read_origin, scores_of
+from self_pruner.agent.report.why import Origin, read_origin, scores_of
 from self_pruner.agent.run_files.run_directory import RunDirectory
 from self_pruner.memory.profile import PARTS
 from tests.agent.report.page.made_up import made_up
@@ -50,6 +50,17 @@ def test_the_changes_of_a_layer_add_up_to_its_widths(run, capsys, layer):
             assert before == after
         assert (steps[0][1] if steps else int(began)) == width
         assert (steps[-1][0] if steps else width) == int(began)
+
+
+def test_what_made_a_candidate_is_said_once():
+    def said(proposed_by, detail):
+        row = {"proposed_by": proposed_by, "detail": detail, "generation": 2}
+        return Origin({"c6": row}, {}, "c6").proposer("c6")
+
+    assert said("seed", "closed form: 19 attention units in all") == "c6 (a closed form: 19 attention units in all)"
+    assert said("seed", "ends: attention whole") == "c6 (a closed form: ends: attention whole)"
+    assert said("memory", "") == "c6 (the best of an earlier run)"
+    assert said("model", "closed form: a step") == "c6 (model, generation 2: closed form: a step)"
 
 
 def test_fitness_is_of_the_sequences_that_rank_and_not_of_the_holdout():
