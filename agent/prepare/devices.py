@@ -14,6 +14,7 @@ import torch
 from huggingface_hub import constants
 
 from self_pruner.agent.settings.settings import Settings
+from self_pruner.agent.settings.stated import names_folder
 from self_pruner.memory.errors import SettingsError
 from self_pruner.tools.evaluation.main_memory import main_memory
 from self_pruner.tools.evaluation.shortage import free_memory
@@ -73,9 +74,9 @@ def this_machine(settings: Settings) -> Machine:
     gpus = tuple(Device(name, "cuda", torch.cuda.mem_get_info(name)[1], free_memory(name)) for name in names)
     memory = Device("memory", "cpu", main_memory().total, free_memory("cpu"))
     cache = settings.cache or cache_dir()
-    hub = Path(constants.HF_HUB_CACHE)
     models, brain = (
-        cache if (name or "").lower() == BUNDLED else hub for name in (settings.model, settings.other_brain)
+        Path(constants.HF_HUB_CACHE) if name is not None and _of_hub(name) else cache
+        for name in (settings.model, settings.other_brain)
     )
     folders: dict[Use, Path] = {"models": models, "brain": brain, "cache": cache, "runs": settings.runs}
     found: dict[int, Device] = {}  # by file system
@@ -86,6 +87,11 @@ def this_machine(settings: Settings) -> Machine:
         disk = Device(f"the disk of {folder}", "disk", usage.total, usage.free)
         disks[use] = found.setdefault(place.stat().st_dev, disk)
     return Machine(memory, gpus, disks)
+
+
+def _of_hub(model: str) -> bool:
+    """Whether a model is fetched from the hub: the bundled one goes to the cache, a folder stays where it is."""
+    return model.lower() != BUNDLED and not names_folder(model)
 
 
 def spread(n_layers: int, layer_bytes: int, room: Mapping[Device, int]) -> dict[str, int]:

@@ -42,9 +42,14 @@ def shareable(settings: Settings) -> dict[str, Any]:
 
 
 def is_local(settings: Settings) -> bool:
-    """Whether the target model is a folder of this machine; an alias is none, whatever folder is called like it."""
-    path = expanded(settings.model)
-    return settings.model.lower() not in names() and (path.is_absolute() or path.is_dir())
+    """Whether the target model is a folder of this machine."""
+    return names_folder(settings.model)
+
+
+def names_folder(model: str) -> bool:
+    """Whether a model's name is a folder of this machine; an alias is none, whatever folder is called like it."""
+    path = expanded(model)
+    return model.lower() not in names() and (path.is_absolute() or path.is_dir())
 
 
 def command_line(settings: Settings, command: str = "", defaults: Mapping[str, Any] | None = None) -> str:

@@ -9,7 +9,7 @@ from types import SimpleNamespace
 import pytest
 
 from benchmarks.placements import MACHINES, machine, target_of
-from self_pruner.agent.prepare import placement
+from self_pruner.agent.prepare import devices, placement
 from self_pruner.agent.prepare.bill import needed, short_of
 from self_pruner.agent.prepare.devices import Machine, this_machine
 from self_pruner.agent.prepare.kept import check_disk
@@ -221,3 +221,19 @@ def test_this_machine_has_memory_and_each_disk_once(tmp_path):
     there = this_machine(Settings(cache=tmp_path / "not" / "yet", runs=tmp_path / "runs"))
     assert there.memory.free <= there.memory.total and there.first in there.devices
     assert there.disks["cache"] == there.disks["runs"] and 0 < there.disks["runs"].free <= there.disks["runs"].total
+
+
+@pytest.mark.parametrize("brain", ["self", "FOLDER"])
+def test_the_disk_of_the_hub_is_named_where_something_is_fetched_to_it(tmp_path, model, monkeypatch, brain):
+    hub, cache = tmp_path / "hub", tmp_path / "cache"
+    monkeypatch.setattr(devices.constants, "HF_HUB_CACHE", str(hub))
+    places = {"cache": cache, "runs": tmp_path / "runs", "brain": brain.replace("FOLDER", str(model))}
+
+    def disks(**settings):
+        return {use: disk.name for use, disk in this_machine(Settings(**(places | settings))).disks.items()}
+
+    # all lie on one file system, which is called by who comes first
+    assert set(disks(model=str(model)).values()) == {f"the disk of {cache}"}
+    assert set(disks(model="smollm2-135m").values()) == {f"the disk of {cache}"}
+    assert set(disks(model="llama-2-7b").values()) == {f"the disk of {hub}"}
+    assert set(disks(model="some/model").values()) == {f"the disk of {hub}"}
