@@ -64,8 +64,8 @@ def read_set(name: str, overrides: Path | None) -> dict[str, Source]:
     known = available_sets()
     if name not in known:
         close = get_close_matches(name, known, n=2)
-        hint = f"did you mean {' or '.join(map(repr, close))}? " if close else ""
-        raise SettingsError(f"there is no prompt set {name!r}; {hint}Known: {', '.join(known)}.")
+        hint = f"; did you mean {' or '.join(map(repr, close))}" if close else ""
+        raise SettingsError(f"there is no prompt set {name!r}{hint}; known: {', '.join(known)}")
     sources = _read_folder(SETS / name)
     if overrides is None:
         return sources
