@@ -12,7 +12,7 @@ from pydantic import BaseModel, Field
 
 from self_pruner.memory.profile import Profile
 from self_pruner.memory.records import Latency
-from self_pruner.tools.latency.measure import measure
+from self_pruner.tools.latency.measure import device_in_words, measure
 from self_pruner.tools.workbench import LatencyEngine, Turn, Workbench
 
 WITHOUT_GRAPHS = "without_cuda_graphs"  # in the values of a latency that was launched one by one for want of them
@@ -88,9 +88,13 @@ def without_graphs(bench: Workbench) -> list[str]:
 
 def latency_setting(bench: Workbench, engine: LatencyEngine) -> str:
     """What a latency depends on besides the profile, as text: also which engine it is of."""
-    numbers = (f"{name} {value}" for name, value in sorted(bench.latency.items()))
-    return ", ".join([bench.device_name, engine.name, *numbers])
+    return _setting(device_in_words(bench.device_name), bench, engine)
 
 
 def _setting_of_run(bench: Workbench, engine: LatencyEngine) -> str:
-    return f"{latency_setting(bench, engine)}, run {bench.run}"
+    return f"{_setting(bench.device_name, bench, engine)}, run {bench.run}"
+
+
+def _setting(device: str, bench: Workbench, engine: LatencyEngine) -> str:
+    numbers = (f"{name} {value}" for name, value in sorted(bench.latency.items()))
+    return ", ".join([device, engine.name, *numbers])

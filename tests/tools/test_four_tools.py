@@ -8,7 +8,8 @@ from langchain_core.messages import AIMessage
 
 from self_pruner.agent.search.graph import act
 from self_pruner.agent.search.state import first_state
-from self_pruner.memory.records import Candidate, Score
+from self_pruner.memory.records import Candidate, Latency, Score
+from self_pruner.tools.benchmark_latency import latency_setting, timed_already
 from self_pruner.tools.evaluation.first_order import PASS_COST
 from tests.bench import LENGTH, founded_bench, tiny_settings
 
@@ -140,3 +141,13 @@ def test_a_failed_measurement_is_a_row_with_its_reason(call, made):
     assert '"failed"' in answer and "finite" in answer
     (row,) = [row for row in bench.memory.recall(Score, profile=profile.with_width(0, "mlp", 1)) if row.error][:1]
     assert row.kl is None
+
+
+def test_a_device_of_one_thread_is_said_in_the_singular_and_its_latencies_are_found_under_the_plural(made):
+    bench = replace(made[0], device_name="a CPU 1 threads")
+    profile = bench.budget.space.dense()
+    numbers = latency_setting(bench, bench.engine).removeprefix("a CPU 1 thread, ")
+    assert numbers.startswith(bench.engine.name)
+    known = Latency(profile, f"a CPU 1 threads, {numbers}, run {bench.run}", {"decode_ms": 1.0}, bench.run, 0)
+    bench.memory.record(known)
+    assert timed_already(bench) == {profile: known}

@@ -123,6 +123,11 @@ def in_turn(
     return replace(report_of(dense, candidate, prompt_tokens, decode_tokens, batch), graph_fault=fault)
 
 
+def device_in_words(name: str) -> str:
+    """The name of a device as people read it; latencies are kept under that with "1 threads"."""
+    return name.removesuffix("s") if name.endswith(" 1 threads") else name
+
+
 def requests_of(
     models: Sequence[PreTrainedModel], prompt: Tensor, decode_tokens: int
 ) -> tuple[list[Callable[[], Timing]], str]:

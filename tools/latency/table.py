@@ -22,7 +22,7 @@ from typing import Any
 from self_pruner.memory.errors import KeptFileError
 from self_pruner.memory.no_links import open_to_write
 from self_pruner.memory.profile import PARTS, Part, Profile
-from self_pruner.tools.latency.measure import LatencyReport
+from self_pruner.tools.latency.measure import LatencyReport, device_in_words
 from self_pruner.tools.profiles.space import Space
 
 _LAYOUT = "{} layers of {} attention units of {} KV groups and of {} MLP units of {} channels"
@@ -67,9 +67,9 @@ class Timed:
         return self.tensor_parallel if self.engine.startswith("vLLM") else 1
 
     def __str__(self) -> str:
-        shared = f"{self.devices} x " if self.devices > 1 else ""
+        where = (f"{self.devices} x " if self.devices > 1 else "") + device_in_words(self.device)
         return (
-            f"{self.engine} on {shared}{self.device} in {self.dtype}, {self.prompt} + {self.decode} tokens, "
+            f"{self.engine} on {where} in {self.dtype}, {self.prompt} + {self.decode} tokens, "
             f"batch {self.batch}{', with biases' if self.bias else ''}"
         )
 

@@ -125,6 +125,12 @@ def test_a_table_says_what_it_is_of_and_of_what_it_is_no_use():
     assert "this model has 5 layers" in TIMED.refuses(other)
 
 
+def test_a_device_of_one_thread_is_said_in_the_singular():
+    assert " on a CPU 1 thread in " in str(replace(TIMED, device="a CPU 1 threads"))
+    for name in ("a CPU 2 threads", "a CPU 11 threads", "NVIDIA H200"):
+        assert f" on {name} in " in str(replace(TIMED, device=name))
+
+
 def test_a_table_is_of_the_devices_that_shared_a_layer_and_of_biases():
     four = replace(TIMED, engine="vLLM 0.32.0", tensor_parallel=4)
     assert str(four) == "vLLM 0.32.0 on 4 x cpu in float32, 100 + 10 tokens, batch 1"
