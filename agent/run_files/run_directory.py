@@ -24,7 +24,7 @@ from self_pruner.agent.run_files.atomic_write import WriteError, atomic_write, s
 from self_pruner.agent.run_files.environment import describe
 from self_pruner.agent.run_files.run_lock import RunLock
 from self_pruner.agent.run_files.seal import seal
-from self_pruner.agent.run_files.tables import read_table, settings_file
+from self_pruner.agent.run_files.tables import instead_of_run, read_table, settings_file
 from self_pruner.memory.errors import RunDirectoryError
 from self_pruner.memory.run_records import RECORDS
 
@@ -145,7 +145,7 @@ class RunDirectory:
         """
         path = Path(path)
         if not (path / "settings.toml").is_file():
-            raise NoRunError(f"there is no run in {path}: it has no settings.toml")
+            raise NoRunError(f"there is no run in {path}: {instead_of_run(path)}")
         settings = read_table(path / "settings.toml", tomllib.loads)
         if not settings:  # as a file that was never filled: the defaults would be another run
             raise RunDirectoryError(f"{path / 'settings.toml'} is damaged: it is empty")

@@ -1,4 +1,7 @@
-"""The files of a run that hold one table: `settings.toml` as it is written, and TOML and JSON as they are read."""
+"""The files of a run that hold one table: `settings.toml` as it is written, and TOML and JSON as they are read.
+
+Where `settings.toml` is missing there is no run, and what is there instead is said.
+"""
 
 from __future__ import annotations
 
@@ -9,6 +12,9 @@ from typing import Any
 import tomli_w
 
 from self_pruner.memory.errors import RunDirectoryError, SettingsError
+
+BELOW = ("*", "*/*", "runs/*/*")  # where runs are below the folder of all, an arm's, or a comparison
+NAMED = 3  # runs
 
 
 def settings_file(settings: Mapping[str, object]) -> str:
@@ -45,3 +51,14 @@ def read_table(path: Path, parse: Any) -> dict[str, Any]:
     if not isinstance(table, dict):
         raise RunDirectoryError(f"{path} is damaged: it holds no table")
     return table
+
+
+def instead_of_run(path: Path) -> str:
+    """What is at a path without a `settings.toml`, as the end of a sentence; of runs below it the newest are named."""
+    if not path.is_dir():
+        return "it is no folder" if path.exists() else "there is no such folder"
+    found = {file.parent: file.stat().st_mtime for places in BELOW for file in path.glob(f"{places}/settings.toml")}
+    newest = sorted(found, key=lambda run: -found[run])
+    if not newest:
+        return "it has no settings.toml"
+    return f"it is a folder of runs, so name one, such as {' or '.join(map(str, newest[:NAMED]))}"

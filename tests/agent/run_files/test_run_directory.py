@@ -216,7 +216,20 @@ def test_no_run_to_be_found_is_said(tmp_path):
         RunDirectory.latest(tmp_path)
     with pytest.raises(NoRunError, match="No such file"):
         RunDirectory.latest(tmp_path / "none")
-    with pytest.raises(NoRunError, match=re.escape(f"there is no run in {tmp_path}: it has no settings.toml")):
+    (tmp_path / "file").touch()
+    said = {"": "it has no settings.toml", "none": "there is no such folder", "file": "it is no folder"}
+    for name, words in said.items():
+        with pytest.raises(NoRunError, match=re.escape(f"there is no run in {tmp_path / name}: {words}") + "$"):
+            RunDirectory.open(tmp_path / name)
+
+
+@pytest.mark.parametrize("below", ["", "arm", "runs/arm"])  # of all runs, of a comparison's, and a comparison
+def test_a_folder_of_runs_is_no_run_and_names_the_newest(tmp_path, below):
+    made = [create(tmp_path / below, model=f"model{number}").path for number in range(4)]
+    for age, path in enumerate(made):
+        os.utime(path / "settings.toml", (1000 - age, 1000 - age))
+    said = f"there is no run in {tmp_path}: it is a folder of runs, so name one, such as {made[0]} or {made[1]}"
+    with pytest.raises(NoRunError, match=re.escape(f"{said} or {made[2]}") + "$"):
         RunDirectory.open(tmp_path)
 
 
