@@ -14,8 +14,10 @@ from pathlib import Path
 from typing import Any, Literal, NoReturn, Union, get_args, get_origin
 
 import click
+from pydantic.fields import FieldInfo
 
 from self_pruner.agent.command_line.listeners import refused
+from self_pruner.agent.settings.allowed import refusal
 from self_pruner.agent.settings.panels import PANELS
 from self_pruner.agent.settings.settings import Settings
 from self_pruner.memory.errors import SettingsError
@@ -180,8 +182,9 @@ def option(name: str, text: str | None = None) -> click.Option:
         said += f" (default {shown})"
     if get_origin(kind) is tuple:
         return click.Option([words], type=Word(_numbers), metavar="N,N", help=said)
-    read: Any = kind if kind in (int, float) else Word(Path if kind is Path else str)
-    return click.Option([words], type=read, metavar="X", help=said)
+    if kind in (int, float):
+        return click.Option([words], type=Word(partial(_number, words, kind, field)), metavar="X", help=said)
+    return click.Option([words], type=Word(Path if kind is Path else str), metavar="X", help=said)
 
 
 def candidate_name(text: str) -> str:
@@ -213,6 +216,13 @@ def _plain(annotation: Any) -> Any:
         if others:
             return str
     return get_args(annotation)[0] if hasattr(annotation, "__metadata__") else annotation
+
+
+def _number(words: str, kind: type[int] | type[float], field: FieldInfo, text: str) -> float:
+    try:
+        return kind(text)
+    except ValueError:
+        raise SettingsError(f"{words}: {refusal(field, text)}") from None
 
 
 def _numbers(text: str) -> tuple[int, ...]:

@@ -11,6 +11,7 @@ from typing import Any
 
 from pydantic import ValidationError, model_validator
 
+from self_pruner.agent.settings.allowed import refusal
 from self_pruner.agent.settings.arms import ARMS
 from self_pruner.agent.settings.former import without_former
 from self_pruner.agent.settings.panels import (
@@ -286,13 +287,10 @@ def make_settings(values: dict[str, Any]) -> Settings:
         raise SettingsError(f"--params: {error}") from None
     except ValidationError as error:
         fault = error.errors()[0]
-        message = fault["msg"].removeprefix("Value error, ")
         if not fault["loc"]:
-            raise SettingsError(message) from None
-        option = "--" + str(fault["loc"][0]).replace("_", "-")
+            raise SettingsError(fault["msg"].removeprefix("Value error, ")) from None
+        name = str(fault["loc"][0])
         if fault["type"] == "extra_forbidden":
-            raise SettingsError(f"unknown setting {fault['loc'][0]!r}") from None
-        # of the last two pydantic would say a sentence a type
-        if fault["type"] == "string_pattern_mismatch" or fault["loc"][0] in ("thought_tokens", "workers"):
-            message = f"it takes {Settings.model_fields[str(fault['loc'][0])].description}"
-        raise SettingsError(f"{option}: {message}, got {fault['input']!r}") from None
+            raise SettingsError(f"unknown setting {name!r}") from None
+        refused = refusal(Settings.model_fields[name], fault["input"])
+        raise SettingsError(f"--{name.replace('_', '-')}: {refused}") from None

@@ -129,7 +129,7 @@ def test_both_budgets_are_met(run, table, tmp_path):
 @pytest.mark.parametrize(
     "words, sentence",
     [
-        (["--speedup", "0.9"], "--speedup: Input should be greater than 1"),
+        (["--speedup", "0.9"], "--speedup: it takes a number above 1, got 0.9"),
         (["--speedup", "1.1", "--latency-ms", "90"], "give only one of them"),
         (["--speedup", "1.1", "--target", "uniform"], "not a budget in time"),
         (["--latency-table", "TABLE"], "give one of them"),
@@ -141,7 +141,7 @@ def test_both_budgets_are_met(run, table, tmp_path):
         (["--latency-ms", "1e305", "--latency-table", "TABLE"], "takes the dense model 100.0 ms: name one nearer"),
         (["--engine", "vllm", "--benchmarks", "1"], "there is no vLLM here: install vllm==0.32.0"),
         (["--engine", "vllm", "--speedup", "1.1"], "there is no vLLM here"),
-        (["--engine", "tensorrt"], "--engine: Input should be 'torch', 'vllm' or 'llama-cpp'"),
+        (["--engine", "tensorrt"], "--engine: it takes torch, vllm or llama-cpp, got 'tensorrt'"),
         (["--speedup", "1.1", "--latency-table", "nowhere.json"], "cannot be read"),
         (["--speedup", "1.1", "--latency-table", "OTHER"], "does not fit: it is of another"),
         (

@@ -154,7 +154,7 @@ def test_a_comparison_is_heard_too(words, tmp_path):
     [
         (["--quiet"], "--quiet prints one line and --json every event: give only one of them"),
         (["--dry-run"], "--dry-run tells people what a run would cost: give it without --quiet and --json"),
-        (["--sparsity", "2"], "--sparsity: Input should be less than 1, got 2.0"),
+        (["--sparsity", "2"], "--sparsity: it takes a number above 0 and below 1, got 2"),
         (["--sparsty", "2"], "there is no option --sparsty"),
         (["--model", "no/such\x1bfolder"], "no/such"),
     ],

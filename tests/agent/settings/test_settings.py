@@ -45,7 +45,7 @@ def test_a_command_that_is_copied_says_to_a_shell_what_was_meant(tmp_path):
 @pytest.mark.parametrize("option", ["minutes", "latency-ms", "speedup", "brain-seconds", "temperature", "brain-share"])
 @pytest.mark.parametrize("word", ["inf", "nan"])
 def test_a_number_is_finite_so_that_a_run_can_write_down_what_it_is_bound_to(option, word):
-    with pytest.raises(SettingsError, match=rf"^--{option}: .*finite number, got {word}$"):
+    with pytest.raises(SettingsError, match=rf"^--{option}: it takes a finite number .*, got {word}$"):
         make_settings(given([f"--{option}", word]))
 
 

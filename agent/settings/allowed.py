@@ -1,0 +1,71 @@
+"""What a setting takes, in words, for whoever gave it something else."""
+
+from __future__ import annotations
+
+import types
+from collections.abc import Iterable
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
+
+from pydantic.fields import FieldInfo
+
+
+def refusal(field: FieldInfo, value: object) -> str:
+    """What a setting takes in the place of `value`, and of words that which is most like it."""
+    near = get_close_matches(str(value), _words(field.annotation), 1)
+    given = f"{value:g}" if isinstance(value, float) else repr(value)
+    finite = "finite " if given in ("inf", "-inf", "nan") else ""
+    return f"it takes {allowed(field, finite)}, got {given}" + (f": did you mean {near[0]!r}?" if near else "")
+
+
+def allowed(field: FieldInfo, finite: str = "") -> str:
+    """What a setting takes, as the end of a sentence; `finite` is what else to say of a number."""
+    kinds = [kind for kind in _kinds(field.annotation) if kind is not type(None)]
+    if len(kinds) > 1 or any(hasattr(each, "pattern") and each.pattern for each in field.metadata):
+        return str(field.description)
+    if words := _words(field.annotation):
+        return f"{', '.join(words[:-1])} or {words[-1]}"
+    kind, limits = _plain(kinds[0], field.metadata)
+    if get_origin(kind) is tuple:
+        each, limits = _plain(get_args(kind)[0], ())
+        return f"whole numbers{_range(limits)} with commas between"
+    if kind is bool:
+        return "true or false"
+    if kind in (int, float):
+        return f"a {'whole ' if kind is int else finite}number{_range(limits)}"
+    return "the path of a file or folder" if kind is Path else "text that is not empty"
+
+
+def _kinds(annotation: Any) -> tuple[Any, ...]:
+    """The types that a setting may be of."""
+    return get_args(annotation) if get_origin(annotation) in (Union, types.UnionType) else (annotation,)
+
+
+def _plain(kind: Any, limits: Iterable[Any]) -> tuple[Any, list[Any]]:
+    """The type behind an Annotated, and its limits with those that are known already."""
+    if get_origin(kind) is not Annotated:
+        return kind, list(limits)
+    kind, *more = get_args(kind)
+    return kind, [*limits, *(one for each in more for one in getattr(each, "metadata", [each]))]
+
+
+def _words(annotation: Any) -> list[str]:
+    """The words that a setting takes, where it takes some."""
+    return [str(word) for kind in _kinds(annotation) if get_origin(kind) is Literal for word in get_args(kind)]
+
+
+def _range(limits: Iterable[Any]) -> str:
+    """The numbers within limits."""
+    names = ("ge", "gt", "le", "lt", "multiple_of")
+    found = {name: getattr(each, name) for each in limits for name in names if hasattr(each, name)}
+    said = []
+    if "ge" in found:
+        said.append(f"from {found['ge']}" + (f" to {found['le']}" if "le" in found else " on"))
+    elif "gt" in found:
+        said.append(f"above {found['gt']}" + (f" and at most {found['le']}" if "le" in found else ""))
+    if "lt" in found:
+        said.append(f"below {found['lt']}")
+    if "multiple_of" in found:
+        said.append(f"a multiple of {found['multiple_of']}")
+    return f" {' and '.join(said)}" if said else ""
