@@ -15,24 +15,20 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from statistics import fmean
-from typing import Literal
 
 from self_pruner.agent.compare.kinds import ArmKind, base_name, kind_of
 from self_pruner.agent.compare.results import CurvePoint, Results, RunResult, TextResult
 from self_pruner.tools.profiles.statistics import (
-    ALPHA,
     IntervalEstimate,
     PairedTest,
-    TwoShares,
-    exact_test,
     mean_interval,
     paired_test,
-    share_difference,
-    stratified_difference,
     stratified_mean,
 )
+from self_pruner.tools.text.quantities import counted
 
 Curve = list[tuple[float, float]]
+PairedDifferences = dict[float, list[float | None]]  # by sparsity; None where a run of the pair has no figure
 ROUNDING = 1e-9  # relative: a mean of the same numbers in another order is no worse
 
 
@@ -158,22 +154,38 @@ class ComparedArms:
 
 
 def over_seeds(compared: ComparedArms, arm: str, baseline: str, measure: Measure) -> PairedTest | None:
-    """`arm` less `baseline` over pairs of runs, by sparsity; None where no pair was measured.
+    """`arm` less `baseline` over pairs of runs, by sparsity; None where there is no pair, or one was not measured.
 
-    Below zero `arm` is better. For perplexity these are differences of logarithms.
+    A test of the others would be one of the survivors. Below zero `arm` is better. For perplexity these are differences
+    of logarithms.
     """
-    strata = []
-    for sparsity in compared.sparsities:
-        pairs = paired_runs(compared, arm, baseline, sparsity)
-        values = [(compared.value(one, measure), compared.value(other, measure)) for one, other in pairs]
-        strata.append([one - other for one, other in values if one is not None and other is not None])
-    strata = [stratum for stratum in strata if stratum]
-    if not strata:
+    found = differences(compared, arm, baseline, measure)
+    strata = [[value for value in stratum if value is not None] for stratum in found.values()]
+    if not strata or unmeasured(found):
         return None
     if kind_of(arm) == kind_of(baseline) == "closed form":  # nothing is left to chance: nothing to test
-        differences = [value for stratum in strata for value in stratum]
-        return PairedTest(fmean(differences), None, None, len(differences), None, None, exact=False)
+        values = [value for stratum in strata for value in stratum]
+        return PairedTest(fmean(values), None, None, len(values), None, None, exact=False)
     return paired_test(strata)
+
+
+def differences(compared: ComparedArms, arm: str, baseline: str, measure: Measure) -> PairedDifferences:
+    """`arm` less `baseline`, a pair of runs each, at every sparsity at which there is a pair."""
+
+    def difference(one: RunResult, other: RunResult) -> float | None:
+        own, theirs = compared.value(one, measure), compared.value(other, measure)
+        return None if own is None or theirs is None else own - theirs
+
+    pairs = {sparsity: paired_runs(compared, arm, baseline, sparsity) for sparsity in compared.sparsities}
+    return {sparsity: [difference(*pair) for pair in found] for sparsity, found in pairs.items() if found}
+
+
+def unmeasured(found: PairedDifferences) -> str:
+    """How many pairs were not measured, in words; empty where each was."""
+    values = [value for stratum in found.values() for value in stratum]
+    count = sum(value is None for value in values)
+    verb = "was" if count == 1 else "were"
+    return f"{count} of {counted(len(values), 'pair')} of runs {verb} not measured" if count else ""
 
 
 def paired_runs(compared: ComparedArms, arm: str, baseline: str, sparsity: float) -> list[tuple[RunResult, RunResult]]:
@@ -243,51 +255,3 @@ def reach(own: Sequence[Curve], others: Sequence[Curve]) -> float | None:
     spent, target = theirs[-1]
     needed = first_reached(mean_curve(own), target)
     return math.inf if needed is None else needed / (first_reached(theirs, target) or spent)
-
-
-# --- who proposed what improved -----------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, slots=True)
-class BrainWorth:
-    """The brain's choices beside random ones among the same legal moves, in runs that have both."""
-
-    total: TwoShares  # the brain's improvements and comparisons, then chance's
-    pooled: IntervalEstimate  # difference of the shares
-    within: float  # the same within runs, and generations where they are known
-    p: float  # exact test within those strata
-    least_p: float  # the smallest that so many candidates allow
-    strata: int
-
-    @property
-    def verdict(self) -> Literal["better", "worse", "not distinguished", "too few"]:
-        """What the test says of the brain, at 5%."""
-        if self.least_p > ALPHA:
-            return "too few"
-        if self.p > ALPHA:
-            return "not distinguished"
-        return "better" if self.within > 0 else "worse"
-
-
-def brain_worth(runs: Sequence[RunResult]) -> BrainWorth | None:
-    """The worth of the brain in `runs`; None where no run has candidates of both the brain and chance to compare."""
-    strata = []
-    for run in runs:
-        for generation in dict.fromkeys(one.generation for one in run.yields):
-            rows = [one for one in run.yields if one.generation == generation]
-            counts = []
-            for proposer in ("brain", "chance"):
-                own = [one for one in rows if one.proposed_by == proposer]
-                counts += [sum(one.improved for one in own), sum(one.compared for one in own)]
-            strata.append(TwoShares(*counts))
-    strata = [one for one in strata if one.n and one.other_n]
-    total = TwoShares(
-        sum(one.hits for one in strata),
-        sum(one.n for one in strata),
-        sum(one.other_hits for one in strata),
-        sum(one.other_n for one in strata),
-    )
-    pooled, within = share_difference(total), stratified_difference(strata)
-    if pooled is None or within is None:
-        return None
-    return BrainWorth(total, pooled, within, *exact_test(strata), len(strata))

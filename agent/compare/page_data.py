@@ -16,7 +16,6 @@ from self_pruner.agent.compare.figures import (
     RECALIBRATED,
     ComparedArms,
     Measure,
-    brain_worth,
     mean_curve,
     staircases,
 )
@@ -33,6 +32,7 @@ from self_pruner.agent.compare.tables import (
     quality,
     table_rows,
 )
+from self_pruner.agent.compare.worth import brain_worth
 from self_pruner.tools.text.redaction import without_keys
 
 TITLES = {
@@ -50,11 +50,12 @@ NOTES = {
     "seeds ± half the 95% interval; closed forms are the same for every seed and run once. Where the sparsity is "
     '"all", perplexity is a geometric mean over sparsities and KL an arithmetic one, for arms measured at each. The '
     "geometric mean is over texts; recalibrated is the same after the profile was refitted on its own activations.",
-    "differences": "Pairs of runs at one sparsity and seed; a closed form is paired with every seed. p: exact "
-    "two-sided test that flips the signs of the differences; with n pairs the least possible is 2/2ⁿ, so fewer than "
-    "six pairs can't be significant at 5%. The interval is that test turned round, and the wider the more the "
-    "difference changes with the sparsity; (t): with fewer pairs Student's within sparsities, which assumes a normal "
-    "spread. Below zero is better. No p is adjusted for the number of comparisons.",
+    "differences": "Pairs of runs at one sparsity and seed; a closed form is paired with every seed. Where a pair "
+    "was not measured nothing is tested, since the others alone would flatter the arm that failed. p: exact two-sided "
+    "test that flips the signs of the differences; with n pairs the least possible is 2/2ⁿ, so fewer than six pairs "
+    "can't be significant at 5%. The interval is that test turned round, and the wider the more the difference changes "
+    "with the sparsity; (t): with fewer pairs Student's within sparsities, which assumes a normal spread. "
+    "Below zero is better. No p is adjusted for the number of comparisons.",
     "operators": "Candidates by who proposed them and by operator, over all runs. Improved: better than the better of "
     "their parents on the same tokens, as a share of those compared with Wilson's 95% interval. Survived: of those "
     "made, among the survivors of their generation. The worth of the brain is pooled, with Newcombe's interval, and "

@@ -8,17 +8,17 @@ from statistics import geometric_mean
 
 from self_pruner.agent.compare.figures import (
     PERPLEXITY,
-    BrainWorth,
     ComparedArms,
-    brain_worth,
+    differences,
     over_seeds,
-    paired_runs,
     reach,
     staircases,
+    unmeasured,
 )
 from self_pruner.agent.compare.kinds import brain_of
 from self_pruner.agent.compare.results import Results
 from self_pruner.agent.compare.tables import ABSENT, number, percent, percent_change
+from self_pruner.agent.compare.worth import BrainWorth, brain_worth
 from self_pruner.agent.settings.panels import OWN
 from self_pruner.tools.profiles.statistics import IntervalEstimate, PairedTest
 from self_pruner.tools.text.quantities import counted
@@ -101,10 +101,12 @@ def duels(compared: ComparedArms, headline: str) -> list[str]:
 
 def duel(compared: ComparedArms, arm: str, baseline: str, called: str) -> str:
     """Whether `arm` beats `baseline` over pairs of runs, by how much, and whether the test can tell."""
-    test = over_seeds(compared, arm, baseline, PERPLEXITY)
+    test, pairs = over_seeds(compared, arm, baseline, PERPLEXITY), differences(compared, arm, baseline, PERPLEXITY)
+    if test is None and pairs:
+        return f"{arm} is not compared with {called}: {unmeasured(pairs)}."
     if test is None:
         return f"{arm} and {called} have no pair of runs in common."
-    where = [percent(one) for one in compared.sparsities if paired_runs(compared, arm, baseline, one)]
+    where = [percent(sparsity) for sparsity in pairs]
     alone = "" if len(where) == len(compared.sparsities) else f" at {_list(where)}, where both were measured"
     change = f"its perplexity is {_change(test)}{alone}"
     if test.verdict == "too few pairs":

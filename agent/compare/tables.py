@@ -11,10 +11,21 @@ from dataclasses import dataclass, field
 from statistics import fmean
 from typing import NamedTuple
 
-from self_pruner.agent.compare.figures import KL, MEASURES, PERPLEXITY, RECALIBRATED, ComparedArms, Measure, over_seeds
+from self_pruner.agent.compare.figures import (
+    KL,
+    MEASURES,
+    PERPLEXITY,
+    RECALIBRATED,
+    ComparedArms,
+    Measure,
+    differences,
+    over_seeds,
+    paired_runs,
+    unmeasured,
+)
 from self_pruner.agent.compare.results import RunResult
 from self_pruner.agent.settings.arms import OFFSPRING_PROPOSERS
-from self_pruner.tools.profiles.statistics import IntervalEstimate, PairedTest, mean_interval, share_interval
+from self_pruner.tools.profiles.statistics import IntervalEstimate, mean_interval, share_interval
 
 DENSE = "dense"
 ABSENT = "-"
@@ -189,17 +200,23 @@ def paired_differences(compared: ComparedArms, headline: str) -> Table:
         header += [measure.name if measure.log else f"{measure.name}, nats", "p"]
     rows = []
     for baseline in compared.ordered:
-        tests = [over_seeds(compared, headline, baseline, measure) for measure in MEASURES]
-        if tests[0] is not None and baseline != headline:
-            cells = [cell for test, one in zip(tests, MEASURES, strict=True) for cell in _tested(test, one)]
-            rows.append([baseline, str(tests[0].n), *cells])
+        pairs = sum(len(paired_runs(compared, headline, baseline, sparsity)) for sparsity in compared.sparsities)
+        if pairs and baseline != headline:
+            cells = [cell for one in MEASURES for cell in _tested(compared, headline, baseline, one)]
+            rows.append([baseline, str(pairs), *cells])
     return Table(header, rows)
 
 
-def _tested(test: PairedTest | None, measure: Measure) -> tuple[str, str]:
-    """The difference with its interval, and the p-value with the least possible one where that says more."""
+def _tested(compared: ComparedArms, arm: str, baseline: str, measure: Measure) -> tuple[str, str]:
+    """The difference with its interval, and the p-value with the least possible one where that says more.
+
+    Where a pair was not measured it is said how many; where none was, there is nothing to say.
+    """
+    test = over_seeds(compared, arm, baseline, measure)
     if test is None:
-        return ABSENT, ABSENT
+        found = differences(compared, arm, baseline, measure)
+        measured = any(value is not None for stratum in found.values() for value in stratum)
+        return unmeasured(found) if measured or measure is PERPLEXITY else ABSENT, ABSENT
     difference = with_interval(test, percent_change if measure.log else "{:+.4f}".format)
     if test.low is not None and not test.exact:
         difference += " (t)"

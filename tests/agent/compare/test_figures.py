@@ -1,4 +1,4 @@
-"""Arms put in order and side by side: over seeds, texts and sparsities, in tokens, and the brain beside chance."""
+"""Arms put in order and side by side: over seeds, texts and sparsities, and in tokens."""
 
 import math
 
@@ -12,18 +12,18 @@ from self_pruner.agent.compare.figures import (
     RECALIBRATED,
     ComparedArms,
     best_so_far,
-    brain_worth,
+    differences,
     first_reached,
     mean_curve,
     over_seeds,
     paired_runs,
     reach,
     staircases,
+    unmeasured,
 )
 from self_pruner.agent.compare.kinds import kind_of
 from self_pruner.agent.compare.results import CurvePoint
-from self_pruner.tools.profiles.statistics import TwoShares
-from tests.agent.compare.invented import curve, proposer, results, run_result, steady
+from tests.agent.compare.invented import curve, results, run_result, steady
 
 
 def compared(*runs, **values):
@@ -178,6 +178,21 @@ def test_arms_without_a_common_run_are_not_compared():
     assert over_seeds(found, "hybrid", "evolution", PERPLEXITY) is None
 
 
+def test_the_pairs_that_were_measured_are_not_tested_without_the_one_that_was_not():
+    runs = [*seeds("hybrid", [30.0] * 7), *seeds("evolution", [33.0, 34.0, 35.0, 36.0, 37.0, 38.0, 39.0])]
+    assert over_seeds(compared(*runs), "hybrid", "evolution", PERPLEXITY).verdict == "below"
+    for broken in (
+        {"texts": []},
+        {"texts": [one.model_copy(update={"perplexity": math.inf}) for one in runs[0].texts]},
+    ):
+        found = compared(runs[0].model_copy(update=broken), *runs[1:])
+        assert over_seeds(found, "hybrid", "evolution", PERPLEXITY) is None
+        assert over_seeds(found, "evolution", "hybrid", PERPLEXITY) is None
+        (pairs,) = differences(found, "hybrid", "evolution", PERPLEXITY).values()
+        assert pairs == [None, *(pytest.approx(math.log(30 / (34 + seed))) for seed in range(6))]
+        assert unmeasured({0.3: pairs}) == "1 of 7 pairs of runs was not measured" and not unmeasured({0.3: pairs[1:]})
+
+
 # --- in tokens
 
 
@@ -252,42 +267,3 @@ def test_the_same_quality_at_a_third_of_the_tokens():
 def test_a_target_in_the_midst_of_a_step_is_reached_with_the_step():
     assert first_reached([(10, 1.0), (20, 0.5)], 0.7) == 20
     assert first_reached([(10, 1.0), (20, 0.5)], 0.4) is None
-
-
-# --- who proposed what improved
-
-
-def run(*rows, arm="hybrid", seed=0):
-    return run_result(arm, 30.0, seed=seed, yields=list(rows))
-
-
-def test_the_brain_is_compared_with_chance_only_where_both_were_measured():
-    found = brain_worth(
-        [run(proposer("brain", 20, 10), proposer("chance", 10, 2)), run(proposer("brain", 50, 0), arm="self")]
-    )
-    assert (found.total, found.strata) == (TwoShares(10, 20, 2, 10), 1)
-    assert found.pooled.value == pytest.approx(0.3)
-
-
-def test_operators_of_one_proposer_count_together():
-    found = brain_worth(
-        [run(proposer("brain", 10, 5), proposer("brain", 10, 1, "crossover"), proposer("chance", 10, 2))]
-    )
-    assert found.total == TwoShares(6, 20, 2, 10)
-
-
-def test_generations_are_compared_within_themselves():
-    # the brain made more when it was easy; in either generation it is as good as chance
-    easy = proposer("brain", 30, 15, generation=1), proposer("chance", 10, 5, generation=1)
-    hard = proposer("brain", 10, 1, generation=2), proposer("chance", 30, 3, generation=2)
-    found = brain_worth([run(*easy, *hard)])
-    assert found.pooled.value == pytest.approx(0.2)
-    assert found.within == pytest.approx(0.0)
-    assert (found.strata, found.verdict) == (2, "not distinguished")
-
-
-def test_without_both_nothing_is_known():
-    assert brain_worth([]) is None
-    assert brain_worth([run(proposer("brain", 10, 5))]) is None
-    assert brain_worth([run(proposer("brain", 10, 5), proposer("chance", 0, 0))]) is None
-    assert brain_worth([run(proposer("brain", 5, 1, generation=1), proposer("chance", 5, 1, generation=2))]) is None

@@ -120,6 +120,17 @@ def test_pairs_that_do_not_meet_are_called_that():
     assert said(*runs, about="pair of runs") == "hybrid and plain evolution have no pair of runs in common."
 
 
+def test_an_arm_does_not_beat_another_by_the_runs_of_it_that_did_not_fail():
+    runs = [*arm("hybrid", 30.0, sparsities=[0.2, 0.5]), *arm("evolution", 40.0, sparsities=[0.2, 0.5])]
+    failed = [
+        run.model_copy(update={"texts": []}) if run.arm == "hybrid" and run.sparsity == 0.5 else run for run in runs
+    ]
+    assert said(*runs, about="plain evolution").startswith("hybrid beats plain evolution")
+    assert said(*failed, about="plain evolution") == (
+        "hybrid is not compared with plain evolution: 3 of 6 pairs of runs were not measured."
+    )
+
+
 def test_only_closed_forms_leave_nothing_to_test():
     found = sentences(results([*closed("owl", 30.0), *closed("flap", 40.0)]))
     assert found[0].endswith("flap follows with 53.10, and neither varies with the seed.")

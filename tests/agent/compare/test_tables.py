@@ -178,6 +178,23 @@ def test_generalisation_has_the_fitness_and_the_holdout_of_every_arm():
     assert found.rows == [["evolution", "30%", "0.4000 ± 0.0000", "0.5000 ± 0.0000"]]
 
 
+def test_what_was_not_measured_in_every_pair_has_no_difference_and_the_table_says_so():
+    first, *others = [
+        run_result("hybrid", 30.0, seed=seed, recalibrated=29.0 if seed < 3 else None) for seed in range(7)
+    ]
+    theirs = [run_result("evolution", 31.0 + seed, seed=seed, recalibrated=30.0) for seed in range(7)]
+
+    def row(*runs):
+        return paired_differences(ComparedArms(results([*runs, *theirs])), "hybrid").rows[0]
+
+    assert row(first, *others)[-2:] == ["4 of 7 pairs of runs were not measured", "-"]
+    assert row(first, *others)[1] == "7" and "%" in row(first, *others)[2]
+    failed = row(first.model_copy(update={"texts": []}), *others)
+    assert failed[:6] == ["evolution", "7", *["1 of 7 pairs of runs was not measured", "-"] * 2]
+    none = paired_differences(ComparedArms(results([others[-1], theirs[-1]])), "hybrid").rows[0]
+    assert none[-2:] == ["-", "-"]
+
+
 def test_too_few_pairs_have_the_least_possible_p_beside_theirs():
     def rows(seeds):
         runs = [run_result(arm, 30.0 + seed, seed=seed) for arm in ("hybrid", "evolution") for seed in range(seeds)]
