@@ -85,6 +85,7 @@ def begin(
         raise SettingsError(f"--into {path} is neither empty nor a comparison")
     elsewhere = finished_elsewhere(comparison, finished, view)
     check_planned(comparison)
+    check_prompts(comparison, elsewhere)
     comparison = comparison.saved()
     for results in elsewhere:
         count_in(comparison, results)
@@ -172,6 +173,37 @@ def check_brains(known: Mapping[str, str | None], found: Mapping[str, str | None
             raise RunDirectoryError(
                 f"the brain of {arm} has other weights or another tokenizer now than in its runs {where}: put that "
                 "back, or start anew"
+            )
+
+
+def check_prompts(comparison: ComparisonFolder, elsewhere: Sequence[Results] = (), arm: str | None = None) -> None:
+    """Refuse runs of one arm whose brain reads other prompts in one than in another, begun or not.
+
+    Args:
+        comparison: whose planned runs these are; its folder may not be there yet.
+        elsewhere: results of which runs are to be counted in.
+        arm: the only one that is looked at; None for all.
+
+    Raises:
+        RunDirectoryError: the prompts of an arm differ.
+        SelfPrunerError: a record or a prompt set cannot be read.
+    """
+    finished = {(run.arm, run.sparsity, run.seed): run for results in reversed(elsewhere) for run in results.runs}
+    known: dict[str, tuple[str, str]] = {}  # by arm: a digest, and of which run
+    for planned in comparison.planned():
+        if arm not in (None, planned.spec.text):
+            continue
+        run = comparison.record_of(planned)
+        run = run or finished.get((planned.spec.text, planned.sparsity, planned.seed))
+        kept = next(comparison.folder_of(planned).glob("*/prompts/turn.j2"), None)
+        found = run.prompts if run is not None else planned.prompts(kept.parent if kept else None)
+        if found is None:
+            continue
+        other, slug = known.setdefault(planned.spec.text, (found, planned.slug))
+        if found != other:
+            raise RunDirectoryError(
+                f"the prompts of {planned.spec.text} are others in {planned.slug} than in {slug}, and the runs of an "
+                "arm are of one set: put back those of before, or give the others a name of their own"
             )
 
 

@@ -64,6 +64,7 @@ def run_result(
         fallbacks=int(outcome.spent["fallbacks"]),
         yields=proposer_yields(bench, records, rows),
         brain=prepared.conditions.brain,
+        prompts=planned.prompts(run.prompts),
         versions=installed(),
         machine=this_machine_in_words(),
     )

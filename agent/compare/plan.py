@@ -15,10 +15,13 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
+from self_pruner.agent.compare.kinds import kind_of
 from self_pruner.agent.settings.arms import ARM_NAMES, ARMS, Arm
 from self_pruner.agent.settings.settings import IN_TIME, Settings, make_settings
 from self_pruner.memory.errors import SettingsError
 from self_pruner.prompts.files import available_sets
+from self_pruner.prompts.templates import PromptSet
+from self_pruner.prompts.workbench import digest
 
 # What all arms must share, or what says where things are kept; neither can be set for a single arm.
 SHARED = (
@@ -69,6 +72,21 @@ class PlannedRun:
     def slug(self) -> str:
         """Its folder's name: the arm, the sparsity in percent, the seed."""
         return f"{self.spec.folder}-{100 * self.sparsity:g}-seed{self.seed}"
+
+    def prompts(self, own: Path | None = None) -> str | None:
+        """The digest of the prompt set that its brain reads; None where it asks none.
+
+        Args:
+            own: the copy that the run has of it; None before it has one.
+
+        Raises:
+            SettingsError: the set is not there.
+            PromptError: a file of it cannot be read.
+        """
+        settings = self.settings
+        if kind_of(self.spec.arm.name, settings.model_dump()) != "brain":
+            return None
+        return digest(PromptSet(settings.prompts_of_arm, own or settings.prompts))
 
     @property
     def preparation(self) -> tuple[Any, ...]:

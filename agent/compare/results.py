@@ -85,6 +85,7 @@ class RunResult(_Record):
     fallbacks: int  # turns of the brain that the tool decided: it failed too often, or found nothing new
     yields: list[ProposerYield] = []
     brain: str | None = None  # fingerprint of another model than the target that was asked in the run's process
+    prompts: str | None = None  # digest of the set that the brain read; None: not known, or no brain is asked
     versions: dict[str, str] | None = None  # of packages, that it was made with; None: those of its results
     machine: str | None = None  # that it was made on, in words
 

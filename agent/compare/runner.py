@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from self_pruner.agent.compare.folder import ComparisonFolder
-from self_pruner.agent.compare.joining import bind_comparison, check_bound
+from self_pruner.agent.compare.joining import bind_comparison, check_bound, check_prompts
 from self_pruner.agent.compare.of_run import dense_result, run_result
 from self_pruner.agent.compare.page import write_finished
 from self_pruner.agent.compare.plan import PlannedRun
@@ -51,6 +51,7 @@ def carry_out_all(comparison: ComparisonFolder, view: View) -> Results:
 
     Several processes may do this in one folder: each takes runs that no other has in hand.
     """
+    check_prompts(comparison)
     missing: dict[str, str] = {}
     groups: dict[tuple[Any, ...], list[PlannedRun]] = {}  # runs that can share one preparation
     for run in comparison.planned():
@@ -69,6 +70,7 @@ def carry_out_all(comparison: ComparisonFolder, view: View) -> Results:
                     known = run.settings.to_toml()
                     view.tell("run", f"\n{run.slug}: {run.spec.meaning}", "bold", run=run.slug, settings=known)
                     try:
+                        check_prompts(comparison, arm=run.spec.text)  # files may have changed meanwhile
                         one(comparison, run, shared, view)
                     except Stopped:
                         raise Stopped(comparison.path) from None
