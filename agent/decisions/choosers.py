@@ -40,6 +40,7 @@ class Said:
     read: int
     seconds: float
     illegal: int = 0
+    shown: str = ""  # all that it was shown: whether the order of the options made a difference to it
 
 
 class Chooser:
@@ -109,7 +110,13 @@ class ExactChooser(Chooser):
         prompt = render(self.brain.tokenizer, [SystemMessage(messages.system), HumanMessage(messages.turn)])
         found = score(self.brain, prompt, spelled)
         by_text = dict(zip(spelled.texts, softmax(found.log_probabilities).tolist(), strict=True))
-        return Said([by_text[written(call)] for call in calls], found.prompt_tokens, found.read, found.seconds)
+        return Said(
+            [by_text[written(call)] for call in calls],
+            found.prompt_tokens,
+            found.read,
+            found.seconds,
+            shown=messages.text,
+        )
 
     def _spellings(self, tool: Schema, calls: Sequence[dict[str, Any]]) -> Spellings:
         """Those of a set of options; they follow from the grammar, so every prompt has the same."""
@@ -158,4 +165,5 @@ class SampledChooser(Chooser):
         usages = [reply.usage_metadata for reply in replies if isinstance(reply, AIMessage) and reply.usage_metadata]
         prompt = int(replies[0].response_metadata.get("prompt_tokens", 0))
         read = sum(usage["total_tokens"] for usage in usages)
-        return Said(shares, prompt, read, time.perf_counter() - start, len(faults))
+        shown = messages.text if reads(self) else json.dumps(calls)
+        return Said(shares, prompt, read, time.perf_counter() - start, len(faults), shown)

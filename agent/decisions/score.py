@@ -2,7 +2,8 @@
 
 Every situation is asked in up to four orders of its options, each a quarter further (the rows of a Latin square of
 quarters): every quarter of the options is read first once, second once, and so on. So what a brain gives to whatever
-is read first cancels out of its gain, and is a figure of its own.
+is read first cancels out of its gain, and is a figure of its own. A prompt that names what it names in an order of its
+own is the same in all of them: then nothing cancels, and nothing is known of that figure.
 """
 
 from __future__ import annotations
@@ -36,7 +37,9 @@ class Decided:
     room: float  # expected outcome of a uniform choice, less the best one: the most that can be gained
     entropy: float  # of its probabilities, the mean over orders, nats
     most_entropy: float  # that of a uniform choice
-    first_quarter: float  # probability that goes to the quarter of the options read first, less its share of options
+    # Probability that goes to the quarter of the options read first, less its share of options; None where the prompt
+    # is the same in every order.
+    first_quarter: float | None
     prompt_tokens: float  # of one prompt
     read: float  # tokens that went through the model for one prompt
     seconds: float  # for one prompt
@@ -72,6 +75,12 @@ class Row:
     def mean(self, value: Callable[[Decided], float]) -> IntervalEstimate:
         """The mean of a figure over situations."""
         return bootstrap_mean([value(one) for one in self.decided])
+
+    @property
+    def first_quarter(self) -> IntervalEstimate | None:
+        """The mean of that figure over the situations in which the order was varied; None where it never was."""
+        known = [one.first_quarter for one in self.decided if one.first_quarter is not None]
+        return bootstrap_mean(known) if known else None
 
     @property
     def predictions(self) -> list[Predicted]:
@@ -122,7 +131,8 @@ def decide(situation: DecisionSituation, chooser: Chooser, prompts: PromptSet) -
         costs.append(said)
     found = worth(situation, [sum(row) for row in means], costs)
     told = predicted(situation, means) if words > 1 else None
-    return replace(found, first_quarter=fmean(first), entropy=fmean(entropies), predicted=told)
+    varied = len({said.shown for said in costs}) > 1
+    return replace(found, first_quarter=fmean(first) if varied else None, entropy=fmean(entropies), predicted=told)
 
 
 def always(situation: DecisionSituation, option: int) -> Decided:
@@ -146,7 +156,7 @@ def worth(situation: DecisionSituation, probabilities: Sequence[float], costs: S
         room=chance - best,
         entropy=entropy(probabilities),
         most_entropy=math.log(len(outcomes)),
-        first_quarter=0.0,
+        first_quarter=None,
         prompt_tokens=_mean([said.prompt_tokens for said in costs]),
         read=_mean([said.read for said in costs]),
         seconds=_mean([said.seconds for said in costs]),

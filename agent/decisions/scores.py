@@ -11,7 +11,7 @@ from pathlib import Path
 from pydantic import TypeAdapter, ValidationError
 
 from self_pruner.agent.decisions.decision_set import DecisionSet, DecisionSituation
-from self_pruner.agent.decisions.score import Decided, Row
+from self_pruner.agent.decisions.score import TIE, Decided, Row
 from self_pruner.agent.decisions.table import page
 from self_pruner.agent.run_files.atomic_write import atomic_write
 
@@ -27,7 +27,7 @@ def known_rows(folder: Path, found: DecisionSet) -> tuple[list[Row], list[Row]]:
     """
     try:
         content = json.loads((folder / SCORES).read_text(encoding="utf-8"))
-        rows, whole = _ROWS.validate_python(content["rows"]), content.get("set")
+        rows, whole = map(_read_by_now, _ROWS.validate_python(content["rows"])), content.get("set")
     except (OSError, ValueError, KeyError, TypeError, AttributeError, ValidationError):
         return [], []
     former = _former(found, whole)
@@ -48,6 +48,13 @@ def write_rows(folder: Path, found: DecisionSet, rows: Sequence[Row]) -> None:
     atomic_write(folder / SCORES, json.dumps(content) + "\n")
     kinds = tuple(dict.fromkeys(row.kind for row in rows))
     atomic_write(folder / TABLE, page(found, rows, kinds))
+
+
+def _read_by_now(row: Row) -> Row:
+    """A row of before, which had a zero where the order of the options makes no difference to the prompt."""
+    if any(abs(one.first_quarter or 0.0) > TIE for one in row.decided):
+        return row
+    return replace(row, decided=tuple(replace(one, first_quarter=None) for one in row.decided))
 
 
 def stamp_of(found: DecisionSet, decided: Iterable[Decided]) -> str | None:

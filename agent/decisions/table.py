@@ -83,14 +83,15 @@ def manners(rows: Sequence[Row], *, brief: bool = False) -> Table:
     body = []
     for row in rows:
         most = fmean(one.most_entropy for one in row.decided)
-        first = row.mean(lambda one: one.first_quarter)
+        first = row.first_quarter
+        position = ABSENT if first is None else bracketed(first, "{:+.2f}".format)
         body.append(
             (
                 row.kind,
                 in_table(row, rows),
                 row.prompts,
                 f"{row.mean(lambda one: one.entropy).value:.2f} of {most:.2f}",
-                f"{first.value:+.2f}" if brief else bracketed(first, "{:+.2f}".format),
+                f"{first.value:+.2f}" if brief and first is not None else position,
                 f"{row.mean(lambda one: one.prompt_tokens).value:,.0f}",
                 f"{row.mean(lambda one: one.read).value:,.0f}",
                 f"{row.mean(lambda one: one.seconds).value:.2f}",
@@ -227,7 +228,8 @@ def page(found: DecisionSet, rows: Sequence[Row], kinds: Sequence[str]) -> str:
         "bootstrap intervals over situations: a uniform choice's expected outcome less the brain's. Over the tool: its "
         "own choice's outcome less the brain's expected one. Regret: the brain's less the best. Better than chance: "
         "share of situations. First quarter: probability of the quarter of the options that is read first, less its "
-        "share; 0 is no position bias.\n",
+        "share; 0 is no position bias, and - where the prompt is the same in every order, so that the order was not "
+        "varied: what a brain gives to whatever its prompt names first is in its gain.\n",
         f"The set was made with\n\n```\n{found.command}\n```\n\n{versions}.\n",
     ]
     return "\n".join(parts)

@@ -2,7 +2,7 @@
 
 import json
 import math
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from statistics import fmean
 
 import pytest
@@ -10,12 +10,12 @@ import pytest
 from self_pruner.agent.brain.calls import reply
 from self_pruner.agent.brain.scripted import FREE, FirstBrain, ScriptedBrain, UniformBrain
 from self_pruner.agent.compare.tables import ABSENT
-from self_pruner.agent.decisions.choosers import SampledChooser
+from self_pruner.agent.decisions.choosers import Chooser, Said, SampledChooser
 from self_pruner.agent.decisions.kinds import DEFAULT, KINDS
 from self_pruner.agent.decisions.kinds.kind import orders_of
 from self_pruner.agent.decisions.score import Row, always, decide, paired_gains, worth
 from self_pruner.agent.decisions.statistics import apart, bootstrap_mean, more_needed
-from self_pruner.agent.decisions.table import against_another, against_chance, against_chance_where_kept, gains
+from self_pruner.agent.decisions.table import against_another, against_chance, against_chance_where_kept, gains, manners
 from self_pruner.prompts.templates import PromptSet
 from self_pruner.tools.profiles.shifts import EXPECTATIONS, what_came
 from tests.scripted_brains import ScriptBrain
@@ -61,7 +61,7 @@ def test_chance_gains_nothing_within_its_interval(decision_set, kind):
     gain = found.mean(lambda one: one.gain)
     assert gain.low <= 0 <= gain.high
     assert not apart(gain) and "is not told from chance" in against_chance(found)
-    assert abs(found.mean(lambda one: one.first_quarter).value) < 0.05
+    assert abs(found.first_quarter.value) < 0.05
     most = fmean(one.most_entropy for one in found.decided)
     assert 0.9 * most < found.mean(lambda one: one.entropy).value <= most
 
@@ -96,6 +96,34 @@ def test_always_the_first_is_a_position_bias_and_its_gain_is_that_of_a_few_posit
         assert one.first_quarter == pytest.approx(1 - (count // 4) / count)
         firsts = [situation.outcomes[order[0]] for order in orders_of(count)]
         assert one.gain == pytest.approx(fmean(situation.outcomes) - fmean(firsts))
+
+
+@dataclass
+class Steady(Chooser):
+    """Says of the first option that it is read first, and of the others nothing: it reads what a model would."""
+
+    name: str = "steady"
+    how: str = "exact"
+
+    def choose(self, prompts, variables, tool, calls, name):
+        shown = prompts.render(variables).text
+        return Said([1.0, *[0.0] * (len(calls) - 1)], 1, 1, 0.0, shown=shown)
+
+
+def test_nothing_is_known_of_a_position_where_the_prompt_is_the_same_in_every_order(decision_set):
+    def of(kind, prompts):
+        decided = tuple(decide(one, Steady(), PromptSet(prompts)) for one in decision_set.of(kind))
+        found = Row("steady", prompts, "exact", kind, decided)
+        (cells,) = manners([found]).rows
+        return found, cells[4]
+
+    for kind, same, varied in (("shift", "terse", "default"), ("edit", "paper", "default")):
+        found, cell = of(kind, same)
+        assert found.first_quarter is None and {one.first_quarter for one in found.decided} == {None} and cell == ABSENT
+        found, cell = of(kind, varied)
+        assert found.first_quarter.value == pytest.approx(0.75, abs=0.02) and cell.startswith("+0.7")
+    mixed = replace(found, decided=(replace(found.decided[0], first_quarter=None), *found.decided[1:]))
+    assert mixed.first_quarter.n == len(found.decided) - 1
 
 
 @pytest.mark.parametrize("count", [4, 8, 12, 16])

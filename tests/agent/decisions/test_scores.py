@@ -82,6 +82,16 @@ def test_a_file_that_cannot_be_read_has_no_rows(tmp_path, decision_set):
         assert known_rows(tmp_path, decision_set) == ([], [])
 
 
+def test_a_row_of_before_has_no_position_where_the_order_of_the_options_changed_nothing(tmp_path, decision_set):
+    rows = [row_of(decision_set, kind) for kind in DEFAULT[:2]]
+    noise, told = [
+        replace(row, decided=tuple(replace(one, first_quarter=value) for one in row.decided))
+        for row, value in zip(rows, (6e-17, 0.01), strict=True)
+    ]
+    write_rows(tmp_path, decision_set, [noise, told])
+    assert known_rows(tmp_path, decision_set) == ([rows[0], told], [])
+
+
 def test_a_committed_table_stays_when_its_set_grows(tmp_path):
     for folder in COMMITTED.glob("*/"):
         found = read_set(folder / FILE)
