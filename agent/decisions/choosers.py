@@ -28,6 +28,7 @@ from self_pruner.prompts.fit import prompt_of
 from self_pruner.prompts.templates import Messages, PromptSet
 from self_pruner.prompts.variables import Hints, Variables
 
+EXACT = "exact"  # how probabilities are had that are no shares of samples
 UNLIMITED = 1 << 30  # tokens of context of a brain that reads none
 
 
@@ -96,7 +97,7 @@ class ExactChooser(Chooser):
 
     name: str
     brain: TargetBrain  # without a thought before its calls
-    how: str = "exact"
+    how: str = EXACT
     fingerprint: str | None = None
     place: str | None = None
     _spelled: dict[str, Spellings] = field(default_factory=dict)  # by the options, whatever their order

@@ -4,6 +4,9 @@ A brain that is asked what it expects gives every option a probability for each 
 in a search: within one standard error of the reference nothing has changed. The Brier score (Brier 1950, over three
 classes: 0 is always sure and right, 2 always sure and wrong) stands beside that of whoever knows nothing of an option,
 and gives each word the share in which it comes true.
+
+A search asks once, so every order of the options is scored by itself: a mean of predictions over orders is a better
+forecast than any of them. Of a brain that is sampled the score is not shown: few replies are surer than who wrote them.
 """
 
 from __future__ import annotations
@@ -22,11 +25,11 @@ class Predicted:
 
     said: tuple[float, ...]  # the probability of each word
     came: tuple[float, ...]  # the share of the options for which it was the right one
-    brier: float  # the expected Brier score
+    brier: float  # the expected Brier score of one prompt's predictions; too high by their noise where they are shares
 
 
 def predicted(situation: DecisionSituation, probabilities: Sequence[Sequence[float]]) -> Predicted:
-    """What the probabilities of every option with every word come to.
+    """What the probabilities of every option with every word come to, as one prompt has them.
 
     Args:
         situation: one that is measured.
@@ -44,7 +47,7 @@ def predicted(situation: DecisionSituation, probabilities: Sequence[Sequence[flo
 
 
 def means(rows: Sequence[Predicted]) -> Predicted:
-    """The mean over situations, of which there is at least one."""
+    """The mean over situations, or over the orders of one; of at least one."""
     said = tuple(map(fmean, zip(*(one.said for one in rows), strict=True)))
     came = tuple(map(fmean, zip(*(one.came for one in rows), strict=True)))
     return Predicted(said, came, fmean(one.brier for one in rows))

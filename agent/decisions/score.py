@@ -13,11 +13,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from statistics import fmean
 
-from self_pruner.agent.decisions.choosers import Chooser, Said
+from self_pruner.agent.decisions.choosers import EXACT, Chooser, Said
 from self_pruner.agent.decisions.decision_set import DecisionSituation
 from self_pruner.agent.decisions.kinds import KINDS
 from self_pruner.agent.decisions.kinds.kind import orders_of
-from self_pruner.agent.decisions.predictions import Predicted, predicted
+from self_pruner.agent.decisions.predictions import Predicted, means, predicted
 from self_pruner.agent.decisions.statistics import bootstrap_mean
 from self_pruner.prompts.templates import PromptSet
 from self_pruner.tools.profiles.statistics import IntervalEstimate, share_interval
@@ -77,6 +77,11 @@ class Row:
         return bootstrap_mean([value(one) for one in self.decided])
 
     @property
+    def sampled(self) -> bool:
+        """Whether its probabilities are shares of samples."""
+        return self.how.partition(",")[0] != EXACT
+
+    @property
     def first_quarter(self) -> IntervalEstimate | None:
         """The mean of that figure over the situations in which the order was varied; None where it never was."""
         known = [one.first_quarter for one in self.decided if one.first_quarter is not None]
@@ -111,7 +116,7 @@ def decide(situation: DecisionSituation, chooser: Chooser, prompts: PromptSet) -
     orders = orders_of(len(options))
     stated = [kind.stated(option.call) for option in options]
     words = len(stated[0])
-    means = [[0.0] * words for _ in options]
+    asked: list[list[list[float]]] = []  # probabilities by order, option and word
     first: list[float] = []
     entropies: list[float] = []
     costs: list[Said] = []
@@ -121,16 +126,16 @@ def decide(situation: DecisionSituation, chooser: Chooser, prompts: PromptSet) -
         places = [(index, word) for index in order for word in there]
         calls = [stated[index][word] for index, word in places]
         said = chooser.choose(prompts, variables, kind.tool(situation, calls), calls, f"{situation.id}/{number}")
-        taken = dict.fromkeys(order, 0.0)
+        asked.append([[0.0] * words for _ in options])
         for (index, word), probability in zip(places, said.probabilities, strict=True):
-            taken[index] += probability
-            means[index][word] += probability / len(orders)
+            asked[-1][index][word] = probability
+        taken = list(map(sum, asked[-1]))
         quarter = len(options) // len(orders)
         first.append(sum(taken[index] for index in order[:quarter]) - quarter / len(options))
-        entropies.append(entropy(list(taken.values())))
+        entropies.append(entropy(taken))
         costs.append(said)
-    found = worth(situation, [sum(row) for row in means], costs)
-    told = predicted(situation, means) if words > 1 else None
+    found = worth(situation, [fmean(map(sum, rows)) for rows in zip(*asked, strict=True)], costs)
+    told = means([predicted(situation, rows) for rows in asked]) if words > 1 else None
     varied = len({said.shown for said in costs}) > 1
     return replace(found, first_quarter=fmean(first) if varied else None, entropy=fmean(entropies), predicted=told)
 

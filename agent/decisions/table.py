@@ -110,7 +110,8 @@ def expectations(rows: Sequence[Row]) -> Table:
             mean = means(row.predictions)
             pairs = [f"{100 * said:.0f} / {100 * came:.0f}" for said, came in zip(mean.said, mean.came, strict=True)]
             excess = bracketed(bootstrap_mean(excess_of(row.predictions)), "{:+.3f}".format)
-            body.append((row.kind, in_table(row, rows), row.prompts, *pairs, f"{mean.brier:.3f}", excess))
+            scores = (ABSENT, ABSENT) if row.sampled else (f"{mean.brier:.3f}", excess)
+            body.append((row.kind, in_table(row, rows), row.prompts, *pairs, *scores))
     return Table(header, body)
 
 
@@ -191,9 +192,11 @@ def against_chance_where_kept(row: Row, improvement: IntervalEstimate) -> str:
 
 
 def calibration(row: Row) -> str:
-    """Whether a brain's predictions tell more than how often each word is right."""
+    """Whether a brain's predictions tell more than how often each word is right; of samples that is not told."""
     mean, excess = means(row.predictions), bootstrap_mean(excess_of(row.predictions))
     expects = f"expects {100 * mean.said[0]:.0f}% of its choices to be better, and {100 * mean.came[0]:.0f}% are"
+    if row.sampled:
+        return f"{named(row)} {expects}; of samples no Brier score is given, which their noise would raise"
     word = "not told from" if not apart(excess) else "better than" if excess.value < 0 else "worse than"
     figures = f"Brier score {mean.brier:.3f}, {bracketed(excess, '{:+.3f}'.format)} against theirs"
     return f"{named(row)} {expects}: its predictions are {word} the bare frequencies ({figures})"
