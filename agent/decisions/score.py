@@ -18,11 +18,9 @@ from self_pruner.agent.decisions.decision_set import DecisionSituation
 from self_pruner.agent.decisions.kinds import KINDS
 from self_pruner.agent.decisions.kinds.kind import orders_of
 from self_pruner.agent.decisions.predictions import Predicted, means, predicted
-from self_pruner.agent.decisions.statistics import bootstrap_mean
+from self_pruner.agent.decisions.statistics import TIE, bootstrap_mean
 from self_pruner.prompts.templates import PromptSet
 from self_pruner.tools.profiles.statistics import IntervalEstimate, share_interval
-
-TIE = 1e-12  # nats a token below which a gain is none
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,7 +11,8 @@ from pathlib import Path
 from pydantic import TypeAdapter, ValidationError
 
 from self_pruner.agent.decisions.decision_set import DecisionSet, DecisionSituation
-from self_pruner.agent.decisions.score import TIE, Decided, Row
+from self_pruner.agent.decisions.score import Decided, Row
+from self_pruner.agent.decisions.statistics import TIE
 from self_pruner.agent.decisions.table import page
 from self_pruner.agent.run_files.atomic_write import atomic_write
 

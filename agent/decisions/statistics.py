@@ -16,6 +16,7 @@ from self_pruner.tools.profiles.statistics import LEVEL, IntervalEstimate, Z
 
 RESAMPLES = 9999
 ENOUGH = 6  # values below which nothing is told, as in the sign-flip test of a comparison
+TIE = 1e-12  # size below which a difference, in nats a token or of scores, is rounding and none
 POWER = 0.8  # with which so many situations would find a difference that is as large as it looks
 
 
@@ -33,9 +34,10 @@ def bootstrap_mean(values: Sequence[float]) -> IntervalEstimate:
 
 
 def apart(estimate: IntervalEstimate) -> bool:
-    """Whether the interval leaves out zero; of few values a bootstrap is too sure, so they never tell."""
+    """Whether the interval leaves out zero; of few values a bootstrap is too sure, so they never tell, nor do ties."""
     return (
         estimate.n >= ENOUGH
+        and abs(estimate.value) > TIE
         and estimate.low is not None
         and estimate.high is not None
         and (estimate.low > 0 or estimate.high < 0)

@@ -10,8 +10,8 @@ from statistics import fmean, stdev
 from self_pruner.agent.compare.tables import ABSENT, Table, markdown
 from self_pruner.agent.decisions.decision_set import DecisionSet
 from self_pruner.agent.decisions.predictions import excess_of, means
-from self_pruner.agent.decisions.score import TIE, Row, always, comparable, paired_gains
-from self_pruner.agent.decisions.statistics import apart, bootstrap_mean, more_needed
+from self_pruner.agent.decisions.score import Row, always, comparable, paired_gains
+from self_pruner.agent.decisions.statistics import TIE, apart, bootstrap_mean, more_needed
 from self_pruner.agent.view import View
 from self_pruner.tools.profiles.shifts import EXPECTATIONS
 from self_pruner.tools.profiles.statistics import IntervalEstimate

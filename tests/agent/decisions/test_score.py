@@ -188,6 +188,19 @@ def test_the_interval_is_that_of_the_mean_and_few_values_tell_nothing():
     assert spread.high == pytest.approx(49.5 + 1.96 * 2.89, abs=0.4)
 
 
+def test_what_rounding_leaves_of_a_gain_is_none(decision_set):
+    one = always(decision_set.of("shift")[0], 0)
+    rows = [
+        Row("even", "terse", "exact", "shift", (replace(one, gain=gain, improvement=gain),) * 8)
+        for gain in (1e-17, -1e-17, 2e-12)
+    ]
+    assert [apart(bootstrap_mean([each.gain for each in row.decided])) for row in rows] == [False, False, True]
+    for noise in rows[:2]:
+        assert "is not told from chance" in against_chance(noise)
+        assert "is not told from chance" in against_chance_where_kept(noise, noise.improvement)
+        assert "are not told apart" in against_another(noise, replace(rows[0], decided=(replace(one, gain=0.0),) * 8))
+
+
 def test_where_only_what_is_better_is_kept_a_bold_brain_may_find_more_than_a_safe_one_of_a_better_gain(decision_set):
     one = decision_set.of("shift")[0]
     others = len(one.options) - 3
