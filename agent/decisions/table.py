@@ -11,7 +11,7 @@ from self_pruner.agent.compare.tables import ABSENT, Table, markdown
 from self_pruner.agent.decisions.decision_set import DecisionSet
 from self_pruner.agent.decisions.predictions import excess_of, means
 from self_pruner.agent.decisions.score import Row, always, comparable, paired_gains
-from self_pruner.agent.decisions.statistics import TIE, apart, bootstrap_mean, more_needed
+from self_pruner.agent.decisions.statistics import ENOUGH, TIE, apart, bootstrap_mean, more_needed
 from self_pruner.agent.view import View
 from self_pruner.tools.profiles.shifts import EXPECTATIONS
 from self_pruner.tools.profiles.statistics import IntervalEstimate
@@ -282,8 +282,12 @@ def named(row: Row) -> str:
 
 def _more(values: Sequence[float]) -> str:
     needed = more_needed(values) if abs(fmean(values)) > TIE else None
+    few = ""
+    if len(values) < ENOUGH:
+        few = f"; fewer than {ENOUGH} situations tell nothing"
+        needed = None if needed is None else max(needed, ENOUGH - len(values))
     if not needed:
-        return ""
+        return few
     if needed > MOST:
-        return f"; more than {MOST:,} situations more would be needed to tell a difference of that size"
-    return f"; about {needed:,} situations more would tell a difference of that size, four times in five"
+        return f"{few}; more than {MOST:,} situations more would be needed to tell a difference of that size"
+    return f"{few}; about {needed:,} situations more would tell a difference of that size, four times in five"

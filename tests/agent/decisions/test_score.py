@@ -227,6 +227,21 @@ def test_how_many_more_situations_would_tell():
     assert more_needed([1.0, 1.1, 0.9, 1.0]) == 0
 
 
+def test_of_fewer_than_six_situations_it_is_said_that_they_tell_nothing(decision_set):
+    one = always(decision_set.of("shift")[0], 0)
+
+    def said(*gains):
+        return against_chance(Row("b", "terse", "exact", "shift", tuple(replace(one, gain=gain) for gain in gains)))
+
+    few = "; fewer than 6 situations tell nothing"
+    ending = " situations more would tell a difference of that size, four times in five"
+    assert said(0.005, 0.0062).endswith(f"{few}; about 4{ending}")  # the spread alone would ask for none
+    assert said(0.004, -0.001, 0.003, 0.0042, 0.0012).endswith(f"{few}; about 3{ending}")
+    assert said(0.005, -0.004, 0.003, 0.0042, -0.0012).endswith(f"{few}; about 55{ending}")
+    assert said(0.005, 0.005, 0.005).endswith("gain" + few)
+    assert "fewer than" not in said(*[0.005, -0.004] * 3)
+
+
 def test_two_prompt_sets_are_compared_situation_by_situation(decision_set):
     one = row(UniformBrain(), decision_set, "edit", draws=4)
     better = replace(one, prompts="mine", decided=tuple(replace(each, gain=each.gain + 0.01) for each in one.decided))
