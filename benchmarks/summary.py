@@ -14,6 +14,7 @@ token with its 95% interval over situations, bold where zero is outside.
 from __future__ import annotations
 
 import argparse
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -52,7 +53,14 @@ def short_table(results: Results) -> list[str]:
 
 
 def decisions_table(folders: Sequence[Path]) -> list[str]:
-    """Its lines, in Markdown; raises DecisionSetError for a folder without a decision set."""
+    """Its lines, in Markdown.
+
+    Raises:
+        DecisionSetError: a folder without a decision set, or with damaged scores, or two of one name.
+    """
+    for name, times in Counter(folder.name for folder in folders).items():
+        if times > 1:
+            raise DecisionSetError(f"{times} folders are called {name}, and the columns are called by the folders")
     columns: dict[str, dict[tuple[str, str], Row]] = {}
     for folder in folders:
         found = read_set(folder / FILE)

@@ -18,7 +18,7 @@ from self_pruner.agent.decisions.decision_set import FILE, DecisionSet, Decision
 from self_pruner.agent.decisions.kinds import KINDS, kinds_of
 from self_pruner.agent.decisions.make import make, text_names
 from self_pruner.agent.decisions.score import Row, decide
-from self_pruner.agent.decisions.scores import SCORES, TABLE, known_rows, stamp_of, write_rows
+from self_pruner.agent.decisions.scores import SCORES, TABLE, known_rows, read_scores, stamp_of, write_rows
 from self_pruner.agent.decisions.table import named, show
 from self_pruner.agent.prepare.brain import SELF, load_dense
 from self_pruner.agent.prepare.checks import Target, check_target
@@ -68,6 +68,7 @@ def decisions(settings: Settings, wishes: Wishes, view: View) -> list[Row]:
     except OSError as error:
         raise SettingsError(f"cannot make the folder {folder}: {error.strerror or error}") from error
     with closing(RunLock(folder)), in_sentences(settings):
+        read_scores(folder)  # a damaged file is refused before anything is measured
         found = _set(settings, wishes, kinds, target, folder, view)
         scoring = _Scoring(found, kinds, sets, folder, view)
         own = None

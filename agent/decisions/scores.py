@@ -8,9 +8,9 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from pydantic import TypeAdapter, ValidationError
+from pydantic import TypeAdapter
 
-from self_pruner.agent.decisions.decision_set import DecisionSet, DecisionSituation
+from self_pruner.agent.decisions.decision_set import DecisionSet, DecisionSetError, DecisionSituation
 from self_pruner.agent.decisions.score import Decided, Row
 from self_pruner.agent.decisions.statistics import TIE
 from self_pruner.agent.decisions.table import page
@@ -24,13 +24,10 @@ _ROWS = TypeAdapter(tuple[Row, ...])
 def known_rows(folder: Path, found: DecisionSet) -> tuple[list[Row], list[Row]]:
     """The rows that were scored before: those that stay, and those that go since their situations changed.
 
-    A file that is not there or cannot be read has none.
+    Raises:
+        DecisionSetError: the file is damaged.
     """
-    try:
-        content = json.loads((folder / SCORES).read_text(encoding="utf-8"))
-        rows, whole = map(_read_by_now, _ROWS.validate_python(content["rows"])), content.get("set")
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, ValidationError):
-        return [], []
+    rows, whole = read_scores(folder)
     former = _former(found, whole)
     stay, go = [], []
     for row in rows:
@@ -41,6 +38,24 @@ def known_rows(folder: Path, found: DecisionSet) -> tuple[list[Row], list[Row]]:
         else:
             go.append(row)
     return stay, go
+
+
+def read_scores(folder: Path) -> tuple[list[Row], object]:
+    """The rows in a folder, and the stamp that older versions put on all of them; none where there is no file.
+
+    Raises:
+        DecisionSetError: the file is damaged: it is refused, since what is written next would take its place.
+    """
+    path = folder / SCORES
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        return list(map(_read_by_now, _ROWS.validate_python(content["rows"]))), content.get("set")
+    except FileNotFoundError:
+        return [], None
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise DecisionSetError(
+            f"{path} cannot be read as scores: move it away, and its brains are scored anew"
+        ) from error
 
 
 def write_rows(folder: Path, found: DecisionSet, rows: Sequence[Row]) -> None:

@@ -18,6 +18,7 @@ from self_pruner.tools.profiles.statistics import IntervalEstimate
 
 MILLI = 1000.0  # gains are shown in thousandths of a nat
 SHOWN = 8  # hex digits of a fingerprint
+FEWER = " situations"  # ends what a row is called that is of fewer than the set has
 MOST = 10_000  # situations beyond which nobody counts
 EXPLAINED = (
     "Said / came, in percent, over the options as often as the brain takes them: the probability that it gives to a "
@@ -138,16 +139,16 @@ def labelled(found: DecisionSet, rows: Sequence[Row]) -> list[Row]:
         if len(temperatures) > 1 and row.temperature is not None:
             prompts += f" at temperature {row.temperature:g}"
         decided, there = len(row.decided), len(found.of(row.kind))
-        how = row.how if decided == there else f"{row.how}, {decided} of {there} situations"
+        how = row.how if decided == there else f"{row.how}, {decided} of {there}{FEWER}"
         called.append(replace(row, brain=_brain(row, rows), prompts=prompts, how=how))
     return called
 
 
 def in_table(row: Row, rows: Sequence[Row]) -> str:
-    """The brain of a labelled row in a table, with how it was asked where it was asked in several ways."""
+    """The brain of a labelled row in a table, with how it was asked where that was in several ways, or not of all."""
     names = (row.kind, row.brain, row.prompts)
     asked = {one.how for one in rows if (one.kind, one.brain, one.prompts) == names}
-    return f"{row.brain} ({row.how})" if len(asked) > 1 else row.brain
+    return f"{row.brain} ({row.how})" if len(asked) > 1 or row.how.endswith(FEWER) else row.brain
 
 
 def _brain(row: Row, rows: Sequence[Row]) -> str:

@@ -9,7 +9,7 @@ import pytest
 from benchmarks import summary
 from self_pruner.agent.decisions.decision_set import FILE, read_set
 from self_pruner.agent.decisions.score import Row, always
-from self_pruner.agent.decisions.scores import stamp_of, write_rows
+from self_pruner.agent.decisions.scores import SCORES, known_rows, stamp_of, write_rows
 from tests.agent.compare.invented import results, run_result
 
 SET = Path(__file__).parents[2] / "benchmarks" / "results" / "decisions" / "smollm2-135m-20-shifts"
@@ -87,6 +87,26 @@ def test_a_brain_that_was_asked_in_two_ways_has_two_rows(tmp_path, monkeypatch, 
         "| mine (sampled) | terse | **1.0 [1.0, 1.0]** |",
     ]
     assert "| shift | mine (sampled) | terse |" in (found / "table.md").read_text()
+
+
+def test_two_sets_of_one_name_are_refused_and_so_are_damaged_scores(tmp_path, monkeypatch, capsys):
+    for name in ("one", "other"):
+        (tmp_path / name).mkdir()
+        scored(tmp_path / name / "set", {"mine exact": (0.002, 0.002)})
+    with pytest.raises(SystemExit, match="2 folders are called set"):
+        table_of(monkeypatch, capsys, tmp_path / "one" / "set", tmp_path / "other" / "set")
+    (tmp_path / "one" / "set" / SCORES).write_text("{")
+    with pytest.raises(SystemExit, match="cannot be read as scores"):
+        table_of(monkeypatch, capsys, tmp_path / "one" / "set")
+
+
+def test_a_row_of_fewer_situations_than_the_set_has_is_marked(tmp_path, monkeypatch, capsys):
+    folder = scored(tmp_path / "set", {"mine exact": (0.002, 0.002)})
+    found = read_set(folder / FILE)
+    (row,) = known_rows(folder, found)[0]
+    few = row.decided[:8]
+    write_rows(folder, found, [replace(row, decided=few, stamp=stamp_of(found, few))])
+    assert table_of(monkeypatch, capsys, folder)[2].startswith("| mine (exact, 8 of 24 situations) | terse | **2.0 ")
 
 
 def test_several_folders_that_are_no_decision_sets_are_refused(tmp_path, monkeypatch, capsys):

@@ -9,11 +9,12 @@ from pathlib import Path
 
 import pytest
 
-from self_pruner.agent.decisions.decision_set import FILE, read_set
+from self_pruner.agent.decisions.decision_set import FILE, DecisionSetError, read_set
 from self_pruner.agent.decisions.kinds import DEFAULT
 from self_pruner.agent.decisions.score import Row, always
 from self_pruner.agent.decisions.scores import SCORES, known_rows, stamp_of, write_rows
-from self_pruner.agent.decisions.table import labelled, sentences
+from self_pruner.agent.decisions.table import gains, labelled, manners, page, sentences
+from tests.agent.decisions.conftest import refused
 
 COMMITTED = Path(__file__).parents[3] / "benchmarks" / "results" / "decisions"
 
@@ -76,10 +77,19 @@ def test_rows_go_whose_situations_are_no_longer_there(saved, decision_set):
     assert {row.kind for row in go} >= {*DEFAULT} - {"edit"} and len(stay) + len(go) == len(rows)
 
 
-def test_a_file_that_cannot_be_read_has_no_rows(tmp_path, decision_set):
+def test_a_file_that_cannot_be_read_is_refused_and_not_taken_for_none(tmp_path, decision_set):
+    assert known_rows(tmp_path, decision_set) == ([], [])
     for text in ("", "[]", "{}", '{"rows": 3}', '{"rows": [{}]}'):
         (tmp_path / SCORES).write_text(text)
-        assert known_rows(tmp_path, decision_set) == ([], [])
+        with pytest.raises(DecisionSetError, match="scores.json cannot be read as scores: move it away"):
+            known_rows(tmp_path, decision_set)
+
+
+def test_scores_that_cannot_be_read_are_not_written_over(command, own, capsys):
+    (own / SCORES).write_text('{"rows": [')
+    (own / FILE).unlink()  # else the set is there, and nothing is measured anyway
+    assert "cannot be read as scores" in refused(capsys, command(own, "--brain", "first"))
+    assert (own / SCORES).read_text() == '{"rows": [' and not (own / FILE).exists()
 
 
 def test_a_row_of_before_has_no_position_where_the_order_of_the_options_changed_nothing(tmp_path, decision_set):
@@ -151,3 +161,7 @@ def test_a_row_over_fewer_situations_says_so(decision_set):
     row = row_of(without_last(decision_set), decision_set.situations[-1].kind)
     (called,) = labelled(decision_set, [row])
     assert called.how == "exact, 7 of 8 situations"
+    assert gains([called]).rows[0][1] == manners([called]).rows[0][1] == "tiny (exact, 7 of 8 situations)"
+    assert "| tiny (exact, 7 of 8 situations) |" in page(decision_set, [row], [row.kind])
+    (whole,) = labelled(decision_set, [row_of(decision_set, row.kind)])
+    assert gains([whole]).rows[0][1] == "tiny"
