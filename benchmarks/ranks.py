@@ -34,6 +34,9 @@ def kendall(first: Sequence[float], second: Sequence[float]) -> float:
     return sum((sign > 0) - (sign < 0) for sign in signs) / len(pairs)
 
 
+LEAST = 3  # candidates, of which the better half are two and so have an order
+
+
 def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -42,6 +45,8 @@ def main() -> None:
     parser.add_argument("--candidates", type=int, default=24, help="how many, spread over the ranks")
     parser.add_argument("--output", type=Path, help="file for the figures, JSON")
     options = parser.parse_args()
+    if options.candidates < LEAST:
+        parser.error(f"--candidates: at least {LEAST}, got {options.candidates}")
     run = RunDirectory.open(options.run)
     settings = make_settings(run.settings)
     tokens = settings.fidelity[0]
@@ -51,6 +56,8 @@ def main() -> None:
         count = settings.sequences(tokens)
         found = memory.recall(Fitness, profile=list(rows), text="fitness", sequences=count, order="kl")
     known = [(one.profile, one.kl) for one in found if one.kl is not None]
+    if len(known) < LEAST:
+        raise SystemExit(f"{run.name} has {len(known)} candidates that were measured, and at least {LEAST} are needed")
     last, wanted = len(known) - 1, min(options.candidates, len(known))
     chosen = [known[round(index * last / max(1, wanted - 1))] for index in range(wanted)]  # from the best to the worst
     other = prepare(
