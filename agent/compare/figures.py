@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from statistics import fmean
 
-from self_pruner.agent.compare.kinds import ArmKind, base_name, kind_of
+from self_pruner.agent.compare.kinds import ArmKind, base_name, kind_of, searched_on
 from self_pruner.agent.compare.results import CurvePoint, Results, RunResult, TextResult
 from self_pruner.tools.profiles.statistics import (
     IntervalEstimate,
@@ -144,6 +144,10 @@ class ComparedArms:
             return "hybrid"
         asked = self.best("brain", "hybrid") or self.best("brain")
         return asked or self.best(base="hybrid") or self.best("search") or self.best()
+
+    def searched_on(self, arm: str) -> tuple[int, str]:
+        """The tokens and texts of an arm's final fitness under the settings that all share."""
+        return searched_on(arm, self.results.settings)
 
     def kind(self, arm: str) -> ArmKind:
         """What an arm is under the settings that all share."""

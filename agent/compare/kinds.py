@@ -9,9 +9,10 @@ from typing import Any, Literal
 
 from self_pruner.agent.settings.arms import ARMS
 from self_pruner.agent.settings.panels import CONTROLS, fields_of_plan
-from self_pruner.agent.settings.settings import Settings
+from self_pruner.agent.settings.settings import Settings, text_label
 
 ASKING = ("brain", "plan", "brain_share", "autonomy")  # settings that say who is asked for what
+FITNESS = ("fidelity", "fitness_text")  # and those that say what a fitness is of; the sequence length is shared
 ArmKind = Literal["closed form", "search", "brain"]
 
 
@@ -45,10 +46,21 @@ def brain_of(arm: str, shared: Mapping[str, Any] = MappingProxyType({})) -> str:
     return str(_settings(arm, shared)["brain"])
 
 
+def searched_on(arm: str, shared: Mapping[str, Any] = MappingProxyType({})) -> tuple[int, str]:
+    """How many tokens of which texts its final fitness is of; arguments as for `kind_of`.
+
+    A fitness on other tokens is another figure: neither is better than the other.
+    """
+    settings = _settings(arm, shared)
+    stages = settings["fidelity"]
+    last = stages.split(",")[-1] if isinstance(stages, str) else stages[-1]
+    return int(last), ",".join(map(text_label, str(settings["fitness_text"]).split(",")))
+
+
 def _settings(arm: str, shared: Mapping[str, Any]) -> dict[str, Any]:
     given = (one.partition("=") for one in arm.split("+")[1:])
     own = {name.strip().replace("-", "_"): value for name, _, value in given}
-    unsaid = {name: Settings.model_fields[name].default for name in ASKING}
+    unsaid = {name: Settings.model_fields[name].default for name in (*ASKING, *FITNESS)}
     return {**unsaid, **shared, **own}
 
 

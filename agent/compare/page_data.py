@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from itertools import product
 from pathlib import Path, PurePosixPath
 from statistics import fmean
 from typing import Any
@@ -130,12 +131,14 @@ def comparison_data(results: Results, folder: Path | None = None) -> dict[str, A
 def curves(compared: ComparedArms) -> list[dict[str, Any]]:
     """The best fitness so far against tokens, at every sparsity at which something was searched.
 
-    Of each arm its staircases, pairs of tokens and nats a token, and their mean; one that does not search is a level.
+    Arms whose fitness is of other tokens have a chart of their own. Of each arm its staircases, pairs of tokens and
+    nats a token, and their mean; one that does not search is a level.
     """
     charts = []
-    for sparsity in compared.sparsities:
+    groups = dict.fromkeys(map(compared.searched_on, compared.ordered))
+    for sparsity, (tokens, texts) in product(compared.sparsities, groups):
         series: list[dict[str, Any]] = []
-        for arm in compared.ordered:
+        for arm in (each for each in compared.ordered if compared.searched_on(each) == (tokens, texts)):
             runs = staircases(compared, arm, sparsity)
             fitness = [run.fitness for run in compared.runs(arm, sparsity) if run.fitness is not None]
             if runs:
@@ -143,7 +146,8 @@ def curves(compared: ComparedArms) -> list[dict[str, Any]]:
             elif fitness:
                 series.append({"arm": arm, "runs": [], "mean": [], "level": fmean(fitness)})
         if any(one["runs"] for one in series):
-            charts.append({"sparsity": percent(sparsity), "series": series})
+            on = f"on {tokens:,} tokens of {texts}" if len(groups) > 1 else ""
+            charts.append({"sparsity": percent(sparsity), "on": on, "series": series})
     return charts
 
 

@@ -116,10 +116,15 @@ def duel(compared: ComparedArms, arm: str, baseline: str, called: str) -> str:
 
 
 def speed_sentences(compared: ComparedArms, headline: str) -> list[str]:
-    """At what share of their tokens the headline arm was as good as plain evolution and the target model alone."""
+    """At what share of their tokens the headline arm was as good as plain evolution and the target model alone.
+
+    Nothing is said of one whose fitness is of other tokens.
+    """
     found = []
     for baseline in (compared.best(base=EVOLUTION), compared.best("brain", SELF)):
         if baseline is None or baseline == headline:
+            continue
+        if compared.searched_on(baseline) != compared.searched_on(headline):
             continue
         by_sparsity = [
             reach(staircases(compared, headline, sparsity), staircases(compared, baseline, sparsity))

@@ -87,6 +87,17 @@ def test_curves_are_those_of_each_run_their_mean_and_levels():
     assert curves(ComparedArms(results([run_result("owl", 30.0)]))) == []
 
 
+def test_arms_whose_fitness_is_of_other_tokens_are_not_drawn_in_one_chart():
+    arms = ("hybrid", "evolution", "evolution+fidelity=1024,4096", "hybrid+fitness-text=a/b.txt")
+    found = curves(ComparedArms(results([*(searched(arm, 30.0) for arm in arms), run_result("owl", 45.0)])))
+    assert [(one["on"], [each["arm"] for each in one["series"]]) for one in found] == [
+        ("on 2,048 tokens of passages,papers", ["hybrid", "evolution", "owl"]),
+        ("on 4,096 tokens of passages,papers", ["evolution+fidelity=1024,4096"]),
+        ("on 2,048 tokens of b.txt", ["hybrid+fitness-text=a/b.txt"]),
+    ]
+    assert [one["on"] for one in curves(ComparedArms(results(FULL)))] == ["", "", ""]
+
+
 def test_the_run_that_is_kept_is_chosen_without_the_reported_figures():
     good = run_result("hybrid", 20.5, seed=0, holdout=0.5)
     lucky = run_result("hybrid", 22.0, seed=1, holdout=0.4)

@@ -213,6 +213,18 @@ def test_the_share_of_tokens_for_the_same_quality():
     )
 
 
+@pytest.mark.parametrize("setting", ["fidelity=1024,4096", "fitness-text=c4", "fitness_text=c4"])
+def test_fitness_on_other_tokens_is_not_reached(setting):
+    runs = [*arm("hybrid", 30.0, curve=curve([1.0, 0.5])), *arm("self", 50.0, curve=curve([1.0, 0.6]))]
+    other = arm(f"evolution+{setting}", 40.0, curve=curve([3.0, 2.0]))
+    assert "final fitness of self after" in said(*runs, *other, about="final fitness")
+    assert "final fitness of evolution" in said(
+        *runs[:-9], *arm("evolution", 40.0, curve=curve([3.0, 2.0])), about="final"
+    )
+    alike = arm("evolution+fidelity=512,2048+offspring=6", 40.0, curve=curve([3.0, 2.0]))
+    assert "final fitness of evolution" in said(*runs[:-9], *alike, about="final")
+
+
 def test_a_quality_that_was_never_reached_is_called_that():
     slow = arm("hybrid", 30.0, curve=curve([1.0, 0.9]))
     assert said(*slow, *arm("evolution", 30.0, curve=curve([1.0, 0.2])), about="final fitness") == (

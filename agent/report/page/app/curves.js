@@ -1,4 +1,4 @@
-// The best fitness so far against tokens, a chart a sparsity: a thin line a run, a thick one their mean, a dashed level.
+// The best fitness so far against tokens, a chart a sparsity and what fitness is of: a thin line a run, a thick one their mean, a dashed level.
 
 const NEAR = 0.8; // how far from the curves a level is still on the chart, as a share of their span
 
@@ -13,11 +13,12 @@ function curvesTab(one, state) {
       if (on) state.hidden.delete(arm); else state.hidden.add(arm);
       again();
     }, swatch(one.styles.get(arm)))))),
-    one.curves.map(({ sparsity, series }) => {
+    one.curves.map(({ sparsity, on, series }) => {
+      const where = `at ${sparsity} sparsity${on ? `, ${on}` : ''}`; // arms that are measured on other tokens are not comparable
       const shown = series.filter((each) => !state.hidden.has(each.arm));
       const place = h('div', { class: 'chart' });
-      afterwards(() => curveChart(one, place, shown, `Best fitness so far at ${sparsity} sparsity`));
-      return h('section', {}, h('h2', {}, `At ${sparsity} sparsity`), place, endsTable(one, shown));
+      afterwards(() => curveChart(one, place, shown, `Best fitness so far ${where}`));
+      return h('section', {}, h('h2', {}, `A${where.slice(1)}`), place, endsTable(one, shown));
     })];
 }
 
