@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from self_pruner.agent.compare.results import RunResult
+from self_pruner.memory.records import RANDOM
 from self_pruner.tools.profiles.statistics import (
     ALPHA,
     IntervalEstimate,
@@ -39,14 +40,17 @@ class BrainWorth:
 
 
 def brain_worth(runs: Sequence[RunResult]) -> BrainWorth | None:
-    """The worth of the brain in `runs`; None where no run has candidates of both the brain and chance to compare."""
+    """The worth of the brain in `runs`; None where none has candidates of both the brain and chance to compare.
+
+    Chance is also what stood in for a brain that failed, as in a run's own report.
+    """
     strata = []
     for run in runs:
         for generation in dict.fromkeys(one.generation for one in run.yields):
             rows = [one for one in run.yields if one.generation == generation]
             counts = []
-            for proposer in ("brain", "chance"):
-                own = [one for one in rows if one.proposed_by == proposer]
+            for proposers in (("brain",), RANDOM):
+                own = [one for one in rows if one.proposed_by in proposers]
                 counts += [sum(one.improved for one in own), sum(one.compared for one in own)]
             strata.append(TwoShares(*counts))
     strata = [one for one in strata if one.n and one.other_n]

@@ -174,9 +174,8 @@ class Outcome(BaseModel):
 
 
 SPENT = (  # what a result says of its cost
-    *("evaluations", "tokens", "generation", "failed_turns", "fallbacks", "illegal"),
-    *("search_minutes", "weight_bytes", "peak_resident_bytes"),
-    *("brain_turns", "brain_output_tokens", "brain_decode_steps", "brain_seconds"),
+    *("evaluations", "tokens", "generation", "failed_turns", "fallbacks", "illegal", "search_minutes", "weight_bytes"),
+    *("peak_resident_bytes", "brain_turns", "brain_output_tokens", "brain_decode_steps", "brain_seconds"),
 )
 
 
@@ -232,7 +231,7 @@ def improvements(found: Sequence[Yield], *proposers: str) -> tuple[int, int]:
 def brain_sentence(found: Sequence[Yield], choices: Sequence[tuple[int, int, int, int]] = ()) -> str:
     """Whether the brain proposes better than chance does among the same legal calls.
 
-    Improvements get rarer as a search goes on, so the two are compared within generations, where they are known.
+    Improvements get rarer as a search goes on, so the two are compared within generations that have both, if known.
 
     Args:
         found: the yields of the whole run.
@@ -244,15 +243,19 @@ def brain_sentence(found: Sequence[Yield], choices: Sequence[tuple[int, int, int
         return "No brain proposed anything in this run."
     if not compared:
         return "The brain varied no candidate, so nothing can be said of its choices."
-    own = f"{improved} of the brain's {counted(compared, 'variation')} beat their parents"
-    if not drawn:
-        return f"{own}; no random ones were drawn to compare with."
+    both = [one for one in choices or [(improved, compared, lucky, drawn)] if one[1] and one[3]]
+    if both:
+        improved, compared, lucky, drawn = map(sum, zip(*both, strict=True))
+    where = " in generations with random ones" if 0 < len(both) < len(choices) else ""
+    own = f"{improved} of the brain's {counted(compared, 'variation')}{where} beat their parents"
+    if not both:
+        random = f", and {lucky} of {drawn} random ones, but no generation has both, so they are not compared"
+        return f"{own}{random if drawn else '; no random ones were drawn to compare with'}."
     from self_pruner.tools.profiles.statistics import TwoShares, exact_test, stratified_difference  # they take scipy
 
-    strata = [TwoShares(*one) for one in choices or [(improved, compared, lucky, drawn)]]
+    strata = [TwoShares(*one) for one in both]
     p, difference = exact_test(strata)[0], stratified_difference(strata)
-    within = "exact test within generations" if choices else "exact test"
-    against = f"and {lucky} of {drawn} random ones ({within}, p = {p:.2g})"
+    against = f"and {lucky} of {drawn} random ones (exact test{' within generations' if choices else ''}, p = {p:.2g})"
     if p >= SIGNIFICANT or difference is None:
         return f"{own}, {against}: this run does not show the brain to be better or worse than chance."
     return f"{own}, {against}: the brain was {'better' if difference > 0 else 'worse'} than chance."

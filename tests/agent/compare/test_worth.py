@@ -3,6 +3,7 @@
 import pytest
 
 from self_pruner.agent.compare.worth import brain_worth
+from self_pruner.agent.result.outcome import brain_sentence
 from self_pruner.tools.profiles.statistics import TwoShares
 from tests.agent.compare.invented import proposer, run_result
 
@@ -17,6 +18,13 @@ def test_the_brain_is_compared_with_chance_only_where_both_were_measured():
     )
     assert (found.total, found.strata) == (TwoShares(10, 20, 2, 10), 1)
     assert found.pooled.value == pytest.approx(0.3)
+
+
+def test_what_stood_in_for_a_failing_brain_is_chance_as_in_the_report_of_a_run():
+    rows = [proposer("brain", 12, 5), proposer("fallback", 10, 2), proposer("rule", 9, 9), proposer("switch", 8, 8)]
+    assert brain_worth([run(*rows)]).total == TwoShares(5, 12, 2, 10)
+    assert brain_worth([run(*rows, proposer("chance", 3, 1))]).total == TwoShares(5, 12, 3, 13)
+    assert "5 of the brain's 12 variations beat their parents, and 2 of 10 random ones" in brain_sentence(rows)
 
 
 def test_operators_of_one_proposer_count_together():

@@ -113,6 +113,21 @@ def test_a_brain_that_was_asked_while_it_was_easy_is_not_better_for_that():
     assert "(exact test within generations, p = 1): this run does not show" in within
 
 
+def test_the_counts_are_of_the_generations_that_the_test_is_of():
+    alone, both, drawn = (9, 10, 0, 0), (1, 4, 3, 4), (0, 0, 2, 10)
+    assert brain(10, 14, 5, 14, [alone, both, drawn]) == (
+        "1 of the brain's 4 variations in generations with random ones beat their parents, and 3 of 4 random ones "
+        "(exact test within generations, p = 0.49): this run does not show the brain to be better or worse than chance."
+    )
+    assert brain(9, 10, 2, 10, [alone, drawn]) == (
+        "9 of the brain's 10 variations beat their parents, and 2 of 10 random ones, but no generation has both, so "
+        "they are not compared."
+    )
+    assert brain(9, 10, 0, 0, [alone]).endswith(
+        "10 variations beat their parents; no random ones were drawn to compare with."
+    )
+
+
 def test_one_variation_is_said_as_one():
     assert brain(1, 1, 0, 0).startswith("1 of the brain's 1 variation beat")
 
