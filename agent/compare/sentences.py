@@ -204,7 +204,9 @@ def _with_interval(compared: ComparedArms, arm: str) -> str:
     estimate = compared.estimate(arm, None, PERPLEXITY)
     if estimate is None or estimate.low is None or estimate.high is None:
         return number(estimate.value if estimate else None, 2)
-    seeds = counted(compared.seeds(arm), "seed")
+    counts = {len(compared.runs(arm, sparsity)) for sparsity in compared.sparsities}
+    least, most = min(counts), counted(max(counts), "seed")
+    seeds = most if len(counts) == 1 else f"{least} to {most}"
     return f"{number(estimate.value, 2)} (95% interval {estimate.low:,.2f} to {estimate.high:,.2f} over {seeds})"
 
 

@@ -41,6 +41,13 @@ def test_the_best_arm_is_named_with_its_figure_and_who_follows():
     assert found.endswith("the paired test tells the two apart.")
 
 
+def test_seeds_that_are_fewer_at_one_sparsity_are_called_so():
+    runs = [run_result("hybrid", 30.0 + seed, seed=seed, sparsity=0.2) for seed in range(5)]
+    runs += [run_result("hybrid", 40.0 + seed, seed=seed, sparsity=0.5) for seed in range(2)]
+    assert "over 2 to 5 seeds), " in sentences(results(runs))[0]
+    assert "over 2 seeds), " in sentences(results([run for run in runs if run.seed < 2]))[0]
+
+
 def test_the_lowest_mean_may_lose_where_both_were_measured_and_it_is_said():
     pairs = [run_result("hybrid", 30.0 + seed / 10, seed=seed) for seed in range(6)]
     better = [run_result("evolution", 29.0 + seed / 10, seed=seed) for seed in range(6)]
