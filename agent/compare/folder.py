@@ -130,7 +130,7 @@ class ComparisonFolder:
         count = len(self.seeds)
         listed = ",".join(map(str, self.seeds)) + ("," if count == 1 else "")
         seeds = str(count) if self.seeds == tuple(range(count)) else listed
-        sparsities = ",".join(f"{share:g}" for share in self.sparsities)
+        sparsities = ",".join(str(share) for share in self.sparsities)
         settings = command_line(self.settings, "compare", DEFAULTS)
         return f"{settings} {arms} --seeds {seeds} --sparsity {sparsities}"
 

@@ -76,8 +76,9 @@ def begin(
     begun = ComparisonFolder.open(path.resolve()) if is_comparison(path) else None
     named = tuple(spec.text for spec in parse_arms(arms, begun.places if begun else {}))
     places = {arm: str(Path.cwd()) for arm in named if base_name(arm) != arm}
-    removed = begun.sparsities if begun and sparsities is None else parse_sparsities(sparsities or "0.3")
-    numbers = begun.seeds if begun and seeds is None else parse_seeds(seeds or "3")
+    usual = (begun.sparsities, begun.seeds) if begun else ((0.3,), tuple(range(3)))
+    removed = usual[0] if sparsities is None else parse_sparsities(sparsities)
+    numbers = usual[1] if seeds is None else parse_seeds(seeds)
     comparison = ComparisonFolder(path.resolve(), named, removed, numbers, settings, places)
     if begun is not None:
         comparison = begun.grown(comparison)

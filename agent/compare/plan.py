@@ -36,6 +36,7 @@ PREPARED = (
     *("calibration", "fitness_text", "reporting_text", "calibration_sequences", "calibration_length"),
     *("sequence_length", "reporting_tokens", "final_tokens", "sensitivity_tokens", "cache"),
 )
+MOST_SEEDS = 1_000  # in a count
 
 
 @dataclass(frozen=True)
@@ -71,7 +72,7 @@ class PlannedRun:
     @property
     def slug(self) -> str:
         """Its folder's name: the arm, the sparsity in percent, the seed."""
-        return f"{self.spec.folder}-{100 * self.sparsity:g}-seed{self.seed}"
+        return f"{self.spec.folder}-{_in_percent(self.sparsity)}-seed{self.seed}"
 
     def prompts(self, own: Path | None = None) -> str | None:
         """The digest of the prompt set that its brain reads; None where it asks none.
@@ -166,8 +167,13 @@ def plan(
     """Every run, closed forms first and only once a sparsity, then seed by seed, so that early results compare.
 
     Raises:
-        SettingsError: settings that contradict each other, in the words of the command line.
+        SettingsError: settings that contradict each other, in the words of the command line, or two sparsities that
+            differ by less than the name of a folder tells.
     """
+    named: dict[str, float] = {}
+    for sparsity in sparsities:
+        if (other := named.setdefault(_in_percent(sparsity), sparsity)) != sparsity:
+            raise SettingsError(f"--sparsity: {other} and {sparsity} would share folders: leave one of them out")
     closed = [spec for spec in specs if not spec.arm.searches]
     searching = [spec for spec in specs if spec.arm.searches]
     wanted = [(spec, sparsity, seed) for seed in seeds[:1] for sparsity in sparsities for spec in closed]
@@ -178,6 +184,10 @@ def plan(
         settings = make_settings(base.model_dump() | spec.overrides | own)
         runs.append(PlannedRun(spec, sparsity, seed, settings.anchored(spec.base)))
     return runs
+
+
+def _in_percent(sparsity: float) -> str:
+    return f"{100 * sparsity:g}"
 
 
 def parse_sparsities(text: str) -> tuple[float, ...]:
@@ -199,13 +209,17 @@ def parse_seeds(text: str) -> tuple[int, ...]:
     """`5` for seeds 0 to 4, or a list such as `0,3,7`.
 
     Raises:
-        SettingsError: something else.
+        SettingsError: something else, or a count that was meant as a seed.
     """
     try:
         numbers = tuple(int(word) for word in text.removesuffix(",").split(","))
     except ValueError:
         raise SettingsError(f"--seeds: {text!r} is neither a count such as 5 nor a list such as 0,3,7") from None
     if len(numbers) == 1 and "," not in text:
+        if numbers[0] > MOST_SEEDS:
+            raise SettingsError(
+                f"--seeds: {text} is a count, of at most {MOST_SEEDS:,}; a single seed is written with a comma: {text},"
+            )
         numbers = tuple(range(numbers[0]))
     if not numbers or min(numbers) < 0 or len(set(numbers)) < len(numbers):
         raise SettingsError(f"--seeds takes a count of at least 1 or different seeds from 0 up, got {text}")

@@ -86,6 +86,40 @@ def test_wrong_seeds_are_refused(text):
         parse_seeds(text)
 
 
+def test_a_seed_that_is_taken_for_a_count_is_refused_with_how_it_is_written():
+    assert len(parse_seeds("1000")) == 1000
+    with pytest.raises(SettingsError, match="20260101 is a count, of at most 1,000; .* with a comma: 20260101,$"):
+        parse_seeds("20260101")
+    assert parse_seeds("20260101,") == (20260101,)
+
+
+@pytest.mark.parametrize(("sparsities", "seeds"), [("", None), (None, ""), ("0.3", "")])
+def test_an_empty_option_is_not_one_that_is_left_out(tmp_path, sparsities, seeds):
+    with pytest.raises(SettingsError, match="--seeds" if seeds == "" else "--sparsity"):
+        begin({}, ["owl"], sparsities, seeds, tmp_path / "new", (), View())
+    assert not (tmp_path / "new").exists()
+    begin({}, ["owl"], "0.2", "0,7", tmp_path / "begun", (), View())
+    with pytest.raises(SettingsError, match="--seeds" if seeds == "" else "--sparsity"):
+        begin({}, ["cma"], sparsities, seeds, tmp_path / "begun", (), View())
+
+
+def test_sparsities_that_would_share_a_folder_are_refused_also_when_a_comparison_grows(tmp_path):
+    assert len({run.slug for run in plan(BASE, parse_arms(["owl"]), [0.3, 0.3001], [0])}) == 2
+    match = "--sparsity: 0.3 and 0.30000001 would share folders"
+    with pytest.raises(SettingsError, match=match):
+        plan(BASE, parse_arms(["owl"]), [0.3, 0.30000001], [0])
+    begin({}, ["owl"], "0.3", "1", tmp_path / "compared", (), View())
+    with pytest.raises(SettingsError, match=match):
+        begin({}, ["owl"], "0.30000001", "1", tmp_path / "compared", (), View())
+    assert ComparisonFolder.open(tmp_path / "compared").sparsities == (0.3,)
+
+
+def test_the_command_of_a_comparison_removes_the_very_shares(tmp_path):
+    shares = (0.3, 0.123456789, 1 / 3)
+    command = ComparisonFolder(tmp_path, ("owl",), shares, (0,), make_settings(DEFAULTS)).command()
+    assert parse_sparsities(command.split("--sparsity ")[1]) == shares
+
+
 def test_a_plan_is_read_as_it_was_written_and_so_is_one_of_before_with_all_arms_in_one_text(tmp_path):
     made = ComparisonFolder(tmp_path, ("owl", "hybrid+fidelity=1024,4096"), (0.2, 0.3), (0, 7), BASE)
     made.save()
