@@ -21,7 +21,7 @@ from self_pruner.agent.run_files.environment import installed, this_machine_in_w
 from self_pruner.agent.run_files.run_lock import RunLock
 from self_pruner.agent.run_files.seal import holds, seal
 from self_pruner.agent.settings.settings import Settings, make_settings, text_label
-from self_pruner.agent.settings.stated import PLACES, command_line, without_places
+from self_pruner.agent.settings.stated import PLACES, command_line, shareable, without_places
 from self_pruner.memory.errors import SelfPrunerError, SettingsError
 from self_pruner.prompts.templates import PromptSet
 from self_pruner.prompts.workbench import differences
@@ -203,7 +203,7 @@ def collect(comparison: ComparisonFolder, failed: Mapping[str, str] | None = Non
     machines = dict.fromkeys(run.machine for run in runs if run.machine) or {this_machine_in_words(): None}
     return Results(
         command=comparison.command(),
-        model=settings.model,
+        model=shareable(settings)["model"],
         settings=without_places(settings),
         versions=_versions([run.versions for run in runs if run.versions] or [installed()]),
         machine=" and ".join(machines),

@@ -126,20 +126,23 @@ def speed_sentences(compared: ComparedArms, headline: str) -> list[str]:
             continue
         if compared.searched_on(baseline) != compared.searched_on(headline):
             continue
-        by_sparsity = [
-            reach(staircases(compared, headline, sparsity), staircases(compared, baseline, sparsity))
+        curves = [
+            (staircases(compared, headline, sparsity), staircases(compared, baseline, sparsity))
             for sparsity in compared.sparsities
         ]
+        by_sparsity = [reach(own, others) for own, others in curves]
+        several = any(len(runs) > 1 for pair in curves for runs in pair)
+        who = f"Averaged over seeds, {headline}" if several else headline
         shares = [share for share in by_sparsity if share is not None]
         hits = [share for share in shares if math.isfinite(share)]
         over = f" (geometric mean over {len(shares)} sparsities)" if len(shares) > 1 else ""
         if hits and len(hits) == len(shares):
             tokens = f"{geometric_mean(hits):.0%} of the tokens that {baseline} took{over}"
-            found.append(f"{headline} had the final fitness of {baseline} after {tokens}.")
+            found.append(f"{who} reached the final fitness of {baseline} after {tokens}.")
         elif hits:
-            found.append(f"{headline} had the final fitness of {baseline} at {len(hits)} of {len(shares)} sparsities.")
+            found.append(f"{who} reached the final fitness of {baseline} at {len(hits)} of {len(shares)} sparsities.")
         elif shares:
-            found.append(f"{headline} never had the final fitness of {baseline}.")
+            found.append(f"{who} did not reach the final fitness of {baseline}.")
     return found
 
 

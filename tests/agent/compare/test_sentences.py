@@ -215,8 +215,8 @@ def test_the_share_of_tokens_for_the_same_quality():
     fast, slow = curve([1.0, 0.5, 0.3]), curve([1.0, 0.9, 0.8, 0.5])
     runs = [*arm("hybrid", 30.0, curve=fast), *arm("evolution", 40.0, curve=slow)]
     assert said(*runs, about="tokens") == (
-        "hybrid had the final fitness of evolution after 50% of the tokens that evolution took (geometric mean over 3 "
-        "sparsities)."
+        "Averaged over seeds, hybrid reached the final fitness of evolution after 50% of the tokens that evolution "
+        "took (geometric mean over 3 sparsities)."
     )
 
 
@@ -235,14 +235,16 @@ def test_fitness_on_other_tokens_is_not_reached(setting):
 def test_a_quality_that_was_never_reached_is_called_that():
     slow = arm("hybrid", 30.0, curve=curve([1.0, 0.9]))
     assert said(*slow, *arm("evolution", 30.0, curve=curve([1.0, 0.2])), about="final fitness") == (
-        "hybrid never had the final fitness of evolution."
+        "Averaged over seeds, hybrid did not reach the final fitness of evolution."
     )
+    once = [run for run in (*slow, *arm("evolution", 30.0, curve=curve([1.0, 0.2]))) if run.seed == 0]
+    assert said(*once, about="final fitness") == "hybrid did not reach the final fitness of evolution."
     mixed = [
         *arm("evolution", 30.0, sparsities=[0.2, 0.3], curve=curve([1.0, 0.2])),
         *arm("evolution", 30.0, sparsities=[0.5], curve=curve([1.0, 0.9])),
     ]
     assert said(*slow, *mixed, about="final fitness") == (
-        "hybrid had the final fitness of evolution at 1 of 3 sparsities."
+        "Averaged over seeds, hybrid reached the final fitness of evolution at 1 of 3 sparsities."
     )
 
 
