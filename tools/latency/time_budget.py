@@ -166,6 +166,13 @@ class LatencyBudget(Budget):
         nearest = self._repair(self.space.dense(), frozenset())
         return ((sum(nearest.attention), sum(nearest.mlp)),)
 
+    def totals_around(self, profile: Profile) -> tuple[tuple[int, int], ...]:
+        """Every (attention units, MLP units) that takes as long as `profile` by even prices that are right there.
+
+        Those of `totals` are right at the uniform profile, and need not have those of another one on the budget.
+        """
+        return self.timed.even(self.timed.time(profile), profile).totals
+
     def unit_price(self, part: Part) -> int:
         """Nanoseconds of a unit, evenly."""
         return self.even.unit_price(part)

@@ -137,6 +137,10 @@ class Budget:
         """Every (attention groups, MLP blocks) over all layers that meets the target, by rising attention."""
         return tuple((groups, blocks) for groups in self._group_totals() for blocks in self.blocks(groups))
 
+    def totals_around(self, profile: Profile) -> tuple[tuple[int, int], ...]:
+        """Those that a step from `profile`, which is on the budget, chooses from: its own are among them."""
+        return self.totals
+
     @property
     def aims(self) -> tuple[tuple[int, int], ...]:
         """Those of the totals that a projection chooses from."""

@@ -26,6 +26,7 @@ CURVATURE = 2.5  # before any step: how much more changes of several places cost
 CURVATURES = (1.0, 8.0)  # what may be learned
 PRIOR = 0.03  # nats a token of own curvature that the factor's first value counts as
 FURTHEST = 8  # one part in so many of a dense width, at least a unit, is as far as a step goes at a place
+ROUNDING = 1e-9  # nats a token by which sums of the same costs may differ
 SPREAD = 0.7  # standard deviation of the logarithm of a drawn factor
 
 
@@ -76,14 +77,19 @@ class QuadraticModel:
         return self.expected.total(profile)
 
     def step(self, budget: Budget) -> Profile:
-        """The profile on budget of least predicted fitness within the trust region."""
-        return closed_form(budget, self._trusted(budget, self.expected))
+        """The profile on budget of least predicted fitness within the trust region; the centre where none is better."""
+        return self._least(budget, self.expected)
 
     def draw(self, budget: Budget, rng: random.Random) -> Profile:
         """The same by sensitivities of resampled sequences (a bootstrap) and a factor drawn around the curvature's."""
         resampled = _mean(rng.choices(self.sensitivities, k=len(self.sensitivities)))
         drawn = self._combined(resampled, self.curvature * math.exp(rng.gauss(0.0, SPREAD)))
-        return closed_form(budget, self._trusted(budget, drawn))
+        return self._least(budget, drawn)
+
+    def _least(self, budget: Budget, costs: Costs) -> Profile:
+        """The profile of least cost within the trust region, unless what it settles to is worse than the centre."""
+        found = closed_form(budget, self._trusted(budget, costs), self.centre)
+        return self.centre if costs.total(found) > costs.total(self.centre) + ROUNDING else found
 
     def _combined(self, first: Costs, curvature: float) -> Costs:
         second = self.second

@@ -92,13 +92,19 @@ def cost_table(space: Space, probes: Sequence[Probe], curves: Mapping[Place, Seq
     return Costs(tuple(rows["attention"]), tuple(rows["mlp"]))
 
 
-def closed_form(budget: Budget, costs: Costs) -> Profile:
+def closed_form(budget: Budget, costs: Costs, around: Profile | None = None) -> Profile:
     """The profile on budget with the least total cost, exactly (the one found first among equals).
 
     Exactly by the prices of units; a budget that asks for more than their sum settles what is left.
     Time grows with n_layers^2 * units^2: milliseconds for 30 layers of 48 MLP units, a second or so for 80 of 224.
+
+    Args:
+        budget: the target.
+        costs: in nats a token; infinite for widths that are ruled out, those of `around` never.
+        around: a profile on budget; its totals are then among those that are tried, whatever the budget's are.
     """
-    return _cheapest(budget, Allocation(costs.attention), Allocation(costs.mlp), budget.totals)
+    totals = budget.totals if around is None else budget.totals_around(around)
+    return _cheapest(budget, Allocation(costs.attention), Allocation(costs.mlp), totals)
 
 
 def closed_forms(budget: Budget, costs: Costs) -> list[Profile]:

@@ -13,6 +13,8 @@ from self_pruner.tools.latency.table import LatencyTable, Milliseconds, Timed
 from self_pruner.tools.latency.time_budget import NANOSECONDS, LatencyBudget, TimedSpace
 from self_pruner.tools.profiles.budget import ImpossibleTargetError
 from self_pruner.tools.profiles.operators import crossover_mask, level_switch, mutate, random_profile, uniform
+from self_pruner.tools.profiles.quadratic_model import QuadraticModel
+from self_pruner.tools.profiles.rules import ends
 from self_pruner.tools.profiles.sensitivity import Costs, closed_form, closed_forms
 from self_pruner.tools.profiles.space import Space
 
@@ -81,6 +83,44 @@ def test_every_operator_stays_on_the_budget(name, profile, seed, target):
         assert milliseconds(TABLES[name], one) == pytest.approx(target, abs=max(most, 0.0025 * target) + 1e-6)
     assert level_switch(budget, parent, rng, 3) != parent
     assert budget.project(projected.attention, projected.mlp).changed_units == 0
+
+
+def falling(rng: random.Random, scale: float) -> Costs:
+    """Random costs, up to `scale` nats a token, that fall with the width."""
+    rows = {part: [[rng.random() for _ in range(SPACE.units(part) + 1)] for _ in range(6)] for part in PARTS}
+    ranked = {
+        part: tuple(tuple(scale * cost for cost in sorted(row, reverse=True)) for row in rows[part]) for part in PARTS
+    }
+    return Costs(ranked["attention"], ranked["mlp"])
+
+
+def around(centre: Profile, costs: Costs) -> Costs:
+    """`costs` less those of the centre: what first-order sensitivities are."""
+    rows = {
+        part: tuple(
+            tuple(cost - costs.row(layer, part)[width] for cost in costs.row(layer, part))
+            for layer, width in enumerate(centre.widths(part))
+        )
+        for part in PARTS
+    }
+    return Costs(rows["attention"], rows["mlp"])
+
+
+@pytest.mark.parametrize("name", TABLES)
+def test_a_trust_region_step_stays_on_the_budget_and_is_not_predicted_worse_than_its_centre(name):
+    moved = 0
+    for seed in range(24):
+        rng = random.Random(seed)
+        budget = LatencyBudget.of(SPACE, TABLES[name], rng.uniform(86, 97.5))
+        costs = falling(rng, 0.1)
+        for centre in (random_profile(budget, rng), uniform(budget), ends(budget, 1, 1)):
+            local = QuadraticModel(costs, centre, tuple(around(centre, falling(rng, 1.0)) for _ in range(2)))
+            step = local.step(budget)
+            assert budget.holds(step) and budget.holds(local.draw(budget, rng))
+            assert local.predict(step) <= 1e-9
+            moved += step != centre
+            assert (sum(centre.attention), sum(centre.mlp)) in budget.totals_around(centre)
+    assert moved > 48  # of 72: to stay at the centre is no way out
 
 
 def test_the_budget_in_parameters_beside_it_is_that_of_the_uniform_profile():
