@@ -26,7 +26,7 @@ from self_pruner.agent.settings.settings import Settings
 from self_pruner.memory.profile import Profile
 from self_pruner.memory.records import Operator
 from self_pruner.tools.profiles import cma_search, proposals
-from self_pruner.tools.profiles.operators import blend, crossover_mask, mutate, random_profile
+from self_pruner.tools.profiles.operators import NothingMovesError, blend, crossover_mask, mutate, random_profile
 from self_pruner.tools.profiles.quadratic_model import QuadraticModel
 from self_pruner.tools.profiles.shifts import Hypothesis
 from self_pruner.tools.profiles.surrogate import Surrogate
@@ -128,7 +128,10 @@ class Operators:
             for _ in range(DRAWS):
                 if parents:
                     best, switches = self.history.profile(parents[0]), rng.choice((1, 1, 2))
-                    drawn = mutate(budget, best, rng, self.settings.mutation_step, switches)
+                    try:
+                        drawn = mutate(budget, best, rng, self.settings.mutation_step, switches)
+                    except NothingMovesError:
+                        break
                 else:
                     drawn = random_profile(budget, rng)
                 if drawn.key() not in self.taken:
@@ -153,7 +156,10 @@ class Operators:
             rng = self.history.bench.rng("operator", proposer, self.state.step + 1, number)
             offers: dict[str, Proposal] = {}
             for _ in range(ATTEMPTS):
-                proposal = source(rng)
+                try:
+                    proposal = source(rng)
+                except NothingMovesError:  # of this parent; another one may be drawn
+                    continue
                 if proposal["profile"] not in self.taken:
                     offers.setdefault(proposal["profile"], proposal)
                 if len(offers) == (OFFERS if predict else 1):

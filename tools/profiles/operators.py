@@ -23,6 +23,10 @@ from self_pruner.tools.profiles.space import Space
 UNEVENNESS = (0.03, 0.06, 0.12, 0.25)
 
 
+class NothingMovesError(ToolError):
+    """A profile from which no level switch leads anywhere, as where it is the only one on its budget."""
+
+
 @dataclass(frozen=True, slots=True)
 class Edit:
     """A proposed change of one width, in units of that part."""
@@ -64,7 +68,8 @@ def level_switch(budget: Budget, profile: Profile, rng: random.Random, step: int
     chosen that much less often, so that small steps remain small on average.
 
     Raises:
-        ToolError: `profile` is off the budget, or no place can give to any other.
+        ToolError: `profile` is off the budget.
+        NothingMovesError: no place can give to any other.
     """
     if not budget.holds(profile):
         raise ToolError(f"a level switch starts on the budget, and {profile.key()} is off it: project it first")
@@ -74,14 +79,18 @@ def level_switch(budget: Budget, profile: Profile, rng: random.Random, step: int
             switched = _switched(budget, profile, giver, taker, step)
             if switched is not None and (settled := budget.settle(switched)) != profile:
                 return settled
-    raise ToolError(
+    raise NothingMovesError(
         f"a target of {budget.target_params:,} parameters leaves no unit of {profile.key()} that could be "
         "moved to another place: ask for one further from its bounds"
     )
 
 
 def mutate(budget: Budget, profile: Profile, rng: random.Random, step: int = 1, switches: int = 1) -> Profile:
-    """Another profile on budget, `switches` level switches away; one more where they cancelled out."""
+    """Another profile on budget, `switches` level switches away; one more where they cancelled out.
+
+    Raises:
+        NothingMovesError: there is no level switch.
+    """
     mutant = profile
     for _ in range(switches):
         mutant = level_switch(budget, mutant, rng, step)

@@ -229,6 +229,15 @@ def test_patience_ends_a_search_that_finds_nothing_better(tmp_path):
     run.assert_valid()
 
 
+@pytest.mark.parametrize("arm", ["hybrid", "self", "evolution", "cma", "random", "best-of-n"])
+@pytest.mark.parametrize("sparsity", [0.001, 0.82])  # nothing that could be cut, nothing but the smallest
+def test_a_budget_of_one_profile_ends_with_it(tmp_path, arm, sparsity):
+    run = Search(tmp_path, UniformBrain(seed=0), arm=arm, sparsity=sparsity, patience=2)
+    assert run.go().stop == "2 generations brought nothing better"
+    assert len({row.profile for row in run.candidates()}) == 1
+    run.assert_valid()
+
+
 def test_a_search_that_an_older_version_stopped_is_refused_in_a_sentence(tmp_path, monkeypatch):
     run = Search(tmp_path, FirstBrain(), arm="uniform")
     run.go()
