@@ -102,7 +102,7 @@ class Thinker:
         if state.ending:  # it asks for no more than what is measured
             closing = survive(here.ranked[: here.survivors], current_plan(state).note)
             return self.without_brain(state, "tool", closing)
-        if is_plan_due(self.settings, state, here.missing):
+        if is_plan_due(self.settings, state, here):
             return self.plan(state, here)
         if self.settings.autonomy == "free" and state.generation:
             if state.failures < self.settings.brain_failures:

@@ -15,7 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from self_pruner.agent.search.legal_calls import NOTE_LENGTH, PLAN, LegalCalls, Schema, Situation, closed, function
 from self_pruner.agent.search.state import SearchState
-from self_pruner.agent.settings.arms import ARMS, OffspringProposer
+from self_pruner.agent.settings.arms import OffspringProposer
 from self_pruner.agent.settings.panels import HYPOTHESES, PLAN_FIELDS
 from self_pruner.agent.settings.settings import Settings
 from self_pruner.tools.profiles.shifts import AMOUNTS, EXPECTATIONS, Hypothesis
@@ -48,15 +48,15 @@ def current_plan(state: SearchState) -> Plan:
     return Plan.model_validate(state.plan) if state.planned_at == state.generation else Plan()
 
 
-def is_plan_due(settings: Settings, state: SearchState, missing: int) -> bool:
+def is_plan_due(settings: Settings, state: SearchState, here: Situation) -> bool:
     """Whether the brain plans now: once a generation, before its first candidate.
 
-    The first plan waits until first-order sensitivities are there to be shown, if they are measured at all.
+    The first plan waits until first-order sensitivities are there to be shown, where they are measured next.
     """
     if not settings.planned or not state.generation or state.planned_at == state.generation:
         return False
-    waits = bool(settings.sensitivities) and ARMS[settings.arm].learns and not state.centre and state.generation == 1
-    return missing > 0 and not state.offspring and not waits
+    waits = bool(here.centre) and not state.centre and state.generation == 1
+    return here.missing > 0 and not state.offspring and not waits
 
 
 def plan_schema(fields: Collection[str], here: Situation, *, timeable: bool, note: bool, at_least: int = 1) -> Schema:
