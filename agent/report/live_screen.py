@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from self_pruner.agent.report.in_words import decisions, lesson_in_words, plan_in_words
-from self_pruner.agent.run_files.trace import Act, Judge, Think, TraceRecord
+from self_pruner.agent.run_files.trace import NOTHING_NEW, Act, Judge, Think, TraceRecord
 from self_pruner.agent.search.initial_population import UNIFORM, Baseline
 from self_pruner.agent.settings.arms import ARMS
 from self_pruner.agent.settings.limits import about, cost, minutes_left, spent_share
@@ -81,6 +81,8 @@ class SearchScreen:
         if record.fallback:
             self.fallbacks += 1
             self.view.warn(f"step {record.step}: the tool stands in for the brain")
+        if record.prompt == NOTHING_NEW:
+            self.view.warn(f"step {record.step}: nothing new was found")
         if record.error:
             self.failures += 1
             self.view.warn(f"step {record.step}: the brain failed: {record.error}"[:300])

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 from self_pruner.agent.report.in_words import lesson_in_words, plan_in_words
 from self_pruner.agent.run_files.answers import is_answer
 from self_pruner.agent.run_files.run_directory import RunDirectory
-from self_pruner.agent.run_files.trace import Act, Step, TraceRecords, by_step, read_trace
+from self_pruner.agent.run_files.trace import NOTHING_NEW, Act, Step, TraceRecords, by_step, read_trace
 from self_pruner.agent.view import View
 from self_pruner.memory.errors import MemoryFileError, RunDirectoryError
 from self_pruner.memory.read_only import read_rows
@@ -49,9 +50,9 @@ def show_plans(run: RunDirectory, view: View) -> None:
         if think is not None and think.plan is not None:
             view.line(f"generation {think.generation}: {plan_in_words(think.plan)}")
             told = True
-        elif think is not None and think.fallback:
-            view.line(f"generation {think.generation}: {stood_in(step)}", "yellow")
-            told = True
+        elif said := stood_in(step, steps.values()):
+            view.line(f"generation {think.generation if think else 0}: {said}", "yellow")
+            told = told or not found_nothing(step, steps.values())
         for act in step.acts:
             if act.tool != "record_population" or not is_answer(act):
                 continue
@@ -89,8 +90,8 @@ def show_step(path: Path, number: int, view: View) -> None:
             view.line(f"told: {note}", "cyan")
         if think.error:
             view.line(f"failed: {think.error}", "yellow")
-        if think.fallback:
-            view.line(stood_in(step), "yellow")
+        if said := stood_in(step, steps.values()):
+            view.line(said, "yellow")
         _block("prompt", think.prompt, view)
         for index, reply in enumerate(think.replies):
             _block(f"reply {index}", reply.raw, view)
@@ -113,8 +114,29 @@ def _read(path: Path, view: View) -> TraceRecords:
     return records
 
 
-def stood_in(step: Step) -> str:
-    """What the tool did in a turn that was the brain's."""
+def found_nothing(step: Step, steps: Iterable[Step] = ()) -> bool:
+    """Whether nobody had a new candidate in this step.
+
+    Traces of older runs say no more than that the tool stood in and called nothing. Where no brain was asked in any of
+    the `steps`, or one had stated the plan of the generation, it was not a plan that failed.
+    """
+    think = step.think
+    if think is None or step.acts:
+        return False
+    if think.prompt == NOTHING_NEW or not think.fallback:
+        return think.prompt == NOTHING_NEW
+    turns = [one.think for one in steps if one.think is not None]
+    asked = not turns or any(turn.replies or turn.error for turn in turns)
+    planned = any(turn.plan and turn.generation == think.generation and turn.step < think.step for turn in turns)
+    return not asked or planned
+
+
+def stood_in(step: Step, steps: Iterable[Step] = ()) -> str:
+    """What the tool did in a turn that was the brain's, or that nothing new was found; "" in any other turn."""
+    if found_nothing(step, steps):
+        return "nothing new was found"
+    if step.think is None or not step.think.fallback:
+        return ""
     if not step.acts:
         return "the brain's plan failed, so it goes by rule"
     if step.acts[0].tool == "record_population":
@@ -131,6 +153,8 @@ def overview(step: Step) -> str:
         parts.append(f"failed: {step.think.error}")
     if step.think is not None and step.think.told:
         parts.append(f"told: {'; '.join(step.think.told)}")
+    if found_nothing(step):
+        parts.append("nothing new was found")
     if step.acts:
         tool = step.acts[0].tool
         parts.append(tool if len(step.acts) == 1 else f"{tool} x{len(step.acts)}")

@@ -32,6 +32,9 @@ class _Record(BaseModel):
         return without_keys(data)
 
 
+NOTHING_NEW = "(nothing new was found)"  # in the place of a prompt: so nothing was called
+
+
 class Reply(_Record):
     """One sampled completion of the brain."""
 
@@ -57,7 +60,7 @@ class Think(_Record):
     illegal: int = 0  # replies that no rule allowed, refused before any tool saw them
     plan: dict[str, JsonValue] | None = None  # of this generation, where this turn stated one
     told: tuple[str, ...] = ()  # notes of a person that were new in this prompt
-    fallback: bool = False  # the tool's own operator stepped in
+    fallback: bool = False  # the turn was the brain's, it failed, and the tool decided it
     error: str | None = None
     at: float | None = None  # seconds since 1970 when it was written; None in traces of older runs
 

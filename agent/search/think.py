@@ -18,7 +18,7 @@ from langchain_core.messages import AIMessage, BaseMessage
 
 from self_pruner.agent.brain.calls import Brain
 from self_pruner.agent.run_files.steering import SHOWN
-from self_pruner.agent.run_files.trace import Think, TraceRecord
+from self_pruner.agent.run_files.trace import NOTHING_NEW, Think, TraceRecord
 from self_pruner.agent.search.history import SearchHistory
 from self_pruner.agent.search.legal_calls import Call, LegalCalls, Situation, legal_calls
 from self_pruner.agent.search.planning.autonomy import LENGTH, SAID, free_calls
@@ -149,7 +149,7 @@ class Thinker:
             return self.without_brain(state, "tool", survive(here.ranked[: here.survivors], plan.note))
         if self.is_stood_in_for(state, legal):
             if here.missing:
-                return self.without_brain(state, "fallback", proposals=operators.stand_ins(here.missing))
+                return self.filled_up(state, operators.stand_ins(here.missing), self.is_brains(state, legal))
             return self.without_brain(state, "fallback", survive([slot[0] for slot in legal.brackets]))
         return self.ask(state, here, legal)
 
@@ -191,6 +191,13 @@ class Thinker:
         update = {"failures": min(state.failures, self.settings.brain_failures - 1)}  # it may try again afterwards
         return Decision(proposed_by, self.record(state, prompt="", fallback=True), calls, list(proposals), update)
 
+    def filled_up(self, state: SearchState, proposals: Sequence[Proposal], failed: bool) -> Decision:
+        """A turn of random candidates: in a failing brain's place, or where nobody else finds any that are new."""
+        decision = self.without_brain(state, "fallback", proposals=proposals)
+        prompt = "" if failed else "(drawn at random, for the operators found nothing new)"
+        said = {"prompt": prompt if proposals else NOTHING_NEW, "fallback": failed}
+        return replace(decision, record=decision.record.model_copy(update=said))
+
     def record(self, state: SearchState, **values: Any) -> Think:
         return Think(step=state.step + 1, generation=state.generation, **values)
 
@@ -198,12 +205,13 @@ class Thinker:
         """Whether the tool decides this turn: the brain failed too often in a row, or repeats itself without end."""
         if state.failures >= self.settings.brain_failures:
             return True
-        if not legal.makes_offspring:
-            return False
+        # what is not the brain's to make is made in its own proposers' place, which found nothing new
+        return legal.makes_offspring and (not self.is_brains(state, legal) or attempts_used_up(self.settings, state))
+
+    def is_brains(self, state: SearchState, legal: LegalCalls) -> bool:
+        """Whether the arm asks a brain for what this turn makes or chooses."""
         arm = ARMS[self.settings.arm]
-        asked = arm.vary if state.generation else arm.initial
-        # an arm that asks no brain here gets a stand-in where its own proposers found nothing new
-        return arm.plans or "brain" not in asked or attempts_used_up(self.settings, state)
+        return not legal.makes_offspring or not arm.plans and "brain" in (arm.vary if state.generation else arm.initial)
 
     def ask(self, state: SearchState, here: Situation, legal: LegalCalls) -> Decision:
         """A turn that the brain writes; whatever it does, the run goes on: a failure is counted and shown."""

@@ -7,7 +7,7 @@ from rich.cells import cell_len
 from rich.console import Console
 
 from self_pruner.agent.report.live_screen import SearchScreen
-from self_pruner.agent.run_files.trace import Act, Judge, Reply, Think
+from self_pruner.agent.run_files.trace import NOTHING_NEW, Act, Judge, Reply, Think
 from self_pruner.agent.search.initial_population import Baseline
 from self_pruner.agent.settings.limits import about, minutes_left
 from self_pruner.agent.settings.settings import Settings
@@ -147,6 +147,16 @@ def test_a_terminal_shows_the_same_beside_bars(shown):
     assert "6 of 60 evaluated" in page and "about 18 min left" in page and "25% measured" in page
     screen.see(judge(1, 6, 2.5))
     assert "measured" not in rendered(screen)
+
+
+@pytest.mark.parametrize(("failed", "stood_in"), [(True, ", 1 stood in for"), (False, "")])
+def test_a_turn_that_found_nothing_new_says_so_and_who_failed_only_where_somebody_did(shown, failed, stood_in):
+    screen, file = shown(evaluations=60)
+    screen.see(Think(step=4, generation=1, prompt=NOTHING_NEW, fallback=failed))
+    said = file.getvalue()
+    assert "step 4: nothing new was found" in said
+    assert ("the tool stands in for the brain" in said) == failed
+    assert f"0 min{stood_in}\n" in rendered(screen)
 
 
 def busy(screen):

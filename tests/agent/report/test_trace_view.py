@@ -4,7 +4,7 @@ import pytest
 
 from main import main
 from self_pruner.agent.report.trace_view import overview, stood_in
-from self_pruner.agent.run_files.trace import Act, Step, Think
+from self_pruner.agent.run_files.trace import NOTHING_NEW, Act, Reply, Step, Think
 from tests.agent.report.page.made_up import made_up
 
 KNOWN = "known from an earlier run: held: some of mlp 0-1 for mlp 4-5 -0.0200 ± 0.0100 (expected better), in Small"
@@ -38,3 +38,48 @@ def test_a_turn_that_the_tool_stood_in_for_says_what_it_did(tool, words):
     assert stood_in(step) == words
     if tool:
         assert overview(step).endswith("there is no room")  # and not that it made nothing new
+
+
+PLAN = {"hypotheses": [{"take": "mlp 1", "give": "mlp 0", "amount": "much", "expect": "better"}]}
+ASKED = Step(1, Think(step=1, generation=1, prompt="Plan.", replies=(Reply(raw="{}"),), plan=PLAN))
+FAILED = Step(1, Think(step=1, generation=1, prompt="Plan.", error="it took too long"))
+OTHER = Step(1, Think(step=1, generation=1, prompt="(the tool's operators)"))
+
+
+def empty(**values):
+    return Step(2, Think(**({"step": 2, "generation": 1, "prompt": "", "fallback": True} | values)))
+
+
+@pytest.mark.parametrize(
+    ("step", "before"),
+    [
+        (empty(prompt=NOTHING_NEW), FAILED),
+        (empty(prompt=NOTHING_NEW, fallback=False), OTHER),
+        (empty(), OTHER),  # a run of then whose arm asks no brain
+        (empty(), ASKED),  # or in which the plan of the generation was stated and followed
+    ],
+)
+def test_a_turn_in_which_nothing_new_was_found_is_no_plan_that_failed(step, before):
+    assert stood_in(step, [before, step]) == "nothing new was found"
+
+
+@pytest.mark.parametrize("before", [FAILED, ASKED])
+def test_a_plan_that_the_brain_failed_to_state_goes_by_rule(before):
+    step = empty(generation=2)
+    assert stood_in(step, [before, step]) == "the brain's plan failed, so it goes by rule"
+
+
+def test_a_turn_that_nobody_stood_in_for_says_nothing_of_it():
+    assert stood_in(ASKED, [ASKED]) == stood_in(OTHER, [OTHER]) == ""
+    assert overview(empty(prompt=NOTHING_NEW, fallback=False)) == "nothing new was found"
+
+
+def test_the_story_of_a_run_without_a_brain_says_that_nothing_new_was_found(tmp_path, capsys):
+    run = made_up(tmp_path, "one")
+    run.trace.write_text("".join(step.think.model_dump_json() + "\n" for step in (OTHER, empty(), empty(step=3))))
+    assert main(["trace", str(run.path), "--plans"]) == 0
+    said = capsys.readouterr().out
+    assert said.count("generation 1: nothing new was found") == 2 and "failed" not in said
+    assert "no brain was asked for one" in " ".join(said.split())
+    assert main(["trace", str(run.path), "--step", "2"]) == 0
+    assert "nothing new was found" in capsys.readouterr().out

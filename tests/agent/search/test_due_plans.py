@@ -1,7 +1,5 @@
 """When the brain is asked for a plan: once a generation, where something of it can be tried."""
 
-import pytest
-
 from self_pruner.agent.brain.scripted import UniformBrain
 from self_pruner.agent.run_files.trace import Act, Think
 from self_pruner.agent.settings.limits import cost

@@ -11,7 +11,7 @@ from langgraph.runtime import RunControl
 from self_pruner.agent.brain.scripted import FirstBrain, UniformBrain
 from self_pruner.agent.result.brain_totals import brain_faults
 from self_pruner.agent.run_files.checkpoints import keep_newest
-from self_pruner.agent.run_files.trace import Act, Think
+from self_pruner.agent.run_files.trace import NOTHING_NEW, Act, Think
 from self_pruner.agent.search import graph
 from self_pruner.agent.search.graph import build_graph, search
 from self_pruner.agent.search.history import SearchHistory, best_of, closed_generations
@@ -236,6 +236,9 @@ def test_a_budget_of_one_profile_ends_with_it(tmp_path, arm, sparsity):
     assert run.go().stop == "2 generations brought nothing better"
     assert len({row.profile for row in run.candidates()}) == 1
     run.assert_valid()
+    thoughts = [record for record in run.records if isinstance(record, Think)]
+    assert any(record.prompt == NOTHING_NEW for record in thoughts)
+    assert (brain_faults(run.records)["fallbacks"] > 0) == (arm == "self")  # no brain failed where none was asked
 
 
 def test_a_search_that_an_older_version_stopped_is_refused_in_a_sentence(tmp_path, monkeypatch):
