@@ -80,7 +80,8 @@ class Operators:
         favoured = FAVOURED[current_plan(self.state).offspring]
         share = self.settings.brain_share
         fixed: dict[OffspringProposer, float] = {"brain": share} if generation and share is not None else {}
-        shares = quotas(self.history.yields() if generation else [], proposers, wanted, favoured, fixed)
+        in_turn = generation > 0 and self.settings.offspring < len(proposers)
+        shares = quotas(self.history.yields() if generation else [], proposers, wanted, favoured, fixed, in_turn)
         left: list[tuple[OffspringProposer, int]] = []
         for proposer in proposers:
             count = min(shares[proposer] - made[proposer], missing)
@@ -99,6 +100,10 @@ class Operators:
             return tuple(proposer for proposer in self.arm.vary if proposer not in STATED)
         stated = "hypotheses" in self.settings.planned or self.settings.brain_share == 0  # who then makes none
         return tuple("rule" if proposer == "brain" and not stated else proposer for proposer in self.arm.vary)
+
+    def tries_plan(self, missing: int) -> bool:
+        """Whether anything of a plan is tried: hypotheses where the brain has a share, anything else in any case."""
+        return set(self.settings.planned) != {"hypotheses"} or "brain" in dict(self.open(missing))
 
     def share_of_brain(self, missing: int) -> int:
         """How many of the `missing` offspring the brain makes: all of them where nobody else is due."""

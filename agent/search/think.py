@@ -103,7 +103,7 @@ class Thinker:
             closing = survive(here.ranked[: here.survivors], current_plan(state).note)
             return self.without_brain(state, "tool", closing)
         if is_plan_due(self.settings, state, here):
-            return self.plan(state, here)
+            return self.plan(state, here, operators.tries_plan(here.missing))
         if self.settings.autonomy == "free" and state.generation:
             if state.failures < self.settings.brain_failures:
                 return self.free(state, here)
@@ -153,8 +153,8 @@ class Thinker:
             return self.without_brain(state, "fallback", survive([slot[0] for slot in legal.brackets]))
         return self.ask(state, here, legal)
 
-    def plan(self, state: SearchState, here: Situation) -> Decision:
-        """The turn in which the brain plans the generation; where it fails the generation goes by rule."""
+    def plan(self, state: SearchState, here: Situation, tried: bool) -> Decision:
+        """The turn in which the brain plans the generation; by rule where it fails, or where nothing of it is tried."""
         settings = self.settings
         tool = plan_schema(
             settings.planned,
@@ -163,10 +163,10 @@ class Thinker:
             note=settings.thought_limit(here.space.dense_params) > 0,
             at_least=self.hypotheses_needed(here.missing),
         )
-        if state.failures >= settings.brain_failures:  # the tool goes by rule; nothing was made in its place yet
-            decision = replace(self.without_brain(state, "fallback"), proposed_by="tool")
-        elif not tool["function"]["parameters"]["properties"]:  # nothing can be moved, and only that was asked
+        if not tried or not tool["function"]["parameters"]["properties"]:  # where nothing can be moved it has neither
             decision = self.without_brain(state, "tool")
+        elif state.failures >= settings.brain_failures:  # the tool goes by rule; nothing was made in its place yet
+            decision = replace(self.without_brain(state, "fallback"), proposed_by="tool")
         else:
             decision = self.ask(state, here, LegalCalls("plan", (tool,)))
         stated = as_stated(decision.calls[0]["arguments"]) if decision.calls else {}

@@ -47,6 +47,7 @@ def quotas(
     offspring: int,
     favoured: Collection[OffspringProposer] = (),
     fixed: Mapping[OffspringProposer, float] = MappingProxyType({}),
+    in_turn: bool = False,
 ) -> dict[str, int]:
     """Offspring of the next generation by proposer: floors first, the rest in proportion to credit; they sum up.
 
@@ -58,17 +59,22 @@ def quotas(
         offspring: how many are wanted.
         favoured: whose credit is doubled.
         fixed: shares that are not earned, 0 to 1, by proposer.
+        in_turn: every generation is too small for all: each has a turn, in their order, before the best go first.
     """
     if not proposers or offspring < 1:
         return dict.fromkeys(proposers, 0)
     if set(fixed) & set(proposers):
         stated = {one: int(fixed[one] * offspring + 0.5) for one in proposers if one in fixed}
         others = [one for one in proposers if one not in fixed]
-        earned_by = quotas(history, others, offspring - sum(stated.values()), favoured)
+        earned_by = quotas(history, others, offspring - sum(stated.values()), favoured, in_turn=in_turn)
         return {one: stated[one] if one in stated else earned_by[one] for one in proposers}
     earned = credit(history, proposers)
     credits = {proposer: worth * (2.0 if proposer in favoured else 1.0) for proposer, worth in earned.items()}
-    best_first = sorted(proposers, key=lambda proposer: (-credits[proposer], proposers.index(proposer)))
+    had = len(history) * offspring  # turns, of which a proposer that makes nothing has one too
+    due = proposers[had : had + offspring] if in_turn else ()
+    best_first = sorted(
+        proposers, key=lambda proposer: (proposer not in due, -credits[proposer], proposers.index(proposer))
+    )
     given: dict[str, int] = dict.fromkeys(proposers, 0)
     for proposer in best_first[:offspring]:
         given[proposer] = FLOOR

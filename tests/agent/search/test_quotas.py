@@ -90,5 +90,25 @@ def test_a_fixed_share_is_given_first_and_the_others_earn_the_rest(share, brain)
     assert shares["model"] >= shares["switch"]
 
 
+def test_where_there_are_always_more_makers_than_offspring_each_has_a_turn_first():
+    makers, history, turns = ("brain", "chance", "switch", "cross", "model"), [], []
+    for survived in (2, 0, 0, 0):
+        shares = quotas(history, makers, 2, in_turn=True)
+        turns.append({one for one, count in shares.items() if count})
+        assert sum(shares.values()) == 2
+        # the brain and cross have nothing new to make, which costs nobody else a turn
+        history.append({one: Tally(1, min(1, survived)) for one in turns[-1] - {"brain", "cross"}})
+    assert turns[:2] == [{"brain", "chance"}, {"switch", "cross"}]
+    assert "model" in turns[2]
+    assert quotas(history[:2], makers, 5, in_turn=True) == dict.fromkeys(makers, 1)
+
+
+def test_who_has_a_turn_besides_the_one_of_a_fixed_share():
+    makers = ("brain", "chance", "switch", "cross")
+    first, second = (quotas([{}] * held, makers, 4, fixed={"brain": 0.5}, in_turn=True) for held in (0, 1))
+    assert first == {"brain": 2, "chance": 1, "switch": 1, "cross": 0}
+    assert second["cross"] == 1
+
+
 def test_a_fixed_share_of_somebody_who_makes_none_here_changes_nothing():
     assert quotas([], ("model", "switch"), 5, fixed={"brain": 0.5}) == quotas([], ("model", "switch"), 5)
