@@ -97,13 +97,18 @@ def dry_run(settings: Settings, view: View) -> DryRun:
 
 
 def say_plan(settings: Settings, target: Target, placement: Placement, view: View) -> None:
-    """Where everything will be, what it takes, and of a large model how long: two lines before a run begins."""
+    """Where everything will be, what it takes, and of a large model how long: two lines before a run begins.
+
+    A limit that its beginning alone goes beyond is a warning.
+    """
     view.line(str(placement) + placement.brain(settings))
-    if placement.sizes.weights < TIMED_FROM:
-        return
     settings, arm = placement.thinking(placement.applied(settings)), ARMS[settings.arm]
     prompts = PromptSet(settings.prompts_of_arm, settings.prompts)
     plan = plan_of(settings, arm, prompts, target.budget, 0)
+    if warning := plan.overspent(settings):
+        view.warn(warning)
+    if placement.sizes.weights < TIMED_FROM:
+        return
     if speed := speed_of(settings, target, plan.together):
         prompt = first_prompt(settings, target, prompts, plan).tokens if arm.asks_brain else 0
         steps = steps_of(settings, plan, placement, speed, prompt)

@@ -24,6 +24,7 @@ class Plan:
     """The counts of one run."""
 
     generations: int
+    forms: int  # profiles of all closed forms, each measured at the first fidelity
     initial_measured: int  # closed forms, the best profile of each of which is measured at every fidelity
     initial: dict[str, int]  # who makes the first population, closed forms and remembered profiles left out
     probes: int  # places probed
@@ -44,6 +45,19 @@ class Plan:
     def tokens_before(self, settings: Settings) -> int:
         """Tokens charged before the first turn: of the probes and of the uniform profile."""
         return self.probes * settings.probe_tokens + self.uniform * settings.fidelity[0]
+
+    def overspent(self, settings: Settings) -> str:
+        """A sentence where limits are below what is measured in any case, the probes and closed forms; otherwise ""."""
+        evaluations = self.forms - self.uniform
+        first, last = settings.fidelity[0], settings.fidelity[-1]
+        tokens = self.tokens_before(settings) + evaluations * first + self.initial_measured * (last - first)
+        over = []
+        if settings.tokens is not None and settings.tokens < tokens:
+            over.append(f"up to {tokens:,} tokens (--tokens {settings.tokens})")
+        if settings.evaluations < evaluations:
+            over.append(f"up to {evaluations} evaluations (--evaluations {settings.evaluations})")
+        said = "what a search starts with, the probes and the closed forms, is measured whatever its limits are"
+        return f"{said}: {' and '.join(over)}" if over else ""
 
 
 def plan_of(settings: Settings, arm: Arm, prompts: PromptSet, budget: Budget, remembered: int) -> Plan:
@@ -83,6 +97,7 @@ def plan_of(settings: Settings, arm: Arm, prompts: PromptSet, budget: Budget, re
         sensitivities = 1 + (generations - 2) // settings.sensitivities
     return Plan(
         generations=generations,
+        forms=forms,
         initial_measured=always,
         initial={proposer: count for proposer, count in initial.items() if count},
         probes=sum(space.n_layers for part in PARTS if space.units(part) > 1) if is_probed(arm, prompts) else 0,

@@ -25,6 +25,8 @@ def show(found: DryRun, view: View) -> None:
     view.line("Dry run: no weights are read and nothing is written.", "bold")
     for line in (*what(found), *missing(found)):
         view.line(line)
+    if warning := found.plan.overspent(found.settings):
+        view.warn(warning)
     view.line("")
     _steps(found, view)
     view.line("")

@@ -13,6 +13,7 @@ from safetensors import safe_open
 from main import main
 from self_pruner.agent.dry_run.dry_run import dry_run
 from self_pruner.agent.run_files.trace import Act, Think, read_trace
+from self_pruner.agent.settings.limits import cost
 from self_pruner.agent.settings.settings import make_settings
 from self_pruner.agent.view import View
 from self_pruner.tools.models import source
@@ -21,16 +22,8 @@ from tests.command_line import given
 
 SMALL = [
     *("--sequence-length", "64", "--fidelity", "128,256", "--probe-tokens", "64", "--sensitivity-tokens", "128"),
-    *(
-        "--final-tokens",
-        "128",
-        "--reporting-tokens",
-        "128",
-        "--calibration-length",
-        "64",
-        "--calibration-sequences",
-        "4",
-    ),
+    *("--final-tokens", "128", "--reporting-tokens", "128"),
+    *("--calibration-length", "64", "--calibration-sequences", "4"),
     *("--evaluations", "9", "--offspring", "4", "--initial", "2", "--population", "2", "--benchmarks", "1"),
     *("--latency-prompt", "8", "--latency-decode", "2", "--latency-repeats", "1"),
     *("--sparsity", "0.3", "--samples", "2", "--thought-tokens", "4"),
@@ -272,3 +265,34 @@ def test_where_not_even_one_layer_fits_there_are_tokens_and_no_times(words, capf
     monkeypatch.setattr("self_pruner.agent.dry_run.dry_run.measure_speed", full)
     assert main(words("--dry-run")) == 0
     assert "No times: one layer and the head do not fit in memory here" in capfd.readouterr().out
+
+
+SAID = "warning: what a search starts with, the probes and the closed forms, is measured whatever its limits are: "
+
+
+def spent(run):
+    """Evaluations and tokens when the first generation was closed."""
+    judged = next(record for record in read_trace(run / "trace.jsonl") if record.kind == "judge" and record.generation)
+    return judged.spent["evaluations"], cost(judged.spent)
+
+
+@pytest.mark.parametrize("arm", ["hybrid", "evolution"])
+def test_what_is_spent_beyond_the_limits_in_any_case_is_foretold(words, tmp_path, capfd, arm):
+    limits = ("--arm", arm, "--tokens", "600", "--evaluations", "1", "--brain", "uniform", "--no-export")
+    assert main(words("--dry-run", *limits)) == 0
+    foretold = " ".join(capfd.readouterr().out.split())
+    assert foretold.count(SAID) == 1
+    (found,) = re.findall(SAID + r"up to ([\d,]+) tokens \(--tokens 600\) and up to (\d+) evaluations", foretold)
+    tokens, evaluations = (int(one.replace(",", "")) for one in found)
+
+    assert main(words(*limits)) == 0
+    assert " ".join(capfd.readouterr().out.split()).count(SAID) == 1
+    (run,) = (tmp_path / "runs").glob("*/trace.jsonl")
+    made, charged = spent(run.parent)
+    # of the additive forms and those of ends some may turn out to be the same
+    assert 600 < 0.7 * tokens <= charged <= tokens and 1 < 0.7 * evaluations <= made <= evaluations
+
+
+def test_limits_that_leave_room_for_the_first_population_are_passed_over(words, capfd):
+    assert main(words("--dry-run", "--tokens", "100000", "--evaluations", "60")) == 0
+    assert "whatever its limits" not in capfd.readouterr().out

@@ -34,6 +34,21 @@ def test_a_default_search_of_the_hybrid_arm():
     assert planned("hybrid", plan="rule").turns == planned("hybrid", brain_share=0).turns == 0
 
 
+def test_limits_below_what_a_search_starts_with_are_named_with_what_that_takes():
+    # 60 probes, eleven profiles of closed forms on the first fidelity, one of which is known, the best of three in full
+    least = 60 * 512 + 11 * 1024 + 3 * 3072
+    for limits, said in (
+        ({"tokens": least - 1}, f"are: up to {least:,} tokens (--tokens {least - 1})"),
+        ({"tokens": least}, ""),
+        ({"evaluations": 9}, "are: up to 10 evaluations (--evaluations 9)"),
+        ({"evaluations": 10}, ""),
+        ({"tokens": 1, "evaluations": 1}, f"{least:,} tokens (--tokens 1) and up to 10 evaluations (--evaluations 1)"),
+    ):
+        warning = planned("hybrid", **limits).overspent(Settings(**limits))
+        assert warning.endswith(said) and bool(warning) == bool(said)
+    assert not planned("hybrid").overspent(Settings())
+
+
 @pytest.mark.parametrize("name", ARM_NAMES)
 @pytest.mark.parametrize("evaluations", [1, 2, 3, 8, 64])
 def test_no_arm_evaluates_more_than_it_may_beyond_its_closed_forms(name, evaluations):
