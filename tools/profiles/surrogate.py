@@ -25,6 +25,7 @@ from self_pruner.tools.profiles.sensitivity import Costs
 SCALES = (0.25, 4.0)  # what all weights together may be, before any place differs from the others
 SPREADS = (0.1, 0.3, 1.0)  # standard deviations of a place's weight before measurement, as shares of the scale
 NOISES = (0.05, 0.2, 0.5, 1.0)  # of a measurement, as shares of the standard deviation of all measurements
+LEAST_UNIT = 1e-6  # of that deviation, as a share of the largest cost: what is less is lost in rounding
 DEFAULT_SPREAD = 0.3  # where nothing is measured yet
 LEAST_WEIGHT = 0.05  # share of the scale below which no weight is drawn: every unit is worth something
 
@@ -105,7 +106,7 @@ def fit(costs: Costs, profiles: Sequence[Profile], fitness: Sequence[float]) -> 
     slope = float(total @ y) / spread_of_total if spread_of_total > 0 else 1.0
     scale = min(max(slope, SCALES[0]), SCALES[1])
     rest = y - scale * total
-    unit = max(float(y.std()), 1e-12)
+    unit = max(float(y.std()), LEAST_UNIT * float(x.abs().max()), 1e-12)
     choices = [(scale * spread, unit * noise) for spread in SPREADS for noise in NOISES]
     spread, noise = max(choices, key=lambda choice: _log_likelihood(x, rest, *choice))
     precision = x.T @ x / noise**2 + torch.eye(places, dtype=torch.float64) / spread**2

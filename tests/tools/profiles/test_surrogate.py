@@ -85,6 +85,25 @@ def test_a_fitness_that_is_not_finite_is_refused():
         fit(COSTS, [uniform(BUDGET)], [float("nan")])
 
 
+@pytest.mark.parametrize("power", [-7, -8, -9, -11, -13, None])
+def test_fitness_that_hardly_differs_tells_the_surrogate_nothing_and_is_no_error(power):
+    profiles, rng = measured(40, torch.ones(12, dtype=torch.float64))[0], random.Random(0)
+    surrogate = fit(COSTS, profiles, [1.0 + (rng.gauss(0.0, 10.0**power) if power else 0.0) for _ in profiles])
+    predicted = [surrogate.predict(profile) for profile in profiles]
+    assert max(predicted) - min(predicted) < 1e-4
+    assert BUDGET.holds(proposals.model(BUDGET, surrogate, uniform(BUDGET), rng))
+
+
+def test_fitness_that_differs_as_measurements_do_is_taken_as_it_is(monkeypatch):
+    profiles, exact = measured(40, torch.ones(12, dtype=torch.float64))
+    rng = random.Random(0)
+    fitness = [1.0 + 1e-3 * one + rng.gauss(0.0, 1e-5) for one in exact]
+    learned = fit(COSTS, profiles, fitness)
+    monkeypatch.setattr("self_pruner.tools.profiles.surrogate.LEAST_UNIT", 0.0)
+    plain = fit(COSTS, profiles, fitness)
+    assert torch.equal(learned.mean, plain.mean) and torch.equal(learned.root, plain.root)
+
+
 @pytest.mark.parametrize("seed", range(5))
 def test_every_operator_of_the_tool_stays_on_budget(seed):
     rng = random.Random(seed)
