@@ -41,7 +41,7 @@ def show_plans(run: RunDirectory, view: View) -> None:
         known = []
     for lesson in known:
         view.line(f"known from an earlier run: {lesson_in_words(lesson)}")
-    told = False
+    told, stated = False, set()  # the generations of which hypotheses were stated
     for step in steps.values():
         think, judge = step.think, step.judge
         for note in think.told if think is not None else ():
@@ -50,6 +50,8 @@ def show_plans(run: RunDirectory, view: View) -> None:
         if think is not None and think.plan is not None:
             view.line(f"generation {think.generation}: {plan_in_words(think.plan)}")
             told = True
+            if think.plan.get("hypotheses"):
+                stated.add(think.generation)
         elif said := stood_in(step, steps.values()):
             view.line(f"generation {think.generation if think else 0}: {said}", "yellow")
             told = told or not found_nothing(step, steps.values())
@@ -57,8 +59,11 @@ def show_plans(run: RunDirectory, view: View) -> None:
             if act.tool != "record_population" or not is_answer(act):
                 continue
             answer: Any = act.result
-            for lesson in answer.get("lessons", ()):
+            lessons = answer.get("lessons", ())
+            for lesson in lessons:
                 view.line(f"  {lesson_in_words(lesson)}")
+            if answer["generation"] in stated and not lessons:
+                view.line("  no new candidate of it was measured")
             if judge is not None and judge.fitness is not None:
                 view.line(f"  {answer['best']} is the best of generation {answer['generation']}: {judge.fitness:.4f}")
         if judge is not None and judge.stop:
@@ -103,8 +108,9 @@ def show_step(path: Path, number: int, view: View) -> None:
             _block("answer", _json(act.result), view)
     if step.judge is not None:
         judge = step.judge
-        spent = ", ".join(f"{name} {value:g}" for name, value in judge.spent.items())
-        view.line(f"judge: {spent}; best {judge.best} {judge.fitness}; {judge.stop or 'goes on'}", "bold")
+        spent = ", ".join(f"{name.replace('_', ' ')} {value:g}" for name, value in judge.spent.items())
+        best = f"best {judge.best} {judge.fitness}; " if judge.best else ""
+        view.line(f"judge: {spent}; {best}{judge.stop or 'goes on'}", "bold")
 
 
 def _read(path: Path, view: View) -> TraceRecords:

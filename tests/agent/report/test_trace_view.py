@@ -4,7 +4,7 @@ import pytest
 
 from main import main
 from self_pruner.agent.report.trace_view import overview, stood_in
-from self_pruner.agent.run_files.trace import NOTHING_NEW, Act, Reply, Step, Think
+from self_pruner.agent.run_files.trace import NOTHING_NEW, Act, Judge, Reply, Step, Think
 from tests.agent.report.page.made_up import made_up
 
 KNOWN = "known from an earlier run: held: some of mlp 0-1 for mlp 4-5 -0.0200 ± 0.0100 (expected better), in Small"
@@ -83,3 +83,26 @@ def test_the_story_of_a_run_without_a_brain_says_that_nothing_new_was_found(tmp_
     assert "no brain was asked for one" in " ".join(said.split())
     assert main(["trace", str(run.path), "--step", "2"]) == 0
     assert "nothing new was found" in capsys.readouterr().out
+
+
+def test_a_plan_of_which_no_candidate_was_measured_is_said_to_have_none(tmp_path, capsys):
+    run = made_up(tmp_path, "one")
+    hypothesis = {"take": "mlp 4", "give": "attention 3", "amount": "little", "expect": "better"}
+    lesson = {**hypothesis, "verdict": "held", "change": -0.02, "error": 0.01, "expected": "better"}
+    records = []
+    for number, lessons in enumerate(([], [lesson]), 1):
+        answer = {"generation": number, "survivors": ["c1"], "best": "c1", "note": "", "lessons": lessons}
+        records += [
+            Think(step=2 * number, generation=number, plan={"hypotheses": [hypothesis]}, prompt=""),
+            Act(step=2 * number + 1, call="1", tool="record_population", arguments={}, result=answer),
+        ]
+    records.append(Judge(step=5, generation=2, spent={"brain_tokens": 3}))
+    run.trace.write_text("".join(record.model_dump_json() + "\n" for record in records))
+    assert main(["trace", str(run.path), "--plans"]) == 0
+    lines = [line.strip() for line in capsys.readouterr().out.splitlines()]
+    stated = "takes little of mlp 4 for attention 3 (expects better)"
+    first = lines.index(f"generation 1: {stated}")
+    assert lines[first + 1 : first + 3] == ["no new candidate of it was measured", f"generation 2: {stated}"]
+    assert lines[first + 3].startswith("held: little of mlp 4")
+    assert main(["trace", str(run.path), "--step", "5"]) == 0
+    assert "judge: brain tokens 3; goes on" in capsys.readouterr().out  # there is no best yet
