@@ -128,10 +128,10 @@ def test_the_better_half_reaches_the_last_fidelity_and_the_best_of_each_closed_f
 
 
 def test_a_brain_that_always_fails_is_stood_in_for_and_counted(tmp_path):
-    run = Search(tmp_path, FailingBrain(), brain_failures=2)
+    run = Search(tmp_path, FailingBrain(), brain_failures=2, evaluations=30)
     state = run.go()
     run.assert_valid()
-    assert state.evaluations == 24
+    assert state.evaluations == 30
     stand_ins = [record for record in run.records if isinstance(record, Think) and record.fallback]
     found = brain_faults(run.records)
     assert found["fallbacks"] == len(stand_ins) > 0
