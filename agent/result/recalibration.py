@@ -12,6 +12,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, field, replace
 
+import torch
 from torch import Tensor
 
 from self_pruner.agent.prepare.kept import named
@@ -24,7 +25,7 @@ from self_pruner.memory.no_links import refuse_link
 from self_pruner.memory.profile import Profile
 from self_pruner.memory.store import Memory
 from self_pruner.tools.evaluate import measure
-from self_pruner.tools.evaluation.shortage import free_memory, is_out_of_memory
+from self_pruner.tools.evaluation.shortage import free_memory
 from self_pruner.tools.evaluation.walk import PopulationWalk
 from self_pruner.tools.pruning.compensation import Recalibration as Refits
 from self_pruner.tools.pruning.elastic import ElasticModel
@@ -65,8 +66,8 @@ def recalibrated(run: Run, found: Profile, *, keep: bool = False) -> Recalibrate
     """Recalibrate `found` and measure it on the holdout and on reporting text; None where it was not asked for.
 
     Where the run has kept the refits of an earlier call they are taken, and what is remembered is not measured again. A
-    recalibration that is refused, or for which memory or the disk does not suffice, is a fact of the result, not the
-    end of the run.
+    recalibration that is refused, as where there is too little room for it, is a fact of the result and not the end
+    of the run. One that main memory or the disk fails in the middle of is neither: it can be made once there is room.
 
     Args:
         run: the run.
@@ -80,8 +81,9 @@ def recalibrated(run: Run, found: Profile, *, keep: bool = False) -> Recalibrate
     searched = holdout_fitness(bench, [found]).get(found)
     try:
         refits = refits_of(run, found, keep)
-    except (SelfPrunerError, OSError, MemoryError, RuntimeError) as error:
-        return Recalibrated(Recalibration(searched=searched, recalibrated=None, failure=reason_of(error)), elastic)
+    except (SelfPrunerError, torch.OutOfMemoryError) as error:
+        reason = str(error).partition("\n")[0]
+        return Recalibrated(Recalibration(searched=searched, recalibrated=None, failure=reason), elastic)
     other = elastic.recalibrated(refits)
     with closing(recalibrated_memory(bench, found)) as memory:
         own = replace(bench, elastic=other, memory=memory, walks=walks_of(bench, other))
@@ -119,15 +121,6 @@ def refits_of(run: Run, found: Profile, keep: bool) -> Refits:
         ids = pieces(run.prepared.calibration, run.settings.sequence_length)
         batch = max(1, (CPU_TOKENS if elastic.device.type == "cpu" else GPU_TOKENS) // ids.shape[1])
         return recalibrate(elastic, found, ids, batch=batch, progress=progress, path=file, made_for=made_for)
-
-
-def reason_of(error: Exception) -> str:
-    """Why there are no refits, in a line; what is neither a shortage nor a refusal is raised again."""
-    if isinstance(error, BrokenPipeError) or isinstance(error, RuntimeError) and not is_out_of_memory(error):
-        raise error  # of whoever reads the screen, or a fault
-    if isinstance(error, OSError):
-        return f"its refits cannot be kept: {error.strerror or error}"
-    return str(error).partition("\n")[0] or "out of memory"
 
 
 def on_disk(run: Run, found: Profile, keep: bool) -> bool:
