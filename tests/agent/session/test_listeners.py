@@ -61,8 +61,7 @@ def words(model, cache, tmp_path_factory):
         "--runs",
         tmp_path_factory.mktemp("runs"),
         *WHOLE,
-        "--evaluations",
-        "16",
+        *("--evaluations", "22", "--offspring", "6"),  # enough for each to have its share of every generation
     ]
 
 
