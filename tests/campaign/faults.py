@@ -11,17 +11,17 @@ import json
 import os
 import random
 import signal
-import sqlite3
 import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from tests.campaign import stand_ins
+from tests.campaign.statements import watch_databases
 
 BEGIN = "begin"  # the phase before the first one that the program names
 CHANGES = ("BEGIN", "COMMIT", "INSERT", "UPDATE", "DELETE", "CREATE", "REPLACE", "PRAGMA WAL_CHECKPOINT")
@@ -63,7 +63,6 @@ class Events:
         self.began: dict[str, float] = {BEGIN: time.monotonic()}
         self.seconds: dict[str, float] = {}
         self.active = True
-        self.connections: list[sqlite3.Connection] = []
 
     def install(self) -> None:
         """Watch this process."""
@@ -71,7 +70,7 @@ class Events:
         sys.addaudithook(self._audited)
         for name in ("write", "pwrite", "fsync"):
             self._watch(os, name)
-        self._databases()
+        watch_databases(self._statement)
         self._phases_on_screen()
         for module, name, phase in STAGES:
             self._stage(module, name, phase)
@@ -87,7 +86,7 @@ class Events:
         self._leave(BEGIN)
         os.write(self.log, json.dumps({"counts": self.counts, "seconds": self.seconds}).encode())
 
-    def event(self, what: str, later: bool = False) -> None:
+    def event(self, what: str) -> None:
         """One event of the phase in hand."""
         if not self.active:
             return
@@ -95,18 +94,12 @@ class Events:
         number = self.counts[phase] = self.counts.get(phase, 0) + 1
         point = self.point
         if point is not None and (point.phase, point.event) == (phase, number):
-            if later and point.signal != "KILL":
-                threading.Timer(0.001, lambda: self._strike(what)).start()
-            else:
-                self._strike(what)
+            self._strike(what)
 
     def _strike(self, what: str) -> None:
         assert self.point is not None
         self.active = False
         os.write(self.log, what.encode("utf-8", "replace"))
-        for connection in self.connections:  # an interrupt that came while they call back would be swallowed by SQLite
-            with suppress(sqlite3.Error):
-                connection.set_trace_callback(None)
         number = getattr(signal, f"SIG{self.point.signal}")
         if self.point.group:
             os.killpg(0, number)
@@ -133,19 +126,7 @@ class Events:
 
     def _statement(self, sql: str) -> None:
         if sql.lstrip().upper().startswith(CHANGES):
-            # SQLite swallows what a callback raises, so an interrupt comes just after it
-            self.event(f"sqlite: {sql.strip()[:60]}", later=True)
-
-    def _databases(self) -> None:
-        real = sqlite3.connect
-
-        def connect(*arguments: Any, **options: Any) -> sqlite3.Connection:
-            connection = real(*arguments, **options)
-            connection.set_trace_callback(self._statement)
-            self.connections.append(connection)
-            return connection
-
-        sqlite3.connect = connect  # type: ignore[assignment]
+            self.event(f"sqlite: {sql.strip()[:60]}")
 
     def _watch(self, module: Any, name: str) -> None:
         real = getattr(module, name)
