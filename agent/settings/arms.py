@@ -19,6 +19,7 @@ ArmName = Literal[
     "self-ops",
     "evolution",
     "cma",
+    "trust-region",
     "best-of-n",
     "random",
     "sensitivity",
@@ -119,6 +120,13 @@ _ALL = (
         vary=("switch", "cross"),
     ),
     Arm("cma", "CMA-ES on relaxed widths, projected", INFORMED, initial=("cma",), vary=("cma",)),
+    Arm(
+        "trust-region",
+        "trust-region steps on the quadratic model of the fitness, and nothing else",
+        INFORMED,
+        initial=("model",),
+        vary=("model",),
+    ),
     Arm(
         "best-of-n",
         "variations of the best closed form, never of each other: what iterating is worth",

@@ -229,7 +229,7 @@ def test_patience_ends_a_search_that_finds_nothing_better(tmp_path):
     run.assert_valid()
 
 
-@pytest.mark.parametrize("arm", ["hybrid", "self", "evolution", "cma", "random", "best-of-n"])
+@pytest.mark.parametrize("arm", ["hybrid", "self", "evolution", "cma", "random", "trust-region", "best-of-n"])
 @pytest.mark.parametrize("sparsity", [0.001, 0.82])  # nothing that could be cut, nothing but the smallest
 def test_a_budget_of_one_profile_ends_with_it(tmp_path, arm, sparsity):
     run = Search(tmp_path, UniformBrain(seed=0), arm=arm, sparsity=sparsity, patience=2)
