@@ -7,7 +7,7 @@ import pty
 import signal
 import subprocess
 import sys
-import time
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -18,7 +18,7 @@ ALL = [signal.SIGINT, signal.SIGTERM, signal.SIGHUP]
 BUSY = "import hashlib\nhashlib.pbkdf2_hmac('sha256', b'', b'', 2**31 - 1)\n"
 START = "import time\nfrom self_pruner.agent.report.stopping import Stop, draining, exit_status, listen\nlisten()\n"
 UNTIL_STOPPED = (
-    "try:\n    say('ready')\n    for _ in range(1000): time.sleep(0.1)\n"
+    "try:\n    say('ready')\n    for _ in range(10000): time.sleep(0.1)\n"
     "except KeyboardInterrupt as error:\n    say(type(error).__name__)\n    raise SystemExit(exit_status())\n"
 )
 DRAINS = (
@@ -35,6 +35,16 @@ DRAINS = (
     "    raise SystemExit(exit_status())\n"
 )
 SAY = "def say(text): print(text, flush=True)\n"
+# Signals are told apart by when they are heard. On a busy machine that is not when they are sent, so the process is told
+# the seconds at which it hears each, and says that it does.
+AT = (
+    "import os, types\nfrom self_pruner.agent.report import stopping\n"
+    "moments, heard = {moments!r}, []\n"
+    "def now():\n    heard.append(1)\n    os.write(1, b'heard\\n')\n    return moments[len(heard) - 1]\n"
+    "stopping.time = types.SimpleNamespace(monotonic=now)\n"
+)
+APART = AT.format(moments=(0.0, 1.2))  # longer than an echo
+AT_ONCE = AT.format(moments=(0.0, 0.05))  # as `timeout` does, and a terminal that closes
 
 
 def started(script: str, **options: object) -> subprocess.Popen[str]:
@@ -51,6 +61,12 @@ def started(script: str, **options: object) -> subprocess.Popen[str]:
     return process
 
 
+def send(process: subprocess.Popen[str], number: int) -> None:
+    """Send a signal to a process that says when it hears one; returns once it did."""
+    process.send_signal(number)
+    assert process.stdout is not None and process.stdout.readline() == "heard\n"
+
+
 def ended(process: subprocess.Popen[str]) -> tuple[int, str, str]:
     """Its exit status and what else it said; a process that hangs is an error."""
     try:
@@ -58,6 +74,15 @@ def ended(process: subprocess.Popen[str]) -> tuple[int, str, str]:
     finally:
         process.kill()
     return process.returncode, said, errors
+
+
+def rest_of(terminal: int) -> bytes:
+    """What is left to read of a terminal that nobody holds any more."""
+    read = b""
+    with suppress(OSError):  # its end
+        while more := os.read(terminal, 1000):
+            read += more
+    return read
 
 
 @pytest.mark.parametrize("number", ALL)
@@ -84,30 +109,29 @@ def test_the_first_signal_lets_the_step_in_hand_end_and_nothing_begin_after_it(n
     ],
 )
 def test_the_second_signal_of_any_kind_ends_a_process_in_the_middle_of_a_long_operation(first, second):
-    process = started("with draining(lambda: None):\n    say('ready')\n    exec(" + repr(BUSY) + ")\n")
-    process.send_signal(first)
-    time.sleep(1.2)  # longer than an echo
-    process.send_signal(second)
+    process = started(APART + "with draining(lambda: None):\n    say('ready')\n    exec(" + repr(BUSY) + ")\n")
+    send(process, first)
+    send(process, second)
     status, said, errors = ended(process)
     assert (status, said) == (128 + second, "") and "Stopped at once" in errors
 
 
 def test_the_second_signal_does_not_wait_for_threads_that_go_on(tmp_path):
     asks = "import threading\nthreading.Thread(target=time.sleep, args=(1000,)).start()\n"
-    process = started(asks + UNTIL_STOPPED)
+    process = started(APART + asks + UNTIL_STOPPED)
     process.send_signal(signal.SIGTERM)
-    assert process.stdout is not None and process.stdout.readline() == "Stop\n"  # and now it waits for the thread
-    time.sleep(1.2)
-    process.send_signal(signal.SIGTERM)
+    assert process.stdout is not None
+    said = {process.stdout.readline(), process.stdout.readline()}  # by two threads, in any order
+    assert said == {"heard\n", "Stop\n"}  # and now it waits for the thread
+    send(process, signal.SIGTERM)
     assert ended(process)[0] == 128 + signal.SIGTERM
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
 def test_a_signal_that_is_sent_twice_at_once_is_one(number):
-    process = started(DRAINS)
-    for _ in range(2):  # as `timeout` does, and a terminal that closes
-        process.send_signal(number)
-        time.sleep(0.05)
+    process = started(AT_ONCE + DRAINS.replace("not asked", "not asked or len(heard) < 2"))
+    send(process, number)
+    send(process, number)
     assert ended(process) == (128 + number, "step done\nstopped\n", "")
 
 
@@ -120,15 +144,15 @@ def test_a_signal_that_it_was_started_to_ignore_stays_ignored():
 
 def test_the_cursor_of_a_terminal_is_shown_again_by_the_end_at_once():
     main, terminal = pty.openpty()
-    script = START + "import os\nwith draining(lambda: None):\n    os.write(1, b'ready')\n    time.sleep(100)\n"
+    script = START + APART + "with draining(lambda: None):\n    os.write(1, b'ready')\n    time.sleep(1000)\n"
     process = subprocess.Popen([sys.executable, "-c", script], stdout=terminal, stderr=terminal, cwd=ROOT)
     os.close(terminal)
     assert os.read(main, 100) == b"ready"
     process.send_signal(signal.SIGINT)
-    time.sleep(1.2)
+    assert os.read(main, 100).strip() == b"heard"
     process.send_signal(signal.SIGINT)
     assert process.wait(60) == 130
-    assert b"\x1b[?25h" in os.read(main, 1000)
+    assert b"\x1b[?25h" in rest_of(main)
     os.close(main)
 
 
