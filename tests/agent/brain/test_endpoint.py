@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import json
-import socket
 import time
 from http.server import BaseHTTPRequestHandler, HTTPServer
-from threading import Thread
+from threading import Event, Thread
 
 import pytest
 from langchain_core.messages import HumanMessage, SystemMessage
@@ -19,6 +18,7 @@ from self_pruner.agent.brain.schema import violations
 from self_pruner.memory.errors import BrainError
 from self_pruner.tools.engines.server import _answers
 from tests.endpoint import completion, obedient, serving
+from tests.processes import silent_port
 
 PICK = {
     "type": "function",
@@ -188,20 +188,24 @@ def test_a_redirection_is_named_and_not_followed():
 
 
 def test_an_endpoint_that_is_down_is_said():
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        url = f"http://127.0.0.1:{probe.getsockname()[1]}/v1"
-    with pytest.raises(EndpointError, match=f"{url} cannot be reached"):
-        ask(url)
+    with silent_port() as port:
+        url = f"http://127.0.0.1:{port}/v1"
+        with pytest.raises(EndpointError, match=f"{url} cannot be reached"):
+            ask(url)
 
 
 def test_a_slow_endpoint_ends_with_the_time_a_turn_may_take():
+    over = Event()
+
     def chat(body: dict) -> dict:
-        time.sleep(3)
+        over.wait(600)
         return obedient(body)
 
-    with serving(chat) as server, pytest.raises(BrainError, match="gave no answer within 1 s"):
-        ask(server.url, timeout=1.0)
+    try:
+        with serving(chat) as server, pytest.raises(BrainError, match="gave no answer within 1 s"):
+            ask(server.url, timeout=1.0)
+    finally:
+        over.set()
 
 
 def test_the_key_goes_along_and_shows_nowhere():
@@ -278,9 +282,8 @@ class Healthy(BaseHTTPRequestHandler):
 
 @pytest.mark.parametrize("variable", ["http_proxy", "all_proxy", "HTTP_PROXY", "ALL_PROXY"])
 def test_what_is_on_this_machine_is_asked_without_a_proxy(monkeypatch, variable):
-    with socket.socket() as nobody, HTTPServer(("127.0.0.1", 0), Healthy) as engine:
-        nobody.bind(("127.0.0.1", 0))
-        monkeypatch.setenv(variable, f"http://127.0.0.1:{nobody.getsockname()[1]}")
+    with silent_port() as nobody, HTTPServer(("127.0.0.1", 0), Healthy) as engine:
+        monkeypatch.setenv(variable, f"http://127.0.0.1:{nobody}")
         monkeypatch.delenv("no_proxy", raising=False)
         with serving(lambda body: {"choices": []}) as server:
             endpoint = Endpoint(server.url)

@@ -8,7 +8,6 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import socket
 import subprocess
 import time
 from pathlib import Path
@@ -20,6 +19,7 @@ from self_pruner.agent.command_line import studio
 from self_pruner.agent.run_files.run_directory import RunDirectory
 from self_pruner.agent.run_files.trace import read_trace
 from self_pruner.memory.errors import ModelError, RunDirectoryError, SettingsError
+from tests.processes import free_port
 
 ROOT = Path(__file__).parents[3]
 PYTHON = os.environ.get("SELF_PRUNER_STUDIO_PYTHON")
@@ -75,9 +75,7 @@ def test_langgraph_dev_lists_the_search_and_takes_it_to_its_end(model, tmp_path)
     config["graphs"] = {name: str(ROOT / place) for name, place in config["graphs"].items()}
     (tmp_path / "langgraph.json").write_text(json.dumps(config))
     shutil.copy(ROOT / "pyproject.toml", tmp_path)
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = str(probe.getsockname()[1])
+    port = str(free_port())
     command = [PYTHON, "-m", "langgraph_cli", "dev", "--port", port, "--no-browser", "--no-reload"]
     own = {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "LANGSMITH_TRACING": "false"}
     with open(tmp_path / "log", "wb") as log:

@@ -6,7 +6,6 @@ import base64
 import json
 import os
 import shutil
-import socket
 import subprocess
 from pathlib import Path
 from urllib.parse import quote
@@ -20,6 +19,7 @@ from self_pruner.agent.view import View
 from self_pruner.memory.errors import SettingsError
 from self_pruner.tools.export.provenance import read_provenance
 from tests.endpoint import completion, obedient, serving
+from tests.processes import silent_port
 
 PYTHON = os.environ.get("SELF_PRUNER_VLLM_PYTHON")
 SHORT = [
@@ -50,11 +50,11 @@ def faults(folder: Path) -> list[str]:
     return [line["error"] for line in lines if line["kind"] == "think" and line["error"]]
 
 
-def down() -> str:
+@pytest.fixture
+def down():
     """An address at which nobody answers."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return f"http://127.0.0.1:{probe.getsockname()[1]}/v1"
+    with silent_port() as port:
+        yield f"http://127.0.0.1:{port}/v1"
 
 
 def test_an_endpoint_makes_every_decision_and_is_charged_for(run, tmp_path, monkeypatch):
@@ -174,8 +174,8 @@ def test_what_cannot_be_asked_leaves_no_run_behind(run, tmp_path, words, sentenc
     assert not list((tmp_path / "runs").glob("tiny-*"))
 
 
-def test_an_endpoint_that_is_down_is_found_at_the_door(run, tmp_path):
-    status, printed, errors = run("--brain-url", down())
+def test_an_endpoint_that_is_down_is_found_at_the_door(run, tmp_path, down):
+    status, printed, errors = run("--brain-url", down)
     assert status == 2 and "cannot be reached" in errors
     assert not list((tmp_path / "runs").glob("tiny-*"))
 
@@ -187,8 +187,8 @@ def test_one_that_refuses_schemas_too(run, tmp_path):
     assert not list((tmp_path / "runs").glob("tiny-*"))
 
 
-def test_an_arm_that_asks_nobody_needs_no_endpoint(run, tmp_path):
-    status, printed, errors = run("--brain-url", down(), "--arm", "evolution")
+def test_an_arm_that_asks_nobody_needs_no_endpoint(run, tmp_path, down):
+    status, printed, errors = run("--brain-url", down, "--arm", "evolution")
     assert status == 0, errors
 
 

@@ -1,6 +1,5 @@
 """A run over several sessions: its brain is asked for anew, and its time goes on where it was."""
 
-import socket
 from dataclasses import replace
 from types import SimpleNamespace
 
@@ -15,25 +14,25 @@ from self_pruner.agent.search.judge import Judgement
 from self_pruner.agent.search.state import first_state
 from self_pruner.agent.settings.settings import make_settings
 from self_pruner.memory.records import Generation
+from tests.processes import silent_port
 from tests.stopped import SMALL
 
 
-def down() -> str:
+@pytest.fixture
+def down():
     """An address at which nobody answers."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return f"http://127.0.0.1:{probe.getsockname()[1]}/v1"
+    with silent_port() as port:
+        yield f"http://127.0.0.1:{port}/v1"
 
 
-def test_a_brain_that_is_gone_is_found_on_resume_before_anything_is_loaded(tmp_path, monkeypatch, capfd):
+def test_a_brain_that_is_gone_is_found_on_resume_before_anything_is_loaded(tmp_path, monkeypatch, capfd, down):
     monkeypatch.delattr(session, "prepare")
-    url = down()
-    settings = make_settings({"brain_url": url, "memory": tmp_path / "memory.sqlite"})
+    settings = make_settings({"brain_url": down, "memory": tmp_path / "memory.sqlite"})
     with RunDirectory.create(tmp_path, "tiny", settings.to_toml(), device="cpu", seed=0) as run:
         run.set_status("stopped", "stopped by the user")
     assert main(["resume", str(run.path)]) == 2
     error = capfd.readouterr().err
-    assert url in error and error.count("\n") == 1
+    assert down in error and error.count("\n") == 1
 
 
 @pytest.mark.parametrize(("before", "stop"), [(30.0, ""), (61.0, "1 minutes are used up")])

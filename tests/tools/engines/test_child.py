@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import subprocess
 import sys
-import time
 
 import pytest
 
 from self_pruner.memory.errors import EngineError
 from self_pruner.tools.engines.child import child
+from tests.processes import is_gone
 
 ECHO = "import sys\nfor line in sys.stdin: print(line.strip().upper(), flush=True)"
 
@@ -40,7 +39,7 @@ def test_what_it_died_of_is_the_last_error_it_named(tmp_path):
 
 
 def test_one_that_gives_no_answer_in_time_is_ended(tmp_path):
-    asleep = "import sys, subprocess\nsubprocess.run(['sleep', '60'])"  # a child of its own holds the pipe too
+    asleep = "import sys, subprocess\nsubprocess.run(['sleep', '1000'])"  # a child of its own holds the pipe too
     with (
         child([sys.executable, "-c", asleep], tmp_path, {}) as process,
         pytest.raises(EngineError, match="no answer within 0 s"),
@@ -52,7 +51,7 @@ def test_one_that_gives_no_answer_in_time_is_ended(tmp_path):
 def test_it_is_gone_when_whoever_started_it_is_killed(tmp_path):
     parent = (
         "import sys\nfrom pathlib import Path\nfrom self_pruner.tools.engines.child import child\n"
-        f"asleep, here = [sys.executable, '-c', 'import time; time.sleep(60)'], Path({str(tmp_path)!r})\n"
+        f"asleep, here = [sys.executable, '-c', 'import time; time.sleep(1000)'], Path({str(tmp_path)!r})\n"
         "with child(asleep, here, {}) as process:\n"
         "    print(process.process.pid, flush=True)\n    process.process.wait()\n"
     )
@@ -61,13 +60,4 @@ def test_it_is_gone_when_whoever_started_it_is_killed(tmp_path):
     pid = int(started.stdout.readline())
     started.kill()
     started.wait()
-    for _ in range(100):
-        try:
-            os.kill(pid, 0)
-        except ProcessLookupError:
-            return
-        with open(f"/proc/{pid}/stat", encoding="utf-8") as stat:
-            if stat.read().rpartition(")")[2].split()[0] == "Z":  # nobody is left to collect it here
-                return
-        time.sleep(0.05)
-    raise AssertionError("the process outlived its parent by five seconds")
+    assert is_gone(pid)

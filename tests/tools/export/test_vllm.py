@@ -13,7 +13,6 @@ import re
 import shlex
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -30,6 +29,7 @@ from self_pruner.tools.export.checkpoint import export
 from self_pruner.tools.export.serving import Serving
 from self_pruner.tools.pruning.calibration import calibrate
 from self_pruner.tools.pruning.elastic import ElasticModel
+from tests.processes import free_port
 from tests.tiny import MLP_UNIT, tiny_model
 from tests.tools.export.same_tokens import Comparison, ask, compare_tokens
 
@@ -116,12 +116,6 @@ def test_a_wrong_weight_does_not_pass(tmp_path):
     requests = [{**common, "folder": str(folder)} for folder in (right, wrong)]
     written = [one["tokens"] for one in ask("transformers", Path(sys.executable), requests)]
     assert written[0] != written[1]
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def test_the_command_on_the_card_serves_it(tmp_path, bundled):

@@ -4,7 +4,6 @@ It lives in an environment of its own; SELF_PRUNER_PHOENIX_PYTHON names its Pyth
 """
 
 import os
-import socket
 import subprocess
 import time
 from contextlib import contextmanager
@@ -14,6 +13,7 @@ import pytest
 
 from self_pruner.agent.run_files.run_directory import RunDirectory
 from self_pruner.agent.run_files.trace import Think, read_trace
+from tests.processes import free_port
 
 PYTHON = os.environ.get("SELF_PRUNER_PHOENIX_PYTHON")
 pytestmark = [
@@ -29,18 +29,12 @@ TOTALS = """
 """
 
 
-def free_port():
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return str(probe.getsockname()[1])
-
-
 @contextmanager
 def phoenix(folder):
     """A server on loopback; its address."""
-    port = free_port()
+    port = str(free_port())
     own = {"PHOENIX_WORKING_DIR": str(folder), "PHOENIX_HOST": "127.0.0.1", "PHOENIX_PORT": port}
-    own |= {"PHOENIX_GRPC_PORT": free_port(), "PHOENIX_TELEMETRY_ENABLED": "false"}
+    own |= {"PHOENIX_GRPC_PORT": str(free_port()), "PHOENIX_TELEMETRY_ENABLED": "false"}
     url = f"http://127.0.0.1:{port}"
     with open(folder / "log", "wb") as log:
         process = subprocess.Popen(
