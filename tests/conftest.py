@@ -15,8 +15,10 @@ import torch
 
 from tests.warm import WarmServer
 
-# Ray reads these once a process, whoever imports it first: its instances here admit nobody else.
+# Ray reads these once a process, whoever imports it first: its instances here admit nobody else. Beside other work its
+# workers have their turn as everybody has, and of a process that has ended it waits to hear that it has.
 os.environ.update(RAY_AUTH_MODE="token", RAY_AUTH_TOKEN="0" * 64)
+os.environ.update(RAY_worker_niceness="0", RAY_timeout_ms_task_wait_for_death_info="120000")
 
 if TYPE_CHECKING:
     from self_pruner.tools.models.source import LoadedModel
