@@ -1,12 +1,8 @@
 """A comparison as a user makes it: on a tiny model, at equal cost, resumable, one sentence for every mistake."""
 
 import json
-import os
 import shutil
 import signal
-import subprocess
-import sys
-import time
 from pathlib import Path
 from unittest.mock import Mock
 
@@ -18,6 +14,7 @@ from self_pruner.agent.compare.folder import RECORD, ComparisonFolder
 from self_pruner.agent.compare.page import write_finished
 from self_pruner.agent.compare.results import Results
 from self_pruner.agent.run_files.binding import FILE
+from tests.ended import ended
 from tests.stopped import in_place_of
 from tests.tiny import tiny_folder
 
@@ -133,18 +130,8 @@ def test_a_record_that_a_version_of_before_wrote_into_the_run_directory_counts(c
 def test_a_killed_comparison_resumes(words, compared):
     (record,) = compared.rglob(RECORD)
     before = record.stat().st_mtime_ns
-    process = subprocess.Popen(
-        [sys.executable, str(ROOT / "main.py"), *words(compared, "--arms", "evolution")],
-        cwd=ROOT,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-    )
-    deadline = time.monotonic() + 240
-    while not list(compared.glob("runs/evolution*/*/trace.jsonl")):
-        assert process.poll() is None and time.monotonic() < deadline, process.stderr.read().decode()
-        time.sleep(0.05)
-    os.kill(process.pid, signal.SIGKILL)
-    process.wait()
+    status, errors = ended(words(compared, "--arms", "evolution"), compared, "run_begun")
+    assert status == -signal.SIGKILL, errors
     assert list(compared.rglob(RECORD)) == [record]
     assert main(["resume", str(compared)]) == 0
     found = results(compared)

@@ -3,10 +3,8 @@
 import json
 import math
 import re
+import signal
 import sqlite3
-import subprocess
-import sys
-import time
 from collections import Counter
 from contextlib import closing
 from dataclasses import replace
@@ -22,6 +20,7 @@ from self_pruner.agent.decisions.scores import SCORES, TABLE
 from self_pruner.agent.run_files.run_lock import RunLock
 from self_pruner.prompts.files import SETS
 from tests.agent.decisions.conftest import AMOUNTS, refused
+from tests.ended import ended
 from tests.endpoint import obedient, serving
 from tests.tiny import tiny_folder
 
@@ -134,15 +133,8 @@ def test_a_search_that_was_stopped_goes_on_and_brings_the_same(command, decision
 def test_after_a_kill_no_situation_is_measured_again(command, decision_set, tiny_target, tmp_path, monkeypatch, warm):
     folder = tmp_path / "set"
     words = ["decisions", "--model", tiny_target, "--cache", tmp_path / "cache", "--into", folder, *AMOUNTS]
-    process = subprocess.Popen([sys.executable, ROOT / "main.py", *map(str, words), "--brain", "first"], cwd=ROOT)
-    while not (folder / FILE).exists() or not read_set(folder / FILE).situations[3:4]:
-        assert process.poll() is None
-        time.sleep(0.05)
-    while not any(one.measured for one in read_set(folder / FILE).situations):
-        assert process.poll() is None
-        time.sleep(0.05)
-    process.kill()
-    process.wait()
+    status, errors = ended([*words, "--brain", "first"], folder, "decision_measured")
+    assert status == -signal.SIGKILL, errors
     known = {one.id for one in read_set(folder / FILE).situations if one.measured}
     measured = []
     with_outcomes = making.with_outcomes

@@ -35,8 +35,8 @@ DRAINS = (
     "    raise SystemExit(exit_status())\n"
 )
 SAY = "def say(text): print(text, flush=True)\n"
-# Signals are told apart by when they are heard. On a busy machine that is not when they are sent, so the process is told
-# the seconds at which it hears each, and says that it does.
+# Signals are told apart by when they are heard, which on a busy machine is not when they are sent. So the process is
+# told the seconds at which it hears each, and says that it does.
 AT = (
     "import os, types\nfrom self_pruner.agent.report import stopping\n"
     "moments, heard = {moments!r}, []\n"

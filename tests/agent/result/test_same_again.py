@@ -7,7 +7,8 @@ import pytest
 from self_pruner.agent.result.same_again import same_again
 from self_pruner.agent.run_files.run_directory import RunDirectory
 from self_pruner.agent.settings.settings import Settings
-from tests.agent.session.test_resume import ENVIRONMENT, SETTINGS, candidates, command
+from tests.agent.session.test_resume import SETTINGS, candidates, command
+from tests.ended import ENVIRONMENT
 from tests.stopped import do
 
 CPU = {"device": "cpu"}

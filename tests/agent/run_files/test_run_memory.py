@@ -10,7 +10,8 @@ import pytest
 from self_pruner.agent.run_files.run_directory import RunDirectory
 from self_pruner.memory.records import Candidate, Generation, Score
 from self_pruner.memory.store import Memory
-from tests.agent.session.test_resume import SETTINGS, candidates, ended, lines_in_trace
+from tests.agent.session.test_resume import SETTINGS, candidates
+from tests.ended import ended
 from tests.stopped import do
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("warm")]
@@ -44,9 +45,9 @@ def whole(options, tmp_path_factory):
 def killed_once(options, tmp_path_factory):
     """A run killed in the middle of its search, and a copy of its place that no test touches."""
     runs = tmp_path_factory.mktemp("half") / "runs"
-    run, status, _ = ended(["--runs", runs, *options], runs, lines_in_trace(15))
-    assert status == -signal.SIGKILL
-    return run, shutil.copytree(runs, runs.parent / "kept")
+    status, errors = ended(["--runs", runs, *options], runs, "lines_in_trace(15)")
+    assert status == -signal.SIGKILL, errors
+    return RunDirectory.latest(runs), shutil.copytree(runs, runs.parent / "kept")
 
 
 @pytest.fixture

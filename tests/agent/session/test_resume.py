@@ -1,18 +1,14 @@
 """kill -9 at any moment, then resume: the same candidates as a run that was never killed."""
 
-import os
 import signal
-import sqlite3
-import subprocess
 import sys
-import time
-from contextlib import closing
 from pathlib import Path
 
 import pytest
 
 from self_pruner.agent.run_files.run_directory import RunDirectory
 from self_pruner.agent.run_files.trace import read_trace
+from tests.ended import ended
 from tests.stopped import do
 
 ROOT = Path(__file__).parents[3]
@@ -25,9 +21,6 @@ SETTINGS = (
 
 def command(*words):
     return [sys.executable, str(ROOT / "main.py"), *map(str, words)]
-
-
-ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1"}  # tiny tensors: threads would only get in each other's way
 
 
 def candidates(run):
@@ -57,52 +50,13 @@ def whole(options, tmp_path_factory):
     return RunDirectory.latest(runs)
 
 
-def ended(words, runs, ready, sent=signal.SIGKILL):
-    """A command in a process of its own, ended as soon as `ready` says so; the run's directory, status and errors."""
-    assert not any(map(ready, runs.glob("tiny-*"))), "it was there before"
-    process = subprocess.Popen(command(*words), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, env=ENVIRONMENT)
-    deadline = time.monotonic() + 300
-    while process.poll() is None and time.monotonic() < deadline:
-        found = list(runs.glob("tiny-*"))
-        if found and ready(found[0]):
-            process.send_signal(sent)
-            break
-        time.sleep(0.002)
-    _, errors = process.communicate(timeout=300)
-    return RunDirectory.latest(runs), process.returncode, errors.decode()
-
-
-def lines_in_trace(count):
-    def ready(run):
-        trace = run / "trace.jsonl"
-        return trace.exists() and trace.read_bytes().count(b"\n") >= count
-
-    return ready
-
-
-def sensitivities_in_memory(count):
-    """Between two of the four sequences on which sensitivities are measured: in the middle of a step."""
-
-    def ready(run):
-        try:
-            with closing(sqlite3.connect(f"file:{run.parent / 'memory.sqlite'}?mode=ro", uri=True)) as memory:
-                return memory.execute("SELECT count(*) FROM sensitivities").fetchone()[0] >= count
-        except sqlite3.OperationalError:  # not made yet
-            return False
-
-    return ready
-
-
-def exported(run):
-    return (run / "model.partial").exists()
-
-
 @pytest.mark.slow
 def test_a_run_killed_again_and_again_resumes_to_the_same_candidates(tmp_path, options, whole):
     words = ["--runs", tmp_path, *options]
-    for ready in (lines_in_trace(1), lines_in_trace(8), sensitivities_in_memory(2), exported):
-        run, status, _ = ended(words, tmp_path, ready)
-        assert status == -signal.SIGKILL
+    for place in ("lines_in_trace(1)", "lines_in_trace(8)", "sensitivities_in_memory(2)", "export_begun"):
+        status, errors = ended(words, tmp_path, place)
+        assert status == -signal.SIGKILL, errors
+        run = RunDirectory.latest(tmp_path)
         words = ["resume", run]
     do("resume", run)
     assert candidates(run) == candidates(whole)
@@ -114,9 +68,10 @@ def test_a_run_killed_again_and_again_resumes_to_the_same_candidates(tmp_path, o
 def test_a_signal_drains_says_how_to_go_on_and_loses_nothing(tmp_path, options, whole):
     words = ["--runs", tmp_path, *options]
     for lines, sent in ((5, signal.SIGINT), (9, signal.SIGTERM), (13, signal.SIGHUP)):
-        run, status, errors = ended(words, tmp_path, lines_in_trace(lines), sent)
+        status, errors = ended(words, tmp_path, f"lines_in_trace({lines})", sent)
         assert status == 128 + sent
         assert "Traceback" not in errors
+        run = RunDirectory.latest(tmp_path)
         assert RunDirectory.open(run).status == "stopped"
         words = ["resume", run]
     do("resume", run)

@@ -10,7 +10,8 @@ from self_pruner.agent import session
 from self_pruner.agent.run_files.run_directory import RunDirectory
 from self_pruner.agent.run_files.steering import NOTES, REQUEST, Note
 from self_pruner.agent.run_files.trace import read_trace
-from tests.agent.session.test_resume import ENVIRONMENT, SETTINGS, command
+from tests.agent.session.test_resume import SETTINGS, command
+from tests.ended import ENVIRONMENT
 from tests.stopped import do
 
 NOTE = "keep layer 0 whole"
