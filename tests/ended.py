@@ -1,4 +1,4 @@
-"""Commands that a signal ends at a given place: `ended.py SIGNAL FOLDER PLACE WORDS...` carries out WORDS until there.
+"""Commands that get a signal at given places: `ended.py SIGNAL FOLDER PLACES WORDS...` carries out WORDS until there.
 
 Whoever looks at their files from outside looks late on a busy machine: the command may be further by then, or at its
 end. So the command looks itself, wherever it has written something, and sends the signal to itself.
@@ -11,8 +11,9 @@ import signal
 import sqlite3
 import subprocess
 import sys
-from collections.abc import Callable
-from contextlib import closing
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,11 +24,26 @@ Place = Callable[[Path], bool]  # whether a command that writes to this folder i
 
 def ended(words: list[object], folder: Path, place: str, sent: int = signal.SIGKILL) -> tuple[int, str]:
     """Carry out a command in a process of its own until it is at a `place`, as named here; its status and errors."""
-    command = [sys.executable, __file__, str(int(sent)), str(folder), place, *map(str, words)]
     done = subprocess.run(
-        command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, env=ENVIRONMENT, text=True, timeout=600
+        command(words, folder, place, sent),
+        **dict(stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, env=ENVIRONMENT, text=True, timeout=600),
     )
     return done.returncode, done.stderr
+
+
+def command(words: list[object], folder: Path, places: str, sent: int) -> list[str]:
+    """What gets a signal at each of the places in turn."""
+    return [sys.executable, __file__, str(int(sent)), str(folder), places, *map(str, words)]
+
+
+@contextmanager
+def standing(process: subprocess.Popen[str]) -> Iterator[None]:
+    """While this lasts, a command that gets SIGSTOP at places stands at the next one; then it goes on."""
+    found = os.waitid(os.P_PID, process.pid, os.WSTOPPED | os.WEXITED | os.WNOWAIT)
+    assert found is not None and found.si_code == os.CLD_STOPPED, "it has ended"
+    os.waitid(os.P_PID, process.pid, os.WSTOPPED)
+    yield
+    process.send_signal(signal.SIGCONT)
 
 
 def lines_in_trace(count: int) -> Place:
@@ -52,6 +68,22 @@ def sensitivities_in_memory(count: int) -> Place:
     return there
 
 
+def prompts_kept(folder: Path) -> bool:
+    """Of a run in the folder that is being prepared."""
+    return any(folder.glob("tiny-*/prompts/*"))
+
+
+def generation_over(folder: Path) -> bool:
+    """The first one of a run in the folder."""
+    from self_pruner.agent.run_files.trace import read_trace
+
+    return any(
+        record.kind == "judge" and record.generation == 1
+        for trace in folder.glob("tiny-*/trace.jsonl")
+        for record in read_trace(trace)
+    )
+
+
 def export_begun(folder: Path) -> bool:
     """Of a run in the folder."""
     return any(folder.glob("tiny-*/model.partial"))
@@ -69,21 +101,24 @@ def decision_measured(folder: Path) -> bool:
     return (folder / FILE).exists() and any(one.measured for one in read_set(folder / FILE).situations)
 
 
-def _looks(there: Callable[[], bool], number: int) -> None:
-    """From now on this process looks whenever it has written something; the first time it is there it gets a signal."""
+def _looks(there: Iterator[Callable[[], bool]], number: int) -> None:
+    """From now on this process looks whenever it has written something; at each place in turn it gets a signal."""
     from self_pruner.agent.run_files.trace import TraceWriter
     from tests.campaign.statements import watch_databases
 
-    looking = True
+    is_there, looking = next(there), False
 
     def look(*_: object) -> None:
-        nonlocal looking
-        if looking:
-            looking = False  # to look is no reason to look
-            if there():
-                os.kill(os.getpid(), number)
-            else:
-                looking = True
+        nonlocal is_there, looking
+        if looking:  # to look is no reason to look
+            return
+        looking = True
+        found = is_there()
+        if found:
+            is_there = next(there, lambda: False)
+        looking = False
+        if found:
+            os.kill(os.getpid(), number)
 
     def afterwards(owner: Any, name: str) -> None:
         real = getattr(owner, name)
@@ -106,8 +141,9 @@ if __name__ == "__main__":
     from main import main
     from tests import ended as here
 
-    number, folder, place = int(sys.argv[1]), Path(sys.argv[2]), eval(sys.argv[3], vars(here))
-    assert not place(folder), "it was there before"
-    _looks(lambda: bool(place(folder)), number)
+    number, folder = int(sys.argv[1]), Path(sys.argv[2])
+    places: list[Place] = [eval(place, vars(here)) for place in sys.argv[3].split()]
+    assert not any(place(folder) for place in places), "it was there before"
+    _looks((partial(place, folder) for place in places), number)
     sys.argv = [str(ROOT / "main.py"), *sys.argv[4:]]
     sys.exit(main())

@@ -10,8 +10,8 @@ from self_pruner.agent import session
 from self_pruner.agent.run_files.run_directory import RunDirectory
 from self_pruner.agent.run_files.steering import NOTES, REQUEST, Note
 from self_pruner.agent.run_files.trace import read_trace
-from tests.agent.session.test_resume import SETTINGS, command
-from tests.ended import ENVIRONMENT
+from tests.agent.session.test_resume import SETTINGS
+from tests.ended import ENVIRONMENT, command, standing
 from tests.stopped import do
 
 NOTE = "keep layer 0 whole"
@@ -29,17 +29,21 @@ def line(process, beginning):
 def test_a_run_waits_goes_on_is_stopped_while_it_waits_and_reads_its_note_once(model, cache, tmp_path):
     words = ["--model", model, "--cache", cache, "--runs", tmp_path, *SETTINGS.split(), "--no-recalibrate"]
     process = subprocess.Popen(
-        command(*words), stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=ENVIRONMENT, text=True
+        command(words, tmp_path, "prompts_kept generation_over", signal.SIGSTOP),
+        **dict(stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=ENVIRONMENT, text=True),
     )
     try:
-        run = RunDirectory.open(next(tmp_path.glob(line(process, "Run ").split("/")[-1].strip())))
-        do("pause", run.path)  # while it is still prepared
+        with standing(process):
+            (path,) = tmp_path.glob("tiny-*")
+            run = RunDirectory.open(path)
+            do("pause", run.path)  # while it is still prepared
         line(process, "Paused")
         assert not run.trace.exists() or not read_trace(run.trace)
         do("pause", run.path, "--off")
         line(process, "Going on")
+        with standing(process):
+            do("pause", run.path)
         line(process, "generation 0")
-        do("pause", run.path)
         line(process, "Paused")
         before = read_trace(run.trace)
         assert before[-1].kind == "judge"
