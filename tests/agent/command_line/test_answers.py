@@ -12,6 +12,7 @@ from self_pruner.agent.run_files.run_directory import RunDirectory
 from self_pruner.agent.run_files.trace import Think, TraceWriter
 from self_pruner.agent.settings.settings import Settings
 
+STEPS = 20_000  # so many that what is said of them is more than a pipe takes while nobody reads
 PIPED = 128 + 13  # what a shell calls the end by SIGPIPE
 
 
@@ -22,8 +23,10 @@ def path(tmp_path_factory):
         tmp_path_factory.mktemp("runs"), "tiny", Settings().to_toml(), device="cpu", seed=0
     ) as run:
         with TraceWriter(run.trace) as trace:
-            for step in range(2000):
-                trace.write(Think(step=step, generation=0, prompt="(one legal call, nothing to decide)"))
+            trace.write(Think(step=0, generation=0, prompt="(one legal call, nothing to decide)"))
+        line = run.trace.read_text()
+        assert '"step":0,' in line
+        run.trace.write_text("".join(line.replace('"step":0,', f'"step":{step},') for step in range(STEPS)))
         run.set_status("finished", "64 evaluations are used up")
         return run.path
 
