@@ -1,12 +1,16 @@
-"""Processes that end, and ports at which nobody answers, as tests find them out."""
+"""What tests find out of processes, of open files and of ports, whatever else goes on meanwhile."""
 
 from __future__ import annotations
 
+import os
 import random
 import socket
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+import pytest
 
 SECONDS = 120.0  # that an end may take on a machine that is busy with other work
 OWN = range(10_000, 30_000)  # ports that no system gives to whoever asks for any
@@ -24,6 +28,17 @@ def is_gone(number: int, seconds: float = SECONDS) -> bool:
             return True
         time.sleep(0.05)
     return False
+
+
+def open_files_of(folder: Path) -> list[str]:
+    """What this process has open below `folder`."""
+    if not Path("/proc/self/fd").exists():
+        pytest.skip("this system does not list the open files of a process")
+    found = []
+    for name in os.listdir("/proc/self/fd"):
+        with suppress(FileNotFoundError):  # the list itself, and what threads of other tests close meanwhile
+            found.append(os.readlink(f"/proc/self/fd/{name}"))
+    return [target for target in found if target.startswith(str(folder))]
 
 
 @contextmanager

@@ -3,7 +3,6 @@
 import os
 import sqlite3
 from contextlib import closing
-from pathlib import Path
 
 import pytest
 
@@ -15,6 +14,7 @@ from self_pruner.memory.profile import Profile
 from self_pruner.memory.records import Latency, Score
 from self_pruner.memory.store import Memory
 from tests.memory.test_migrations import VERSION_1
+from tests.processes import open_files_of
 
 PROFILE = Profile((3, 2), (12, 9))
 SCORE = Score(PROFILE, "t", 0, 0.5, 2.0, "r", 1)
@@ -23,14 +23,6 @@ SCORE = Score(PROFILE, "t", 0, 0.5, 2.0, "r", 1)
 @pytest.fixture
 def path(tmp_path):
     return tmp_path / "memory.sqlite"
-
-
-def open_files_of(folder: Path) -> list[str]:
-    """What this process has open below `folder`."""
-    if not Path("/proc/self/fd").exists():
-        pytest.skip("this system does not list the open files of a process")
-    links = [Path("/proc/self/fd", name) for name in os.listdir("/proc/self/fd")]
-    return [target for link in links if link.is_symlink() and (target := os.readlink(link)).startswith(str(folder))]
 
 
 def foreign(path):

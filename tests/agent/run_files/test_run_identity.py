@@ -9,20 +9,13 @@ import pytest
 
 from self_pruner.agent.run_files.run_directory import RunDirectory
 from self_pruner.memory.errors import RunDirectoryError
+from tests.processes import open_files_of
 
 NOW = datetime(2026, 11, 23, 9, 5, 7)
 
 
 def create(base: Path) -> RunDirectory:
     return RunDirectory.create(base, "tiny", {"model": "tiny"}, device="cpu", seed=3, now=NOW)
-
-
-def open_files_of(folder: Path) -> list[str]:
-    """What this process has open below `folder`."""
-    if not Path("/proc/self/fd").exists():
-        pytest.skip("this system does not list the open files of a process")
-    links = [Path("/proc/self/fd", name) for name in os.listdir("/proc/self/fd")]
-    return [target for link in links if link.is_symlink() and (target := os.readlink(link)).startswith(str(folder))]
 
 
 def test_two_runs_of_one_name_are_known_apart(tmp_path):

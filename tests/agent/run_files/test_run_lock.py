@@ -3,16 +3,12 @@
 import errno
 import fcntl
 import os
-from pathlib import Path
 
 import pytest
 
 from self_pruner.agent.run_files.run_lock import RunLock
 from self_pruner.memory.errors import RunDirectoryError
-
-
-def open_files() -> int:
-    return len(os.listdir("/proc/self/fd")) if Path("/proc/self/fd").exists() else 0
+from tests.processes import open_files_of
 
 
 def test_the_holder_is_named_in_full_and_nothing_else_is(tmp_path):
@@ -45,12 +41,12 @@ def test_a_file_system_without_locks_is_said(tmp_path, monkeypatch):
 
 def test_a_refusal_leaves_no_file_open(tmp_path, monkeypatch):
     lock = RunLock(tmp_path)
-    before = open_files()
+    assert len(open_files_of(tmp_path)) == 1
     with pytest.raises(RunDirectoryError):
         RunLock(tmp_path)
-    assert open_files() == before
+    assert len(open_files_of(tmp_path)) == 1
     lock.close()
-    assert open_files() == before - 1
+    assert open_files_of(tmp_path) == []
 
     def refuse(*_):
         raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
@@ -58,4 +54,4 @@ def test_a_refusal_leaves_no_file_open(tmp_path, monkeypatch):
     monkeypatch.setattr(fcntl, "flock", refuse)
     with pytest.raises(RunDirectoryError):
         RunLock(tmp_path)
-    assert open_files() == before - 1
+    assert open_files_of(tmp_path) == []
