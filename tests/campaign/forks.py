@@ -22,8 +22,8 @@ from pathlib import Path
 from tests.campaign.stand_ins import as_started, finish, forked
 
 ROOT = Path(__file__).parents[2]
-PATIENCE = 240.0  # seconds that one command may take before it counts as hanging
-LEFTOVER = 10.0  # seconds that children may outlive their parent
+PATIENCE = 600.0  # seconds that one command may take before it counts as hanging
+LEFTOVER = 60.0  # seconds that children may outlive their parent
 LOADED = """
 self_pruner.agent.command_line.commands self_pruner.agent.session self_pruner.agent.report.html_report
 self_pruner.agent.result.evaluate_checkpoint self_pruner.agent.compare.joining self_pruner.agent.compare.runner
@@ -114,7 +114,10 @@ def begin(
 
 
 def wait(begun: Begun, patience: float = PATIENCE) -> Ended:
-    """Wait for its end, and for that of the processes it began."""
+    """Wait for its end; of the last one in hand also for that of the processes that were begun.
+
+    What keeps a command's children on a leash has no parent while that command is still carried out.
+    """
     deadline = begun.start + patience
     hung = False
     while True:
@@ -130,7 +133,7 @@ def wait(begun: Begun, patience: float = PATIENCE) -> Ended:
     for path in (begun.output, begun.errors):
         path.unlink()
     _running.discard(begun.pid)
-    orphans = _orphans()
+    orphans = () if _running else _orphans()
     if hung:
         orphans = (f"the command itself, after {patience:.0f} s", *orphans)
     return Ended(os.waitstatus_to_exitcode(status), output, errors, seconds, orphans)

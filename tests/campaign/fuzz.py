@@ -1,8 +1,8 @@
 """Thousands of invented inputs: whatever comes in, a sentence or an answer comes out, soon, and in its place.
 
 Every sort of input is tried in a fork of its own, in a folder of its own. An input is at fault where it raises what is
-no SelfPrunerError, takes more than five seconds, takes gigabytes, or writes outside of that folder. Faults of one kind
-at one place are one fault, told by its shortest input.
+no SelfPrunerError, takes more than five seconds of the processor, takes gigabytes, or writes outside of that folder.
+Faults of one kind at one place are one fault, told by its shortest input.
 """
 
 from __future__ import annotations
@@ -26,7 +26,8 @@ from hypothesis.strategies import SearchStrategy
 from self_pruner.memory.errors import SelfPrunerError
 from tests.campaign.kills import Tally
 
-SECONDS = 5.0  # that one input may take
+SECONDS = 5.0  # of the processor that one input may take: on a clock it takes as long as other work lets it
+WAITING = 300.0  # seconds on a clock, for an input that waits
 MEMORY = 4 << 30  # bytes that an input may take beside what is there already
 PER_PROCESS = 2000  # inputs; a new process and folder for each so many, so that what is kept does not add up
 
@@ -147,15 +148,19 @@ def timed() -> Iterator[None]:
     """Raises HangError in a block that takes too long."""
 
     def hung(number: int, frame: object) -> None:
-        raise HangError(f"more than {SECONDS:.0f} s")
+        raise HangError(f"more than {SECONDS if number == signal.SIGPROF else WAITING:.0f} s")
 
-    before = signal.signal(signal.SIGALRM, hung)
-    signal.setitimer(signal.ITIMER_REAL, SECONDS)
+    clocks = ((signal.ITIMER_PROF, signal.SIGPROF, SECONDS), (signal.ITIMER_REAL, signal.SIGALRM, WAITING))
+    before = [signal.signal(number, hung) for _, number, _ in clocks]
+    for clock, _, seconds in clocks:
+        signal.setitimer(clock, seconds)
     try:
         yield
     finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
-        signal.signal(signal.SIGALRM, before)
+        for clock, _, _ in clocks:
+            signal.setitimer(clock, 0)
+        for (_, number, _), handler in zip(clocks, before, strict=True):
+            signal.signal(number, handler)
 
 
 class Watch:
