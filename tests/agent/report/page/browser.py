@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 import uvicorn
 from selenium import webdriver
+from selenium.common.exceptions import StaleElementReferenceException
 from selenium.webdriver.chrome.service import Service
 from selenium.webdriver.common.by import By
 from selenium.webdriver.support.ui import WebDriverWait
@@ -28,7 +29,7 @@ needs_browser = [
     pytest.mark.browser,
     pytest.mark.skipif(not (CHROMIUM and DRIVER), reason="there is no chromium with its chromedriver on the path"),
 ]
-PATIENCE = 20  # seconds to wait for what must come
+PATIENCE = 120  # seconds to wait for what must come, on a machine that is busy with other work
 
 
 class Browser:
@@ -77,8 +78,14 @@ class Browser:
         return self.driver.find_element(By.CSS_SELECTOR, selector).text
 
     def click(self, selector: str) -> None:
-        self.run("document.querySelector(arguments[0]).scrollIntoView({ block: 'center' })", selector)
-        self.driver.find_element(By.CSS_SELECTOR, selector).click()
+        """Clicks on what is there; where the page is drawn anew before the click, on what is there then."""
+
+        def clicked(_: object) -> bool:
+            self.run("document.querySelector(arguments[0]).scrollIntoView({ block: 'center' })", selector)
+            self.driver.find_element(By.CSS_SELECTOR, selector).click()
+            return True
+
+        WebDriverWait(self.driver, PATIENCE, 0.05, [StaleElementReferenceException]).until(clicked)
 
     def choose(self, name: str, value: str) -> None:
         """Chooses the option with that value in the list with that id."""

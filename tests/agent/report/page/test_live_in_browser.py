@@ -45,7 +45,7 @@ def test_a_run_that_goes_on_moves_on_the_page_and_its_end_too(browser, live):
     finish(RunDirectory.open(base / "running"))
     browser.wait("return document.querySelector('header .badge').textContent === 'finished'")
     browser.go("overview")
-    assert "1,000 become 900" in browser.text()
+    browser.wait("return document.getElementById('panel').textContent.includes('1,000 become 900')")
     shutil.rmtree(base / "running")
     browser.wait(
         "const one = document.getElementById('trouble'); return one && one.textContent.includes('deleted or moved')"
@@ -95,7 +95,7 @@ def test_with_the_token_a_run_is_told_something_paused_and_stopped(browser, held
     browser.press(*" layer 0 whole", Keys.ENTER)
     browser.wait("return document.getElementById('panel').textContent.includes('keep layer 0 whole')")
     assert [note.text for note in read_notes(run.path)] == [MARKUP, "keep layer 0 whole"]
-    assert browser.run("return document.getElementById('note').value") == ""
+    browser.wait("return document.getElementById('note').value === ''")  # once the server has said that it has it
     browser.click("#pause")
     browser.wait("return document.querySelector('header .badge').textContent === 'paused'")
     assert requested(run.path) == "pause" and browser.run(BUTTONS) == ["go-on", "stop", "tell"]
