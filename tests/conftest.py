@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 import torch
+from hypothesis import HealthCheck, settings
 
 from tests.warm import WarmServer
 
@@ -19,6 +20,10 @@ from tests.warm import WarmServer
 # workers have their turn as everybody has, and of a process that has ended it waits to hear that it has.
 os.environ.update(RAY_AUTH_MODE="token", RAY_AUTH_TOKEN="0" * 64)
 os.environ.update(RAY_worker_niceness="0", RAY_timeout_ms_task_wait_for_death_info="120000")
+
+# Properties hold on a slow machine too, and are tried on the same examples.
+settings.register_profile("steady", deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("steady")
 
 if TYPE_CHECKING:
     from self_pruner.tools.models.source import LoadedModel
