@@ -108,6 +108,27 @@ function trouble(words) {
   if (place) { place.textContent = words; place.hidden = !words; }
 }
 
+// What is new is drawn once a button that is pressed is let go: a press is lost with what it began on.
+let pressed = false;
+let waits = null;
+
+function whenLetGo(draw) {
+  waits = draw;
+  if (!pressed) drawWaiting();
+}
+
+function drawWaiting() {
+  if (pressed || !waits) return;
+  const draw = waits;
+  waits = null;
+  draw();
+}
+
+function letGo() {
+  pressed = false;
+  setTimeout(drawWaiting); // after the click that this makes
+}
+
 // The server says when something is new; then it is asked for, of the trace only what is not known.
 function follow(live, showNew) {
   let document = null;
@@ -124,7 +145,7 @@ function follow(live, showNew) {
       if (content.trace && content.trace_from > 0) content.trace = merged(document.trace, content.trace);
       document = content;
       trouble('');
-      showNew(content);
+      whenLetGo(() => showNew(content));
     } catch (error) {
       trouble(error instanceof TypeError ? 'The server is gone: what is shown is what was known last. It is asked again every few seconds.' : error.message);
     }
@@ -136,6 +157,9 @@ function follow(live, showNew) {
   events.addEventListener('error', () => trouble('The server is gone: what is shown is what was known last. It is asked again every few seconds.'));
 }
 
+window.addEventListener('pointerdown', () => { pressed = true; }, true);
+for (const end of ['pointerup', 'pointercancel']) window.addEventListener(end, letGo, true);
+window.addEventListener('pointermove', (event) => { if (pressed && !event.buttons) letGo(); }, true); // let go elsewhere
 if (given.live) takeToken().then((may) => may && present && show(present), () => {}); // a server that is gone is said below
 if (given.live && given.live.list) {
   head.replaceChildren(h('h1', {}, 'Runs'), h('p', { class: 'soft' }, given.live.folder));

@@ -108,6 +108,27 @@ def test_with_the_token_a_run_is_told_something_paused_and_stopped(browser, held
     assert requested(run.path) == "stop" and browser.run(BUTTONS) == []
 
 
+def test_a_press_is_not_lost_where_something_new_comes_before_it_is_let_go(browser, held):
+    address, run = held
+    browser.open(f"{address}?token=the-token")
+    browser.wait(f"{BUTTONS}.length === 3")
+    place = "const one = document.getElementById('pause').getBoundingClientRect(); return [one.x + 9, one.y + 9]"
+    x, y = browser.run(place)
+    event = {"x": x, "y": y, "button": "left", "clickCount": 1}
+    browser.driver.execute_cdp_cmd("Input.dispatchMouseEvent", {"type": "mousePressed", **event})
+    browser.run("document.getElementById('panel').firstChild.old = true")
+    asked = "return performance.getEntriesByType('resource').filter((one) => one.name.includes('data.json')).length"
+    before = browser.run(asked)
+    with open(run.trace, "ab") as trace:
+        trace.write(b"\n")
+    browser.wait(f"{asked} > arguments[0]", before)
+    assert browser.run("return document.getElementById('panel').firstChild.old")
+    browser.driver.execute_cdp_cmd("Input.dispatchMouseEvent", {"type": "mouseReleased", **event})
+    browser.wait("return document.querySelector('header .badge').textContent === 'paused'")
+    assert requested(run.path) == "pause"
+    browser.wait("return !document.getElementById('panel').firstChild.old")
+
+
 def test_a_page_goes_on_with_the_token_that_the_list_was_opened_with(browser, held):
     address, run = held
     browser.open(f"{address.removesuffix('/run/running')}/?token=the-token")
