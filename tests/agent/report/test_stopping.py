@@ -64,7 +64,17 @@ def started(script: str, **options: object) -> subprocess.Popen[str]:
 def send(process: subprocess.Popen[str], number: int) -> None:
     """Send a signal to a process that says when it hears one; returns once it did."""
     process.send_signal(number)
-    assert process.stdout is not None and process.stdout.readline() == "heard\n"
+    wait_for(process, "heard")
+
+
+def wait_for(process: subprocess.Popen[str], *words: str) -> None:
+    """Until it has said all of them."""
+    said = ""
+    while not all(word in said for word in words):
+        assert process.stdout is not None
+        line = process.stdout.readline()
+        assert line, f"it ended after {said!r}"
+        said += line
 
 
 def ended(process: subprocess.Popen[str]) -> tuple[int, str, str]:
@@ -120,10 +130,8 @@ def test_the_second_signal_does_not_wait_for_threads_that_go_on(tmp_path):
     asks = "import threading\nthreading.Thread(target=time.sleep, args=(1000,)).start()\n"
     process = started(APART + asks + UNTIL_STOPPED)
     process.send_signal(signal.SIGTERM)
-    assert process.stdout is not None
-    said = {process.stdout.readline(), process.stdout.readline()}  # by two threads, in any order
-    assert said == {"heard\n", "Stop\n"}  # and now it waits for the thread
-    send(process, signal.SIGTERM)
+    wait_for(process, "heard", "Stop")  # by two threads, in any order; and now it waits for the thread
+    process.send_signal(signal.SIGTERM)
     assert ended(process)[0] == 128 + signal.SIGTERM
 
 
