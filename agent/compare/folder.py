@@ -213,7 +213,7 @@ def collect(comparison: ComparisonFolder, failed: Mapping[str, str] | None = Non
             f"{', '.join(map(text_label, settings.reporting_texts))} (reporting parts), "
             f"{settings.reporting_tokens} tokens each in sequences of {settings.sequence_length}"
         ),
-        arms={run.spec.text: run.spec.meaning for run in planned},
+        arms={run.spec.text: run.meaning for run in planned},
         missing=missing,
         prompts=prompt_differences(comparison),
         bound=comparison.bound(),

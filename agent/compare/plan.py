@@ -17,6 +17,7 @@ from typing import Any
 
 from self_pruner.agent.compare.kinds import kind_of
 from self_pruner.agent.settings.arms import ARM_NAMES, ARMS, Arm
+from self_pruner.agent.settings.meaning import meaning_of
 from self_pruner.agent.settings.settings import IN_TIME, Settings, make_settings
 from self_pruner.memory.errors import SettingsError
 from self_pruner.prompts.files import available_sets
@@ -53,12 +54,6 @@ class ArmSpec:
         """How the folders of its runs begin."""
         return re.sub(r"[^A-Za-z0-9.=+-]+", "_", self.text)
 
-    @property
-    def meaning(self) -> str:
-        """What the arm is, in words."""
-        own = ", ".join(f"{name.replace('_', '-')} {value}" for name, value in self.overrides.items())
-        return self.arm.meaning + (f" ({own})" if own else "")
-
 
 @dataclass(frozen=True)
 class PlannedRun:
@@ -73,6 +68,12 @@ class PlannedRun:
     def slug(self) -> str:
         """Its folder's name: the arm, the sparsity in percent, the seed."""
         return f"{self.spec.folder}-{_in_percent(self.sparsity)}-seed{self.seed}"
+
+    @property
+    def meaning(self) -> str:
+        """What its arm is, in words."""
+        own = ", ".join(f"{name.replace('_', '-')} {value}" for name, value in self.spec.overrides.items())
+        return meaning_of(self.settings) + (f" ({own})" if own else "")
 
     def prompts(self, own: Path | None = None) -> str | None:
         """The digest of the prompt set that its brain reads; None where it asks none.

@@ -68,7 +68,7 @@ def carry_out_all(comparison: ComparisonFolder, view: View) -> Results:
             for run in group:
                 if comparison.record_path(run) is None:
                     known = run.settings.to_toml()
-                    view.tell("run", f"\n{run.slug}: {run.spec.meaning}", "bold", run=run.slug, settings=known)
+                    view.tell("run", f"\n{run.slug}: {run.meaning}", "bold", run=run.slug, settings=known)
                     try:
                         check_prompts(comparison, arm=run.spec.text)  # files may have changed meanwhile
                         one(comparison, run, shared, view)

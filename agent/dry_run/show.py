@@ -11,6 +11,7 @@ from self_pruner.agent.dry_run.cost_estimate import Step, charged_tokens, total_
 from self_pruner.agent.dry_run.dry_run import DryRun
 from self_pruner.agent.search.initial_population import most_profiles
 from self_pruner.agent.settings.arms import ARMS
+from self_pruner.agent.settings.meaning import meaning_of
 from self_pruner.agent.view import View
 from self_pruner.tools.latency.time_budget import NANOSECONDS, LatencyBudget
 from self_pruner.tools.text.quantities import duration, size
@@ -52,7 +53,7 @@ def what(found: DryRun) -> list[str]:
         f"{outline.name} ({outline.family.model_type}): {space.n_layers} layers of {space.n_groups} attention and "
         f"{space.n_blocks} MLP units, {found.placement.sizes.params:,} parameters to become "
         f"{target.budget.target_params:,} ({target.budget.sparsity:.1%} of the decoder blocks removed){timed}",
-        f"Arm {arm.name}: {arm.meaning}; on {target.device} in {target.dtype}{threads}",
+        f"Arm {arm.name}: {meaning_of(found.settings)}; on {target.device} in {target.dtype}{threads}",
         f"At most {plan.evaluations} candidates in {plan.generations} generation{'s' if plan.generations > 1 else ''}. "
         f"The first population: {', '.join(filter(None, [*forms, proposers]))}",
     ]

@@ -17,6 +17,7 @@ from self_pruner.agent.run_files.trace import NOTHING_NEW, Act, Judge, Think, Tr
 from self_pruner.agent.search.initial_population import UNIFORM, Baseline
 from self_pruner.agent.settings.arms import ARMS
 from self_pruner.agent.settings.limits import about, cost, minutes_left, spent_share
+from self_pruner.agent.settings.meaning import is_brain_asked
 from self_pruner.agent.settings.settings import Settings
 from self_pruner.agent.view import Report, View
 from self_pruner.agent.view.frame import Frame, Row, cut
@@ -147,7 +148,7 @@ class SearchScreen:
             Row("Spent", self.used() + self._faults()),
             Row("Best", self.standing(fully=True), lines=2),
         ]
-        if arm.asks_brain:
+        if is_brain_asked(self.settings):
             rows.append(Row("Plan" if arm.plans else "Brain", self.planned or self._said(), lines=2))
         if arm.plans:
             rows.append(Row("Learnt", self.learnt or "nothing yet", lines=2))

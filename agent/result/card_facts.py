@@ -9,6 +9,7 @@ from self_pruner.agent.result.outcome import FOUND, Outcome, recalibration_sente
 from self_pruner.agent.result.same_again import same_again
 from self_pruner.agent.run_files.run_directory import RunDirectory
 from self_pruner.agent.search.initial_population import UNIFORM
+from self_pruner.agent.settings.meaning import is_brain_asked
 from self_pruner.agent.settings.panels import CONTROLS
 from self_pruner.agent.settings.settings import Settings, text_label
 from self_pruner.agent.settings.stated import command_line, is_local, shareable
@@ -62,8 +63,10 @@ def license_of(model: str) -> str | None:
     return "apache-2.0" if model == BUNDLED else None
 
 
-def brain_in_words(settings: Settings) -> str:
-    """What made the decisions."""
+def brain_in_words(settings: Settings) -> str | None:
+    """What made the decisions; None where no brain was asked."""
+    if not is_brain_asked(settings):
+        return None
     if settings.brain == "vllm":
         return "the target model in vLLM" if settings.brain_url is None else "a model behind an endpoint"
     if settings.brain in CONTROLS:

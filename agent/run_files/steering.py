@@ -23,7 +23,7 @@ from self_pruner.agent.run_files.atomic_write import WriteError, atomic_write
 from self_pruner.agent.run_files.run_directory import RESULT, RunDirectory
 from self_pruner.agent.run_files.run_lock import is_held
 from self_pruner.agent.run_files.trace import read_trace
-from self_pruner.agent.settings.arms import ARMS
+from self_pruner.agent.settings.meaning import is_brain_asked
 from self_pruner.agent.settings.settings import Settings, make_settings
 from self_pruner.agent.view import View
 from self_pruner.agent.view.to_copy import own_command
@@ -99,10 +99,7 @@ def searched(run: RunDirectory) -> bool:
 
 def asks_brain(settings: Settings) -> bool:
     """Whether a run with these settings ever has a brain that reads decide anything; scripted controls do not read."""
-    arm = ARMS[settings.arm]
-    return (
-        settings.reads and arm.asks_brain and (not arm.plans or bool(settings.planned) or settings.autonomy == "free")
-    )
+    return settings.reads and is_brain_asked(settings)
 
 
 def checked(text: str) -> str:

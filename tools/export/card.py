@@ -65,7 +65,7 @@ class CardFacts:
     rows: tuple[CardRow, ...]
     measured_on: str  # text, tokens and sequence length of KL and perplexity
     command: str  # the exact command line
-    brain: str = "the target model"  # what made the decisions
+    brain: str | None = "the target model"  # what made the decisions; None where no brain was asked
     license: str | None = None  # hub identifier of the base model's licence, None if unknown
     latency_setting: str | None = None  # device, batch, prompt and decoded tokens
     calibration: str = ""  # text, tokens, digest

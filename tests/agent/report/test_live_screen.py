@@ -253,3 +253,9 @@ def test_what_a_brain_thought_is_shown_while_it_goes_on_and_not_kept(shown):
     assert "Plan    Cut." in rendered(screen)
     screen.see(judge(1, 6, 2.0))
     assert "Cut." not in file.getvalue()
+
+
+def test_a_brain_that_is_never_asked_has_no_line(shown):
+    for settings in ({"brain_share": 0}, {"plan": "rule"}):
+        screen, _ = shown(**settings)
+        assert "Plan" not in rendered(screen) and "Learnt" in rendered(screen)
