@@ -36,6 +36,7 @@ from self_pruner.agent.result.outcome import RECALIBRATED, Outcome
 from self_pruner.agent.result.recalibration import KEPT, refits_forgotten
 from self_pruner.agent.result.result_file import (
     check_candidate,
+    give_up_recalibration,
     has_result,
     known_result,
     read_outcome,
@@ -104,8 +105,10 @@ def start(settings: Settings, view: View, drive: Drive | None = None) -> tuple[P
             raise
 
 
-def resume(path: Path, view: View, changes: Mapping[str, Any] | None = None) -> tuple[Path, Outcome]:
-    """Go on with the run at `path`, with `changes` of settings that no figure depends on."""
+def resume(
+    path: Path, view: View, changes: Mapping[str, Any] | None = None, *, gives_up: bool = False
+) -> tuple[Path, Outcome]:
+    """Go on with the run at `path`, with `changes` of settings that no figure depends on; `gives_up` recalibration."""
     with RunDirectory.resume(path) as run, heeding(run.path):
         check_settings(run, view)
         settings = make_settings({**run.settings, **(changes or {})})
@@ -115,6 +118,8 @@ def resume(path: Path, view: View, changes: Mapping[str, Any] | None = None) -> 
         check_brain(left, view)
         keep_prompts(run, settings)
         placement = with_workers(settings, placed(left, check_target(left), begun=True), view)
+        if gives_up:
+            give_up_recalibration(run, settings)
         run.set_status("running")  # not before: what is refused here leaves it as it was
         announce(run, settings, view, resumed=True)
         view.line(str(placement) + placement.brain(settings))

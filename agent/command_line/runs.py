@@ -111,15 +111,20 @@ def compare(
 
 
 @command(settings=CHANGEABLE)
+@click.option(
+    "--without-recalibration",
+    is_flag=True,
+    help="give up the recalibration that a run has still to do, as where there is no room for it; its result says so",
+)
 @the_run
 @consenting
 @heard
-def resume(path: Path, yes: bool, view: View, **given: Any) -> int:
+def resume(path: Path, without_recalibration: bool, yes: bool, view: View, **given: Any) -> int:
     """Go on with a run or a comparison that was stopped or killed."""
     if holds_comparison(path):
         from self_pruner.agent.compare.folder import ComparisonFolder
 
-        if given:
+        if given or without_recalibration:
             raise SettingsError("settings are for a run that goes on; a comparison keeps its own")
         consent(path, yes, view)
         return _compared(ComparisonFolder.open(path.resolve()), path, view)
@@ -129,7 +134,7 @@ def resume(path: Path, yes: bool, view: View, **given: Any) -> int:
     consent(path, yes, view)
     from self_pruner.agent import session
 
-    return _ended(lambda: session.resume(path, view, given), view)
+    return _ended(lambda: session.resume(path, view, given, gives_up=without_recalibration), view)
 
 
 @command()

@@ -39,8 +39,9 @@ def _shares(outcome: Outcome) -> str:
         return f"{said}; recalibrated, which no baseline is, it is {_beside(result.kl, best.kl)}."
     if outcome.recalibration is None:
         return f"{said}."
-    failure = outcome.recalibration.failure
-    return f"{said}; {f'it could not be recalibrated ({failure})' if failure else 'recalibration did not help'}."
+    if (failure := outcome.recalibration.failure) is None:
+        return f"{said}; recalibration did not help."
+    return f"{said}; it {'was not' if outcome.recalibration.given_up else 'could not be'} recalibrated ({failure})."
 
 
 def _beside(own: float, other: float) -> str:

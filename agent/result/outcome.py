@@ -109,6 +109,7 @@ class Recalibration(BaseModel):
     searched: float | None  # KL in nats a token; None where it could not be measured
     recalibrated: float | None
     failure: str | None = None  # why there is no recalibrated one
+    given_up: bool = False  # by the user, after the run had asked for it
 
     @property
     def better(self) -> bool:
@@ -290,10 +291,8 @@ def recalibration_sentence(outcome: Outcome) -> str:
     if facts is None:
         return ""
     if facts.recalibrated is None:
-        return (
-            f"The found profile could not be recalibrated ({facts.failure}), so its result has the weights it was "
-            "searched with."
-        )
+        why = f"{'was not' if facts.given_up else 'could not be'} recalibrated ({facts.failure})"
+        return f"The found profile {why}, so its result has the weights it was searched with."
     before = "could not be measured" if facts.searched is None else f"{facts.searched:.4f}"
     figures = f"KL on the holdout is {facts.recalibrated:.4f} with refits of its own and {before} with the search's"
     which = "recalibrated weights" if facts.better else "weights it was searched with"

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from self_pruner.agent.result.outcome import Outcome, fault_of
+from self_pruner.agent.result.outcome import Outcome, Recalibration, fault_of
 from self_pruner.agent.run_files.atomic_write import atomic_write
 from self_pruner.agent.run_files.run_directory import RESULT, RunDirectory
 from self_pruner.agent.run_files.steering import what_next
@@ -15,6 +15,8 @@ from self_pruner.agent.view import View
 from self_pruner.agent.view.to_copy import own_command
 from self_pruner.memory.errors import RunDirectoryError, SelfPrunerError, SettingsError
 from self_pruner.memory.read_only import read_rows
+
+GIVE_UP = "--without-recalibration"  # an option of `resume`
 
 
 def write_outcome(outcome: Outcome, run: Path) -> None:
@@ -93,6 +95,22 @@ def has_result(run: Path) -> bool:
         return False
 
 
+def give_up_recalibration(run: RunDirectory, settings: Settings) -> None:
+    """Write into the result of a stopped run that its user ends it without the recalibration that it asked for.
+
+    Raises:
+        SettingsError: it has not chosen yet, or has no recalibration left to do.
+    """
+    outcome = read_outcome(run.path)
+    if outcome is None:
+        raise SettingsError(f"{GIVE_UP} is for a run that has chosen its result, and this one has not: leave it out")
+    if "recalibration" not in still_to_do(settings, outcome):
+        raise SettingsError(f"{GIVE_UP}: this run has no recalibration left to do: leave it out")
+    searched, failure = outcome.holdout.get(outcome.candidate), "it was asked for, and given up by the user"
+    facts = Recalibration(searched=searched, recalibrated=None, failure=failure, given_up=True)
+    write_outcome(outcome.model_copy(update={"recalibration": facts}), run.path)
+
+
 @contextmanager
 def step(name: str, run: RunDirectory) -> Iterator[None]:
     """A step after the choice: where it fails, the run has its result all the same, and how it goes on is said.
@@ -107,8 +125,10 @@ def step(name: str, run: RunDirectory) -> Iterator[None]:
     except (SelfPrunerError, MemoryError, OSError, RuntimeError) as error:
         reason = str(error).partition("\n")[0].rstrip(".") or "out of memory"
         path = run.path
-        elsewhere = f", or: {own_command('export', path, '--output', 'FOLDER')}" if name == "export" else ""
+        otherwise = f", or: {own_command('export', path, '--output', 'FOLDER')}" if name == "export" else ""
+        if name == "recalibration":
+            otherwise = f", or end the run without it: {own_command('resume', path, GIVE_UP)}"
         raise RunDirectoryError(
             f"the {name} failed: {reason}; the result so far is in {path / RESULT} and {run.report}. "
-            f"Go on with: {own_command('resume', path)}{elsewhere}"
+            f"Go on with: {own_command('resume', path)}{otherwise}"
         ) from error

@@ -111,6 +111,7 @@ def test_a_recalibration_that_fails_leaves_the_result_of_the_search(
             status, _, error = resumed(run, capfd)
         known = check_unfinished(run, status, error, "recalibration")
         assert known["recalibration"] is None
+        assert f"or end the run without it: python main.py resume {run} --without-recalibration\n" in error
         assert "recalibration, export still to do" in (run / "report.html").read_text()
     with monkeypatch.context() as patch:
         patch.setattr(finish, "publish", lambda *arguments, **options: 0.0)
@@ -118,6 +119,41 @@ def test_a_recalibration_that_fails_leaves_the_result_of_the_search(
     assert status == 0, error
     assert made == {"run_search": 1, "choose": 1, "recalibrate": 1}
     assert result(run) == result(undisturbed)
+
+
+def test_a_run_that_cannot_recalibrate_is_ended_without_it_by_its_user_and_says_so(
+    chosen, undisturbed, made, tmp_path, monkeypatch, capfd
+):
+    run = copied(chosen, tmp_path)
+    without = ["resume", str(run), "--without-recalibration"]
+    (run / "result.json").unlink(missing_ok=True)
+    assert main(without) == 2  # nothing to give up yet
+    assert capfd.readouterr().err.startswith("error: --without-recalibration is for a run that has chosen its result")
+    assert made["choose"] == 0 and RunDirectory.open(run).status == "stopped"
+    with monkeypatch.context() as patch:
+        patch.setattr(recalibration, "recalibrate", raising(MemoryError()))
+        assert resumed(run, capfd)[0] == 2
+        assert main(without) == 0
+    said = " ".join(capfd.readouterr().out.split())
+    facts, before = result(run)["recalibration"], result(undisturbed)["recalibration"]
+    assert (facts["recalibrated"], facts["given_up"]) == (None, True) and facts["searched"] == before["searched"]
+    sentence = " was not recalibrated (it was asked for, and given up by the user)"
+    card = " ".join((run / "model" / "README.md").read_text().split())
+    assert sentence in said and sentence in card and sentence in (run / "report.html").read_text()
+    assert RunDirectory.open(run).status == "finished" and result(run)["verified"] is not None
+    assert [row["name"] for row in result(run)["rows"]][-1] == "found"
+
+
+def test_nothing_is_given_up_where_the_recalibration_is_done(chosen, tmp_path, monkeypatch, capfd):
+    run = copied(chosen, tmp_path)
+    with monkeypatch.context() as patch:
+        patch.setattr(finish, "publish", raising(FULL))
+        assert resumed(run, capfd)[0] == 2
+    known = result(run)
+    assert known["recalibration"] is not None
+    assert main(["resume", str(run), "--without-recalibration"]) == 2
+    assert "this run has no recalibration left to do" in capfd.readouterr().err
+    assert result(run) == known and RunDirectory.open(run).status == "stopped"
 
 
 @pytest.mark.parametrize("moment", ["recalibrate", "row_of", "save", "publish", "write_report"])
