@@ -19,7 +19,7 @@ from self_pruner.agent.search.learned_costs import believed, movable, quadratic_
 from self_pruner.agent.search.legal_calls import Situation
 from self_pruner.agent.search.planning.hypotheses import by_chance, by_rule, legal_shifts, line
 from self_pruner.agent.search.planning.plan import FAVOURED, current_plan
-from self_pruner.agent.search.planning.quotas import quotas
+from self_pruner.agent.search.planning.quotas import quotas, takes_turns
 from self_pruner.agent.search.state import SearchState
 from self_pruner.agent.settings.arms import ARMS, Arm, OffspringProposer
 from self_pruner.agent.settings.settings import Settings
@@ -80,7 +80,7 @@ class Operators:
         favoured = FAVOURED[current_plan(self.state).offspring]
         share = self.settings.brain_share
         fixed: dict[OffspringProposer, float] = {"brain": share} if generation and share is not None else {}
-        in_turn = generation > 0 and self.settings.offspring < len(proposers)
+        in_turn = generation > 0 and takes_turns(proposers, self.settings.offspring, fixed)
         shares = quotas(self.history.yields() if generation else [], proposers, wanted, favoured, fixed, in_turn)
         left: list[tuple[OffspringProposer, int]] = []
         for proposer in proposers:

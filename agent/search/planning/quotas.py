@@ -41,6 +41,14 @@ def credit(history: Sequence[Mapping[str, Tally]], proposers: Sequence[Offspring
     }
 
 
+def takes_turns(
+    proposers: Sequence[OffspringProposer], offspring: int, fixed: Mapping[OffspringProposer, float]
+) -> bool:
+    """Whether generations of so many offspring are too small for all whose share is earned; arguments as below."""
+    stated = _stated(proposers, offspring, fixed)
+    return offspring - sum(stated.values()) < len(proposers) - len(stated)
+
+
 def quotas(
     history: Sequence[Mapping[str, Tally]],
     proposers: Sequence[OffspringProposer],
@@ -59,12 +67,12 @@ def quotas(
         offspring: how many are wanted.
         favoured: whose credit is doubled.
         fixed: shares that are not earned, 0 to 1, by proposer.
-        in_turn: every generation is too small for all: each has a turn, in their order, before the best go first.
+        in_turn: every generation is too small for all whose share is earned: each of these has a turn, in their order,
+            before the best go first.
     """
     if not proposers or offspring < 1:
         return dict.fromkeys(proposers, 0)
-    if set(fixed) & set(proposers):
-        stated = {one: int(fixed[one] * offspring + 0.5) for one in proposers if one in fixed}
+    if stated := _stated(proposers, offspring, fixed):
         others = [one for one in proposers if one not in fixed]
         earned_by = quotas(history, others, offspring - sum(stated.values()), favoured, in_turn=in_turn)
         return {one: stated[one] if one in stated else earned_by[one] for one in proposers}
@@ -89,3 +97,10 @@ def quotas(
     for proposer in remainders[: offspring - sum(given.values())]:
         given[proposer] += 1
     return given
+
+
+def _stated(
+    proposers: Sequence[OffspringProposer], offspring: int, fixed: Mapping[OffspringProposer, float]
+) -> dict[OffspringProposer, int]:
+    """The offspring of those whose share is fixed."""
+    return {one: int(fixed[one] * offspring + 0.5) for one in proposers if one in fixed}

@@ -6,6 +6,7 @@ from pydantic import ValidationError
 from self_pruner.agent.brain.scripted import UniformBrain
 from self_pruner.agent.run_files.trace import Think
 from self_pruner.agent.search.planning.plan import plan_schema
+from self_pruner.agent.settings.arms import ARMS
 from self_pruner.agent.settings.panels import HYPOTHESES
 from self_pruner.tools.profiles.shifts import LINE
 from tests.agent.search.test_planning import HERE, plans
@@ -81,6 +82,14 @@ def test_a_plan_has_the_hypotheses_that_the_share_needs_and_nobody_is_asked_for_
         assert max(stated) * len(LINE) >= share * offspring
     else:
         assert not any(isinstance(record, Think) and record.replies for record in run.records)
+
+
+def test_beside_a_large_fixed_share_each_operator_has_a_turn_before_the_best_go_first(tmp_path):
+    search = Search(tmp_path, UniformBrain(seed=3), brain_share=0.75, evaluations=40, patience=40)
+    search.go()
+    search.assert_valid()
+    others = set(ARMS["hybrid"].vary) - {"brain"}  # five, and one place a generation is left
+    assert others <= {row.proposed_by for row in search.candidates() if 1 <= row.generation <= 5}
 
 
 @pytest.mark.parametrize("prompt_set", ["expert", "paper"])

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from self_pruner.agent.search.planning.quotas import FLOOR, Tally, credit, quotas
+from self_pruner.agent.search.planning.quotas import FLOOR, Tally, credit, quotas, takes_turns
 
 OFFSPRING_PROPOSERS = ("brain", "chance", "switch", "cross", "model")
 
@@ -108,6 +108,24 @@ def test_who_has_a_turn_besides_the_one_of_a_fixed_share():
     first, second = (quotas([{}] * held, makers, 4, fixed={"brain": 0.5}, in_turn=True) for held in (0, 1))
     assert first == {"brain": 2, "chance": 1, "switch": 1, "cross": 0}
     assert second["cross"] == 1
+
+
+@pytest.mark.parametrize(
+    ("offspring", "share", "turns"),
+    [
+        (8, None, False),
+        (5, None, False),
+        (4, None, True),
+        (8, 0.5, False),
+        (8, 0.6, True),
+        (8, 1.0, True),
+        (4, 0, False),
+    ],
+)
+def test_turns_are_taken_where_the_places_that_are_left_are_fewer_than_those_who_earn_theirs(offspring, share, turns):
+    fixed = {} if share is None else {"brain": share}
+    assert takes_turns(OFFSPRING_PROPOSERS, offspring, fixed) == turns  # four of them beside the brain
+    assert takes_turns(("model", "switch"), 2, {"brain": 1.0}) is False  # whose share is of nobody here
 
 
 def test_a_fixed_share_of_somebody_who_makes_none_here_changes_nothing():
