@@ -21,7 +21,7 @@ MOST = 6  # changed places that a line names
 WHO = {
     "seed": "a closed form",
     "memory": "the best of an earlier run",
-    "fallback": "the tool in the brain's place",
+    "fallback": "the tool",  # whether in the brain's place, its detail says
 }
 
 

@@ -121,13 +121,15 @@ class Operators:
             found = self._made("switch", sum(count for _, count in due), here)
         return found
 
-    def stand_ins(self, missing: int) -> list[Proposal]:
-        """Random profiles in a failing brain's place: at first from nothing, later mutations of the best parent.
+    def stand_ins(self, missing: int, for_brain: bool = True) -> list[Proposal]:
+        """Random profiles where nobody else makes any: at first from nothing, later mutations of the best parent.
 
-        They are fewer than `missing` where `DRAWS` draws for one find nothing new.
+        They are fewer than `missing` where `DRAWS` draws for one find nothing new. What they are `for_brain` is said of
+        them: the others are for operators that found nothing new.
         """
         bench, budget, parents = self.history.bench, self.history.bench.budget, self.state.population[:1]
         found: list[Proposal] = []
+        why = "drawn at random" + (" in the brain's place" if for_brain else ", for the operators found nothing new")
         for number in range(missing):
             rng = bench.rng("draw", self.state.next_id + number)
             for _ in range(DRAWS):
@@ -142,7 +144,7 @@ class Operators:
                 if drawn.key() not in self.taken:
                     self.taken.add(drawn.key())
                     operator: Operator = "mutation" if parents else "initialise"
-                    found.append(on_budget(budget, drawn, operator, parents, "fallback", "drawn at random"))
+                    found.append(on_budget(budget, drawn, operator, parents, "fallback", why))
                     break
         return found
 

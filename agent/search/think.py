@@ -149,7 +149,8 @@ class Thinker:
             return self.without_brain(state, "tool", survive(here.ranked[: here.survivors], plan.note))
         if self.is_stood_in_for(state, legal):
             if here.missing:
-                return self.filled_up(state, operators.stand_ins(here.missing), self.is_brains(state, legal))
+                failed = self.is_brains(state, legal)
+                return self.filled_up(state, operators.stand_ins(here.missing, failed), failed)
             return self.without_brain(state, "fallback", survive([slot[0] for slot in legal.brackets]))
         return self.ask(state, here, legal)
 

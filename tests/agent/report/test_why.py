@@ -59,6 +59,9 @@ def test_what_made_a_candidate_is_said_once():
 
     assert said("seed", "closed form: 19 attention units in all") == "c6 (a closed form: 19 attention units in all)"
     assert said("seed", "ends: attention whole") == "c6 (a closed form: ends: attention whole)"
+    drawn = "drawn at random, for the operators found nothing new"
+    assert said("fallback", drawn) == f"c6 (the tool: {drawn})"
+    assert said("fallback", "drawn at random") == "c6 (the tool: drawn at random)"  # in runs of before, for whomever
     assert said("memory", "") == "c6 (the best of an earlier run)"
     assert said("model", "closed form: a step") == "c6 (model, generation 2: closed form: a step)"
 

@@ -18,6 +18,7 @@ from self_pruner.agent.search.history import SearchHistory, best_of, closed_gene
 from self_pruner.agent.search.initial_population import best_of_each, closed_form_of
 from self_pruner.agent.search.judge import Judgement
 from self_pruner.agent.search.prompt_variables import Observer, run_variables
+from self_pruner.agent.search.proposers import Operators
 from self_pruner.agent.search.state import SearchState
 from self_pruner.agent.search.think import Thinker
 from self_pruner.agent.settings.settings import Settings
@@ -138,6 +139,17 @@ def test_a_brain_that_always_fails_is_stood_in_for_and_counted(tmp_path):
     assert found["failed_turns"] >= 2
     proposers = {row.proposed_by for row in run.candidates()}
     assert "brain" not in proposers and {"seed", "fallback"} < proposers
+    assert {row.detail for row in run.candidates() if row.proposed_by == "fallback"} == {
+        "drawn at random in the brain's place"
+    }
+
+
+def test_what_is_drawn_where_the_operators_find_nothing_new_is_not_told_as_a_brains(tmp_path, monkeypatch):
+    monkeypatch.setattr(Operators, "_made", lambda self, proposer, count, here: [])
+    run = Search(tmp_path, UniformBrain(seed=0), arm="evolution")
+    run.go()
+    drawn = {row.detail for row in run.candidates() if row.proposed_by == "fallback"}
+    assert drawn == {"drawn at random, for the operators found nothing new"}
 
 
 def test_illegal_replies_are_refused_before_any_tool_sees_them(tmp_path):

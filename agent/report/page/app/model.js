@@ -3,7 +3,7 @@
 const MAKERS = { // who proposes, in the order of colours: those behind the ninth are of arms of their own
   brain: 'the brain', chance: 'chance, among the brain\'s legal calls', switch: 'the operator that switches levels',
   cross: 'the operator that crosses', model: 'a trust-region step on sensitivities', seed: 'a closed form',
-  memory: 'an earlier run', blend: 'the operator that blends two parents', fallback: 'the tool, in the brain\'s place',
+  memory: 'an earlier run', blend: 'the operator that blends two parents', fallback: 'the tool, at random',
   rule: 'the rule that states hypotheses in the brain\'s place', cma: 'CMA-ES', random: 'the random operator' };
 const STYLES = Object.fromEntries(Object.keys(MAKERS).map((name, index) => [name, index % 9]));
 

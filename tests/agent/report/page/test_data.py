@@ -223,6 +223,7 @@ def test_a_page_without_its_library_is_made_and_one_without_its_script_is_a_sent
 def test_the_page_has_words_for_every_proposer():
     words = (html.HERE / "app" / "model.js").read_text().partition("MAKERS = {")[2].partition("};")[0]
     assert set(re.findall(r"(\w+): '", words)) == set(get_args(Proposer))
+    assert "fallback: 'the tool, at random'" in words  # also where no brain is asked, in whose place it could be
 
 
 def test_what_would_end_the_script_is_escaped():
