@@ -10,6 +10,8 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 from pydantic.fields import FieldInfo
 
+TAKES = "takes"  # in the `json_schema_extra` of a setting with a pattern: what that allows, unless its help says so
+
 
 def refusal(field: FieldInfo, value: object) -> str:
     """What a setting takes in the place of `value`, and of words that which is most like it."""
@@ -21,12 +23,20 @@ def refusal(field: FieldInfo, value: object) -> str:
 
 def allowed(field: FieldInfo, finite: str = "") -> str:
     """What a setting takes, as the end of a sentence; `finite` is what else to say of a number."""
+    if any(getattr(each, "pattern", None) for each in field.metadata):
+        said = field.json_schema_extra if isinstance(field.json_schema_extra, dict) else {}
+        return str(said.get(TAKES, field.description))
     kinds = [kind for kind in _kinds(field.annotation) if kind is not type(None)]
-    if len(kinds) > 1 or any(hasattr(each, "pattern") and each.pattern for each in field.metadata):
-        return str(field.description)
+    others = [kind for kind in kinds if get_origin(kind) is not Literal]
     if words := _words(field.annotation):
-        return f"{', '.join(words[:-1])} or {words[-1]}"
-    kind, limits = _plain(kinds[0], field.metadata)
+        choices = [*words, *(_one(kind, field.metadata, finite) for kind in others)]
+        return f"{', '.join(choices[:-1])} or {choices[-1]}"
+    return _one(others[0], field.metadata, finite)
+
+
+def _one(kind: Any, limits: Iterable[Any], finite: str) -> str:
+    """What is of one type, within limits."""
+    kind, limits = _plain(kind, limits)
     if get_origin(kind) is tuple:
         each, limits = _plain(get_args(kind)[0], ())
         return f"whole numbers{_range(limits)} with commas between"

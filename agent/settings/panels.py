@@ -10,6 +10,7 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from self_pruner.agent.settings.allowed import TAKES
 from self_pruner.agent.settings.arms import ArmName
 from self_pruner.tools.engines.share import Quantization
 from self_pruner.tools.export.serving import Serving
@@ -58,6 +59,7 @@ class Model(Panel):
         None,
         pattern=r"^(auto|[^\s/]+:[0-9]{1,5})$",
         description="host:port of the head of a Ray cluster, for workers there, or auto",
+        json_schema_extra={TAKES: "auto or a host with a port, such as head:6379"},
     )
 
 

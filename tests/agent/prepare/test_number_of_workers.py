@@ -27,10 +27,13 @@ pytestmark = pytest.mark.skipif(not cluster.installed(), reason="Ray is not inst
 @pytest.mark.parametrize(
     ("words", "sentence"),
     [
-        (["--workers", "0"], "--workers: it takes 1 or more processes"),
-        (["--workers", "-2"], "--workers: it takes 1 or more processes"),
-        (["--workers", "many"], "--workers: it takes 1 or more processes"),
-        (["--ray-address", "ray://head:10001"], "--ray-address: it takes host:port"),
+        (["--workers", "0"], "--workers: it takes auto or a whole number from 1 on"),
+        (["--workers", "-2"], "--workers: it takes auto or a whole number from 1 on"),
+        (["--workers", "many"], "--workers: it takes auto or a whole number from 1 on"),
+        (
+            ["--ray-address", "ray://head:10001"],
+            "--ray-address: it takes auto or a host with a port",
+        ),
         (["--ray-address", "head:6379", "--workers", "1"], "--ray-address is for several workers"),
         (["--workers", "2", "--device", "cuda:1"], "--device cuda:1 is one GPU, and workers have one each"),
     ],

@@ -25,7 +25,10 @@ WRONG = {
     "runs": (3, "--runs: it takes the path of a file or folder, got 3"),
     "dtype": ("int8", "--dtype: it takes auto, float32, bfloat16 or float16, got 'int8'"),
     "brain_quantization": ("fp4", "--brain-quantization: it takes fp8 or bitsandbytes, got 'fp4': did you mean 'fp8'?"),
-    "workers": ("atuo", "--workers: it takes 1 or more processes .*, got 'atuo': did you mean 'auto'\\?"),
+    "workers": ("atuo", "--workers: it takes auto or a whole number from 1 on, got 'atuo': did you mean 'auto'?"),
+    "thought_tokens": (9999, "--thought-tokens: it takes auto or a whole number from 0 to 4096, got 9999"),
+    "device": ("gpu", "--device: it takes auto, cpu, cuda or cuda:N, got 'gpu'"),
+    "ray_address": ("head", "--ray-address: it takes auto or a host with a port, such as head:6379, got 'head'"),
 }
 
 
@@ -34,10 +37,7 @@ def test_what_is_allowed_is_said(name):
     value, sentence = WRONG[name]
     with pytest.raises(SettingsError) as refused:
         make_settings({name: value})
-    if ".*" in sentence:
-        assert refused.match(f"^{sentence}$")
-    else:
-        assert str(refused.value) == sentence
+    assert str(refused.value) == sentence
 
 
 def test_an_arm_that_is_misspelt_is_answered_with_the_one_that_was_meant():
@@ -51,6 +51,7 @@ def test_an_arm_that_is_misspelt_is_answered_with_the_one_that_was_meant():
         (["--sparsity", "abc"], "--sparsity: it takes a number above 0 and below 1, got 'abc'"),
         (["--evaluations", "1.5"], "--evaluations: it takes a whole number from 1 on, got '1.5'"),
         (["--tokens", "9" * 5000], f"--tokens: it takes a whole number from 1 on, got '{'9' * 5000}'"),
+        (["--workers", "0"], "--workers: it takes auto or a whole number from 1 on, got '0'"),
         (["compare", "--tokens", "many"], "--tokens: it takes a whole number from 1 on, got 'many'"),
     ],
 )
@@ -61,6 +62,7 @@ def test_a_command_line_says_the_same(words, sentence, capfd):
 
 
 def test_every_setting_has_words_for_what_it_takes():
-    for field in Settings.model_fields.values():
+    for name, field in Settings.model_fields.items():
         said = allowed(field)
         assert said and said[0] not in "'[<" and "Annotated" not in said and "NoneType" not in said
+        assert said != field.description or name == "device"  # whose help is what it takes; others say what they do
