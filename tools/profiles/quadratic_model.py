@@ -20,13 +20,12 @@ from statistics import fmean
 from self_pruner.memory.errors import SelfPrunerError
 from self_pruner.memory.profile import PARTS, Part, Profile
 from self_pruner.tools.profiles.budget import Budget
-from self_pruner.tools.profiles.sensitivity import Costs, closed_form
+from self_pruner.tools.profiles.sensitivity import ROUNDING, Costs, closed_forms_around
 
 CURVATURE = 2.5  # before any step: how much more changes of several places cost than each alone
 CURVATURES = (1.0, 8.0)  # what may be learned
 PRIOR = 0.03  # nats a token of own curvature that the factor's first value counts as
 FURTHEST = 8  # one part in so many of a dense width, at least a unit, is as far as a step goes at a place
-ROUNDING = 1e-9  # nats a token by which sums of the same costs may differ
 SPREAD = 0.7  # standard deviation of the logarithm of a drawn factor
 
 
@@ -87,9 +86,18 @@ class QuadraticModel:
         return self._least(budget, drawn)
 
     def _least(self, budget: Budget, costs: Costs) -> Profile:
-        """The profile of least cost within the trust region, unless what it settles to is worse than the centre."""
-        found = closed_form(budget, self._trusted(budget, costs), self.centre)
-        return self.centre if costs.total(found) > costs.total(self.centre) + ROUNDING else found
+        """The first of the cheapest within the trust region that is not worse than the centre once it is settled.
+
+        What a budget in time settles may be: then the next best division between the parts is tried.
+        """
+        for found in closed_forms_around(budget, self._trusted(budget, costs), self.centre):
+            settled = budget.settle(found)
+            if found == self.centre or settled != self.centre and self._is_no_worse(settled, costs):
+                return settled
+        return self.centre
+
+    def _is_no_worse(self, profile: Profile, costs: Costs) -> bool:
+        return costs.total(profile) <= costs.total(self.centre) + ROUNDING
 
     def _combined(self, first: Costs, curvature: float) -> Costs:
         second = self.second

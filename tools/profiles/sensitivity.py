@@ -9,7 +9,7 @@ exactly. Costs of several layers do not really add up, so this is where a search
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -20,6 +20,7 @@ from self_pruner.tools.profiles.budget import Budget, Place
 from self_pruner.tools.profiles.space import Space
 
 SHARES = (11 / 16, 12 / 16, 13 / 16, 14 / 16, 15 / 16, 1.0)  # of all attention units, that closed forms are tried with
+ROUNDING = 1e-9  # nats a token by which sums of the same costs may differ
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +93,7 @@ def cost_table(space: Space, probes: Sequence[Probe], curves: Mapping[Place, Seq
     return Costs(tuple(rows["attention"]), tuple(rows["mlp"]))
 
 
-def closed_form(budget: Budget, costs: Costs, around: Profile | None = None) -> Profile:
+def closed_form(budget: Budget, costs: Costs) -> Profile:
     """The profile on budget with the least total cost, exactly (the one found first among equals).
 
     Exactly by the prices of units; a budget that asks for more than their sum settles what is left.
@@ -100,11 +101,23 @@ def closed_form(budget: Budget, costs: Costs, around: Profile | None = None) -> 
 
     Args:
         budget: the target.
-        costs: in nats a token; infinite for widths that are ruled out, those of `around` never.
-        around: a profile on budget; its totals are then among those that are tried, whatever the budget's are.
+        costs: in nats a token; infinite for widths that are ruled out.
     """
-    totals = budget.totals if around is None else budget.totals_around(around)
-    return _cheapest(budget, Allocation(costs.attention), Allocation(costs.mlp), totals)
+    return _cheapest(budget, Allocation(costs.attention), Allocation(costs.mlp), budget.totals)
+
+
+def closed_forms_around(budget: Budget, costs: Costs, centre: Profile) -> Iterator[Profile]:
+    """The profile of least cost for each division between the parts, cheapest first, before the budget settles it.
+
+    They end where one costs more than `centre`, a profile on budget whose division is among those that are tried. Other
+    arguments as for `closed_form`; the widths of `centre` are never ruled out.
+    """
+    attention, mlp = Allocation(costs.attention), Allocation(costs.mlp)
+    cost = {total: attention.cost(total[0]) + mlp.cost(total[1]) for total in budget.totals_around(centre)}
+    for groups, blocks in sorted(cost, key=lambda total: (cost[total], total)):
+        if cost[groups, blocks] > costs.total(centre) + ROUNDING:
+            return
+        yield Profile(attention.widths(groups), mlp.widths(blocks))
 
 
 def closed_forms(budget: Budget, costs: Costs) -> list[Profile]:
