@@ -173,8 +173,8 @@ def sensitivity_states(settings: Settings, sizes: Sizes) -> int:
     return 2 * sizes.shape.n_layers * sequences * state
 
 
-def work_of(settings: Settings, sizes: Sizes, near: str, state_memory: int, cpu: bool) -> list[Line]:
-    """What computing takes on the device named `near`; `state_memory` bounds the hidden states of a population."""
+def work_of(settings: Settings, sizes: Sizes, near: str, state_memory: int, cpu: bool, on_disk: bool) -> list[Line]:
+    """What computing takes on the device named `near`; other arguments as for `bill_of`."""
     shape, refitted, one = sizes.shape, settings.compensation == "lstsq", sizes.itemsize
     channels, hidden = max(shape.channels.values()), shape.hidden
     inside = (5 * shape.intermediate + 6 * hidden) * one  # of a token in a layer
@@ -185,7 +185,7 @@ def work_of(settings: Settings, sizes: Sizes, near: str, state_memory: int, cpu:
     # of one sequence at least: probes have a state a place, and sensitivities keep one a sublayer
     walked = max(walked, (2 * shape.n_layers + 1) * state, sizes.target_tokens * hidden * one)
     gram, head = 4 * channels**2, 16 * HEAD_TOKENS * shape.vocab
-    slices = (1 if cpu else 2) * gram + slice_bytes(channels, hidden)  # a GPU has the Gram matrix in two orders
+    slices = (1 if cpu or on_disk else 2) * gram + slice_bytes(channels, hidden)  # a GPU has one of memory twice
     lines = [
         Line("A layer's moments and activations", gram + batch * inside, near, "calibration"),
         Line("Hidden states of candidates", walked, near, "search"),
@@ -245,7 +245,7 @@ def bill_of(
             lines.append(Line("Keys and values of the brain", int(share * sizes.brain_bytes), name))
         elif sizes.brain_params and name == first:
             lines.append(Line("The brain, its keys and values", sizes.brain_weights + sizes.brain_bytes, name))
-        lines += work_of(settings, sizes, name, state_memory, cpu)
+        lines += work_of(settings, sizes, name, state_memory, cpu, grams_on_disk)
         if states is None:
             lines += text_states(settings, sizes, name)
     if states is not None:

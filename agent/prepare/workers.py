@@ -207,7 +207,7 @@ def _lines(settings: Settings, placement: Placement, name: str) -> Iterator[Line
     held = AT_WORK if streamed else sizes.shape.n_layers
     yield Line("Weights", sizes.other_weights + held * sizes.layer_bytes, name)
     yield Line("Work space", WORK_SPACE, name)
-    yield from (
-        line for line in work_of(settings, sizes, name, STATE_MEMORY, cpu=not machine.gpus) if line.when == "search"
-    )
+    # a worker reads its Gram matrices from the cache
+    work = work_of(settings, sizes, name, STATE_MEMORY, cpu=not machine.gpus, on_disk=True)
+    yield from (line for line in work if line.when == "search")
     yield from remembered(placement.lines, machine, name, settings.compensation == "lstsq", streamed)

@@ -60,5 +60,8 @@ def test_plain_slices_have_a_gram_matrix_and_blocks_at_work_and_refits_have_thre
     assert at_work("memory", name) == gram + slice_bytes(16_384, 576) < 1.02 * gram
     there = machine(24, memory=64)
     assert at_work("cuda:0", name, there=there) == at_work("memory", name) + gram  # as it came, and in order
+    on_disk = placement(wide, there, mode="streamed", settings=Settings(compensation=name))
+    read = held(on_disk, "cuda:0")["A place at work, logits"]
+    assert read == at_work("memory", name)  # a few rows at a time, which are put in order as they come
     logits = at_work("memory", name, sizes=SIZES)
     assert at_work("memory", "lstsq") == at_work("cuda:0", "lstsq", there=there) == 3 * gram + logits
