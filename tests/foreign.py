@@ -45,15 +45,15 @@ def of_the_tokenizer(folder: Path) -> None:
     edit(folder / "tokenizer_config.json", auto_map={"AutoTokenizer": ["lib/words.Tokenizer", None]})
 
 
-def tiny_with_tokenizer_code(folder: Path) -> Path:
+def tiny_with_tokenizer_code(folder: Path, name: str = "PayloadTokenizerFast") -> Path:
     """A tiny checkpoint whose tokenizer is a class of its own, in `payload.py` as it is published."""
     tiny_folder(folder, tokenizer=False)
     tiny_tokenizer().save_pretrained(folder)
-    named = {"AutoTokenizer": [None, "payload.PayloadTokenizerFast"]}
-    edit(folder / "tokenizer_config.json", tokenizer_class="PayloadTokenizerFast", auto_map=named)
+    named = {"AutoTokenizer": [None, f"payload.{name}"]}
+    edit(folder / "tokenizer_config.json", tokenizer_class=name, auto_map=named)
     (folder / "payload.py").write_text(
         f"from pathlib import Path\nfrom transformers import PreTrainedTokenizerFast\n"
-        f"Path({str(ran(folder))!r}).touch()\nclass PayloadTokenizerFast(PreTrainedTokenizerFast):\n    pass\n",
+        f"Path({str(ran(folder))!r}).touch()\nclass {name}(PreTrainedTokenizerFast):\n    pass\n",
         encoding="utf-8",
     )
     return folder

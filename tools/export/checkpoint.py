@@ -9,6 +9,7 @@ class only the architecture's name differs. A model of one width is an ordinary 
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 from collections.abc import Callable
@@ -78,7 +79,7 @@ def export(
         if serving != "uniform":
             shutil.copyfile(MODELING_FILE, partial / MODELING_FILE.name)
         if tokenizer is not None:
-            tokenizer.save_pretrained(partial)
+            save_tokenizer(tokenizer, partial)
         # to_json_file and not save_pretrained: published configs exist that the latter refuses to write
         elastic.model.generation_config.to_json_file(partial / "generation_config.json")
         (partial / "README.md").write_text(str(model_card(card, profile, elastic.space)), encoding="utf-8")
@@ -87,6 +88,21 @@ def export(
         if check is not None:
             check(partial)
     return folder
+
+
+def save_tokenizer(tokenizer: Any, folder: Path) -> None:
+    """Write a tokenizer so that it loads again.
+
+    Where a tokenizer is of a class of its own, transformers writes the names of a slow and a fast one, and reads these.
+    Of a class without "Tokenizer" in its name it writes one name, of which it then reads a letter.
+    """
+    tokenizer.save_pretrained(folder)
+    path = folder / "tokenizer_config.json"
+    config = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    named = config.get("auto_map")
+    if isinstance(named, dict) and isinstance(name := named.get("AutoTokenizer"), str):
+        named["AutoTokenizer"] = [name, None]
+        path.write_text(json.dumps(config, indent=2, sort_keys=True, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
 def config_of(

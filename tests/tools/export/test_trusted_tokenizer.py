@@ -42,6 +42,16 @@ def test_an_export_of_a_trusted_tokenizer_is_verified_and_copied_and_runs_nothin
         assert type(load_tokenizer(one, trust_remote_code=True)).__name__ == "PayloadTokenizerFast"
 
 
+@pytest.mark.parametrize("name", ["PayloadWords", "PayloadWordsFast"])
+def test_a_class_of_another_name_than_tokenizer_loads_again(trusted, tmp_path, name):
+    source = tiny_with_tokenizer_code(tmp_path / "source", name)
+    tokenizer = load_tokenizer(source, trust_remote_code=True)
+    folder = export(trusted[0], PROFILE, tokenizer, tmp_path / "model", CARD)
+    again = load_tokenizer(folder, trust_remote_code=True)
+    assert type(again).__name__ == name and again("A word.") == tokenizer("A word.")
+    refuse_foreign(folder, trusted=True)
+
+
 def test_without_trust_it_is_refused(trusted, tmp_path):
     elastic, tokenizer, _ = trusted
     with pytest.raises(VerificationError, match="payload.py"):
