@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from self_pruner.agent.compare.results import RunResult
-from self_pruner.memory.records import RANDOM
+from self_pruner.agent.result.outcome import improvements
 from self_pruner.tools.profiles.statistics import (
     ALPHA,
     IntervalEstimate,
@@ -48,11 +48,7 @@ def brain_worth(runs: Sequence[RunResult]) -> BrainWorth | None:
     for run in runs:
         for generation in dict.fromkeys(one.generation for one in run.yields):
             rows = [one for one in run.yields if one.generation == generation]
-            counts = []
-            for proposers in (("brain",), RANDOM):
-                own = [one for one in rows if one.proposed_by in proposers]
-                counts += [sum(one.improved for one in own), sum(one.compared for one in own)]
-            strata.append(TwoShares(*counts))
+            strata.append(TwoShares(*improvements(rows)))
     strata = [one for one in strata if one.n and one.other_n]
     total = TwoShares(
         sum(one.hits for one in strata),

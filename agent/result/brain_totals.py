@@ -9,7 +9,7 @@ from typing import Any, get_args
 from self_pruner.agent.result.outcome import Yield, improvements
 from self_pruner.agent.run_files.answers import is_answer
 from self_pruner.agent.run_files.trace import Act, Step, Think, TraceRecord, by_step
-from self_pruner.memory.records import RANDOM, Candidate, Generation, PromptUse, Proposer
+from self_pruner.memory.records import Candidate, Generation, PromptUse, Proposer
 from self_pruner.prompts.templates import PromptSet
 from self_pruner.prompts.workbench import digest
 
@@ -65,8 +65,7 @@ def prompt_use(
     """
     totals, faults = brain_totals(records), brain_faults(records)
     written = [row for row in candidates if row.proposed_by == "brain"]
-    compared, improved = improvements(yields, "brain")
-    drawn, lucky = improvements(yields, *RANDOM)
+    improved, compared, lucky, drawn = improvements(yields)
     return PromptUse(
         run=run,
         digest=digest(prompts),
@@ -100,12 +99,8 @@ def choices(
     records: Sequence[TraceRecord], candidates: Sequence[Candidate], first_fidelity: int
 ) -> list[tuple[int, int, int, int]]:
     """By generation: of the brain's variations those that improved and those compared, then of random ones."""
-    found = []
-    for made in yields_by_generation(records, candidates, first_fidelity).values():
-        (compared, improved), (drawn, lucky) = improvements(made, "brain"), improvements(made, *RANDOM)
-        if compared or drawn:
-            found.append((improved, compared, lucky, drawn))
-    return found
+    found = map(improvements, yields_by_generation(records, candidates, first_fidelity).values())
+    return [counts for counts in found if counts[1] or counts[3]]
 
 
 def yields(

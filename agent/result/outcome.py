@@ -223,10 +223,11 @@ def difference(bench: Workbench, found: Profile, other: Profile, against: str, t
     return Difference(against=against, mean=result.mean, standard_error=result.standard_error, sequences=result.n)
 
 
-def improvements(found: Sequence[Yield], *proposers: str) -> tuple[int, int]:
-    """How many variations of these proposers were measured beside their parents, and how many of them were better."""
-    own = [one for one in found if one.proposed_by in proposers]
-    return sum(one.compared for one in own), sum(one.improved for one in own)
+def improvements(found: Sequence[Yield]) -> tuple[int, int, int, int]:
+    """Of the brain's variations measured beside their parents the better ones and all; the same of random ones."""
+    groups = [[one for one in found if one.proposed_by in names] for names in (("brain",), RANDOM)]
+    own, random = ((sum(one.improved for one in group), sum(one.compared for one in group)) for group in groups)
+    return *own, *random
 
 
 def brain_sentence(found: Sequence[Yield], choices: Sequence[tuple[int, int, int, int]] = ()) -> str:
@@ -238,8 +239,7 @@ def brain_sentence(found: Sequence[Yield], choices: Sequence[tuple[int, int, int
         found: the yields of the whole run.
         choices: the same of the brain and of chance by generation, as in an outcome.
     """
-    compared, improved = improvements(found, "brain")
-    drawn, lucky = improvements(found, *RANDOM)
+    improved, compared, lucky, drawn = improvements(found)
     if not any(one.proposed_by == "brain" for one in found):
         return "No brain proposed anything in this run."
     if not compared:
