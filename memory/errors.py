@@ -3,6 +3,9 @@
 It lives in the lowest package because every other one raises it: main -> agent -> tools -> memory.
 """
 
+from collections.abc import Callable, Iterable
+from difflib import get_close_matches
+
 
 class SelfPrunerError(Exception):
     """One sentence that says what was wrong and what is allowed.
@@ -55,3 +58,28 @@ class EngineError(SelfPrunerError):
 
 class BrainError(SelfPrunerError):
     """A brain cannot answer."""
+
+
+def meant(
+    wrong: str,
+    known: Iterable[str],
+    most: int = 1,
+    *,
+    before: str = "",
+    after: str = "?",
+    likeness: float = 0.6,
+    said: Callable[[str], str] = repr,
+) -> str:
+    """What was probably meant by a wrong word, as a part of a sentence; empty where no known word is like it.
+
+    Args:
+        wrong: the word.
+        known: those that are allowed.
+        most: how many are named.
+        before: what is said first, where anything is.
+        after: what is said last.
+        likeness: the least at which one is named, from 0 to 1.
+        said: how a word is written.
+    """
+    near = get_close_matches(wrong, list(known), most, likeness)
+    return f"{before}did you mean {' or '.join(map(said, near))}{after}" if near else ""

@@ -6,10 +6,9 @@ import re
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
-from difflib import get_close_matches
 from pathlib import Path
 
-from self_pruner.memory.errors import SelfPrunerError, SettingsError
+from self_pruner.memory.errors import SelfPrunerError, SettingsError, meant
 from self_pruner.prompts.variables import ACTIONS, KINDS, Action
 
 SETS = Path(__file__).parent
@@ -63,8 +62,7 @@ def read_set(name: str, overrides: Path | None) -> dict[str, Source]:
     """
     known = available_sets()
     if name not in known:
-        close = get_close_matches(name, known, n=2)
-        hint = f"; did you mean {' or '.join(map(repr, close))}" if close else ""
+        hint = meant(name, known, 2, before="; ", after="")
         raise SettingsError(f"there is no prompt set {name!r}{hint}; known: {', '.join(known)}")
     sources = _read_folder(SETS / name)
     if overrides is None:

@@ -11,7 +11,6 @@ import re
 import shutil
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -19,6 +18,7 @@ import jinja2
 from jinja2 import meta, nodes
 from jinja2.sandbox import SecurityError
 
+from self_pruner.memory.errors import meant
 from self_pruner.prompts import variables as names
 from self_pruner.prompts.bounded import BoundedEnvironment
 from self_pruner.prompts.files import ENTRIES, SETTINGS, PromptError, Source, parse_settings, read_set
@@ -177,9 +177,8 @@ class PromptSet:
             used |= {target for target in targets if target is not None}
         for name, source in self._templates().items():
             if name not in used:
-                close = get_close_matches(name, ENTRIES, n=1)
-                hint = f"; did you mean {close[0]!r}" if close else f"; a set is made of {', '.join(ENTRIES)}"
-                raise PromptError(source.path, None, f"no template includes this file{hint}")
+                hint = meant(name, ENTRIES, after="") or f"a set is made of {', '.join(ENTRIES)}"
+                raise PromptError(source.path, None, f"no template includes this file; {hint}")
 
 
 class _Strict(jinja2.StrictUndefined):
@@ -295,6 +294,4 @@ def _not_in_set(target: str, known: Mapping[str, Source]) -> str:
 
 
 def _choices(wrong: str, allowed: Mapping[str, object] | frozenset[str]) -> str:
-    close = get_close_matches(wrong, list(allowed), n=1)
-    hint = f"did you mean {close[0]!r}? " if close else ""
-    return f"; {hint}allowed: {', '.join(sorted(allowed))}"
+    return f"; {meant(wrong, allowed, after='? ')}allowed: {', '.join(sorted(allowed))}"

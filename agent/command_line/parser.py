@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import types
 from collections.abc import Callable, Mapping, Sequence
-from difflib import get_close_matches
 from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -20,7 +19,7 @@ from self_pruner.agent.command_line.listeners import refused
 from self_pruner.agent.settings.allowed import refusal
 from self_pruner.agent.settings.panels import PANELS
 from self_pruner.agent.settings.settings import Settings
-from self_pruner.memory.errors import SettingsError
+from self_pruner.memory.errors import SettingsError, meant
 
 ALL = tuple(Settings.model_fields)
 ASIDE = "self_pruner.whole"  # in a context's meta: whether panels that are not shown by default are asked for
@@ -124,9 +123,8 @@ class CommandLine(click.Group):
         """The command of that name, or a sentence with those like it."""
         found = super().get_command(ctx, cmd_name)
         if found is None:
-            near = get_close_matches(cmd_name, self.commands)
-            meant = f"did you mean {' or '.join(near)}?" if near else f"commands are {', '.join(self.commands)}"
-            raise SettingsError(f"there is no command {cmd_name!r}: {meant}")
+            hint = meant(cmd_name, self.commands, 3, said=str) or f"commands are {', '.join(self.commands)}"
+            raise SettingsError(f"there is no command {cmd_name!r}: {hint}")
         return found
 
     def list_commands(self, ctx: click.Context) -> list[str]:

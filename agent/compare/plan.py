@@ -7,7 +7,6 @@ every ablation of the search is a comparison like any other.
 
 from __future__ import annotations
 
-import difflib
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -19,7 +18,7 @@ from self_pruner.agent.compare.kinds import kind_of
 from self_pruner.agent.settings.arms import ARM_NAMES, ARMS, Arm
 from self_pruner.agent.settings.meaning import meaning_of
 from self_pruner.agent.settings.settings import IN_TIME, Settings, make_settings
-from self_pruner.memory.errors import SettingsError
+from self_pruner.memory.errors import SettingsError, meant
 from self_pruner.prompts.files import available_sets
 from self_pruner.prompts.templates import PromptSet
 from self_pruner.prompts.workbench import digest
@@ -127,8 +126,7 @@ def parse_arm(text: str, base: Path = Path()) -> ArmSpec:
     named, *settings = text.split("+")
     name, _, prompts = named.partition(":")
     if name not in ARMS:
-        near = difflib.get_close_matches(name, ARM_NAMES, 1)
-        hint = f"did you mean {near[0]!r}" if near else "an arm whose settings have commas needs an --arm of its own"
+        hint = meant(name, ARM_NAMES, after="") or "an arm whose settings have commas needs an --arm of its own"
         raise SettingsError(f"--arm: there is no arm {name!r}: {hint}; the arms are {', '.join(ARM_NAMES)}")
     arm = ARMS[name]
     overrides: dict[str, Any] = {}
@@ -146,8 +144,8 @@ def parse_arm(text: str, base: Path = Path()) -> ArmSpec:
         key, equals, value = setting.partition("=")
         key = key.strip().replace("-", "_")
         if not equals or key not in Settings.model_fields:
-            near = difflib.get_close_matches(key, list(Settings.model_fields), 1)
-            hint = f": did you mean {near[0].replace('_', '-')!r}" if near else ""
+            known = (field.replace("_", "-") for field in Settings.model_fields)
+            hint = meant(key.replace("_", "-"), known, before=": ", after="")
             raise SettingsError(f"--arm: {setting!r} in {text!r} is no setting=value{hint}")
         if key in SHARED:
             raise SettingsError(f"--arm: {key.replace('_', '-')} is the same for all arms, so {text!r} can't set it")

@@ -4,21 +4,21 @@ from __future__ import annotations
 
 import types
 from collections.abc import Iterable
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 from pydantic.fields import FieldInfo
+
+from self_pruner.memory.errors import meant
 
 TAKES = "takes"  # in the `json_schema_extra` of a setting with a pattern: what that allows, unless its help says so
 
 
 def refusal(field: FieldInfo, value: object) -> str:
     """What a setting takes in the place of `value`, and of words that which is most like it."""
-    near = get_close_matches(str(value), _words(field.annotation), 1)
     given = f"{value:g}" if isinstance(value, float) else repr(value)
     finite = "finite " if given in ("inf", "-inf", "nan") else ""
-    return f"it takes {allowed(field, finite)}, got {given}" + (f": did you mean {near[0]!r}?" if near else "")
+    return f"it takes {allowed(field, finite)}, got {given}{meant(str(value), _words(field.annotation), before=': ')}"
 
 
 def allowed(field: FieldInfo, finite: str = "") -> str:

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import difflib
 from pathlib import Path
 from typing import Any
 
-from self_pruner.memory.errors import ModelError
+from self_pruner.memory.errors import ModelError, meant
 from self_pruner.memory.paths import expanded
 
 BUNDLED = "smollm2-135m"  # comes as a package, so it needs no hub
@@ -151,6 +150,5 @@ def unknown(name: str, folder: Path) -> ModelError:
         return ModelError(f"{name!r} is a file; {allowed}: a folder holds config.json, safetensors and a tokenizer")
     if name.startswith((".", "/", "~")):
         return ModelError(f"the folder {name!r} does not exist; {allowed}")
-    close = difflib.get_close_matches(name.lower(), names(), n=4, cutoff=0.5)
-    guess = f"did you mean {' or '.join(map(repr, close))}?" if close else f"known aliases: {', '.join(names())}"
+    guess = meant(name.lower(), names(), 4, likeness=0.5) or f"known aliases: {', '.join(names())}"
     return ModelError(f"unknown model {name!r}; {allowed}; {guess}")

@@ -9,7 +9,6 @@ on.
 
 from __future__ import annotations
 
-import difflib
 import gzip
 import hashlib
 import io
@@ -23,7 +22,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import get_args
 
-from self_pruner.memory.errors import SelfPrunerError, TextError
+from self_pruner.memory.errors import SelfPrunerError, TextError, meant
 from self_pruner.memory.paths import expanded
 from self_pruner.tools.models.bundled import bundled_text
 from self_pruner.tools.models.hub import HubError, fetch_dataset_file
@@ -100,11 +99,8 @@ def text_source(
     elif path.suffix.lower() in SUFFIXES or path.exists():
         name, documents = path.name, split.by_position(read_documents(path), part)
     else:
-        close = difflib.get_close_matches(name, NAMES, n=1)
-        guess = f"; did you mean {close[0]!r}?" if close else ""
-        raise TextError(
-            f"unknown text {name_or_path!r}: give {', '.join(NAMES)} or a {' or '.join(SUFFIXES)} file{guess}"
-        )
+        allowed = f"give {', '.join(NAMES)} or a {' or '.join(SUFFIXES)} file"
+        raise TextError(f"unknown text {name_or_path!r}: {allowed}{meant(name, NAMES, before='; ')}")
     return TextPart(name, part, documents, split.digest(documents))
 
 
