@@ -160,10 +160,16 @@ class ComparedArms:
 def over_seeds(compared: ComparedArms, arm: str, baseline: str, measure: Measure) -> PairedTest | None:
     """`arm` less `baseline` over pairs of runs, by sparsity; None where there is no pair, or one was not measured.
 
-    A test of the others would be one of the survivors. Below zero `arm` is better. For perplexity these are differences
-    of logarithms.
+    Below zero `arm` is better. For perplexity these are differences of logarithms.
     """
-    found = differences(compared, arm, baseline, measure)
+    return tested(arm, baseline, differences(compared, arm, baseline, measure))
+
+
+def tested(arm: str, baseline: str, found: PairedDifferences) -> PairedTest | None:
+    """The same of their differences.
+
+    Where a pair was not measured a test of the others would be one of the survivors.
+    """
     strata = [[value for value in stratum if value is not None] for stratum in found.values()]
     if not strata or unmeasured(found):
         return None

@@ -13,6 +13,7 @@ from self_pruner.agent.compare.figures import (
     over_seeds,
     reach,
     staircases,
+    tested,
     unmeasured,
 )
 from self_pruner.agent.compare.kinds import brain_of
@@ -101,7 +102,8 @@ def duels(compared: ComparedArms, headline: str) -> list[str]:
 
 def duel(compared: ComparedArms, arm: str, baseline: str, called: str) -> str:
     """Whether `arm` beats `baseline` over pairs of runs, by how much, and whether the test can tell."""
-    test, pairs = over_seeds(compared, arm, baseline, PERPLEXITY), differences(compared, arm, baseline, PERPLEXITY)
+    pairs = differences(compared, arm, baseline, PERPLEXITY)
+    test = tested(arm, baseline, pairs)
     if test is None and pairs:
         return f"{arm} is not compared with {called}: {unmeasured(pairs)}."
     if test is None:

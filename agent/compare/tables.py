@@ -19,8 +19,8 @@ from self_pruner.agent.compare.figures import (
     ComparedArms,
     Measure,
     differences,
-    over_seeds,
     paired_runs,
+    tested,
     unmeasured,
 )
 from self_pruner.agent.compare.results import RunResult
@@ -212,9 +212,9 @@ def _tested(compared: ComparedArms, arm: str, baseline: str, measure: Measure) -
 
     Where a pair was not measured it is said how many; where none was, there is nothing to say.
     """
-    test = over_seeds(compared, arm, baseline, measure)
+    found = differences(compared, arm, baseline, measure)
+    test = tested(arm, baseline, found)
     if test is None:
-        found = differences(compared, arm, baseline, measure)
         measured = any(value is not None for stratum in found.values() for value in stratum)
         return unmeasured(found) if measured or measure is PERPLEXITY else ABSENT, ABSENT
     difference = with_interval(test, percent_change if measure.log else "{:+.4f}".format)

@@ -6,7 +6,7 @@ import math
 
 import pytest
 
-from self_pruner.agent.compare.figures import ComparedArms
+from self_pruner.agent.compare.figures import MEASURES, ComparedArms, differences
 from self_pruner.agent.compare.tables import (
     BRIEF,
     Table,
@@ -202,3 +202,18 @@ def test_too_few_pairs_have_the_least_possible_p_beside_theirs():
 
     assert rows(3)[0][:4] == ["evolution", "3", "+0.0% (+0.0% to +0.0%) (t)", "1 (least 0.25)"]
     assert "least" not in str(rows(6))
+
+
+def test_differences_are_made_once_a_measure_whether_there_is_a_test_of_them_or_not(monkeypatch):
+    made = []
+
+    def counted(compared, arm, baseline, measure):
+        made.append(measure.name)
+        return differences(compared, arm, baseline, measure)
+
+    monkeypatch.setattr("self_pruner.agent.compare.tables.differences", counted)
+    monkeypatch.setattr("self_pruner.agent.compare.figures.differences", counted)
+    runs = [run_result(arm, 30.0 + seed, seed=seed) for arm in ("hybrid", "evolution") for seed in range(2)]
+    (row,) = paired_differences(ComparedArms(results(runs)), "hybrid").rows
+    assert "%" in row[2] and row[-2:] == ["-", "-"]
+    assert made == [measure.name for measure in MEASURES]
