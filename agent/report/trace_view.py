@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Set
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +41,7 @@ def show_plans(run: RunDirectory, view: View) -> None:
         known = []
     for lesson in known:
         view.line(f"known from an earlier run: {lesson_in_words(lesson)}")
+    empty = found_nothing(steps.values())
     told, stated = False, set()  # the generations of which hypotheses were stated
     for step in steps.values():
         think, judge = step.think, step.judge
@@ -52,9 +53,9 @@ def show_plans(run: RunDirectory, view: View) -> None:
             told = True
             if think.plan.get("hypotheses"):
                 stated.add(think.generation)
-        elif said := stood_in(step, steps.values()):
+        elif said := stood_in(step, empty):
             view.line(f"generation {think.generation if think else 0}: {said}", "yellow")
-            told = told or not found_nothing(step, steps.values())
+            told = told or step.number not in empty
         for act in step.acts:
             if act.tool != "record_population" or not is_answer(act):
                 continue
@@ -95,7 +96,7 @@ def show_step(path: Path, number: int, view: View) -> None:
             view.line(f"told: {note}", "cyan")
         if think.error:
             view.line(f"failed: {think.error}", "yellow")
-        if said := stood_in(step, steps.values()):
+        if said := stood_in(step, found_nothing(steps.values())):
             view.line(said, "yellow")
         _block("prompt", think.prompt, view)
         for index, reply in enumerate(think.replies):
@@ -120,26 +121,39 @@ def _read(path: Path, view: View) -> TraceRecords:
     return records
 
 
-def found_nothing(step: Step, steps: Iterable[Step] = ()) -> bool:
-    """Whether nobody had a new candidate in this step.
+def found_nothing(steps: Iterable[Step]) -> Set[int]:
+    """The numbers of those steps of a whole trace in which nobody had a new candidate.
 
     Traces of older runs say no more than that the tool stood in and called nothing. Where no brain was asked in any of
-    the `steps`, or one had stated the plan of the generation, it was not a plan that failed.
+    the steps, or one had stated the plan of the generation, it was not a plan that failed.
     """
-    think = step.think
-    if think is None or step.acts:
-        return False
-    if think.prompt == NOTHING_NEW or not think.fallback:
-        return think.prompt == NOTHING_NEW
-    turns = [one.think for one in steps if one.think is not None]
-    asked = not turns or any(turn.replies or turn.error for turn in turns)
-    planned = any(turn.plan and turn.generation == think.generation and turn.step < think.step for turn in turns)
-    return not asked or planned
+    found, unclear, planned, asked = set[int](), set[int](), set[int](), False
+    for step in steps:
+        think = step.think
+        if think is None:
+            continue
+        asked = asked or bool(think.replies or think.error)
+        if _says_nothing_new(step):
+            found.add(step.number)
+        elif think.fallback and not step.acts:
+            (found if think.generation in planned else unclear).add(step.number)
+        if think.plan:
+            planned.add(think.generation)
+    return found if asked else found | unclear
 
 
-def stood_in(step: Step, steps: Iterable[Step] = ()) -> str:
-    """What the tool did in a turn that was the brain's, or that nothing new was found; "" in any other turn."""
-    if found_nothing(step, steps):
+def _says_nothing_new(step: Step) -> bool:
+    return step.think is not None and step.think.prompt == NOTHING_NEW and not step.acts
+
+
+def stood_in(step: Step, empty: Set[int] = frozenset()) -> str:
+    """What the tool did in a turn that was the brain's, or that nothing new was found; "" in any other turn.
+
+    Args:
+        step: the turn.
+        empty: the numbers of those in which nothing new was found.
+    """
+    if step.number in empty:
         return "nothing new was found"
     if step.think is None or not step.think.fallback:
         return ""
@@ -159,7 +173,7 @@ def overview(step: Step) -> str:
         parts.append(f"failed: {step.think.error}")
     if step.think is not None and step.think.told:
         parts.append(f"told: {'; '.join(step.think.told)}")
-    if found_nothing(step):
+    if _says_nothing_new(step):
         parts.append("nothing new was found")
     if step.acts:
         tool = step.acts[0].tool

@@ -3,7 +3,7 @@
 import pytest
 
 from main import main
-from self_pruner.agent.report.trace_view import overview, stood_in
+from self_pruner.agent.report.trace_view import found_nothing, overview, stood_in
 from self_pruner.agent.run_files.trace import NOTHING_NEW, Act, Judge, Reply, Step, Think
 from tests.agent.report.page.made_up import made_up
 
@@ -60,17 +60,18 @@ def empty(**values):
     ],
 )
 def test_a_turn_in_which_nothing_new_was_found_is_no_plan_that_failed(step, before):
-    assert stood_in(step, [before, step]) == "nothing new was found"
+    assert stood_in(step, found_nothing([before, step])) == "nothing new was found"
 
 
 @pytest.mark.parametrize("before", [FAILED, ASKED])
 def test_a_plan_that_the_brain_failed_to_state_goes_by_rule(before):
     step = empty(generation=2)
-    assert stood_in(step, [before, step]) == "the brain's plan failed, so it goes by rule"
+    assert stood_in(step, found_nothing([before, step])) == "the brain's plan failed, so it goes by rule"
 
 
 def test_a_turn_that_nobody_stood_in_for_says_nothing_of_it():
-    assert stood_in(ASKED, [ASKED]) == stood_in(OTHER, [OTHER]) == ""
+    assert stood_in(ASKED, found_nothing([ASKED])) == stood_in(OTHER, found_nothing([OTHER])) == ""
+    assert found_nothing([empty(), FAILED]) == set()  # the brain was asked, and that later than this turn
     assert overview(empty(prompt=NOTHING_NEW, fallback=False)) == "nothing new was found"
 
 
