@@ -191,20 +191,23 @@ def check_prompts(comparison: ComparisonFolder, elsewhere: Sequence[Results] = (
     """
     finished = {(run.arm, run.sparsity, run.seed): run for results in reversed(elsewhere) for run in results.runs}
     known: dict[str, tuple[str, str]] = {}  # by arm: a digest, and of which run
+    read: dict[tuple[str, Path | None], str | None] = {}  # digests, by arm and the copy that a begun run has
     for planned in comparison.planned():
-        if arm not in (None, planned.spec.text):
+        text = planned.spec.text
+        if arm not in (None, text):
             continue
-        run = comparison.record_of(planned)
-        run = run or finished.get((planned.spec.text, planned.sparsity, planned.seed))
+        run = comparison.record_of(planned) or finished.get((text, planned.sparsity, planned.seed))
         kept = next(comparison.folder_of(planned).glob("*/prompts/turn.j2"), None)
-        found = run.prompts if run is not None else planned.prompts(kept.parent if kept else None)
+        if run is None and (text, kept) not in read:
+            read[text, kept] = planned.prompts(kept.parent if kept else None)
+        found = read[text, kept] if run is None else run.prompts
         if found is None:
             continue
-        other, slug = known.setdefault(planned.spec.text, (found, planned.slug))
+        other, slug = known.setdefault(text, (found, planned.slug))
         if found != other:
             raise RunDirectoryError(
-                f"the prompts of {planned.spec.text} are others in {planned.slug} than in {slug}, and the runs of an "
-                "arm are of one set: put back those of before, or give the others a name of their own"
+                f"the prompts of {text} are others in {planned.slug} than in {slug}, and the runs of an arm are of one "
+                "set: put back those of before, or give the others a name of their own"
             )
 
 

@@ -68,6 +68,22 @@ def test_a_new_seed_with_other_prompts_than_the_finished_ones_is_refused_before_
     check_prompts(made)
 
 
+def test_the_templates_that_are_there_are_digested_once_an_arm_and_anew_in_the_next_check(tmp_path, mine, monkeypatch):
+    made = comparison(tmp_path / "compared", f"hybrid:{mine}", "hybrid", "evolution", seeds=(0, 1, 2, 3))
+    digested = []
+
+    def counted(prompts):
+        digested.append(digest(prompts))
+        return digested[-1]
+
+    monkeypatch.setattr("self_pruner.agent.compare.plan.digest", counted)
+    check_prompts(made)
+    assert len(digested) == len(set(digested)) == 2
+    (mine / "ask_plan.j2").write_text("Plan badly.")
+    check_prompts(made, arm=f"hybrid:{mine}")
+    assert len(digested) == len(set(digested)) == 3
+
+
 def test_a_run_that_was_begun_goes_on_with_its_own_copy(tmp_path, mine):
     arm = f"hybrid:{mine}"
     made = comparison(tmp_path / "compared", arm)
