@@ -238,7 +238,7 @@ def check_bound(comparison: ComparisonFolder, settings: Settings, conditions: Co
     if begun is not None:
         differences = begun.differences(_shared(settings, conditions))
         refuse(f"the comparison {comparison.path} was begun", differences, SAID_OF_ARMS, view)
-    for run in comparison.planned():
+    for run in comparison.planned() if conditions.brain is not None else ():  # else there is nothing to compare
         if run.settings.other_brain == settings.other_brain and (record := comparison.record_of(run)) is not None:
             check_brains({run.spec.text: record.brain}, {run.spec.text: conditions.brain}, f"in {comparison.path}")
 
