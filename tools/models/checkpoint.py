@@ -10,10 +10,12 @@ from __future__ import annotations
 import hashlib
 import json
 import struct
+import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from self_pruner.memory.errors import ModelError
 from self_pruner.tools.models.claims import contradiction, senseless, shown
@@ -26,6 +28,7 @@ INDEX = "model.safetensors.index.json"
 PICKLES = (".bin", ".pt", ".pth", ".ckpt")
 HASHED_WHOLE = 64 << 20  # files up to this many bytes are hashed whole, larger ones by samples of every tensor
 SAMPLE = 16 << 10  # bytes at the start of a tensor
+SETTLED = 2_000_000_000  # nanoseconds after which a file that changes again says so: no file system is coarser
 COMPARED_ROWS = 4096  # of head and embedding at a time
 LARGEST_CONFIG = 4 << 20  # bytes of a config.json
 
@@ -183,23 +186,45 @@ def whole_shards(folder: Path) -> list[Path]:
     return shards
 
 
+class _State(NamedTuple):
+    """A file as it is now: whoever writes to it changes one of these."""
+
+    path: Path
+    changed: int  # nanoseconds since 1970; nobody can set it
+    written: int
+    size: int
+    device: int
+    inode: int
+
+
+def _state(path: Path) -> _State:
+    now = path.stat()
+    return _State(path.absolute(), now.st_ctime_ns, now.st_mtime_ns, now.st_size, now.st_dev, now.st_ino)
+
+
 def _digest(config: Mapping[str, Any], shards: Iterable[Path]) -> str:
-    digest = hashlib.sha256()
+    """The digest, which for a large model takes seconds, and so is made once while none of its files changes."""
     told = {"transformers_version", "_name_or_path"}  # who saved it, not what it is
     told_apart = {key: value for key, value in config.items() if key not in told}
-    digest.update(json.dumps(told_apart, sort_keys=True).encode())
+    states = tuple(map(_state, shards))
+    settled = time.time_ns() - max(state.changed for state in states) > SETTLED
+    return (_read_digest if settled else _read_digest.__wrapped__)(json.dumps(told_apart, sort_keys=True), states)
+
+
+@lru_cache(maxsize=8)
+def _read_digest(config: str, shards: tuple[_State, ...]) -> str:
+    digest = hashlib.sha256(config.encode())
     for shard in shards:
-        size = shard.stat().st_size
-        digest.update(f"{shard.name}:{size};".encode())
-        with open(shard, "rb") as opened:
-            if size <= HASHED_WHOLE:
+        digest.update(f"{shard.path.name}:{shard.size};".encode())
+        with open(shard.path, "rb") as opened:
+            if shard.size <= HASHED_WHOLE:
                 digest.update(opened.read())
                 continue
             length = opened.read(8)
             digest.update(length)
             digest.update(opened.read(struct.unpack("<Q", length)[0]))
             data = opened.tell()
-            offsets = sorted(tensor["data_offsets"] for tensor in read_header(shard).values())
+            offsets = sorted(tensor["data_offsets"] for tensor in read_header(shard.path).values())
             for start, end in offsets:
                 opened.seek(data + start)
                 digest.update(opened.read(min(SAMPLE, end - start)))

@@ -1,12 +1,15 @@
 import json
+import os
 import shutil
+import time
+from unittest.mock import Mock
 
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
 from self_pruner.memory.errors import ModelError
-from self_pruner.tools.models.checkpoint import INDEX, WEIGHTS, fingerprint, inspect
+from self_pruner.tools.models.checkpoint import INDEX, SETTLED, WEIGHTS, digest_of, fingerprint, inspect
 from self_pruner.tools.models.families import FAMILIES
 from tests.tiny import tiny_folder, tiny_model
 
@@ -160,6 +163,31 @@ def test_fingerprint_tells_weights_and_config_apart(whole, monkeypatch, hashed_w
     edit_config(whole, rms_norm_eps=0.5)
     seen.add(fingerprint(inspect(whole)))
     assert len(seen) == 3
+
+
+def test_what_has_not_changed_is_digested_once_and_what_has_anew(whole, monkeypatch):
+    read = Mock(side_effect=open)
+    monkeypatch.setattr("self_pruner.tools.models.checkpoint.open", read, raising=False)
+    clock = Mock(time_ns=lambda: time.time_ns() + 2 * SETTLED)  # its files were written long ago
+    monkeypatch.setattr("self_pruner.tools.models.checkpoint.time", clock)
+    first = digest_of(whole)
+    assert digest_of(whole) == fingerprint(inspect(whole)) == first and read.call_count == 1
+    before, content = (whole / WEIGHTS).stat(), (whole / WEIGHTS).read_bytes()
+    (whole / WEIGHTS).write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+    os.utime(whole / WEIGHTS, ns=(before.st_atime_ns, before.st_mtime_ns))  # as a copy with its times does
+    assert digest_of(whole) != first and read.call_count == 2
+    os.rename(shutil.copy2(whole / WEIGHTS, whole / "aside"), whole / WEIGHTS)
+    digest_of(whole)
+    assert read.call_count == 3
+    edit_config(whole, rms_norm_eps=0.5)
+    assert digest_of(whole) != first
+
+
+def test_what_was_written_just_now_is_read_each_time(whole, monkeypatch):
+    read = Mock(side_effect=open)
+    monkeypatch.setattr("self_pruner.tools.models.checkpoint.open", read, raising=False)
+    (whole / WEIGHTS).touch()
+    assert digest_of(whole) == digest_of(whole) and read.call_count == 2  # a change may not show yet
 
 
 OPTIONS = {"llama": {"attention_bias": True, "mlp_bias": True}, "qwen3": {"attention_bias": True}}
