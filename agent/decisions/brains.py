@@ -50,10 +50,8 @@ def open_brain(name: str, settings: Settings, target: LoadedModel | None, view: 
         return SampledChooser(name, CONTROLS[name](), DRAWS)
     found = target if name == SELF and target is not None else load_dense(name, settings, view)
     brain = TargetBrain(model=found.model, **_sampling(found.tokenizer, settings))
-    source = resolve(settings.model, settings.revision) if name == SELF else resolve(name)
-    return ExactChooser(
-        found.name, brain, fingerprint=found.fingerprint, place=Path(source.location).parent.name or None
-    )
+    place = Path(found.location).parent.name or None
+    return ExactChooser(found.name, brain, fingerprint=found.fingerprint, place=place)
 
 
 def open_endpoint(settings: Settings, tokenizer: Any, view: View) -> Chooser:

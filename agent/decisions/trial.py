@@ -22,6 +22,7 @@ from self_pruner.agent.brain.schema import violations
 from self_pruner.agent.decisions.brains import CONTROLS
 from self_pruner.agent.decisions.choosers import messages_of
 from self_pruner.agent.decisions.kinds.kind import child_of
+from self_pruner.agent.prepare.bill import parameters_of
 from self_pruner.agent.prepare.brain import SELF, asking, endpoint_of, load_dense, sampling
 from self_pruner.agent.prepare.checks import check_target
 from self_pruner.agent.report.in_words import in_words, lesson_in_words, plan_in_words
@@ -151,8 +152,7 @@ def _brain(name: str, settings: Settings, view: View) -> BaseChatModel:
     if name in CONTROLS:
         return CONTROLS[name](seed=settings.seed)
     found = load_dense(name if name != "vllm" else SELF, settings, view)
-    params = sum(parameter.numel() for parameter in found.model.parameters())
-    given = sampling(found.tokenizer, params, settings)
+    given = sampling(found.tokenizer, parameters_of(found.model), settings)
     if name != "vllm" or settings.brain_url is None:
         return TargetBrain(model=found.model, time_limit=settings.brain_seconds, **given)
     endpoint = endpoint_of(settings)

@@ -59,6 +59,7 @@ class LoadedModel:
     model: Any  # a transformers causal LM of the family's own class
     tokenizer: Any  # its transformers tokenizer
     name: str  # as in file names and reports
+    location: str  # as of its source
     family: Family
     folder: Path  # that it was read from
     fingerprint: str  # hex digest of config and weights, equal for equal checkpoints
@@ -159,7 +160,8 @@ def load(
         else _without_layers(checked, files, device, dtype, generation)
     )
     known = checkpoint.fingerprint(checked)
-    return LoadedModel(model, tokenizer, source.name, checked.family, folder, known, source.commit, files)
+    place, family = source.location, checked.family
+    return LoadedModel(model, tokenizer, source.name, place, family, folder, known, source.commit, files)
 
 
 def fetched(
