@@ -68,12 +68,11 @@ function tabList() {
   const tabs = TABS.map(([name, words]) => h('a', { id: `tab-${name}`, role: 'tab', href: `#${name}`, 'aria-controls': 'panel', tabindex: -1 }, words));
   return h('div', { role: 'tablist', 'aria-label': 'Parts of the page', on: { keydown: (event) => {
     const at = tabs.indexOf(document.activeElement);
-    const to = { ArrowRight: (at + 1) % tabs.length, ArrowLeft: (at - 1 + tabs.length) % tabs.length, Home: 0, End: tabs.length - 1 }[event.key];
-    if (event.key === ' ' && at >= 0) { event.preventDefault(); tabs[at].click(); }
+    const to = { ArrowRight: (at + 1) % tabs.length, ArrowLeft: (at - 1 + tabs.length) % tabs.length, Home: 0, End: tabs.length - 1, ' ': at }[event.key];
     if (to === undefined || at < 0) return;
     event.preventDefault();
     tabs[to].focus();
-    location.hash = TABS[to][0];
+    go(TABS[to][0]);
   } } }, tabs);
 }
 

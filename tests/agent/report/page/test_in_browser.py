@@ -171,6 +171,21 @@ def test_all_is_reached_by_keyboard_alone(browser, finished):
     assert browser.wait("return document.activeElement.nextSibling?.textContent").count("Act")
 
 
+def test_a_key_draws_its_tab_at_once_before_the_browser_says_that_the_address_has_changed(browser, finished):
+    browser.open(finished)
+    drawn = browser.run(
+        """const drawn = [];
+        document.getElementById('tab-overview').focus();
+        for (const key of ['ArrowRight', 'End', 'Home', ' ']) {
+          document.activeElement.dispatchEvent(new KeyboardEvent('keydown', { key, bubbles: true }));
+          drawn.push(`${location.hash} ${document.getElementById('panel').className} ${document.activeElement.id}`);
+        }
+        return drawn;"""
+    )
+    names = ("search", "reproduce", "overview", "overview")
+    assert drawn == [f"#{name} {name} tab-{name}" for name in names]
+
+
 @pytest.mark.parametrize("width", [390, 1280])
 @pytest.mark.parametrize("dark", [False, True])
 def test_nothing_is_wider_than_the_window_and_text_stands_out(browser, finished, width, dark):
