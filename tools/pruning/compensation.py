@@ -24,11 +24,10 @@ from self_pruner.memory.errors import MeasurementError, ModelError
 from self_pruner.memory.profile import Part, Profile
 from self_pruner.tools.pruning.least_squares import Factor, factorise
 from self_pruner.tools.pruning.memory_bound import Item, MemoryBound, Sized
-from self_pruner.tools.pruning.moments import GRAM_BLOCK, Features, LateFeatures
+from self_pruner.tools.pruning.moments import GRAM_BLOCK, LateFeatures
 
 Compensation = Literal["none", "bias", "lstsq"]
 COMPENSATIONS: tuple[Compensation, ...] = get_args(Compensation)
-AnyFeatures = Features | LateFeatures
 Place = tuple[int, Part]  # layer and part
 ASK_THE_OTHER = "ask the elastic model that it was recalibrated from"
 
@@ -117,7 +116,7 @@ class Compensator:
         return self.memo.give_up() or held
 
     def projection(
-        self, place: Place, weight: Tensor, bias: Tensor | None, k: int, features: Callable[[], AnyFeatures]
+        self, place: Place, weight: Tensor, bias: Tensor | None, k: int, features: Callable[[], LateFeatures]
     ) -> tuple[Tensor, Tensor | None]:
         """Weight [out, k] and bias [out] of one output projection that keeps its first `k` channels.
 
@@ -136,7 +135,7 @@ class Compensator:
         return weight[:, :k], bias
 
     def residuals(
-        self, place: Place, weight: Tensor, cuts: Sequence[int], features: Callable[[], AnyFeatures]
+        self, place: Place, weight: Tensor, cuts: Sequence[int], features: Callable[[], LateFeatures]
     ) -> Tensor:
         """Squared output error over all calibration tokens, for every number of kept channels in `cuts` (ascending)."""
         if self.kind == "lstsq":
@@ -146,7 +145,7 @@ class Compensator:
         return slice_residuals(weight, moments.gram, cuts, sums, moments.tokens)
 
     def first_order(
-        self, place: Place, weight: Tensor, gradient: Tensor, output: Tensor, features: Callable[[], AnyFeatures]
+        self, place: Place, weight: Tensor, gradient: Tensor, output: Tensor, features: Callable[[], LateFeatures]
     ) -> Tensor:
         """What each further channel changes, to first order, in a function of the outputs of one output projection.
 
@@ -187,18 +186,18 @@ class Compensator:
     def _remembered(self, place: Place, k: int, make: Callable[[], Tensor]) -> Tensor:
         return self._hold(place, k, lambda: self.memo.get((place, k), make))
 
-    def _factor(self, place: Place, features: Callable[[], AnyFeatures]) -> Factor:
+    def _factor(self, place: Place, features: Callable[[], LateFeatures]) -> Factor:
         # By far the largest, and all that a refit needs beside it is one solve: refits come first.
         return self._hold(
             place, "factor", lambda: self.memo.get(place, lambda: self._factorise(place, features), cheap=True)
         )
 
-    def _refit(self, place: Place, weight: Tensor, k: int, features: Callable[[], AnyFeatures]) -> Tensor:
+    def _refit(self, place: Place, weight: Tensor, k: int, features: Callable[[], LateFeatures]) -> Tensor:
         factor = self._factor(place, features)
         self.refits += 1
         return factor.refit(weight, k).to(weight.dtype)
 
-    def _factorise(self, place: Place, features: Callable[[], AnyFeatures]) -> Factor:
+    def _factorise(self, place: Place, features: Callable[[], LateFeatures]) -> Factor:
         self.factorisations += 1
         self.factored.add(place)
         factor = factorise(lambda: features().gram, self.damping)
@@ -213,7 +212,7 @@ class Compensator:
         return factor
 
     @staticmethod
-    def _bias(weight: Tensor, bias: Tensor | None, k: int, features: AnyFeatures) -> Tensor:
+    def _bias(weight: Tensor, bias: Tensor | None, k: int, features: LateFeatures) -> Tensor:
         removed = removed_mean(weight, features.sums, features.tokens, k)
         return (removed if bias is None else bias.float() + removed).to(weight.dtype)
 
@@ -234,7 +233,7 @@ class Recalibrated(Compensator):
         self.recalibration = recalibration
 
     def projection(
-        self, place: Place, weight: Tensor, bias: Tensor | None, k: int, features: Callable[[], AnyFeatures]
+        self, place: Place, weight: Tensor, bias: Tensor | None, k: int, features: Callable[[], LateFeatures]
     ) -> tuple[Tensor, Tensor | None]:
         """The refit of `place` and its dense bias.
 
@@ -249,13 +248,13 @@ class Recalibrated(Compensator):
         return refit, bias
 
     def residuals(
-        self, place: Place, weight: Tensor, cuts: Sequence[int], features: Callable[[], AnyFeatures]
+        self, place: Place, weight: Tensor, cuts: Sequence[int], features: Callable[[], LateFeatures]
     ) -> Tensor:
         """There are none: the refits make up for errors of other layers. Raises MeasurementError."""
         raise MeasurementError(f"a recalibrated output projection has no residuals: {ASK_THE_OTHER}")
 
     def first_order(
-        self, place: Place, weight: Tensor, gradient: Tensor, output: Tensor, features: Callable[[], AnyFeatures]
+        self, place: Place, weight: Tensor, gradient: Tensor, output: Tensor, features: Callable[[], LateFeatures]
     ) -> Tensor:
         """There is none: the refits are of one profile. Raises MeasurementError."""
         raise MeasurementError(f"a recalibrated output projection has one width: {ASK_THE_OTHER}")
