@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 from statistics import fmean
@@ -41,6 +42,7 @@ from self_pruner.agent.settings.settings import Settings, make_settings, text_la
 from self_pruner.agent.settings.stated import PLACES, without_places
 from self_pruner.agent.view import View
 from self_pruner.memory.errors import RunDirectoryError, SettingsError
+from self_pruner.memory.paths import new_folder, numbered
 from self_pruner.prompts.templates import PromptSet
 
 SAID_OF_ARMS = (*SAID, "versions")  # arms are compared by what they differ in, not by the last digit
@@ -72,7 +74,8 @@ def begin(
     """
     settings = make_settings({**DEFAULTS, **given}).anchored()
     stem = re.sub(r"[^A-Za-z0-9._-]+", "_", Path(settings.model).name)
-    path = into or _new(settings.runs / f"compare-{stem}-{datetime.now():%Y%m%d-%H%M%S}")
+    new = settings.runs / f"compare-{stem}-{datetime.now():%Y%m%d-%H%M%S}"
+    path = into or next(path for path in numbered(new) if not path.exists())
     begun = ComparisonFolder.open(path.resolve()) if is_comparison(path) else None
     named = tuple(spec.text for spec in parse_arms(arms, begun.places if begun else {}))
     places = {arm: str(Path.cwd()) for arm in named if base_name(arm) != arm}
@@ -87,18 +90,12 @@ def begin(
     elsewhere = finished_elsewhere(comparison, finished, view)
     check_planned(comparison)
     check_prompts(comparison, elsewhere)
+    if into is None:  # another comparison may have been begun in the same second
+        comparison = replace(comparison, path=new_folder(new).resolve())
     comparison = comparison.saved()
     for results in elsewhere:
         count_in(comparison, results)
     return comparison
-
-
-def _new(path: Path) -> Path:
-    """The path, with a number where another comparison was begun in the same second."""
-    found, number = path, 2
-    while found.exists():
-        found, number = path.with_name(f"{path.name}-{number}"), number + 1
-    return found
 
 
 def check_planned(comparison: ComparisonFolder) -> None:

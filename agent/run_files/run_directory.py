@@ -26,6 +26,7 @@ from self_pruner.agent.run_files.run_lock import RunLock
 from self_pruner.agent.run_files.seal import seal
 from self_pruner.agent.run_files.tables import instead_of_run, read_table, settings_file
 from self_pruner.memory.errors import RunDirectoryError
+from self_pruner.memory.paths import numbered
 from self_pruner.memory.run_records import RECORDS
 
 Status = Literal["running", "finished", "stopped"]
@@ -82,22 +83,17 @@ class RunDirectory:
         environment["seal"] = seal(environment["run"], text)
         try:
             base.mkdir(parents=True, exist_ok=True)
-            number = 1
-            while True:
-                name = stem if number == 1 else f"{stem}-{number}"
-                run = cls._claim(base, name, text, environment)
-                if run is not None:
-                    return run
-                number += 1
+            made = (cls._claim(path, text, environment) for path in numbered(base / stem))
+            return next(run for run in made if run is not None)
         except OSError as error:
             raise RunDirectoryError(f"cannot make a run directory in {base}: {error.strerror or error}") from error
         except WriteError as error:
             raise RunDirectoryError(f"cannot make a run directory in {base}: {error}") from error
 
     @classmethod
-    def _claim(cls, base: Path, name: str, settings: str, environment: dict[str, Any]) -> RunDirectory | None:
-        """Makes the run `name` aside and renames it; None where that name is taken."""
-        path, partial = base / name, base / f".{name}.partial"
+    def _claim(cls, path: Path, settings: str, environment: dict[str, Any]) -> RunDirectory | None:
+        """Makes the run aside and renames it to `path`; None where that is taken."""
+        partial = path.with_name(f".{path.name}.partial")
         if path.exists():
             return None
         try:
@@ -119,7 +115,7 @@ class RunDirectory:
                 run.close()
                 shutil.rmtree(partial)
                 return None
-            sync_folder(base)
+            sync_folder(path.parent)
         except BaseException:
             run.close()
             with suppress(OSError):  # what stopped the writing may stop the tidying too

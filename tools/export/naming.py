@@ -15,6 +15,7 @@ from pathlib import Path
 from safetensors import SafetensorError
 
 from self_pruner.memory.errors import ExportError
+from self_pruner.memory.paths import numbered
 from self_pruner.tools.text.quantities import size
 
 UNFINISHED = ".unfinished-export"  # the mark; it goes last, so that remains of remains are recognised too
@@ -128,10 +129,8 @@ def system_reason(error: Exception) -> str:
 
 def _beside(folder: Path, ending: str) -> Path:
     """`<folder>.<ending>`, with a number where something is there that no export left."""
-    found, number = folder.with_name(f"{folder.name}.{ending}"), 2
-    while os.path.lexists(found) and not _is_ours(found):
-        found, number = folder.with_name(f"{folder.name}.{ending}-{number}"), number + 1
-    return found
+    names = numbered(folder.with_name(f"{folder.name}.{ending}"))
+    return next(path for path in names if not os.path.lexists(path) or _is_ours(path))
 
 
 def _is_ours(path: Path) -> bool:

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from datetime import datetime
+from unittest.mock import Mock
+
 import pytest
 
 from self_pruner.agent.compare.folder import ComparisonFolder
-from self_pruner.agent.compare.joining import check_bound
+from self_pruner.agent.compare.joining import begin, check_bound
 from self_pruner.agent.run_files.conditions import Conditions
 from self_pruner.agent.settings.settings import Settings
 from self_pruner.agent.view import View
-from self_pruner.memory.errors import RunDirectoryError
+from self_pruner.memory.errors import RunDirectoryError, SettingsError
 from tests.agent.compare.invented import run_result
 
 OTHER = "hybrid+brain=other"
@@ -37,6 +40,27 @@ def made(tmp_path) -> ComparisonFolder:
         if run.seed == 0:
             made.keep(run, run_result(run.spec.text, 30.0, brain="3c" if run.spec.text == OTHER else None))
     return made
+
+
+def test_comparisons_that_are_begun_in_the_same_second_each_have_a_folder_of_their_own(tmp_path, model, monkeypatch):
+    given = {"model": str(model), "runs": tmp_path / "runs"}
+    clock = Mock(now=lambda: datetime(2026, 12, 1, 13, 30))
+    monkeypatch.setattr("self_pruner.agent.compare.joining.datetime", clock)
+
+    def begun() -> str:
+        return begin(given, ["uniform"], None, "1", None, (), View()).path.name
+
+    with pytest.raises(SettingsError, match="neither a count"):
+        begin(given, ["uniform"], None, "one", None, (), View())
+    assert not (tmp_path / "runs").exists()
+    first = begun()
+    assert first == f"compare-{model.name}-20261201-133000" and begun() == f"{first}-2"
+
+    def another(comparison, elsewhere):  # of another process, begun after this one has looked
+        comparison.path.mkdir()
+
+    monkeypatch.setattr("self_pruner.agent.compare.joining.check_prompts", another)
+    assert begun() == f"{first}-4"
 
 
 def test_an_arm_whose_brain_is_another_one_now_than_in_its_finished_runs_is_refused(made):
