@@ -125,7 +125,7 @@ def sentences(found: DecisionSet, rows: Sequence[Row]) -> list[str]:
     said += [calibration(row) for row in called if row.predictions]
     for (first, one), (second, other) in combinations(zip(rows, called, strict=True), 2):
         if comparable(first, second):
-            said.append(against_another(one, other))
+            said.append(against_another(replace(one, brain=in_table(one, called)), other))
     return said
 
 

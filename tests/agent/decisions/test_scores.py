@@ -165,3 +165,13 @@ def test_a_row_over_fewer_situations_says_so(decision_set):
     assert "| tiny (exact, 7 of 8 situations) |" in page(decision_set, [row], [row.kind])
     (whole,) = labelled(decision_set, [row_of(decision_set, row.kind)])
     assert gains([whole]).rows[0][1] == "tiny"
+
+
+def test_a_brain_that_was_asked_in_two_ways_is_told_apart_in_tables_and_between_prompts(decision_set):
+    exact = [row_of(decision_set, "edit", prompts=name) for name in ("terse", "default")]
+    rows = [*exact, *(replace(row, how="16 samples") for row in exact)]
+    called = labelled(decision_set, rows)
+    names = ["tiny (exact)", "tiny (exact)", "tiny (16 samples)", "tiny (16 samples)"]
+    assert [cells[1] for cells in gains(called).rows] == [cells[1] for cells in manners(called).rows] == names
+    first, second = shown(decision_set, *rows)[1]
+    assert "for tiny (exact), terse and default" in first and "for tiny (16 samples), terse and default" in second
