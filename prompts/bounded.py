@@ -33,7 +33,7 @@ _NAMED_FIELD = re.compile(r"[1-9]\d{4}|%[^a-zA-Z%]*\*|\{[^{}]*:[^{}]*\{")  # wid
 _NUMBER = re.compile(r"\d{1,4}")  # a width or precision, among others
 _NO_MULTIPLIER = frozenset({"default", "d", "int", "float", "sum", "min", "max"})  # whose numbers are only values
 _TO_DIGITS = frozenset({"round", "decimals", "signed"})
-_STEPS, _WEIGHED, _TEXT = "counted steps", "weighed value", "weighed text"  # no template can spell these filters
+_STEPS, _WEIGHED, _TEXT = "counted steps", "weighed value", "weighed text"  # filters that no template may name
 
 
 class TooMuchError(jinja2.TemplateError):
@@ -94,6 +94,12 @@ class BoundedEnvironment(ImmutableSandboxedEnvironment):
             self._charge(right, shown=True)
             _check_filled(left if isinstance(left, str) else left.decode("latin-1"), right)
         return self._weighed(super().call_binop(context, operator, left, right))
+
+    def call_filter(self, name: str, *args: Any, **kwargs: Any) -> Any:
+        """What `map` makes of every value; not by filters that count, which would take a number for their charge."""
+        if name in (_STEPS, _WEIGHED, _TEXT):
+            raise jinja2.TemplateRuntimeError(f"No filter named {name!r}.")
+        return super().call_filter(name, *args, **kwargs)
 
     def call(__self, __context: Context, __obj: Any, *args: Any, **kwargs: Any) -> Any:  # noqa: B902
         """A method or macro, unless its arguments make it too much."""

@@ -156,6 +156,19 @@ def test_the_line_is_named(tmp_path, text):
     assert refused(tmp_path, text).line == 2
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        "{{ [range(1)]|map('counted steps', -600000)|map('list')|list }}",
+        "{{ [range(1)]|map('counted ' ~ 'steps', cost=-600000)|map('list')|list }}",
+        "{{ [1]|map('weighed value')|list }}",
+        "{{ [1]|map('weighed text')|list }}",
+    ],
+)
+def test_no_template_gives_itself_work_by_a_filter_that_counts(tmp_path, text):
+    assert "No filter named" in str(refused(tmp_path, text))
+
+
 def test_files_that_include_one_another_many_times_are_refused(tmp_path):
     files = {f"f{i}": f'{{% include "f{i + 1}.j2" %}}' * 2 for i in range(30)} | {"f30": "x"}
     assert "takes more steps than" in str(refused(tmp_path, '{% include "f0.j2" %}', **files))
