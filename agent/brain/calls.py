@@ -18,9 +18,7 @@ from langchain_core.outputs import ChatGeneration, ChatGenerationChunk, ChatResu
 from langchain_core.runnables import Runnable
 from langchain_core.tools import BaseTool
 from langchain_core.utils.function_calling import convert_to_openai_tool
-from pydantic import Field
 
-from self_pruner.agent.brain.page import render
 from self_pruner.agent.brain.pieces import Piece, chunk, last_chunk, pieces_of
 from self_pruner.agent.brain.schema import rewritten
 from self_pruner.memory.errors import BrainError
@@ -168,6 +166,11 @@ class Brain(BaseChatModel):
         """What the model is called."""
         return self._llm_type
 
+    @property
+    def _identifying_params(self) -> Mapping[str, Any]:
+        """What the replies depend on beside the call: LangChain keeps them by this where it has a cache."""
+        return {"model": self.model_id, "seed": self.seed}
+
     def _get_ls_params(self, stop: list[str] | None = None, **kwargs: Any) -> LangSmithParams:
         named = {"model": self.model_id, **{name: value for name, value in kwargs.items() if value is not None}}
         return super()._get_ls_params(stop=stop, **named) | LangSmithParams(ls_provider="self-pruner")
@@ -257,38 +260,3 @@ def options_of(stop: Sequence[str] | None, given: Mapping[str, Any]) -> dict[str
     """What of a caller's wishes a brain hears of, where they are given."""
     options = {"stop": tuple(word for word in stop or () if word), "model": given.get("model")}
     return {name: value for name, value in options.items() if value}
-
-
-class PromptedBrain(Brain):
-    """A brain that is a language model, here or elsewhere."""
-
-    tokenizer: Any = Field(repr=False)  # transformers.PreTrainedTokenizerFast of the target model
-    temperature: float = Field(default=0.8, ge=0)
-    top_p: float = Field(default=0.95, gt=0, le=1)
-    thought_tokens: int = Field(default=32, ge=0)  # of the line before a call; 0 for none
-    max_call_tokens: int = Field(default=1024, gt=0)
-    max_tokens: int | None = Field(default=None, gt=0)  # of a whole reply, in place of the two above together
-    stop: list[str] | None = None  # words that end a text, where a call of the model names none
-
-    @property
-    def reply_tokens(self) -> int:
-        """Tokens that the longest reply may have."""
-        return self.max_tokens or self.thought_tokens + self.max_call_tokens
-
-    @property
-    def context(self) -> int | None:
-        """Tokens of a prompt and its reply together; None where there is no limit, or none is known."""
-        raise NotImplementedError
-
-    def words_that_end(self, options: Mapping[str, Any]) -> list[str]:
-        """Those that end a text: as a call of the model names them, or else this brain's own."""
-        return list(options.get("stop") or [word for word in self.stop or () if word])
-
-    @property
-    def prompt_limit(self) -> int | None:
-        """Tokens a prompt may have beside the longest reply; None without a limit."""
-        return None if self.context is None else self.context - self.reply_tokens
-
-    def get_num_tokens_from_messages(self, messages: list[BaseMessage], tools: Any = None) -> int:
-        """Tokens of the whole prompt by the target model's tokenizer, the chat template's own included."""
-        return len(render(self.tokenizer, messages))

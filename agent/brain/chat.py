@@ -6,9 +6,10 @@ chat model accepts it: where it is offered no tool it answers in text, it stream
 
 from __future__ import annotations
 
+import hashlib
 import json
 from codecs import getincrementaldecoder
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from threading import Lock
@@ -19,10 +20,10 @@ from llguidance.hf import from_tokenizer
 from pydantic import ConfigDict, Field, PrivateAttr
 
 from self_pruner.agent.brain.branches import Branches
-from self_pruner.agent.brain.calls import Offer, PromptedBrain, broken_reply, reply, text_reply
+from self_pruner.agent.brain.calls import Offer, broken_reply, reply, text_reply
 from self_pruner.agent.brain.decode import Decoded, Sampling, decode
 from self_pruner.agent.brain.grammar import GrammarConstraint, call_grammar, check_grammar, text_grammar
-from self_pruner.agent.brain.page import context_length, render
+from self_pruner.agent.brain.page import PromptedBrain, context_length, render
 from self_pruner.agent.brain.pieces import CallReader, Line, Piece, TextReader, before
 from self_pruner.memory.errors import BrainError
 
@@ -46,6 +47,12 @@ class TargetBrain(PromptedBrain):
         """The id or folder that the model was loaded from, without the way there; its family where it has neither."""
         name = str(getattr(self.model.config, "name_or_path", "") or "")
         return (Path(name).name if Path(name).is_absolute() else name) or str(self.model.config.model_type)
+
+    @property
+    def _identifying_params(self) -> Mapping[str, Any]:
+        config = self.model.config  # names alone are shared by folders, and whole paths are nobody's business
+        told = hashlib.sha256(f"{getattr(config, 'name_or_path', '')} {config.to_json_string()}".encode()).hexdigest()
+        return {**super()._identifying_params, "config": told[:12]}
 
     @cached_property
     def branches(self) -> Branches:

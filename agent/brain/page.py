@@ -1,14 +1,16 @@
-"""Messages as the tokens that the target model reads, whatever its tokenizer knows of chats."""
+"""Messages as the tokens that a model reads, whatever its tokenizer knows of chats; what brains that read share."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from typing import Any
 
 from langchain_core.messages import AIMessage, BaseMessage, SystemMessage, ToolMessage
+from pydantic import Field
 
+from self_pruner.agent.brain.calls import Brain
 from self_pruner.agent.brain.chat_template import ChatTemplateError, applied, takes_system, unusable
 from self_pruner.memory.errors import BrainError
 
@@ -89,3 +91,44 @@ def context_length(config: Any) -> int | None:
     slides = "sliding_attention" in kinds if kinds else getattr(config, "use_sliding_window", True)
     limits.append(window if slides else None)
     return min((limit for limit in limits if limit), default=None)
+
+
+class PromptedBrain(Brain):
+    """A brain that is a language model, here or elsewhere."""
+
+    tokenizer: Any = Field(repr=False)  # transformers.PreTrainedTokenizerFast of the target model
+    temperature: float = Field(default=0.8, ge=0)
+    top_p: float = Field(default=0.95, gt=0, le=1)
+    thought_tokens: int = Field(default=32, ge=0)  # of the line before a call; 0 for none
+    max_call_tokens: int = Field(default=1024, gt=0)
+    max_tokens: int | None = Field(default=None, gt=0)  # of a whole reply, in place of the two above together
+    stop: list[str] | None = None  # words that end a text, where a call of the model names none
+
+    @property
+    def reply_tokens(self) -> int:
+        """Tokens that the longest reply may have."""
+        return self.max_tokens or self.thought_tokens + self.max_call_tokens
+
+    @property
+    def context(self) -> int | None:
+        """Tokens of a prompt and its reply together; None where there is no limit, or none is known."""
+        raise NotImplementedError
+
+    def words_that_end(self, options: Mapping[str, Any]) -> list[str]:
+        """Those that end a text: as a call of the model names them, or else this brain's own."""
+        return list(options.get("stop") or [word for word in self.stop or () if word])
+
+    @property
+    def prompt_limit(self) -> int | None:
+        """Tokens a prompt may have beside the longest reply; None without a limit."""
+        return None if self.context is None else self.context - self.reply_tokens
+
+    @property
+    def _identifying_params(self) -> Mapping[str, Any]:
+        sampled = ("temperature", "top_p", "thought_tokens", "max_call_tokens", "max_tokens")
+        known = {name: getattr(self, name) for name in sampled}
+        return {**super()._identifying_params, **known, "own_stop": self.stop}  # `stop` is that of a call
+
+    def get_num_tokens_from_messages(self, messages: list[BaseMessage], tools: Any = None) -> int:
+        """Tokens of the whole prompt by the target model's tokenizer, the chat template's own included."""
+        return len(render(self.tokenizer, messages))

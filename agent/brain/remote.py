@@ -16,9 +16,9 @@ from typing import Any
 from langchain_core.messages import AIMessage, BaseMessage
 from pydantic import Field
 
-from self_pruner.agent.brain.calls import Offer, PromptedBrain, broken_reply, reply, reply_schema, text_reply
+from self_pruner.agent.brain.calls import Offer, broken_reply, reply, reply_schema, text_reply
 from self_pruner.agent.brain.endpoint import choices_of, response_format, text_of
-from self_pruner.agent.brain.page import alternating
+from self_pruner.agent.brain.page import PromptedBrain, alternating
 from self_pruner.agent.brain.pieces import CallReader, Line, Piece, TextReader, Words, before, pieces_of
 from self_pruner.agent.brain.schema import bounded, too_deep
 from self_pruner.tools.text.redaction import redact, without_keys
@@ -63,6 +63,10 @@ class EndpointBrain(PromptedBrain):
     def model_id(self) -> str:
         name: str = self.served.name
         return name
+
+    @property
+    def _identifying_params(self) -> Mapping[str, Any]:
+        return {**super()._identifying_params, "url": self.endpoint.url, "system": self.system}
 
     def get_num_tokens_from_messages(self, messages: list[BaseMessage], tools: Any = None) -> int:
         """Tokens of the whole prompt, with what is added to one that asks for a call."""

@@ -1,0 +1,60 @@
+"""What LangChain does with a model besides asking it: keep replies, count tokens, cut conversations, run loops."""
+
+from collections.abc import Iterator
+
+import pytest
+from langchain_core.caches import InMemoryCache
+from langchain_core.globals import set_llm_cache
+
+from self_pruner.agent.brain.calls import Brain
+from self_pruner.agent.brain.endpoint import Endpoint, Served
+from self_pruner.agent.brain.remote import EndpointBrain
+from self_pruner.agent.brain.scripted import UniformBrain
+from tests.brain_schemas import MUTATE
+from tests.brain_tiny import PAGE, tiny_brain, tiny_tokenizer
+from tests.endpoint import Server, serving
+
+
+def behind(server: Server, **settings) -> EndpointBrain:
+    known = {"served": Served("target", 4096), "tokenizer": tiny_tokenizer()}
+    return EndpointBrain(endpoint=Endpoint(server.url), **known | settings)
+
+
+@pytest.fixture
+def _kept() -> Iterator[None]:
+    set_llm_cache(InMemoryCache())
+    yield
+    set_llm_cache(None)
+
+
+def said(brain: Brain) -> str:
+    return str(brain.bind_tools([MUTATE]).invoke(PAGE).tool_calls[0]["args"])
+
+
+@pytest.mark.usefixtures("_kept")
+@pytest.mark.parametrize(
+    "other",
+    [
+        {"seed": 1},
+        {"temperature": 0.5},
+        {"top_p": 0.5},
+        {"thought_tokens": 0},
+        {"max_call_tokens": 60},
+        {"stop": ["a"]},
+    ],
+)
+def test_a_cache_of_langchain_keeps_brains_of_other_settings_apart(other):
+    same, one, two = tiny_brain(), tiny_brain(), tiny_brain(**other)
+    first = one.invoke(PAGE)
+    assert same.invoke(PAGE).content == first.content  # from the cache
+    assert one._get_llm_string() == same._get_llm_string() != two._get_llm_string()
+
+
+@pytest.mark.usefixtures("_kept")
+def test_a_cache_of_langchain_gives_no_brain_what_another_said():
+    assert said(UniformBrain(seed=0)) != said(UniformBrain(seed=1))
+    assert tiny_brain("llama")._get_llm_string() != tiny_brain("qwen2")._get_llm_string()
+    with serving() as one, serving() as two:
+        strings = {behind(one)._get_llm_string(), behind(two)._get_llm_string()}
+        strings.add(behind(one, served=Served("other", None))._get_llm_string())
+    assert len(strings) == 3
