@@ -129,6 +129,11 @@ class PromptedBrain(Brain):
         known = {name: getattr(self, name) for name in sampled}
         return {**super()._identifying_params, **known, "own_stop": self.stop}  # `stop` is that of a call
 
+    def get_token_ids(self, text: str) -> list[int]:
+        """Tokens of a text by the target model's tokenizer; LangChain would take GPT-2's, from the hub."""
+        ids: list[int] = self.tokenizer(text, add_special_tokens=False)["input_ids"]
+        return ids
+
     def get_num_tokens_from_messages(self, messages: list[BaseMessage], tools: Any = None) -> int:
         """Tokens of the whole prompt by the target model's tokenizer, the chat template's own included."""
         return len(render(self.tokenizer, messages))

@@ -58,3 +58,11 @@ def test_a_cache_of_langchain_gives_no_brain_what_another_said():
         strings = {behind(one)._get_llm_string(), behind(two)._get_llm_string()}
         strings.add(behind(one, served=Served("other", None))._get_llm_string())
     assert len(strings) == 3
+
+
+def test_tokens_of_a_text_are_those_of_the_models_own_tokenizer():
+    text = "cut the middle layers first"
+    count = len(tiny_tokenizer()(text)["input_ids"])
+    with serving() as server:
+        for brain in (tiny_brain(), behind(server)):
+            assert brain.get_num_tokens(text) == count > 1
