@@ -18,7 +18,7 @@ from pydantic import Field
 
 from self_pruner.agent.brain.calls import Offer, broken_reply, reply, reply_schema, text_reply
 from self_pruner.agent.brain.endpoint import choices_of, response_format, text_of
-from self_pruner.agent.brain.page import PromptedBrain, alternating
+from self_pruner.agent.brain.page import PromptedBrain, alternating, special_tokens
 from self_pruner.agent.brain.pieces import CallReader, Line, Piece, TextReader, Words, before, pieces_of
 from self_pruner.agent.brain.schema import bounded, too_deep
 from self_pruner.tools.text.redaction import redact, without_keys
@@ -146,7 +146,7 @@ class EndpointBrain(PromptedBrain):
         self, messages: Sequence[BaseMessage], offer: Offer, seed: int, options: Mapping[str, Any]
     ) -> dict[str, Any]:
         """What one reply is asked for with."""
-        turns = alternating(messages, [], self.system)
+        turns = alternating(messages, special_tokens(self.tokenizer), self.system)
         schema = self._schema(offer)
         body = {
             "model": options.get("model", self.served.name),
