@@ -13,7 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
-from langchain_core.messages import AIMessage, BaseMessage
+from langchain_core.messages import AIMessage, BaseMessage, SystemMessage
 from pydantic import Field
 
 from self_pruner.agent.brain.calls import Offer, broken_reply, reply, reply_schema, text_reply
@@ -70,7 +70,7 @@ class EndpointBrain(PromptedBrain):
 
     def get_num_tokens_from_messages(self, messages: list[BaseMessage], tools: Any = None) -> int:
         """Tokens of the whole prompt, with what is added to one that asks for a call."""
-        first, *others = messages
+        first, *others = messages or [SystemMessage("")]
         first = first.model_copy(update={"content": f"{first.text}\n\n{FORMAT}"})
         return super().get_num_tokens_from_messages([first, *others], tools)
 
@@ -157,7 +157,10 @@ class EndpointBrain(PromptedBrain):
             "seed": seed % 2**31,
         }
         if schema is not None:
-            turns[0]["content"] += "\n\n" + FORMAT
+            if turns and turns[0]["role"] != "assistant":
+                turns[0]["content"] += "\n\n" + FORMAT
+            else:  # what the model said itself is not what it is told
+                turns.insert(0, {"role": self.system, "content": FORMAT})
             return {**body, "response_format": response_format(schema)}
         stop = self.words_that_end(options)
         return {**body, "stop": stop} if stop else body

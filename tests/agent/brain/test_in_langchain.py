@@ -5,11 +5,11 @@ from collections.abc import Iterator
 import pytest
 from langchain_core.caches import InMemoryCache
 from langchain_core.globals import set_llm_cache
-from langchain_core.messages import HumanMessage, SystemMessage
+from langchain_core.messages import AIMessage, HumanMessage, SystemMessage, trim_messages
 
 from self_pruner.agent.brain.calls import Brain
 from self_pruner.agent.brain.endpoint import Endpoint, Served
-from self_pruner.agent.brain.remote import EndpointBrain
+from self_pruner.agent.brain.remote import FORMAT, EndpointBrain
 from self_pruner.agent.brain.scripted import UniformBrain
 from tests.brain_schemas import CHOICE, MUTATE
 from tests.brain_tiny import PAGE, tiny_brain, tiny_tokenizer
@@ -67,6 +67,24 @@ def test_tokens_of_a_text_are_those_of_the_models_own_tokenizer():
     with serving() as server:
         for brain in (tiny_brain(), behind(server)):
             assert brain.get_num_tokens(text) == count > 1
+
+
+def test_a_conversation_is_cut_to_so_many_tokens_down_to_none():
+    messages = [SystemMessage("You prune."), HumanMessage("What now?"), AIMessage("cut"), HumanMessage("And now?")]
+    with serving() as server:
+        for brain in (tiny_brain(), behind(server)):
+            for limit in (1, 60, 400):
+                assert len(trim_messages(messages, max_tokens=limit, token_counter=brain)) <= len(messages)
+            assert brain.get_num_tokens_from_messages([]) >= 0
+
+
+@pytest.mark.parametrize("messages", [[], [AIMessage("I begin."), HumanMessage("What now?")]])
+def test_what_a_call_looks_like_is_never_put_into_the_models_own_mouth(messages):
+    with serving() as server:
+        assert behind(server).bind_tools([CHOICE]).invoke(messages).tool_calls
+        first, *others = server.asked[0]["messages"]
+    assert first == {"role": "system", "content": FORMAT}
+    assert [turn["content"] for turn in others] == [message.text for message in messages]
 
 
 def test_no_text_ends_a_turn_of_the_model_that_an_endpoint_serves():
