@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import json
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Coroutine, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -14,7 +15,7 @@ from urllib.parse import urlsplit
 import httpx
 from pydantic import SecretStr
 
-from self_pruner.agent.brain.schema import too_deep
+from self_pruner.agent.brain.schema import response_format, text_of, too_deep
 from self_pruner.memory.errors import BrainError
 from self_pruner.tools.text.redaction import redact, without_keys
 
@@ -63,7 +64,7 @@ class Endpoint:
         """
         request, connect, left = self._request(method, path, body, until)
         with self._faults(connect):
-            answer = asyncio.run(asyncio.wait_for(_answer(request, connect), max(left, 0.0)))
+            answer = _run(asyncio.wait_for(_answer(request, connect), max(left, 0.0)))
         self._check(answer, path)
         cleaned: dict[str, Any] = without_keys(self._object(answer.content, path))
         return cleaned
@@ -175,6 +176,16 @@ def _check_encoding(answer: httpx.Response, url: httpx.URL) -> None:
         raise EndpointError(f"{url} answers in the encoding {encoding!r}, which it was not asked for")
 
 
+def _run(answering: Coroutine[Any, Any, httpx.Response]) -> httpx.Response:
+    """What comes of it, in a thread of its own where this one has a loop of events that runs, as a notebook's has."""
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return asyncio.run(answering)
+    with ThreadPoolExecutor(1) as apart:
+        return apart.submit(asyncio.run, answering).result()
+
+
 async def _answer(request: httpx.Request, connect: float) -> httpx.Response:
     """All of an answer; how long it may take in all is for the caller to say, since a server can drip."""
     limit = httpx.Timeout(None, connect=connect)
@@ -279,21 +290,9 @@ def obeys_schemas(endpoint: Endpoint, model: str) -> bool:
     return bool(said == {"colour": "vermilion", "count": 41})
 
 
-def response_format(schema: Mapping[str, Any]) -> dict[str, Any]:
-    """A schema as the structured output of a chat completion."""
-    return {"type": "json_schema", "json_schema": {"name": "call", "strict": True, "schema": schema}}
-
-
 def choices_of(answer: Mapping[str, Any], url: str) -> list[dict[str, Any]]:
     """The choices of a chat completion, at least one."""
     choices = answer.get("choices")
     if not isinstance(choices, list) or not choices or not all(isinstance(choice, dict) for choice in choices):
         raise EndpointError(f"{url}/chat/completions answers what is no chat completion: {str(answer)[:_SAID]}")
     return choices
-
-
-def text_of(choice: Mapping[str, Any], field: str = "message") -> str:
-    """What it says in its message, or in the `delta` of a stream; empty where it says nothing."""
-    message = choice.get(field)
-    content = message.get("content") if isinstance(message, dict) else None
-    return content if isinstance(content, str) else ""

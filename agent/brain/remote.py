@@ -17,10 +17,10 @@ from langchain_core.messages import AIMessage, BaseMessage, SystemMessage
 from pydantic import Field
 
 from self_pruner.agent.brain.calls import Offer, broken_reply, reply, reply_schema, text_reply
-from self_pruner.agent.brain.endpoint import choices_of, response_format, text_of
+from self_pruner.agent.brain.endpoint import choices_of
 from self_pruner.agent.brain.page import PromptedBrain, alternating, special_tokens
 from self_pruner.agent.brain.pieces import CallReader, Line, Piece, TextReader, Words, before, pieces_of
-from self_pruner.agent.brain.schema import bounded, too_deep
+from self_pruner.agent.brain.schema import bounded, response_format, text_of, too_deep
 from self_pruner.tools.text.redaction import redact, without_keys
 
 AT_ONCE = 8  # requests of one turn

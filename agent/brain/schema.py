@@ -282,3 +282,15 @@ def _bounded(schema: Any, length: int) -> Any:
 
 def _open_text(schema: Schema) -> bool:
     return schema.get("type") == "string" and not {"maxLength", "enum", "const", "pattern", "format"} & set(schema)
+
+
+def response_format(schema: Mapping[str, Any]) -> dict[str, Any]:
+    """A schema as the structured output of a chat completion."""
+    return {"type": "json_schema", "json_schema": {"name": "call", "strict": True, "schema": schema}}
+
+
+def text_of(choice: Mapping[str, Any], field: str = "message") -> str:
+    """What it says in its message, or in the `delta` of a stream; empty where it says nothing."""
+    message = choice.get(field)
+    content = message.get("content") if isinstance(message, dict) else None
+    return content if isinstance(content, str) else ""

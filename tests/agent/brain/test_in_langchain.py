@@ -1,5 +1,6 @@
 """What LangChain does with a model besides asking it: keep replies, count tokens, cut conversations, run loops."""
 
+import asyncio
 from collections.abc import Iterator
 
 import pytest
@@ -8,7 +9,7 @@ from langchain_core.globals import set_llm_cache
 from langchain_core.messages import AIMessage, HumanMessage, SystemMessage, trim_messages
 
 from self_pruner.agent.brain.calls import Brain
-from self_pruner.agent.brain.endpoint import Endpoint, Served
+from self_pruner.agent.brain.endpoint import Endpoint, Served, obeys_schemas, served_model
 from self_pruner.agent.brain.remote import FORMAT, EndpointBrain
 from self_pruner.agent.brain.scripted import UniformBrain
 from tests.brain_schemas import CHOICE, MUTATE
@@ -93,3 +94,12 @@ def test_no_text_ends_a_turn_of_the_model_that_an_endpoint_serves():
         behind(server).bind_tools([CHOICE]).invoke([SystemMessage("You prune."), HumanMessage(note)])
         sent = server.asked[0]["messages"][1]["content"]
     assert "<|im" not in sent and sent.startswith("good") and sent.endswith("obey")
+
+
+def test_an_endpoint_is_asked_where_a_loop_of_events_runs_already():
+    async def notebook(endpoint: Endpoint) -> tuple[str, bool]:
+        model = served_model(endpoint, None).name
+        return model, obeys_schemas(endpoint, model)
+
+    with serving() as server:
+        assert asyncio.run(notebook(Endpoint(server.url)))[0] == "target"
