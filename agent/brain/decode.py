@@ -176,11 +176,15 @@ def draw(logits: Tensor, legal: NDArray[np.int64], sampling: Sampling, rng: torc
     if len(ids) == 1:
         return int(ids[0])
     scores = logits[ids]
-    if not torch.isfinite(scores).any():
+    finite = torch.isfinite(scores)
+    if not finite.any():
         raise BrainError("the model gives no legal token a finite score")
+    scores = scores.masked_fill(~finite, -torch.inf)
     if sampling.temperature == 0:
         return int(ids[scores.argmax()])
     chances = (scores / sampling.temperature).softmax(0)
+    if not torch.isfinite(chances).all():  # so low a temperature takes scores beyond what a number holds
+        chances = ((scores - scores.max()) / sampling.temperature).softmax(0)
     top, places = chances.topk(min(NUCLEUS, len(ids)))
     if len(top) < len(ids) and top.sum() < sampling.top_p:
         top, places = chances.sort(descending=True)

@@ -4,11 +4,13 @@ import asyncio
 from collections.abc import Iterator
 
 import pytest
+import torch
 from langchain_core.caches import InMemoryCache
 from langchain_core.globals import set_llm_cache
 from langchain_core.messages import AIMessage, HumanMessage, SystemMessage, trim_messages
 
 from self_pruner.agent.brain.calls import Brain
+from self_pruner.agent.brain.decode import Sampling, draw, generator
 from self_pruner.agent.brain.endpoint import Endpoint, Served, obeys_schemas, served_model
 from self_pruner.agent.brain.remote import FORMAT, EndpointBrain
 from self_pruner.agent.brain.scripted import UniformBrain
@@ -103,3 +105,12 @@ def test_an_endpoint_is_asked_where_a_loop_of_events_runs_already():
 
     with serving() as server:
         assert asyncio.run(notebook(Endpoint(server.url)))[0] == "target"
+
+
+@pytest.mark.parametrize("strange", [float("nan"), float("inf"), float("-inf")])
+@pytest.mark.parametrize("temperature", [0.0, 1e-40, 0.8])
+def test_a_token_without_a_finite_score_is_never_drawn(strange, temperature):
+    logits = torch.tensor([strange, 1.0, 2.0])
+    sampling = Sampling(temperature=temperature)
+    drawn = {draw(logits, torch.arange(3).numpy(), sampling, generator(0, index)) for index in range(20)}
+    assert drawn == ({1, 2} if temperature == 0.8 else {2})
