@@ -192,11 +192,13 @@ class _Timer:
         """The row of the whole model: milliseconds as they would be with all layers."""
         row = dict(deep)
         if self.depth.shallow:
-            if shallow is None:
-                return row | {"error": "only one depth could be timed"}
+            other = shallow or {"error": "only one depth could be timed"}
             for name in ("prefill_ms", "decode_ms"):
-                if name in deep and name in shallow:
-                    row[name] = rounded(self.depth.whole(deep[name], shallow[name]), 5)
+                if name in deep and name in other:
+                    row[name] = rounded(self.depth.whole(deep[name], other[name]), 5)
+                else:
+                    row.pop(name, None)  # of some layers, which the name of the whole model must not stand for
+            row = {name: other[name] for name in ("error",) if name in other} | row
         if "prefill_ms" in row and "decode_ms" in row:
             row["request_ms"] = rounded(row["prefill_ms"] + self.request.decode * row["decode_ms"], 5)
             row["tokens_per_second"] = rounded(1e3 * row["batch"] / row["decode_ms"])

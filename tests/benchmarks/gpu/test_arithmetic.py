@@ -5,7 +5,7 @@ import torch
 
 from benchmarks.gpu import bandwidth, refits, walk
 from benchmarks.gpu.device import Device
-from benchmarks.gpu.headline import Depth, depth_that_fits, losses, speedups
+from benchmarks.gpu.headline import Depth, Request, _Timer, depth_that_fits, losses, speedups
 from benchmarks.gpu.profiles import models, real_shapes, space_of_config, toy_shapes
 from benchmarks.gpu.record import Record, figure
 from self_pruner.memory.profile import Profile
@@ -21,6 +21,23 @@ def test_all_layers_of_equal_seconds_follow_from_two_depths():
     assert depth.whole(deep=3.0 + 10 * 0.2, shallow=3.0 + 5 * 0.2) == pytest.approx(3.0 + 80 * 0.2)
     assert depth.whole(deep=1.0, shallow=1.5) == 1.0  # noise is no negative layer
     assert Depth(80, 80, 0).whole(7.0, 0.0) == 7.0
+
+
+def test_what_some_layers_take_is_never_told_of_all_of_them():
+    timer = _Timer(None, None, None, Request(512, 128, 32, 3), Depth(80, 40, 20), torch.bfloat16, 1.0, 1.0)
+    deep = {"model": "49B", "linear": 1.4, "paper": 1.39, "batch": 1, "mode": "graph"}
+    deep |= {"prefill_ms": 40.0, "decode_ms": 4.0, "timed_decode_ms": 4.0}
+    whole = timer._whole(deep, {"batch": 1, "mode": "graph", "prefill_ms": 20.0, "decode_ms": 2.0})
+    assert whole["request_ms"] == pytest.approx(80 + 128 * 8) and "error" not in whole
+
+    dense = {**whole, "model": "dense"}
+    for shallow, why in (
+        ({"batch": 1, "mode": "graph", "error": "out of memory"}, "out of memory"),
+        (None, "only one"),
+    ):
+        row = timer._whole(deep, shallow)
+        assert row["error"].startswith(why) and not {"prefill_ms", "decode_ms", "request_ms"} & row.keys()
+        assert speedups([dense, row]) == []
 
 
 @pytest.mark.parametrize(
