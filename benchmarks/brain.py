@@ -149,8 +149,8 @@ def count(brain: TargetBrain, facts: dict[str, Any], calls: dict[str, Any], turn
             raw = message.response_metadata["raw"]
             tokens += message.response_metadata["output_tokens"]
             tally["replies"] += 1
-            distinct.add(raw.partition("\n")[2])
-            tally[judged(raw, message, tools)] += 1
+            distinct.add(raw.rpartition("\n")[2])
+            tally[judged(raw, message, tools, brain.thought_tokens > 0)] += 1
         number += 1
         print(f"\r{tally['replies']}/{turns} {dict(tally)}", end="", file=sys.stderr, flush=True)
     print(file=sys.stderr)
@@ -163,15 +163,15 @@ def count(brain: TargetBrain, facts: dict[str, Any], calls: dict[str, Any], turn
     return tally["malformed"] + tally["illegal"]
 
 
-def judged(raw: str, message: AIMessage, tools: list[dict[str, Any]]) -> str:
+def judged(raw: str, message: AIMessage, tools: list[dict[str, Any]], thinks: bool = True) -> str:
     """Whether a reply is "legal", "illegal" or "malformed", by its text and by the message made of it."""
-    thought, _, text = raw.partition("\n")
+    thought, _, text = raw.partition("\n") if thinks else ("", "", raw)
     try:
         call = json.loads(text)
     except json.JSONDecodeError:
         return "malformed"
     made = [{"name": made["name"], "arguments": made["args"]} for made in message.tool_calls]
-    if made != [call] or not thought.strip() or any(ord(character) < 32 for character in thought + text):
+    if made != [call] or thinks != bool(thought.strip()) or any(ord(character) < 32 for character in thought + text):
         return "malformed"
     for entry in tools:
         legal = {"type": "object", "properties": {"name": {"const": entry["function"]["name"]},
