@@ -57,7 +57,11 @@ def call_schemas(tools: Sequence[Tool], tool_choice: Any = None) -> list[CallSch
     calls = []
     for tool in tools:
         function = convert_to_openai_tool(tool)["function"]
-        calls.append(CallSchema(function["name"], closed(function.get("parameters") or {"type": "object"})))
+        parameters = function.get("parameters") or {
+            "type": "object",
+            "properties": {},
+        }  # none are stated: none are taken
+        calls.append(CallSchema(function["name"], closed(parameters)))
     if isinstance(tool_choice, Mapping):
         tool_choice = tool_choice.get("function", tool_choice).get("name")
     if isinstance(tool_choice, str) and tool_choice not in ("auto", "any", "required"):

@@ -107,6 +107,15 @@ def test_an_endpoint_is_asked_where_a_loop_of_events_runs_already():
         assert asyncio.run(notebook(Endpoint(server.url)))[0] == "target"
 
 
+@pytest.mark.parametrize("stated", [{}, {"parameters": {}}, {"parameters": {"type": "object", "properties": {}}}])
+def test_a_tool_that_states_no_parameters_is_given_no_arguments(stated):
+    tool = {"type": "function", "function": {"name": "finish", "description": "ends it", **stated}}
+    with serving() as server:
+        for brain in (tiny_brain(), behind(server), UniformBrain()):
+            (call,) = brain.bind_tools([tool]).invoke(PAGE).tool_calls
+            assert (call["name"], call["args"]) == ("finish", {})
+
+
 @pytest.mark.parametrize("strange", [float("nan"), float("inf"), float("-inf")])
 @pytest.mark.parametrize("temperature", [0.0, 1e-40, 0.8])
 def test_a_token_without_a_finite_score_is_never_drawn(strange, temperature):
