@@ -160,8 +160,10 @@ class LatencyTable:
             raise ValueError("it has no time of the dense model")
         timed = Timed(**values["timed"])
         counts = [timed.layers, timed.mlp_unit, timed.attention_unit, timed.prompt, timed.decode, timed.batch]
-        if not all(type(count) is int for count in (*counts, timed.tensor_parallel, *timed.units.values())):
+        if not all(type(one) is int and one > 0 for one in (*counts, timed.tensor_parallel, *timed.units.values())):
             raise ValueError("it has counts that are no numbers")
+        if not all(isinstance(name, str) for name in (timed.model, timed.engine, timed.device, timed.dtype)):
+            raise ValueError("it has names that are no texts")
         if any(not {1, timed.units[part]} <= row.keys() for part, row in rows.items()):
             raise ValueError("it has no dense width, or none of one unit")
         without_graphs, fault = int(values.get("without_graphs", 0)), str(values.get("graph_fault", ""))
@@ -290,5 +292,5 @@ def read_table(path: Path) -> LatencyTable:
         return LatencyTable.from_json(json.loads(path.read_text(encoding="utf-8")))
     except OSError as error:
         raise KeptFileError(f"the latency table {path} cannot be read: {error.strerror}") from error
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, ArithmeticError, RecursionError) as error:
         raise KeptFileError(f"{path} is no latency table, or is damaged ({type(error).__name__})") from error

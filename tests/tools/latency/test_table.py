@@ -188,9 +188,21 @@ def test_a_table_without_a_width_of_one_unit_or_a_dense_one_is_none(tmp_path, wi
 
 
 @pytest.mark.parametrize("name", ["decode", "layers", "tensor_parallel"])
-def test_a_table_whose_counts_are_no_numbers_is_none(tmp_path, name):
+@pytest.mark.parametrize("count", ["4", 0, -1])
+def test_a_table_whose_counts_are_no_numbers_is_none(tmp_path, name, count):
     values = measure_table(SPACE, TIMED, timer).to_json()
-    values["timed"][name] = "4"
+    values["timed"][name] = count
+    (tmp_path / "table.json").write_text(json.dumps(values))
+    with pytest.raises(KeptFileError, match="is no latency table, or is damaged"):
+        read_table(tmp_path / "table.json")
+
+
+@pytest.mark.parametrize(
+    ("field", "value"), [("engine", 5), ("device", None), ("dtype", []), ("model", 1.5), ("without_graphs", 1e999)]
+)
+def test_a_table_of_other_types_of_values_is_none(tmp_path, field, value):
+    values = measure_table(SPACE, TIMED, timer).to_json()
+    (values if field in values else values["timed"])[field] = value
     (tmp_path / "table.json").write_text(json.dumps(values))
     with pytest.raises(KeptFileError, match="is no latency table, or is damaged"):
         read_table(tmp_path / "table.json")
