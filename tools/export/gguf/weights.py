@@ -110,6 +110,7 @@ def _described(fields: dict[str, Any], folder: Path) -> tuple[Any, dict[str, tor
             else:
                 config = transformers.AutoConfig.for_model(**fields)
                 model = getattr(transformers, family.architecture)(config)
+            geometry(config)  # asked for here, where a config that keeps it to itself is a sentence
     except (*SENSELESS, RuntimeError) as error:
         reason = " ".join(str(error).split()) or type(error).__name__
         raise ModelError(f"the config.json of {str(folder)!r} describes no model: {reason}") from error
