@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
+from pydantic_core import PydanticSerializationError
 
 from self_pruner.memory.errors import SelfPrunerError
 from self_pruner.memory.no_links import LinkError, open_to_write
@@ -44,8 +45,10 @@ _TURN = TypeAdapter(AskedTurn)
 
 def keep(path: Path, turn: AskedTurn) -> None:
     """Append a turn to the file at `path`; where that cannot be done the turn is not kept, and the run goes on."""
-    with suppress(OSError, LinkError), open(open_to_write(path, os.O_WRONLY | os.O_APPEND), "wb", buffering=0) as file:
-        file.write(b"\n" + _TURN.dump_json(turn))  # the newline first: what a kill has torn stays a line of its own
+    with suppress(OSError, LinkError, PydanticSerializationError):
+        line = b"\n" + _TURN.dump_json(turn)  # the newline first: what a kill has torn stays a line of its own
+        with open(open_to_write(path, os.O_WRONLY | os.O_APPEND), "wb", buffering=0) as file:
+            file.write(line)
 
 
 def recall(path: Path, step: int) -> AskedTurn:
