@@ -64,6 +64,10 @@ def served(
         *("--host", "127.0.0.1", "--port", str(port), "--dtype", dtype, "--max-model-len", str(max_model_len)),
         *("--structured-outputs-config", STRUCTURED, "--enable-prefix-caching"),
         *("--enable-prompt-tokens-details", "--enforce-eager"),
+        *(
+            "--generation-config",
+            "vllm",
+        ),  # else a checkpoint's own top-k and penalties come on top of what is asked for
     ]
     others = {name: value for name, value in os.environ.items() if name not in KEYS}
     environment = {"VLLM_CPU_KVCACHE_SPACE": str(cache_space(cache)), "VLLM_NO_USAGE_STATS": "1"} | others
