@@ -29,7 +29,7 @@ TAIL = 65_536  # bytes of a trace in which its last judgement is looked for
 
 def runs_below(base: Path) -> list[Path]:
     """Run directories in `base` and in its comparisons; those that links lead out of it are none of it."""
-    return [folder for folder in _folders(base) if (folder / "settings.toml").is_file()]
+    return [folder for folder in _folders(base) if has(folder, "settings.toml")]
 
 
 def find(base: Path, name: str, file: str) -> Path | None:
@@ -38,7 +38,15 @@ def find(base: Path, name: str, file: str) -> Path | None:
     It is looked for among those that are there, so no name leads anywhere else.
     """
     known = (folder for folder in _folders(base) if folder.relative_to(base).as_posix() == name)
-    return next((folder for folder in known if (folder / file).is_file()), None)
+    return next((folder for folder in known if has(folder, file)), None)
+
+
+def has(folder: Path, file: str) -> bool:
+    """Whether that file is in the folder; of one that may not be looked into, such as another user's, it is not."""
+    try:
+        return (folder / file).is_file()
+    except OSError:
+        return False
 
 
 def run_list(base: Path) -> list[dict[str, Any]]:
@@ -66,7 +74,7 @@ def _folders(base: Path) -> Iterator[Path]:
     for folder in sorted(base.iterdir()) if base.is_dir() else []:
         if folder.is_dir() and not folder.is_symlink() and not folder.name.startswith("."):
             yield folder
-            if (folder / PLAN).is_file():
+            if has(folder, PLAN):
                 inner = folder / "runs"
                 for path in sorted(inner.glob("*/*/")):
                     if not (path.is_symlink() or path.parent.is_symlink() or inner.is_symlink()):
@@ -76,9 +84,9 @@ def _folders(base: Path) -> Iterator[Path]:
 def _row(base: Path, folder: Path) -> dict[str, Any] | None:
     if folder.is_symlink() or folder.name.startswith("."):
         return None
-    if (folder / "settings.toml").is_file():
+    if has(folder, "settings.toml"):
         return row_of(base, folder)
-    return _comparison(base, folder) if (folder / PLAN).is_file() else None
+    return _comparison(base, folder) if has(folder, PLAN) else None
 
 
 def row_of(base: Path, folder: Path) -> dict[str, Any]:

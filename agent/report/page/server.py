@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import os
 import socket
 import webbrowser
 from collections.abc import AsyncIterator, Callable
@@ -253,15 +254,18 @@ def serve(path: Path, port: int, show: bool, compared: Document, view: View) -> 
         view: where the address is said.
 
     Raises:
-        SettingsError: there is no folder, or the port is in use.
+        SettingsError: there is no folder, it may not be looked into, or the port is in use.
         Stop: a signal.
     """
     if not path.is_dir():
         raise SettingsError(f"there is no folder {path} to watch: name a run or a folder of runs")
     here = path.resolve()
     one = any((here / file).is_file() for file in ("settings.toml", PLAN))
+    base, only = (here.parent, here.name) if one else (here, None)
+    if not os.access(base, os.R_OK | os.X_OK, effective_ids=os.access in os.supports_effective_ids):
+        raise SettingsError(f"no permission to look into {base}, in which runs are looked up")
     token = new_token()
-    watch = Watch(here.parent, here.name, token, compared) if one else Watch(here, None, token, compared)
+    watch = Watch(base, only, token, compared)
     with _listening(port) as listener:
         server = _Server(watch)
         address = f"http://127.0.0.1:{listener.getsockname()[1]}/?token={token}"

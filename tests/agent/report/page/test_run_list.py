@@ -1,0 +1,42 @@
+"""The list of runs and comparisons, and what is looked up in it, also where other users have been."""
+
+import os
+import shutil
+
+from starlette.testclient import TestClient
+
+from main import main
+from self_pruner.agent.report.page.server import Watch
+
+
+def client(base):
+    return TestClient(Watch(base).app(), base_url="http://127.0.0.1:8765")
+
+
+def test_a_folder_that_may_not_be_looked_into_hides_no_run(runs, unprivileged):
+    os.seteuid(os.getuid())  # the copy is made by whoever may read the tests' own folders
+    base = shutil.copytree(runs, unprivileged / "runs")
+    (base / "private").mkdir()
+    shutil.copy(base / "finished" / "settings.toml", base / "private")
+    if os.geteuid() == 0:
+        for folder, folders, files in os.walk(base):
+            for name in (".", *folders, *files):
+                os.chown(os.path.join(folder, name), 65534, 65534)
+        os.seteuid(65534)
+    (base / "private").chmod(0)
+    try:
+        browser = client(base)
+        rows = browser.get("/runs.json").json()["runs"]
+        assert {row["name"] for row in rows} == {"finished", "running", "failed", "begun"}
+        assert browser.get("/run/finished/data.json").json()["run"] == "finished"
+        assert browser.get("/run/private/data.json").status_code == 404
+    finally:
+        (base / "private").chmod(0o700)
+
+
+def test_a_folder_of_runs_that_may_not_be_looked_into_is_a_sentence(unprivileged, capfd):
+    base = unprivileged / "runs"
+    base.mkdir(mode=0o300)
+    assert main(["watch", str(base), "--port", "0"]) == 2
+    assert capfd.readouterr().err.startswith(f"error: no permission to look into {base}")
+    base.chmod(0o700)
