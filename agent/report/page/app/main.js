@@ -151,9 +151,19 @@ function follow(live, showNew) {
     busy = false;
     if (waiting) { waiting = false; ask(); }
   };
-  const events = new EventSource(live.events);
-  events.addEventListener('message', ask);
-  events.addEventListener('error', () => trouble('The server is gone: what is shown is what was known last. It is asked again every few seconds.'));
+  // A browser has six connections to a server for all its tabs: one that is not looked at holds none, and asks once.
+  let events = null;
+  const listen = () => {
+    if (events) events.close();
+    events = null;
+    if (window.document.hidden) return;
+    events = new EventSource(live.events); // which says at once that something is new
+    events.addEventListener('message', ask);
+    events.addEventListener('error', () => trouble('The server is gone: what is shown is what was known last. It is asked again every few seconds.'));
+  };
+  window.document.addEventListener('visibilitychange', listen);
+  if (window.document.hidden) ask();
+  listen();
 }
 
 window.addEventListener('pointerdown', () => { pressed = true; }, true);

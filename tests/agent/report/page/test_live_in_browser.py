@@ -11,7 +11,7 @@ from selenium.webdriver.common.keys import Keys
 from self_pruner.agent.run_files.run_directory import RunDirectory
 from self_pruner.agent.run_files.steering import NOTES, REQUEST, read_notes, requested
 from self_pruner.prompts.templates import PromptSet
-from tests.agent.report.page.browser import needs_browser
+from tests.agent.report.page.browser import PATIENCE, needs_browser
 from tests.agent.report.page.made_up import MARKUP, finish, made_up
 
 pytestmark = needs_browser
@@ -63,6 +63,29 @@ def test_the_list_leads_to_runs_and_takes_in_new_ones(browser, live):
     browser.run("[...document.querySelectorAll('#main a')].find((one) => one.textContent === 'failed').click()")
     browser.wait("return document.querySelector('header .badge')?.textContent === 'failed'")
     assert "the disk <b>is</b> full" in browser.text("header")
+
+
+def test_more_tabs_than_a_browser_has_connections_are_all_shown_and_what_is_looked_at_again_is_new(browser, live):
+    address, base = live
+    browser.open(address)
+    first, driver = browser.driver.current_window_handle, browser.driver
+    rows = "return document.querySelectorAll('#main tbody tr').length === arguments[0]"
+    try:
+        for _ in range(7):
+            driver.switch_to.new_window("tab")
+            driver.set_page_load_timeout(PATIENCE)
+            browser.open(address)
+            browser.wait(rows, 4)
+        made_up(base, "another", generations=1)
+        browser.wait(rows, 5)
+        driver.switch_to.window(first)
+        browser.wait(rows, 5)
+    finally:
+        for window in driver.window_handles:
+            driver.switch_to.window(window)
+            if window != first:
+                driver.close()
+        driver.switch_to.window(first)
 
 
 @pytest.fixture
