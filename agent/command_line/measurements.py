@@ -56,8 +56,8 @@ def evaluate(folder: Path, batch: int | None, dense: bool, **given: Any) -> int:
         return exit_status()
     show_checkpoint(found, view)
     checkpoint = evaluation.folder_of(folder)
-    view.line(f"Figures     {checkpoint / FILE}")
-    view.line(f"Model card  {checkpoint / CARD}")
+    view.line(f"Figures     {checkpoint / FILE}", whole=True)
+    view.line(f"Model card  {checkpoint / CARD}", whole=True)
     return 0
 
 

@@ -9,6 +9,7 @@ import click
 
 from self_pruner.agent.command_line.parser import PATH, CommandLine, command, consenting
 from self_pruner.agent.view import View
+from self_pruner.agent.view.to_copy import to_copy
 from self_pruner.prompts.files import USUAL
 from self_pruner.prompts.variables import Kind
 
@@ -92,7 +93,8 @@ def new(folder: Path, origin: str) -> int:
     from self_pruner.prompts.workbench import new_set
 
     made = new_set(folder, origin)
-    View().line(f"{folder}: {len(made.files)} files of {origin}. Use it with --prompts {folder}")
+    use = to_copy("--prompts", folder)
+    View().line(f"{folder}: {len(made.files)} files of {origin}. Use it with {use}", whole=True)
     return 0
 
 

@@ -156,9 +156,9 @@ def report(path: Path) -> int:
 
     outcome = read_outcome(one.path)
     for sentence in write_report(one):
-        view.warn(sentence)
+        view.warn(sentence, whole=True)
     if outcome is None:
-        view.line(f"This run is not finished ({one.status}): {one.report} holds what there is.")
+        view.line(f"This run is not finished ({one.status}): {one.report} holds what there is.", whole=True)
         said = what_next(one.path)
         view.line(f"{said[:1].upper()}{said[1:]}", whole=True)
     else:

@@ -55,5 +55,5 @@ def _ask(path: Path, wanted: Literal["pause", "go on", "stop"]) -> int:
         if not runs:
             raise RunDirectoryError(f"no run of the comparison {path} is going on")
     for run in runs:
-        View().line(request(run, wanted))
+        View().line(request(run, wanted), whole=True)
     return 0

@@ -82,8 +82,8 @@ def decisions(settings: Settings, wishes: Wishes, view: View) -> list[Row]:
             scoring.ask(open_endpoint(settings, own.tokenizer, view))
     rows = scoring.rows
     show(found, rows, tuple(dict.fromkeys(row.kind for row in rows)), view)
-    view.line(f"Set    {folder / FILE}")
-    view.line(f"Table  {folder / TABLE}")
+    view.line(f"Set    {folder / FILE}", whole=True)
+    view.line(f"Table  {folder / TABLE}", whole=True)
     return rows
 
 

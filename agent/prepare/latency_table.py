@@ -80,7 +80,8 @@ def latency_table(settings: Settings, output: Path | None, view: View) -> Path:
     )
     if output is not None:
         atomic_write(output, path.read_text(encoding="utf-8"))
-    view.line(f"Mean error {sum(abs(one.error) for one in checked) / len(checked):.1%}. Kept in {output or path}")
+    error = sum(abs(one.error) for one in checked) / len(checked)
+    view.line(f"Mean error {error:.1%}. Kept in {output or path}", whole=True)
     return path
 
 

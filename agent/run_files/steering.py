@@ -206,7 +206,7 @@ def wait_while_paused(folder: Path, over: Callable[[], bool], view: View) -> flo
     if requested(folder) != "pause" or over():
         return 0.0
     start = time.perf_counter()
-    view.line(f"Paused. Go on with: {own_command('pause', folder, '--off')}", "yellow")
+    view.line(f"Paused. Go on with: {own_command('pause', folder, '--off')}", "yellow", whole=True)
     while requested(folder) is not None and not over():  # asked to stop, it waits until that is heard
         time.sleep(SECONDS)
     if not over():

@@ -74,11 +74,11 @@ class View:
         """A line that is no event of its own."""
         self.tell("note", text, style, whole, text=text)
 
-    def warn(self, sentence: str) -> None:
-        """A fallback or a difficulty that the user should know of; the same one is said once."""
+    def warn(self, sentence: str, whole: bool = False) -> None:
+        """A fallback or a difficulty that the user should know of; the same one is said once. `whole` as for `tell`."""
         if sentence not in self._warned:
             self._warned.add(sentence)
-            self.tell("warning", f"warning: {sentence}", "yellow", text=sentence)
+            self.tell("warning", f"warning: {sentence}", "yellow", whole, text=sentence)
 
     def table(self, title: str, header: Sequence[str], rows: Sequence[Sequence[str]], brief: bool = False) -> None:
         """A small table, the first column being names; `brief`: without a frame."""

@@ -269,7 +269,7 @@ def serve(path: Path, port: int, show: bool, compared: Document, view: View) -> 
     with _listening(port) as listener:
         server = _Server(watch)
         address = f"http://127.0.0.1:{listener.getsockname()[1]}/?token={token}"
-        view.line(f"Watching {path} at {address} (Ctrl-C ends it; runs go on)")
+        view.line(f"Watching {path} at {address} (Ctrl-C ends it; runs go on)", whole=True)
         view.line("With this address one may pause, stop and talk to runs; without its token only look at them.", "dim")
         if show:
             webbrowser.open(address)

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import io
 import json
+import re
 
 import pytest
 
 from main import main
 from self_pruner.agent.command_line.runs import _stopped
+from self_pruner.agent.report.page import server
 from self_pruner.agent.report.page.data import page_data
 from self_pruner.agent.report.page.run_state import run_state
 from self_pruner.agent.run_files.run_directory import STOPPED_BY_USER, RunDirectory
-from self_pruner.agent.run_files.steering import wait_while_paused
+from self_pruner.agent.run_files.steering import REQUEST, wait_while_paused
 from self_pruner.agent.settings.settings import Settings
-from self_pruner.agent.view import JsonView, View
+from self_pruner.agent.view import JsonView, Screen, View, terminal
 from self_pruner.prompts.templates import PromptSet
 from tests.agent.report.page.made_up import finish, made_up
 
@@ -65,6 +68,31 @@ def test_a_run_that_is_paused_is_let_go_on(run, tmp_path, capfd):
     wait_while_paused(run.path, lambda: next(looks), View())
     assert f"Paused. Go on with: {command}\n" in capfd.readouterr().out
     assert said(capfd, "stop", run.path)[1].endswith(f"Go on with: python main.py resume '{run.path}'\n")
+
+
+@pytest.fixture
+def screen(monkeypatch):
+    """What is said to a terminal that is too narrow for any of these lines."""
+    console = Screen(file=io.StringIO(), force_terminal=True, color_system=None, soft_wrap=True, width=40)
+    monkeypatch.setattr(terminal, "Screen", lambda **_options: console)
+    return console.file
+
+
+def test_no_terminal_is_too_narrow_for_what_is_copied(run, tmp_path, screen, monkeypatch):
+    pause, resume = f"python main.py pause '{run.path}' --off", f"python main.py resume '{run.path}'"
+    words = [["pause", run.path], ["stop", run.path], ["report", run.path], ["prompts", "new", tmp_path / "a set"]]
+    for each in words:
+        assert main([str(word) for word in each]) == 0
+    looks = iter([False, True, True])
+    (run.path / REQUEST).write_text('{"request": "pause"}')
+    wait_while_paused(run.path, lambda: next(looks), View())
+    monkeypatch.setattr(server._Server, "run", lambda *_self, **_sockets: None)
+    assert main(["watch", str(run.path.parent), "--port", "0"]) == 0
+    said = screen.getvalue()
+    for copied in (f"turn. Go on with: {pause}", f"Paused. Go on with: {pause}", f"Go on with: {resume}"):
+        assert f"{copied}\n" in said
+    assert f"{run.path}/report.html holds" in said and f"Use it with --prompts '{tmp_path}/a set'\n" in said
+    assert re.search(r" at http://127\.0\.0\.1:\d+/\?token=[\w-]{32} \(Ctrl-C", said)
 
 
 def test_a_run_that_nobody_carries_out_is_resumed(run, tmp_path, capfd):
