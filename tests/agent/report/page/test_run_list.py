@@ -2,11 +2,14 @@
 
 import os
 import shutil
+import subprocess
 
 from starlette.testclient import TestClient
 
 from main import main
+from self_pruner.agent.report.page.run_state import run_state
 from self_pruner.agent.report.page.server import Watch
+from self_pruner.agent.run_files.run_directory import RunDirectory
 
 
 def client(base):
@@ -32,6 +35,40 @@ def test_a_folder_that_may_not_be_looked_into_hides_no_run(runs, unprivileged):
         assert browser.get("/run/private/data.json").status_code == 404
     finally:
         (base / "private").chmod(0o700)
+
+
+def test_a_run_whose_process_is_gone_is_interrupted_though_another_has_its_number(runs, tmp_path):
+    base = shutil.copytree(runs, tmp_path / "runs")
+    lock = base / "running" / ".lock"  # it has the number of this very process
+    os.utime(lock, (0, 0))
+
+    def state():
+        return client(base).get("/run/running/data.json").json()["state"]["state"]
+
+    assert state() == "interrupted"
+    with RunDirectory.open(base / "running", exclusive=True):
+        os.utime(lock, (0, 0))  # by a clock that was set
+        assert state() == "running"
+    assert state() == "interrupted"
+
+
+def test_a_run_whose_process_ended_unasked_is_interrupted(runs, tmp_path):
+    base = shutil.copytree(runs, tmp_path / "runs")
+    ended = subprocess.Popen(["true"])
+    try:
+        os.waitid(os.P_PID, ended.pid, os.WEXITED | os.WNOWAIT)
+        (base / "running" / ".lock").write_text(str(ended.pid))
+        assert client(base).get("/run/running/data.json").json()["state"]["state"] == "interrupted"
+    finally:
+        ended.wait()
+
+
+def test_a_run_of_a_comparison_goes_on_with_it(runs, tmp_path):
+    (tmp_path / "compared" / "runs").mkdir(parents=True)
+    (tmp_path / "compared" / "plan.json").write_text("{}")
+    run = RunDirectory.open(shutil.copytree(runs / "running", tmp_path / "compared" / "runs" / "arm" / "run"))
+    (run.path / ".lock").unlink()
+    assert run_state(run)["reason"].endswith(f"python main.py resume {tmp_path / 'compared'}")
 
 
 def test_a_folder_of_runs_that_may_not_be_looked_into_is_a_sentence(unprivileged, capfd):
