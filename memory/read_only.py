@@ -17,7 +17,8 @@ from self_pruner.memory.database import corrupt, faults_in_words
 from self_pruner.memory.errors import MemoryFileError
 
 SECONDS = 2.0  # how long a reader waits for a lock
-LISTS = ("parents", "survivors", "attention", "mlp", "values")  # columns of JSON
+NAMES = ("parents", "survivors")  # columns of JSON: lists of candidates
+LISTS = (*NAMES, "attention", "mlp", "values")  # all columns of JSON
 QUERIES = {  # what belongs to a run by itself, what was measured of whatever profiles, and what others had learnt
     "candidate": "SELECT * FROM candidate WHERE context = :context AND run = :run ORDER BY rowid",
     "generation": "SELECT * FROM generation WHERE context = :context AND run = :run ORDER BY number",
@@ -91,4 +92,8 @@ def _context(connection: sqlite3.Connection, run: str) -> str:
 
 
 def _decoded(row: sqlite3.Row) -> dict[str, Any]:
-    return {name: json.loads(row[name]) if name in LISTS else row[name] for name in row.keys()}  # noqa: SIM118
+    found = {name: json.loads(row[name]) if name in LISTS else row[name] for name in row.keys()}  # noqa: SIM118
+    for name in found.keys() & set(NAMES):
+        if not (isinstance(found[name], list) and all(isinstance(one, str) for one in found[name])):
+            raise ValueError(f"{name} are no names of candidates")
+    return found

@@ -174,11 +174,12 @@ def report(path: Path) -> int:
 @click.option("--output", type=PATH, metavar="X", help="with --format: file to write, must not exist (default: stdout)")
 def trace(path: Path, step: int | None, plans: bool, format: str | None, output: Path | None) -> int:
     """Show what was said and done, step by step."""
-    from self_pruner.agent.report.trace_view import show_plans, show_step, show_steps
+    from self_pruner.agent.report.trace_view import check_begun, show_plans, show_step, show_steps
 
     one = RunDirectory.open(path, strict=False)
     if step is not None and plans:
         raise SettingsError("--step shows one step, --plans all generations: give one of them")
+    check_begun(one)
     if format is not None or output is not None:
         from self_pruner.agent.report.telemetry.trace_file import write_trace
 

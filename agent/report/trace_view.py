@@ -9,7 +9,8 @@ from typing import Any
 
 from self_pruner.agent.report.in_words import lesson_in_words, plan_in_words
 from self_pruner.agent.run_files.answers import is_answer
-from self_pruner.agent.run_files.run_directory import RunDirectory
+from self_pruner.agent.run_files.run_directory import RESULT, RunDirectory
+from self_pruner.agent.run_files.steering import what_next
 from self_pruner.agent.run_files.trace import NOTHING_NEW, Act, Step, TraceRecords, by_step, read_trace
 from self_pruner.agent.view import View
 from self_pruner.memory.errors import MemoryFileError, RunDirectoryError
@@ -17,6 +18,16 @@ from self_pruner.memory.read_only import read_rows
 from self_pruner.tools.text.quantities import counted
 
 SHORT = 110  # characters of a line in the overview
+
+
+def check_begun(run: RunDirectory) -> None:
+    """Refuse to tell of a search that has not begun: its run is being prepared, or ended in that.
+
+    Raises:
+        RunDirectoryError: it says how the run goes on.
+    """
+    if not any(file.exists() for file in (run.trace, run.checkpoint, run.path / RESULT)):
+        raise RunDirectoryError(f"the search of the run {run.path} has not begun yet; {what_next(run.path)}")
 
 
 def show_steps(path: Path, view: View) -> None:

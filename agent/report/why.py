@@ -7,11 +7,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from self_pruner.agent.report.trace_view import check_begun
 from self_pruner.agent.result.result_file import read_outcome
 from self_pruner.agent.run_files.run_directory import RunDirectory
 from self_pruner.agent.settings.settings import make_settings
 from self_pruner.agent.view import View
-from self_pruner.memory.errors import RunDirectoryError, SettingsError
+from self_pruner.memory.errors import MemoryFileError, RunDirectoryError, SettingsError
 from self_pruner.memory.profile import PARTS, Part, Profile
 from self_pruner.memory.read_only import read_rows
 from self_pruner.memory.records import FITNESS
@@ -55,8 +56,11 @@ class Origin:
     def line(self, place: tuple[int, Part] | None = None) -> Iterator[tuple[str, str | None]]:
         """The result and its parent, that one and its own, and so on to what the run began with."""
         name: str | None = self.result
+        seen: set[str | None] = set()  # in a damaged file a candidate may descend from itself
         while name is not None:
+            seen.add(name)
             parent = self.parent(name, place)
+            parent = None if parent in seen else parent
             yield name, parent
             name = parent
 
@@ -118,15 +122,20 @@ def why(path: Path, layer: int | None, view: View) -> None:
     Raises:
         SelfPrunerError: no run, nothing found yet, or no such layer.
     """
-    origin = read_origin(RunDirectory.open(path, strict=False))
-    if layer is None:
-        _whole(origin, view)
-        return
-    layers = origin.profile(origin.result).n_layers
-    if not 0 <= layer < layers:
-        raise SettingsError(f"--layer: layers are 0 to {layers - 1}, got {layer}")
-    for part in PARTS:
-        _place(origin, layer, part, view)
+    run = RunDirectory.open(path, strict=False)
+    check_begun(run)
+    origin = read_origin(run)
+    try:
+        if layer is None:
+            _whole(origin, view)
+            return
+        layers = origin.profile(origin.result).n_layers
+        if not 0 <= layer < layers:
+            raise SettingsError(f"--layer: layers are 0 to {layers - 1}, got {layer}")
+        for part in PARTS:
+            _place(origin, layer, part, view)
+    except (ValueError, IndexError) as error:  # a profile that no program wrote
+        raise MemoryFileError(f"{run.records} is damaged: it holds a row that is none") from error
 
 
 def _whole(origin: Origin, view: View) -> None:

@@ -4,6 +4,7 @@ import pytest
 
 from main import main
 from self_pruner.agent.report.trace_view import found_nothing, overview, stood_in
+from self_pruner.agent.run_files.run_directory import RunDirectory
 from self_pruner.agent.run_files.trace import NOTHING_NEW, Act, Judge, Reply, Step, Think
 from tests.agent.report.page.made_up import made_up
 
@@ -22,6 +23,14 @@ def test_the_story_is_told_without_the_runs_own_file_too(tmp_path, capsys):
     assert main(["trace", str(run.path), "--plans"]) == 0
     said = capsys.readouterr()
     assert "there is no memory file" in " ".join((said.out + said.err).split()) and KNOWN not in said.out
+
+
+@pytest.mark.parametrize("options", [[], ["--plans"], ["--step", "1"], ["--format", "csv"]])
+def test_of_a_run_that_is_being_prepared_it_is_said_how_it_goes_on(tmp_path, capsys, options):
+    with RunDirectory.create(tmp_path, "begun", {"model": "tiny"}, device="cpu", seed=0) as run:
+        assert main(["trace", str(run.path), *options]) == 2
+    how = f"it goes on: python main.py watch {run.path}\n"
+    assert capsys.readouterr().err == f"error: the search of the run {run.path} has not begun yet; {how}"
 
 
 @pytest.mark.parametrize(

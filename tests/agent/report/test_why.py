@@ -1,6 +1,10 @@
 """`why`: the decisions behind a profile, read from the run's own file."""
 
+import json
 import re
+import shutil
+import sqlite3
+from contextlib import closing
 
 import pytest
 
@@ -72,11 +76,32 @@ def test_fitness_is_of_the_sequences_that_rank_and_not_of_the_holdout():
     assert scores_of(rows, 3) == {"a": {0: 0.0, 1: 1.0, 2: 2.0}}
 
 
+@pytest.mark.parametrize("column", ["parents = '3'", "parents = 'null'", "profile = '1;1'", "profile = '1|1'"])
+@pytest.mark.parametrize("layer", [[], ["--layer", "5"]])
+def test_a_row_that_no_program_wrote_is_a_sentence(run, capsys, tmp_path, column, layer):
+    copy = RunDirectory.open(shutil.copytree(run.path, tmp_path / "copy"))
+    with closing(sqlite3.connect(copy.records)) as connection, connection:
+        first = read_origin(run).rows[read_origin(run).result]["parents"][0]
+        connection.execute(f"UPDATE candidate SET {column} WHERE id = ?", [first])
+    status, _, error = told(capsys, copy.path, *layer)
+    assert status == 2 and error.count("\n") == 1 and ("damaged" in error or "corrupt" in error)
+
+
+def test_a_candidate_that_descends_from_itself_is_said_once(run, capsys, tmp_path):
+    copy = RunDirectory.open(shutil.copytree(run.path, tmp_path / "copy"))
+    origin = read_origin(run)
+    with closing(sqlite3.connect(copy.records)) as connection, connection:
+        names = json.dumps([origin.result])
+        connection.execute("UPDATE candidate SET parents = ?", [names])
+    status, lines, _ = told(capsys, copy.path)
+    assert status == 0 and len(lines) == 2 and lines[0].endswith(": where it began")
+
+
 def test_what_is_wrong_is_said_in_a_sentence(run, capsys, tmp_path):
     assert told(capsys, run.path, "--layer", 6)[0::2] == (2, "error: --layer: layers are 0 to 5, got 6\n")
     with RunDirectory.create(tmp_path, "begun", {"model": "tiny"}, device="cpu", seed=0) as begun:
         pass
     status, _, error = told(capsys, begun.path)
-    assert status == 2 and "there is no memory file" in error
+    assert status == 2 and "has not begun yet; go on with: python main.py resume" in error
     status, _, error = told(capsys, tmp_path / "nowhere")
     assert status == 2 and error.count("\n") == 1
