@@ -15,6 +15,7 @@ from typing import Any
 from self_pruner.agent.report.in_words import decisions, lesson_in_words, plan_in_words
 from self_pruner.agent.run_files.trace import NOTHING_NEW, Act, Judge, Think, TraceRecord
 from self_pruner.agent.search.initial_population import UNIFORM, Baseline
+from self_pruner.agent.settings import limits
 from self_pruner.agent.settings.arms import ARMS
 from self_pruner.agent.settings.limits import about, cost, minutes_left, spent_share
 from self_pruner.agent.settings.meaning import is_brain_asked
@@ -168,12 +169,6 @@ class SearchScreen:
         found += [f"{self.fallbacks} stood in for"] if self.fallbacks else []
         return "".join(f", {one}" for one in found)
 
-    @property
-    def counted(self) -> bool:
-        """Whether the number of evaluations limits the run, and not its tokens or minutes long before."""
-        limits = self.settings
-        return limits.tokens is None or limits.evaluations * limits.fidelity[0] <= 10 * limits.tokens
-
     def share(self) -> float:
         """How much of the nearest limit is spent: 0 to 1, which it is when the search has ended."""
         share = spent_share(self.settings, self.judge.spent if self.judge else {})
@@ -188,7 +183,7 @@ class SearchScreen:
     def made(self) -> str:
         """Candidates that were evaluated, such as "27 of 64"."""
         made = self.judge.spent.get("evaluations", 0) if self.judge else 0
-        return f"{made:,.0f}" + (f" of {self.settings.evaluations:,}" if self.counted else "")
+        return f"{made:,.0f}" + (f" of {self.settings.evaluations:,}" if limits.counted(self.settings) else "")
 
     def minutes(self) -> str:
         """Minutes of search, such as "1.4 of 30"."""

@@ -15,6 +15,11 @@ def cost(spent: Mapping[str, float]) -> int:
     return int(spent.get("tokens", 0) + spent.get("brain_tokens", 0))
 
 
+def counted(settings: Settings) -> bool:
+    """Whether the number of evaluations limits a run, and not its tokens long before."""
+    return settings.tokens is None or settings.evaluations * settings.fidelity[0] <= 10 * settings.tokens
+
+
 def spent_share(settings: Settings, spent: Mapping[str, float]) -> float:
     """How much of the run's nearest limit is used: 0 to 1; `spent` is as for `cost`."""
     shares = [spent.get("evaluations", 0) / settings.evaluations]

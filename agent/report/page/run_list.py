@@ -14,6 +14,7 @@ from self_pruner.agent.report.page.trace_lines import read_lines
 from self_pruner.agent.run_files.run_directory import RESULT, RunDirectory
 from self_pruner.agent.run_files.steering import NOTES, REQUEST
 from self_pruner.agent.settings.arms import ARMS
+from self_pruner.agent.settings.limits import counted
 from self_pruner.agent.settings.settings import make_settings
 from self_pruner.agent.settings.stated import with_defaults
 from self_pruner.memory.errors import SelfPrunerError
@@ -53,6 +54,15 @@ def run_list(base: Path) -> list[dict[str, Any]]:
     """Runs, the newest first, and comparisons with their runs."""
     rows = [row for folder in sorted(base.iterdir()) if (row := _row(base, folder))] if base.is_dir() else []
     return sorted(rows, key=lambda row: str(row.get("created", "")), reverse=True)
+
+
+def look(base: Path) -> object:
+    """What is another whenever the list is: the files of runs, and what says how far comparisons are."""
+    compared = []
+    for plan in (folder / PLAN for folder in _folders(base) if has(folder, PLAN)):
+        ended = sum(1 for _ in (plan.parent / "runs").glob(f"*/{FINISHED}"))
+        compared.append((str(plan), ended, stat_of(plan), stat_of(plan.with_name(TABLE))))
+    return compared, [(str(folder), stamp(folder)) for folder in runs_below(base)]
 
 
 def stamp(folder: Path) -> tuple[tuple[int, int], ...]:
@@ -99,11 +109,11 @@ def row_of(base: Path, folder: Path) -> dict[str, Any]:
             "state": run_state(run)["state"],
             "arm": str(values["arm"]),
             "budget": budget_words(values, None),
-            "of": values["evaluations"],
             "created": run.environment.get("created", ""),
         }
-        judge = _last_judge(run.trace)
-        return row | progress(make_settings(run.settings), [judge] if judge else [])
+        judge, settings = _last_judge(run.trace), make_settings(run.settings)
+        of = settings.evaluations if counted(settings) else None
+        return row | progress(settings, [judge] if judge else []) | {"of": of}
     except (SelfPrunerError, OSError, TypeError, ValueError) as error:
         return {"state": "unknown", **row, "budget": str(error)}
 

@@ -29,7 +29,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from self_pruner.agent.report.page.comparisons import Comparisons, Document
 from self_pruner.agent.report.page.data import page_data
 from self_pruner.agent.report.page.html import as_json, page_html
-from self_pruner.agent.report.page.run_list import PLAN, find, run_list, runs_below, stamp
+from self_pruner.agent.report.page.run_list import PLAN, find, look, run_list, stamp
 from self_pruner.agent.report.page.writing import Writing, new_token
 from self_pruner.agent.report.stopping import draining
 from self_pruner.agent.run_files.run_directory import RunDirectory
@@ -186,7 +186,7 @@ class Watch:
         return Response(as_json({"folder": str(self.base), "runs": rows}), media_type="application/json")
 
     async def run_events(self, request: Request) -> Response:
-        return self.stream(lambda: [(str(folder), stamp(folder)) for folder in runs_below(self.base)])
+        return self.stream(lambda: look(self.base))
 
     def find(self, name: str, file: str) -> Path | None:
         """The folder of that name that holds `file`, where it may be shown."""

@@ -1,12 +1,14 @@
 """The list of runs and comparisons, and what is looked up in it, also where other users have been."""
 
 import os
+import re
 import shutil
 import subprocess
 
 from starlette.testclient import TestClient
 
 from main import main
+from self_pruner.agent.report.page.run_list import look
 from self_pruner.agent.report.page.run_state import run_state
 from self_pruner.agent.report.page.server import Watch
 from self_pruner.agent.run_files.run_directory import RunDirectory
@@ -61,6 +63,25 @@ def test_a_run_whose_process_ended_unasked_is_interrupted(runs, tmp_path):
         assert client(base).get("/run/running/data.json").json()["state"]["state"] == "interrupted"
     finally:
         ended.wait()
+
+
+def test_evaluated_candidates_are_of_no_number_that_is_far_from_the_limit(runs, tmp_path):
+    base = shutil.copytree(runs, tmp_path / "runs")
+    file = base / "finished" / "settings.toml"  # as a comparison has them
+    limits = "evaluations = 1000000\ntokens = 150000"
+    file.write_text(re.sub("(?m)^evaluations = .*", limits, file.read_text()))
+    (row,) = [one for one in client(base).get("/runs.json").json()["runs"] if one["name"] == "finished"]
+    assert (row["of"], row["evaluations"]) == (None, 12)
+
+
+def test_the_list_is_new_when_a_comparison_is(runs, tmp_path):
+    base = tmp_path / "runs"
+    seen = [look(base)]
+    (base / "compared" / "runs" / "arm" / "run").mkdir(parents=True)
+    for file in ("plan.json", "runs/arm/comparison.json", "table.md"):
+        (base / "compared" / file).write_text("{}")
+        seen.append(look(base))
+        assert seen[-1] == look(base) != seen[-2]
 
 
 def test_a_run_of_a_comparison_goes_on_with_it(runs, tmp_path):
