@@ -266,8 +266,9 @@ def test_a_port_in_use_and_no_folder_are_a_sentence(runs, capfd):
         assert error.startswith(f"error: --port {port} is in use") and error.count("\n") == 1
     assert main(["watch", str(runs / "none")]) == 2
     assert "there is no folder" in capfd.readouterr().err
-    assert main(["watch", str(runs), "--port", "65536"]) == 2
-    assert "--port" in capfd.readouterr().err
+    for port in ("65536", "x", "-1", "²"):
+        assert main(["watch", str(runs), "--port", port]) == 2
+        assert "error: --port: it takes a whole number from 0 to 65535, got" in capfd.readouterr().err
 
 
 def test_it_serves_until_a_signal_ends_it_though_somebody_watches(tmp_path):
