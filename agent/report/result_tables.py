@@ -10,7 +10,7 @@ from self_pruner.agent.result.outcome import Outcome, Row, Served
 from self_pruner.agent.settings.settings import Settings
 from self_pruner.agent.view.to_copy import to_copy
 from self_pruner.tools.export.card import serve_command
-from self_pruner.tools.text.quantities import size
+from self_pruner.tools.text.quantities import counted, size
 
 LATENCIES = ("prefill ms", "decode ms", "tokens/s", "speed-up")  # headings
 
@@ -70,10 +70,12 @@ def account(outcome: Outcome) -> list[str]:
     total = max(1, sum(made.values()))
     share = ", ".join(f"{name} {count} ({count / total:.0%})" for name, count in made.items())
     return [
-        f"Stopped because {outcome.stop}: {spent['evaluations']:.0f} candidates evaluated on {spent['tokens']:,.0f} "
-        f"tokens in {spent['generation']:.0f} generations, {spent['search_minutes']:.1f} minutes of search.",
-        f"Proposed by: {share}. Brain: {spent['brain_turns']:.0f} turns, {spent['brain_output_tokens']:,.0f} tokens "
-        f"written in {spent['brain_decode_steps']:,.0f} decode steps, {spent['brain_seconds']:.0f} s.",
+        f"Stopped because {outcome.stop}: {counted(round(spent['evaluations']), 'candidate')} evaluated on "
+        f"{spent['tokens']:,.0f} tokens in {counted(round(spent['generation']), 'generation')}, "
+        f"{spent['search_minutes']:.1f} minutes of search.",
+        f"Proposed by: {share}. Brain: {counted(round(spent['brain_turns']), 'turn')}, "
+        f"{spent['brain_output_tokens']:,.0f} tokens written in {spent['brain_decode_steps']:,.0f} decode steps, "
+        f"{spent['brain_seconds']:.0f} s.",
         f"Failed turns {spent['failed_turns']:.0f}, illegal replies {spent['illegal']:.0f}, turns the tool "
         f"stood in for {spent['fallbacks']:.0f}.",
         f"{spent.get('factorisations', 0):.0f} factorisations of {spent.get('factored_places', 0):.0f} places "

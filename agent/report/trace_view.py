@@ -93,6 +93,7 @@ def show_step(path: Path, number: int, view: View) -> None:
     steps = by_step(_read(path, view))
     if number not in steps:
         there = f"steps {min(steps)} to {max(steps)}" if steps else "no steps"
+        there = f"step {min(steps)} alone" if len(steps) == 1 else there
         raise RunDirectoryError(f"there is no step {number}; the trace has {there}")
     step = steps[number]
     if step.think is not None:

@@ -65,7 +65,8 @@ def check_candidate(run: RunDirectory, name: str | None) -> None:
         return
     known = [row["id"] for row in read_rows(run.records, run.id)["candidate"]]
     if known and name not in known:
-        raise SettingsError(f"there is no candidate {name!r} in this run; it has {known[0]} to {known[-1]}")
+        there = known[0] if len(known) == 1 else f"{known[0]} to {known[-1]}"
+        raise SettingsError(f"there is no candidate {name!r} in this run; it has {there}")
 
 
 def still_to_do(settings: Settings, outcome: Outcome) -> list[str]:

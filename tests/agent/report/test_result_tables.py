@@ -39,4 +39,5 @@ def test_the_final_table_has_a_row_a_model_and_a_dash_where_nothing_was_measured
 
 def test_the_account_says_what_was_evaluated_and_who_proposed():
     said = " ".join(account(outcome()))
-    assert "3 candidates evaluated on 70,000 tokens" in said and "Proposed by: brain 1 (25%), switch 3 (75%)" in said
+    assert "3 candidates evaluated on 70,000 tokens in 1 generation, 1.0 minutes" in said and "Brain: 1 turn, " in said
+    assert "Proposed by: brain 1 (25%), switch 3 (75%)" in said

@@ -33,6 +33,14 @@ def test_of_a_run_that_is_being_prepared_it_is_said_how_it_goes_on(tmp_path, cap
     assert capsys.readouterr().err == f"error: the search of the run {run.path} has not begun yet; {how}"
 
 
+def test_a_step_that_is_not_there_is_refused_with_those_that_are(tmp_path, capsys):
+    run = made_up(tmp_path, "one")
+    for there, kept in (("steps 1 to ", None), ("step 1 alone", 1), ("no steps", 0)):
+        run.trace.write_text("".join(run.trace.read_text().splitlines(keepends=True)[:kept]))
+        assert main(["trace", str(run.path), "--step", "999"]) == 2
+        assert f"error: there is no step 999; the trace has {there}" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("tool", "words"),
     [

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import shutil
+import sqlite3
+from contextlib import closing
 from dataclasses import replace
 
 import pytest
@@ -14,7 +16,7 @@ from self_pruner.agent.run_files.run_directory import RunDirectory
 from self_pruner.memory.profile import PARTS
 from tests.agent.report.page.browser import needs_browser
 from tests.agent.report.page.conftest import page_of
-from tests.agent.report.page.made_up import LAYERS, MARKUP, made_up
+from tests.agent.report.page.made_up import LAYERS, MARKUP, finish, made_up
 
 pytestmark = needs_browser
 TABS = ("overview", "search", "profile", "lineage", "trace", "prompts", "reproduce")
@@ -29,6 +31,14 @@ def test_the_overview_says_what_was_decided_and_why(browser, finished):
     assert "What earlier runs had learnt" in said and "some of mlp 0-1 for mlp 4-5 (in Small" in said
     assert browser.run("return document.querySelector('tr.found').textContent").startswith("found900")
     assert browser.text("h1") == "tiny-20260102-000000" or browser.text("h1") == "finished"
+
+
+def test_of_a_closed_form_no_search_is_told(browser, tmp_path):
+    run = finish(made_up(tmp_path, "uniform", generations=1))
+    with closing(sqlite3.connect(run.records)) as connection, connection:
+        connection.execute("DELETE FROM candidate WHERE id <> 'c1'")
+    browser.open(page_of(run.path))
+    assert "It was taken as it is, without a search." in browser.text() and "The search began" not in browser.text()
 
 
 def test_a_point_or_a_row_shows_the_card_of_its_candidate(browser, finished):
