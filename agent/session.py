@@ -27,7 +27,7 @@ from self_pruner.agent.prepare.texts import check_tasks, check_text
 from self_pruner.agent.prepare.time_budget import keep_with, with_table
 from self_pruner.agent.prepare.workbench import Prepared, prepare
 from self_pruner.agent.prepare.workers import with_workers
-from self_pruner.agent.report.html_report import write_report
+from self_pruner.agent.report.html_report import stopped, write_report
 from self_pruner.agent.report.live_screen import SearchScreen
 from self_pruner.agent.report.stopping import draining, heeding
 from self_pruner.agent.report.telemetry.listeners import Listeners, check_listeners, listening
@@ -45,7 +45,6 @@ from self_pruner.agent.result.result_file import (
     write_outcome,
 )
 from self_pruner.agent.result.zero_shot import known_on_tasks, with_tasks
-from self_pruner.agent.run_files.atomic_write import WriteError
 from self_pruner.agent.run_files.binding import bind, bind_result, check_begun, check_settings, keep_prompts
 from self_pruner.agent.run_files.checkpoints import checkpoints
 from self_pruner.agent.run_files.run_directory import STOPPED_BY_USER, RunDirectory
@@ -169,12 +168,10 @@ def _carried_out(
             outcome = complete(run, known or save(run, choose(run, searched(run))))
             run.end_stream()
     except (Stopped, KeyboardInterrupt):
-        with suppress(WriteError):
-            directory.set_status("stopped", STOPPED_BY_USER)
+        stopped(directory, STOPPED_BY_USER)
         raise Stopped(directory.path) from None
     except Exception as error:
-        with suppress(WriteError):  # the disk that stopped the run may be too full to say so
-            directory.set_status("stopped", f"{type(error).__name__}: {error}")
+        stopped(directory, f"{type(error).__name__}: {error}")
         raise in_words(error, settings) from error
     directory.set_status("finished", outcome.stop)
     return outcome
@@ -195,7 +192,7 @@ def complete(run: Run, outcome: Outcome) -> Outcome:
             outcome = save(run, with_tasks(run, outcome, refitted))
     with suppress(OSError):  # mostly it was never there
         (run.directory.path / KEPT).unlink()
-    write_report(run.directory)
+    write_report(run.directory, finished=outcome.stop)
     return outcome
 
 

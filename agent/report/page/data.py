@@ -33,12 +33,13 @@ LONGEST_TEMPLATE = 131_072  # bytes; no prompt set has a larger one
 LIMITS = ("evaluations", "tokens", "minutes", "fidelity")
 
 
-def page_data(run: RunDirectory, start: int = 0) -> dict[str, Any]:
+def page_data(run: RunDirectory, start: int = 0, finished: str | None = None) -> dict[str, Any]:
     """The document of one run, of plain values of JSON.
 
     Args:
         run: its folder, which is only read.
         start: byte of the trace from which on records are wanted, as `trace_end` of an earlier document says.
+        finished: why the search ended, of a run that is about to be finished; else its status is asked.
 
     Returns:
         What every tab shows, and `gaps`: what was left out, and why, a sentence each.
@@ -57,7 +58,7 @@ def page_data(run: RunDirectory, start: int = 0) -> dict[str, Any]:
     checkpoint = read_evaluation(run.model) if outcome else None
     if outcome and checkpoint is None and (run.model / FIGURES).is_file():
         gaps.append(f"{FIGURES} of the checkpoint is damaged and was left out")
-    state = run_state(run)
+    state = run_state(run) if finished is None else {"state": "finished", "reason": finished}
     if outcome and settings and state["state"] != "finished" and (left := still_to_do(settings, outcome)):
         stopped = "" if state["state"] in ("stopped", "failed", "interrupted") else " if it is stopped"
         gaps.append(f"{', '.join(left)} still to do{stopped}: {own_command('resume', run.path)}")

@@ -30,6 +30,11 @@ def result(run):
     return {name: value for name, value in found.items() if name != "spent"}
 
 
+def state_on_page(run):
+    """How far the run is by its page."""
+    return json.loads((run / "report.html").read_text().partition('id="data">')[2].partition("</script>")[0])["state"]
+
+
 def resumed(run, capfd):
     """Exit status, output and errors of `resume`."""
     status = main(["resume", str(run)])
@@ -71,6 +76,8 @@ def check_unfinished(run, status, error, step):
     assert known["verified"] is None and known["holdout"] and {row["name"] for row in known["rows"]} >= {"found"}
     assert not (run / "model").exists()
     assert "export still to do" in (run / "report.html").read_text()
+    state = state_on_page(run)
+    assert state["state"] == "failed" and f"the {step} failed: " in state["reason"]
     return known
 
 
@@ -167,6 +174,7 @@ def test_a_run_ended_between_two_steps_repeats_the_step_in_hand_only(
         place = {"recalibrate": recalibration, "row_of": recalibration, "publish": finish}.get(moment, session)
         patch.setattr(place, moment, ended)
         assert resumed(run, capfd)[0] == 130
+    assert moment == "save" or state_on_page(run) == {"state": "stopped", "reason": "stopped by the user"}
     monkeypatch.setattr(finish, "publish", lambda *arguments, **options: 0.0)
     status, _, error = resumed(run, capfd)
     assert status == 0, error
@@ -192,6 +200,12 @@ def test_refits_that_are_damaged_are_made_anew(chosen, undisturbed, made, tmp_pa
     status, said, _ = resumed(run, capfd)
     assert status == 0 and "it is made anew" in said and made["recalibrate"] == 1
     assert result(run) == result(undisturbed)
+
+
+def test_the_page_that_a_run_leaves_says_that_it_is_finished(undisturbed):
+    known = json.loads((undisturbed / "status.json").read_text())
+    assert state_on_page(undisturbed) == {"state": known["status"], "reason": known["reason"]}
+    assert known["status"] == "finished"
 
 
 def test_the_table_has_every_baseline_once(undisturbed):
