@@ -81,7 +81,12 @@ def search_data(records: Path, run: str, settings: Mapping[str, Any], holdout: M
             "sensitivities": sensitivities(rows["sensitivities"]),
             "dense": dense,
         }
-    except (ValueError, TypeError, IndexError) as error:  # a row that no program wrote
+    except (
+        ValueError,
+        TypeError,
+        IndexError,
+        ZeroDivisionError,
+    ) as error:  # a row, or a setting, that no program wrote
         raise MemoryFileError(f"{records} is damaged: it holds a row that is none") from error
 
 

@@ -68,6 +68,8 @@ def _record(line: bytes) -> dict[str, Any] | None:
         return None
     if not isinstance(record, dict) or record.get("kind") not in KINDS or type(record.get("step")) is not int:
         return None
+    if not all(_are_objects(record, name) for name in ("replies", "result")):
+        return None
     if record["kind"] == "act":
         if type(record.get("call")) is not int or not isinstance(record.get("tool"), str):
             return None
@@ -77,6 +79,18 @@ def _record(line: bytes) -> dict[str, Any] | None:
     elif record["kind"] == "think" and isinstance(plan := record.get("plan"), dict):
         record["words"] = _words(lambda: plan_in_words(plan), "a plan that cannot be read")
     return record
+
+
+def _are_objects(record: dict[str, Any], name: str) -> bool:
+    """Whether what the page goes through is lists of objects: the replies, or those in the answer of a tool.
+
+    Otherwise it could show nothing of the run, or no step.
+    """
+    told = record.get(name)
+    if name == "replies":
+        return told is None or isinstance(told, list) and all(isinstance(one, dict) for one in told)
+    lists = [told.get(one) for one in ("candidates", "results", "lessons")] if isinstance(told, dict) else []
+    return all(isinstance(one, dict) for each in lists if isinstance(each, list) for one in each)
 
 
 def _words(say: Callable[[], str], otherwise: str) -> str:
