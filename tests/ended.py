@@ -13,7 +13,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -96,9 +96,19 @@ def run_begun(folder: Path) -> bool:
 
 def decision_measured(folder: Path) -> bool:
     """One of a set in the folder."""
-    from self_pruner.agent.decisions.decision_set import FILE, read_set
+    from self_pruner.agent.decisions.decision_set import FILE
 
-    return (folder / FILE).exists() and any(one.measured for one in read_set(folder / FILE).situations)
+    if not (folder / FILE).exists():
+        return False
+    found = (folder / FILE).stat()
+    return _any_measured(folder / FILE, found.st_ino, found.st_mtime_ns)
+
+
+@cache  # it is looked at before each statement, and seldom another file
+def _any_measured(file: Path, number: int, moment: int) -> bool:
+    from self_pruner.agent.decisions.decision_set import read_set
+
+    return any(one.measured for one in read_set(file).situations)
 
 
 def _looks(there: Iterator[Callable[[], bool]], number: int) -> None:
