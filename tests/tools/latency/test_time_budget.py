@@ -106,20 +106,26 @@ def around(centre: Profile, costs: Costs) -> Costs:
     return Costs(rows["attention"], rows["mlp"])
 
 
-@pytest.mark.parametrize("name", TABLES)
-def test_a_trust_region_step_stays_on_the_budget_and_is_not_predicted_worse_than_its_centre(name):
-    moved = 0
-    for seed in range(24):
+def quadratic_models(name, seeds):
+    """Budgets of a table, for each of them quadratic models around three centres, and what draws for them."""
+    for seed in range(seeds):
         rng = random.Random(seed)
         budget = LatencyBudget.of(SPACE, TABLES[name], rng.uniform(86, 97.5))
         costs = falling(rng, 0.1)
         for centre in (random_profile(budget, rng), uniform(budget), ends(budget, 1, 1)):
             local = QuadraticModel(costs, centre, tuple(around(centre, falling(rng, 1.0)) for _ in range(2)))
-            step = local.step(budget)
-            assert budget.holds(step) and budget.holds(local.draw(budget, rng))
-            assert local.predict(step) <= 1e-9
-            moved += step != centre
-            assert (sum(centre.attention), sum(centre.mlp)) in budget.totals_around(centre)
+            yield budget, local, rng
+
+
+@pytest.mark.parametrize("name", TABLES)
+def test_a_trust_region_step_stays_on_the_budget_and_is_not_predicted_worse_than_its_centre(name):
+    moved = 0
+    for budget, local, rng in quadratic_models(name, 24):
+        step, centre = local.step(budget), local.centre
+        assert budget.holds(step) and budget.holds(local.draw(budget, rng))
+        assert local.predict(step) <= 1e-9
+        moved += step != centre
+        assert (sum(centre.attention), sum(centre.mlp)) in budget.totals_around(centre)
     assert moved > 48  # of 72: to stay at the centre is no way out
 
 
@@ -200,12 +206,7 @@ def test_what_holds_on_a_bumpy_table_is_predicted_to_take_the_target(profile, ta
 def test_a_step_that_settles_to_something_worse_gives_way_to_the_next_best_division(name, least):
     """The best division alone moves 46 and 39 of these 54 steps; with the others it is 53 and 49."""
     moved = 0
-    for seed in range(18):
-        rng = random.Random(seed)
-        budget = LatencyBudget.of(SPACE, TABLES[name], rng.uniform(86, 97.5))
-        costs = falling(rng, 0.1)
-        for centre in (random_profile(budget, rng), uniform(budget), ends(budget, 1, 1)):
-            local = QuadraticModel(costs, centre, tuple(around(centre, falling(rng, 1.0)) for _ in range(2)))
-            moved += (step := local.step(budget)) != centre
-            assert budget.holds(step) and local.predict(step) <= 1e-9
+    for budget, local, _ in quadratic_models(name, 18):
+        moved += (step := local.step(budget)) != local.centre
+        assert budget.holds(step) and local.predict(step) <= 1e-9
     assert moved >= least
