@@ -24,7 +24,7 @@ Proposer = Literal[
     "rule",
     "switch",
     "cross",
-    "blend",
+    "blend",  # of earlier versions
     "model",
     "cma",
     "random",

@@ -19,14 +19,14 @@ from self_pruner.agent.search.learned_costs import believed, movable, quadratic_
 from self_pruner.agent.search.legal_calls import Situation
 from self_pruner.agent.search.planning.hypotheses import by_chance, by_rule, legal_shifts, line
 from self_pruner.agent.search.planning.plan import FAVOURED, current_plan
-from self_pruner.agent.search.planning.quotas import quotas, takes_turns
+from self_pruner.agent.search.planning.quotas import places, quotas
 from self_pruner.agent.search.state import SearchState
 from self_pruner.agent.settings.arms import ARMS, Arm, OffspringProposer
 from self_pruner.agent.settings.settings import Settings
 from self_pruner.memory.profile import Profile
 from self_pruner.memory.records import Operator
 from self_pruner.tools.profiles import cma_search, proposals
-from self_pruner.tools.profiles.operators import NothingMovesError, blend, crossover_mask, mutate, random_profile
+from self_pruner.tools.profiles.operators import NothingMovesError, crossover_mask, mutate, random_profile
 from self_pruner.tools.profiles.quadratic_model import QuadraticModel
 from self_pruner.tools.profiles.shifts import Hypothesis
 from self_pruner.tools.profiles.surrogate import Surrogate
@@ -35,9 +35,7 @@ from self_pruner.tools.prune_model import Proposal, on_budget
 STATED = ("brain", "chance", "rule")  # whose candidates follow hypotheses, in an arm that plans
 ATTEMPTS = 32  # proposals tried for one that is new to the run
 DRAWS = 64  # the same where the operators stand in for the brain
-SCREENED = ("switch", "cross", "blend")  # proposers whose proposals are chosen among by what is predicted of them
-OFFERS = 4  # proposals of these, of which the one of least predicted fitness is taken
-BLENDS = (0.2, 0.8)  # how far a blend lies between its parents
+OFFERS = 4  # draws from the surrogate, of which the one of least predicted fitness is taken
 ENOUGH = 8  # profiles measured before the surrogate predicts anything
 
 
@@ -77,11 +75,11 @@ class Operators:
         made = Counter(row.proposed_by for row in rows)
         wanted = missing + len(rows)
         proposers = self._proposers() if generation else self.arm.initial or ("switch",)
-        favoured = FAVOURED[current_plan(self.state).offspring]
-        share = self.settings.brain_share
-        fixed: dict[OffspringProposer, float] = {"brain": share} if generation and share is not None else {}
-        in_turn = generation > 0 and takes_turns(proposers, self.settings.offspring, fixed)
-        shares = quotas(self.history.yields() if generation else [], proposers, wanted, favoured, fixed, in_turn)
+        if generation:
+            favoured = FAVOURED[current_plan(self.state).offspring]
+            shares = places(self.settings, self.history.yields(), proposers, wanted, favoured)
+        else:
+            shares = quotas([], proposers, wanted)
         left: list[tuple[OffspringProposer, int]] = []
         for proposer in proposers:
             count = min(shares[proposer] - made[proposer], missing)
@@ -201,9 +199,7 @@ class Operators:
 
     def _predictor(self, proposer: OffspringProposer) -> Callable[[Profile], float] | None:
         """What predicts the fitness of a proposer's proposals, where its proposals are chosen among."""
-        if self.local is not None and proposer in SCREENED:
-            return self.local.predict
-        if self.surrogate is not None and self.surrogate.measured >= ENOUGH and proposer in (*SCREENED, "model"):
+        if proposer == "model" and self.surrogate is not None and self.surrogate.measured >= ENOUGH:
             return self.surrogate.predict
         return None
 
@@ -238,18 +234,6 @@ class Operators:
             crossed = on_budget(budget, child, "crossover", pair, proposer, f"{sum(mask)} layers of {pair[1]}")
             return switch(rng) if Profile.from_key(crossed["profile"]) in profiles.values() else crossed
 
-        def blended(rng: random.Random) -> Proposal:
-            if len(parents) < 2:
-                return switch(rng)
-            first, share = parent(rng), rng.uniform(*BLENDS)
-            others = [name for name in parents if name != first]
-            apart = [proposals.distance(budget, profiles[first], profiles[name]) for name in others]
-            second = rng.choices(others, apart)[0]
-            child = blend(profiles[first], profiles[second], share, rng)
-            return on_budget(
-                budget, child, "crossover", [first, second], proposer, f"{share:.0%} of the way to {second}"
-            )
-
         def model(rng: random.Random) -> Proposal:
             if self.local is not None:  # the step first, then steps that might be as good
                 step = self.local.draw(budget, rng) if next(steps) else self.local.step(budget)
@@ -261,7 +245,7 @@ class Operators:
         def scattered(rng: random.Random) -> Proposal:
             return on_budget(budget, random_profile(budget, rng), "initialise", [], proposer)
 
-        return {"switch": switch, "cross": cross, "blend": blended, "model": model, "random": scattered}[proposer]
+        return {"switch": switch, "cross": cross, "model": model, "random": scattered}[proposer]
 
     def _cma(self, count: int) -> list[Proposal]:
         """What CMA-ES asks for next; it remembers nothing but the memory."""

@@ -36,7 +36,7 @@ ClosedForm = Literal["uniform", "uniform-mlp", "ends", "atp", "llm-pruner", "owl
 
 # Who makes a candidate. "brain" is asked; "chance" picks at random among the very calls that the brain may choose from;
 # "rule" states the hypotheses of a plan where the brain does not; the others are the tool's own operators.
-OffspringProposer = Literal["brain", "chance", "rule", "switch", "cross", "blend", "model", "cma", "random"]
+OffspringProposer = Literal["brain", "chance", "rule", "switch", "cross", "model", "cma", "random"]
 OFFSPRING_PROPOSERS: tuple[OffspringProposer, ...] = get_args(OffspringProposer)
 
 
@@ -49,6 +49,7 @@ class Arm:
     closed_forms: tuple[ClosedForm, ...]
     initial: tuple[OffspringProposer, ...] = ()  # who fills up the first population, in equal shares
     vary: tuple[OffspringProposer, ...] = ()  # who makes offspring; more than one earn their shares
+    steps: float | None = None  # of the offspring, the share of "model" where it is not earned
     survive: Literal["brain", "best"] = "best"
     plans: bool = False  # whether the brain states a plan for each generation, which the operators follow
     inherits: bool = True  # whether offspring vary the survivors, and not the closed forms again and again
@@ -80,10 +81,12 @@ INFORMED: tuple[ClosedForm, ...] = ("uniform", "ends", "sensitivity")  # of diff
 _ALL = (
     Arm(
         "hybrid",
-        "the brain plans, the tool's operators follow; each has the share of offspring that its yield earns",
+        "the brain plans, the tool's operators follow; three quarters of the offspring are trust-region steps, and "
+        "whoever makes the rest has the share that its yield earns",
         INFORMED,
         initial=("model",),
-        vary=("brain", "chance", "switch", "cross", "blend", "model"),
+        vary=("brain", "chance", "model"),
+        steps=0.75,
         plans=True,
         prompt_set=USUAL,
     ),

@@ -5,6 +5,11 @@ from __future__ import annotations
 from self_pruner.agent.settings.arms import ARMS
 from self_pruner.agent.settings.settings import Settings
 
+SHARES = (
+    "three quarters of the offspring are trust-region steps, and whoever makes the rest has the share that its yield "
+    "earns"
+)
+
 
 def meaning_of(settings: Settings) -> str:
     """What the arm of a run is."""
@@ -14,18 +19,14 @@ def meaning_of(settings: Settings) -> str:
     if settings.autonomy == "free":
         return "the brain calls any tool from the second generation on, the tool's operators stand in where it fails"
     if not settings.planned:
-        earned = "each of the tool's operators has the share of offspring that its yield earns"
-        return f"no brain is asked{', a rule plans' if share is None else ''}; {earned}"
+        return f"no brain is asked{', a rule plans' if share is None else ''}; {SHARES}"
     if share is None:
         return arm.meaning
     if share == 0:
-        return (
-            "the brain plans, but states no hypotheses; each of the tool's operators has the share of offspring that "
-            "its yield earns"
-        )
+        return f"the brain plans, but states no hypotheses; {SHARES}"
     return (
-        "the brain plans, the tool's operators follow; the brain has a fixed share of the offspring, and each operator "
-        "the share of the rest that its yield earns"
+        "the brain plans, the tool's operators follow; it has a fixed share of the offspring, three quarters of "
+        "the others are trust-region steps, and whoever makes the rest has the share that its yield earns"
     )
 
 

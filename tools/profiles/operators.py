@@ -117,27 +117,6 @@ def crossover_mask(a: Profile, b: Profile, mask: Sequence[bool]) -> Profile:
     )
 
 
-def blend(a: Profile, b: Profile, share: float, rng: random.Random) -> Profile:
-    """The profile that lies `share` of the way from `a` to `b`, rounded by chance; a proposal, not yet on budget.
-
-    Intermediate recombination (Rechenberg, 1994): where the loss is convex between two parents it lies below the line
-    that joins theirs. Rounding by chance keeps the mean width, which matters where an attention has three units.
-
-    Raises:
-        ToolError: profiles of different models, or a share that is not from 0 to 1.
-    """
-    if a.n_layers != b.n_layers or not 0 <= share <= 1:
-        raise ToolError(f"a blend needs two profiles of one model and a share from 0 to 1, got {share}")
-    mixed = {
-        part: tuple(
-            math.floor(one + share * (two - one) + rng.random())
-            for one, two in zip(a.widths(part), b.widths(part), strict=True)
-        )
-        for part in PARTS
-    }
-    return Profile(mixed["attention"], mixed["mlp"])
-
-
 def apply_edits(space: Space, profile: Profile, edits: Sequence[Edit]) -> Profile:
     """`profile` with every edit added, later edits of a place on top of earlier ones; a proposal, not yet on budget.
 

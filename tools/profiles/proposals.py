@@ -2,7 +2,6 @@
 
 - switch: level switches between any two places, at a step drawn around the current one (EvoPress, arXiv 2410.14649).
 - cross: every layer from one of two parents, by a random mask or a run of layers, repaired to the budget.
-- blend: a profile between two parents (operators.py).
 - model: the exact closed form of a cost table drawn from the surrogate, held to a parent by a price on every unit
   moved, so that one draw changes a few places and another one most of them.
 - random: a profile around the uniform one.
@@ -76,12 +75,3 @@ def held(costs: Costs, budget: Budget, parent: Profile, price: float) -> Costs:
 def choose_parent(population: Sequence[str], rng: random.Random) -> str:
     """One of `population`, best first, the better ones more often."""
     return rng.choices(list(population), [PARENT_WEIGHT**rank for rank in range(len(population))])[0]
-
-
-def distance(budget: Budget, a: Profile, b: Profile) -> float:
-    """Parameters, in MLP units, that one of two profiles keeps where the other does not, and the other way round."""
-    return sum(
-        budget.unit_price(part) * abs(one - two) / budget.unit_price("mlp")
-        for part in PARTS
-        for one, two in zip(a.widths(part), b.widths(part), strict=True)
-    )

@@ -24,7 +24,7 @@ Offspring = Literal["earned", "steps", "shifts", "tries"]
 Step = Literal["same", "finer", "coarser"]
 # Whose share of the offspring is doubled: of those who follow figures, hypotheses, or nothing.
 FAVOURED: Mapping[Offspring, tuple[OffspringProposer, ...]] = MappingProxyType(
-    {"earned": (), "steps": ("model",), "shifts": ("brain", "rule"), "tries": ("switch", "cross", "blend", "chance")}
+    {"earned": (), "steps": ("model",), "shifts": ("brain", "rule"), "tries": ("chance",)}
 )
 STEPS: Mapping[Step, float] = MappingProxyType({"same": 1.0, "finer": 0.5, "coarser": 2.0})  # times that of the rule
 

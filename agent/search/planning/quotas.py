@@ -7,11 +7,12 @@ the older the weaker. Every proposer keeps a floor: none is written off for good
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from types import MappingProxyType
 
-from self_pruner.agent.settings.arms import OffspringProposer
+from self_pruner.agent.settings.arms import ARMS, OffspringProposer
+from self_pruner.agent.settings.settings import Settings
 
 FLOOR = 1  # offspring a generation that every proposer gets, where there are enough of them
 PRIOR = 4.0  # offspring at the common rate that every proposer starts with
@@ -41,12 +42,28 @@ def credit(history: Sequence[Mapping[str, Tally]], proposers: Sequence[Offspring
     }
 
 
-def takes_turns(
-    proposers: Sequence[OffspringProposer], offspring: int, fixed: Mapping[OffspringProposer, float]
-) -> bool:
-    """Whether generations of so many offspring are too small for all whose share is earned; arguments as below."""
-    stated = _stated(proposers, offspring, fixed)
-    return offspring - sum(stated.values()) < len(proposers) - len(stated)
+def places(
+    settings: Settings,
+    history: Sequence[Mapping[str, Tally]],
+    proposers: Sequence[OffspringProposer],
+    offspring: int,
+    favoured: Collection[OffspringProposer] = (),
+) -> dict[str, int]:
+    """Offspring of the next generation by proposer: those whose share is fixed first, the others as `quotas`.
+
+    Fixed are the brain's share, where one is set, and of what it leaves the share of an arm's steps.
+
+    Args:
+        settings: of the run.
+        history: by proposer, for each generation so far, oldest first.
+        proposers: who may make offspring.
+        offspring: how many are wanted.
+        favoured: whose credit is doubled. Favoured steps leave the others half as many places.
+    """
+    fixed, always = (_fixed(settings, proposers, count, favoured) for count in (offspring, settings.offspring))
+    others = [one for one in proposers if one not in fixed]
+    full = settings.offspring - sum(always.values()) if fixed.keys() == always.keys() else None
+    return {**fixed, **quotas(history, others, offspring - sum(fixed.values()), favoured, full)}
 
 
 def quotas(
@@ -54,32 +71,24 @@ def quotas(
     proposers: Sequence[OffspringProposer],
     offspring: int,
     favoured: Collection[OffspringProposer] = (),
-    fixed: Mapping[OffspringProposer, float] = MappingProxyType({}),
-    in_turn: bool = False,
+    full: int | None = None,
 ) -> dict[str, int]:
     """Offspring of the next generation by proposer: floors first, the rest in proportion to credit; they sum up.
-
-    What is fixed is given first, the nearest whole number of offspring; the others share what is left.
 
     Args:
         history: by proposer, for each generation so far, oldest first.
         proposers: who may make offspring; where there are more of them than offspring, the best get one each.
         offspring: how many are wanted.
         favoured: whose credit is doubled.
-        fixed: shares that are not earned, 0 to 1, by proposer.
-        in_turn: every generation is too small for all whose share is earned: each of these has a turn, in their order,
+        full: how many a full generation has of them. Where these are too few for all, each has a turn, in their order,
             before the best go first.
     """
     if not proposers or offspring < 1:
         return dict.fromkeys(proposers, 0)
-    if stated := _stated(proposers, offspring, fixed):
-        others = [one for one in proposers if one not in fixed]
-        earned_by = quotas(history, others, offspring - sum(stated.values()), favoured, in_turn=in_turn)
-        return {one: stated[one] if one in stated else earned_by[one] for one in proposers}
     earned = credit(history, proposers)
     credits = {proposer: worth * (2.0 if proposer in favoured else 1.0) for proposer, worth in earned.items()}
-    had = len(history) * offspring  # turns, of which a proposer that makes nothing has one too
-    due = proposers[had : had + offspring] if in_turn else ()
+    had = len(history) * (full or 0)  # turns, of which a proposer that makes nothing has one too
+    due = proposers[had : had + offspring] if full is not None and full < len(proposers) else ()
     best_first = sorted(
         proposers, key=lambda proposer: (proposer not in due, -credits[proposer], proposers.index(proposer))
     )
@@ -99,8 +108,16 @@ def quotas(
     return given
 
 
-def _stated(
-    proposers: Sequence[OffspringProposer], offspring: int, fixed: Mapping[OffspringProposer, float]
-) -> dict[OffspringProposer, int]:
+def _fixed(
+    settings: Settings, proposers: Sequence[OffspringProposer], offspring: int, favoured: Collection[OffspringProposer]
+) -> dict[str, int]:
     """The offspring of those whose share is fixed."""
-    return {one: int(fixed[one] * offspring + 0.5) for one in proposers if one in fixed}
+    share, steps = settings.brain_share, ARMS[settings.arm].steps
+    fixed: dict[str, int] = {}
+    if share is not None and "brain" in proposers:
+        fixed["brain"] = int(share * offspring + 0.5)
+    left = offspring - sum(fixed.values())
+    others = len(proposers) - len(fixed) - 1
+    if steps is not None and "model" in proposers and others and left > 1:  # a single place goes round
+        fixed["model"] = left - math.ceil((1 - steps) * (0.5 if "model" in favoured else 1.0) * left)
+    return fixed

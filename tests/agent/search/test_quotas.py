@@ -4,7 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from self_pruner.agent.search.planning.quotas import FLOOR, Tally, credit, quotas, takes_turns
+from self_pruner.agent.search.planning.quotas import FLOOR, Tally, credit, places, quotas
+from self_pruner.agent.settings.settings import Settings
 
 OFFSPRING_PROPOSERS = ("brain", "chance", "switch", "cross", "model")
 
@@ -80,53 +81,69 @@ def test_nobody_to_give_to_is_given_nothing():
     assert quotas([], (), 5) == {}
 
 
-@pytest.mark.parametrize(("share", "brain"), [(0.0, 0), (0.1, 1), (0.3, 2), (0.5, 4), (1.0, 8)])
-def test_a_fixed_share_is_given_first_and_the_others_earn_the_rest(share, brain):
-    history = [{"brain": Tally(4, 4), "model": Tally(4, 4), "switch": Tally(4, 0)}]
-    shares = quotas(history, ("model", "brain", "switch"), 8, fixed={"brain": share})
-    assert list(shares) == ["model", "brain", "switch"]
-    assert shares["brain"] == brain
-    assert shares["model"] + shares["switch"] == 8 - brain
-    assert shares["model"] >= shares["switch"]
+@pytest.mark.parametrize(
+    ("share", "brain", "model"), [(None, 1, 6), (0.0, 0, 6), (0.1, 1, 5), (0.3, 2, 4), (0.5, 4, 3), (1.0, 8, 0)]
+)
+def test_a_share_that_is_set_is_given_first_then_that_of_the_steps_and_the_others_earn_the_rest(share, brain, model):
+    history = [{"brain": Tally(4, 0), "model": Tally(4, 0), "chance": Tally(4, 0)}] * 4
+    made = places(Settings(brain_share=share), history, ("brain", "chance", "model"), 8)
+    assert made == {"brain": brain, "model": model, "chance": 8 - brain - model}
+
+
+def test_favoured_steps_leave_the_others_half_as_many_places_and_whoever_else_is_favoured_its_part_of_them():
+    makers = ("brain", "chance", "model")
+    assert places(Settings(), [], makers, 16, ("model",)) == {"model": 14, "brain": 1, "chance": 1}
+    assert places(Settings(), [], makers, 24, ("brain",)) == {"model": 18, "brain": 4, "chance": 2}
+
+
+@pytest.mark.parametrize(
+    ("offspring", "made"),
+    [
+        (1, ("brain", "chance", "model")),  # a single place goes round
+        (2, ("brain, model", "chance, model", "brain, model")),
+        (3, ("brain, model", "chance, model", "brain, model")),
+        (5, ("brain, chance, model",) * 3),
+    ],
+)
+def test_where_places_are_too_few_for_all_each_has_a_turn(offspring, made):
+    settings, history, turns = Settings(offspring=offspring, population=1), [], []
+    for _ in made:
+        shares = places(settings, history, ("brain", "chance", "model"), offspring)
+        assert sum(shares.values()) == offspring
+        turns.append(", ".join(sorted(one for one, count in shares.items() if count)))
+        history.append({one: Tally(1, 1) for one, count in shares.items() if count})
+    assert tuple(turns) == made
+
+
+def test_the_one_place_that_a_last_generation_has_goes_to_the_best():
+    history = [{"brain": Tally(1, 0), "chance": Tally(1, 0), "model": Tally(6, 3)}]
+    assert places(Settings(), history, ("brain", "chance", "model"), 1) == {"brain": 0, "chance": 0, "model": 1}
+
+
+def test_steps_of_nobody_else_are_everybody():
+    assert places(Settings(), [], ("model",), 8) == {"model": 8}
+    assert places(Settings(), [], ("chance", "brain"), 8) == {"brain": 4, "chance": 4}
+    assert places(Settings(arm="evolution"), [], ("switch", "cross"), 8) == {"switch": 4, "cross": 4}
+
+
+@given(st.integers(1, 40), st.one_of(st.none(), st.floats(0, 1)), st.integers(1, 40))
+def test_places_sum_up_whatever_is_set(offspring, share, wanted):
+    if share is not None and int(share * offspring + 0.5) > 9:
+        return
+    made = places(
+        Settings(offspring=offspring, population=1, brain_share=share), [], ("brain", "chance", "model"), wanted
+    )
+    assert sum(made.values()) == wanted and min(made.values()) >= 0
 
 
 def test_where_there_are_always_more_makers_than_offspring_each_has_a_turn_first():
     makers, history, turns = ("brain", "chance", "switch", "cross", "model"), [], []
     for survived in (2, 0, 0, 0):
-        shares = quotas(history, makers, 2, in_turn=True)
+        shares = quotas(history, makers, 2, full=2)
         turns.append({one for one, count in shares.items() if count})
         assert sum(shares.values()) == 2
         # the brain and cross have nothing new to make, which costs nobody else a turn
         history.append({one: Tally(1, min(1, survived)) for one in turns[-1] - {"brain", "cross"}})
     assert turns[:2] == [{"brain", "chance"}, {"switch", "cross"}]
     assert "model" in turns[2]
-    assert quotas(history[:2], makers, 5, in_turn=True) == dict.fromkeys(makers, 1)
-
-
-def test_who_has_a_turn_besides_the_one_of_a_fixed_share():
-    makers = ("brain", "chance", "switch", "cross")
-    first, second = (quotas([{}] * held, makers, 4, fixed={"brain": 0.5}, in_turn=True) for held in (0, 1))
-    assert first == {"brain": 2, "chance": 1, "switch": 1, "cross": 0}
-    assert second["cross"] == 1
-
-
-@pytest.mark.parametrize(
-    ("offspring", "share", "turns"),
-    [
-        (8, None, False),
-        (5, None, False),
-        (4, None, True),
-        (8, 0.5, False),
-        (8, 0.6, True),
-        (8, 1.0, True),
-        (4, 0, False),
-    ],
-)
-def test_turns_are_taken_where_the_places_that_are_left_are_fewer_than_those_who_earn_theirs(offspring, share, turns):
-    fixed = {} if share is None else {"brain": share}
-    assert takes_turns(OFFSPRING_PROPOSERS, offspring, fixed) == turns  # four of them beside the brain
-    assert takes_turns(("model", "switch"), 2, {"brain": 1.0}) is False  # whose share is of nobody here
-
-
-def test_a_fixed_share_of_somebody_who_makes_none_here_changes_nothing():
-    assert quotas([], ("model", "switch"), 5, fixed={"brain": 0.5}) == quotas([], ("model", "switch"), 5)
+    assert quotas(history[:2], makers, 5, full=5) == dict.fromkeys(makers, 1)

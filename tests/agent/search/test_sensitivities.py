@@ -12,7 +12,6 @@ from self_pruner.agent.search.initial_population import CLOSED_FORM, closed_form
 from self_pruner.agent.search.learned_costs import quadratic_model
 from self_pruner.agent.search.planning.shown import next_step
 from self_pruner.agent.settings.settings import Settings
-from self_pruner.memory.profile import PARTS
 from self_pruner.memory.records import Candidate, Score, Sensitivities
 from self_pruner.tools.evaluation.first_order import PASS_COST, FirstOrderError
 from self_pruner.tools.evaluation.walk import PopulationWalk
@@ -67,20 +66,6 @@ def test_sensitivities_are_measured_first_at_the_best_additive_form_then_at_the_
     assert all(run.bench.sensitivities(run.bench.candidate(name).profile) for name in centres)
     charged = sum(record.tokens for record in run.records if isinstance(record, Act))
     assert charged == state.tokens
-
-
-def test_a_blend_lies_between_two_parents(ended):
-    run, _ = ended
-    blends = [row for row in run.candidates() if row.proposed_by == "blend" and row.operator == "crossover"]
-    assert blends
-    for row in blends:
-        first, second = (run.bench.candidate(name).profile for name in row.parents)
-        assert first != second
-        assert row.profile not in (first, second)
-        if not row.repaired:
-            for part in PARTS:
-                for one, two, kept in zip(*(one.widths(part) for one in (first, second, row.profile)), strict=True):
-                    assert min(one, two) <= kept <= max(one, two)
 
 
 @pytest.mark.parametrize("settings", [{"sensitivities": 0}, {"arm": "evolution"}, {"arm": "self"}], ids=str)

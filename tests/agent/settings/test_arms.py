@@ -80,13 +80,7 @@ def test_what_an_operator_made_is_written_down_as_it_is(tmp_path):
     run.go()
     acts = [record for record in run.records if isinstance(record, Act) and record.tool == "prune_model"]
     of_operators = [act for act in acts if act.result["candidates"][0]["proposed_by"] != "brain"]
-    assert {act.result["candidates"][0]["proposed_by"] for act in of_operators} >= {
-        "chance",
-        "switch",
-        "cross",
-        "blend",
-        "model",
-    }
+    assert {act.result["candidates"][0]["proposed_by"] for act in of_operators} >= {"chance", "model"}
     for act in of_operators:
         (row,) = act.result["candidates"]
         assert not row["known"] and (row["attention"], row["mlp"]) == (act.arguments["attention"], act.arguments["mlp"])
@@ -115,12 +109,11 @@ def test_every_maker_keeps_a_place_in_every_full_generation(tmp_path):
     assert len(seen) == len(generations) - 1
     assert len(seen) >= 2
     for generation in seen[:-1]:
-        tried = {proposer for proposer in ARMS["hybrid"].vary if proposer in generation}
-        assert len(tried) >= 4  # the tiny space runs out of new profiles for one of them at times
+        assert set(ARMS["hybrid"].vary) <= set(generation)
 
 
 def test_the_surrogate_learns_from_what_the_run_measured(tmp_path):
-    run = Search(tmp_path, UniformBrain(seed=0), arm="hybrid", evaluations=40)
+    run = Search(tmp_path, UniformBrain(seed=0), arm="hybrid", evaluations=40, seed=1)
     run.go()
     rows = run.candidates()
     found = {row.profile: run.bench.fitness(row.profile, run.bench.fidelity[0]) for row in rows}

@@ -10,7 +10,10 @@ from self_pruner.agent.settings.meaning import meaning_of
 from self_pruner.agent.settings.settings import Settings
 from tests.tools.export.test_card import card
 
-EARNED = "each of the tool's operators has the share of offspring that its yield earns"
+EARNED = (
+    "three quarters of the offspring are trust-region steps, and whoever makes the rest has the share that its yield "
+    "earns"
+)
 SAID = [
     ({}, ARMS["hybrid"].meaning),
     ({"brain": "uniform"}, ARMS["hybrid"].meaning),
@@ -19,8 +22,8 @@ SAID = [
     ({"plan": "rule"}, f"no brain is asked, a rule plans; {EARNED}"),
     (
         {"brain_share": 0.3},
-        "the brain plans, the tool's operators follow; the brain has a fixed share of the offspring, and each operator "
-        "the share of the rest that its yield earns",
+        "the brain plans, the tool's operators follow; it has a fixed share of the offspring, three quarters of "
+        "the others are trust-region steps, and whoever makes the rest has the share that its yield earns",
     ),
     (
         {"autonomy": "free"},
@@ -43,7 +46,7 @@ def test_a_comparison_says_it_of_the_settings_of_an_arm_and_of_those_that_all_sh
     (own,) = plan(Settings(), [parse_arm("hybrid+brain-share=0")], [0.3], [0])
     (shared,) = plan(Settings(brain_share=0.5), [parse_arm("hybrid")], [0.3], [0])
     assert own.meaning == f"no brain is asked; {EARNED} (brain-share 0)"
-    assert "the brain has a fixed share of the offspring" in shared.meaning
+    assert "it has a fixed share of the offspring" in shared.meaning
 
 
 @pytest.mark.parametrize("settings", [{"brain_share": 0}, {"plan": "rule"}, {"arm": "evolution"}, {"arm": "uniform"}])

@@ -12,7 +12,6 @@ from self_pruner.tools.profiles.budget import Budget
 from self_pruner.tools.profiles.operators import (
     Edit,
     apply_edits,
-    blend,
     crossover_mask,
     crossover_range,
     level_switch,
@@ -183,29 +182,3 @@ def test_one_edit_survives_its_repair(seed: int, layer: int, part: Part, change:
     child = budget.project(proposal.attention, proposal.mlp, {(layer, part)}).profile
     wanted = min(max(parent.widths(part)[layer] + change, 1), SMOLLM2.units(part))
     assert child.widths(part)[layer] == wanted
-
-
-@settings(deadline=None, derandomize=True, max_examples=40)
-@given(share=st.floats(0, 1), seed=st.integers(0, 2**32))
-def test_a_blend_lies_between_its_parents(share: float, seed: int) -> None:
-    budget, rng = Budget.from_sparsity(SMOLLM2, 0.3), random.Random(seed)
-    a, b = random_profile(budget, rng), random_profile(budget, rng)
-    child = blend(a, b, share, rng)
-    for part in PARTS:
-        for one, two, width in zip(a.widths(part), b.widths(part), child.widths(part), strict=True):
-            assert min(one, two) <= width <= max(one, two)
-            assert abs(width - (one + share * (two - one))) < 1 + 1e-9
-    assert blend(a, b, 0.0, rng) == a and blend(a, b, 1.0, rng) == b
-
-
-def test_a_blend_of_narrow_attentions_keeps_their_mean_width() -> None:
-    a, b = (Profile((width,) * 3, (12,) * 3) for width in (2, 3))
-    blends = [blend(a, b, 0.3, random.Random(seed)) for seed in range(300)]
-    mean = sum(sum(child.attention) for child in blends) / 900
-    assert mean == pytest.approx(2.3, abs=0.06)  # rounded to the nearest it were 2
-
-
-@pytest.mark.parametrize(("layers", "share"), [(2, 0.5), (3, -0.1), (3, 1.1)])
-def test_a_blend_that_makes_no_sense_is_refused(layers: int, share: float) -> None:
-    with pytest.raises(ToolError, match="share from 0 to 1"):
-        blend(Profile((1,) * 3, (1,) * 3), Profile((1,) * layers, (1,) * layers), share, random.Random(0))
