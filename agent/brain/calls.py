@@ -57,10 +57,8 @@ def call_schemas(tools: Sequence[Tool], tool_choice: Any = None) -> list[CallSch
     calls = []
     for tool in tools:
         function = convert_to_openai_tool(tool)["function"]
-        parameters = function.get("parameters") or {
-            "type": "object",
-            "properties": {},
-        }  # none are stated: none are taken
+        # where no parameters are stated, none are taken
+        parameters = function.get("parameters") or {"type": "object", "properties": {}}
         calls.append(CallSchema(function["name"], closed(parameters)))
     if isinstance(tool_choice, Mapping):
         tool_choice = tool_choice.get("function", tool_choice).get("name")

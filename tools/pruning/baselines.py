@@ -60,7 +60,6 @@ def owl(
 
 
 @torch.no_grad()
-@torch.no_grad()
 def weights_and_norms(elastic: ElasticModel, index: int) -> Iterator[tuple[Tensor, Tensor]]:
     """Every weight [out, in] of the linear maps of layer `index`, with the norms [in] of its input features.
 

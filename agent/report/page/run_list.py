@@ -58,11 +58,14 @@ def run_list(base: Path) -> list[dict[str, Any]]:
 
 def look(base: Path) -> object:
     """What is another whenever the list is: the files of runs, and what says how far comparisons are."""
-    compared = []
-    for plan in (folder / PLAN for folder in _folders(base) if has(folder, PLAN)):
-        ended = sum(1 for _ in (plan.parent / "runs").glob(f"*/{FINISHED}"))
-        compared.append((str(plan), ended, stat_of(plan), stat_of(plan.with_name(TABLE))))
-    return compared, [(str(folder), stamp(folder)) for folder in runs_below(base)]
+    seen: list[object] = []
+    for folder in _folders(base):
+        if has(folder, PLAN):
+            ended = sum(1 for _ in (folder / "runs").glob(f"*/{FINISHED}"))
+            seen.append((str(folder), ended, stat_of(folder / PLAN), stat_of(folder / TABLE)))
+        if has(folder, "settings.toml"):
+            seen.append((str(folder), stamp(folder)))
+    return seen
 
 
 def stamp(folder: Path) -> tuple[tuple[int, int], ...]:
