@@ -29,7 +29,9 @@ LABORATORY = (
     *("evaluations", "offspring", "mlp_unit", "importance", "compensation", "runs", "cache"),
 )
 
-the_folder = click.argument("folder", type=PATH, metavar="CHECKPOINT")
+the_folder = click.argument(
+    "folder", type=PATH, metavar="CHECKPOINT", help="its folder, or the directory of the run that wrote it"
+)
 
 
 @command(

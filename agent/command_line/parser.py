@@ -95,7 +95,8 @@ class Command(click.Command):
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """The command's own options, then its settings, panel by panel."""
-        records = {param.name: param.get_help_record(ctx) for param in self.get_params(ctx)}
+        options = [param for param in self.get_params(ctx) if not isinstance(param, click.Argument)]
+        records = {param.name: param.get_help_record(ctx) for param in options}
         whole = not self.brief or ctx.meta.get(ASIDE, False)
         for panel in PANELS:
             names = [name for name in panel.__annotations__ if name in self.settings]
@@ -110,7 +111,7 @@ class Command(click.Command):
 
 PATH = Word(Path)
 command = partial(click.command, cls=Command)
-the_run = click.argument("path", type=PATH, metavar="RUN")
+the_run = click.argument("path", type=PATH, metavar="RUN", help="its directory, runs/NAME")
 consenting = click.option(
     "--yes", is_flag=True, help="a run from elsewhere may use what it names: programs, endpoints, files outside of it"
 )

@@ -14,6 +14,8 @@ from self_pruner.prompts.files import USUAL
 from self_pruner.prompts.variables import Kind
 
 KIND = click.Choice(get_args(Kind))
+SET = "a set by its name (`prompts list`), or a folder of templates"
+the_set = click.argument("name", metavar="SET|DIR", help=SET)
 
 
 @click.group(cls=CommandLine, invoke_without_command=True)
@@ -60,7 +62,7 @@ def listed(memory: Path | None = None) -> int:
 
 
 @command()
-@click.argument("name", metavar="SET|DIR")
+@the_set
 @click.option("--kind", type=KIND, default="plan", help="of turn (default plan)")
 def show(name: str, kind: Kind) -> int:
     """The prompt of a made-up turn in the middle of a run."""
@@ -74,7 +76,7 @@ def show(name: str, kind: Kind) -> int:
 
 
 @command()
-@click.argument("name", metavar="SET|DIR")
+@the_set
 def check(name: str) -> int:
     """Whether every file renders for every kind of turn."""
     from self_pruner.prompts.workbench import digest, open_set
@@ -86,7 +88,7 @@ def check(name: str) -> int:
 
 
 @command()
-@click.argument("folder", type=PATH, metavar="DIR")
+@click.argument("folder", type=PATH, metavar="DIR", help="where it is to be; it must not exist")
 @click.option("--from", "origin", default=USUAL, metavar="SET|DIR", help=f"what it begins with (default: {USUAL})")
 def new(folder: Path, origin: str) -> int:
     """A folder with the files of a set, to be changed."""
@@ -99,8 +101,8 @@ def new(folder: Path, origin: str) -> int:
 
 
 @command()
-@click.argument("one", metavar="SET|DIR")
-@click.argument("other", metavar="SET|DIR")
+@click.argument("one", metavar="SET|DIR", help=SET)
+@click.argument("other", metavar="SET|DIR", help="the other")
 def diff(one: str, other: str) -> int:
     """What differs between two sets."""
     from self_pruner.prompts.workbench import differences, open_set
@@ -128,7 +130,7 @@ def variables(kind: Kind) -> int:
 
 
 @command("try", settings=("brain_url", "brain_model"))
-@click.argument("name", metavar="SET|DIR")
+@the_set
 @click.option("--run", "path", type=PATH, required=True, metavar="RUN", help="whose turn it is")
 @click.option("--step", type=int, required=True, metavar="N", help="the turn; main.py trace RUN lists them")
 @click.option("--brain", metavar="X", help="another brain: self, a model by alias, hub id or folder, uniform or first")

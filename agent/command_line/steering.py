@@ -15,7 +15,7 @@ from self_pruner.memory.errors import RunDirectoryError
 
 @command()
 @the_run
-@click.argument("note", metavar="NOTE")
+@click.argument("note", metavar="NOTE", help="what its brain is to read, in quotation marks")
 def tell(path: Path, note: str) -> int:
     """Write a note to a run, which its brain reads from its next turn on."""
     from self_pruner.agent.run_files.steering import SHOWN, to_go_on

@@ -22,7 +22,9 @@ def _port(text: str) -> int:
 
 
 @command()
-@click.argument("path", type=PATH, metavar="RUN|RUNS", default=Path("runs"))
+@click.argument(
+    "path", type=PATH, metavar="[RUN|RUNS]", default=Path("runs"), help="one, or a folder of them (default: runs)"
+)
 @click.option("--port", type=Word(_port), default=PORT, metavar="N", help="of this machine; 0: any (default 8765)")
 @click.option("--open", "show", is_flag=True, help="open a browser")
 def watch(path: Path, port: int, show: bool) -> int:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
 
+import click
 import pytest
 import torch
 
@@ -90,6 +92,25 @@ def test_the_help_of_a_run_fits_two_screens_and_that_of_all_settings_leaves_none
     whole = capsys.readouterr().out
     for name in Settings.model_fields:
         assert f"--{name.replace('_', '-')} " in whole
+
+
+def named(group, *before):
+    """Every command of a group and of its groups, by the words that call it."""
+    for name, one in group.commands.items():
+        yield (*before, name), one
+        if isinstance(one, click.Group):
+            yield from named(one, *before, name)
+
+
+@pytest.mark.parametrize(("words", "command"), [pytest.param(*one, id=" ".join(one[0])) for one in named(command_line)])
+def test_no_option_and_no_argument_stands_in_a_help_without_a_word(words, command, capsys):
+    assert all(param.help for param in command.params if not getattr(param, "hidden", False))
+    assert main([*words, "--help"]) == 0
+    said = capsys.readouterr().out
+    arguments = [param.metavar for param in command.params if isinstance(param, click.Argument)]
+    assert said.count("Positional arguments:") == bool(arguments)
+    for metavar in arguments:
+        assert re.search(rf"^  {re.escape(metavar)} +\S", said, re.MULTILINE)
 
 
 def test_every_setting_is_in_one_panel():
