@@ -20,7 +20,7 @@ from self_pruner.agent.prepare.run import Run
 from self_pruner.agent.prepare.time_budget import speed_facts
 from self_pruner.agent.result.brain_totals import brain_faults, brain_totals, choices, notes_read, prompt_use, yields
 from self_pruner.agent.result.card_facts import card_facts
-from self_pruner.agent.result.holdout import FINISH_STEP, best_on_holdout, compare_on_holdout
+from self_pruner.agent.result.holdout import FINISH_STEP, choose_on_holdout
 from self_pruner.agent.result.outcome import (
     FOUND,
     Difference,
@@ -65,10 +65,10 @@ def choose(run: Run, state: SearchState) -> Outcome:
     """The result of a search as far as it is known before recalibration: whom it found, compared and measured."""
     settings, bench, view = run.settings, run.bench, run.view
     with view.phase("Final choice on the holdout") as progress:
-        holdout = compare_on_holdout(bench, settings, progress)
+        best, holdout = choose_on_holdout(bench, settings, progress)
     if not holdout:
         view.warn("no candidate could be measured on the holdout; the best of the search is taken")
-    best = best_on_holdout(holdout) or best_of(closed_generations(bench))
+    best = best or best_of(closed_generations(bench))
     found = bench.candidate(best).profile
     rows, texts, differences = table(run, found)
     records = read_trace(run.directory.trace)

@@ -19,18 +19,33 @@ from self_pruner.tools.workbench import FITNESS, Progress, Workbench
 FINISH_STEP = -2  # measurements made after the last turn
 
 
-def compare_on_holdout(bench: Workbench, settings: Settings, progress: Progress | None = None) -> dict[str, float]:
-    """Fitness of the best few candidates and the best of every closed form on the holdout, by id."""
+def choose_on_holdout(
+    bench: Workbench, settings: Settings, progress: Progress | None = None
+) -> tuple[str | None, dict[str, float]]:
+    """Whom a run ends with, None of nobody, and the fitness on the holdout of all that are compared there, by id.
+
+    Compared are the best few of the search, of which the least on the holdout is taken, and the best of every closed
+    form. One of these takes its place where it is better there by more than a standard error: it was worse on the text
+    searched, and the holdout alone, a few sequences, is too little to make up for that.
+    """
     history = SearchHistory(bench).read()
     rows, ranked = history.candidates, history.ranked(list(history.candidates))
     few = ranked[: settings.final_candidates]
-    few += [row.id for row in best_of_each(rows[name] for name in ranked) if row.id not in few]
-    fitness = holdout_fitness(bench, [rows[name].profile for name in few], progress)
-    return {name: fitness[rows[name].profile] for name in few if rows[name].profile in fitness}
+    forms = [row.id for row in best_of_each(rows[name] for name in ranked) if row.id not in few]
+    fitness = holdout_fitness(bench, [rows[name].profile for name in (*few, *forms)], progress)
+    compared = {name: fitness[rows[name].profile] for name in (*few, *forms) if rows[name].profile in fitness}
+    best = best_on_holdout({name: compared[name] for name in few if name in compared})
+
+    def is_better(name: str) -> bool:
+        beside = best and bench.difference(rows[name].profile, rows[best].profile, bench.holdout)
+        return not beside or beside.standard_error is not None and beside.mean < -beside.standard_error
+
+    better = {name: compared[name] for name in forms if name in compared and is_better(name)}
+    return best_on_holdout(better) or best, compared
 
 
 def best_on_holdout(holdout: Mapping[str, float]) -> str | None:
-    """Whom a run ends with: the id of the least KL on the holdout, of equals the first by name; None of nobody."""
+    """The id of the least KL on the holdout, of equals the first by name; None of nobody."""
     return min(holdout, key=lambda name: (holdout[name], name), default=None)
 
 

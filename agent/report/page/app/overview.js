@@ -60,7 +60,8 @@ function whySection(run) {
   const path = lineOf(run, one);
   return h('section', {}, h('h2', {}, run.overview ? `Why ${one.id}` : `The best so far: ${one.id}`),
     !made && seeds === 1 ? h('p', {}, 'It was taken as it is, without a search.') : h('p', {}, `The search began with ${plural(seeds, 'profile')} from closed forms and earlier runs, made ${count(made)} more in ${plural(run.generations.length, 'generation')}, and kept the best of each generation as parents. `,
-      compared.length > 1 && `The best few were then measured on the holdout, text that the search never saw; the least KL there, ${fixed(compared[0].holdout)}, is that of ${compared[0].id}.`),
+      compared.length > 1 && `The best few were then measured on the holdout, text that the search never saw; the least KL there, ${fixed(compared[0].holdout)}, is that of ${compared[0].id}.`,
+      run.overview && compared.length > 1 && compared[0].id !== one.id && ` It is a closed form's, and less than a standard error below that of ${one.id}, which is the better one where it was searched. So that stands.`),
     h('p', {}, 'How it came to be: ', path.map((each, index) => [index ? ' → ' : '', candidateLink(each.id), ` (${run.origin(each)}, ${fixed(run.known(each))})`]), '.'),
     compared.length > 1 && table(['candidate', 'proposed by', 'fitness in the search', 'on the holdout'],
       compared.map((each) => [candidateLink(each.id), run.origin(each), fixed(run.known(each)), fixed(each.holdout)])));
